@@ -1,0 +1,225 @@
+"""YAML → a validated `Config`.
+
+A config may extend another (`extends: base.yaml`; mappings merge, null removes), name environment variables
+(`${NAME:-default}`) and be overridden field by field (`--set steps.embed.options.flip=none`). Unknown keys are refused
+with the nearest valid one. The `run` section holds execution settings only: nothing in it enters a key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import InvalidInput, UsageError, unknown
+
+Scalar = str | int | float | bool
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetConfig(Section):
+    """Which reader turns which files into tables, and how many rows of each axis make a shard."""
+
+    reader: str
+    path: str | None = None
+    options: dict[str, Any] = {}
+    shard_rows: dict[str, int] = {}
+
+
+class StepConfig(Section):
+    """One step of the DAG: a stage, where its inputs come from, its options."""
+
+    stage: str | None = None
+    inputs: dict[str, str] = {}
+    options: dict[str, Any] = {}
+    numerics: str | dict[str, Any] | None = None
+    stored: bool | None = None
+
+
+class ModelsConfig(Section):
+    """Further model cards beside the built-in ones, and the folders in which weights are looked for."""
+
+    cards: list[str] = []
+    folders: list[str] = []
+
+
+class RunConfig(Section):
+    """Execution settings: none of them changes a number."""
+
+    store: str = ".qfuse/store"
+    folder: str | None = None
+    workers: int | None = Field(None, ge=1, le=256)
+    max_failures: float = Field(0.5, ge=0, le=1)
+
+
+class ReportConfig(Section):
+    """What is made of the results when the run ends."""
+
+    kind: str = "html"
+    options: dict[str, Any] = {}
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    dataset: DatasetConfig
+    numerics: str | dict[str, Any] = "cpu-fp32"
+    models: ModelsConfig = ModelsConfig()
+    factors: dict[str, list[Scalar]] = {}
+    steps: dict[str, StepConfig]
+    report: ReportConfig | None = None
+    run: RunConfig = RunConfig()
+    base: Path = Path(".")  # the folder of the config file; relative paths start here
+
+    def resolve(self, path: str) -> Path:
+        """Return `path` relative to the config file's folder."""
+        return (self.base / Path(path).expanduser()).absolute()
+
+    def run_folder(self) -> Path:
+        return Path(self.run.folder or f".qfuse/runs/{self.name}").absolute()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, merge, override and validate a config file.
+
+    Raises InvalidInput naming the file, the field, what was expected and what was found; UsageError for an override
+    that is not FIELD=VALUE.
+    """
+    data = _expand(_read_extended(path, ()), str(path))
+    for override in overrides:
+        name, separator, value = override.partition("=")
+        if not separator or not name:
+            raise UsageError(f"--set {override!r}: expected FIELD=VALUE, as in --set steps.embed.options.flip=none.")
+        _assign(data, name.split("."), _parse(value, f"--set {override}"))
+    if "base" in data:
+        raise InvalidInput(f"{path}: unknown key 'base'.")
+    return validate(Config, {**data, "base": path.parent.absolute()}, str(path))
+
+
+def validate(model: type[Any], data: Any, where: str) -> Any:
+    """Return `model` validated from `data`. Raises InvalidInput with one line for every wrong field."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(model, problem) for problem in error.errors()]
+        raise InvalidInput(f"{where}: " + ("; ".join(lines))) from None
+
+
+def _explain(model: Any, problem: Any) -> str:
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parent = _model_at(model, problem["loc"][:-1])
+        known = [name for name in parent.model_fields if name != "base"] if parent else []
+        return f"{location}: {unknown('key', str(problem['loc'][-1]), known)}"
+    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r:.60})"
+    return f"{location or 'the whole file'}: {problem['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _model_at(model: Any, location: Sequence[Any]) -> Any:
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else model
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error instead of a silent choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, Hashable) or key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str, where: str) -> Any:
+    if len(text) > 1_000_000:
+        raise InvalidInput(f"{where}: larger than 1 MB; a config is a page of text.")
+    if "*" in text and re.search(r"(^|[\s\[,:{-])\*[A-Za-z0-9_]+", text):
+        raise InvalidInput(f"{where}: YAML aliases (*name) are not used here; write the value out or use `extends`.")
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InvalidInput(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return a YAML file's value. Raises InvalidInput where it is missing or not YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InvalidInput(f"{path} does not exist; give the path of a config (.yaml).") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} cannot be read as text ({error}).") from None
+    return _parse(text, str(path))
+
+
+def _read_extended(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in children:
+        raise InvalidInput(f"{path}: `extends` leads back to itself.")
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{path}: expected a mapping of keys to values, found {type(data).__name__}.")
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise InvalidInput(f"{path}: `extends` takes one path, found {base!r}.")
+    return _merge(_read_extended(path.parent / base, (*children, path.resolve())), data)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict) and isinstance(merged.get(name), dict):
+            merged[name] = _merge(merged[name], value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _assign(data: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        child = data.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise InvalidInput(f"--set {'.'.join(path)}: {part!r} is not a section.")
+        data = child
+    data[path[-1]] = value
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def _expand(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _expand(item, where) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], match[2])
+        if found is None:
+            raise InvalidInput(f"{where}: the environment variable {match[1]} is not set, and there is no default.")
+        return found
+
+    return _VARIABLE.sub(replace, value)
+
+

@@ -1,0 +1,153 @@
+"""Ingest: a data set's own files → tables that fix every row and shard before anything is planned.
+
+A `Reader` knows one protocol. Its tables are cached in the store under the digests of the files they came from, so
+neither a moved folder nor a second run reads them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from pipeline.config import Config, validate
+from pipeline.errors import InvalidInput, unknown
+from pipeline.files import Files, Folder, open_files
+from pipeline.keys import DigestCache, key_of
+from pipeline.registry import lookup
+from pipeline.schema import Batch, Schema
+from pipeline.store import Store
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A numbered line of rows that is cut into shards. Shards end at a multiple of `multiple` rows."""
+
+    rows: int
+    shard_rows: int
+    multiple: int = 1
+
+    @cached_property
+    def shards(self) -> tuple[tuple[int, int], ...]:
+        """(first, one past last) row of every shard; at least one shard, also when there are no rows."""
+        step = max(1, self.shard_rows // self.multiple) * self.multiple
+        bounds = list(range(0, self.rows, step))
+        return tuple((start, min(start + step, self.rows)) for start in bounds) or ((0, 0),)
+
+
+class Layout(Protocol):
+    """How a family of data sets is laid out: its tables, and which axes they span."""
+
+    schemas: Mapping[str, Schema]
+    # (table, column): the axis whose rows a *sorted* int64 column numbers; such a table is cut with that axis
+    sorted_index: Mapping[tuple[str, str], str]
+
+    def axes(self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]) -> dict[str, Axis]: ...
+
+
+class Reader(Protocol):
+    """One data-set protocol."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    Options: ClassVar[type[Any]]
+    layout: ClassVar[Layout]
+
+    def __init__(self, options: Any) -> None: ...
+
+    def sources(self, files: Files) -> list[str]:
+        """Names of the files that the tables depend on."""
+
+    def read(self, files: Files | None) -> dict[str, Batch]:
+        """All tables of the layout. Raises InvalidInput listing what is wrong, with file and row."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tables, their axes, and the files they speak of."""
+
+    key: str
+    tables: Mapping[str, Batch]
+    axes: Mapping[str, Axis]
+    layout: Layout
+    path: Path | None
+    _digests: dict[Any, str] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def files(self) -> Files:
+        if self.path is None:
+            raise InvalidInput("this data set has no files: set dataset.path.")
+        return open_files(self.path)
+
+    def part(self, table: str, columns: tuple[str, ...], axis: str, start: int, stop: int) -> Batch:
+        """Return the rows of a table that belong to rows start…stop of an axis; the whole table if it has no such index.
+
+        Columns that are optional and absent are left out. Index columns that number the axis are rebased to `start`.
+        """
+        batch = self.tables[table]
+        present = [name for name in columns if self._known(table, name) in batch.columns]
+        part = batch.select(present)
+        if table == axis:
+            return part.take(slice(start, stop))
+        for (owner, column), target in self.layout.sorted_index.items():
+            if owner == table and target == axis:
+                first, last = np.searchsorted(batch[column], [start, stop])
+                part = part.take(slice(int(first), int(last)))
+                if column in part.columns:
+                    part = Batch({**part.columns, column: part[column] - start})
+        return part
+
+    def digest(self, table: str, columns: tuple[str, ...], axis: str, start: int, stop: int) -> str:
+        """Return the digest of what `part` returns."""
+        cut = table == axis or any(o == table and a == axis for (o, _), a in self.layout.sorted_index.items())
+        name = (table, columns, axis, start, stop) if cut else (table, columns)
+        if name not in self._digests:
+            self._digests[name] = self.part(table, columns, axis, start, stop).digest()
+        return self._digests[name]
+
+    def _known(self, table: str, column: str) -> str:
+        return self.layout.schemas[table].field(column).name
+
+
+def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
+    """Return the data set of a config, from the store where its files are unchanged, else read and committed.
+
+    Raises InvalidInput for an unknown reader or option, missing files, or tables that contradict each other.
+    """
+    section = config.dataset
+    cls: type[Reader] = lookup("reader", section.reader)
+    options = validate(cls.Options, section.options, "dataset.options")
+    reader = cls(options)
+    path = config.resolve(section.path) if section.path is not None else None
+    files = open_files(path) if path is not None else None
+    identity = ["qfuse/1", "ingest", cls.name, cls.version, options.model_dump(mode="json"), _sources(reader, files, digests)]
+    key = key_of(identity)
+    names = list(cls.layout.schemas)
+    if all(store.has(f"ingest.{name}", key) for name in names):
+        tables = {name: store.read(f"ingest.{name}", key) for name in names}
+    else:
+        tables = reader.read(files)
+        for name in names:
+            cls.layout.schemas[name].check(tables[name], f"{cls.name} reader, table {name}")
+            if not store.readonly:
+                store.commit(f"ingest.{name}", key, tables[name], cls.layout.schemas[name], {"identity": identity})
+    axes = cls.layout.axes(tables, section.shard_rows)
+    for axis, rows in section.shard_rows.items():
+        if axis not in axes:
+            raise InvalidInput(f"dataset.shard_rows: {unknown('axis', axis, axes)}")
+        if rows < 1:
+            raise InvalidInput(f"dataset.shard_rows.{axis}: a shard holds at least one row, found {rows}.")
+    return Dataset(key, tables, axes, cls.layout, path)
+
+
+def _sources(reader: Reader, files: Files | None, digests: DigestCache) -> list[list[str]]:
+    if files is None:
+        return []
+    if isinstance(files, Folder):
+        names = reader.sources(files)
+        return [[n, d] for n, d in zip(names, digests.digests(files.path(n) for n in names), strict=True)]
+    return [["", digests.digest(files.root)]]

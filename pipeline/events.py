@@ -1,0 +1,38 @@
+"""What a run tells while it works: one JSON object an event, kept as a line in the run folder and shown as it comes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+Event = dict[str, Any]
+Listener = Callable[[Event], None]
+
+
+class Events:
+    """Send every event to the listeners and, with a folder, to its `events.jsonl`."""
+
+    def __init__(self, folder: Path | None = None, *listeners: Listener) -> None:
+        self._listeners = listeners
+        self._lock = threading.Lock()
+        self._file: IO[str] | None = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = (folder / "events.jsonl").open("a", encoding="utf-8")
+
+    def send(self, event: str, **fields: Any) -> None:
+        record = {"time": round(time.time(), 3), "event": event, **fields}
+        with self._lock:
+            if self._file is not None:
+                self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                self._file.flush()
+            for listener in self._listeners:
+                listener(record)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()

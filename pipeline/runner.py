@@ -1,0 +1,305 @@
+"""Run a Plan in one process.
+
+`map` steps stream micro-batches through a pool of workers across shard boundaries: while one shard is committed the
+next is already being computed. The small steps below run side by side. A row on which a stage raises is found by
+running its micro-batch row by row; it becomes a row with a status and a reason.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from pipeline.errors import Interrupted, QfuseError, TooManyFailures
+from pipeline.events import Events
+from pipeline.keys import canonical
+from pipeline.numerics import require_device
+from pipeline.plan import Plan, Step, Task
+from pipeline.schema import Batch, Status, concat
+from pipeline.stage import Source, Stage, Work
+from pipeline.store import Store
+
+
+@dataclass
+class Summary:
+    """What a run did: seconds and rows a step, and failed rows by status."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def by_stage(self) -> dict[str, tuple[int, int, float]]:
+        """Return (steps, rows, seconds of work) for each config step, its factors taken together."""
+        totals: dict[str, tuple[int, int, float]] = {}
+        for name, seconds in self.seconds.items():
+            steps, rows, spent = totals.get(name.partition("[")[0], (0, 0, 0.0))
+            totals[name.partition("[")[0]] = (steps + 1, rows + self.rows[name], spent + seconds)
+        return totals
+
+
+class Runner:
+    """Computes what a plan lacks. `results` reads any output of the plan, from memory or from the store."""
+
+    def __init__(self, plan: Plan, store: Store, events: Events | None = None, workers: int | None = None) -> None:
+        self.plan = plan
+        self.store = store
+        self.events = events or Events()
+        self.workers = workers or plan.config.run.workers or len(os.sched_getaffinity(0))
+        self.summary = Summary()
+        self._memory: dict[tuple[str, str, int], Batch] = {}
+        self._stop = threading.Event()
+        self._pending: dict[str, int] = {}
+
+    def run(self) -> Summary:
+        """Compute every missing output, commit it, and return what was done.
+
+        Raises Interrupted after SIGINT with everything whole committed; TooManyFailures where a step lost more rows
+        than run.max_failures allows; any QfuseError of a stage.
+        """
+        steps = self.plan.to_run
+        for profile in {step.stage.context.profile for step in steps}:
+            require_device(profile)
+        for step in steps:
+            for ref in step.inputs.values():
+                self._pending[ref.step] = self._pending.get(ref.step, 0) + 1
+        threads = max((step.stage.context.profile.threads for step in steps), default=1)
+        self.events.send("run_started", steps=len(steps), shards=sum(len(s.to_run) for s in steps))
+        try:
+            with threadpool_limits(threads), ThreadPoolExecutor(self.workers, "qfuse") as pool:
+                try:
+                    self._steps(deque(steps), pool)
+                except BaseException:
+                    self._stop.set()
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted: every finished shard is kept; the same command continues from there."
+            ) from None
+        self.events.send("run_finished", seconds={k: round(v, 3) for k, v in self.summary.seconds.items()})
+        return self.summary
+
+    def results(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
+        """Return all rows of one output of a step."""
+        return self.source(step, output, range(len(step.tasks))).read(columns)
+
+    def source(self, step: Step, output: str, shards: Sequence[int]) -> Source:
+        tasks = [step.tasks[i] for i in shards]
+
+        def read(index: int, columns: Sequence[str] | None) -> Batch:
+            task = tasks[index]
+            kept = self._memory.get((step.name, output, task.index))
+            if kept is not None:
+                return kept if columns is None else kept.select(columns)
+            return self.store.read(step.output(output), task.keys[output], columns)
+
+        return Source(tuple(t.start for t in tasks), tuple(t.stop for t in tasks), read)
+
+    def _steps(self, waiting: deque[Step], pool: ThreadPoolExecutor) -> None:
+        """Start each step when its inputs are there: a map step alone with the whole pool, others side by side."""
+        running: dict[Future[float], Step] = {}
+        unfinished = {step.name for step in waiting}
+        while waiting or running:
+            started = False
+            for step in list(waiting):
+                if any(ref.step in unfinished for ref in step.inputs.values()):
+                    continue
+                if step.stage.grain == "map":
+                    if running:
+                        break  # wait: a map step wants the whole pool
+                    waiting.remove(step)
+                    self._finish(step, self._map(step, pool), unfinished)
+                    started = True
+                    break
+                if len(running) < self.workers:
+                    waiting.remove(step)
+                    running[pool.submit(self._shards, step)] = step
+                    started = True
+            if running and not started:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self._finish(running.pop(future), future.result(), unfinished)
+
+    def _finish(self, step: Step, seconds: float, unfinished: set[str]) -> None:
+        unfinished.discard(step.name)
+        self.summary.seconds[step.name] = seconds
+        self.summary.rows[step.name] = sum(task.stop - task.start for task in step.to_run)
+        self.events.send("step_finished", step=step.name, seconds=round(seconds, 3))
+        for ref in step.inputs.values():
+            self._pending[ref.step] -= 1
+            if self._pending[ref.step] == 0:
+                for name in [name for name in self._memory if name[0] == ref.step]:
+                    del self._memory[name]
+
+    def _shards(self, step: Step) -> float:
+        """Run a group, tile or reduce step."""
+        begin = time.perf_counter()
+        stage, dataset = step.stage, self.plan.dataset
+        self.events.send("step_started", step=step.name, rows=len(step.to_run))
+        stage.open()
+        for task in step.to_run:
+            if self._stop.is_set():
+                raise Interrupted("stopped")
+            axis = "" if stage.grain == "reduce" else stage.axis
+            tables = {
+                table: dataset.part(table, columns, axis, task.start, task.stop)
+                for table, columns in _columns(stage).items()
+            }
+            inputs = {
+                key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key])
+                for key, ref in step.inputs.items()
+            }
+            self._commit(step, task, stage.compute(Work(task.start, task.stop, tables, inputs)))
+            self.events.send("advance", step=step.name, rows=1)
+        return time.perf_counter() - begin
+
+    def _map(self, step: Step, pool: ThreadPoolExecutor) -> float:
+        """Run a map step: micro-batches of all shards in one stream, shards assembled and committed in order."""
+        begin = time.perf_counter()
+        step.stage.open()
+        self.events.send("step_started", step=step.name, rows=sum(t.stop - t.start for t in step.to_run))
+        stream = self._micro_batches(step)
+        flying: deque[tuple[Task, int, Future[dict[str, Batch]]]] = deque()
+        parts: list[dict[str, Batch]] = []
+        commits: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(1, "qfuse-commit") as writer:
+            while True:
+                while len(flying) < 2 * self.workers and (job := next(stream, None)) is not None:
+                    task, rows, inputs, last = job
+                    flying.append((task, last, pool.submit(self._micro_batch, step.stage, rows, inputs)))
+                if not flying:
+                    break
+                task, last, future = flying.popleft()
+                parts.append(future.result())
+                self.events.send("advance", step=step.name, rows=next(iter(parts[-1].values())).rows)
+                if last:
+                    commits.append(writer.submit(self._commit, step, task, _joined(parts)))
+                    parts = []
+                    while len(commits) > 2:
+                        commits.popleft().result()
+            for commit in commits:
+                commit.result()
+        self._judge(step)
+        return time.perf_counter() - begin
+
+    def _micro_batches(self, step: Step) -> Iterator[tuple[Task, Batch, dict[str, Batch], bool]]:
+        """Yield (task, table rows, input rows, whether the shard ends here); batches never cross a shard."""
+        stage, size = step.stage, step.stage.context.profile.compute_batch
+        for task in step.to_run:
+            rows = self.plan.dataset.part("faces", _columns(stage)["faces"], "faces", task.start, task.stop)
+            inputs = {
+                key: self.source(self.plan.steps[ref.step], ref.output, (task.index,)).read()
+                for key, ref in step.inputs.items()
+            }
+            count = task.stop - task.start
+            for start in range(0, max(count, 1), size):
+                cut = slice(start, min(start + size, count))
+                yield task, rows.take(cut), {k: b.take(cut) for k, b in inputs.items()}, cut.stop >= count
+
+    def _micro_batch(self, stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> dict[str, Batch]:
+        try:
+            return _checked(stage, stage.run(rows, inputs, stage.load(rows)))
+        except QfuseError:
+            raise
+        except Exception as error:
+            if rows.rows <= 1:
+                raise
+            return self._row_by_row(stage, rows, inputs, error)
+
+    def _row_by_row(self, stage: Stage, rows: Batch, inputs: dict[str, Batch], error: Exception) -> dict[str, Batch]:
+        """Run one row at a time; rows that raise become failed rows. If all raise it is the stage that is wrong."""
+        done: list[dict[str, Batch] | str] = []
+        for i in range(rows.rows):
+            one = slice(i, i + 1)
+            try:
+                part = rows.take(one), {k: b.take(one) for k, b in inputs.items()}
+                done.append(_checked(stage, stage.run(*part, stage.load(part[0]))))
+            except QfuseError:
+                raise
+            except Exception as problem:
+                done.append(f"{type(problem).__name__}: {problem}".splitlines()[0])
+        good = next((result for result in done if not isinstance(result, str)), None)
+        if good is None:
+            raise error
+        filled = [
+            {o: s.blank(1, good[o], Status.FAILED, item) for o, s in stage.produces.items()} if isinstance(item, str) else item
+            for item in done
+        ]
+        return _joined(filled)
+
+    def _commit(self, step: Step, task: Task, outputs: dict[str, Batch]) -> None:
+        for output, batch in outputs.items():
+            step.stage.produces[output].check(batch, f"{step.name} {output}".strip())
+            if output == next(iter(outputs)) and "status" in batch.columns:
+                counts = self.summary.failures.setdefault(step.name, {})
+                for status in Status:
+                    if status and (count := int((batch["status"] == status).sum())):
+                        counts[status.name.lower()] = counts.get(status.name.lower(), 0) + count
+            if step.stored:
+                provenance = {"step": step.name, "factors": step.factors, "preimage": task.preimage}
+                self.store.commit(step.output(output), task.keys[output], batch, step.stage.produces[output], provenance)
+                self.events.send("committed", step=step.name, shard=task.index, output=output, key=task.keys[output])
+            else:
+                self._memory[step.name, output, task.index] = batch
+
+    def _judge(self, step: Step) -> None:
+        lost = sum(self.summary.failures.get(step.name, {}).values())
+        rows = sum(task.stop - task.start for task in step.to_run)
+        allowed = self.plan.config.run.max_failures
+        if rows and lost / rows > allowed:
+            counts = {k: v for k, v in self.summary.failures[step.name].items() if v}
+            raise TooManyFailures(
+                f"{step.name}: {lost} of {rows} rows failed ({counts}), more than run.max_failures = {allowed} allows. "
+                "Their reasons are in the store; mend the data, or raise the limit to go on without them."
+            )
+
+
+def save_recall(plan: Plan, folder: Path) -> None:
+    """Keep a plan's key pre-images in the run folder, for the reasons that the next plan gives."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / ".plan.json"
+    temporary.write_text(canonical(plan.preimages()), encoding="utf-8")
+    os.replace(temporary, folder / "plan.json")
+
+
+def _columns(stage: Stage) -> dict[str, tuple[str, ...]]:
+    """Every table column that a stage sees: what decides numbers and what only locates files."""
+    merged = dict(stage.consumed())
+    for table, columns in stage.locates.items():
+        merged[table] = tuple(dict.fromkeys((*merged.get(table, ()), *columns)))
+    if stage.grain == "map":
+        merged.setdefault("faces", ("face_id",))
+    return merged
+
+
+def _checked(stage: Stage, outputs: dict[str, Batch]) -> dict[str, Batch]:
+    """Turn rows that claim to be OK but hold nan or infinity into failed rows."""
+    for output, batch in outputs.items():
+        schema = stage.produces[output]
+        if not schema.finite:
+            continue
+        finite = np.ones(batch.rows, dtype=bool)
+        for name in schema.finite:
+            finite &= np.isfinite(batch[name].reshape(batch.rows, -1)).all(axis=1)
+        bad = ~finite & (batch["status"] == Status.OK)
+        if bad.any():
+            blank = schema.blank(int(bad.sum()), batch, Status.NOT_FINITE, f"{stage.name} gave nan or infinity")
+            columns = {name: array.copy() for name, array in batch.columns.items()}
+            for name in columns:
+                columns[name][bad] = blank[name]
+            outputs = {**outputs, output: Batch(columns)}
+    return outputs
+
+
+def _joined(parts: list[dict[str, Batch]]) -> dict[str, Batch]:
+    return {output: concat([part[output] for part in parts]) for output in parts[0]}
+

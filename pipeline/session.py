@@ -1,0 +1,138 @@
+"""One config, opened: its store, data set and plan; and what is made of a finished run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.config import Config, load_config
+from pipeline.dataset import Dataset, ingest
+from pipeline.events import Events
+from pipeline.plan import Plan, Step, build
+from pipeline.registry import lookup
+from pipeline.runner import Runner, Summary, save_recall
+from pipeline.schema import Batch
+from pipeline.stage import Context
+from pipeline.store import Store
+from pipeline.numerics import profile_of
+
+
+@dataclass(frozen=True)
+class Session:
+    """A config with everything that planning it needed."""
+
+    config: Config
+    store: Store
+    dataset: Dataset
+    plan: Plan
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished run, for reports: any output of any step, read from memory or from the store."""
+
+    session: Session
+    runner: Runner
+
+    @property
+    def plan(self) -> Plan:
+        return self.session.plan
+
+    @property
+    def folder(self) -> Path:
+        return self.session.folder
+
+    def cells(self, stage: str) -> list[Step]:
+        """Return every step that runs the named stage, one for each combination of factors."""
+        return list(self.plan.cells(stage))
+
+    def upstream(self, step: Step, stage: str) -> Step | None:
+        """Return the step of the named stage that `step` depends on, nearest first; None where there is none."""
+        waiting = [self.plan.steps[ref.step] for ref in step.inputs.values()]
+        while waiting:
+            found = waiting.pop(0)
+            if found.stage.name == stage:
+                return found
+            waiting += [self.plan.steps[ref.step] for ref in found.inputs.values()]
+        return None
+
+    def read(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
+        return self.runner.results(step, output, columns)
+
+    def available(self, step: Step, output: str = "") -> bool:
+        """Whether an output can be read: false after crops were collected, or for what was never stored."""
+        return all(self.session.store.has(step.output(output), task.keys[output]) for task in step.tasks)
+
+
+class Report(Protocol):
+    """Makes files of a finished run in its folder. Registered under the kind 'report'."""
+
+    def __call__(self, results: Results, options: Mapping[str, Any]) -> list[Path]: ...
+
+
+def open_session(
+    config: Path | Config,
+    overrides: Sequence[str] = (),
+    store: Path | None = None,
+    until: str | None = None,
+    readonly: bool = False,
+) -> Session:
+    """Load a config, ingest its data set and plan it. Raises the QfuseError of whatever is wrong first."""
+    loaded = config if isinstance(config, Config) else load_config(config, overrides)
+    opened = Store((store or Path(loaded.run.store)).absolute(), readonly)
+    dataset = ingest(loaded, opened, opened.open_digests())
+    context = Context(
+        profile_of(loaded.numerics),
+        files=lambda: dataset.files,
+        model_folders=tuple(loaded.resolve(folder) for folder in loaded.models.folders),
+        model_cards=tuple(loaded.resolve(cards) for cards in loaded.models.cards),
+    )
+    folder = loaded.run_folder()
+    return Session(loaded, opened, dataset, build(loaded, dataset, opened, context, until, folder / "plan.json"), folder)
+
+
+def execute(session: Session, events: Events, workers: int | None = None) -> Summary:
+    """Run what the plan lacks, and remember the plan for the reasons of the next one."""
+    runner = Runner(session.plan, session.store, events, workers)
+    try:
+        summary = runner.run()
+    finally:
+        save_recall(session.plan, session.folder)
+    write_json(session.folder / "summary.json", asdict(summary))
+    return summary
+
+
+def make_report(session: Session) -> list[Path]:
+    """Write the report of a run whose every step is stored. Returns the files, the page first."""
+    section = session.config.report
+    if section is None:
+        return []
+    report: Report = lookup("report", section.kind)
+    return report(Results(session, Runner(session.plan, session.store)), section.options)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON by rename, so that a reader never sees half of it; nan is written as null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "inf" if value > 0 else "-inf"
+    return value

@@ -1,0 +1,152 @@
+"""What a stage is: typed column batches in, typed column batches out. It knows no scheduler and commits nothing.
+
+Four grains say how a stage reads what is above it:
+
+    map     one upstream shard → one shard of the same rows, in micro-batches; `load` may read files
+    group   the upstream shards that hold a shard's members → one shard of whole groups
+    tile    every upstream shard and one range of rows of a table → one shard
+    reduce  every upstream shard → one small artifact
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as PydanticField
+
+from pipeline.files import Files
+from pipeline.numerics import Profile
+from pipeline.schema import Array, Batch, Schema, concat
+
+Grain = Literal["map", "group", "tile", "reduce"]
+
+
+class Options(BaseModel):
+    """Base of a stage's options. Every field is a result option, and in the key, unless made by `execution`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def result_options(self) -> dict[str, Any]:
+        """The fields that decide numbers, as JSON."""
+        return self.model_dump(mode="json", exclude=execution_fields(type(self)))
+
+
+def execution(default: Any) -> Any:
+    """Declare an option that may change speed or wording but never a number: it stays out of the key."""
+    return PydanticField(default, json_schema_extra={"execution": True})
+
+
+def execution_fields(options: type[BaseModel]) -> set[str]:
+    return {
+        name
+        for name, info in options.model_fields.items()
+        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("execution")
+    }
+
+
+@dataclass(frozen=True)
+class Context:
+    """What surrounds a stage: numerics, the data set's files, where weights and their cards are."""
+
+    profile: Profile
+    files: Callable[[], Files] | None = None
+    model_folders: tuple[Path, ...] = ()
+    model_cards: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The shards of one input, read when asked for. Rows are numbered along the whole axis."""
+
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    read_shard: Callable[[int, Sequence[str] | None], Batch] = field(repr=False)
+
+    def read(self, columns: Sequence[str] | None = None) -> Batch:
+        """Return every row of this input's shards, in order."""
+        return concat([self.read_shard(i, columns) for i in range(len(self.starts))])
+
+    def blocks(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Batch]]:
+        """Yield (first row, shard) one at a time."""
+        for i, start in enumerate(self.starts):
+            yield start, self.read_shard(i, columns)
+
+    def take(self, rows: Array, columns: Sequence[str] | None = None) -> Batch:
+        """Return the given rows (int64 indices along the axis, any order, repeats allowed)."""
+        shard = np.searchsorted(self.stops, rows, side="right")
+        used = np.unique(shard)
+        if len(used) == 0:
+            return self.read_shard(0, columns).take(slice(0, 0))
+        offset = np.zeros(len(self.starts) + 1, dtype=np.int64)
+        parts = []
+        for i in used:
+            parts.append(self.read_shard(int(i), columns))
+            offset[i + 1] = parts[-1].rows
+        base = np.cumsum(offset)[:-1]
+        return concat(parts).take(base[shard] + rows - np.asarray(self.starts)[shard])
+
+
+@dataclass(frozen=True)
+class Work:
+    """One shard of a group, tile or reduce stage: its range on the axis, its tables, its inputs."""
+
+    start: int
+    stop: int
+    tables: Mapping[str, Batch]
+    inputs: Mapping[str, Source]
+
+
+class Stage:
+    """Base of all stages. A stage is cheap to make (plans make many); open models in `open`."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised whenever results may change
+    grain: ClassVar[Grain]
+    axis: ClassVar[str] = "faces"
+    Options: ClassVar[type[Options]] = Options
+    produces: ClassVar[Mapping[str, Schema]]  # output name → schema; a single output is called ""
+    inputs: ClassVar[Mapping[str, str]] = {}  # input name → the step (or step.output) it reads by default
+    consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that decide numbers
+    locates: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that only say where to find things
+    members: ClassVar[tuple[str, str] | None] = None  # group: (table, column) that names upstream rows
+    stored: ClassVar[bool] = True  # False: recomputed when needed, kept only when a config says so
+
+    def __init__(self, options: Any, context: Context) -> None:
+        self.options = options
+        self.context = context
+
+    def uses(self) -> tuple[str, ...]:
+        """The inputs that these options need; a factor that reaches a step only through others is pruned."""
+        return tuple(self.inputs)
+
+    def consumed(self) -> Mapping[str, tuple[str, ...]]:
+        """Table columns that decide numbers under these options."""
+        return self.consumes
+
+    def identity(self) -> Any:
+        """What else decides numbers: weights by digest, a model's preprocessing. JSON."""
+        return None
+
+    def backends(self) -> tuple[str, ...]:
+        """Libraries whose version may change the last bits; with any, the numerics profile enters the key."""
+        return ()
+
+    def open(self) -> None:
+        """Check and load what is needed to run; called once, before the first row."""
+
+    def load(self, rows: Batch) -> Any:
+        """map only: read the files of one micro-batch. Runs in a worker thread."""
+        return None
+
+    def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
+        """map only: one micro-batch of table rows and input rows → the same rows of every output."""
+        raise NotImplementedError(f"{type(self).__name__}.run")
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        """group, tile, reduce: one shard."""
+        raise NotImplementedError(f"{type(self).__name__}.compute")

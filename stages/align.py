@@ -1,0 +1,164 @@
+"""align: image → box, landmarks, detector score → 112×112 RGB crop. One decode, two artifacts.
+
+Landmarks that come with the protocol are used as given; otherwise the face nearest the image centre is taken. The crop
+is the least-squares similarity (no reflection) from five landmarks to the ArcFace template, bilinear, border 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InvalidInput
+from pipeline.registry import register
+from pipeline.schema import Batch, Status, text
+from pipeline.stage import Options, Stage
+from stages.images import Unusable, decode
+from stages.models import catalogue
+from stages.tables import CROPS, DETECTIONS
+
+SIZE = 112
+# Where ArcFace-style models expect the five landmarks, in pixels of a 112×112 crop (Deng et al., CVPR 2019).
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
+)
+
+
+class AlignOptions(Options):
+    """`detector`: a detector's card, or `none` where images are aligned crops already."""
+
+    detector: str = "yunet_320"
+    pick: Literal["centre", "largest"] = "centre"
+    score_threshold: float = 0.6
+    nms_threshold: float = 0.3
+    border: float = 0.0
+    max_side: int = 1024
+    max_pixels: int = 50_000_000
+
+
+@dataclass(frozen=True)
+class _Found:
+    status: Status
+    reason: str = ""
+    box: Any = (np.nan,) * 4
+    landmarks: Any = ((np.nan, np.nan),) * 5
+    score: float = np.nan
+    count: int = 0
+    crop: NDArray[np.uint8] | None = None
+
+
+@register("stage", "align")
+class Align(Stage):
+    """Detect, fit, warp."""
+
+    name = "align"
+    grain = "map"
+    Options = AlignOptions
+    produces: ClassVar = {"detections": DETECTIONS, "crops": CROPS}
+    consumes: ClassVar = {"faces": ("sha256", "box", "landmarks")}
+    locates: ClassVar = {"faces": ("path",)}
+    options: AlignOptions
+
+    def identity(self) -> Any:
+        if self.options.detector == "none":
+            return None
+        return catalogue.identity(catalogue.card(self.context, self.options.detector, ("detector",)))
+
+    def backends(self) -> tuple[str, ...]:
+        return ("opencv", "pillow")
+
+    def open(self) -> None:
+        if self.context.files is None:
+            raise InvalidInput("align needs images: set dataset.path to the folder or archive that holds them.")
+        self._files = self.context.files()
+        self._detector = None
+        if self.options.detector != "none":
+            card = catalogue.card(self.context, self.options.detector, ("detector",))
+            self._detector = catalogue.open_once(self.context, card, self._open_detector, repr(self.options))
+
+    def load(self, rows: Batch) -> list[_Found]:
+        """Decode, detect and warp each row here, in the pool: OpenCV and Pillow release the interpreter's lock."""
+        given = rows["landmarks"] if "landmarks" in rows.columns else [None] * rows.rows
+        return [self._one(*row) for row in zip(rows["path"], rows["sha256"], given, strict=True)]
+
+    def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: list[_Found]) -> dict[str, Batch]:
+        status = np.array([found.status for found in loaded], np.uint8)
+        crops = np.zeros((rows.rows, SIZE, SIZE, 3), np.uint8)
+        for i, found in enumerate(loaded):
+            if found.crop is not None:
+                crops[i] = found.crop
+        detections = {
+            "status": status,
+            "reason": text(found.reason for found in loaded),
+            "box": np.array([found.box for found in loaded], np.float32).reshape(-1, 4),
+            "landmarks": np.array([found.landmarks for found in loaded], np.float32).reshape(-1, 5, 2),
+            "score": np.array([found.score for found in loaded], np.float32),
+            "faces_found": np.array([found.count for found in loaded], np.int32),
+        }
+        return {"detections": Batch(detections), "crops": Batch({"status": status, "crop": crops})}
+
+    def _open_detector(self, path: Path) -> Any:
+        from stages.models.detector import YuNet
+
+        o = self.options
+        return YuNet(path, o.score_threshold, o.nms_threshold, o.max_side, o.border)
+
+    def _one(self, path: str, sha256: str, given: Any) -> _Found:
+        if not sha256:
+            return _Found(Status.MISSING, f"{path} is named by the protocol and is not in the data set")
+        try:
+            data = self._files.read(path)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise InvalidInput(f"{path} changed while the run was going on; run again to take it as it is now.")
+            image = decode(data, self.options.max_pixels)
+        except FileNotFoundError:
+            raise InvalidInput(f"{path} was there when the data set was read and is gone; put it back and run again.") from None
+        except Unusable as problem:
+            return _Found(problem.status, f"{path}: {problem.reason}")
+        if self._detector is None:
+            return _as_given(image)
+        if given is not None and np.isfinite(given).all():
+            box = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
+            return _Found(Status.OK, "", box, given, 1.0, 1, warp(image, given))
+        faces = self._detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
+        if len(faces) == 0:
+            return _Found(Status.NOT_FOUND, f"{path}: no face found")
+        height, width = image.shape[:2]
+        i = faces.largest() if self.options.pick == "largest" else faces.nearest(width / 2, height / 2)
+        crop = warp(image, faces.landmarks[i])
+        return _Found(Status.OK, "", faces.box[i], faces.landmarks[i], float(faces.score[i]), len(faces), crop)
+
+
+def _as_given(image: NDArray[np.uint8]) -> _Found:
+    import cv2
+
+    crop = image if image.shape[:2] == (SIZE, SIZE) else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    box = (0, 0, image.shape[1], image.shape[0])
+    return _Found(Status.OK, "", box, TEMPLATE, 1.0, 1, np.asarray(crop, np.uint8))
+
+
+def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the 2×3 matrix that maps landmarks (5, 2) to TEMPLATE with least squared error, without reflection.
+
+    As complex numbers a similarity is z → a·z + b, and the optimum is linear (equals Umeyama, TPAMI 1991, eq. 40-42).
+    """
+    z, w = (points[:, 0] + 1j * points[:, 1] for points in (landmarks.astype(np.float64), TEMPLATE))
+    centred = z - z.mean()
+    spread = (np.abs(centred) ** 2).sum()
+    a = (centred.conj() * (w - w.mean())).sum() / spread if spread > 0 else 0j
+    b = w.mean() - a * z.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def warp(image: NDArray[np.uint8], landmarks: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the aligned crop (112, 112, 3) uint8."""
+    import cv2
+
+    crop = cv2.warpAffine(image, similarity(landmarks), (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=0)
+    return np.asarray(crop, np.uint8)

@@ -1,0 +1,206 @@
+"""Reader `folder`: a folder (or zip) with one folder a subject, and what every reader of image trees shares.
+
+Conventions
+    Tree       SUBJECT/any/nesting/image.jpg. A face's id is its path below `root`; hidden files are not read.
+    Media      "face": every image is a medium. "folder": the first folder below the subject is one (a video,
+               say), and an image directly below the subject is a still, a medium of its own.
+    Split      media, not images, go to the reference or to the probe side: frames of one video are never
+               compared with each other. A subject with a single medium has a reference only.
+    Chance     is drawn identity by identity, from the seed and the identity's name, so that adding an
+               identity changes no other one's faces.
+    Missing    an image that cannot be read keeps its row, with an empty sha256; a later stage marks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.errors import InvalidInput
+from pipeline.files import Files
+from pipeline.registry import register
+from pipeline.schema import Batch
+from pipeline.stage import Options
+from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables
+
+IMAGES = ("jpg", "jpeg", "png", "bmp", "webp")
+
+
+def need_files(files: Files | None, reader: str) -> Files:
+    """Return `files`. Raises InvalidInput where the config gave no path."""
+    if files is None:
+        raise InvalidInput(
+            f"reader {reader!r} reads files: set dataset.path to the folder or the .zip that holds them."
+        )
+    return files
+
+
+def file_names(files: Files) -> list[str]:
+    """Return all names of the tree, sorted. Raises InvalidInput where one is not text."""
+    names = files.names()
+    for name in names:
+        try:
+            name.encode()  # a text column is UTF-8
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{files.root}: the name {name!r} is not UTF-8; rename the file.") from None
+    return names
+
+
+def digest_images(files: Files, names: Iterable[str]) -> list[str]:
+    """Return the sha256 (hex) of every file, empty where a file cannot be read."""
+    return [_digest_image(files, name) for name in names]
+
+
+def is_image(name: str, extensions: Sequence[str] = IMAGES) -> bool:
+    """Whether a relative file name is an image's, and not one that an operating system hides beside it."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return not hidden and path.suffix.lower().lstrip(".") in extensions
+
+
+def identity_generator(seed: int, purpose: str, identity: str) -> np.random.Generator:
+    """Return a generator that depends on the seed, on what is drawn and on one identity, on nothing else."""
+    return np.random.default_rng(_hash(seed, purpose, identity))
+
+
+def lowest_ranked(identities: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
+    """Return the `count` identities whose hashes rank lowest: a seeded choice in whatever order they come."""
+    return set(sorted(identities, key=lambda name: (_hash(seed, purpose, name), name))[:count])
+
+
+def _hash(seed: int, purpose: str, identity: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}|{identity}".encode()).digest())
+
+
+def _digest_image(files: Files, name: str) -> str:
+    try:
+        return hashlib.sha256(files.read(name)).hexdigest()
+    except (FileNotFoundError, InvalidInput):
+        return ""
+
+
+class FolderOptions(Options):
+    """What is one template, what is one medium, and whether templates are split for an experiment."""
+
+    root: str = ""  # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
+    extensions: tuple[str, ...] = IMAGES
+    templates: Literal["subject", "face"] = "subject"
+    media: Literal["face", "folder"] = "face"
+    probe_fraction: float = Field(0.0, ge=0, lt=1)  # 0: no probes, and nothing to compare
+    left_out: float = Field(0.0, ge=0, lt=1)  # fraction of subjects that are not enrolled in the gallery
+    seed: int = Field(0, ge=0)
+
+
+@register("reader", "folder")
+class FolderReader:
+    """Subjects' folders → templates; with `probe_fraction`, every reference × every probe as well."""
+
+    name: ClassVar[str] = "folder"
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[Any]] = FolderOptions
+    layout: ClassVar[FaceLayout] = LAYOUT
+
+    def __init__(self, options: FolderOptions) -> None:
+        self.options = options
+        self._extensions = tuple(extension.lower().lstrip(".") for extension in options.extensions)
+
+    def sources(self, files: Files) -> list[str]:
+        """Every image of the tree."""
+        return [path for path, _ in self._images(files)]
+
+    def read(self, files: Files | None) -> dict[str, Batch]:
+        """Return the tables, faces in the order of their paths.
+
+        Raises InvalidInput where there is no image, an image lies outside a subject's folder, or a split was
+        asked for and no subject has two media.
+        """
+        files = need_files(files, self.name)
+        images = self._images(files)
+        if not images:
+            raise InvalidInput(
+                f"{files.root}: no image ({', '.join(self._extensions)}) below {self.options.root or 'it'}; "
+                "expected SUBJECT/image.jpg. Set dataset.path, or dataset.options.root and extensions."
+            )
+        stray = [path for path, face in images if "/" not in face]
+        if stray:
+            raise InvalidInput(
+                f"{files.root}: images outside a subject's folder: {', '.join(stray[:10])}"
+                f"{f' (and {len(stray) - 10} more)' if len(stray) > 10 else ''}; move each to SUBJECT/image."
+            )
+        paths, faces = [path for path, _ in images], [face for _, face in images]
+        subjects = [face.partition("/")[0] for face in faces]
+        media = [self._medium(face) for face in faces]
+        part = self._parts(subjects, media)
+        if self.options.probe_fraction and "probe" not in part.values():
+            raise InvalidInput(
+                f"{files.root}: probe_fraction {self.options.probe_fraction} asks for probes, and no subject "
+                "has two media to split; set dataset.options.probe_fraction to 0, or media to face."
+            )
+        templates: dict[str, tuple[str, str]] = {}  # id → (subject, part), in order of first appearance
+        member_template = []
+        for face, subject, medium in zip(faces, subjects, media, strict=True):
+            side = part.get(medium, "")
+            whole = f"{subject}/{side}" if side else subject
+            template = face if self.options.templates == "face" else whole
+            templates.setdefault(template, (subject, side))
+            member_template.append(template)
+        roles = [(template, side) for template, (_, side) in templates.items() if side]
+        enrolled = self._enrolled(subjects)
+        roles += [
+            (template, "gallery")
+            for template, (subject, side) in templates.items()
+            if side == "reference" and subject in enrolled
+        ]
+        found = Protocol(
+            face_id=faces,
+            path=paths,
+            sha256=digest_images(files, paths),
+            subject=subjects,
+            template_id=list(templates),
+            template_subject=[subject for subject, _ in templates.values()],
+            member_template=member_template,
+            member_face=faces,
+            member_media=media,
+            role_template=[template for template, _ in roles],
+            role=[role for _, role in roles],
+            all_pairs=("reference", "probe") if roles else None,
+        )
+        return build_tables(found, str(files.root))
+
+    def _images(self, files: Files) -> list[tuple[str, str]]:
+        """(path, path below `root`) of every image, sorted."""
+        prefix = self.options.root.strip("/")
+        prefix = f"{prefix}/" if prefix else ""
+        below = [name for name in file_names(files) if name.startswith(prefix)]
+        return [(name, name.removeprefix(prefix)) for name in below if is_image(name, self._extensions)]
+
+    def _medium(self, face: str) -> str:
+        parts = face.split("/")
+        return "/".join(parts[:2]) if self.options.media == "folder" and len(parts) > 2 else face
+
+    def _parts(self, subjects: Sequence[str], media: Sequence[str]) -> Mapping[str, str]:
+        """Medium → reference or probe; empty where nothing is split."""
+        part: dict[str, str] = {}
+        if not self.options.probe_fraction:
+            return part
+        own: dict[str, dict[str, None]] = {}
+        for subject, medium in zip(subjects, media, strict=True):
+            own.setdefault(subject, {})[medium] = None
+        for subject, units in own.items():
+            names = sorted(units)
+            wanted = round(len(names) * self.options.probe_fraction)
+            probes = min(max(1, wanted), len(names) - 1)  # both sides get one, as long as there are two
+            order = identity_generator(self.options.seed, "split", subject).permutation(len(names))
+            for rank, index in enumerate(order.tolist()):
+                part[names[index]] = "probe" if rank < probes else "reference"
+        return part
+
+    def _enrolled(self, subjects: Sequence[str]) -> set[str]:
+        every = set(subjects)
+        count = round(len(every) * self.options.left_out)
+        return every - lowest_ranked(every, count, self.options.seed, "left out")

@@ -1,0 +1,250 @@
+"""Reader `tables`: a whole data set in one HDF5 file, and the function that writes such a file.
+
+Layout of the file
+    /               attribute `format` = "qfuse-tables/1", and whatever the writer adds
+    /TABLE          a group for each table of `stages.tables`; roles, comparisons and pairings may be left out
+    /TABLE/COLUMN   a dataset whose first axis is the row; little-endian; a fletcher32 checksum on every chunk
+    /TABLE/COLUMN/utf8 and /TABLE/COLUMN/ends
+                    instead, for text: the UTF-8 bytes of all rows one after another (uint8), and the end
+                    offset of each row (int64)
+
+Index columns (members.template, members.face, roles.template, comparisons.a and .b) are row numbers, members
+sorted by template. Embeddings that are nan stay rows: what becomes of them is for a later stage to say.
+A file may come from anywhere, so nothing is followed out of it (links, external storage), and values that it
+declares and does not hold are not taken for zeros.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import h5py
+import numpy as np
+
+from pipeline.errors import InvalidInput, unknown
+from pipeline.files import Files, Folder
+from pipeline.registry import register
+from pipeline.schema import Array, Batch, Field, Schema, decode_text, encode_text
+from pipeline.stage import Options
+from stages.datasets.folder import need_files
+from stages.tables import LAYOUT, FaceLayout
+
+FORMAT = "qfuse-tables/1"
+_CHUNK_BYTES = 4 << 20
+_MAY_LACK = ("roles", "comparisons", "pairings")
+
+
+def write_tables(
+    path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, str | int | float] | None = None
+) -> None:
+    """Write `tables` as one file, which appears at `path` when it is complete and replaces what was there.
+
+    Raises InvalidInput where the tables are not those of a face data set.
+    """
+    for name, batch in tables.items():
+        _schema(name, str(path)).check(batch, f"{path}, table {name}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with h5py.File(partial, "w", libver=("v108", "v110"), track_order=False) as file:
+            file.attrs.update({**(attrs or {}), "format": FORMAT})
+            for name in sorted(tables):
+                group = file.create_group(name)
+                for column in sorted(tables[name].columns):
+                    _write_column(group, column, tables[name][column])
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_column(group: h5py.Group, name: str, array: Array) -> None:
+    if array.dtype == object:
+        data, ends = encode_text(array)
+        _write_column(group, f"{name}/utf8", data)
+        _write_column(group, f"{name}/ends", ends)
+    elif array.size == 0:
+        group.create_dataset(name, data=array)
+    else:
+        row_bytes = max(1, array.nbytes // len(array))
+        chunk = (int(min(len(array), max(1, _CHUNK_BYTES // row_bytes))), *array.shape[1:])
+        group.create_dataset(name, data=array, chunks=chunk, fletcher32=True)
+
+
+class TablesOptions(Options):
+    """Which file of the data set's folder holds the tables."""
+
+    file: str = "tables.h5"
+
+
+@register("reader", "tables")
+class TablesReader:
+    """Tables as they are in the file, checked column by column and against each other."""
+
+    name: ClassVar[str] = "tables"
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[Any]] = TablesOptions
+    layout: ClassVar[FaceLayout] = LAYOUT
+
+    def __init__(self, options: TablesOptions) -> None:
+        self.options = options
+
+    def sources(self, files: Files) -> list[str]:
+        """The file of tables; images that it names enter by the sha256 it gives."""
+        return [self.options.file]
+
+    def read(self, files: Files | None) -> dict[str, Batch]:
+        """Return the six tables.
+
+        Raises InvalidInput where the file is absent, damaged or unfinished, and for every column that is not
+        as its schema says or points at rows that are not there.
+        """
+        files = need_files(files, self.name)
+        where = f"{files.root}: {self.options.file}"
+        try:
+            with h5py.File(_open(files, self.options.file), "r") as file:
+                tables = _read_file(file, where)
+        except FileNotFoundError:
+            raise InvalidInput(f"{where}: no such file; set dataset.options.file to its name.") from None
+        except (OSError, RuntimeError, KeyError, ValueError, MemoryError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InvalidInput(f"{where} is damaged, or no HDF5 file ({reason}); write it again.") from error
+        _refuse(_cross_check(tables), where)
+        return tables
+
+
+def _open(files: Files, name: str) -> Path | io.BytesIO:
+    """Return what h5py opens: in a folder the file itself, as it may be larger than `Files.read` takes in."""
+    return files.path(name) if isinstance(files, Folder) else io.BytesIO(files.read(name))
+
+
+def _schema(table: str, where: str) -> Schema:
+    if table not in LAYOUT.schemas:
+        raise InvalidInput(f"{where}: {unknown('table', table, LAYOUT.schemas)}")
+    return LAYOUT.schemas[table]
+
+
+def _refuse(problems: list[str], where: str) -> None:
+    if problems:
+        more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
+        raise InvalidInput(f"{where}: " + "; ".join(problems[:10]) + more + ".")
+
+
+def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
+    found = file.attrs.get("format")
+    if found != FORMAT:
+        raise InvalidInput(f"{where}: attribute 'format' should be {FORMAT!r}, found {found!r}.")
+    for table in file:
+        _schema(table, where)
+    tables, problems = {}, []
+    for table, schema in LAYOUT.schemas.items():
+        group = _node(file, table)
+        if isinstance(group, h5py.Group):
+            problems += [f"table {table}, column {name!r} {p}" for name, p in _column_problems(group, schema)]
+        elif group is not None or table not in _MAY_LACK:
+            state = "missing" if group is None else "not a group of columns in this file"
+            problems.append(f"table {table} is {state}")
+    _refuse(problems, where)
+    for table, schema in LAYOUT.schemas.items():
+        columns = {
+            field.name: _read_column(file[table][field.name]) if table in file else field.blank(0, ())
+            for field in schema.fields
+            if table not in file or field.name in file[table]
+        }
+        tables[table] = schema.check(Batch(columns), f"{where}, table {table}")
+    return tables
+
+
+def _node(group: h5py.Group, name: str) -> Any:
+    """Return a member that lies in this very file; None where there is none, False for a link elsewhere."""
+    link = group.get(name, getlink=True)
+    return None if link is None else group[name] if isinstance(link, h5py.HardLink) else False
+
+
+def _column_problems(group: h5py.Group, schema: Schema) -> list[tuple[str, str]]:
+    """Return (column, what is wrong) from what the file declares, before any value is read."""
+    known = [field.name for field in schema.fields]
+    problems = [(name, f"is none of this table's: {', '.join(known)}") for name in group if name not in known]
+    rows: dict[str, int] = {}
+    for field in schema.fields:
+        node = _node(group, field.name)
+        if node is None:
+            if not field.optional:
+                problems.append((field.name, "is missing"))
+            continue
+        problem = _text_problem(node) if field.dtype == "text" else _array_problem(node, field)
+        if problem:
+            problems.append((field.name, problem))
+        else:
+            rows[field.name] = len(node["ends"] if field.dtype == "text" else node)
+    if len(set(rows.values())) > 1:
+        problems.append((next(iter(rows)), f"and the others should have as many rows, found {rows}"))
+    return problems
+
+
+def _text_problem(node: Any) -> str:
+    if not isinstance(node, h5py.Group):
+        return "should be text: a group of 'utf8' and 'ends'"
+    for name, dtype in (("utf8", "uint8"), ("ends", "int64")):
+        problem = _array_problem(_node(node, name), Field(name, dtype))
+        if problem:
+            return f"is text, and its {name!r} {problem}"
+    return ""
+
+
+def _array_problem(node: Any, field: Field) -> str:
+    if not isinstance(node, h5py.Dataset):
+        return "should be a dataset in this file"
+    row = node.shape[1:] if node.shape else None
+    fits = row is not None and len(row) == len(field.shape)
+    fits = fits and all(size in (None, got) for size, got in zip(field.shape, row or (), strict=True))
+    if node.dtype != field.numpy or not fits:
+        want = f"{field.dtype} with rows of shape {field.shape}"
+        return f"should be {want}, found {node.dtype} of shape {node.shape}"
+    if node.is_virtual or node.external:
+        return "keeps its values in another file; such a file is never read"
+    if node.chunks:
+        chunks = int(np.prod([-(-size // step) for size, step in zip(node.shape, node.chunks, strict=True)]))
+        complete = node.id.get_num_chunks() >= chunks
+    else:
+        complete = node.id.get_storage_size() >= node.size * node.dtype.itemsize
+    # HDF5 returns zeros for what was never written, as after a writer that was killed.
+    return "" if complete else "is unfinished: some of its values were never written"
+
+
+def _read_column(node: Any) -> Array:
+    if isinstance(node, h5py.Group):
+        return decode_text(node["utf8"][:], node["ends"][:])
+    return np.asarray(node[:])
+
+
+def _cross_check(tables: Mapping[str, Batch]) -> list[str]:
+    """Return what is wrong between tables: ids given twice, row numbers out of range, roles nobody has."""
+    problems = []
+    for table, column in (("faces", "face_id"), ("templates", "template_id")):
+        ids, counts = np.unique(tables[table][column].astype(str), return_counts=True)
+        problems += [f"table {table}, column {column!r}: {name!r} is given twice" for name in ids[counts > 1]]
+    for table, column, target in (
+        ("members", "template", "templates"),
+        ("members", "face", "faces"),
+        ("roles", "template", "templates"),
+        ("comparisons", "a", "templates"),
+        ("comparisons", "b", "templates"),
+    ):
+        index, rows = tables[table][column], tables[target].rows
+        outside = np.flatnonzero((index < 0) | (index >= rows))
+        problems += [
+            f"table {table}, column {column!r}, row {row}: {index[row]} is no row of {target} (it has {rows})"
+            for row in outside.tolist()
+        ]
+    if np.any(np.diff(tables["members"]["template"]) < 0):
+        problems.append("table members, column 'template' should be sorted, members of one template together")
+    pairings = tables["pairings"]
+    if pairings.rows > 1:
+        problems.append(f"table pairings: one pair of roles at most, found {pairings.rows}")
+    for column in ("role_a", "role_b"):
+        for role in sorted(set(pairings[column].tolist()) - set(tables["roles"]["role"].tolist())):
+            problems.append(f"table pairings, column {column!r}: no template has the role {role!r}")
+    return problems

@@ -1,0 +1,103 @@
+"""embed: crop → embedding and its norm.
+
+`flip: add` adds the feature of the mirrored crop before anything is normalised (the IJB scripts); `flip: concat` puts the
+two unit vectors side by side, so that the cosine is the mean of two cosines (CR-FIQA's extraction). The norm is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from pipeline.errors import InvalidInput
+from pipeline.registry import register
+from pipeline.schema import Array, Batch, Status
+from pipeline.stage import Options, Stage
+from stages.models import catalogue
+from stages.tables import EMBEDDINGS
+
+GIVEN = "given"
+
+
+class EmbedOptions(Options):
+    """`model`: a recognition card, or `given` where the data set brings its embeddings."""
+
+    model: str = "edgeface_xxs"
+    flip: Literal["none", "add", "concat"] = "add"
+
+
+@register("stage", "embed")
+class Embed(Stage):
+    """Run a face-recognition model over crops, or take embeddings that came with the data set."""
+
+    name = "embed"
+    grain = "map"
+    Options = EmbedOptions
+    produces: ClassVar = {"": EMBEDDINGS}
+    inputs: ClassVar = {"crops": "align.crops"}
+    options: EmbedOptions
+
+    def uses(self) -> tuple[str, ...]:
+        return () if self.options.model == GIVEN else ("crops",)
+
+    def consumed(self) -> Mapping[str, tuple[str, ...]]:
+        return {"faces": ("embedding",)} if self.options.model == GIVEN else {}
+
+    def identity(self) -> Any:
+        return None if self.options.model == GIVEN else catalogue.identity(self._card())
+
+    def backends(self) -> tuple[str, ...]:
+        return () if self.options.model == GIVEN else catalogue.backends(self._card())
+
+    def open(self) -> None:
+        if self.options.model != GIVEN:
+            self._model = catalogue.open_once(self.context, self._card(), self._open)
+
+    def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
+        if self.options.model == GIVEN:
+            if "embedding" not in rows.columns:
+                raise InvalidInput("embed.model is 'given' but the data set brings no embeddings; name a model instead.")
+            return {"": as_embeddings(rows["embedding"], np.zeros(rows.rows, np.uint8))}
+        status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
+        usable = status == Status.OK
+        card = self._card()
+        width = int(card.embedding_dimension or 0) * (2 if self.options.flip == "concat" else 1)
+        embedding = np.full((rows.rows, width), np.nan, np.float32)
+        if usable.any():
+            embedding[usable] = self._features(crops[usable])
+        return {"": as_embeddings(embedding, status)}
+
+    def _features(self, crops: Array) -> Array:
+        feature: Array = self._model(crops).embedding
+        if self.options.flip == "none":
+            return feature
+        mirrored: Array = self._model(np.ascontiguousarray(crops[:, :, ::-1])).embedding
+        if self.options.flip == "add":
+            return feature + mirrored
+        return np.concatenate([_unit(feature), _unit(mirrored)], axis=1)
+
+    def _card(self) -> catalogue.ModelCard:
+        found = catalogue.card(self.context, self.options.model, ("recognition", "quality"))
+        if found.embedding_dimension is None:
+            raise InvalidInput(f"model {found.name!r} gives no embedding; see `qfuse models list` for those that do.")
+        return found
+
+    def _open(self, path: Path) -> Any:
+        from stages.models.backends import open_model
+
+        return open_model(self._card(), path, self.context.profile)
+
+
+def as_embeddings(embedding: Array, status: Array) -> Batch:
+    """Return an embeddings batch with the norm of each row; failed rows keep nan."""
+    reason = np.full(len(status), "", dtype=object)
+    norm = np.linalg.norm(embedding, axis=1).astype(np.float32)
+    return Batch({"status": status.astype(np.uint8), "reason": reason, "embedding": embedding, "norm": norm})
+
+
+def _unit(rows: Array) -> Array:
+    unit: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit

@@ -1,0 +1,186 @@
+"""Uncertainty of error rates by resampling subjects.
+
+Conventions
+    Resampling    subjects are drawn with replacement, so a replicate is one whole-number weight a subject. A
+                  mated comparison weighs w[a], a non-mated one w[a] w[b]: the vertex bootstrap (Snijders and
+                  Borgatti 1999; Fogliato, Patil and Perona, "Confidence Intervals for Error Rates in 1:1
+                  Matching Tasks", 2024) without comparisons of two copies of one subject. Systems that are
+                  compared share the weights, and their difference is taken replicate by replicate.
+    Exactness     a replicate is what the metric gives when every comparison is repeated weight times; its
+                  threshold is chosen anew. Weight 1 everywhere gives the metric itself, to the bit.
+    Subjects      are integers 0 … S-1, the columns of the (R, S) ``weights`` that ``subject_weights`` gives.
+    Empty input   nan in a replicate whose mated or non-mated weight is 0; intervals leave nan out.
+    Direction, decision, tie and threshold rules are those of ``verification`` and ``identification``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stages.metrics.identification import top_scores
+from stages.metrics.verification import Floats, Rule, Targets, as_targets, crossing
+from stages.metrics.weighted import (
+    Weighted,
+    Weights,
+    as_subjects,
+    as_weights,
+    barrier_scores,
+    blocks,
+    ratio,
+    running_sums,
+    share_above,
+    split,
+    total_weight,
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """a - b with the percentile interval of its paired replicates; each has the shape of one replicate."""
+
+    value: Floats
+    lo: Floats
+    hi: Floats
+
+
+def subject_weights(n_subjects: int, replicates: int, seed: int) -> Weights:
+    """How often each subject is drawn in each replicate: (R, S) uint16, every row summing to S.
+
+    Row r depends on (seed, r, n_subjects) only, so more replicates extend the same rows.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    weights = np.zeros((replicates, n_subjects), np.uint16)
+    for rows in blocks(np.arange(replicates), n_subjects):
+        # One 64-bit draw a cell, whatever the block: so a row does not depend on how many are asked for.
+        drawn = (generator.random((rows.size, n_subjects)) * n_subjects).astype(np.intp)
+        drawn += np.arange(rows.size)[:, None] * n_subjects
+        weights[rows] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+    return weights
+
+
+def tar_replicates(
+    scores: ArrayLike,
+    mated: ArrayLike,
+    subject_a: ArrayLike,
+    subject_b: ArrayLike,
+    targets: Targets,
+    weights: ArrayLike,
+    rule: Rule = "at_most",
+) -> Floats:
+    """TAR = 1 - FNMR at each FMR target, in each replicate: (R, T) float64.
+
+    scores (N,) finite; mated (N,) bool; subject_a, subject_b (N,) int; targets (T,) in [0, 1].
+    A replicate reads no more of the non-mated list than its largest target needs.
+    Raises ValueError for a score that is not finite, lengths that differ, a subject outside the weights, or a
+    mated flag that disagrees with the subjects.
+    """
+    table = as_weights(weights)
+    genuine, impostor = split(scores, mated, subject_a, subject_b, table)
+    barrier = barrier_scores(
+        impostor, table, total_weight(table, *impostor.subjects), as_targets(targets), rule
+    )
+    return share_above(genuine, table, total_weight(table, *genuine.subjects), barrier)
+
+
+def eer_auc_replicates(
+    scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, weights: ArrayLike
+) -> Floats:
+    """EER and AUC in each replicate: (R, 2) float64. Arguments and errors as ``tar_replicates``.
+
+    Reads every comparison in every replicate: for lists of up to some 10^5 comparisons.
+    """
+    table = as_weights(weights)
+    lists = split(scores, mated, subject_a, subject_b, table)
+    genuine, impostor = (each.best(each.score.size) for each in lists)
+    m_up, n_up = -genuine.score, -impostor.score
+    thresholds = np.concatenate([[-np.inf], np.unique(np.concatenate([m_up, n_up]))])
+    # What a threshold accepts of each list; for AUC, how many non-mated lie above (not below) a mated score.
+    accepted_m, accepted_n = (np.searchsorted(up, thresholds, side="right") for up in (m_up, n_up))
+    above, not_below = (np.searchsorted(n_up, m_up, side=side) for side in ("left", "right"))
+    out = np.full((len(table), 2), np.nan)
+    solvable = np.flatnonzero(np.all([total_weight(table, *each.subjects) > 0 for each in lists], axis=0))
+    for rows in blocks(solvable, m_up.size + n_up.size):
+        m_cells = genuine.weigh(table[rows])
+        m, n = running_sums(m_cells), running_sums(impostor.weigh(table[rows]))
+        m_all, n_all = m[:, -1:], n[:, -1:]
+        out[rows, 0] = crossing(n[:, accepted_n] / n_all, (m_all - m[:, accepted_m]) / m_all)[0]
+        twice_beaten = 2 * n_all - n[:, above] - n[:, not_below]
+        out[rows, 1] = (m_cells * twice_beaten).sum(axis=1) / (2 * m_all * n_all)[:, 0]
+    return out
+
+
+def tpir_replicates(
+    nonmated_top: ArrayLike,
+    nonmated_subject: ArrayLike,
+    mated_rank: ArrayLike,
+    mated_score: ArrayLike,
+    mated_subject: ArrayLike,
+    targets: Targets,
+    weights: ArrayLike,
+    rule: Rule = "at_most",
+) -> Floats:
+    """TPIR at each FPIR target, in each replicate: (R, T) float64. Probes are resampled, the gallery not.
+
+    nonmated_top (N,), -inf for a probe that failed; mated_rank (M,), mated_score (M,) as in ``tpir_at_fpir``;
+    nonmated_subject (N,), mated_subject (M,) int; targets (T,) in [0, 1].
+    Raises ValueError for a NaN or +inf score, lengths that differ, or a subject outside the weights.
+    """
+    table, top, rank = as_weights(weights), np.asarray(nonmated_top), np.asarray(mated_rank)
+    n_subject = as_subjects(nonmated_subject, "nonmated_subject", top.shape, table)
+    m_subject = as_subjects(mated_subject, "mated_subject", rank.shape, table)
+    n_score, m_score, _ = top_scores(top, rank, mated_score)
+    impostor = Weighted(n_score, (n_subject[top != -np.inf],))
+    genuine = Weighted(m_score, (m_subject[rank == 1],))
+    # The totals are over every probe: failures and misses belong to the denominators.
+    barrier = barrier_scores(impostor, table, total_weight(table, n_subject), as_targets(targets), rule)
+    return share_above(genuine, table, total_weight(table, m_subject), barrier)
+
+
+def rank_replicates(
+    mated_rank: ArrayLike, mated_subject: ArrayLike, ranks: Sequence[int], weights: ArrayLike
+) -> Floats:
+    """Share of mated probes found at rank k or better, k in ``ranks``, in each replicate: (R, K) float64.
+
+    mated_rank (M,) int, 0 a miss; mated_subject (M,) int.
+    Raises ValueError for lengths that differ or a subject outside the weights.
+    """
+    table, rank = as_weights(weights), np.asarray(mated_rank)
+    subject = as_subjects(mated_subject, "mated_subject", rank.shape, table)
+    found = np.zeros((len(table), len(ranks)))
+    for column, k in enumerate(ranks):
+        found[:, column] = total_weight(table, subject[(rank > 0) & (rank <= k)])
+    return ratio(found, total_weight(table, subject))
+
+
+def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Percentile interval (Efron 1979) over axis 0, nan replicates left out; nan where all are.
+
+    replicates (R, …) float; returns (lo, hi), each (…). Raises ValueError for a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, found {level}: 95 % is 0.95.")
+    values = np.asarray(replicates, np.float64)
+    values = values if len(values) else np.full((1, *values.shape[1:]), np.nan)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+        lo, hi = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.asarray(lo), np.asarray(hi)
+
+
+def paired_difference(
+    point_a: ArrayLike, point_b: ArrayLike, rep_a: ArrayLike, rep_b: ArrayLike, level: float = 0.95
+) -> Difference:
+    """a - b: the difference of two estimates, with the percentile interval of their replicates' differences.
+
+    point_a, point_b (…); rep_a, rep_b (R, …) from the *same* weights. Raises ValueError if shapes differ.
+    """
+    a, b = np.asarray(rep_a, np.float64), np.asarray(rep_b, np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"replicates must be paired row by row, found shapes {a.shape} and {b.shape}.")
+    value = np.asarray(point_a, np.float64) - np.asarray(point_b, np.float64)
+    return Difference(value, *interval(a - b, level))

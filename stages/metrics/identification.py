@@ -1,0 +1,165 @@
+"""Rates of 1:N search.
+
+Conventions
+    Candidate list  one row a probe: ``candidate (P, k) int64`` gallery rows and ``score (P, k) float32``, in
+                    the order (-score, gallery row), padded with -1.
+    Rank            1 is the best; 0 says that the mate is not in the list, or the probe failed to acquire.
+    Decision        a candidate is returned when ``score >= threshold``.
+    Denominators    every probe presented (ISO/IEC 19795-1): one that failed to acquire is a miss if mated,
+                    and no false positive if non-mated.
+    Tie rule        in a rank, of equal scores the smaller gallery row stands first; at a threshold, equal
+                    scores are returned, or not, together.
+    Threshold rule  as in ``verification``, of FPIR instead of FMR and top-1 instead of comparison scores.
+    Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is defined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stages.metrics.verification import (
+    FEW,
+    Counts,
+    Floats,
+    Rule,
+    Scores,
+    Targets,
+    as_scores,
+    as_targets,
+    choose_threshold,
+    share,
+    why_undefined,
+)
+
+
+@dataclass(frozen=True)
+class OpenSetPoints:
+    """Open-set rates at given FPIR targets; every array has one entry a target."""
+
+    target: Floats
+    threshold: Floats
+    fpir: Floats  # achieved
+    false_positives: Counts
+    tpir: Floats  # 1 - FNIR
+    fnir: Floats
+    misses: Counts
+    few: NDArray[np.bool_]  # fewer than 30 false positives
+    n_mated: int
+    n_nonmated: int
+    reason: str
+
+
+def mate_rank(candidate_subject: ArrayLike, probe_subject: ArrayLike) -> Counts:
+    """Where the probe's own subject first stands in its candidate list.
+
+    candidate_subject (P, k) int, negative in padding; probe_subject (P,) int, negative when unknown.
+    Returns (P,) int64: the rank from 1, or 0 when not among the k.
+    Raises ValueError for shapes that do not fit.
+    """
+    candidates, probes = np.asarray(candidate_subject), np.asarray(probe_subject)
+    if candidates.ndim != 2 or probes.shape != candidates.shape[:1]:
+        raise ValueError(
+            f"candidate_subject must be (P, k), probe_subject (P,): found {candidates.shape}, {probes.shape}."
+        )
+    if not candidates.size:
+        return np.zeros(probes.shape, np.int64)
+    # A probe of unknown subject (-1) must not find its mate in the padding (-1).
+    hit = (candidates == probes[:, None]) & (candidates >= 0)
+    return np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
+
+
+def rank_by_counting(gallery_scores: ArrayLike, mate_column: ArrayLike) -> Counts:
+    """Exact rank of the mate in the whole gallery, without sorting.
+
+    gallery_scores (P, G) float, -inf for a gallery template that failed to enrol; mate_column (P,) int,
+    negative when the probe has no mate or failed to acquire. Rank = 1 + the entries with a greater score +
+    the equal ones in a smaller column. Returns (P,) int64; 0 where there is no mate or it failed to enrol.
+    Raises ValueError for a NaN score, a column beyond the gallery, or shapes that do not fit.
+    """
+    scores, column = np.asarray(gallery_scores), np.asarray(mate_column)
+    if scores.ndim != 2 or column.shape != scores.shape[:1]:
+        raise ValueError(
+            f"gallery_scores must be (P, G), mate_column (P,): found {scores.shape}, {column.shape}."
+        )
+    if np.isnan(scores).any():
+        raise ValueError("gallery_scores holds NaN: give -inf to a gallery template that failed to enrol.")
+    if column.size and column.max() >= scores.shape[1]:
+        raise ValueError(f"mate_column names column {column.max()} of a gallery of {scores.shape[1]}.")
+    if not scores.size:
+        return np.zeros(column.shape, np.int64)
+    own = np.take_along_axis(scores, np.maximum(column, 0)[:, None], axis=1)
+    earlier = np.arange(scores.shape[1]) < column[:, None]
+    ahead = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
+    return np.where((column >= 0) & (own[:, 0] > -np.inf), ahead + 1, 0)
+
+
+def cmc(rank: ArrayLike, max_rank: int, acquired: ArrayLike | None = None) -> Floats:
+    """Cumulative match characteristic: the share of mated probes with the mate at rank 1, 2, … or better.
+
+    rank (P,) int as from ``mate_rank``, mated probes only, 0 a miss; ``acquired`` (P,) bool makes a miss of
+    each probe that failed. Lists of k candidates say nothing of ranks beyond k: ask for max_rank <= k.
+    Returns (max_rank,) float64, nan without probes (ISO/IEC 19795-1, closed-set identification).
+    Raises ValueError for max_rank < 1 or a negative rank.
+    """
+    ranks = np.asarray(rank, np.int64)
+    if max_rank < 1 or (ranks < 0).any():
+        raise ValueError(f"ranks must be 0 (miss) or more and max_rank 1 or more, found max_rank {max_rank}.")
+    if acquired is not None:
+        ranks = np.where(np.asarray(acquired, bool), ranks, 0)
+    found = np.bincount(ranks[ranks <= max_rank], minlength=max_rank + 1)[1:]
+    return share(np.cumsum(found), ranks.size)
+
+
+def tpir_at_fpir(
+    nonmated_top: ArrayLike,
+    mated_rank: ArrayLike,
+    mated_score: ArrayLike,
+    targets: Targets,
+    rule: Rule = "at_most",
+    n_nonmated: int | None = None,
+) -> OpenSetPoints:
+    """Open-set TPIR at each FPIR target, FNIR = 1 - TPIR (ISO/IEC 19795-1).
+
+    nonmated_top (N,): top-1 score of each non-mated probe, -inf when it failed or found no candidate.
+    mated_rank (M,) int: rank of the mate, 0 a miss. mated_score (M,): the mate's score, read at rank 1 only.
+    targets (T,): FPIR in [0, 1]. n_nonmated: non-mated probes presented, when nonmated_top leaves some out.
+    A mated probe counts when its mate is at rank 1 and its score >= threshold. No non-mated probes: all nan.
+    Raises ValueError for a NaN or +inf score, lengths that differ, or n_nonmated below the scores given.
+    """
+    impostor, genuine, presented = top_scores(nonmated_top, mated_rank, mated_score)
+    total = presented if n_nonmated is None else n_nonmated
+    if total < presented:
+        raise ValueError(f"n_nonmated is {total}, but nonmated_top holds {presented}: count every probe.")
+    goal, dtype, n_mated = as_targets(targets), np.result_type(impostor, genuine), np.asarray(mated_rank).size
+    impostor, genuine = np.sort(impostor.astype(dtype)), np.sort(genuine.astype(dtype))
+    threshold = choose_threshold(genuine, impostor, goal, rule, total)
+    false_positives = np.asarray(impostor.size - np.searchsorted(impostor, threshold), np.int64)
+    hits = np.asarray(genuine.size - np.searchsorted(genuine, threshold), np.int64)
+    base = n_mated if total else 0
+    return OpenSetPoints(
+        target=goal,
+        threshold=threshold,
+        fpir=share(false_positives, total),
+        false_positives=false_positives,
+        tpir=share(hits, base),
+        fnir=share(n_mated - hits, base),
+        misses=base - hits,
+        few=false_positives < FEW,
+        n_mated=n_mated,
+        n_nonmated=total,
+        reason=why_undefined(n_mated, total, "probes"),
+    )
+
+
+def top_scores(
+    nonmated_top: ArrayLike, mated_rank: ArrayLike, mated_score: ArrayLike
+) -> tuple[Scores, Scores, int]:
+    """(scores that can be false positives, scores that can be hits, non-mated probes listed), checked."""
+    top, rank, score = np.asarray(nonmated_top), np.asarray(mated_rank), np.asarray(mated_score)
+    if rank.shape != score.shape:
+        raise ValueError(f"mated_rank and mated_score must match, found shapes {rank.shape}, {score.shape}.")
+    impostor = as_scores(top[~np.isneginf(top)], "nonmated_top")
+    return impostor, as_scores(score[rank == 1], "mated_score at rank 1"), top.size

@@ -1,0 +1,299 @@
+"""Error rates of 1:1 comparison.
+
+Conventions
+    Direction       a higher score means more similar.
+    Decision        a comparison is accepted when ``score >= threshold``.
+    Rates           FMR and FNMR are over comparisons of *acquired* templates (ISO/IEC 19795-1); one that was
+                    not made has no score and enters through ``with_failures`` only.
+    Tie rule        equal scores share one decision: they are accepted, or rejected, together.
+    Threshold rule  a threshold is an observed score (mated or non-mated), or +inf, which accepts nothing.
+                    "at_most": the largest FMR that does not exceed the target, at the lowest such threshold.
+                    "nearest": the point of the ROC whose FMR is nearest the target (it may exceed it), the
+                    larger FMR where two are equally near, again at the lowest such threshold.
+    Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Rule = Literal["at_most", "nearest"]
+Scores = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Targets = Sequence[float] | Floats
+
+# "Rule of 30" (ISO/IEC 19795-1): with fewer errors a rate is not known to within 30 % at 90 % confidence.
+FEW = 30
+
+
+@dataclass(frozen=True)
+class Roc:
+    """All operating points, strictest first; every array has one entry a threshold."""
+
+    threshold: Scores  # distinct observed scores, descending, after a leading +inf
+    fmr: Floats
+    fnmr: Floats
+    false_matches: Counts
+    false_non_matches: Counts
+    n_mated: int
+    n_nonmated: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class OperatingPoints:
+    """Errors at given FMR targets; every array has one entry a target."""
+
+    target: Floats
+    threshold: Floats  # holds float32 scores exactly
+    fmr: Floats  # achieved
+    false_matches: Counts
+    fnmr: Floats
+    tar: Floats  # 1 - FNMR
+    false_non_matches: Counts
+    few: NDArray[np.bool_]  # fewer than 30 false matches
+    n_mated: int
+    n_nonmated: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoldAccuracy:
+    """Accuracy of each fold at the threshold chosen on the others."""
+
+    fold: NDArray[Any]  # the distinct fold labels, ascending
+    accuracy: Floats
+    threshold: Floats
+    mean: float
+    std: float  # between folds, population form (ddof 0), as the benchmarks print it
+    reason: str
+
+
+def roc(mated: ArrayLike, nonmated: ArrayLike) -> Roc:
+    """Every operating point of the two score lists.
+
+    mated (M,), nonmated (N,): finite comparison scores; float32 stays float32.
+    Raises ValueError for a score that is not finite or an array that is not 1-D.
+    """
+    genuine, impostor = _sorted_pair(mated, nonmated)
+    distinct = np.unique(np.concatenate([genuine, impostor]))
+    threshold = np.concatenate([distinct, np.array([np.inf], distinct.dtype)])[::-1]
+    false_matches = np.asarray(impostor.size - np.searchsorted(impostor, threshold), np.int64)
+    false_non_matches = np.asarray(np.searchsorted(genuine, threshold), np.int64)
+    return Roc(
+        threshold=threshold,
+        fmr=share(false_matches, impostor.size),
+        fnmr=share(false_non_matches, genuine.size),
+        false_matches=false_matches,
+        false_non_matches=false_non_matches,
+        n_mated=genuine.size,
+        n_nonmated=impostor.size,
+        reason=why_undefined(genuine.size, impostor.size),
+    )
+
+
+def operating_points(
+    mated: ArrayLike, nonmated: ArrayLike, targets: Targets, rule: Rule = "at_most"
+) -> OperatingPoints:
+    """FNMR, and TAR = 1 - FNMR, at each FMR target (the literature's TAR@FAR).
+
+    mated (M,), nonmated (N,): finite scores; targets (T,): FMR in [0, 1].
+    "nearest" equals the common IJB scripts over ``sklearn.metrics.roc_curve(drop_intermediate=False)``.
+    Without non-mated scores there is no threshold: it is nan and so is every rate.
+    Raises ValueError for a score that is not finite, a target outside [0, 1], or an unknown rule.
+    """
+    genuine, impostor = _sorted_pair(mated, nonmated)
+    goal = as_targets(targets)
+    threshold = choose_threshold(genuine, impostor, goal, rule, impostor.size)
+    # In the scores' own type: a float64 key would make searchsorted copy all of a float32 list.
+    key = threshold.astype(impostor.dtype)
+    false_matches = np.asarray(impostor.size - np.searchsorted(impostor, key), np.int64)
+    misses = np.asarray(np.searchsorted(genuine, key), np.int64)
+    decided = genuine.size if impostor.size else 0
+    return OperatingPoints(
+        target=goal,
+        threshold=threshold,
+        fmr=share(false_matches, impostor.size),
+        false_matches=false_matches,
+        fnmr=share(misses, decided),
+        tar=share(decided - misses, decided),
+        false_non_matches=np.minimum(misses, decided),
+        few=false_matches < FEW,
+        n_mated=genuine.size,
+        n_nonmated=impostor.size,
+        reason=why_undefined(genuine.size, impostor.size),
+    )
+
+
+def eer(mated: ArrayLike, nonmated: ArrayLike) -> tuple[float, float]:
+    """Equal error rate: where the piecewise-linear ROC meets FMR = FNMR, and the observed score next to it.
+
+    mated (M,), nonmated (N,): finite scores. (nan, nan) when either is empty.
+    Of the crossed segment's ends the threshold is the one with the smaller |FMR - FNMR|, the lower if equal.
+    Raises ValueError for a score that is not finite.
+    """
+    curve = roc(mated, nonmated)
+    if curve.reason:
+        return np.nan, np.nan
+    rate, after = crossing(curve.fmr, curve.fnmr)
+    gap = np.abs(curve.fmr - curve.fnmr)
+    end = int(after) - int(gap[after - 1] < gap[after])
+    return float(rate), float(curve.threshold[end])
+
+
+def auc(mated: ArrayLike, nonmated: ArrayLike) -> float:
+    """Area under the ROC: P(mated > non-mated) + P(mated = non-mated) / 2 (Mann and Whitney 1947).
+
+    mated (M,), nonmated (N,): finite scores. nan when either is empty.
+    Raises ValueError for a score that is not finite.
+    """
+    genuine, impostor = _sorted_pair(mated, nonmated)
+    if not (genuine.size and impostor.size):
+        return np.nan
+    below, up_to = (np.searchsorted(impostor, genuine, side=side) for side in ("left", "right"))
+    return int(below.sum() + up_to.sum()) / (2 * genuine.size * impostor.size)
+
+
+def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> FoldAccuracy:
+    """Verification accuracy by cross-validation: the LFW protocol (Huang et al. 2007), any number of folds.
+
+    scores (N,) finite; mated (N,) bool; fold (N,) labels. A fold's threshold is the one that decides most of
+    the *other* folds' comparisons correctly, among all their distinct scores and +inf; of equals, the lowest.
+    With fewer than two folds every number is nan.
+    Raises ValueError for a score that is not finite, or lengths that differ.
+    """
+    score, truth, label = as_scores(scores, "scores"), np.asarray(mated, bool), np.asarray(fold)
+    if not score.shape == truth.shape == label.shape:
+        shapes = f"{score.shape}, {truth.shape} and {label.shape}"
+        raise ValueError(f"scores, mated and fold must have one entry a comparison, found shapes {shapes}.")
+    order = np.argsort(score)
+    score, truth, label = score[order], truth[order], label[order]
+    folds = np.unique(label)
+    accuracy, threshold = np.full((2, folds.size), np.nan)
+    reason = "" if folds.size > 1 else f"a threshold is chosen on other folds: found {folds.size} fold(s)"
+    for i, name in enumerate(folds if not reason else ()):
+        test = label == name
+        threshold[i] = _most_accurate(score[~test], truth[~test])
+        accuracy[i] = np.mean((score[test] >= threshold[i]) == truth[test])
+    mean, std = (np.nan, np.nan) if reason else (accuracy.mean(), accuracy.std())
+    return FoldAccuracy(folds, accuracy, threshold, float(mean), float(std), reason)
+
+
+def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floats, Floats]:
+    """(FAR, FRR) of a whole system from matching rates and the failure-to-acquire rate (ISO/IEC 19795-1).
+
+    FAR = FMR (1 - FTA);  FRR = FTA + FNMR (1 - FTA). Arguments broadcast; a nan rate stays nan.
+    Raises ValueError for an FTA outside [0, 1].
+    """
+    failed = np.asarray(fta, np.float64)
+    if not ((failed >= 0) & (failed <= 1)).all():
+        raise ValueError(f"fta must be a rate in [0, 1], found {fta!r}: divide the failures by the attempts.")
+    return np.asarray(fmr, np.float64) * (1 - failed), failed + np.asarray(fnmr, np.float64) * (1 - failed)
+
+
+# What the sibling modules share: the same input checks and the same threshold rule.
+
+
+def as_scores(values: ArrayLike, name: str) -> Scores:
+    """values as a 1-D float array, all finite; float32 and float64 are kept, anything else is widened."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a 1-D array of scores, found shape {array.shape}: flatten it.")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    finite = np.isfinite(array)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise ValueError(
+            f"{name} must be finite, found {array[first]} at index {first} ({np.sum(~finite)} such in all): "
+            f"leave out comparisons of templates that failed and account for them as FTA."
+        )
+    return array
+
+
+def as_targets(targets: Targets) -> Floats:
+    """targets as a 1-D float64 array of rates in [0, 1]."""
+    goal = np.asarray(targets, np.float64)
+    if goal.ndim != 1 or not np.all((goal >= 0) & (goal <= 1)):
+        raise ValueError(f"targets must be a list of rates in [0, 1], found {targets!r}: 0.01 % is 1e-4.")
+    return goal
+
+
+def allowed_count(target: Floats, total: ArrayLike) -> Counts:
+    """The largest whole k with k / total <= target. Rounding before the test keeps 0.29 x 100 at 29."""
+    nearest = np.rint(target * np.asarray(total))
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a bootstrap replicate holds nothing
+        return np.asarray(nearest - (nearest / np.asarray(total) > target), np.int64)
+
+
+def choose_threshold(genuine: Scores, impostor: Scores, target: Floats, rule: Rule, total: int) -> Floats:
+    """(T,) thresholds by the rule; both lists ascending and of one dtype; ``total`` >= impostor.size is the
+    denominator of the rate (those beyond the list can never be accepted). nan where total is 0."""
+    check_rule(rule)
+    if total == 0:
+        return np.full(target.shape, np.nan)
+    # The barrier is the best impostor whose acceptance would be one too many: all above it is accepted.
+    barrier = _pick(impostor, impostor.size - 1 - allowed_count(target, total), -np.inf)
+    if rule == "nearest":
+        bounds = (np.searchsorted(impostor, barrier, side=side) for side in ("right", "left"))
+        fewer, more = (impostor.size - bound for bound in bounds)
+        chosen = np.where(more / total - target <= target - fewer / total, more, fewer)
+        barrier = _pick(impostor, impostor.size - 1 - chosen, -np.inf)
+    above = (_pick(each, np.searchsorted(each, barrier, "right"), np.inf) for each in (genuine, impostor))
+    return np.minimum(*above).astype(np.float64)
+
+
+def check_rule(rule: str) -> None:
+    """Raises ValueError unless rule is a threshold rule."""
+    if rule not in get_args(Rule):
+        raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, found {rule!r}.")
+
+
+def crossing(fmr: Floats, fnmr: Floats) -> tuple[Floats, Counts]:
+    """Along the last axis, FMR rising from 0 and FNMR falling from 1: the rate at which they are equal, and
+    the index of the first point at or past it."""
+    gap = fmr - fnmr
+    after = np.argmax(gap >= 0, axis=-1)[..., None]
+    ends = np.concatenate([after - 1, after], axis=-1)
+    (gap0, gap1), (fmr0, fmr1) = (np.moveaxis(np.take_along_axis(x, ends, -1), -1, 0) for x in (gap, fmr))
+    return fmr0 - gap0 / (gap1 - gap0) * (fmr1 - fmr0), after[..., 0]
+
+
+def share(count: Counts, total: int) -> Floats:
+    """count / total, nan when total is 0."""
+    return count / total if total else np.full(count.shape, np.nan)
+
+
+def why_undefined(n_mated: int, n_nonmated: int, what: str = "comparisons") -> str:
+    """The reason that goes with a nan, "" when both kinds are there."""
+    missing = [name for name, n in (("mated", n_mated), ("non-mated", n_nonmated)) if not n]
+    return f"no {' and no '.join(missing)} {what}" if missing else ""
+
+
+def _sorted_pair(mated: ArrayLike, nonmated: ArrayLike) -> tuple[Scores, Scores]:
+    pair = as_scores(mated, "mated"), as_scores(nonmated, "nonmated")
+    dtype = np.result_type(*pair)
+    return np.sort(pair[0].astype(dtype, copy=False)), np.sort(pair[1].astype(dtype, copy=False))
+
+
+def _pick(values: Scores, index: NDArray[np.integer[Any]], outside: float) -> Scores:
+    """values[index], and ``outside`` where the index lies beyond either end."""
+    inside = (index >= 0) & (index < values.size)
+    picked = np.full(index.shape, outside, values.dtype)
+    picked[inside] = values[index[inside]]
+    return picked
+
+
+def _most_accurate(score: Scores, mated: NDArray[np.bool_]) -> float:
+    """The lowest threshold that decides most comparisons correctly; scores ascending."""
+    # Raising the threshold past a comparison wins one decision if it is non-mated, loses one if it is mated.
+    gain = np.concatenate([[0], np.cumsum(np.where(mated, -1, 1))])
+    first_of_tie = np.concatenate([[True], score[1:] != score[:-1], [True]])
+    best = int(np.argmax(np.where(first_of_tie, gain, -score.size - 1)))
+    return float(score[best]) if best < score.size else float("inf")

@@ -1,0 +1,170 @@
+"""Score lists whose comparisons weigh what their subjects weigh: what the bootstrap computes on.
+
+Conventions
+    weights (R, S) uint16 holds one replicate a row, one subject a column. Everything is exact whole-number
+    arithmetic and bounded in memory: replicates go in blocks, and read no more of a list than they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from stages.metrics.verification import Counts, Floats, Rule, Scores, allowed_count, as_scores, check_rule
+
+Weights = NDArray[np.uint16]
+Subjects = NDArray[np.intp]
+
+CELLS = 1 << 17  # replicates x comparisons handled at once: about 1 MB, so that a block stays in cache
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Scores with the subjects they belong to: one column, weight w[a], or two, weight w[a] w[b]."""
+
+    score: Scores
+    subjects: tuple[Subjects, ...]
+
+    def best(self, count: int) -> Weighted:
+        """The ``count`` best and all that tie with the last of them, in descending order."""
+        rising = -self.score
+        keep = np.arange(rising.size)
+        if count < rising.size:
+            keep = np.flatnonzero(rising <= np.partition(rising, count - 1)[count - 1])
+        order = keep[np.argsort(rising[keep])]
+        return Weighted(self.score[order], tuple(column[order] for column in self.subjects))
+
+    def weigh(self, block: Weights) -> NDArray[np.uint32]:
+        """(rows, n) weights; a product of two uint16 fits in uint32."""
+        columns = [np.take(block.astype(np.uint32), column, axis=1) for column in self.subjects]
+        return columns[0] if len(columns) == 1 else columns[0] * columns[1]
+
+
+def split(
+    scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, table: Weights
+) -> tuple[Weighted, Weighted]:
+    """(mated, non-mated) of a checked comparison list."""
+    score, truth = as_scores(scores, "scores"), np.asarray(mated, bool)
+    a = as_subjects(subject_a, "subject_a", score.shape, table)
+    b = as_subjects(subject_b, "subject_b", score.shape, table)
+    if truth.shape != score.shape or (truth != (a == b)).any():
+        raise ValueError(
+            "mated must be true exactly where subject_a equals subject_b: mend one or the other."
+        )
+    return Weighted(score[truth], (a[truth],)), Weighted(score[~truth], (a[~truth], b[~truth]))
+
+
+def barrier_scores(impostor: Weighted, table: Weights, total: Floats, target: Floats, rule: Rule) -> Floats:
+    """(R, T): the best score that must stay out, -inf if none, nan where the denominator ``total`` (R,) is 0.
+
+    All above it is accepted. A replicate is solved on the ``count`` best scores, and again on more when those
+    did not hold the answer: the first guess affects speed only.
+    """
+    check_rule(rule)
+    size = impostor.score.size
+    out = np.full((total.size, target.size), -np.inf)
+    out[total == 0] = np.nan
+    pending = np.flatnonzero(total) if size and target.size else np.zeros(0, np.intp)
+    count = int(1.25 * size * target.max(initial=0)) + 64
+    while pending.size:
+        top = impostor.best(count)
+        n, rising, unsolved = top.score.size, -top.score, []
+        for rows in blocks(pending, n):
+            where = _first_excluded(rising, top.weigh(table[rows]), total[rows, None], target, rule)
+            out[rows] = np.where(where < n, top.score[np.minimum(where, n - 1)], -np.inf)
+            unsolved.append(rows[(where == n).any(axis=1)])
+        pending = np.concatenate(unsolved) if n < size else pending[:0]
+        count *= 4
+    return out
+
+
+def _first_excluded(
+    rising: Scores, cells: NDArray[np.uint32], total: Floats, target: Floats, rule: Rule
+) -> Counts:
+    """(rows, T): position of the first score that must stay out; n, past the end, when the cells lack it."""
+    rows, n = cells.shape
+    # One running sum over all rows, so that one searchsorted answers for every replicate and target.
+    running = np.zeros(cells.size + 1, np.int64)
+    np.cumsum(cells.ravel(), out=running[1:])
+    start = np.arange(rows)[:, None] * n
+    before = running[start]
+
+    def first_beyond(allowed: Counts) -> Counts:
+        found = np.searchsorted(running[1:], before + allowed, side="right") - start
+        return np.asarray(np.minimum(found, n), np.int64)
+
+    where = first_beyond(allowed_count(target, total))
+    if rule == "nearest":
+        tie = rising[np.minimum(where, n - 1)]
+        bounds = (np.searchsorted(rising, tie, side=side) for side in ("left", "right"))
+        fewer, more = (running[start + bound] - before for bound in bounds)
+        more_is_nearer = more / total - target <= target - fewer / total
+        where = np.where(more_is_nearer, first_beyond(more), where)
+    return where
+
+
+def share_above(genuine: Weighted, table: Weights, total: Floats, barrier: Floats) -> Floats:
+    """(R, T): the weighted share of the scores above each barrier; nan where nothing has weight."""
+    falling = genuine.best(genuine.score.size)
+    count = np.searchsorted(-falling.score, -barrier)
+    accepted = np.zeros(barrier.shape)
+    for rows in blocks(np.arange(len(barrier)), falling.score.size):
+        accepted[rows] = np.take_along_axis(running_sums(falling.weigh(table[rows])), count[rows], axis=1)
+    return ratio(np.where(np.isnan(barrier), np.nan, accepted), total)
+
+
+def total_weight(table: Weights, a: Subjects, b: Subjects | None = None) -> Floats:
+    """(R,) sum of w[a], or of w[a] w[b] = w' C w, C counting the comparisons of each pair of subjects.
+
+    No replicate touches every comparison; whole numbers far below 2^53 are exact in float64.
+    """
+    size, w = table.shape[1], table.astype(np.float64)
+    if b is None:
+        return np.asarray(w @ np.bincount(a, minlength=size).astype(np.float64))
+    count: Any = sparse.coo_array((np.ones(a.size), (a, b)), shape=(size, size)).tocsr()
+    if count.nnz > size * size // 20:
+        count = count.toarray()
+    return np.asarray((w * (w @ count)).sum(axis=1), np.float64)
+
+
+def running_sums(cells: NDArray[np.uint32]) -> Counts:
+    """(R, n) -> (R, n + 1) sums of the first 0, 1, … n cells of each row."""
+    out = np.zeros((cells.shape[0], cells.shape[1] + 1), np.int64)
+    np.cumsum(cells, axis=1, out=out[:, 1:])
+    return out
+
+
+def ratio(part: Floats, total: Floats) -> Floats:
+    """part (R, T) / total (R,), nan where the total is 0."""
+    return part / np.where(total > 0, total, np.nan)[:, None]
+
+
+def blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
+    """rows in runs of about CELLS / width."""
+    step = max(1, CELLS // max(1, width))
+    return (rows[i : i + step] for i in range(0, rows.size, step))
+
+
+def as_weights(weights: ArrayLike) -> Weights:
+    """weights as (R, S) uint16; ValueError for anything but whole numbers in its range."""
+    table = np.asarray(weights)
+    whole = table.ndim == 2 and table.dtype.kind in "iu"
+    if not whole or (table.size and not 0 <= table.min() <= table.max() < 1 << 16):
+        raise ValueError(f"weights must be (R, S) integers in 0 … 65535, found {table.dtype} {table.shape}.")
+    return table.astype(np.uint16, copy=False)
+
+
+def as_subjects(subject: ArrayLike, name: str, shape: tuple[int, ...], table: Weights) -> Subjects:
+    """subject as integers of the given shape, each a column of the weights; ValueError otherwise."""
+    index = np.asarray(subject, np.intp)
+    if index.shape != shape or (index.size and not 0 <= index.min() <= index.max() < table.shape[1]):
+        raise ValueError(
+            f"{name} must be {shape} integers in 0 … {table.shape[1] - 1}, the columns of weights; found "
+            f"shape {index.shape}: number the subjects with np.unique(..., return_inverse=True)."
+        )
+    return index

@@ -1,0 +1,1 @@
+"""Model cards, network architectures, checkpoint loading, inference back ends and face detectors."""

@@ -1,0 +1,289 @@
+"""Inference: a card and its weight file become a function from aligned crops to embeddings and quality
+scores.
+
+Conventions: crops are uint8 RGB, 112×112, as alignment stores them; each card's colour order, scale and input
+size are applied here and nowhere else. Embeddings are as the network gives them, not normalised. Quality is
+higher = more useful: the score of a card with `higher_is_better: false` is negated.
+
+Numerics: every forward has exactly `compute_batch` rows, the tail filled with zeros that are dropped again,
+and runs on `threads` threads, so a face's numbers do not depend on the faces it came with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InvalidInput, ResourceRefused, unknown
+from stages.models.cards import ModelCard
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Floats = NDArray[np.float32]
+Crops = NDArray[np.uint8]
+
+CROP = (112, 112, 3)
+
+
+class Numerics(Protocol):
+    """What of a numerics profile a back end needs: device cpu or cuda, precision fp32, bf16 or fp16."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def compute_batch(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What one model says of n crops: embedding (n, d) float32 and quality (n,) float32, None where it gives
+    none."""
+
+    embedding: Floats | None
+    quality: Floats | None
+
+
+class FaceModel(Protocol):
+    """An opened model. Safe to call from several threads at once; each call computes in its own thread."""
+
+    card: ModelCard
+
+    def __call__(self, crops: Crops) -> ModelOutput:
+        """Map crops (n, 112, 112, 3) uint8 RGB to n rows of output. Raises InvalidInput on any other
+        array."""
+
+
+def open_model(card: ModelCard, path: Path, profile: Numerics) -> FaceModel:
+    """Return the model of `card` with the weights in `path`, computing as `profile` says.
+
+    The digest of `path` is the caller's to check (`cards.check_digest`). Raises InvalidInput where card, file
+    and profile do not fit each other, ResourceRefused where the profile's device is absent.
+    """
+    if card.kind == "detector":
+        raise InvalidInput(f"model {card.name!r} is a detector; it finds faces and cannot score crops.")
+    return OnnxModel(card, path, profile) if card.architecture == "onnx" else TorchModel(card, path, profile)
+
+
+def flip(crops: Crops) -> Crops:
+    """Return crops (n, h, w, 3) mirrored left to right, contiguous."""
+    return np.ascontiguousarray(crops[:, :, ::-1])
+
+
+def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats:
+    """Return (rows, 3, s, s) float32: (x − mean) / std in the card's colour order, s its input size, zeros
+    past n.
+
+    A card whose input size is not 112 gets the crop resized bilinearly (OpenCV's INTER_LINEAR). The memory is
+    laid out channels-last, which is how PyTorch convolves fastest.
+    """
+    size = card.input_size
+    if size != CROP[0]:
+        resized = [cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR) for crop in crops]
+        crops = np.asarray(resized, np.uint8).reshape(-1, size, size, 3)
+    if card.colour == "bgr":
+        crops = crops[..., ::-1]
+    planes = np.zeros((rows, size, size, 3), np.float32)
+    filled = planes[: len(crops)]
+    np.subtract(crops, np.asarray(card.mean, np.float32), out=filled)
+    filled /= np.asarray(card.std, np.float32)
+    return planes.transpose(0, 3, 1, 2)
+
+
+class OnnxModel:
+    """An ONNX graph in ONNX Runtime: one session, which several threads may run at once.
+
+    For throughput call it from as many threads as there are cores, with `threads: 1`: two such threads do
+    twice the work of one session with two.
+    """
+
+    def __init__(self, card: ModelCard, path: Path, profile: Numerics) -> None:
+        ort = import_module("onnxruntime")  # it ships no types
+
+        if profile.precision != "fp32":
+            raise InvalidInput(
+                f"model {card.name!r} is an ONNX graph, computed as stored, in float32; "
+                f"precision {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = profile.threads, 1
+        options.use_deterministic_compute = True
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                str(path), options, providers=_providers(ort, profile.device)
+            )
+        except Exception as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
+            raise InvalidInput(
+                f"model {card.name!r}: {path} cannot be opened by ONNX Runtime ({error})."
+            ) from error
+        self.card = card
+        given = {node.name: node.shape for node in self._session.get_inputs()}
+        answers = {node.name: node.shape for node in self._session.get_outputs()}
+        self._input = _declared(card, path, "input", card.input_name, given)
+        self._output = _declared(card, path, "output", card.output_name, answers)
+        self._rows = _fixed_rows(card, path, given[self._input], profile.compute_batch)
+        _check_width(card, answers[self._output])
+
+    def __call__(self, crops: Crops) -> ModelOutput:
+        return _in_batches(self.card, crops, self._rows, self._forward)
+
+    def _forward(self, planes: Floats) -> ModelOutput:
+        answer = self._session.run([self._output], {self._input: np.ascontiguousarray(planes)})[0]
+        answer = np.asarray(answer, np.float32)
+        _check_width(self.card, answer.shape)
+        if self.card.kind == "recognition":
+            return ModelOutput(answer, None)
+        return ModelOutput(None, answer.reshape(len(answer)))
+
+
+class TorchModel:
+    """A PyTorch network with its batch norms folded, channels-last, in eval and inference mode.
+
+    In bf16 and fp16 the weights are cast once; the last batch norm and the quality head stay in float32.
+    """
+
+    def __init__(self, card: ModelCard, path: Path, profile: Numerics) -> None:
+        import torch
+
+        from stages.models.checkpoints import load_checkpoint
+        from stages.models.layers import fold_batch_norms
+
+        if profile.device == "cuda":
+            if not torch.cuda.is_available():
+                raise ResourceRefused(
+                    "the numerics profile asks for a CUDA device and none is usable; use a cpu one."
+                )
+            # A fixed algorithm and full fp32 products: otherwise results change from run to run.
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        elif profile.precision == "fp16":
+            raise InvalidInput("precision fp16 is for CUDA devices; on a CPU use bf16 or fp32.")
+        with torch.device("meta"):
+            network = _network(card)
+        load_checkpoint(network, path)
+        network = fold_batch_norms(network.eval().requires_grad_(False))
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+            profile.precision
+        ]
+        for name, child in network.named_children():
+            child.to(torch.float32 if name in getattr(network, "heads", ()) else self._dtype)
+        placed: Any = network  # PyTorch's own types leave out memory_format alone
+        self._network = placed.to(profile.device).to(memory_format=torch.channels_last)
+        self._device, self._threads, self._rows = profile.device, profile.threads, profile.compute_batch
+        self.card = card
+
+    def __call__(self, crops: Crops) -> ModelOutput:
+        return _in_batches(self.card, crops, self._rows, self._forward)
+
+    def _forward(self, planes: Floats) -> ModelOutput:
+        import torch
+
+        # PyTorch keeps the number of threads for each calling thread by itself.
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            answer = self._network(torch.from_numpy(planes).to(self._device, self._dtype))
+        parts = answer if isinstance(answer, tuple) else (answer, None)
+        embedding, quality = (None if part is None else part.float().cpu().numpy() for part in parts)
+        return ModelOutput(embedding, quality)
+
+
+def _network(card: ModelCard) -> nn.Module:
+    from stages.models.iresnet import iresnet50, iresnet100
+    from stages.models.mobilefacenet import MobileFaceNet
+
+    known: dict[str, tuple[Callable[[], nn.Module], int]] = {
+        "mobilefacenet": (MobileFaceNet, 128),
+        "iresnet50": (iresnet50, 512),
+        "iresnet100": (iresnet100, 512),
+        "magface100": (lambda: iresnet100(eps=2e-5), 512),
+        "crfiqa50": (lambda: iresnet50(quality=True), 1),
+        "crfiqa100": (lambda: iresnet100(quality=True), 1),
+    }
+    if card.architecture not in known:
+        raise InvalidInput(
+            f"model {card.name!r}: {unknown('architecture', card.architecture, [*known, 'onnx', 'yunet'])}"
+        )
+    build, dimension = known[card.architecture]
+    if card.dimension != dimension or card.input_size != CROP[0]:
+        raise InvalidInput(
+            f"model {card.name!r}: architecture {card.architecture} has dimension {dimension} and input size "
+            f"{CROP[0]}; the card says {card.dimension} and {card.input_size}."
+        )
+    return build()
+
+
+def _in_batches(
+    card: ModelCard, crops: Crops, rows: int, forward: Callable[[Floats], ModelOutput]
+) -> ModelOutput:
+    if crops.dtype != np.uint8 or crops.shape[1:] != CROP:
+        raise InvalidInput(
+            f"model {card.name!r}: expected crops uint8 (n, 112, 112, 3), found {crops.dtype} {crops.shape}."
+        )
+    count, dimension = len(crops), card.embedding_dimension
+    embedding = None if dimension is None else np.empty((count, dimension), np.float32)
+    quality = np.empty(count, np.float32) if card.has_quality else None
+    for start in range(0, count, rows):
+        part = crops[start : start + rows]
+        answer = forward(preprocess(card, part, rows))
+        for target, source in ((embedding, answer.embedding), (quality, answer.quality)):
+            if target is not None and source is not None:
+                target[start : start + rows] = source[: len(part)]
+    if quality is not None and not card.higher_is_better:
+        np.negative(quality, out=quality)
+    return ModelOutput(embedding, quality)
+
+
+def _providers(ort: Any, device: str) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise ResourceRefused(
+            "the numerics profile asks for CUDA and this ONNX Runtime has no CUDA provider; "
+            "install onnxruntime-gpu in place of onnxruntime, or use a cpu profile."
+        )
+    return [
+        ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}),
+        "CPUExecutionProvider",
+    ]
+
+
+def _declared(card: ModelCard, path: Path, what: str, name: str | None, found: dict[str, Any]) -> str:
+    if name is None and len(found) == 1:
+        return next(iter(found))
+    if name not in found:
+        raise InvalidInput(
+            f"model {card.name!r}: the card names {what} {name!r}; {path} has {', '.join(map(repr, found))}."
+        )
+    return name
+
+
+def _fixed_rows(card: ModelCard, path: Path, shape: list[Any], compute_batch: int) -> int:
+    """Return the rows of one forward: the graph's own where it fixes them. Raises InvalidInput on another
+    input shape."""
+    wanted = (3, card.input_size, card.input_size)
+    if len(shape) != 4 or any(isinstance(d, int) and d != w for d, w in zip(shape[1:], wanted, strict=True)):
+        raise InvalidInput(
+            f"model {card.name!r}: expected an input of shape (n, *{wanted}), {path} has {tuple(shape)}."
+        )
+    return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else compute_batch
+
+
+def _check_width(card: ModelCard, shape: Any) -> None:
+    width = 1 if len(shape) == 1 else shape[-1]
+    if len(shape) not in (1, 2) or (isinstance(width, int) and width != card.dimension):
+        raise InvalidInput(
+            f"model {card.name!r}: the card says dimension {card.dimension}, output has shape {tuple(shape)}."
+        )

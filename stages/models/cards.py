@@ -1,0 +1,135 @@
+"""Model cards: what a weight file is, what it wants to be fed and what it answers.
+
+A card is data (`data_manifests/models.yaml`); this module reads it, finds the file it names and checks its
+digest. It imports no inference library, so plans and listings stay light.
+
+Conventions: `mean` and `std` are in pixel units, 0…255, in the card's own channel order; a network is fed (x
+− mean) / std. A card without `sha256` means that the digest is declared where the model is used, in the
+config.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pipeline.errors import InvalidInput, unknown
+
+Triple = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+
+CRFIQA_EMBEDDING = 512
+
+
+class ModelCard(BaseModel):
+    """One model. `dimension` is the length of what the card's `kind` answers: 1 for a quality score."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Literal["recognition", "quality", "detector"]
+    architecture: str
+    file: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    bytes: int | None = Field(default=None, gt=0)
+    colour: Literal["rgb", "bgr"] = "rgb"
+    input_size: int = Field(default=112, gt=0)
+    mean: Triple = (127.5, 127.5, 127.5)
+    std: tuple[Positive, Positive, Positive] = (127.5, 127.5, 127.5)
+    input_name: str | None = None
+    output_name: str | None = None
+    dimension: int = Field(gt=0)
+    higher_is_better: bool = True
+    licence: str
+    notes: str = ""
+
+    @field_validator("file")
+    @classmethod
+    def _bare_name(cls, value: str) -> str:
+        if not value or Path(value).name != value or "\\" in value:
+            raise ValueError("must be a bare file name; the folders to look in are an option of the run")
+        return value
+
+    @property
+    def embedding_dimension(self) -> int | None:
+        """Length of the embedding this model yields; None for one that yields none."""
+        if self.architecture.startswith("crfiqa"):
+            return CRFIQA_EMBEDDING
+        return self.dimension if self.kind == "recognition" else None
+
+    @property
+    def has_quality(self) -> bool:
+        """Whether one forward of this model yields a quality score."""
+        return self.kind == "quality"
+
+
+def read_cards(path: Path) -> dict[str, ModelCard]:
+    """Return the cards of a YAML file of the form {name: {field: value, …}, …}, by name, in the file's order.
+
+    Raises InvalidInput, naming every bad field, where the file is not of that form.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"model cards {path} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"model cards {path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise InvalidInput(
+            f"model cards {path}: expected a mapping from model name to card, found {type(raw).__name__}."
+        )
+    cards, problems = {}, []
+    for name, fields in raw.items():
+        if not isinstance(fields, dict):
+            problems.append(f"{name}: expected a mapping of fields, found {fields!r}")
+            continue
+        try:
+            cards[str(name)] = ModelCard(**{"name": str(name), **fields})
+        except ValidationError as error:
+            problems += [f"{name}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+    if problems:
+        raise InvalidInput(f"model cards {path}: {'; '.join(problems)}.")
+    return cards
+
+
+def card_named(cards: Mapping[str, ModelCard], name: str) -> ModelCard:
+    """Return the card called `name`. Raises InvalidInput, suggesting the nearest name, where there is
+    none."""
+    if name not in cards:
+        raise InvalidInput(unknown("model", name, cards))
+    return cards[name]
+
+
+def find_weights(card: ModelCard, folders: Sequence[Path]) -> Path:
+    """Return the path of the card's file in the first of `folders` that holds it.
+
+    Raises InvalidInput where none does; nothing is ever downloaded.
+    """
+    for folder in folders:
+        if (folder / card.file).is_file():
+            return folder / card.file
+    looked = ", ".join(str(folder) for folder in folders) or "no folder: none was given"
+    raise InvalidInput(
+        f"model {card.name!r} needs the file {card.file}; looked in {looked}. It is not downloaded for you "
+        f"(licence: {card.licence}): obtain it, accept its terms and put it into one of these folders. "
+        f"{card.notes}".strip()
+    )
+
+
+def check_digest(path: Path, expected: str) -> None:
+    """Raise InvalidInput where the sha256 (64 hex digits) of the bytes of `path` is not `expected`."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InvalidInput(f"weight file {path} cannot be read ({error.strerror}).") from error
+    if found != expected.lower():
+        raise InvalidInput(
+            f"weight file has another digest than declared: expected sha256 {expected}, found {found}, "
+            f"at {path}; fetch the declared file again or, if this one is meant, declare its digest."
+        )

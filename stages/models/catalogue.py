@@ -1,0 +1,63 @@
+"""Model names → cards → opened models, one opened model for each (weights, numerics profile) in a process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.errors import InvalidInput
+from pipeline.stage import Context
+from stages.models.cards import ModelCard, card_named, check_digest, find_weights, read_cards
+from stages.resources import resource
+
+T = TypeVar("T")
+_opened: dict[Any, Any] = {}
+_lock = threading.Lock()
+_cards: dict[Any, dict[str, ModelCard]] = {}
+
+# What of a card never changes a number.
+_PROSE = {"name", "file", "bytes", "licence", "notes"}
+
+
+def all_cards(context: Context) -> dict[str, ModelCard]:
+    """Return the built-in cards and those of the config, the config's last (they may replace a built-in one)."""
+    paths = (resource("data_manifests/models.yaml"), *context.model_cards)
+    if paths not in _cards:
+        _cards[paths] = {name: card for path in paths for name, card in read_cards(path).items()}
+    return _cards[paths]
+
+
+def card(context: Context, name: str, kinds: tuple[str, ...]) -> ModelCard:
+    """Return the card of a model of one of these kinds. Raises InvalidInput with the nearest name otherwise."""
+    cards = {key: value for key, value in all_cards(context).items() if value.kind in kinds}
+    return card_named(cards, name)
+
+
+def identity(found: ModelCard) -> dict[str, Any]:
+    """Return what of a card decides numbers: digest, preprocessing, outputs."""
+    return found.model_dump(mode="json", exclude=_PROSE)
+
+
+def backends(found: ModelCard) -> tuple[str, ...]:
+    """Return the libraries that compute this model."""
+    engine = {"onnx": "onnxruntime", "yunet": "opencv"}.get(found.architecture, "torch")
+    return tuple(dict.fromkeys((engine, "opencv")))
+
+
+def open_once(context: Context, found: ModelCard, make: Callable[[Path], T], options: str = "") -> T:
+    """Return `make(path)` for the card's weights, checked by digest first, from memory where it was made before.
+
+    `options` tells apart what `make` would make differently of the same weights.
+    """
+    if found.sha256 is None:
+        raise InvalidInput(f"model {found.name!r} has no sha256 on its card; add it, so that the file can be trusted.")
+    name = (repr(identity(found)), context.profile, options)
+    with _lock:
+        if name not in _opened:
+            path = find_weights(found, context.model_folders)
+            check_digest(path, found.sha256)
+            _opened[name] = make(path)
+        opened: T = _opened[name]
+        return opened

@@ -1,0 +1,102 @@
+"""Checkpoint files into networks: weights only, every name and shape accounted for.
+
+No file is ever unpickled freely: `.pth`/`.pt` go through `torch.load(weights_only=True)`, which refuses
+anything but tensors and plain containers before running it; `.safetensors` holds nothing else.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import InvalidInput
+
+# Left by wrappers around the network: MagFace's builder around DataParallel, and DataParallel alone.
+PREFIXES = ("features.module.", "module.")
+SHOWN = 3
+
+
+def load_checkpoint(module: nn.Module, path: Path, prefixes: Sequence[str] = ()) -> None:
+    """Load the state dict in `path` into `module`, in place; parameters on the meta device are replaced.
+
+    The file holds a state dict, or a mapping that holds one as "state_dict". Where some keys start with one
+    of `prefixes` (tried in order, then `PREFIXES`), those keys are the network and lose the prefix, and the
+    others, a training head, are left out. Raises InvalidInput where the file asks to run code, cannot be
+    read, or differs from the module in names or shapes, and where a tensor holds a value that is not finite.
+    """
+    state = _strip(_tensors(_read(path), path), (*prefixes, *PREFIXES))
+    own = module.state_dict()
+    problems = [
+        *_listed("missing", (name for name in own if name not in state)),
+        *_listed("unexpected", (name for name in state if name not in own)),
+        *_listed(
+            "of another shape",
+            (
+                f"{name} (expected {tuple(own[name].shape)}, found {tuple(tensor.shape)})"
+                for name, tensor in state.items()
+                if name in own and tensor.shape != own[name].shape
+            ),
+        ),
+        *_listed(
+            "not finite", (name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all()))
+        ),
+    ]
+    if problems:
+        raise InvalidInput(
+            f"checkpoint {path} does not fit {type(module).__name__} ({len(own)} tensors expected, "
+            f"{len(state)} found): {'; '.join(problems)}. Check that the card's "
+            "architecture is that of the file."
+        )
+    state = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
+    module.load_state_dict(state, assign=any(tensor.is_meta for tensor in own.values()))
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path, device="cpu")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise InvalidInput(
+            f"checkpoint {path} is refused: it is damaged, or holds more than tensors and loading it would "
+            f"run code ({reason}). Nothing in it was run; ask for a plain state dict or a .safetensors file."
+        ) from error
+    except (
+        Exception
+    ) as error:  # torch and safetensors raise a dozen types for a file that is torn or not theirs
+        raise InvalidInput(
+            f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again."
+        ) from error
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise InvalidInput(
+            f"checkpoint {path}: expected a state dict (names to tensors), found something else."
+        )
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def _strip(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
+    for prefix in prefixes:
+        if any(name.startswith(prefix) for name in state):
+            return {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return state
+
+
+def _listed(what: str, names: Iterable[str]) -> list[str]:
+    found = list(names)
+    if not found:
+        return []
+    more = f", … {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return [f"{len(found)} {what}: {', '.join(found[:SHOWN])}{more}"]

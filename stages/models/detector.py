@@ -1,0 +1,124 @@
+"""Face detectors: image → boxes, five landmarks and scores.
+
+Conventions: images are uint8 BGR, as OpenCV decodes them; coordinates are pixels of the image given, x to the
+right, y down; landmarks are ordered as the alignment template wants them, left and right as *seen in the
+image*: left eye, right eye, nose, left mouth corner, right mouth corner. Faces come best score first.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InvalidInput
+
+_quiet = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The n faces of one image: box (n, 4) float32 x y w h, landmarks (n, 5, 2) float32, score (n,) float32
+    in 0…1."""
+
+    box: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    score: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def nearest(self, x: float, y: float) -> int:
+        """Return the index of the face whose box centre is nearest (x, y), in pixels. Needs at least one
+        face."""
+        centre = self.box[:, :2] + self.box[:, 2:] / 2
+        return int(np.argmin(((centre - np.array([x, y], np.float32)) ** 2).sum(1)))
+
+    def largest(self) -> int:
+        """Return the index of the face with the largest box. Needs at least one face."""
+        return int(np.argmax(self.box[:, 2] * self.box[:, 3]))
+
+
+class Detector(Protocol):
+    """What finds faces. Safe to call from several threads at once."""
+
+    def detect(self, image: NDArray[np.uint8]) -> Faces:
+        """Return the faces in a BGR image (h, w, 3) uint8; none is a `Faces` of length 0, not an error."""
+
+
+class YuNet:
+    """YuNet (Wu et al., 2023) through OpenCV's FaceDetectorYN; one OpenCV instance for each calling thread.
+
+    `score_threshold` and `nms_threshold` are in 0…1. An image whose longer side exceeds `max_side` pixels
+    is reduced to it for detection. `border` is a black margin on every side, as a fraction of the longer
+    side, for close-ups whose faces reach the edge. Coordinates are always those of the image as given.
+    Sets OpenCV's thread count of this process to 1: callers parallelise over images.
+    Raises InvalidInput where the file is not a detector OpenCV can read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        score_threshold: float = 0.6,
+        nms_threshold: float = 0.3,
+        max_side: int = 1024,
+        border: float = 0.0,
+    ) -> None:
+        self.path, self.score_threshold, self.nms_threshold = path, score_threshold, nms_threshold
+        self.max_side, self.border = max_side, border
+        self._local = threading.local()
+        cv2.setNumThreads(1)
+        self._instance()  # a bad file is met here, once, not on the first image
+
+    def detect(self, image: NDArray[np.uint8]) -> Faces:
+        """Return the faces in a BGR image (h, w, 3) uint8. Raises InvalidInput on any other array."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise InvalidInput(
+                f"detect: expected uint8 (height, width, 3) BGR, found {image.dtype} {image.shape}."
+            )
+        height, width = image.shape[:2]
+        scale = min(1.0, self.max_side / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        seen: Any = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        margin = round(self.border * max(size))
+        if margin:
+            seen = cv2.copyMakeBorder(seen, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
+        detector = self._instance()
+        detector.setInputSize((seen.shape[1], seen.shape[0]))
+        _, rows = detector.detect(seen)
+        found = np.empty((0, 15), np.float32) if rows is None else np.asarray(rows, np.float32)
+        found = found[np.isfinite(found).all(1)]
+        found = found[np.argsort(-found[:, 14], kind="stable")]
+        # Each axis by its own ratio: rounding the reduced size makes them differ.
+        ratio = np.array([width / size[0], height / size[1]], np.float32)
+        box = found[:, :4].reshape(-1, 2, 2) - np.array([[margin], [0]], np.float32)
+        # YuNet names eyes from the subject's side; its order is already that of the template, as seen.
+        landmarks = found[:, 4:14].reshape(-1, 5, 2) - np.float32(margin)
+        return Faces((box * ratio).reshape(-1, 4), landmarks * ratio, np.ascontiguousarray(found[:, 14]))
+
+    def _instance(self) -> cv2.FaceDetectorYN:
+        detector: cv2.FaceDetectorYN | None = getattr(self._local, "detector", None)
+        if detector is None:
+            detector = self._local.detector = self._create()
+        return detector
+
+    def _create(self) -> cv2.FaceDetectorYN:
+        # OpenCV 5 warns at every creation that its new graph engine has no targets; only that moment is
+        # silenced.
+        logging: Any = cv2.utils.logging
+        with _quiet:
+            level = logging.getLogLevel()
+            logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+            try:
+                return cv2.FaceDetectorYN.create(
+                    str(self.path), "", (320, 320), self.score_threshold, self.nms_threshold, 5000
+                )
+            except cv2.error as error:
+                raise InvalidInput(f"detector {self.path} cannot be read by OpenCV ({error.err}).") from error
+            finally:
+                logging.setLogLevel(level)

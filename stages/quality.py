@@ -1,0 +1,125 @@
+"""quality: crop → quality score, higher = more useful; and statistics of scores over a reference set.
+
+A method is a quality model's card, or one of: `feature-norm` (the embedding's norm), `detector-score`, `given` (scores
+that came with the data set). Scores are raw: their scale is the method's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipeline.errors import InvalidInput, unknown
+from pipeline.registry import register
+from pipeline.schema import Array, Batch, Field, Schema, Status
+from pipeline.stage import Options, Stage, Work
+from stages.models import catalogue
+from stages.tables import QUALITIES
+
+# Methods that need no model, and what they read.
+PLAIN = {"feature-norm": ("embeddings",), "detector-score": ("detections",), "given": ()}
+
+STATISTICS = Schema(
+    "statistics",
+    (
+        Field("count", "int64"),
+        Field("minimum", "float64"),
+        Field("maximum", "float64"),
+        Field("mean", "float64"),
+        Field("deviation", "float64"),
+        Field("percentiles", "float64", (101,)),
+    ),
+)
+
+
+class QualityOptions(Options):
+    method: str = "lightqnet"
+
+
+@register("stage", "quality")
+class Quality(Stage):
+    """Score every face by one method."""
+
+    name = "quality"
+    grain = "map"
+    Options = QualityOptions
+    produces: ClassVar = {"": QUALITIES}
+    inputs: ClassVar = {"crops": "align.crops", "embeddings": "embed", "detections": "align.detections"}
+    options: QualityOptions
+
+    def uses(self) -> tuple[str, ...]:
+        return PLAIN.get(self.options.method, ("crops",))
+
+    def consumed(self) -> Mapping[str, tuple[str, ...]]:
+        return {"faces": ("quality",)} if self.options.method == "given" else {}
+
+    def identity(self) -> Any:
+        return None if self.options.method in PLAIN else catalogue.identity(self._card())
+
+    def backends(self) -> tuple[str, ...]:
+        return () if self.options.method in PLAIN else catalogue.backends(self._card())
+
+    def open(self) -> None:
+        if self.options.method not in PLAIN:
+            self._model = catalogue.open_once(self.context, self._card(), self._open)
+
+    def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
+        method = self.options.method
+        if method == "given":
+            if "quality" not in rows.columns:
+                raise InvalidInput("quality.method is 'given' but the data set brings no quality; name a method instead.")
+            return {"": _scored(rows["quality"], np.zeros(rows.rows, np.uint8))}
+        if method in PLAIN:
+            (name,) = PLAIN[method]
+            column = {"embeddings": "norm", "detections": "score"}[name]
+            return {"": _scored(inputs[name][column], inputs[name]["status"])}
+        status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
+        usable = status == Status.OK
+        quality = np.full(rows.rows, np.nan, np.float32)
+        if usable.any():
+            quality[usable] = self._model(crops[usable]).quality
+        return {"": _scored(quality, status)}
+
+    def _card(self) -> catalogue.ModelCard:
+        cards = {k: v for k, v in catalogue.all_cards(self.context).items() if v.has_quality}
+        if self.options.method not in cards:
+            raise InvalidInput(unknown("quality method", self.options.method, {**cards, **PLAIN}))
+        return cards[self.options.method]
+
+    def _open(self, path: Path) -> Any:
+        from stages.models.backends import open_model
+
+        return open_model(self._card(), path, self.context.profile)
+
+
+def _scored(quality: Array, status: Array) -> Batch:
+    reason = np.full(len(status), "", dtype=object)
+    return Batch({"status": status.astype(np.uint8), "reason": reason, "quality": quality.astype(np.float32)})
+
+
+@register("stage", "statistics")
+class Statistics(Stage):
+    """What a set's quality scores look like, for rules that scale by them. The set is the data set itself."""
+
+    name = "statistics"
+    grain = "reduce"
+    produces: ClassVar = {"": STATISTICS}
+    inputs: ClassVar = {"quality": "quality"}
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        scores = work.inputs["quality"].read(("status", "quality"))
+        usable = scores["quality"][scores["status"] == Status.OK].astype(np.float64)
+        if len(usable) == 0:
+            usable = np.array([np.nan])
+        row: dict[str, Any] = {
+            "count": np.array([int((scores["status"] == Status.OK).sum())], np.int64),
+            "minimum": np.array([usable.min()]),
+            "maximum": np.array([usable.max()]),
+            "mean": np.array([usable.mean()]),
+            "deviation": np.array([usable.std()]),
+            "percentiles": np.percentile(usable, np.arange(101))[None],
+        }
+        return {"": Batch(row)}

@@ -1,0 +1,37 @@
+"""What a report may be asked to show. None of it changes a number of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from pipeline.config import Scalar, validate
+from pipeline.stage import Options
+
+
+class ReportOptions(Options):
+    """`average`: factors to average over (default: `seed`, where there is one). `baseline`: the factor values of the row
+    that others are compared with (default: rule mean, where there is one). `fmr`: headline targets, the first of them
+    the main one (default: 1e-3 and 1e-4, and the main one chosen by `primary`). `crops`: faces in the grid, 0 for none.
+    `method`: the quality method that sorts the grid (default: the first).
+    """
+
+    title: str | None = None
+    average: tuple[str, ...] | None = None
+    baseline: dict[str, Scalar] | None = None
+    fmr: tuple[float, ...] | None = Field(None, min_length=1)
+    crops: int = Field(48, ge=0, le=400)
+    method: str | None = None
+
+    @field_validator("average", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+def read_options(options: Mapping[str, Any]) -> ReportOptions:
+    """Validate report options. Raises InvalidInput naming the wrong field."""
+    found: ReportOptions = validate(ReportOptions, dict(options), "report.options")
+    return found

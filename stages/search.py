@@ -1,0 +1,124 @@
+"""search: gallery + probes → the k best candidates of every probe, exactly.
+
+A back end (FAISS flat or torch) only *selects*: every gallery template within a guard band of the k-th score is
+re-scored in one fixed order, and the list is ordered by (−score, template row). So both back ends, any number of shards
+and identical templates give the same list. FAISS alone leaves the order of ties open and takes nan without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.registry import register
+from pipeline.schema import Array, Batch, Status
+from pipeline.stage import Options, Stage, Work, execution
+from stages.compare import unit_rows
+from stages.tables import CANDIDATES, role_rows
+
+BLOCK = 256  # probes re-scored at once
+GUARD = 1e-4  # cosine; far above what the order of summation can move a float32 product of unit vectors
+Floats = NDArray[np.float32]
+Select = Callable[[Floats, int], tuple[Floats, NDArray[np.int64]]]
+
+
+class SearchOptions(Options):
+    """`k` candidates a probe. `backend` decides speed only, so it is no part of the key."""
+
+    k: int = Field(20, ge=1, le=2048)
+    gallery: str = "gallery"
+    backend: Literal["faiss", "torch"] = execution("faiss")
+
+
+@register("stage", "search")
+class Search(Stage):
+    """Exact 1:N search of the probes in one gallery."""
+
+    name = "search"
+    grain = "tile"
+    axis = "probes"
+    Options = SearchOptions
+    produces: ClassVar = {"": CANDIDATES}
+    inputs: ClassVar = {"templates": "fuse"}
+    consumes: ClassVar = {"roles": ("template", "role")}
+    stored = False
+    options: SearchOptions
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        templates = work.inputs["templates"].read(("status", "embedding"))
+        unit, roles = unit_rows(templates), work.tables["roles"]
+        gallery = np.unique(role_rows(roles, self.options.gallery))
+        gallery = gallery[templates["status"][gallery] == Status.OK]
+        probes = role_rows(roles, "probe")[work.start : work.stop]
+        usable = templates["status"][probes] == Status.OK
+        candidate = np.full((len(probes), self.options.k), -1, np.int64)
+        score = np.full((len(probes), self.options.k), np.nan, np.float32)
+        if usable.any() and len(gallery):
+            select = {"faiss": with_faiss, "torch": with_torch}[self.options.backend](unit[gallery])
+            found, scores = exact_top(unit[gallery], unit[probes[usable]], self.options.k, select)
+            candidate[usable] = np.where(found >= 0, gallery[found], -1)
+            score[usable] = scores
+        return {"": Batch({"status": templates["status"][probes], "candidate": candidate, "score": score})}
+
+
+def with_faiss(gallery: Floats) -> Select:
+    import faiss
+
+    index = faiss.IndexFlatIP(gallery.shape[1])
+    index.add(np.ascontiguousarray(gallery))
+
+    def select(probes: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
+        scores, rows = index.search(np.ascontiguousarray(probes), count)
+        return scores, rows
+
+    return select
+
+
+def with_torch(gallery: Floats) -> Select:
+    import torch
+
+    matrix = torch.from_numpy(np.ascontiguousarray(gallery)).T
+
+    def select(probes: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
+        top = torch.topk(torch.from_numpy(np.ascontiguousarray(probes)) @ matrix, count, dim=1)
+        return top.values.numpy(), top.indices.numpy()
+
+    return select
+
+
+def exact_top(gallery: Floats, probes: Floats, k: int, select: Select) -> tuple[NDArray[np.int64], Floats]:
+    """Return the k best gallery rows (p, k) int64 of every probe and their scores (p, k) float32; −1 and nan pad.
+
+    `gallery` (g, d) and `probes` (p, d) are unit rows without nan. Order is (−score, row).
+    """
+    found = np.full((len(probes), k), -1, np.int64)
+    scores = np.full((len(probes), k), np.nan, np.float32)
+    waiting = np.arange(len(probes))
+    reach = min(len(gallery), k + 16)
+    while len(waiting):
+        near, rows = select(probes[waiting], reach)
+        # Enough was selected when its last score lies below the guard band of the k-th, or when it is everything.
+        settled = np.full(len(waiting), True) if reach == len(gallery) else near[:, -1] < near[:, k - 1] - GUARD
+        for start in range(0, int(settled.sum()), BLOCK):
+            block = np.flatnonzero(settled)[start : start + BLOCK]
+            best, exact = _ranked(gallery, probes[waiting[block]], rows[block], k)
+            found[waiting[block], : best.shape[1]] = best
+            scores[waiting[block], : best.shape[1]] = exact
+        waiting = waiting[~settled]
+        reach = min(len(gallery), reach * 4)
+    return found, scores
+
+
+def _ranked(gallery: Floats, probes: Floats, rows: NDArray[np.int64], k: int) -> tuple[Array, Array]:
+    """Re-score candidate rows (p, c) in float64, in one fixed order, and return the best k of each probe."""
+    rows = np.sort(rows, axis=1)
+    exact = np.einsum("pcd,pd->pc", gallery[rows], probes, dtype=np.float64, casting="same_kind").astype(np.float32)
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(exact, order, axis=1)

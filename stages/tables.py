@@ -1,0 +1,261 @@
+"""The tables of a data set, and the columns that flow between stages.
+
+| table       | one row is                                        |
+|-------------|---------------------------------------------------|
+| faces       | one face in one image                             |
+| members     | a face's place in a template (sorted by template) |
+| templates   | a set of faces compared as one                    |
+| roles       | what a template serves as: reference, probe, gallery |
+| comparisons | one 1:1 comparison of a list                      |
+| pairings    | *all pairs* of two roles, never materialised      |
+
+Readers give ids; `build_tables` resolves them to row numbers and refuses what does not fit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.dataset import Axis
+from pipeline.errors import InvalidInput
+from pipeline.schema import Array, Batch, Field, Schema, text
+
+FACES = Schema(
+    "faces",
+    (
+        Field("face_id", "text"),
+        Field("path", "text"),  # relative to the data set's root; empty where there is no image
+        Field("sha256", "text"),  # of the image file; empty where it is missing
+        Field("subject", "text"),
+        Field("box", "float32", (4,), "px: x, y, width, height", optional=True),
+        Field("landmarks", "float32", (5, 2), "px: x, y", optional=True),
+        Field("embedding", "float32", (None,), optional=True),
+        Field("quality", "float32", (), "higher = more useful", optional=True),
+    ),
+)
+MEMBERS = Schema("members", (Field("template", "int64"), Field("face", "int64"), Field("media", "text")))
+TEMPLATES = Schema("templates", (Field("template_id", "text"), Field("subject", "text")))
+ROLES = Schema("roles", (Field("template", "int64"), Field("role", "text")))
+COMPARISONS = Schema(
+    "comparisons", (Field("a", "int64"), Field("b", "int64"), Field("mated", "bool"), Field("fold", "int16"))
+)
+PAIRINGS = Schema("pairings", (Field("role_a", "text"), Field("role_b", "text")))
+
+STATUS = Field("status", "uint8")
+REASON = Field("reason", "text")
+DETECTIONS = Schema(
+    "detections",
+    (
+        STATUS,
+        REASON,
+        Field("box", "float32", (4,), "px: x, y, width, height"),
+        Field("landmarks", "float32", (5, 2), "px: x, y"),
+        Field("score", "float32", (), "detector score, higher = surer"),
+        Field("faces_found", "int32"),
+    ),
+    finite=("box", "landmarks", "score"),
+)
+CROPS = Schema("crops", (STATUS, Field("crop", "uint8", (112, 112, 3), "RGB")))
+EMBEDDINGS = Schema(
+    "embeddings",
+    (STATUS, REASON, Field("embedding", "float32", (None,)), Field("norm", "float32", (), "L2 norm of the embedding")),
+    finite=("embedding", "norm"),
+)
+QUALITIES = Schema(
+    "qualities", (STATUS, REASON, Field("quality", "float32", (), "higher = more useful")), finite=("quality",)
+)
+FUSED = Schema(
+    "fused",
+    (
+        STATUS,
+        Field("embedding", "float32", (None,), "unit length"),
+        Field("used", "int32", (), "faces with a weight above 0"),
+        Field("fallback", "bool"),  # its weights vanished, so its faces count equally
+    ),
+    finite=("embedding",),
+)
+SCORES = Schema("scores", (Field("score", "float32", (), "cosine; nan where a template failed"),))
+CANDIDATES = Schema(
+    "candidates",
+    (
+        STATUS,
+        Field("candidate", "int64", (None,), "row of templates; -1 = none"),
+        Field("score", "float32", (None,), "cosine"),
+    ),
+)
+# One row is one number. `replicates` are its bootstrap values, drawn with the same subject weights in every cell, so
+# that differences between cells can be paired.
+NUMBERS = Schema(
+    "numbers",
+    (
+        Field("metric", "text"),
+        Field("target", "float64"),  # FMR, FPIR or rank asked for; nan where there is none
+        Field("rule", "text"),  # at_most, nearest, or empty
+        Field("value", "float64"),
+        Field("low", "float64"),
+        Field("high", "float64"),
+        Field("achieved", "float64"),  # FMR or FPIR actually held
+        Field("threshold", "float64"),
+        Field("errors", "int64"),  # false matches (false positives) behind it; -1 where it does not apply
+        Field("trials", "int64"),  # comparisons or probes that the value is a fraction of
+        Field("few", "bool"),  # rests on fewer than 30 false matches
+        Field("replicates", "float32", (None,)),
+    ),
+)
+CURVES = Schema("curves", (Field("curve", "text"), Field("x", "float64"), Field("y", "float64")))
+
+
+class FaceLayout:
+    """Tables and axes of every face data set: faces, templates, comparisons (list or product of roles), probes."""
+
+    schemas: Mapping[str, Schema] = {
+        schema.name: schema for schema in (FACES, MEMBERS, TEMPLATES, ROLES, COMPARISONS, PAIRINGS)
+    }
+    sorted_index: Mapping[tuple[str, str], str] = {("members", "template"): "templates"}
+
+    def axes(self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]) -> dict[str, Axis]:
+        comparisons = Comparisons.of(tables)
+        return {
+            "faces": Axis(tables["faces"].rows, shard_rows.get("faces", 1024)),
+            "templates": Axis(tables["templates"].rows, shard_rows.get("templates", 8192)),
+            "comparisons": Axis(comparisons.rows, shard_rows.get("comparisons", 1 << 22), comparisons.multiple),
+            "probes": Axis(len(role_rows(tables["roles"], "probe")), shard_rows.get("probes", 8192)),
+        }
+
+
+LAYOUT = FaceLayout()
+
+
+def role_rows(roles: Batch, role: str) -> Array:
+    """Return the template rows that serve as `role`, in table order (int64)."""
+    rows: Array = roles["template"][roles["role"] == role]
+    return rows
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """The 1:1 comparisons of a data set: a list, or every reference with every probe, numbered row by row."""
+
+    listed: Batch
+    a: Array  # product: template rows of the first role; empty for a list
+    b: Array
+
+    @staticmethod
+    def of(tables: Mapping[str, Batch]) -> Comparisons:
+        pairings = tables["pairings"]
+        empty = np.empty(0, np.int64)
+        if pairings.rows == 0:
+            return Comparisons(tables["comparisons"], empty, empty)
+        a, b = (role_rows(tables["roles"], str(pairings[name][0])) for name in ("role_a", "role_b"))
+        return Comparisons(tables["comparisons"], a, b)
+
+    @property
+    def is_product(self) -> bool:
+        return len(self.a) > 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.a) * len(self.b) if self.is_product else self.listed.rows
+
+    @property
+    def multiple(self) -> int:
+        """Shards of a product hold whole rows of it."""
+        return max(1, len(self.b)) if self.is_product else 1
+
+    def pairs(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Return the template rows (int64) of comparisons start…stop."""
+        if not self.is_product:
+            part = self.listed.take(slice(start, stop))
+            return part["a"], part["b"]
+        index = np.arange(start, stop, dtype=np.int64)
+        return self.a[index // len(self.b)], self.b[index % len(self.b)]
+
+
+@dataclass
+class Protocol:
+    """What a reader found, still by id. Order is kept; `build_tables` turns ids into rows."""
+
+    face_id: list[str]
+    path: list[str]
+    sha256: list[str]
+    subject: list[str]
+    template_id: list[str]
+    template_subject: list[str]
+    member_template: list[str]
+    member_face: list[str]
+    member_media: list[str]
+    role_template: list[str] = field(default_factory=list)
+    role: list[str] = field(default_factory=list)
+    comparison_a: list[str] = field(default_factory=list)
+    comparison_b: list[str] = field(default_factory=list)
+    mated: Sequence[bool] = ()
+    fold: Sequence[int] = ()
+    all_pairs: tuple[str, str] | None = None
+    columns: dict[str, Array] = field(default_factory=dict)  # optional columns of faces
+
+
+def build_tables(found: Protocol, where: str) -> dict[str, Batch]:
+    """Return the six tables. Raises InvalidInput listing duplicate and unknown ids (the first ten of each)."""
+    faces = _numbered(found.face_id, "face", where)
+    templates = _numbered(found.template_id, "template", where)
+    problems: list[str] = []
+    template = _resolve(found.member_template, templates, "members: template", problems)
+    face = _resolve(found.member_face, faces, "members: face", problems)
+    role_template = _resolve(found.role_template, templates, "roles: template", problems)
+    a = _resolve(found.comparison_a, templates, "comparisons: template", problems)
+    b = _resolve(found.comparison_b, templates, "comparisons: template", problems)
+    if problems:
+        more = f" (and {len(problems) - 10} more)" if len(problems) > 10 else ""
+        raise InvalidInput(f"{where}: " + "; ".join(problems[:10]) + more)
+    order = np.argsort(template, kind="stable")
+    fold = np.asarray(found.fold if len(found.fold) else [-1] * len(a), dtype=np.int16)
+    pairs: list[tuple[str, str]] = [found.all_pairs] if found.all_pairs else []
+    return {
+        "faces": Batch(
+            {
+                "face_id": text(found.face_id),
+                "path": text(found.path),
+                "sha256": text(found.sha256),
+                "subject": text(found.subject),
+                **found.columns,
+            }
+        ),
+        "members": Batch({"template": template[order], "face": face[order], "media": text(found.member_media)[order]}),
+        "templates": Batch({"template_id": text(found.template_id), "subject": text(found.template_subject)}),
+        "roles": Batch({"template": role_template, "role": text(found.role)}),
+        "comparisons": Batch({"a": a, "b": b, "mated": np.asarray(found.mated, dtype=bool), "fold": fold}),
+        "pairings": Batch({"role_a": text(x for x, _ in pairs), "role_b": text(y for _, y in pairs)}),
+    }
+
+
+def singletons(face_id: Sequence[str], subject: Sequence[str]) -> dict[str, Any]:
+    """Return the Protocol fields that make every face a template (and a medium) of its own."""
+    ids = list(face_id)
+    return {
+        "template_id": ids,
+        "template_subject": list(subject),
+        "member_template": ids,
+        "member_face": ids,
+        "member_media": ids,
+    }
+
+
+def _numbered(ids: Sequence[str], kind: str, where: str) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    twice = []
+    for row, name in enumerate(ids):
+        if rows.setdefault(name, row) != row:
+            twice.append(f"{kind} {name!r} in rows {rows[name]} and {row}")
+    if twice:
+        raise InvalidInput(f"{where}: every {kind} needs an id of its own; given twice: {'; '.join(twice[:10])}.")
+    return rows
+
+
+def _resolve(ids: Sequence[str], rows: Mapping[str, int], what: str, problems: list[str]) -> Array:
+    found = np.fromiter((rows.get(name, -1) for name in ids), dtype=np.int64, count=len(ids))
+    problems += [f"{what} {ids[i]!r} in row {i} is not in the data set" for i in np.flatnonzero(found < 0)]
+    return found

@@ -1,0 +1,270 @@
+"""What `stages.datasets.lfw` promises, on small trees in LFW's layout and once on LFW itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import validate
+from pipeline.errors import InvalidInput
+from pipeline.files import Files, open_files
+from pipeline.schema import Batch
+from stages.datasets.lfw import LfwReader, LfwTemplatesReader
+from stages.tables import LAYOUT
+
+PAIRS = "2\t1\nAda\t1\t2\nAda\t1\tBob\t1\nBob\t2\t1\nBob\t2\tCleo_De\t1\n"
+
+
+class Tree:
+    """Files in memory: image bytes are their own name."""
+
+    root = Path("tree")
+
+    def __init__(self, images: dict[str, int], prefix: str = "", **others: str) -> None:
+        names = [f"{prefix}{n}/{n}_{i + 1:04d}.jpg" for n, count in images.items() for i in range(count)]
+        self.content = {name: name.encode() for name in names}
+        self.content |= {prefix + name.replace("_txt", ".txt"): text.encode() for name, text in others.items()}
+
+    def names(self) -> list[str]:
+        return sorted(self.content)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self.content[name]
+        except KeyError:
+            raise FileNotFoundError(name) from None
+
+
+def lfw(tree: Files, **options: object) -> dict[str, Batch]:
+    return LfwReader(validate(LfwReader.Options, options, "options")).read(tree)
+
+
+def templates(tree: Files, **options: object) -> dict[str, Batch]:
+    return LfwTemplatesReader(validate(LfwTemplatesReader.Options, options, "options")).read(tree)
+
+
+def small(pairs: str = PAIRS, prefix: str = "") -> Tree:
+    return Tree({"Ada": 2, "Bob": 3, "Cleo_De": 1}, prefix, pairs_txt=pairs)
+
+
+def faces_of(tables: dict[str, Batch]) -> dict[str, set[str]]:
+    """Template id → ids of its faces."""
+    made: dict[str, set[str]] = {}
+    for template, face in zip(tables["members"]["template"], tables["members"]["face"], strict=True):
+        made.setdefault(tables["templates"]["template_id"][template], set()).add(tables["faces"]["face_id"][face])
+    return made
+
+
+def having(tables: dict[str, Batch], role: str) -> set[str]:
+    roles = tables["roles"]
+    return set(tables["templates"]["template_id"][roles["template"][roles["role"] == role]])
+
+
+def test_tables_fit_the_layout() -> None:
+    for tables in (lfw(small()), templates(Tree({"Ada": 6, "Bob": 7}))):
+        for name, schema in LAYOUT.schemas.items():
+            schema.check(tables[name])
+
+
+def test_pairs_become_comparisons_with_their_fold_in_file_order() -> None:
+    tables = lfw(small())
+    ids, list_ = tables["templates"]["template_id"], tables["comparisons"]
+    assert [*zip(ids[list_["a"]], ids[list_["b"]], list_["mated"].tolist(), list_["fold"].tolist(), strict=True)] == [
+        ("Ada_0001", "Ada_0002", True, 0),
+        ("Ada_0001", "Bob_0001", False, 0),
+        ("Bob_0002", "Bob_0001", True, 1),
+        ("Bob_0002", "Cleo_De_0001", False, 1),
+    ]
+
+
+def test_faces_are_sorted_with_the_subject_of_their_name() -> None:
+    faces = lfw(small())["faces"]
+    assert faces["face_id"].tolist() == sorted(faces["face_id"])
+    assert Counter(faces["subject"]) == {"Ada": 2, "Bob": 3, "Cleo_De": 1}
+
+
+def test_every_image_has_the_sha256_of_its_bytes() -> None:
+    faces = lfw(small())["faces"]
+    assert faces["sha256"].tolist() == [hashlib.sha256(p.encode()).hexdigest() for p in faces["path"]]
+
+
+@pytest.mark.parametrize("prefix", ["", "lfw/", "somewhere/lfw-deepfunneled/"])
+def test_the_tree_may_be_rooted_at_any_level(prefix: str) -> None:
+    assert lfw(small(prefix=prefix))["faces"]["path"][0] == f"{prefix}Ada/Ada_0001.jpg"
+
+
+def test_a_folder_and_a_zip_of_it_give_the_same_tables(tmp_path: Path) -> None:
+    tree = small()
+    with zipfile.ZipFile(tmp_path / "lfw.zip", "w") as archive:
+        for name, content in tree.content.items():
+            archive.writestr(name, content)
+            (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "folder" / name).write_bytes(content)
+    digests = [
+        {name: batch.digest() for name, batch in lfw(open_files(tmp_path / root)).items()}
+        for root in ("folder", "lfw.zip")
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_faces_outside_the_pairs_can_be_left_out() -> None:
+    assert "Bob_0003" not in lfw(small(), faces="pairs")["faces"]["face_id"]
+
+
+def test_an_image_that_vanishes_keeps_its_row_without_a_digest() -> None:
+    tree = small()
+    names = tree.names()
+    del tree.content["Bob/Bob_0002.jpg"]
+    tree.names = lambda: names  # type: ignore[method-assign]
+    faces = lfw(tree)["faces"]
+    assert faces["face_id"][faces["sha256"] == ""].tolist() == ["Bob_0002"]
+
+
+def test_sources_are_the_pairs_and_all_images() -> None:
+    tree = small(prefix="lfw/")
+    assert set(LfwReader(LfwReader.Options()).sources(tree)) == set(tree.names())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (PAIRS.replace("Bob\t2\t1", "Bob\t2\t9"), r"line 4: a pair naming an unknown face: .* Bob/Bob_0009"),
+        (PAIRS.replace("Ada\t1\t2", "Ada\t1"), r"line 2: expected NAME I J \(a mated pair\), found 'Ada\\t1'"),
+        (PAIRS.replace("Ada\t1\t2", "Ada\t1\tx"), "line 2: expected NAME I J .* with image numbers"),
+        (PAIRS.replace("Ada\t1\t2", "Ada\t1\t01"), "line 2: compares Ada_0001 with itself"),
+        (PAIRS.replace("Ada\t1\tBob\t1", "Ada\t1\tAda\t2"), "line 3: a non-mated pair names Ada twice"),
+        (PAIRS + "Ada\t1\t2\n", "line 1 announces 2 folds of 2 × 1 pairs = 4, found 5"),
+        ("ten\t300\n", "line 1 should be the number of folds and of pairs"),
+        ("99999\t1\n", "line 1 should be the number of folds and of pairs"),
+        ("", "line 1 should be the number of folds and of pairs"),
+    ],
+)
+def test_a_malformed_list_is_refused_naming_the_line(pairs: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        lfw(small(pairs))
+
+
+def test_all_problems_of_a_list_are_reported_at_once_up_to_ten() -> None:
+    with pytest.raises(InvalidInput) as error:
+        lfw(small("6\t1\n" + "Ada\t1\n" * 12))
+    assert str(error.value).count("expected NAME I") == 10
+    assert "(and 2 more)" in str(error.value)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda text: f"1\t1\n{text}".encode())))
+def test_any_bytes_as_a_list_are_read_or_refused_in_a_sentence(data: bytes) -> None:
+    tree = small()
+    tree.content["pairs.txt"] = data
+    try:
+        lfw(tree)
+    except InvalidInput as error:
+        assert "pairs.txt" in str(error)
+
+
+def test_a_tree_without_a_list_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"no file 'pairs\.txt'"):
+        lfw(Tree({"Ada": 2}))
+
+
+def test_several_lists_of_one_name_are_refused_until_one_is_named() -> None:
+    tree = small(prefix="a/")
+    tree.content["b/pairs.txt"] = PAIRS.encode()
+    with pytest.raises(InvalidInput, match="several files"):
+        lfw(tree)
+    assert lfw(tree, pairs="b/pairs.txt")["comparisons"].rows == 4
+
+
+def test_two_images_of_one_face_are_refused_naming_both() -> None:
+    tree = small()
+    tree.content |= Tree({"Ada": 1}, "lfw-funneled/").content
+    with pytest.raises(InvalidInput, match="'Ada_0001' has two images"):
+        lfw(tree)
+
+
+def test_a_reader_of_files_without_a_path_says_what_to_set() -> None:
+    with pytest.raises(InvalidInput, match=r"set dataset\.path"):
+        LfwReader(LfwReader.Options()).read(None)
+
+
+MANY = {f"P{i:02d}": 4 + i for i in range(20)}  # 18 identities with six images or more
+
+
+def test_templates_are_two_disjoint_halves_of_an_identity() -> None:
+    made = faces_of(templates(Tree(MANY)))
+    for name, count in MANY.items():
+        if count >= 6:
+            a, b = made[f"{name}/A"], made[f"{name}/B"]
+            assert not a & b
+            assert len(a) + len(b) == min(count, 16)
+            assert len(a) - len(b) in (0, 1)
+
+
+def test_identities_with_too_few_images_are_not_in_the_tables() -> None:
+    assert set(templates(Tree(MANY))["faces"]["subject"]) == {name for name, count in MANY.items() if count >= 6}
+
+
+def test_every_a_is_a_reference_and_every_b_a_probe_and_all_are_compared() -> None:
+    tables = templates(Tree(MANY))
+    assert {t[-1] for t in having(tables, "reference")} == {"A"}
+    assert {t[-1] for t in having(tables, "probe")} == {"B"}
+    assert tables["pairings"]["role_a"].tolist() == ["reference"]
+    assert tables["pairings"]["role_b"].tolist() == ["probe"]
+
+
+def test_the_gallery_lacks_the_rounded_fraction_of_identities() -> None:
+    tables = templates(Tree(MANY), left_out=0.3)
+    assert having(tables, "gallery") < having(tables, "reference")
+    assert len(having(tables, "gallery")) == 18 - round(18 * 0.3)
+
+
+def test_adding_an_identity_changes_no_other_templates() -> None:
+    before, after = faces_of(templates(Tree(MANY))), faces_of(templates(Tree({**MANY, "Aaa": 9})))
+    assert {**before, **after} == after
+    assert len(after) == len(before) + 2
+
+
+def test_another_seed_gives_another_split() -> None:
+    assert faces_of(templates(Tree(MANY))) != faces_of(templates(Tree(MANY), seed=1))
+
+
+def test_the_number_of_identities_can_be_limited() -> None:
+    tables = templates(Tree(MANY), identities=5)
+    assert tables["templates"].rows == 10
+    assert having(tables, "reference") <= having(templates(Tree(MANY)), "reference")
+
+
+def test_a_tree_without_enough_images_of_anyone_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="none of 1 identities has 6 images"):
+        templates(Tree({"Ada": 5}))
+
+
+def test_fewer_images_at_most_than_at_least_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="max_images: expected at least min_images"):
+        templates(Tree(MANY), min_images=8, max_images=7)
+
+
+def real_lfw() -> Files:
+    shared = Path(os.environ.get("QFUSE_SHARED", Path(__file__).parents[4] / "shared"))
+    path = shared / "data" / "lfw.zip"
+    if not path.exists():
+        pytest.skip("LFW is not here: set QFUSE_SHARED to a folder that holds data/lfw.zip")
+    return open_files(path)
+
+
+def test_lfw_itself_has_its_published_counts() -> None:
+    files = real_lfw()
+    tables = lfw(files)
+    assert tables["faces"].rows == 13_173
+    assert len(set(tables["faces"]["subject"])) == 5_733
+    assert np.bincount(tables["comparisons"]["fold"]).tolist() == [600] * 10
+    assert int(tables["comparisons"]["mated"].sum()) == 3_000
+    assert len(having(templates(files), "reference")) == 310

@@ -1,0 +1,214 @@
+"""Back ends: the card decides what a network is fed, and a face's numbers do not depend on its company."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.errors import InvalidInput, ResourceRefused
+from stages.models.backends import flip, open_model, preprocess
+from stages.models.cards import ModelCard, check_digest, read_cards
+from stages.models.iresnet import iresnet50
+
+Make = Callable[..., Any]
+DIMENSION = 5
+
+
+def _card(**fields: Any) -> ModelCard:
+    defaults = dict(
+        name="tiny",
+        kind="recognition",
+        architecture="onnx",
+        file="tiny.onnx",
+        dimension=DIMENSION,
+        licence="",
+    )
+    return ModelCard(**{**defaults, **fields})
+
+
+@pytest.fixture(scope="session")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph of one strided convolution, a mean over pixels and a matrix: (n, 3, 112, 112) → (n, 5)."""
+    rng = np.random.default_rng(1)
+    weights = {
+        "kernel": rng.standard_normal((8, 3, 3, 3)).astype(np.float32),
+        "matrix": rng.standard_normal((8, DIMENSION)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["pixels", "kernel"], ["a"], strides=[2, 2]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("ReduceMean", ["b"], ["c"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["c", "matrix"], ["answer"]),
+    ]
+    given = [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 112, 112])]
+    answers = [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", DIMENSION])]
+    constants = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "tiny", given, answers, constants),
+        opset_imports=[helper.make_opsetid("", 13)],
+    )
+    model.ir_version = 8
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_preprocess_follows_colour_order_and_scale_of_the_card(crops: np.ndarray) -> None:
+    mean, std = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
+    for colour, order in (("rgb", [0, 1, 2]), ("bgr", [2, 1, 0])):
+        planes = preprocess(_card(colour=colour, mean=mean, std=std), crops[:3], rows=4)
+        assert planes.shape == (4, 3, 112, 112) and planes.dtype == np.float32
+        for channel, source in enumerate(order):
+            expected = (crops[:3, :, :, source].astype(np.float64) - mean[channel]) / std[channel]
+            np.testing.assert_allclose(planes[:3, channel], expected, rtol=1e-6)
+        assert not planes[3].any()
+
+
+def test_preprocess_resizes_to_the_cards_input_size() -> None:
+    crops = np.full((2, 112, 112, 3), (10, 20, 30), np.uint8)
+    planes = preprocess(_card(input_size=96, mean=(0, 0, 0), std=(1, 1, 1)), crops, rows=2)
+    assert planes.shape == (2, 3, 96, 96)
+    assert [float(p) for p in planes[1, :, 50, 50]] == [10, 20, 30]
+
+
+def test_flip_mirrors_left_to_right(crops: np.ndarray) -> None:
+    assert np.array_equal(flip(crops)[:, :, 0], crops[:, :, -1])
+    assert np.array_equal(flip(flip(crops)), crops) and flip(crops).flags.c_contiguous
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, 9), max_size=4))
+def test_answers_do_not_depend_on_how_rows_are_grouped(
+    graph: Path, profile: Make, crops: np.ndarray, cuts: list[int]
+) -> None:
+    model = open_model(_card(), graph, profile())
+    whole = model(crops).embedding
+    parts = [model(part).embedding for part in np.split(crops, sorted(cuts))]
+    assert whole is not None and np.array_equal(whole, np.concatenate(parts))
+
+
+def test_two_threads_give_the_same_bits(graph: Path, profile: Make, crops: np.ndarray) -> None:
+    model = open_model(_card(), graph, profile())
+    with ThreadPoolExecutor(2) as pool:
+        answers = [output.embedding for output in pool.map(model, [crops] * 8)]
+    assert all(np.array_equal(answers[0], other) for other in answers[1:])
+
+
+def test_no_crops_give_no_rows(graph: Path, profile: Make, crops: np.ndarray) -> None:
+    output = open_model(_card(), graph, profile())(crops[:0])
+    assert (
+        output.embedding is not None and output.embedding.shape == (0, DIMENSION) and output.quality is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dimension": 7}, "dimension 7"),
+        ({"output_name": "other"}, "output 'other'.*'answer'"),
+        ({"input_name": "other"}, "input 'other'.*'pixels'"),
+        ({"input_size": 96}, "input of shape"),
+        ({"architecture": "mobilfacenet"}, "mobilefacenet"),
+        ({"architecture": "iresnet50"}, "dimension 512"),
+        ({"kind": "detector"}, "detector"),
+    ],
+)
+def test_card_that_does_not_fit_is_a_sentence(
+    graph: Path, profile: Make, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        open_model(_card(**fields), graph, profile())
+
+
+def test_profile_that_does_not_fit_is_a_sentence(graph: Path, profile: Make) -> None:
+    with pytest.raises(InvalidInput, match="float32"):
+        open_model(_card(), graph, profile(precision="bf16"))
+    with pytest.raises(InvalidInput, match="fp16"):
+        open_model(_card(architecture="crfiqa50", dimension=1), graph, profile(precision="fp16"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_absent_device_is_refused(graph: Path, profile: Make) -> None:
+    with pytest.raises(ResourceRefused, match="CUDA"):
+        open_model(_card(architecture="crfiqa50", dimension=1), graph, profile(device="cuda"))
+
+
+def test_damaged_graph_and_wrong_crops_are_sentences(
+    tmp_path: Path, graph: Path, profile: Make, crops: np.ndarray
+) -> None:
+    (tmp_path / "torn.onnx").write_bytes(graph.read_bytes()[:200])
+    with pytest.raises(InvalidInput, match=r"torn\.onnx"):
+        open_model(_card(), tmp_path / "torn.onnx", profile())
+    with pytest.raises(InvalidInput, match="uint8"):
+        open_model(_card(), graph, profile())(crops.astype(np.float32))  # type: ignore[arg-type]
+
+
+def test_quality_where_lower_is_better_is_turned_round(
+    graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path
+) -> None:
+    model = onnx.load(graph)
+    for constant in model.graph.initializer:
+        if constant.name == "matrix":
+            constant.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(constant)[:, :1].copy(), "matrix")
+            )
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(model, tmp_path / "q.onnx")
+    card = _card(kind="quality", dimension=1)
+    scores = open_model(card, tmp_path / "q.onnx", profile())(crops).quality
+    turned = open_model(card.model_copy(update={"higher_is_better": False}), tmp_path / "q.onnx", profile())(
+        crops
+    ).quality
+    assert scores is not None and turned is not None and scores.shape == (9,)
+    assert np.array_equal(scores, -turned)
+
+
+def test_crfiqa_checkpoint_in_the_published_layout_scores(
+    tmp_path: Path, profile: Make, crops: np.ndarray
+) -> None:
+    torch.manual_seed(0)
+    network = iresnet50(quality=True).eval()
+    torch.save(network.state_dict(), tmp_path / "crfiqa.pth")
+    card = _card(kind="quality", architecture="crfiqa50", dimension=1)
+    pixels = torch.from_numpy(crops[:2].transpose(0, 3, 1, 2) / np.float32(127.5) - 1)
+    with torch.inference_mode():
+        embedding, quality = network(pixels)
+    exact = open_model(card, tmp_path / "crfiqa.pth", profile(compute_batch=2))(crops[:2])
+    np.testing.assert_allclose(exact.embedding, embedding.numpy(), atol=2e-5)
+    np.testing.assert_allclose(exact.quality, quality.numpy(), atol=2e-5)
+    rough = open_model(card, tmp_path / "crfiqa.pth", profile(compute_batch=2, precision="bf16"))(crops[:2])
+    assert rough.embedding is not None and rough.embedding.dtype == np.float32
+    assert _cosine(rough.embedding, embedding.numpy()).min() > 0.999
+
+
+@pytest.mark.parametrize("name", ["edgeface_xxs", "mobilefacenet", "lightqnet"])
+def test_real_models_answer_alike_in_every_grouping(
+    name: str, cards_file: Path, weights: Path, profile: Make, crops: np.ndarray
+) -> None:
+    card = read_cards(cards_file)[name]
+    assert card.sha256 is not None
+    check_digest(weights / card.file, card.sha256)
+    model = open_model(card, weights / card.file, profile())
+    whole, alone = model(crops), model(crops[5:6])
+    for all_rows, one in ((whole.embedding, alone.embedding), (whole.quality, alone.quality)):
+        assert (all_rows is None) == (one is None)
+        if all_rows is not None and one is not None:
+            assert (
+                all_rows.dtype == np.float32
+                and np.isfinite(all_rows).all()
+                and np.array_equal(all_rows[5:6], one)
+            )
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)

@@ -1,0 +1,86 @@
+"""Model cards: reading them, finding and trusting the files they name."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InvalidInput
+from stages.models.cards import ModelCard, card_named, check_digest, find_weights, read_cards
+
+CARD = ModelCard(name="m", kind="quality", architecture="onnx", file="m.onnx", dimension=1, licence="MIT")
+
+
+def test_shipped_cards_are_valid_and_name_their_models(cards_file: Path) -> None:
+    cards = read_cards(cards_file)
+    assert {"edgeface_xxs", "mobilefacenet", "lightqnet", "yunet_320", "crfiqa_s", "crfiqa_l"} <= set(cards)
+    assert all(card.name == name for name, card in cards.items())
+    assert cards["crfiqa_s"].embedding_dimension == 512 and cards["crfiqa_s"].has_quality
+    assert cards["lightqnet"].embedding_dimension is None
+
+
+def test_shipped_digests_are_those_of_the_files(cards_file: Path, weights: Path) -> None:
+    found = 0
+    for card in read_cards(cards_file).values():
+        if (weights / card.file).is_file() and card.sha256:
+            check_digest(weights / card.file, card.sha256)
+            assert card.bytes == (weights / card.file).stat().st_size
+            found += 1
+    assert found == 6
+
+
+def test_unknown_name_suggests_the_nearest(cards_file: Path) -> None:
+    with pytest.raises(InvalidInput, match="'edgefase_xxs'.*edgeface_xxs"):
+        card_named(read_cards(cards_file), "edgefase_xxs")
+
+
+def test_every_bad_field_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "models.yaml"
+    path.write_text(
+        "a: {kind: face, architecture: onnx, file: ../x, dimension: 1, licence: MIT, colr: rgb}\nb: 3\n"
+    )
+    with pytest.raises(InvalidInput) as caught:
+        read_cards(path)
+    assert all(part in str(caught.value) for part in ("a.kind", "a.file", "a.colr", "b: expected a mapping"))
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", ""])
+def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "models.yaml").write_text(text)
+    with pytest.raises(InvalidInput, match=r"models\.yaml"):
+        read_cards(tmp_path / "models.yaml")
+
+
+def test_weights_come_from_the_first_folder_that_has_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "b" / "m.onnx").touch()
+    assert find_weights(CARD, [tmp_path / "a", tmp_path / "b"]) == tmp_path / "b" / "m.onnx"
+
+
+def test_missing_weights_say_what_was_looked_for_and_the_licence(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"m\.onnx.*MIT") as caught:
+        find_weights(CARD, [tmp_path])
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_wrong_digest_names_both_and_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"other")
+    check_digest(path, hashlib.sha256(b"other").hexdigest())
+    with pytest.raises(InvalidInput, match="expected sha256 000.*found d9298a10d1b0") as caught:
+        check_digest(path, "0" * 64)
+    assert str(path) in str(caught.value)
+
+
+def test_cards_import_no_inference_library() -> None:
+    code = "import sys, stages.models.cards; print({'torch', 'onnxruntime', 'cv2'} & set(sys.modules))"
+    root = Path(__file__).resolve().parents[3]
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "set()"

@@ -1,0 +1,115 @@
+"""YuNet: coordinates are those of the image given, in the order the alignment template wants."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.errors import InvalidInput
+from stages.models.detector import Faces, YuNet
+
+FACES = Faces(
+    np.array([[0, 0, 40, 40], [45, 45, 10, 10]], np.float32),
+    np.zeros((2, 5, 2), np.float32),
+    np.array([0.9, 0.8], np.float32),
+)
+
+
+def _drawn_face(size: int = 240) -> np.ndarray:
+    """A face drawn with ellipses, which YuNet takes for one."""
+    image = np.full((size, size, 3), 210, np.uint8)
+    c, u = size // 2, size / 240
+
+    def at(x: float, y: float) -> tuple[int, int]:
+        return int(c + x * u), int(c + y * u)
+
+    cv2.ellipse(image, at(0, 0), (int(62 * u), int(82 * u)), 0, 0, 360, (150, 180, 225), -1)
+    cv2.ellipse(image, at(0, -50), (int(64 * u), int(42 * u)), 0, 180, 360, (30, 40, 60), -1)
+    for side in (-1, 1):
+        cv2.ellipse(image, at(26 * side, -15), (int(13 * u), int(7 * u)), 0, 0, 360, (245, 245, 245), -1)
+        cv2.circle(image, at(26 * side, -15), int(6 * u), (40, 30, 20), -1)
+        cv2.ellipse(image, at(26 * side, -30), (int(16 * u), int(4 * u)), 0, 180, 360, (30, 40, 60), -1)
+    cv2.line(image, at(0, -10), at(-4, 20), (110, 140, 190), max(1, int(3 * u)))
+    cv2.ellipse(image, at(0, 22), (int(10 * u), int(5 * u)), 0, 0, 180, (100, 130, 180), -1)
+    cv2.ellipse(image, at(0, 45), (int(24 * u), int(9 * u)), 0, 0, 360, (80, 80, 180), -1)
+    return cv2.GaussianBlur(image, (0, 0), 1.5 * u)
+
+
+def test_nearest_and_largest_pick_different_faces() -> None:
+    assert FACES.nearest(50, 50) == 1 and FACES.largest() == 0 and len(FACES) == 2
+
+
+def test_landmarks_are_ordered_as_seen_in_the_image(weights: Path) -> None:
+    faces = YuNet(weights / "yunet_n_320_320.onnx").detect(_drawn_face())
+    assert len(faces) >= 1
+    left_eye, right_eye, nose, left_mouth, right_mouth = faces.landmarks[0]
+    assert left_eye[0] < nose[0] < right_eye[0] and left_mouth[0] < right_mouth[0]
+    assert left_eye[1] < nose[1] < left_mouth[1]
+    assert faces.box.dtype == faces.landmarks.dtype == faces.score.dtype == np.float32
+
+
+class _MarkerFinder:
+    """Stands in for the network: reports the extent of the bright pixels of whatever it is shown."""
+
+    def setInputSize(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def detect(self, seen: np.ndarray) -> tuple[int, np.ndarray]:
+        assert self.size == (seen.shape[1], seen.shape[0])
+        y, x = np.nonzero(seen[:, :, 0] > 127)
+        low, high = np.array([x.min(), y.min()]), np.array([x.max() + 1, y.max() + 1])
+        row = np.concatenate([low, high - low, np.tile((low + high) / 2, 5), [0.9]])
+        return 1, row[None].astype(np.float32)
+
+
+@pytest.mark.parametrize("max_side", [1000, 300, 251])
+@pytest.mark.parametrize("border", [0.0, 0.3])
+def test_coordinates_are_those_of_the_image_given(
+    monkeypatch: pytest.MonkeyPatch, max_side: int, border: float
+) -> None:
+    monkeypatch.setattr(YuNet, "_create", lambda self: _MarkerFinder())
+    image = np.zeros((400, 601, 3), np.uint8)
+    image[100:160, 420:540] = 255
+    faces = YuNet(Path("any"), max_side=max_side, border=border).detect(image)
+    # One pixel of the reduced image is the best a position found in it can be.
+    tolerance = 0.01 if max_side == 1000 else 601 / max_side
+    np.testing.assert_allclose(faces.box[0], [420, 100, 120, 60], atol=2 * tolerance)
+    np.testing.assert_allclose(faces.landmarks[0], [[480, 130]] * 5, atol=tolerance)
+
+
+def test_threads_share_one_detector(weights: Path) -> None:
+    detector = YuNet(weights / "yunet_n_320_320.onnx")
+    images = [_drawn_face(240), _drawn_face(300)] * 6
+    alone = [detector.detect(image).landmarks for image in images]
+    with ThreadPoolExecutor(3) as pool:
+        together = [faces.landmarks for faces in pool.map(detector.detect, images)]
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_no_face_is_an_empty_answer(weights: Path) -> None:
+    detector = YuNet(weights / "yunet_n_320_320.onnx")
+    for shape in ((60, 90, 3), (1, 1, 3)):
+        faces = detector.detect(np.zeros(shape, np.uint8))
+        assert len(faces) == 0 and faces.box.shape == (0, 4) and faces.landmarks.shape == (0, 5, 2)
+
+
+def test_creation_is_silent_and_leaves_the_log_level(
+    weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    level = cv2.utils.logging.getLogLevel()
+    YuNet(weights / "yunet_n_640_640.onnx")
+    assert capfd.readouterr() == ("", "") and cv2.utils.logging.getLogLevel() == level
+
+
+def test_wrong_image_and_wrong_file_are_sentences(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="uint8"):
+        YuNet(weights / "yunet_n_320_320.onnx").detect(np.zeros((10, 10), np.uint8))
+    (tmp_path / "torn.onnx").write_bytes(b"no graph")
+    with pytest.raises(InvalidInput, match=r"torn\.onnx"):
+        YuNet(tmp_path / "torn.onnx")
+    with pytest.raises(InvalidInput, match=r"absent\.onnx"):
+        YuNet(tmp_path / "absent.onnx")
