@@ -35,7 +35,7 @@ class Degrade(Stage):
     """Blur σ 2-5 px; down to 10-24 px and up again; a block over a third to a half of the face; dark and noisy."""
 
     name = "degrade"
-    version = 3
+    version = 4
     grain = "map"
     Options = DegradeOptions
     produces: ClassVar = {"": DEGRADED}
@@ -71,9 +71,9 @@ def degrade(crop: NDArray[np.uint8], kind: str, rng: np.random.Generator) -> NDA
         return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     if kind == "block":
         spoilt = crop.copy()
-        h, w = (int(rng.uniform(0.5, 0.7) * size) for size in (height, width))
+        h, w = (int(rng.uniform(0.5, 0.72) * size) for size in (height, width))
         y, x = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
         spoilt[y : y + h, x : x + w] = rng.integers(0, 256, 3, dtype=np.uint8)
         return spoilt
-    dark = crop.astype(np.float32) * rng.uniform(0.08, 0.25) + rng.normal(0, rng.uniform(8, 20), crop.shape)
+    dark = crop.astype(np.float32) * rng.uniform(0.08, 0.22) + rng.normal(0, rng.uniform(10, 22), crop.shape)
     return np.clip(dark, 0, 255).astype(np.uint8)

@@ -12,10 +12,10 @@ from pipeline.stage import Options
 
 
 class ReportOptions(Options):
-    """`average`: factors to average over (default: `seed`, where there is one). `baseline`: the factor values of the row
-    that others are compared with (default: rule mean, where there is one). `fmr`: headline targets, the first of them
-    the main one (default: 1e-3 and 1e-4, and the main one chosen by `primary`). `crops`: faces in the grid, 0 for none.
-    `method`: the quality method that sorts the grid (default: the first).
+    """`average`: factors to average over (default: `seed`, where there is one). `baseline`: the factor values of the
+    row that others are compared with (default: rule mean, where there is one). `fmr`: headline targets, the first of
+    them the main one (default: 1e-3 and 1e-4, and the main one chosen by `headline.primary`). `crops`: faces in the
+    grid, 0 for none. `method`: the quality method that sorts the grid (default: the first).
     """
 
     title: str | None = None

@@ -154,8 +154,8 @@ def _drawn_alike(found: Sequence[Cell]) -> tuple[float, int]:
     }
     if len(drawn) > 1:
         raise InvalidInput(
-            "the evaluating steps differ in seed, replicates or level, so their replicates cannot be paired; give them the "
-            "same (a factor belongs in the steps above them)."
+            "the evaluating steps differ in seed, replicates or level, so their replicates cannot be paired; give them "
+            "the same (a factor belongs in the steps above them)."
         )
     _, replicates, level = next(iter(drawn), (0, 0, 0.95))
     return float(level), int(replicates)
@@ -200,7 +200,8 @@ def _baseline(options: ReportOptions, factors: Mapping[str, Any], rows: Sequence
         if name not in factors:
             raise InvalidInput(f"report.options.baseline: {unknown('factor', name, factors)}")
         if rows and not any(row.factors.get(name) == value for row in rows):
-            raise InvalidInput(f"report.options.baseline.{name}: {unknown('value', str(value), map(str, factors[name]))}")
+            nearest = unknown("value", str(value), map(str, factors[name]))
+            raise InvalidInput(f"report.options.baseline.{name}: {nearest}")
     return dict(wanted)
 
 
@@ -242,7 +243,7 @@ def to_frame(found: Sequence[Cell]) -> pd.DataFrame:
         n = cell.numbers
         named = {"step": cell.step.base, "kind": cell.kind, **_named(cell.factors)}
         columns = {_FRAME.get(name, name): array for name, array in n.items() if name != "replicates"}
-        frames.append(pd.DataFrame({**dict.fromkeys(named, ""), **columns}).assign(**named))
+        frames.append(pd.DataFrame({**named, **columns}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -268,8 +269,8 @@ def table_frame(table: RuleTable) -> pd.DataFrame:
 # `rule` is what weight rules are called in configs, so the threshold rule of a number goes by its full name.
 _FRAME = {"rule": "threshold_rule"}
 _TAKEN = frozenset(
-    "step kind metric target threshold_rule value low high difference difference_low difference_high clear baseline achieved "
-    "threshold errors trials few cells".split()
+    {*("step", "kind", "metric", "target", "threshold_rule", "value", "low", "high", "difference", "difference_low")}
+    | {*("difference_high", "clear", "baseline", "achieved", "threshold", "errors", "trials", "few", "cells")}
 )
 
 

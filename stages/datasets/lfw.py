@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from pipeline.errors import InvalidInput
 from pipeline.files import Files
@@ -94,17 +94,10 @@ class LfwTemplatesOptions(Options):
     """How large the experiment is, and the seed of every random choice in it."""
 
     min_images: int = Field(6, ge=2)
-    max_images: int = Field(16, ge=2)
+    max_images: int = Field(16, ge=2)  # of an identity that has more, so many are chosen
     left_out: float = Field(1 / 3, ge=0, lt=1)  # fraction of identities that are not enrolled in the gallery
     seed: int = Field(0, ge=0)
     identities: int | None = Field(None, ge=1)  # at most so many identities; all where null
-
-    @field_validator("max_images")
-    @classmethod
-    def _in_order(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("min_images", 0):
-            raise ValueError("expected at least min_images")
-        return value
 
 
 @register("reader", "lfw_templates")

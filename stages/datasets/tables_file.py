@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -92,7 +93,12 @@ class TablesReader:
         self.options = options
 
     def sources(self, files: Files) -> list[str]:
-        """The file of tables; images that it names enter by the sha256 it gives."""
+        """The file of tables; images that it names enter by the sha256 it gives.
+
+        Raises InvalidInput where it is absent.
+        """
+        if isinstance(files, Folder) and not files.path(self.options.file).exists():
+            raise self._absent(files)
         return [self.options.file]
 
     def read(self, files: Files | None) -> dict[str, Batch]:
@@ -107,12 +113,17 @@ class TablesReader:
             with h5py.File(_open(files, self.options.file), "r") as file:
                 tables = _read_file(file, where)
         except FileNotFoundError:
-            raise InvalidInput(f"{where}: no such file; set dataset.options.file to its name.") from None
+            raise self._absent(files) from None
         except (OSError, RuntimeError, KeyError, ValueError, MemoryError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InvalidInput(f"{where} is damaged, or no HDF5 file ({reason}); write it again.") from error
         _refuse(_cross_check(tables), where)
         return tables
+
+    def _absent(self, files: Files) -> InvalidInput:
+        return InvalidInput(
+            f"{files.root}: {self.options.file}: no such file; set dataset.options.file to its name."
+        )
 
 
 def _open(files: Files, name: str) -> Path | io.BytesIO:
@@ -224,8 +235,8 @@ def _cross_check(tables: Mapping[str, Batch]) -> list[str]:
     """Return what is wrong between tables: ids given twice, row numbers out of range, roles nobody has."""
     problems = []
     for table, column in (("faces", "face_id"), ("templates", "template_id")):
-        ids, counts = np.unique(tables[table][column].astype(str), return_counts=True)
-        problems += [f"table {table}, column {column!r}: {name!r} is given twice" for name in ids[counts > 1]]
+        twice = [name for name, count in Counter(tables[table][column].tolist()).items() if count > 1]
+        problems += [f"table {table}, column {column!r}: {name!r} is given twice" for name in twice]
     for table, column, target in (
         ("members", "template", "templates"),
         ("members", "face", "faces"),

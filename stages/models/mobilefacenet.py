@@ -1,9 +1,9 @@
 """MobileFaceNet (Chen et al., 2018, table 1) in the layout of a public PyTorch state dict of 307 entries.
 
 That variant differs from the paper: no PReLU, a pointwise convolution in the second stage, and a 128-D linear
-layer with bias before the last batch norm. Which rectifier acts where is not in the file but shows in its stored
-batch-norm statistics: ReLU6 inside the bottlenecks (with an unbounded ReLU the inputs of the second one's
-depthwise norm lie 3.5 deviations from the stored means, against 0.08), plain ReLU in the second stage.
+layer with bias before the last batch norm. Which rectifier acts where is not in the file but shows in its
+stored batch-norm statistics: ReLU6 inside the bottlenecks (with an unbounded ReLU the inputs of the second
+one's depthwise norm lie 3.5 deviations from the stored means, against 0.08), plain ReLU in the second stage.
 """
 
 from __future__ import annotations

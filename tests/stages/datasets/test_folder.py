@@ -28,8 +28,8 @@ def plant(root: Path, names: list[str]) -> Path:
     return root
 
 
-def read(root: Path, **options: object) -> dict[str, Batch]:
-    tables = FolderReader(validate(FolderReader.Options, options, "options")).read(open_files(root))
+def read(path: Path, /, **options: object) -> dict[str, Batch]:
+    tables = FolderReader(validate(FolderReader.Options, options, "options")).read(open_files(path))
     for name, schema in LAYOUT.schemas.items():
         schema.check(tables[name])
     return tables
@@ -39,7 +39,9 @@ def faces_of(tables: dict[str, Batch]) -> dict[str, set[str]]:
     """Template id → ids of its faces."""
     made: dict[str, set[str]] = {}
     for template, face in zip(tables["members"]["template"], tables["members"]["face"], strict=True):
-        made.setdefault(tables["templates"]["template_id"][template], set()).add(tables["faces"]["face_id"][face])
+        made.setdefault(tables["templates"]["template_id"][template], set()).add(
+            tables["faces"]["face_id"][face]
+        )
     return made
 
 
@@ -61,7 +63,9 @@ def test_without_probes_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_a_face_can_be_a_template_of_its_own(tmp_path: Path) -> None:
     tables = read(plant(tmp_path, STILLS), templates="face")
-    assert tables["templates"]["template_id"].tolist() == tables["faces"]["face_id"].tolist() == sorted(STILLS)
+    assert (
+        tables["templates"]["template_id"].tolist() == tables["faces"]["face_id"].tolist() == sorted(STILLS)
+    )
     assert tables["templates"]["subject"].tolist() == tables["faces"]["subject"].tolist()
 
 
@@ -85,7 +89,10 @@ def test_other_and_hidden_files_are_not_faces(tmp_path: Path) -> None:
 
 def test_extensions_are_an_option_and_ignore_case(tmp_path: Path) -> None:
     plant(tmp_path, ["ada/0.JPG", "ada/1.png", "ada/2.tif"])
-    assert read(tmp_path, extensions=[".TIF", "jpg"])["faces"]["face_id"].tolist() == ["ada/0.JPG", "ada/2.tif"]
+    assert read(tmp_path, extensions=[".TIF", "jpg"])["faces"]["face_id"].tolist() == [
+        "ada/0.JPG",
+        "ada/2.tif",
+    ]
 
 
 def test_the_first_folder_below_a_subject_is_a_medium(tmp_path: Path) -> None:
@@ -181,5 +188,8 @@ def test_the_lowest_ranked_do_not_depend_on_order(names: set[str], count: int, s
 
 
 def test_identities_and_purposes_draw_independently() -> None:
-    draws = {identity_generator(*key).integers(1 << 60) for key in [(0, "a", "x"), (0, "a", "y"), (0, "b", "x"), (1, "a", "x")]}
+    draws = {
+        identity_generator(*key).integers(1 << 60)
+        for key in [(0, "a", "x"), (0, "a", "y"), (0, "b", "x"), (1, "a", "x")]
+    }
     assert len(draws) == 4

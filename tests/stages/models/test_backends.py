@@ -25,14 +25,14 @@ DIMENSION = 5
 
 
 def _card(**fields: Any) -> ModelCard:
-    defaults = dict(
-        name="tiny",
-        kind="recognition",
-        architecture="onnx",
-        file="tiny.onnx",
-        dimension=DIMENSION,
-        licence="",
-    )
+    defaults = {
+        "name": "tiny",
+        "kind": "recognition",
+        "architecture": "onnx",
+        "file": "tiny.onnx",
+        "dimension": DIMENSION,
+        "licence": "",
+    }
     return ModelCard(**{**defaults, **fields})
 
 
@@ -67,7 +67,8 @@ def test_preprocess_follows_colour_order_and_scale_of_the_card(crops: np.ndarray
     mean, std = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
     for colour, order in (("rgb", [0, 1, 2]), ("bgr", [2, 1, 0])):
         planes = preprocess(_card(colour=colour, mean=mean, std=std), crops[:3], rows=4)
-        assert planes.shape == (4, 3, 112, 112) and planes.dtype == np.float32
+        assert planes.shape == (4, 3, 112, 112)
+        assert planes.dtype == np.float32
         for channel, source in enumerate(order):
             expected = (crops[:3, :, :, source].astype(np.float64) - mean[channel]) / std[channel]
             np.testing.assert_allclose(planes[:3, channel], expected, rtol=1e-6)
@@ -83,7 +84,8 @@ def test_preprocess_resizes_to_the_cards_input_size() -> None:
 
 def test_flip_mirrors_left_to_right(crops: np.ndarray) -> None:
     assert np.array_equal(flip(crops)[:, :, 0], crops[:, :, -1])
-    assert np.array_equal(flip(flip(crops)), crops) and flip(crops).flags.c_contiguous
+    assert np.array_equal(flip(flip(crops)), crops)
+    assert flip(crops).flags.c_contiguous
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -94,7 +96,8 @@ def test_answers_do_not_depend_on_how_rows_are_grouped(
     model = open_model(_card(), graph, profile())
     whole = model(crops).embedding
     parts = [model(part).embedding for part in np.split(crops, sorted(cuts))]
-    assert whole is not None and np.array_equal(whole, np.concatenate(parts))
+    assert whole is not None
+    assert np.array_equal(whole, np.concatenate(parts))
 
 
 def test_two_threads_give_the_same_bits(graph: Path, profile: Make, crops: np.ndarray) -> None:
@@ -106,9 +109,9 @@ def test_two_threads_give_the_same_bits(graph: Path, profile: Make, crops: np.nd
 
 def test_no_crops_give_no_rows(graph: Path, profile: Make, crops: np.ndarray) -> None:
     output = open_model(_card(), graph, profile())(crops[:0])
-    assert (
-        output.embedding is not None and output.embedding.shape == (0, DIMENSION) and output.quality is None
-    )
+    assert output.embedding is not None
+    assert output.embedding.shape == (0, DIMENSION)
+    assert output.quality is None
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,9 @@ def test_quality_where_lower_is_better_is_turned_round(
     turned = open_model(card.model_copy(update={"higher_is_better": False}), tmp_path / "q.onnx", profile())(
         crops
     ).quality
-    assert scores is not None and turned is not None and scores.shape == (9,)
+    assert scores is not None
+    assert turned is not None
+    assert scores.shape == (9,)
     assert np.array_equal(scores, -turned)
 
 
@@ -187,7 +192,8 @@ def test_crfiqa_checkpoint_in_the_published_layout_scores(
     np.testing.assert_allclose(exact.embedding, embedding.numpy(), atol=2e-5)
     np.testing.assert_allclose(exact.quality, quality.numpy(), atol=2e-5)
     rough = open_model(card, tmp_path / "crfiqa.pth", profile(compute_batch=2, precision="bf16"))(crops[:2])
-    assert rough.embedding is not None and rough.embedding.dtype == np.float32
+    assert rough.embedding is not None
+    assert rough.embedding.dtype == np.float32
     assert _cosine(rough.embedding, embedding.numpy()).min() > 0.999
 
 
@@ -203,11 +209,9 @@ def test_real_models_answer_alike_in_every_grouping(
     for all_rows, one in ((whole.embedding, alone.embedding), (whole.quality, alone.quality)):
         assert (all_rows is None) == (one is None)
         if all_rows is not None and one is not None:
-            assert (
-                all_rows.dtype == np.float32
-                and np.isfinite(all_rows).all()
-                and np.array_equal(all_rows[5:6], one)
-            )
+            assert all_rows.dtype == np.float32
+            assert np.isfinite(all_rows).all()
+            assert np.array_equal(all_rows[5:6], one)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ def test_shipped_cards_are_valid_and_name_their_models(cards_file: Path) -> None
     cards = read_cards(cards_file)
     assert {"edgeface_xxs", "mobilefacenet", "lightqnet", "yunet_320", "crfiqa_s", "crfiqa_l"} <= set(cards)
     assert all(card.name == name for name, card in cards.items())
-    assert cards["crfiqa_s"].embedding_dimension == 512 and cards["crfiqa_s"].has_quality
+    assert cards["crfiqa_s"].embedding_dimension == 512
+    assert cards["crfiqa_s"].has_quality
     assert cards["lightqnet"].embedding_dimension is None
 
 
@@ -34,7 +35,7 @@ def test_shipped_digests_are_those_of_the_files(cards_file: Path, weights: Path)
 
 
 def test_unknown_name_suggests_the_nearest(cards_file: Path) -> None:
-    with pytest.raises(InvalidInput, match="'edgefase_xxs'.*edgeface_xxs"):
+    with pytest.raises(InvalidInput, match=r"'edgefase_xxs'.*edgeface_xxs"):
         card_named(read_cards(cards_file), "edgefase_xxs")
 
 
@@ -72,7 +73,7 @@ def test_wrong_digest_names_both_and_the_path(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"other")
     check_digest(path, hashlib.sha256(b"other").hexdigest())
-    with pytest.raises(InvalidInput, match="expected sha256 000.*found d9298a10d1b0") as caught:
+    with pytest.raises(InvalidInput, match=r"expected sha256 000.*found d9298a10d1b0") as caught:
         check_digest(path, "0" * 64)
     assert str(path) in str(caught.value)
 

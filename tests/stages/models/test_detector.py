@@ -40,14 +40,17 @@ def _drawn_face(size: int = 240) -> np.ndarray:
 
 
 def test_nearest_and_largest_pick_different_faces() -> None:
-    assert FACES.nearest(50, 50) == 1 and FACES.largest() == 0 and len(FACES) == 2
+    assert FACES.nearest(50, 50) == 1
+    assert FACES.largest() == 0
+    assert len(FACES) == 2
 
 
 def test_landmarks_are_ordered_as_seen_in_the_image(weights: Path) -> None:
     faces = YuNet(weights / "yunet_n_320_320.onnx").detect(_drawn_face())
     assert len(faces) >= 1
     left_eye, right_eye, nose, left_mouth, right_mouth = faces.landmarks[0]
-    assert left_eye[0] < nose[0] < right_eye[0] and left_mouth[0] < right_mouth[0]
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert left_mouth[0] < right_mouth[0]
     assert left_eye[1] < nose[1] < left_mouth[1]
     assert faces.box.dtype == faces.landmarks.dtype == faces.score.dtype == np.float32
 
@@ -55,7 +58,7 @@ def test_landmarks_are_ordered_as_seen_in_the_image(weights: Path) -> None:
 class _MarkerFinder:
     """Stands in for the network: reports the extent of the bright pixels of whatever it is shown."""
 
-    def setInputSize(self, size: tuple[int, int]) -> None:
+    def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802 (OpenCV's name)
         self.size = size
 
     def detect(self, seen: np.ndarray) -> tuple[int, np.ndarray]:
@@ -94,7 +97,9 @@ def test_no_face_is_an_empty_answer(weights: Path) -> None:
     detector = YuNet(weights / "yunet_n_320_320.onnx")
     for shape in ((60, 90, 3), (1, 1, 3)):
         faces = detector.detect(np.zeros(shape, np.uint8))
-        assert len(faces) == 0 and faces.box.shape == (0, 4) and faces.landmarks.shape == (0, 5, 2)
+        assert len(faces) == 0
+        assert faces.box.shape == (0, 4)
+        assert faces.landmarks.shape == (0, 5, 2)
 
 
 def test_creation_is_silent_and_leaves_the_log_level(
@@ -102,7 +107,8 @@ def test_creation_is_silent_and_leaves_the_log_level(
 ) -> None:
     level = cv2.utils.logging.getLogLevel()
     YuNet(weights / "yunet_n_640_640.onnx")
-    assert capfd.readouterr() == ("", "") and cv2.utils.logging.getLogLevel() == level
+    assert capfd.readouterr() == ("", "")
+    assert cv2.utils.logging.getLogLevel() == level
 
 
 def test_wrong_image_and_wrong_file_are_sentences(weights: Path, tmp_path: Path) -> None:

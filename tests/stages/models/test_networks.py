@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from stages.models.iresnet import Block, iresnet50, iresnet100
 from stages.models.layers import fold_batch_norms
@@ -75,20 +75,24 @@ def _norm(x: torch.Tensor, state: dict[str, torch.Tensor], name: str) -> torch.T
 def test_iresnet_block_is_the_papers_formula(stride: int) -> None:
     block = _randomise(Block(8, 8, stride, 1e-5))
     s, x = block.state_dict(), torch.randn(2, 8, 10, 10)
-    y = F.conv2d(_norm(x, s, "bn1"), s["conv1.weight"], padding=1)
+    y = functional.conv2d(_norm(x, s, "bn1"), s["conv1.weight"], padding=1)
     y = _norm(y, s, "bn2")
     y = torch.where(y > 0, y, y * s["prelu.weight"][:, None, None])
-    y = _norm(F.conv2d(y, s["conv2.weight"], stride=stride, padding=1), s, "bn3")
-    shortcut = x if stride == 1 else _norm(F.conv2d(x, s["downsample.0.weight"], stride=2), s, "downsample.1")
+    y = _norm(functional.conv2d(y, s["conv2.weight"], stride=stride, padding=1), s, "bn3")
+    shortcut = (
+        x
+        if stride == 1
+        else _norm(functional.conv2d(x, s["downsample.0.weight"], stride=2), s, "downsample.1")
+    )
     torch.testing.assert_close(block(x), y + shortcut, rtol=1e-4, atol=1e-4)
 
 
 def test_mobilefacenet_bottleneck_is_the_papers_formula() -> None:
     block = _randomise(Bottleneck(6, 6, 2, 1))
     s, x = block.state_dict(), torch.randn(2, 6, 9, 9)
-    y = _norm(F.conv2d(x, s["conv.0.0.weight"]), s, "conv.0.1").clamp(0, 6)
-    y = _norm(F.conv2d(y, s["conv.1.0.weight"], padding=1, groups=12), s, "conv.1.1").clamp(0, 6)
-    y = _norm(F.conv2d(y, s["conv.2.weight"]), s, "conv.3")
+    y = _norm(functional.conv2d(x, s["conv.0.0.weight"]), s, "conv.0.1").clamp(0, 6)
+    y = _norm(functional.conv2d(y, s["conv.1.0.weight"], padding=1, groups=12), s, "conv.1.1").clamp(0, 6)
+    y = _norm(functional.conv2d(y, s["conv.2.weight"]), s, "conv.3")
     torch.testing.assert_close(block(x), x + y, rtol=1e-4, atol=1e-4)
 
 

@@ -1,0 +1,69 @@
+"""conventions: how the numbers of a report are made, in sentences that stand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stages.quantities import Quantity
+from stages.summary import RuleTable
+
+
+def intervals(table: RuleTable) -> str:
+    """Say how the intervals of a table were made."""
+    if not table.replicates:
+        return "No intervals: the evaluation drew no bootstrap replicates."
+    averaged = ""
+    if table.average:
+        named = " and ".join(f"{name} ({len(values)} values)" for name, values in table.average.items())
+        averaged = (
+            f" Values are means over {named}; replicate r draws the same subjects in every cell, so replicates are "
+            "averaged one by one, and an interval speaks of other subjects, not of other seeds."
+        )
+    return (
+        f"Intervals in brackets: percentile {table.level * 100:g} % of a subject-clustered bootstrap, "
+        f"{table.replicates} replicates.{averaged}"
+    )
+
+
+def differences(table: RuleTable) -> str:
+    """Say what a difference is."""
+    if not table.baseline:
+        return "There is no baseline, so no differences are given."
+    named = ", ".join(f"{name} = {value}" for name, value in table.baseline.items())
+    compared = sum(row.reference is not None and not row.is_baseline for row in table.rows)
+    return (
+        f"Differences are row − baseline ({named}; all else that both have equal), paired replicate by replicate, in "
+        f"percentage points. ▲ better and ▼ worse: the interval leaves out 0. {compared} rows are compared, and the "
+        "intervals are not widened for it."
+    )
+
+
+def rates(quantities: Sequence[Quantity]) -> list[str]:
+    """Say how the rates among some quantities are defined."""
+    metrics = {q.metric for q in quantities}
+    said = []
+    if metrics & {"tar", "frr", "eer"}:
+        said.append(
+            "1:1. A comparison is accepted when its score ≥ threshold. TAR = 1 − FNMR; FMR and FNMR are over comparisons "
+            "of acquired templates. FRR = FTA + FNMR · (1 − FTA) includes failures to acquire (FTA)."
+        )
+    if metrics & {"tar", "frr", "tpir"}:
+        said.append(
+            "“FMR ≤ t” is the point with the largest FMR that does not exceed t; “FMR ≈ t” is the point nearest t, "
+            "which may exceed it. The FMR actually held stands in the table of every number. † rests on fewer than 30 false "
+            "matches (false positives) in at least one cell: it is hardly known."
+        )
+    if metrics & {"rank", "tpir"}:
+        said.append(
+            "1:N. rank-k is the share of mated probes whose mate is among the k best candidates. TPIR counts a mated "
+            "probe whose mate is at rank 1 with score ≥ threshold; FPIR is over probes that have no mate in the gallery. "
+            "Probes are resampled, the gallery is not."
+        )
+    if "accuracy" in metrics:
+        said.append("Accuracy is the mean over folds, each decided at the threshold chosen on the other folds.")
+    return said
+
+
+def everything(table: RuleTable) -> list[str]:
+    """Return every convention behind a table."""
+    return [*rates(table.quantities), intervals(table), differences(table)]

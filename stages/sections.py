@@ -1,0 +1,292 @@
+"""sections: what a report shows beside its tables: curves, quality scores, crops, failures, where it all came from.
+
+Conventions
+    Curves      of a row are averaged over its cells at equal FMR (rank, bin), as the table's values are. A ROC between
+                two stored points is that of the lower FMR: the largest FMR that does not exceed the target.
+    One of many quality histograms and crops are those of the first step of a method, in the order of the plan; each
+                says which that is.
+    Crops       are read shard by shard, from at most SHARDS of them: a data set's crops need not fit in memory.
+    Failures    are counted where they arise: a face that align lost is not counted again by embed.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InvalidInput, unknown
+from pipeline.numerics import backend_version
+from pipeline.plan import Ref, Step
+from pipeline.schema import Array, Batch, Status
+from pipeline.session import Results
+from stages.figures import Line
+from stages.summary import Cell, Row
+
+SHARDS = 8
+CURVE_POINTS = 300
+LIBRARIES = ("numpy", "scipy", "torch", "onnxruntime", "opencv", "pillow", "h5py", "faiss-cpu", "faiss-gpu")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The quality scores of one method: `kind` says how each face was degraded, '' for not, None where unknown."""
+
+    method: str
+    step: Step
+    quality: Array  # float32, nan where there is none
+    kind: Array | None
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One face in the grid."""
+
+    image: str  # base64 of a JPEG
+    score: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    step: str
+    status: str
+    reason: str
+    count: int
+
+
+def roc_of(row: Row, step: str) -> tuple[Array, Array]:
+    """Return (FMR, TAR) of a row's 1:1 cells of one evaluating step, averaged at equal FMR; empty without."""
+    parts = [part for part in (curve(cell, "roc") for cell in _of(row, step)) if len(part[0])]
+    if not parts:
+        return np.empty(0), np.empty(0)
+    parts = [(x[order], y[order]) for x, y in parts for order in [np.lexsort((y, x))]]
+    first = max(float(x[x > 0].min()) if (x > 0).any() else 1.0 for x, _ in parts)
+    targets = [float(t) for cell in _of(row, step) for t in cell.numbers["target"] if first <= t <= 1]
+    grid = np.unique([*np.geomspace(first, 1, CURVE_POINTS), *targets])
+    each = [y[np.maximum(np.searchsorted(x, grid * (1 + 1e-12), side="right") - 1, 0)] for x, y in parts]
+    return grid, np.mean(each, axis=0)
+
+
+def mean_curve(row: Row, step: str, name: str) -> tuple[Array, Array]:
+    """Return (x, y) of a curve whose cells share their x: a CMC or a histogram."""
+    parts = [part for part in (curve(cell, name) for cell in _of(row, step)) if len(part[0])]
+    length = min((len(x) for x, _ in parts), default=0)
+    if not length:
+        return np.empty(0), np.empty(0)
+    return parts[0][0][:length], np.mean([y[:length] for _, y in parts], axis=0)
+
+
+def curve(cell: Cell, name: str) -> tuple[Array, Array]:
+    """Return the points of one stored curve."""
+    mine = cell.curves["curve"] == name
+    return cell.curves["x"][mine], cell.curves["y"][mine]
+
+
+def _of(row: Row, step: str) -> list[Cell]:
+    return [cell for cell in row.cells if cell.step.base == step]
+
+
+def nonmated_trials(row: Row, step: str) -> float:
+    """Return how many non-mated comparisons were made, from a row's counts; nan where none of them tells."""
+    found = [
+        float(n["errors"][i] / n["achieved"][i])
+        for n in (cell.numbers for cell in _of(row, step))
+        for i in range(n.rows)
+        if n["metric"][i] == "tar" and n["errors"][i] > 0
+    ]
+    return min(found, default=float("nan"))
+
+
+def method_of(results: Results, row: Row) -> str:
+    """Return the quality method that a row's templates are weighted by; '' for none."""
+    step = results.upstream(row.cells[0].step, "quality")
+    return "" if step is None else str(step.stage.options.method)
+
+
+def quality_scores(results: Results) -> list[Scores]:
+    """Return the scores of every method that a run has and kept."""
+    found: dict[str, Scores] = {}
+    for step in results.cells("quality"):
+        method = str(step.stage.options.method)
+        if method in found or not results.available(step):
+            continue
+        read = results.read(step, "", ("status", "quality"))
+        quality = np.where(read["status"] == Status.OK, read["quality"], np.nan)
+        found[method] = Scores(method, step, quality, _kinds(results, step, len(quality)))
+    return list(found.values())
+
+
+def _kinds(results: Results, step: Step, rows: int) -> Array | None:
+    source = _with_column(results, step, "kind")
+    if source is None or not results.available(*source):
+        return None
+    kind = results.read(*source, ("kind",))["kind"]
+    return kind if len(kind) == rows else None
+
+
+def _with_column(results: Results, step: Step, column: str) -> tuple[Step, str] | None:
+    """Return the nearest output above a step that has a column."""
+    waiting: list[Ref] = list(step.inputs.values())
+    while waiting:
+        ref = waiting.pop(0)
+        above = results.plan.steps[ref.step]
+        if any(f.name == column for f in above.stage.produces[ref.output].fields):
+            return above, ref.output
+        waiting += above.inputs.values()
+    return None
+
+
+def choose(results: Results, scores: Sequence[Scores], method: str | None) -> Scores | None:
+    """Return the scores that sort the grid, if they are kept. Raises InvalidInput for a method unknown to the run."""
+    planned = {str(step.stage.options.method) for step in results.cells("quality")}
+    if method is not None and method not in planned:
+        raise InvalidInput(f"report.options.method: {unknown('quality method', method, planned)}")
+    return next((s for s in scores if method in (None, s.method)), None)
+
+
+def crop_grid(results: Results, scores: Scores, count: int) -> list[Crop]:
+    """Return `count` crops at equal steps of rank, from the lowest score to the highest; none where none are kept."""
+    source = _with_column(results, scores.step, "crop")
+    if source is None or count == 0 or not results.available(*source):
+        return []
+    step, output = source
+    shards = np.unique(np.linspace(0, len(step.tasks) - 1, min(SHARDS, len(step.tasks))).round().astype(int)).tolist()
+    rows = np.concatenate([np.arange(step.tasks[i].start, step.tasks[i].stop) for i in shards])
+    rows = rows[np.isfinite(scores.quality[rows])]
+    ranked = rows[np.argsort(scores.quality[rows], kind="stable")]
+    wanted = ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)]
+    images: dict[int, str] = {}
+    for i in shards:
+        task = step.tasks[i]
+        mine = wanted[(wanted >= task.start) & (wanted < task.stop)]
+        if len(mine):
+            shard = results.runner.source(step, output, (i,)).read(("crop",))["crop"]
+            images |= {int(row): _jpeg(shard[row - task.start]) for row in mine}
+    kinds = scores.kind if scores.kind is not None else np.full(len(scores.quality), "", dtype=object)
+    return [Crop(images[int(row)], float(scores.quality[row]), str(kinds[row])) for row in wanted]
+
+
+def _jpeg(crop: Array) -> str:
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.fromarray(crop).save(written, "JPEG", quality=85)
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def quality_lines(scores: Scores) -> list[Line]:
+    """Return histograms of a method's scores over 60 bins: of all faces, or of degraded and untouched ones apart."""
+    usable = np.isfinite(scores.quality)
+    if not usable.any():
+        return []
+    edges = np.linspace(*_spread(scores.quality[usable]), 61)
+    spoilt = None if scores.kind is None else scores.kind != ""
+    parts = [("all faces", 0, usable)]
+    if spoilt is not None and spoilt.any() and not spoilt.all():
+        parts = [("as taken", 0, usable & ~spoilt), ("degraded", 1, usable & spoilt)]
+    lines = []
+    for label, slot, mask in parts:
+        counts, _ = np.histogram(scores.quality[mask], edges)
+        lines.append(Line(label, slot, edges[:-1], counts / max(1, counts.sum())))
+    return lines
+
+
+def _spread(values: Array) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def failures(results: Results) -> tuple[list[Failure], list[str]]:
+    """Return what was lost, by step, status and reason, and the names of the steps that were looked at."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    seen: list[str] = []
+    for stage, output in (("align", "detections"), ("embed", "")):
+        for step in results.cells(stage):
+            if step.base in {name.partition("[")[0] for name in seen} or not results.available(step, output):
+                continue
+            seen.append(step.name)
+            for status, reason in _lost(results, step, output):
+                counts[step.base, status, reason] += 1
+    listed = [Failure(*key, count) for key, count in counts.most_common()]
+    return listed, seen
+
+
+def _lost(results: Results, step: Step, output: str) -> list[tuple[str, str]]:
+    read = results.read(step, output, ("status", "reason"))
+    bad = read["status"] != Status.OK
+    above = results.upstream(step, "align")
+    if above is not None and results.available(above, "detections"):
+        bad &= results.read(above, "detections", ("status",))["status"] == Status.OK
+    faces: Batch = results.session.dataset.tables["faces"]
+    # Each reason names its file; without the name equal reasons are equal.
+    return [
+        (Status(int(read["status"][i])).name.lower(), _without(str(read["reason"][i]), str(faces["path"][i])))
+        for i in np.flatnonzero(bad)
+    ]
+
+
+def _without(reason: str, path: str) -> str:
+    return reason.removeprefix(f"{path}: ").replace(path, "the file") if path else reason
+
+
+def step_lines(results: Results) -> list[dict[str, Any]]:
+    """Return one line for each step of the config: stage, options, how many cells, seconds in the last run."""
+    seconds = _seconds(results)
+    lines: dict[str, dict[str, Any]] = {}
+    for step in results.plan.steps.values():
+        line = lines.setdefault(
+            step.base,
+            {
+                "step": step.base,
+                "stage": f"{step.stage.name} v{step.stage.version}",
+                "options": _options(results, step),
+                "numerics": step.stage.context.profile.name if step.stage.backends() else "",
+                "cells": 0,
+                "seconds": None,
+            },
+        )
+        line["cells"] += 1
+        if step.name in seconds:
+            line["seconds"] = (line["seconds"] or 0.0) + seconds[step.name]
+    return list(lines.values())
+
+
+def _options(results: Results, step: Step) -> dict[str, Any]:
+    """Return a step's options with defaults; those that a factor decides keep the factor's name."""
+    given = results.plan.config.steps[step.base].options if step.base in results.plan.config.steps else {}
+    resolved: dict[str, Any] = step.stage.options.model_dump(mode="json")
+    return {name: given[name] if "$" in str(given.get(name, "")) else value for name, value in resolved.items()}
+
+
+def _seconds(results: Results) -> Mapping[str, float]:
+    path = results.folder / "summary.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+        return {str(name): float(value) for name, value in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # times are a courtesy: a report is made without them
+
+
+def config_of(results: Results) -> dict[str, Any]:
+    """Return the config with everything it extends and every override in it."""
+    dumped: dict[str, Any] = results.plan.config.model_dump(mode="json", exclude={"base"})
+    return dumped
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that may move a last bit."""
+    try:
+        own = version("qfuse")
+    except PackageNotFoundError:
+        own = "not installed"
+    found = {name: backend_version(name) for name in LIBRARIES}
+    return {"qfuse": own, "python": sys.version.split()[0], **{k: v for k, v in found.items() if v != "absent"}}
