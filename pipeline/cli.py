@@ -114,7 +114,7 @@ def why(
     found = [s for s in session.plan.steps.values() if step in (s.name, s.base, s.stage.name)]
     if not found:
         raise InvalidInput(unknown("step", step, {s.base for s in session.plan.steps.values()}))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"step": s.name, "shard": t.index, "rows": [t.start, t.stop], "reason": t.reason} for s in found for t in s.to_run
     ]
     if as_json:

@@ -103,7 +103,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         _assign(data, name.split("."), _parse(value, f"--set {override}"))
     if "base" in data:
         raise InvalidInput(f"{path}: unknown key 'base'.")
-    return validate(Config, {**data, "base": path.parent.absolute()}, str(path))
+    config: Config = validate(Config, {**data, "base": path.parent.absolute()}, str(path))
+    return config
 
 
 def validate(model: type[Any], data: Any, where: str) -> Any:
@@ -139,7 +140,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable) or key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", key_node.start_mark)
             seen.add(key)
@@ -221,5 +222,3 @@ def _expand(value: Any, where: str) -> Any:
         return found
 
     return _VARIABLE.sub(replace, value)
-
-

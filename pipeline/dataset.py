@@ -124,7 +124,14 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
     reader = cls(options)
     path = config.resolve(section.path) if section.path is not None else None
     files = open_files(path) if path is not None else None
-    identity = ["qfuse/1", "ingest", cls.name, cls.version, options.model_dump(mode="json"), _sources(reader, files, digests)]
+    identity = [
+        "qfuse/1",
+        "ingest",
+        cls.name,
+        cls.version,
+        options.model_dump(mode="json"),
+        _sources(reader, files, digests),
+    ]
     key = key_of(identity)
     names = list(cls.layout.schemas)
     if all(store.has(f"ingest.{name}", key) for name in names):

@@ -61,9 +61,7 @@ class DigestCache:
 
     def digests(self, paths: Iterable[Path]) -> list[str]:
         """Return the sha256 (hex) of every file, in order."""
-        known = dict(
-            (path, (stat, digest)) for path, stat, digest in self._db.execute("SELECT path, stat, sha256 FROM digest")
-        )
+        known = {path: (stat, digest) for path, stat, digest in self._db.execute("SELECT path, stat, sha256 FROM digest")}
         found, fresh = [], []
         for path in paths:
             name, info = str(path.resolve()), path.stat()

@@ -123,7 +123,12 @@ class Plan:
 
 
 def build(
-    config: Config, dataset: Dataset, store: Store, context: Context, until: str | None = None, recall: Path | None = None
+    config: Config,
+    dataset: Dataset,
+    store: Store,
+    context: Context,
+    until: str | None = None,
+    recall: Path | None = None,
 ) -> Plan:
     """Return the plan of a config over its data set.
 
@@ -174,7 +179,7 @@ def _ordered(config: Config) -> list[str]:
         if name in order:
             return
         if name in visiting:
-            raise InvalidInput(f"steps: {' → '.join([*visiting[visiting.index(name):], name])} is a cycle.")
+            raise InvalidInput(f"steps: {' → '.join([*visiting[visiting.index(name) :], name])} is a cycle.")
         visiting.append(name)
         for ref in _refs(config, name).values():
             if ref.step in config.steps:
@@ -315,9 +320,7 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
         needs = {key: _needed_shards(stage, steps[ref.step], index, dataset, start, stop) for key, ref in step.inputs.items()}
         preimage = {
             **fixed,
-            "inputs": {
-                key: _keys_of(steps[ref.step], ref.output, needs[key], lists) for key, ref in step.inputs.items()
-            },
+            "inputs": {key: _keys_of(steps[ref.step], ref.output, needs[key], lists) for key, ref in step.inputs.items()},
             "tables": {
                 table: _table_digest(dataset, stage, table, columns, start, stop) for table, columns in consumed.items()
             },
@@ -327,17 +330,13 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
         yield Task(index, start, stop, keys, preimage, needs)
 
 
-def _table_digest(
-    dataset: Dataset, stage: Stage, table: str, columns: tuple[str, ...], start: int, stop: int
-) -> str:
+def _table_digest(dataset: Dataset, stage: Stage, table: str, columns: tuple[str, ...], start: int, stop: int) -> str:
     if stage.grain == "reduce":
         return dataset.digest(table, columns, "", 0, 0)
     return dataset.digest(table, columns, stage.axis, start, stop)
 
 
-def _needed_shards(
-    stage: Stage, upstream: Step, index: int, dataset: Dataset, start: int, stop: int
-) -> tuple[int, ...]:
+def _needed_shards(stage: Stage, upstream: Step, index: int, dataset: Dataset, start: int, stop: int) -> tuple[int, ...]:
     if stage.grain == "map":
         return (index,)
     if stage.grain == "group" and stage.members and len(upstream.tasks) > 1:
@@ -373,9 +372,7 @@ def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
     present: Callable[[str], set[str]] = _remembered(store)
     for step in reversed(plan.steps.values()):
         for task in step.tasks:
-            outputs = [
-                o for o in step.stage.produces if step.name in leaves or task.index in wanted.get((step.name, o), ())
-            ]
+            outputs = [o for o in step.stage.produces if step.name in leaves or task.index in wanted.get((step.name, o), ())]
             task.missing = {o for o in outputs if not (step.stored and task.keys[o] in present(step.output(o)))}
             if not task.missing:
                 continue
@@ -405,7 +402,11 @@ def _reason(step: Step, task: Task, former: dict[str, Any] | None) -> str:
     for change in changes:
         section, _, rest = change.partition(".")
         if section == "inputs":
-            words.append(f"{step.inputs[rest.partition(':')[0]].step} changed" if rest.partition(":")[0] in step.inputs else "inputs changed")
+            words.append(
+                f"{step.inputs[rest.partition(':')[0]].step} changed"
+                if rest.partition(":")[0] in step.inputs
+                else "inputs changed"
+            )
         elif section == "tables":
             words.append(f"the data set's {rest.partition(':')[0]} changed")
         else:

@@ -97,14 +97,21 @@ def status_rows(plan: Plan, store: Store) -> list[dict[str, Any]]:
     rows = []
     for step in plan.steps.values():
         first = next(iter(step.stage.produces))
-        stored, counts = 0, defaultdict(int)
+        stored = 0
+        counts: dict[str, int] = defaultdict(int)
         for task in step.tasks:
             if step.stored and store.has(step.output(first), task.keys[first]):
                 stored += 1
                 for status, count in store.receipt(step.output(first), task.keys[first]).status.items():
                     counts[status] += count
         rows.append(
-            {"step": step.name, "status": step.status, "stored": stored, "shards": len(step.tasks), "rows": dict(counts)}
+            {
+                "step": step.name,
+                "status": step.status,
+                "stored": stored,
+                "shards": len(step.tasks),
+                "rows": dict(counts),
+            }
         )
     return rows
 

@@ -82,9 +82,7 @@ class Runner:
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
         except KeyboardInterrupt:
-            raise Interrupted(
-                "interrupted: every finished shard is kept; the same command continues from there."
-            ) from None
+            raise Interrupted("interrupted: every finished shard is kept; the same command continues from there.") from None
         self.events.send("run_finished", seconds={k: round(v, 3) for k, v in self.summary.seconds.items()})
         return self.summary
 
@@ -151,12 +149,10 @@ class Runner:
                 raise Interrupted("stopped")
             axis = "" if stage.grain == "reduce" else stage.axis
             tables = {
-                table: dataset.part(table, columns, axis, task.start, task.stop)
-                for table, columns in _columns(stage).items()
+                table: dataset.part(table, columns, axis, task.start, task.stop) for table, columns in _columns(stage).items()
             }
             inputs = {
-                key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key])
-                for key, ref in step.inputs.items()
+                key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key]) for key, ref in step.inputs.items()
             }
             self._commit(step, task, stage.compute(Work(task.start, task.stop, tables, inputs)))
             self.events.send("advance", step=step.name, rows=1)
@@ -168,7 +164,7 @@ class Runner:
         step.stage.open()
         self.events.send("step_started", step=step.name, rows=sum(t.stop - t.start for t in step.to_run))
         stream = self._micro_batches(step)
-        flying: deque[tuple[Task, int, Future[dict[str, Batch]]]] = deque()
+        flying: deque[tuple[Task, bool, Future[dict[str, Batch]]]] = deque()
         parts: list[dict[str, Batch]] = []
         commits: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1, "qfuse-commit") as writer:
@@ -231,7 +227,9 @@ class Runner:
         if good is None:
             raise error
         filled = [
-            {o: s.blank(1, good[o], Status.FAILED, item) for o, s in stage.produces.items()} if isinstance(item, str) else item
+            {o: s.blank(1, good[o], Status.FAILED, item) for o, s in stage.produces.items()}
+            if isinstance(item, str)
+            else item
             for item in done
         ]
         return _joined(filled)
@@ -302,4 +300,3 @@ def _checked(stage: Stage, outputs: dict[str, Batch]) -> dict[str, Batch]:
 
 def _joined(parts: list[dict[str, Batch]]) -> dict[str, Batch]:
     return {output: concat([part[output] for part in parts]) for output in parts[0]}
-

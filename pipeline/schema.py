@@ -87,9 +87,7 @@ class Schema:
             if field.name not in batch.columns:
                 if field.optional:
                     continue
-                raise InvalidInput(
-                    f"{where}: expected a column {field.name!r}, found {', '.join(batch.columns) or 'none'}."
-                )
+                raise InvalidInput(f"{where}: expected a column {field.name!r}, found {', '.join(batch.columns) or 'none'}.")
             array = batch.columns[field.name]
             row = array.shape[1:]
             fits = len(row) == len(field.shape) and all(
@@ -152,9 +150,9 @@ class Batch(Mapping[str, Array]):
         for name in sorted(self.columns):
             array = self.columns[name]
             sha.update(f"{name}|{array.dtype.str if array.dtype != object else 'text'}|{array.shape}|".encode())
-            sha.update(encode_text(array)[0] if array.dtype == object else np.ascontiguousarray(array))
-            if array.dtype == object:
-                sha.update(encode_text(array)[1])
+            parts = encode_text(array) if array.dtype == object else (np.ascontiguousarray(array),)
+            for part in parts:
+                sha.update(part.data if part.size else b"")
         return sha.hexdigest()
 
 

@@ -64,7 +64,7 @@ class Store:
             if root.exists() and any(root.iterdir()):
                 raise InvalidInput(f"{root} is not empty and is not a qfuse store; choose another folder with --store.")
             if not readonly:
-                with _refusals(root):
+                with _Refusals(root):
                     root.mkdir(parents=True, exist_ok=True)
                     _link_new(marker, canonical({"format": FORMAT}).encode())
         elif (found := _format_of(marker)) != FORMAT:
@@ -103,9 +103,7 @@ class Store:
         except (ValueError, TypeError) as error:
             raise CorruptArtifact(f"{path}: the receipt is unreadable; run `qfuse store verify`.") from error
 
-    def read(
-        self, output: str, key: str, columns: Iterable[str] | None = None, rows: slice = slice(None)
-    ) -> Batch:
+    def read(self, output: str, key: str, columns: Iterable[str] | None = None, rows: slice = slice(None)) -> Batch:
         """Return columns of an artifact. Raises CorruptArtifact where the file is damaged or gone."""
         path = self.path(output, key)
         try:
@@ -127,7 +125,7 @@ class Store:
         if self.has(output, key):
             return self.receipt(output, key)
         path, digest = self.path(output, key), batch.digest()
-        with _refusals(self.root):
+        with _Refusals(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = _temporary(path)
             try:
@@ -140,7 +138,16 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
             receipt = Receipt(
-                output, key, schema.name, batch.rows, _status_counts(batch), size, sha256, digest, time.time(), provenance
+                output,
+                key,
+                schema.name,
+                batch.rows,
+                _status_counts(batch),
+                size,
+                sha256,
+                digest,
+                time.time(),
+                provenance,
             )
             _link_new(path.with_suffix(".json"), canonical(asdict(receipt)).encode())
             _fsync(path.parent)
@@ -169,7 +176,7 @@ class Store:
 
     def quarantine(self, problem: Problem) -> None:
         """Set a damaged artifact aside (file, receipt and a line saying why), so that the next run recomputes it."""
-        with _refusals(self.root):
+        with _Refusals(self.root):
             aside = self.root / "quarantine"
             aside.mkdir(exist_ok=True)
             stamp = f"{problem.path.parent.parent.name}-{problem.path.stem[:16]}-{time.time_ns()}"
@@ -208,7 +215,7 @@ class Store:
                 os.link(temporary, path)
 
 
-class _refusals:
+class _Refusals:
     """Turn the operating system's refusals into one sentence with what to do."""
 
     def __init__(self, root: Path) -> None:

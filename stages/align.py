@@ -118,7 +118,9 @@ class Align(Stage):
                 raise InvalidInput(f"{path} changed while the run was going on; run again to take it as it is now.")
             image = decode(data, self.options.max_pixels)
         except FileNotFoundError:
-            raise InvalidInput(f"{path} was there when the data set was read and is gone; put it back and run again.") from None
+            raise InvalidInput(
+                f"{path} was there when the data set was read and is gone; put it back and run again."
+            ) from None
         except Unusable as problem:
             return _Found(problem.status, f"{path}: {problem.reason}")
         if self._detector is None:

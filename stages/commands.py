@@ -13,9 +13,7 @@ from pipeline import cli
 from pipeline.errors import InvalidInput, ResourceRefused, UsageError
 
 models_app = typer.Typer(help="Know the models.", no_args_is_help=True)
-Folders = Annotated[
-    list[Path] | None, typer.Option("--folder", help="A folder with weights; default: $QFUSE_SHARED/models.")
-]
+Folders = Annotated[list[Path] | None, typer.Option("--folder", help="A folder with weights; default: $QFUSE_SHARED/models.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -56,4 +56,4 @@ def unit_rows(templates: Batch) -> Array:
     length = np.linalg.norm(embedding, axis=1, keepdims=True)
     unit = np.divide(embedding, length, out=np.full_like(embedding, np.nan), where=length > 0)
     unit[templates["status"] != Status.OK] = np.nan
-    return unit
+    return np.asarray(unit)

@@ -17,6 +17,7 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage
 from stages.models import catalogue
+from stages.models.cards import ModelCard
 from stages.tables import EMBEDDINGS
 
 GIVEN = "given"
@@ -79,7 +80,7 @@ class Embed(Stage):
             return feature + mirrored
         return np.concatenate([_unit(feature), _unit(mirrored)], axis=1)
 
-    def _card(self) -> catalogue.ModelCard:
+    def _card(self) -> ModelCard:
         found = catalogue.card(self.context, self.options.model, ("recognition", "quality"))
         if found.embedding_dimension is None:
             raise InvalidInput(f"model {found.name!r} gives no embedding; see `qfuse models list` for those that do.")

@@ -57,7 +57,16 @@ class Numbers:
         kept = self._blank if replicates is None or not len(self._blank) else replicates.astype(np.float32)
         low, high = (np.nan, np.nan) if np.isnan(kept).all() else bootstrap.interval(kept, self._level)
         self.rows.append(
-            {**row, "few": False, **fields, "metric": metric, "value": value, "low": low, "high": high, "replicates": kept}
+            {
+                **row,
+                "few": False,
+                **fields,
+                "metric": metric,
+                "value": value,
+                "low": low,
+                "high": high,
+                "replicates": kept,
+            }
         )
 
     def batch(self) -> Batch:
@@ -143,12 +152,19 @@ class EvaluateVerification(Stage):
         return {"numbers": numbers.batch(), "curves": self._curves(genuine, impostor)}
 
     def _at_targets(
-        self, numbers: Numbers, rule: verification.Rule, genuine: Array, impostor: Array, kept: Any, weights: Array, fta: float
+        self,
+        numbers: Numbers,
+        rule: verification.Rule,
+        genuine: Array,
+        impostor: Array,
+        kept: Any,
+        weights: Array,
+        fta: float,
     ) -> None:
         o = self.options
         points = verification.operating_points(genuine, impostor, o.fmr, rule)
         usable = o.replicates > 0 and len(genuine) > 0 and len(impostor) > 0
-        drawn = bootstrap.tar_replicates(*kept, o.fmr, weights, rule) if usable else None
+        drawn = bootstrap.tar_replicates(kept[0], kept[1], kept[2], kept[3], o.fmr, weights, rule) if usable else None
         for i, target in enumerate(o.fmr):
             replicates = None if drawn is None else drawn[:, i]
             shared = {
@@ -231,15 +247,11 @@ class EvaluateIdentification(Stage):
             hit = float(((rank > 0) & (rank <= k)).mean()) if len(rank) else np.nan
             numbers.add("rank", hit, drawn[:, i], target=k, trials=len(rank))
 
-    def _open(
-        self, numbers: Numbers, top: Array, rank: Array, mated: Array, probe: Array, weights: Array
-    ) -> None:
+    def _open(self, numbers: Numbers, top: Array, rank: Array, mated: Array, probe: Array, weights: Array) -> None:
         o = self.options
         # Where the mate is at rank 1, the best score is the mate's; elsewhere the score is not read.
         points = identification.tpir_at_fpir(top[~mated], rank[mated], top[mated], o.fpir)
-        drawn = bootstrap.tpir_replicates(
-            top[~mated], probe[~mated], rank[mated], top[mated], probe[mated], o.fpir, weights
-        )
+        drawn = bootstrap.tpir_replicates(top[~mated], probe[~mated], rank[mated], top[mated], probe[mated], o.fpir, weights)
         for i, target in enumerate(o.fpir):
             numbers.add(
                 "tpir",

@@ -91,9 +91,7 @@ class Fuse(Stage):
         if self.options.features == "unit":
             weight = np.divide(weight, faces.norm, out=np.zeros_like(weight), where=faces.norm > 0)
         indptr = np.searchsorted(faces.template, np.arange(count + 1))
-        matrix = sparse.csr_matrix(
-            (weight.astype(np.float32), np.arange(len(weight)), indptr), shape=(count, len(weight))
-        )
+        matrix = sparse.csr_matrix((weight.astype(np.float32), np.arange(len(weight)), indptr), shape=(count, len(weight)))
         summed = np.asarray(matrix @ features, np.float32)
         length = np.linalg.norm(summed, axis=1)
         used = np.bincount(faces.template[weight > 0], minlength=count).astype(np.int32)
@@ -122,7 +120,7 @@ def _medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int
     """Return one number for each (template, medium)."""
     _, medium = np.unique(media.astype(str), return_inverse=True)
     _, number = np.unique(template * (int(medium.max(initial=0)) + 1) + medium, return_inverse=True)
-    return number.astype(np.int64)
+    return np.asarray(number.astype(np.int64))
 
 
 def _mean_inside_media(weight: NDArray[np.float64], medium: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -160,7 +160,9 @@ def _curves(found: Found) -> dict[str, Any]:
     return {
         "charts": charts,
         "keys_of_curves": [{"label": headline.name_of(r.factors), "svg": _safe(figures.swatch(slot))} for slot, r in rows],
-        "chosen": "" if all_shown else f"{len(rows)} of {len(found.table.rows)} rows are drawn: each baseline, and the "
+        "chosen": ""
+        if all_shown
+        else f"{len(rows)} of {len(found.table.rows)} rows are drawn: each baseline, and the "
         "best row of every quality method (and of the rules that use none) by the main number.",
         "averaged": ", ".join(found.table.average),
         "histograms": list(_histograms(found)),
@@ -193,9 +195,7 @@ def _histograms(found: Found) -> Iterator[dict[str, Any]]:
     for kind in ("1:1", "1:N"):
         for step in _steps(found, "1:1" if kind == "1:1" else "1:N"):
             for row in rows:
-                lines = [
-                    Line(name, slot + 1, *sections.mean_curve(row, step, name)) for slot, name in enumerate(named[kind])
-                ]
+                lines = [Line(name, slot + 1, *sections.mean_curve(row, step, name)) for slot, name in enumerate(named[kind])]
                 if any(len(line.x) for line in lines):
                     label = "cosine" if kind == "1:1" else "cosine of the best candidate"
                     svg = _safe(figures.histogram(f"scores, {step}", label, lines))

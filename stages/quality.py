@@ -17,6 +17,7 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, Field, Schema, Status
 from pipeline.stage import Options, Stage, Work
 from stages.models import catalogue
+from stages.models.cards import ModelCard
 from stages.tables import QUALITIES
 
 # Methods that need no model, and what they read.
@@ -83,7 +84,7 @@ class Quality(Stage):
             quality[usable] = self._model(crops[usable]).quality
         return {"": _scored(quality, status)}
 
-    def _card(self) -> catalogue.ModelCard:
+    def _card(self) -> ModelCard:
         cards = {k: v for k, v in catalogue.all_cards(self.context).items() if v.has_quality}
         if self.options.method not in cards:
             raise InvalidInput(unknown("quality method", self.options.method, {**cards, **PLAIN}))

@@ -26,6 +26,7 @@ from stages.summary import Row, table_frame, to_frame
 if TYPE_CHECKING:
     from rich.table import Table
 
+
 @register("report", "html")
 def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
     """Write the report's files into the run's folder and return them, the page first."""

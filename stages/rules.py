@@ -165,7 +165,7 @@ def top_k(faces: Faces, k: float) -> Floats:
 
 @weight_rule("best", needs=("quality",))
 def best(faces: Faces) -> Floats:
-    return top_k(faces, 1)
+    return np.asarray(top_k(faces, 1))
 
 
 def _starts(faces: Faces) -> NDArray[np.int64]:

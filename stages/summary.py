@@ -149,9 +149,7 @@ def _averaged(options: ReportOptions, factors: Mapping[str, Any]) -> tuple[str, 
 
 def _drawn_alike(found: Sequence[Cell]) -> tuple[float, int]:
     """Return (level, replicates); differences are only paired where every cell drew with the same seed."""
-    drawn = {
-        (o.seed, o.replicates, o.level) for o in (cell.step.stage.options for cell in found) if hasattr(o, "replicates")
-    }
+    drawn = {(o.seed, o.replicates, o.level) for o in (cell.step.stage.options for cell in found) if hasattr(o, "replicates")}
     if len(drawn) > 1:
         raise InvalidInput(
             "the evaluating steps differ in seed, replicates or level, so their replicates cannot be paired; give them "

@@ -257,5 +257,5 @@ def _numbered(ids: Sequence[str], kind: str, where: str) -> dict[str, int]:
 
 def _resolve(ids: Sequence[str], rows: Mapping[str, int], what: str, problems: list[str]) -> Array:
     found = np.fromiter((rows.get(name, -1) for name in ids), dtype=np.int64, count=len(ids))
-    problems += [f"{what} {ids[i]!r} in row {i} is not in the data set" for i in np.flatnonzero(found < 0)]
+    problems += [f"{what} {ids[i]!r} in row {i} is not in the data set" for i in np.flatnonzero(found < 0).tolist()]
     return found

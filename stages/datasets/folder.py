@@ -34,9 +34,7 @@ IMAGES = ("jpg", "jpeg", "png", "bmp", "webp")
 def need_files(files: Files | None, reader: str) -> Files:
     """Return `files`. Raises InvalidInput where the config gave no path."""
     if files is None:
-        raise InvalidInput(
-            f"reader {reader!r} reads files: set dataset.path to the folder or the .zip that holds them."
-        )
+        raise InvalidInput(f"reader {reader!r} reads files: set dataset.path to the folder or the .zip that holds them.")
     return files
 
 

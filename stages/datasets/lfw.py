@@ -179,9 +179,7 @@ def _find(files: Files, name: str) -> str:
     names = file_names(files)
     found = [n for n in names if n == name] or [n for n in names if n.endswith(f"/{name}")]
     if not found:
-        raise InvalidInput(
-            f"{files.root}: there is no file {name!r} in it; set dataset.options.pairs to the list of pairs."
-        )
+        raise InvalidInput(f"{files.root}: there is no file {name!r} in it; set dataset.options.pairs to the list of pairs.")
     if len(found) > 1:
         raise InvalidInput(
             f"{files.root}: several files are called {name!r}: {', '.join(found[:_SHOWN])}; "
@@ -204,15 +202,11 @@ def _images(files: Files) -> dict[str, str]:
                 "set dataset.path to the folder of one version of LFW."
             )
     if not images:
-        raise InvalidInput(
-            f"{files.root}: no image NAME/NAME_0001.jpg in it; set dataset.path to LFW's folder or zip."
-        )
+        raise InvalidInput(f"{files.root}: no image NAME/NAME_0001.jpg in it; set dataset.path to LFW's folder or zip.")
     return images
 
 
-def _parse_pairs(
-    data: bytes, images: Mapping[str, str], where: str
-) -> tuple[list[str], list[str], list[bool], list[int]]:
+def _parse_pairs(data: bytes, images: Mapping[str, str], where: str) -> tuple[list[str], list[str], list[bool], list[int]]:
     """Return (face a, face b, mated, fold) of every pair. Raises InvalidInput with at most ten problems."""
     try:
         lines = data.decode("utf-8-sig").rstrip().splitlines()
@@ -242,9 +236,7 @@ def _header(line: str, where: str) -> tuple[int, int]:
     numbers = [int(part) if _NUMBER.fullmatch(part) else 0 for part in line.split()]
     folds, each = numbers if len(numbers) == 2 else [1, *numbers] if len(numbers) == 1 else [0, 0]
     if not (1 <= folds <= _MAX_FOLDS and each >= 1):
-        raise InvalidInput(
-            f"{where}: line 1 should be the number of folds and of pairs, as '10 300', found {line!r:.60}."
-        )
+        raise InvalidInput(f"{where}: line 1 should be the number of folds and of pairs, as '10 300', found {line!r:.60}.")
     return folds, each
 
 

@@ -39,9 +39,7 @@ _CHUNK_BYTES = 4 << 20
 _MAY_LACK = ("roles", "comparisons", "pairings")
 
 
-def write_tables(
-    path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, str | int | float] | None = None
-) -> None:
+def write_tables(path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, str | int | float] | None = None) -> None:
     """Write `tables` as one file, which appears at `path` when it is complete and replaces what was there.
 
     Raises InvalidInput where the tables are not those of a face data set.
@@ -121,9 +119,7 @@ class TablesReader:
         return tables
 
     def _absent(self, files: Files) -> InvalidInput:
-        return InvalidInput(
-            f"{files.root}: {self.options.file}: no such file; set dataset.options.file to its name."
-        )
+        return InvalidInput(f"{files.root}: {self.options.file}: no such file; set dataset.options.file to its name.")
 
 
 def _open(files: Files, name: str) -> Path | io.BytesIO:

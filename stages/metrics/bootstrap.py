@@ -81,9 +81,7 @@ def tar_replicates(
     """
     table = as_weights(weights)
     genuine, impostor = split(scores, mated, subject_a, subject_b, table)
-    barrier = barrier_scores(
-        impostor, table, total_weight(table, *impostor.subjects), as_targets(targets), rule
-    )
+    barrier = barrier_scores(impostor, table, total_weight(table, *impostor.subjects), as_targets(targets), rule)
     return share_above(genuine, table, total_weight(table, *genuine.subjects), barrier)
 
 
@@ -141,9 +139,7 @@ def tpir_replicates(
     return share_above(genuine, table, total_weight(table, m_subject), barrier)
 
 
-def rank_replicates(
-    mated_rank: ArrayLike, mated_subject: ArrayLike, ranks: Sequence[int], weights: ArrayLike
-) -> Floats:
+def rank_replicates(mated_rank: ArrayLike, mated_subject: ArrayLike, ranks: Sequence[int], weights: ArrayLike) -> Floats:
     """Share of mated probes found at rank k or better, k in ``ranks``, in each replicate: (R, K) float64.
 
     mated_rank (M,) int, 0 a miss; mated_subject (M,) int.

@@ -61,9 +61,7 @@ def mate_rank(candidate_subject: ArrayLike, probe_subject: ArrayLike) -> Counts:
     """
     candidates, probes = np.asarray(candidate_subject), np.asarray(probe_subject)
     if candidates.ndim != 2 or probes.shape != candidates.shape[:1]:
-        raise ValueError(
-            f"candidate_subject must be (P, k), probe_subject (P,): found {candidates.shape}, {probes.shape}."
-        )
+        raise ValueError(f"candidate_subject must be (P, k), probe_subject (P,): found {candidates.shape}, {probes.shape}.")
     if not candidates.size:
         return np.zeros(probes.shape, np.int64)
     # A probe of unknown subject (-1) must not find its mate in the padding (-1).
@@ -81,9 +79,7 @@ def rank_by_counting(gallery_scores: ArrayLike, mate_column: ArrayLike) -> Count
     """
     scores, column = np.asarray(gallery_scores), np.asarray(mate_column)
     if scores.ndim != 2 or column.shape != scores.shape[:1]:
-        raise ValueError(
-            f"gallery_scores must be (P, G), mate_column (P,): found {scores.shape}, {column.shape}."
-        )
+        raise ValueError(f"gallery_scores must be (P, G), mate_column (P,): found {scores.shape}, {column.shape}.")
     if np.isnan(scores).any():
         raise ValueError("gallery_scores holds NaN: give -inf to a gallery template that failed to enrol.")
     if column.size and column.max() >= scores.shape[1]:
@@ -154,9 +150,7 @@ def tpir_at_fpir(
     )
 
 
-def top_scores(
-    nonmated_top: ArrayLike, mated_rank: ArrayLike, mated_score: ArrayLike
-) -> tuple[Scores, Scores, int]:
+def top_scores(nonmated_top: ArrayLike, mated_rank: ArrayLike, mated_score: ArrayLike) -> tuple[Scores, Scores, int]:
     """(scores that can be false positives, scores that can be hits, non-mated probes listed), checked."""
     top, rank, score = np.asarray(nonmated_top), np.asarray(mated_rank), np.asarray(mated_score)
     if rank.shape != score.shape:

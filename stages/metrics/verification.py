@@ -98,9 +98,7 @@ def roc(mated: ArrayLike, nonmated: ArrayLike) -> Roc:
     )
 
 
-def operating_points(
-    mated: ArrayLike, nonmated: ArrayLike, targets: Targets, rule: Rule = "at_most"
-) -> OperatingPoints:
+def operating_points(mated: ArrayLike, nonmated: ArrayLike, targets: Targets, rule: Rule = "at_most") -> OperatingPoints:
     """FNMR, and TAR = 1 - FNMR, at each FMR target (the literature's TAR@FAR).
 
     mated (M,), nonmated (N,): finite scores; targets (T,): FMR in [0, 1].

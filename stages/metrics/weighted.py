@@ -53,9 +53,7 @@ def split(
     a = as_subjects(subject_a, "subject_a", score.shape, table)
     b = as_subjects(subject_b, "subject_b", score.shape, table)
     if truth.shape != score.shape or (truth != (a == b)).any():
-        raise ValueError(
-            "mated must be true exactly where subject_a equals subject_b: mend one or the other."
-        )
+        raise ValueError("mated must be true exactly where subject_a equals subject_b: mend one or the other.")
     return Weighted(score[truth], (a[truth],)), Weighted(score[~truth], (a[~truth], b[~truth]))
 
 
@@ -83,9 +81,7 @@ def barrier_scores(impostor: Weighted, table: Weights, total: Floats, target: Fl
     return out
 
 
-def _first_excluded(
-    rising: Scores, cells: NDArray[np.uint32], total: Floats, target: Floats, rule: Rule
-) -> Counts:
+def _first_excluded(rising: Scores, cells: NDArray[np.uint32], total: Floats, target: Floats, rule: Rule) -> Counts:
     """(rows, T): position of the first score that must stay out; n, past the end, when the cells lack it."""
     rows, n = cells.shape
     # One running sum over all rows, so that one searchsorted answers for every replicate and target.

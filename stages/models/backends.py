@@ -121,13 +121,9 @@ class OnnxModel:
         options.use_deterministic_compute = True
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(
-                str(path), options, providers=_providers(ort, profile.device)
-            )
+            self._session = ort.InferenceSession(str(path), options, providers=_providers(ort, profile.device))
         except Exception as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
-            raise InvalidInput(
-                f"model {card.name!r}: {path} cannot be opened by ONNX Runtime ({error})."
-            ) from error
+            raise InvalidInput(f"model {card.name!r}: {path} cannot be opened by ONNX Runtime ({error}).") from error
         self.card = card
         given = {node.name: node.shape for node in self._session.get_inputs()}
         answers = {node.name: node.shape for node in self._session.get_outputs()}
@@ -162,9 +158,7 @@ class TorchModel:
 
         if profile.device == "cuda":
             if not torch.cuda.is_available():
-                raise ResourceRefused(
-                    "the numerics profile asks for a CUDA device and none is usable; use a cpu one."
-                )
+                raise ResourceRefused("the numerics profile asks for a CUDA device and none is usable; use a cpu one.")
             # A fixed algorithm and full fp32 products: otherwise results change from run to run.
             torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -174,9 +168,7 @@ class TorchModel:
             network = _network(card)
         load_checkpoint(network, path)
         network = fold_batch_norms(network.eval().requires_grad_(False))
-        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
-            profile.precision
-        ]
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[profile.precision]
         for name, child in network.named_children():
             child.to(torch.float32 if name in getattr(network, "heads", ()) else self._dtype)
         placed: Any = network  # PyTorch's own types leave out memory_format alone
@@ -213,9 +205,7 @@ def _network(card: ModelCard) -> nn.Module:
         "crfiqa100": (lambda: iresnet100(quality=True), 1),
     }
     if card.architecture not in known:
-        raise InvalidInput(
-            f"model {card.name!r}: {unknown('architecture', card.architecture, [*known, 'onnx', 'yunet'])}"
-        )
+        raise InvalidInput(f"model {card.name!r}: {unknown('architecture', card.architecture, [*known, 'onnx', 'yunet'])}")
     build, dimension = known[card.architecture]
     if card.dimension != dimension or card.input_size != CROP[0]:
         raise InvalidInput(
@@ -225,13 +215,9 @@ def _network(card: ModelCard) -> nn.Module:
     return build()
 
 
-def _in_batches(
-    card: ModelCard, crops: Crops, rows: int, forward: Callable[[Floats], ModelOutput]
-) -> ModelOutput:
+def _in_batches(card: ModelCard, crops: Crops, rows: int, forward: Callable[[Floats], ModelOutput]) -> ModelOutput:
     if crops.dtype != np.uint8 or crops.shape[1:] != CROP:
-        raise InvalidInput(
-            f"model {card.name!r}: expected crops uint8 (n, 112, 112, 3), found {crops.dtype} {crops.shape}."
-        )
+        raise InvalidInput(f"model {card.name!r}: expected crops uint8 (n, 112, 112, 3), found {crops.dtype} {crops.shape}.")
     count, dimension = len(crops), card.embedding_dimension
     embedding = None if dimension is None else np.empty((count, dimension), np.float32)
     quality = np.empty(count, np.float32) if card.has_quality else None
@@ -264,9 +250,7 @@ def _declared(card: ModelCard, path: Path, what: str, name: str | None, found: d
     if name is None and len(found) == 1:
         return next(iter(found))
     if name not in found:
-        raise InvalidInput(
-            f"model {card.name!r}: the card names {what} {name!r}; {path} has {', '.join(map(repr, found))}."
-        )
+        raise InvalidInput(f"model {card.name!r}: the card names {what} {name!r}; {path} has {', '.join(map(repr, found))}.")
     return name
 
 
@@ -275,15 +259,11 @@ def _fixed_rows(card: ModelCard, path: Path, shape: list[Any], compute_batch: in
     input shape."""
     wanted = (3, card.input_size, card.input_size)
     if len(shape) != 4 or any(isinstance(d, int) and d != w for d, w in zip(shape[1:], wanted, strict=True)):
-        raise InvalidInput(
-            f"model {card.name!r}: expected an input of shape (n, *{wanted}), {path} has {tuple(shape)}."
-        )
+        raise InvalidInput(f"model {card.name!r}: expected an input of shape (n, *{wanted}), {path} has {tuple(shape)}.")
     return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else compute_batch
 
 
 def _check_width(card: ModelCard, shape: Any) -> None:
     width = 1 if len(shape) == 1 else shape[-1]
     if len(shape) not in (1, 2) or (isinstance(width, int) and width != card.dimension):
-        raise InvalidInput(
-            f"model {card.name!r}: the card says dimension {card.dimension}, output has shape {tuple(shape)}."
-        )
+        raise InvalidInput(f"model {card.name!r}: the card says dimension {card.dimension}, output has shape {tuple(shape)}.")

@@ -80,9 +80,7 @@ def read_cards(path: Path) -> dict[str, ModelCard]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInput(f"model cards {path} is not YAML: {error}") from error
     if not isinstance(raw, dict):
-        raise InvalidInput(
-            f"model cards {path}: expected a mapping from model name to card, found {type(raw).__name__}."
-        )
+        raise InvalidInput(f"model cards {path}: expected a mapping from model name to card, found {type(raw).__name__}.")
     cards, problems = {}, []
     for name, fields in raw.items():
         if not isinstance(fields, dict):

@@ -42,9 +42,7 @@ def load_checkpoint(module: nn.Module, path: Path, prefixes: Sequence[str] = ())
                 if name in own and tensor.shape != own[name].shape
             ),
         ),
-        *_listed(
-            "not finite", (name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all()))
-        ),
+        *_listed("not finite", (name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all()))),
     ]
     if problems:
         raise InvalidInput(
@@ -69,21 +67,15 @@ def _read(path: Path) -> Any:
             f"checkpoint {path} is refused: it is damaged, or holds more than tensors and loading it would "
             f"run code ({reason}). Nothing in it was run; ask for a plain state dict or a .safetensors file."
         ) from error
-    except (
-        Exception
-    ) as error:  # torch and safetensors raise a dozen types for a file that is torn or not theirs
-        raise InvalidInput(
-            f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again."
-        ) from error
+    except Exception as error:  # torch and safetensors raise a dozen types for a file that is torn or not theirs
+        raise InvalidInput(f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again.") from error
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise InvalidInput(
-            f"checkpoint {path}: expected a state dict (names to tensors), found something else."
-        )
+        raise InvalidInput(f"checkpoint {path}: expected a state dict (names to tensors), found something else.")
     return {str(name): tensor for name, tensor in content.items()}
 
 

@@ -78,9 +78,7 @@ class YuNet:
     def detect(self, image: NDArray[np.uint8]) -> Faces:
         """Return the faces in a BGR image (h, w, 3) uint8. Raises InvalidInput on any other array."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise InvalidInput(
-                f"detect: expected uint8 (height, width, 3) BGR, found {image.dtype} {image.shape}."
-            )
+            raise InvalidInput(f"detect: expected uint8 (height, width, 3) BGR, found {image.dtype} {image.shape}.")
         height, width = image.shape[:2]
         scale = min(1.0, self.max_side / max(height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -66,9 +66,7 @@ class IResNet(Folding):
         self.prelu = nn.PReLU(WIDTHS[0])
         inputs = WIDTHS[0]
         for number, (outputs, count) in enumerate(zip(WIDTHS, LAYERS[depth], strict=True), start=1):
-            blocks = [
-                Block(inputs if i == 0 else outputs, outputs, 2 if i == 0 else 1, eps) for i in range(count)
-            ]
+            blocks = [Block(inputs if i == 0 else outputs, outputs, 2 if i == 0 else 1, eps) for i in range(count)]
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
             inputs = outputs
         self.bn2 = nn.BatchNorm2d(inputs, eps)

@@ -31,9 +31,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
         elif isinstance(module, nn.Sequential):
             names = list(module._modules)
             for layer, norm in pairwise(names):
-                if isinstance(module._modules[layer], nn.Conv2d) and isinstance(
-                    module._modules[norm], nn.BatchNorm2d
-                ):
+                if isinstance(module._modules[layer], nn.Conv2d) and isinstance(module._modules[norm], nn.BatchNorm2d):
                     _fold(module, layer, norm)
     return network
 

@@ -19,9 +19,7 @@ EMBEDDING = 128
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
-def _conv(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, padding: int | None = None
-) -> nn.Conv2d:
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, padding: int | None = None) -> nn.Conv2d:
     padding = kernel // 2 if padding is None else padding
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
 

@@ -39,9 +39,7 @@ def faces_of(tables: dict[str, Batch]) -> dict[str, set[str]]:
     """Template id → ids of its faces."""
     made: dict[str, set[str]] = {}
     for template, face in zip(tables["members"]["template"], tables["members"]["face"], strict=True):
-        made.setdefault(tables["templates"]["template_id"][template], set()).add(
-            tables["faces"]["face_id"][face]
-        )
+        made.setdefault(tables["templates"]["template_id"][template], set()).add(tables["faces"]["face_id"][face])
     return made
 
 
@@ -63,9 +61,7 @@ def test_without_probes_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_a_face_can_be_a_template_of_its_own(tmp_path: Path) -> None:
     tables = read(plant(tmp_path, STILLS), templates="face")
-    assert (
-        tables["templates"]["template_id"].tolist() == tables["faces"]["face_id"].tolist() == sorted(STILLS)
-    )
+    assert tables["templates"]["template_id"].tolist() == tables["faces"]["face_id"].tolist() == sorted(STILLS)
     assert tables["templates"]["subject"].tolist() == tables["faces"]["subject"].tolist()
 
 
@@ -117,9 +113,7 @@ def test_a_zip_that_wraps_the_subjects_is_read_below_its_root(tmp_path: Path) ->
 def test_probes_are_the_asked_fraction_and_disjoint_from_references(tmp_path: Path) -> None:
     made = faces_of(read(plant(tmp_path, STILLS), probe_fraction=1 / 3))
     assert {name: len(faces) for name, faces in made.items()} == {
-        f"{subject}/{side}": size
-        for subject in ("ada", "bob", "cleo")
-        for side, size in (("reference", 4), ("probe", 2))
+        f"{subject}/{side}": size for subject in ("ada", "bob", "cleo") for side, size in (("reference", 4), ("probe", 2))
     }
     assert len(set.union(*made.values())) == len(STILLS)
 
@@ -189,7 +183,6 @@ def test_the_lowest_ranked_do_not_depend_on_order(names: set[str], count: int, s
 
 def test_identities_and_purposes_draw_independently() -> None:
     draws = {
-        identity_generator(*key).integers(1 << 60)
-        for key in [(0, "a", "x"), (0, "a", "y"), (0, "b", "x"), (1, "a", "x")]
+        identity_generator(*key).integers(1 << 60) for key in [(0, "a", "x"), (0, "a", "y"), (0, "b", "x"), (1, "a", "x")]
     }
     assert len(draws) == 4

@@ -31,9 +31,7 @@ class Tree:
     def __init__(self, images: dict[str, int], prefix: str = "", **others: str) -> None:
         names = [f"{prefix}{n}/{n}_{i + 1:04d}.jpg" for n, count in images.items() for i in range(count)]
         self.content = {name: name.encode() for name in names}
-        self.content |= {
-            prefix + name.replace("_txt", ".txt"): text.encode() for name, text in others.items()
-        }
+        self.content |= {prefix + name.replace("_txt", ".txt"): text.encode() for name, text in others.items()}
 
     def names(self) -> list[str]:
         return sorted(self.content)
@@ -61,9 +59,7 @@ def faces_of(tables: dict[str, Batch]) -> dict[str, set[str]]:
     """Template id → ids of its faces."""
     made: dict[str, set[str]] = {}
     for template, face in zip(tables["members"]["template"], tables["members"]["face"], strict=True):
-        made.setdefault(tables["templates"]["template_id"][template], set()).add(
-            tables["faces"]["face_id"][face]
-        )
+        made.setdefault(tables["templates"]["template_id"][template], set()).add(tables["faces"]["face_id"][face])
     return made
 
 
@@ -81,9 +77,7 @@ def test_tables_fit_the_layout() -> None:
 def test_pairs_become_comparisons_with_their_fold_in_file_order() -> None:
     tables = lfw(small())
     ids, list_ = tables["templates"]["template_id"], tables["comparisons"]
-    assert [
-        *zip(ids[list_["a"]], ids[list_["b"]], list_["mated"].tolist(), list_["fold"].tolist(), strict=True)
-    ] == [
+    assert [*zip(ids[list_["a"]], ids[list_["b"]], list_["mated"].tolist(), list_["fold"].tolist(), strict=True)] == [
         ("Ada_0001", "Ada_0002", True, 0),
         ("Ada_0001", "Bob_0001", False, 0),
         ("Bob_0002", "Bob_0001", True, 1),
@@ -115,8 +109,7 @@ def test_a_folder_and_a_zip_of_it_give_the_same_tables(tmp_path: Path) -> None:
             (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "folder" / name).write_bytes(content)
     digests = [
-        {name: batch.digest() for name, batch in lfw(open_files(tmp_path / root)).items()}
-        for root in ("folder", "lfw.zip")
+        {name: batch.digest() for name, batch in lfw(open_files(tmp_path / root)).items()} for root in ("folder", "lfw.zip")
     ]
     assert digests[0] == digests[1]
 
@@ -219,9 +212,7 @@ def test_templates_are_two_disjoint_halves_of_an_identity() -> None:
 
 
 def test_identities_with_too_few_images_are_not_in_the_tables() -> None:
-    assert set(templates(Tree(MANY))["faces"]["subject"]) == {
-        name for name, count in MANY.items() if count >= 6
-    }
+    assert set(templates(Tree(MANY))["faces"]["subject"]) == {name for name, count in MANY.items() if count >= 6}
 
 
 def test_every_a_is_a_reference_and_every_b_a_probe_and_all_are_compared() -> None:

@@ -20,9 +20,7 @@ from stages.datasets.tables_file import TablesOptions, TablesReader, write_table
 from stages.tables import Protocol, build_tables, singletons
 
 
-def example(
-    embedding: np.ndarray | None = None, ids: tuple[str, ...] = ("f0", "f1", "é€𐍈")
-) -> dict[str, Batch]:
+def example(embedding: np.ndarray | None = None, ids: tuple[str, ...] = ("f0", "f1", "é€𐍈")) -> dict[str, Batch]:
     columns = {} if embedding is None else {"embedding": embedding, "quality": embedding[:, 0].copy()}
     subjects = ["ada", "ada", "bob"]
     found = Protocol(
@@ -57,9 +55,7 @@ def embeddings() -> np.ndarray:
 @settings(deadline=None, max_examples=25)
 @given(
     arrays(np.float32, (3, 2), elements=st.floats(width=32)),
-    st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=3, max_size=3, unique=True).map(
-        tuple
-    ),
+    st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=3, max_size=3, unique=True).map(tuple),
 )
 def test_what_was_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, embedding: np.ndarray, ids: tuple[str, ...]
@@ -112,9 +108,7 @@ def test_every_column_is_checksummed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "tables.h5") as file:
         file.visititems(
             lambda name, node: (
-                without.append(name)
-                if isinstance(node, h5py.Dataset) and node.size and not node.fletcher32
-                else None
+                without.append(name) if isinstance(node, h5py.Dataset) and node.size and not node.fletcher32 else None
             )
         )
     assert not without

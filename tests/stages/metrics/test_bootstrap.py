@@ -204,9 +204,7 @@ def test_eer_and_auc_equal_repeating_each_comparison_weight_times(data: Comparis
 
 # Identification
 
-probes = st.lists(
-    st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([0.1, 0.2, 0.5, 0.7])), max_size=20
-)
+probes = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([0.1, 0.2, 0.5, 0.7])), max_size=20)
 tops = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([-math.inf, 0.1, 0.2, 0.6])), max_size=20)
 
 
@@ -229,9 +227,7 @@ def test_tpir_equals_repeating_each_probe_weight_times(
 
 @properties
 @given(mated=probes, seed=st.integers(0, 1000))
-def test_rank_rates_equal_repeating_each_probe_weight_times(
-    mated: list[tuple[int, int, float]], seed: int
-) -> None:
+def test_rank_rates_equal_repeating_each_probe_weight_times(mated: list[tuple[int, int, float]], seed: int) -> None:
     weights = np.vstack([np.ones((1, 5), np.uint16), subject_weights(5, 3, seed)])
     rank, subject = [probe[1] for probe in mated], [probe[0] for probe in mated]
     found = rank_replicates(rank, np.array(subject, int), [1, 3], weights)

@@ -65,9 +65,7 @@ def test_the_interval_covers_the_rate_of_the_population_it_samples() -> None:
     def sample(subjects: int) -> tuple[Any, ...]:
         shift = rng.normal(0, 1, subjects)
         a = np.concatenate([np.repeat(np.arange(subjects), 20), np.repeat(np.arange(subjects), 20)])
-        b = np.concatenate(
-            [a[: subjects * 20], (a[: subjects * 20] + rng.integers(1, subjects, subjects * 20)) % subjects]
-        )
+        b = np.concatenate([a[: subjects * 20], (a[: subjects * 20] + rng.integers(1, subjects, subjects * 20)) % subjects])
         mean = np.where(a == b, 3 + shift[a], 0)
         return rng.normal(mean, 0.5).astype(np.float32), a == b, a, b
 

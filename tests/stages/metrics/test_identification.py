@@ -45,16 +45,10 @@ def test_mate_rank_refuses_shapes_that_do_not_fit() -> None:
 
 
 @properties
-@given(
-    st.integers(1, 6).flatmap(
-        lambda g: st.lists(st.lists(levels, min_size=g, max_size=g), min_size=1, max_size=5)
-    )
-)
+@given(st.integers(1, 6).flatmap(lambda g: st.lists(st.lists(levels, min_size=g, max_size=g), min_size=1, max_size=5)))
 def test_counting_gives_the_rank_that_sorting_by_score_then_column_gives(scores: list[list[float]]) -> None:
     for column in range(len(scores[0])):
-        expected = [
-            sorted(range(len(row)), key=lambda c, row=row: (-row[c], c)).index(column) + 1 for row in scores
-        ]
+        expected = [sorted(range(len(row)), key=lambda c, row=row: (-row[c], c)).index(column) + 1 for row in scores]
         assert rank_by_counting(scores, [column] * len(scores)).tolist() == expected
 
 
@@ -82,9 +76,7 @@ def test_counting_in_an_empty_gallery_finds_nobody() -> None:
         ([[0.2, 0.1]], [0, 1], r"found \(1, 2\), \(2,\)"),
     ],
 )
-def test_counting_refuses_what_it_cannot_rank(
-    scores: list[list[float]], column: list[int], message: str
-) -> None:
+def test_counting_refuses_what_it_cannot_rank(scores: list[list[float]], column: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rank_by_counting(scores, column)
 

@@ -134,9 +134,7 @@ def test_operating_point_equals_trying_every_threshold(
 
 @properties
 @given(some_scores, some_scores, targets)
-def test_nearest_equals_the_common_ijb_scripts(
-    mated: list[float], nonmated: list[float], target: float
-) -> None:
+def test_nearest_equals_the_common_ijb_scripts(mated: list[float], nonmated: list[float], target: float) -> None:
     points = operating_points(mated, nonmated, [target], "nearest")
     assert (points.fmr[0], points.tar[0]) == ijb_script(mated, nonmated, target)
 
@@ -184,17 +182,13 @@ def test_the_threshold_decides_float32_scores_as_counted() -> None:
     mated, nonmated = (rng.normal(mean, 1, 5000).astype(np.float32) for mean in (1, 0))
     for rule in RULES:
         points = operating_points(mated, nonmated, [1e-3, 1e-2, 0.1], rule)
-        for threshold, fm, fnm in zip(
-            points.threshold, points.false_matches, points.false_non_matches, strict=True
-        ):
+        for threshold, fm, fnm in zip(points.threshold, points.false_matches, points.false_non_matches, strict=True):
             assert ((nonmated >= threshold).sum(), (mated < threshold).sum()) == (fm, fnm)
 
 
 @properties
 @given(some_scores, some_scores, st.randoms(use_true_random=False))
-def test_the_order_of_comparisons_does_not_matter(
-    mated: list[float], nonmated: list[float], rng: object
-) -> None:
+def test_the_order_of_comparisons_does_not_matter(mated: list[float], nonmated: list[float], rng: object) -> None:
     mixed_m, mixed_n = mated[:], nonmated[:]
     rng.shuffle(mixed_m)  # type: ignore[attr-defined]
     rng.shuffle(mixed_n)  # type: ignore[attr-defined]

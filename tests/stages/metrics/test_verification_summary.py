@@ -50,9 +50,7 @@ def slow_eer(mated: list[float], nonmated: list[float]) -> Fraction:
         ),  # one seventh of the way from (1/4, 1/3) to (1/2, 0)
     ],
 )
-def test_eer_worked_out_by_hand(
-    mated: list[float], nonmated: list[float], rate: float, threshold: float
-) -> None:
+def test_eer_worked_out_by_hand(mated: list[float], nonmated: list[float], rate: float, threshold: float) -> None:
     found_rate, found_threshold = eer(mated, nonmated)
     assert found_rate == pytest.approx(rate, abs=1e-15)
     assert found_threshold == threshold

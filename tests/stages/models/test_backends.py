@@ -126,9 +126,7 @@ def test_no_crops_give_no_rows(graph: Path, profile: Make, crops: np.ndarray) ->
         ({"kind": "detector"}, "detector"),
     ],
 )
-def test_card_that_does_not_fit_is_a_sentence(
-    graph: Path, profile: Make, fields: dict[str, Any], message: str
-) -> None:
+def test_card_that_does_not_fit_is_a_sentence(graph: Path, profile: Make, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         open_model(_card(**fields), graph, profile())
 
@@ -146,9 +144,7 @@ def test_absent_device_is_refused(graph: Path, profile: Make) -> None:
         open_model(_card(architecture="crfiqa50", dimension=1), graph, profile(device="cuda"))
 
 
-def test_damaged_graph_and_wrong_crops_are_sentences(
-    tmp_path: Path, graph: Path, profile: Make, crops: np.ndarray
-) -> None:
+def test_damaged_graph_and_wrong_crops_are_sentences(tmp_path: Path, graph: Path, profile: Make, crops: np.ndarray) -> None:
     (tmp_path / "torn.onnx").write_bytes(graph.read_bytes()[:200])
     with pytest.raises(InvalidInput, match=r"torn\.onnx"):
         open_model(_card(), tmp_path / "torn.onnx", profile())
@@ -156,31 +152,23 @@ def test_damaged_graph_and_wrong_crops_are_sentences(
         open_model(_card(), graph, profile())(crops.astype(np.float32))  # type: ignore[arg-type]
 
 
-def test_quality_where_lower_is_better_is_turned_round(
-    graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path
-) -> None:
+def test_quality_where_lower_is_better_is_turned_round(graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path) -> None:
     model = onnx.load(graph)
     for constant in model.graph.initializer:
         if constant.name == "matrix":
-            constant.CopyFrom(
-                numpy_helper.from_array(numpy_helper.to_array(constant)[:, :1].copy(), "matrix")
-            )
+            constant.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constant)[:, :1].copy(), "matrix"))
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
     onnx.save(model, tmp_path / "q.onnx")
     card = _card(kind="quality", dimension=1)
     scores = open_model(card, tmp_path / "q.onnx", profile())(crops).quality
-    turned = open_model(card.model_copy(update={"higher_is_better": False}), tmp_path / "q.onnx", profile())(
-        crops
-    ).quality
+    turned = open_model(card.model_copy(update={"higher_is_better": False}), tmp_path / "q.onnx", profile())(crops).quality
     assert scores is not None
     assert turned is not None
     assert scores.shape == (9,)
     assert np.array_equal(scores, -turned)
 
 
-def test_crfiqa_checkpoint_in_the_published_layout_scores(
-    tmp_path: Path, profile: Make, crops: np.ndarray
-) -> None:
+def test_crfiqa_checkpoint_in_the_published_layout_scores(tmp_path: Path, profile: Make, crops: np.ndarray) -> None:
     torch.manual_seed(0)
     network = iresnet50(quality=True).eval()
     torch.save(network.state_dict(), tmp_path / "crfiqa.pth")

@@ -41,9 +41,7 @@ def test_unknown_name_suggests_the_nearest(cards_file: Path) -> None:
 
 def test_every_bad_field_is_named_at_once(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
-    path.write_text(
-        "a: {kind: face, architecture: onnx, file: ../x, dimension: 1, licence: MIT, colr: rgb}\nb: 3\n"
-    )
+    path.write_text("a: {kind: face, architecture: onnx, file: ../x, dimension: 1, licence: MIT, colr: rgb}\nb: 3\n")
     with pytest.raises(InvalidInput) as caught:
         read_cards(path)
     assert all(part in str(caught.value) for part in ("a.kind", "a.file", "a.colr", "b: expected a mapping"))
@@ -81,7 +79,5 @@ def test_wrong_digest_names_both_and_the_path(tmp_path: Path) -> None:
 def test_cards_import_no_inference_library() -> None:
     code = "import sys, stages.models.cards; print({'torch', 'onnxruntime', 'cv2'} & set(sys.modules))"
     root = Path(__file__).resolve().parents[3]
-    answer = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"

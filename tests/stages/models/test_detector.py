@@ -71,9 +71,7 @@ class _MarkerFinder:
 
 @pytest.mark.parametrize("max_side", [1000, 300, 251])
 @pytest.mark.parametrize("border", [0.0, 0.3])
-def test_coordinates_are_those_of_the_image_given(
-    monkeypatch: pytest.MonkeyPatch, max_side: int, border: float
-) -> None:
+def test_coordinates_are_those_of_the_image_given(monkeypatch: pytest.MonkeyPatch, max_side: int, border: float) -> None:
     monkeypatch.setattr(YuNet, "_create", lambda self: _MarkerFinder())
     image = np.zeros((400, 601, 3), np.uint8)
     image[100:160, 420:540] = 255
@@ -102,9 +100,7 @@ def test_no_face_is_an_empty_answer(weights: Path) -> None:
         assert faces.landmarks.shape == (0, 5, 2)
 
 
-def test_creation_is_silent_and_leaves_the_log_level(
-    weights: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_creation_is_silent_and_leaves_the_log_level(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
     level = cv2.utils.logging.getLogLevel()
     YuNet(weights / "yunet_n_640_640.onnx")
     assert capfd.readouterr() == ("", "")

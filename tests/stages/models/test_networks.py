@@ -79,11 +79,7 @@ def test_iresnet_block_is_the_papers_formula(stride: int) -> None:
     y = _norm(y, s, "bn2")
     y = torch.where(y > 0, y, y * s["prelu.weight"][:, None, None])
     y = _norm(functional.conv2d(y, s["conv2.weight"], stride=stride, padding=1), s, "bn3")
-    shortcut = (
-        x
-        if stride == 1
-        else _norm(functional.conv2d(x, s["downsample.0.weight"], stride=2), s, "downsample.1")
-    )
+    shortcut = x if stride == 1 else _norm(functional.conv2d(x, s["downsample.0.weight"], stride=2), s, "downsample.1")
     torch.testing.assert_close(block(x), y + shortcut, rtol=1e-4, atol=1e-4)
 
 
