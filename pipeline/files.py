@@ -6,14 +6,18 @@ members that expand beyond it are refused.
 
 from __future__ import annotations
 
+import lzma
+import struct
 import threading
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from pipeline.errors import InvalidInput
 
 MAX_FILE_BYTES = 256 << 20
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
 
 
 class Files(Protocol):
@@ -76,7 +80,7 @@ class Zip:
         self._lock = threading.Lock()
         try:
             self._zip = zipfile.ZipFile(root)
-        except zipfile.BadZipFile as error:
+        except (*_DAMAGE, OSError, ValueError, NotImplementedError) as error:
             raise InvalidInput(f"{root}: not a readable zip archive ({error}).") from error
         self._info = {safe_name(i.filename, root): i for i in self._zip.infolist() if not i.is_dir()}
 
@@ -90,9 +94,8 @@ class Zip:
             raise FileNotFoundError(name) from None
         if info.file_size > MAX_FILE_BYTES:
             raise InvalidInput(f"{self.root}: {name} expands to more than {MAX_FILE_BYTES >> 20} MiB; it is not read.")
-        with self._lock, self._zip.open(info) as member:
-            try:
-                data = member.read(MAX_FILE_BYTES + 1)
-            except (zipfile.BadZipFile, EOFError, OSError) as error:
-                raise InvalidInput(f"{self.root}: {name} is damaged inside the archive ({error}).") from error
-        return data
+        try:
+            with self._lock, self._zip.open(info) as member:
+                return member.read(MAX_FILE_BYTES + 1)
+        except (*_DAMAGE, EOFError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: encrypted
+            raise InvalidInput(f"{self.root}: {name} is damaged inside the archive ({error}).") from error

@@ -45,7 +45,7 @@ def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(N
         with h5py.File(path, "r", rdcc_nbytes=0) as file:
             names = list(file) if columns is None else list(columns)
             return Batch({name: _column(file, name, rows, path) for name in names})
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, MemoryError, RuntimeError, KeyError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise CorruptArtifact(

@@ -9,6 +9,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def canonical(value: Any) -> str:
 
 def key_of(value: Any) -> str:
     """Return sha256 (hex) of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def difference(old: Any, new: Any, path: str = "") -> list[str]:
@@ -30,14 +31,19 @@ def difference(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
         for name in sorted({*old, *new}):
-            found += difference(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+            found += difference(old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}.{name}" if path else name)
         return found
     if isinstance(old, list) and isinstance(new, list) and (len(old) > 3 or len(new) > 3):
         return [f"{path} changed"]
     return [f"{path}: {_short(old)} → {_short(new)}"]
 
 
+_ABSENT = object()
+
+
 def _short(value: Any) -> str:
+    if value is _ABSENT:
+        return "(absent)"
     words = canonical(value).strip('"')
     return words if len(words) <= 40 else words[:12] + "…"
 
@@ -51,30 +57,37 @@ def file_digest(path: Path) -> str:
 class DigestCache:
     """File digests by path and stat, in one small SQLite file beside the artifacts.
 
-    A file whose size, modification time and inode are unchanged is not read again. Without a writable place
-    (`path` None) it remembers for the life of the process only.
+    A file whose size, modification time and inode are unchanged is not read again. Without a place (`path` None) it
+    remembers for the life of the process only; a read-only, locked or damaged cache costs time, never an answer.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._db = sqlite3.connect(str(path) if path else ":memory:", check_same_thread=False, timeout=30)
-        self._db.execute("CREATE TABLE IF NOT EXISTS digest (path TEXT PRIMARY KEY, stat TEXT, sha256 TEXT)")
+    def __init__(self, path: Path | None, readonly: bool = False) -> None:
+        self._path = None if readonly else path
+        self._known: dict[str, tuple[str, str]] = {}
+        if path is not None and path.exists():
+            with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+                rows = db.execute("SELECT path, stat, sha256 FROM digest")
+                self._known = {name: (stat, digest) for name, stat, digest in rows}
 
     def digests(self, paths: Iterable[Path]) -> list[str]:
         """Return the sha256 (hex) of every file, in order."""
-        known = {path: (stat, digest) for path, stat, digest in self._db.execute("SELECT path, stat, sha256 FROM digest")}
         found, fresh = [], []
         for path in paths:
             name, info = str(path.resolve()), path.stat()
             stat = f"{info.st_size}:{info.st_mtime_ns}:{info.st_ino}"
-            if known.get(name, ("", ""))[0] == stat:
-                found.append(known[name][1])
-                continue
-            found.append(file_digest(path))
-            fresh.append((name, stat, found[-1]))
-        if fresh:
-            with self._db:
-                self._db.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?)", fresh)
+            if self._known.get(name, ("", ""))[0] != stat:
+                self._known[name] = (stat, file_digest(path))
+                fresh.append((name, *self._known[name]))
+            found.append(self._known[name][1])
+        if fresh and self._path is not None:
+            self._keep(self._path, fresh)
         return found
 
     def digest(self, path: Path) -> str:
         return self.digests([path])[0]
+
+    def _keep(self, path: Path, fresh: list[tuple[str, str, str]]) -> None:
+        # UnicodeError: a path that is not UTF-8 is read again next time.
+        with suppress(sqlite3.Error, UnicodeError), closing(sqlite3.connect(path, timeout=30)) as db, db:
+            db.execute("CREATE TABLE IF NOT EXISTS digest (path TEXT PRIMARY KEY, stat TEXT, sha256 TEXT)")
+            db.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?)", fresh)

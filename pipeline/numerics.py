@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.config import validate
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 
 
@@ -40,14 +41,15 @@ PROFILES = {
 
 def profile_of(spec: str | dict[str, Any]) -> Profile:
     """Return a profile from its name, or from {profile: NAME, threads: 2, …} with fields overridden."""
-    fields = {} if isinstance(spec, str) else dict(spec)
-    name = spec if isinstance(spec, str) else fields.pop("profile", "cpu-fp32")
-    if name not in PROFILES:
+    fields = dict(spec) if isinstance(spec, dict) else {"profile": spec}
+    name = fields.pop("profile", "cpu-fp32")
+    if not isinstance(name, str) or name not in PROFILES:
         raise InvalidInput(unknown("numerics profile", str(name), PROFILES))
     for field in fields:
         if field not in Profile.model_fields:
             raise InvalidInput(unknown("numerics field", field, Profile.model_fields))
-    return Profile(**{**PROFILES[name].model_dump(), **fields})
+    profile: Profile = validate(Profile, {**PROFILES[name].model_dump(), **fields}, "numerics")
+    return profile
 
 
 def require_device(profile: Profile) -> None:

@@ -42,6 +42,10 @@ def available(kind: str) -> dict[str, Any]:
     global _loaded
     if not _loaded:
         _loaded = True
-        for point in entry_points(group="qfuse.plugins"):
-            point.load()
+        try:
+            for point in entry_points(group="qfuse.plugins"):
+                point.load()
+        except BaseException:
+            _loaded = False
+            raise
     return _parts.get(kind, {})

@@ -44,6 +44,10 @@ class Field:
     unit: str = ""
     optional: bool = False
 
+    def __post_init__(self) -> None:
+        if self.dtype == "text" and self.shape:
+            raise ValueError(f"column {self.name!r}: a row of text is one string, not an array of shape {self.shape}.")
+
     @property
     def numpy(self) -> np.dtype[Any]:
         return np.dtype(object) if self.dtype == "text" else np.dtype(self.dtype)
@@ -98,6 +102,9 @@ class Schema:
                     f"{where}: column {field.name!r} should be {field.dtype} with rows of shape {field.shape}, "
                     f"found {array.dtype} with rows of shape {row}."
                 )
+            strange = [value for value in array if not isinstance(value, str)] if field.dtype == "text" else []
+            if strange:
+                raise InvalidInput(f"{where}: column {field.name!r} should hold text, found {strange[0]!r:.40}.")
         return batch
 
     def blank(self, rows: int, like: Batch, status: Status, reason: str) -> Batch:
@@ -128,6 +135,9 @@ class Batch(Mapping[str, Array]):
         except KeyError:
             raise InvalidInput(unknown("column", name, self.columns)) from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
     def __iter__(self) -> Any:
         return iter(self.columns)
 
@@ -157,9 +167,12 @@ class Batch(Mapping[str, Array]):
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
-    """Return the rows of all batches in order; they must have the same columns."""
+    """Return the rows of all batches in order. Raises InvalidInput where they have not the same columns."""
     if len(batches) == 1:
         return batches[0]
+    for batch in batches:
+        if batch.columns.keys() != batches[0].columns.keys():
+            raise InvalidInput(f"cannot join {batches[0]} and {batch}: they have different columns.")
     return Batch({name: np.concatenate([b[name] for b in batches]) for name in batches[0]})
 
 
@@ -172,8 +185,11 @@ def text(values: Iterable[object]) -> Array:
 
 
 def encode_text(array: Array) -> tuple[Array, Array]:
-    """Return a text column as (UTF-8 bytes of all rows one after another, end offset of each row)."""
-    encoded = [value.encode() for value in array.ravel()]
+    """Return a text column as (UTF-8 bytes of all rows one after another, end offset of each row).
+
+    Lone surrogates, which stand for the bytes of a file name that is not UTF-8, survive the round trip.
+    """
+    encoded = [value.encode("utf-8", "surrogatepass") for value in array]
     ends = np.cumsum([len(value) for value in encoded], dtype=np.int64) if encoded else np.empty(0, np.int64)
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
 
@@ -181,7 +197,7 @@ def encode_text(array: Array) -> tuple[Array, Array]:
 def decode_text(data: Array, ends: Array) -> Array:
     """Invert `encode_text`. Raises ValueError where the offsets do not fit the bytes."""
     raw = data.tobytes()
-    if len(ends) and (int(ends[-1]) != len(raw) or np.any(np.diff(ends, prepend=0) < 0)):
+    if (int(ends[-1]) if len(ends) else 0) != len(raw) or np.any(np.diff(ends, prepend=0) < 0):
         raise ValueError("text offsets do not fit the bytes")
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    return text(raw[a:b].decode() for a, b in zip(starts.tolist(), ends.tolist(), strict=True))
+    return text(raw[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts.tolist(), ends.tolist(), strict=True))

@@ -74,9 +74,9 @@ class Store:
             )
 
     def open_digests(self) -> DigestCache:
-        """Return the file-digest cache kept in this store (in memory where it cannot be written)."""
-        usable = self.root.exists() and os.access(self.root, os.W_OK) and not self.readonly
-        return DigestCache(self.root / "digests.sqlite" if usable else None)
+        """Return the file-digest cache kept in this store; it is read, not written, where the store may not be."""
+        writable = self.root.exists() and os.access(self.root, os.W_OK) and not self.readonly
+        return DigestCache(self.root / "digests.sqlite", readonly=not writable)
 
     def path(self, output: str, key: str) -> Path:
         return self.root / output / key[:2] / f"{key}.h5"
