@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+from zlib import crc32
 
 import numpy as np
 
@@ -19,24 +20,43 @@ from pipeline.errors import InvalidInput, unknown
 from pipeline.files import Files, Folder, open_files
 from pipeline.keys import DigestCache, key_of
 from pipeline.registry import lookup
-from pipeline.schema import Batch, Schema
+from pipeline.schema import Array, Batch, Schema
 from pipeline.store import Store
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A numbered line of rows that is cut into shards. Shards end at a multiple of `multiple` rows."""
+    """A numbered line of rows that is cut into shards of at most `shard_rows`, which end at a multiple of `multiple`.
+
+    With `names` (one text a row), shards end where the hash of a name says so: a row that comes or goes changes the
+    shard that it lies in, seldom the next, and never all that follow.
+    """
 
     rows: int
     shard_rows: int
     multiple: int = 1
+    names: Array | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def shards(self) -> tuple[tuple[int, int], ...]:
         """(first, one past last) row of every shard; at least one shard, also when there are no rows."""
         step = max(1, self.shard_rows // self.multiple) * self.multiple
-        bounds = list(range(0, self.rows, step))
-        return tuple((start, min(start + step, self.rows)) for start in bounds) or ((0, 0),)
+        stops = _cuts(self.names, step) if self.names is not None else [*range(step, self.rows, step), self.rows]
+        return tuple(zip([0, *stops[:-1]], stops, strict=True))
+
+
+def _cuts(names: Array, most: int) -> list[int]:
+    """Return the ends of shards of most/2 … most rows: after the first row whose name hashes low, or at `most`."""
+    least = max(1, most // 2)
+    if len(names) <= least:
+        return [len(names)]
+    hashes = np.fromiter((crc32(name.encode("utf-8", "surrogatepass")) for name in names), np.uint32, len(names))
+    low = hashes * np.uint32(2654435761) < (1 << 32) // least  # the factor spreads the hashes of consecutive names
+    ends, stops = np.flatnonzero(low) + 1, [0]
+    while stops[-1] + least < len(names):
+        i = np.searchsorted(ends, stops[-1] + least)
+        stops.append(min(int(ends[i]) if i < len(ends) else len(names), stops[-1] + most, len(names)))
+    return stops[1:] if stops[-1] == len(names) else [*stops[1:], len(names)]
 
 
 class Layout(Protocol):

@@ -149,8 +149,10 @@ def build(
         for step in _expand(name, config, context, steps):
             steps[step.name] = step
     steps = {step.name: step for step in _depth_first(steps)}
+    read = {ref.step for step in steps.values() for ref in step.inputs.values()}
     lists: dict[Any, str] = {}
     for step in steps.values():
+        step.stored |= step.name not in read  # what nothing reads is what was asked for
         step.tasks = list(_tasks(step, steps, dataset, lists))
     plan = Plan(config, dataset, steps, context)
     _mark(plan, store, _recalled(recall))

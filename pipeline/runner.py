@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from pipeline.events import Events
 from pipeline.keys import canonical
 from pipeline.numerics import require_device
 from pipeline.plan import Plan, Step, Task
-from pipeline.schema import Batch, Status, concat
+from pipeline.schema import Batch, Status, concat, status_counts
 from pipeline.stage import Source, Stage, Work
 from pipeline.store import Store
 
@@ -73,6 +73,7 @@ class Runner:
                 self._pending[ref.step] = self._pending.get(ref.step, 0) + 1
         threads = max((step.stage.context.profile.threads for step in steps), default=1)
         self.events.send("run_started", steps=len(steps), shards=sum(len(s.to_run) for s in steps))
+        self._judge_former(steps)
         try:
             with threadpool_limits(threads), ThreadPoolExecutor(self.workers, "qfuse") as pool:
                 try:
@@ -237,11 +238,11 @@ class Runner:
     def _commit(self, step: Step, task: Task, outputs: dict[str, Batch]) -> None:
         for output, batch in outputs.items():
             step.stage.produces[output].check(batch, f"{step.name} {output}".strip())
-            if output == next(iter(outputs)) and "status" in batch.columns:
-                counts = self.summary.failures.setdefault(step.name, {})
-                for status in Status:
-                    if status and (count := int((batch["status"] == status).sum())):
-                        counts[status.name.lower()] = counts.get(status.name.lower(), 0) + count
+            if output == next(iter(outputs)):
+                failed = self.summary.failures.setdefault(step.name, {})
+                for name, count in status_counts(batch).items():
+                    if name != "ok":
+                        failed[name] = failed.get(name, 0) + count
             if step.stored:
                 provenance = {"step": step.name, "factors": step.factors, "preimage": task.preimage}
                 self.store.commit(step.output(output), task.keys[output], batch, step.stage.produces[output], provenance)
@@ -249,15 +250,32 @@ class Runner:
             else:
                 self._memory[step.name, output, task.index] = batch
 
+    def _judge_former(self, steps: Sequence[Step]) -> None:
+        for name in dict.fromkeys(ref.step for step in steps for ref in step.inputs.values()):
+            former = self.plan.steps[name]
+            if former.stage.grain == "map" and not former.to_run:
+                self._judge(former)
+
     def _judge(self, step: Step) -> None:
-        lost = sum(self.summary.failures.get(step.name, {}).values())
-        rows = sum(task.stop - task.start for task in step.to_run)
-        allowed = self.plan.config.run.max_failures
+        """Raise TooManyFailures where more of a map step's rows failed, now or in a former run, than is allowed."""
+        first = next(iter(step.stage.produces))
+        rows, failed = 0, Counter[str]()
+        for task in step.tasks:
+            kept = self._memory.get((step.name, first, task.index))
+            if kept is not None:
+                counts = status_counts(kept)
+            elif step.stored and self.store.has(step.output(first), task.keys[first]):
+                counts = self.store.receipt(step.output(first), task.keys[first]).status
+            else:
+                continue
+            rows += task.stop - task.start
+            failed.update({name: count for name, count in counts.items() if name != "ok"})
+        lost, allowed = sum(failed.values()), self.plan.config.run.max_failures
         if rows and lost / rows > allowed:
-            counts = {k: v for k, v in self.summary.failures[step.name].items() if v}
+            counted = ", ".join(f"{count} {name}" for name, count in failed.most_common())
             raise TooManyFailures(
-                f"{step.name}: {lost} of {rows} rows failed ({counts}), more than run.max_failures = {allowed} allows. "
-                "Their reasons are in the store; mend the data, or raise the limit to go on without them."
+                f"{step.name}: {lost} of {rows} rows failed ({counted}), more than run.max_failures = {allowed:g} allows. "
+                "`qfuse status` says why; mend the data, or raise the limit (--set run.max_failures=1) to go on without them."
             )
 
 

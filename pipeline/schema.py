@@ -176,6 +176,13 @@ def concat(batches: Sequence[Batch]) -> Batch:
     return Batch({name: np.concatenate([b[name] for b in batches]) for name in batches[0]})
 
 
+def status_counts(batch: Batch) -> dict[str, int]:
+    """Return how many rows have each status, by its name in small letters; empty for a batch without statuses."""
+    if "status" not in batch:
+        return {}
+    return {status.name.lower(): count for status in Status if (count := int((batch["status"] == status).sum()))}
+
+
 def text(values: Iterable[object]) -> Array:
     """Return a text column (object array of str)."""
     items = [str(value) for value in values]

@@ -24,7 +24,7 @@ from typing import Any
 from pipeline import hdf5
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused
 from pipeline.keys import DigestCache, canonical, file_digest
-from pipeline.schema import Batch, Schema, Status
+from pipeline.schema import Batch, Schema, status_counts
 
 FORMAT = 1
 
@@ -142,7 +142,7 @@ class Store:
                 key,
                 schema.name,
                 batch.rows,
-                _status_counts(batch),
+                status_counts(batch),
                 size,
                 sha256,
                 digest,
@@ -276,9 +276,3 @@ def _format_of(marker: Path) -> Any:
         return json.loads(marker.read_bytes())["format"]
     except (ValueError, KeyError, TypeError):
         return "unknown"
-
-
-def _status_counts(batch: Batch) -> dict[str, int]:
-    if "status" not in batch.columns:
-        return {}
-    return {status.name.lower(): count for status in Status if (count := int((batch["status"] == status).sum()))}

@@ -1,7 +1,8 @@
 """align: image → box, landmarks, detector score → 112×112 RGB crop. One decode, two artifacts.
 
-Landmarks that come with the protocol are used as given; otherwise the face nearest the image centre is taken. The crop
-is the least-squares similarity (no reflection) from five landmarks to the ArcFace template, bilinear, border 0.
+Landmarks that come with the protocol are used as given; otherwise the face nearest the image centre is taken, and where
+there were several, `reason` says so although the row is OK. The crop is the least-squares similarity (no reflection) from
+five landmarks to the ArcFace template, bilinear, border 0.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pipeline.schema import Batch, Status, text
 from pipeline.stage import Options, Stage
 from stages.images import Unusable, decode
 from stages.models import catalogue
-from stages.tables import CROPS, DETECTIONS
+from stages.tables import CROPS, DETECTIONS, UNREADABLE
 
 SIZE = 112
 # Where ArcFace-style models expect the five landmarks, in pixels of a 112×112 crop (Deng et al., CVPR 2019).
@@ -58,6 +59,7 @@ class Align(Stage):
     """Detect, fit, warp."""
 
     name = "align"
+    version = 2
     grain = "map"
     Options = AlignOptions
     produces: ClassVar = {"detections": DETECTIONS, "crops": CROPS}
@@ -112,6 +114,8 @@ class Align(Stage):
     def _one(self, path: str, sha256: str, given: Any) -> _Found:
         if not sha256:
             return _Found(Status.MISSING, f"{path} is named by the protocol and is not in the data set")
+        if sha256 == UNREADABLE:
+            return _Found(Status.UNREADABLE, f"{path} is damaged inside its archive, or too large to be a photograph")
         try:
             data = self._files.read(path)
             if hashlib.sha256(data).hexdigest() != sha256:
@@ -134,7 +138,9 @@ class Align(Stage):
         height, width = image.shape[:2]
         i = faces.largest() if self.options.pick == "largest" else faces.nearest(width / 2, height / 2)
         crop = warp(image, faces.landmarks[i])
-        return _Found(Status.OK, "", faces.box[i], faces.landmarks[i], float(faces.score[i]), len(faces), crop)
+        taken = "largest" if self.options.pick == "largest" else "one nearest the centre"
+        note = f"{path}: {len(faces)} faces found, the {taken} taken" if len(faces) > 1 else ""
+        return _Found(Status.OK, note, faces.box[i], faces.landmarks[i], float(faces.score[i]), len(faces), crop)
 
 
 def _as_given(image: NDArray[np.uint8]) -> _Found:

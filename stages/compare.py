@@ -1,7 +1,7 @@
 """compare: templates + comparisons → cosine scores, higher = more similar.
 
-All pairs of two roles are one matrix product a shard, whose shards hold whole rows; a list is read in blocks. Either way
-a score depends on its two templates alone. A comparison with a template that failed scores nan.
+All pairs of two roles are a matrix product, computed in tiles that do not depend on shards; a list is read in blocks. So
+a score is the same to the last bit in whatever shard it falls. A comparison with a template that failed scores nan.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pipeline.stage import Options, Stage, Work
 from stages.tables import SCORES, Comparisons
 
 BLOCK = 1 << 16  # comparisons of a list in one gather
+TILE = 256  # rows of a product in one matrix product
 
 
 @register("stage", "compare")
@@ -23,6 +24,7 @@ class Compare(Stage):
     """Cosine of every comparison. Reads fused templates, or embeddings where each face is its own template."""
 
     name = "compare"
+    version = 2
     grain = "tile"
     axis = "comparisons"
     Options = Options
@@ -39,8 +41,7 @@ class Compare(Stage):
         comparisons = Comparisons.of(work.tables)
         if comparisons.is_product:
             width = len(comparisons.b)
-            rows = comparisons.a[work.start // width : work.stop // width]
-            score = (unit[rows] @ unit[comparisons.b].T).ravel()
+            score = product(unit[comparisons.a], unit[comparisons.b], work.start // width, work.stop // width).ravel()
         else:
             listed = work.tables["comparisons"]
             score = np.empty(listed.rows, np.float32)
@@ -48,6 +49,22 @@ class Compare(Stage):
                 cut = slice(start, start + BLOCK)
                 score[cut] = np.einsum("ij,ij->i", unit[listed["a"][cut]], unit[listed["b"][cut]])
         return {"": Batch({"score": score.astype(np.float32, copy=False)})}
+
+
+def product(a: Array, b: Array, start: int, stop: int) -> Array:
+    """Return rows start…stop of a @ b.T, (stop − start, n) float32, for a (m, d) and b (n, d) float32.
+
+    The last bits of a matrix product may change with its shape. Every tile has TILE rows, the last one filled with
+    zeros, and begins at a multiple of TILE of the whole product: a row's scores do not depend on start and stop.
+    """
+    scores = np.empty((stop - start, len(b)), np.float32)
+    for first in range(start // TILE * TILE, stop, TILE):
+        tile = np.zeros((TILE, a.shape[1]), np.float32)
+        part = a[first : first + TILE]
+        tile[: len(part)] = part
+        low, high = max(first, start), min(first + TILE, stop)
+        scores[low - start : high - start] = (tile @ b.T)[low - first : high - first]
+    return scores
 
 
 def unit_rows(templates: Batch) -> Array:

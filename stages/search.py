@@ -20,7 +20,7 @@ from pipeline.stage import Options, Stage, Work, execution
 from stages.compare import unit_rows
 from stages.tables import CANDIDATES, role_rows
 
-BLOCK = 256  # probes re-scored at once
+CELLS = 1 << 23  # float64 numbers gathered at once when candidates are re-scored: 64 MiB
 GUARD = 1e-4  # cosine; far above what the order of summation can move a float32 product of unit vectors
 Floats = NDArray[np.float32]
 Select = Callable[[Floats, int], tuple[Floats, NDArray[np.int64]]]
@@ -106,8 +106,9 @@ def exact_top(gallery: Floats, probes: Floats, k: int, select: Select) -> tuple[
         near, rows = select(probes[waiting], reach)
         # Enough was selected when its last score lies below the guard band of the k-th, or when it is everything.
         settled = np.full(len(waiting), True) if reach == len(gallery) else near[:, -1] < near[:, k - 1] - GUARD
-        for start in range(0, int(settled.sum()), BLOCK):
-            block = np.flatnonzero(settled)[start : start + BLOCK]
+        step = max(1, CELLS // (reach * gallery.shape[1]))
+        for start in range(0, int(settled.sum()), step):
+            block = np.flatnonzero(settled)[start : start + step]
             best, exact = _ranked(gallery, probes[waiting[block]], rows[block], k)
             found[waiting[block], : best.shape[1]] = best
             scores[waiting[block], : best.shape[1]] = exact
@@ -119,6 +120,8 @@ def exact_top(gallery: Floats, probes: Floats, k: int, select: Select) -> tuple[
 def _ranked(gallery: Floats, probes: Floats, rows: NDArray[np.int64], k: int) -> tuple[Array, Array]:
     """Re-score candidate rows (p, c) in float64, in one fixed order, and return the best k of each probe."""
     rows = np.sort(rows, axis=1)
-    exact = np.einsum("pcd,pd->pc", gallery[rows], probes, dtype=np.float64, casting="same_kind").astype(np.float32)
+    # Widened first: einsum would cast in buffers whose ends fall where the shapes say, and the sums with them.
+    near = gallery[rows].astype(np.float64)
+    exact = np.einsum("pcd,pd->pc", near, probes.astype(np.float64)).astype(np.float32)
     order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(exact, order, axis=1)

@@ -24,12 +24,14 @@ from pipeline.dataset import Axis
 from pipeline.errors import InvalidInput
 from pipeline.schema import Array, Batch, Field, Schema, text
 
+UNREADABLE = "unreadable"  # in faces.sha256
+
 FACES = Schema(
     "faces",
     (
         Field("face_id", "text"),
         Field("path", "text"),  # relative to the data set's root; empty where there is no image
-        Field("sha256", "text"),  # of the image file; empty where it is missing
+        Field("sha256", "text"),  # of the image file; empty where it is missing, UNREADABLE where it cannot be read
         Field("subject", "text"),
         Field("box", "float32", (4,), "px: x, y, width, height", optional=True),
         Field("landmarks", "float32", (5, 2), "px: x, y", optional=True),
@@ -118,10 +120,10 @@ class FaceLayout:
     sorted_index: Mapping[tuple[str, str], str] = {("members", "template"): "templates"}
 
     def axes(self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]) -> dict[str, Axis]:
-        comparisons = Comparisons.of(tables)
+        comparisons, faces, templates = Comparisons.of(tables), tables["faces"], tables["templates"]
         return {
-            "faces": Axis(tables["faces"].rows, shard_rows.get("faces", 1024)),
-            "templates": Axis(tables["templates"].rows, shard_rows.get("templates", 8192)),
+            "faces": Axis(faces.rows, shard_rows.get("faces", 1024), names=faces["face_id"]),
+            "templates": Axis(templates.rows, shard_rows.get("templates", 8192), names=templates["template_id"]),
             "comparisons": Axis(comparisons.rows, shard_rows.get("comparisons", 1 << 22), comparisons.multiple),
             "probes": Axis(len(role_rows(tables["roles"], "probe")), shard_rows.get("probes", 8192)),
         }

@@ -8,7 +8,7 @@ Conventions
                compared with each other. A subject with a single medium has a reference only.
     Chance     is drawn identity by identity, from the seed and the identity's name, so that adding an
                identity changes no other one's faces.
-    Missing    an image that cannot be read keeps its row, with an empty sha256; a later stage marks it.
+    Missing    an image that is not there or cannot be read keeps its row, with no sha256; a later stage marks it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.files import Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
-from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables
+from stages.tables import LAYOUT, UNREADABLE, FaceLayout, Protocol, build_tables
 
 IMAGES = ("jpg", "jpeg", "png", "bmp", "webp")
 
@@ -50,7 +50,7 @@ def file_names(files: Files) -> list[str]:
 
 
 def digest_images(files: Files, names: Iterable[str]) -> list[str]:
-    """Return the sha256 (hex) of every file, empty where a file cannot be read."""
+    """Return the sha256 (hex) of every file; empty where there is none, UNREADABLE where it cannot be read."""
     return [_digest_image(files, name) for name in names]
 
 
@@ -78,8 +78,10 @@ def _hash(seed: int, purpose: str, identity: str) -> int:
 def _digest_image(files: Files, name: str) -> str:
     try:
         return hashlib.sha256(files.read(name)).hexdigest()
-    except (FileNotFoundError, InvalidInput):
+    except FileNotFoundError:
         return ""
+    except (InvalidInput, OSError):
+        return UNREADABLE
 
 
 class FolderOptions(Options):

@@ -15,7 +15,7 @@ from pipeline.errors import InvalidInput
 from pipeline.files import open_files
 from pipeline.schema import Batch
 from stages.datasets.folder import FolderReader, identity_generator, lowest_ranked
-from stages.tables import LAYOUT
+from stages.tables import LAYOUT, UNREADABLE
 
 STILLS = [f"{subject}/{i}.jpg" for subject in ("ada", "bob", "cleo") for i in range(6)]
 VIDEOS = [f"{subject}/video{v}/{i}.png" for subject in ("ada", "bob") for v in range(3) for i in range(4)]
@@ -70,12 +70,12 @@ def test_every_image_has_the_sha256_of_its_bytes(tmp_path: Path) -> None:
     assert faces["sha256"].tolist() == [hashlib.sha256(path.encode()).hexdigest() for path in faces["path"]]
 
 
-def test_an_image_that_may_not_be_read_keeps_its_row_without_a_digest(tmp_path: Path) -> None:
+def test_an_image_that_may_not_be_read_keeps_its_row_marked_unreadable(tmp_path: Path) -> None:
     plant(tmp_path / "secret", ["x.jpg"])
     root = plant(tmp_path / "data", STILLS)
     (root / "ada" / "link.jpg").symlink_to(tmp_path / "secret" / "x.jpg")
     faces = read(root)["faces"]
-    assert faces["face_id"][faces["sha256"] == ""].tolist() == ["ada/link.jpg"]
+    assert faces["face_id"][faces["sha256"] == UNREADABLE].tolist() == ["ada/link.jpg"]
 
 
 def test_other_and_hidden_files_are_not_faces(tmp_path: Path) -> None:

@@ -1,0 +1,262 @@
+"""What each field of a config re-keys: one row of a table a field, and no field without a row.
+
+Plans are made over a small folder and nothing is run: a key is decided before anything is computed.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from pipeline.config import Config, DatasetConfig, ModelsConfig, ReportConfig, RunConfig, StepConfig
+from pipeline.numerics import Profile
+from pipeline.registry import lookup
+from pipeline.session import open_session
+from stages.report_options import ReportOptions
+
+STEPS = (
+    *("align", "degrade", "embed", "quality", "statistics", "fuse", "compare", "evaluate_verification"),
+    *("search", "evaluate_identification"),
+)
+ALL = set(STEPS)
+EVALUATIONS = {"evaluate_verification", "evaluate_identification"}
+FUSED = {"fuse", "compare", "search", *EVALUATIONS}
+SCORED = {"quality", "statistics", *FUSED}
+MODELS = {"embed", *SCORED}
+IDENTIFIED = {"search", "evaluate_identification"}
+NOTHING: set[str] = set()
+
+CONFIG: dict[str, Any] = {
+    "name": "fields",
+    "dataset": {"reader": "folder", "path": "faces", "options": {"probe_fraction": 0.5, "left_out": 0.25}},
+    "steps": {
+        **{step: {} for step in STEPS},
+        "embed": {"inputs": {"crops": "degrade"}},
+        "quality": {"inputs": {"crops": "degrade"}},
+        "fuse": {"options": {"rule": "quality-minmax"}},
+    },
+    "report": {"options": {}},
+}
+
+# field → (new value, the steps whose keys change)
+TABLE: dict[str, tuple[Any, set[str]]] = {
+    "name": ("other", NOTHING),
+    "description": ("words", NOTHING),
+    "dataset.reader": ("folder again", NOTHING),  # a reader enters through its tables
+    "dataset.path": ("moved/elsewhere", NOTHING),
+    "dataset.options.root": ("wrapped", NOTHING),  # the same faces below another folder
+    "dataset.options.extensions": (["jpg"], ALL),  # the .png go
+    "dataset.options.templates": ("face", FUSED),
+    "dataset.options.media": ("folder", FUSED),
+    "dataset.options.probe_fraction": (0.25, FUSED),
+    "dataset.options.left_out": (0.5, FUSED - {"fuse"}),  # who is enrolled stands in the roles
+    "dataset.options.seed": (1, FUSED),
+    "dataset.shard_rows": ({"faces": 4}, ALL),
+    "numerics": ({"threads": 2}, ALL),
+    "numerics.profile": ("cpu-bf16", ALL),
+    "numerics.name": ("mine", NOTHING),
+    "numerics.device": ("cuda", ALL),
+    "numerics.precision": ("bf16", ALL),
+    "numerics.compute_batch": (16, ALL),
+    "numerics.threads": (2, ALL),
+    "models.cards": (["cards.yaml"], NOTHING),  # a card that no step names
+    "models.folders": (["weights"], NOTHING),
+    "steps.fuse.stage": ("fuse", NOTHING),
+    "steps.fuse.inputs": ({"quality": "quality"}, NOTHING),  # the default, written out
+    "steps.embed.inputs": ({"crops": "align.crops"}, {"embed", *FUSED}),
+    "steps.embed.numerics": ({"threads": 2}, {"embed", *FUSED}),
+    "steps.fuse.stored": (True, NOTHING),
+    "steps.align.options.detector": ("yunet_640", ALL),
+    "steps.align.options.pick": ("largest", ALL),
+    "steps.align.options.score_threshold": (0.7, ALL),
+    "steps.align.options.nms_threshold": (0.4, ALL),
+    "steps.align.options.border": (0.1, ALL),
+    "steps.align.options.max_side": (512, ALL),
+    "steps.align.options.max_pixels": (1000, ALL),
+    "steps.degrade.options.fraction": (0.5, ALL - {"align"}),
+    "steps.degrade.options.seed": (1, ALL - {"align"}),
+    "steps.embed.options.model": ("mobilefacenet", {"embed", *FUSED}),
+    "steps.embed.options.flip": ("none", {"embed", *FUSED}),
+    "steps.quality.options.method": ("crfiqa_s", SCORED),
+    "steps.fuse.options.rule": ("mean", FUSED),
+    "steps.fuse.options.features": ("raw", FUSED),
+    "steps.fuse.options.media": ("mean", FUSED),
+    "steps.search.options.k": (5, IDENTIFIED),
+    "steps.search.options.gallery": ("reference", IDENTIFIED),
+    "steps.search.options.backend": ("torch", NOTHING),  # both back ends give the same list
+    "steps.evaluate_verification.options.fmr": ([0.01], {"evaluate_verification"}),
+    "steps.evaluate_verification.options.replicates": (10, {"evaluate_verification"}),
+    "steps.evaluate_verification.options.seed": (1, {"evaluate_verification"}),
+    "steps.evaluate_verification.options.level": (0.9, {"evaluate_verification"}),
+    "steps.evaluate_identification.options.fpir": ([0.2], {"evaluate_identification"}),
+    "steps.evaluate_identification.options.ranks": ([1], {"evaluate_identification"}),
+    "steps.evaluate_identification.options.gallery": ("reference", {"evaluate_identification"}),
+    "steps.evaluate_identification.options.replicates": (10, {"evaluate_identification"}),
+    "steps.evaluate_identification.options.seed": (1, {"evaluate_identification"}),
+    "steps.evaluate_identification.options.level": (0.9, {"evaluate_identification"}),
+    "report.kind": ("html", NOTHING),
+    "report.options.title": ("A title", NOTHING),
+    "report.options.average": ([], NOTHING),
+    "report.options.baseline": ({"rule": "mean"}, NOTHING),
+    "report.options.fmr": ([0.01], NOTHING),
+    "report.options.crops": (0, NOTHING),
+    "report.options.method": ("lightqnet", NOTHING),
+    "run.store": ("another/store", NOTHING),
+    "run.folder": ("another/run", NOTHING),
+    "run.workers": (7, NOTHING),
+    "run.max_failures": (0.1, NOTHING),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen subjects with a few files each: bytes that only their digests matter of."""
+    root = tmp_path_factory.mktemp("fields")
+    for subject in range(16):
+        for image in range(2 + subject % 3):
+            _write(root / f"faces/s{subject:02d}/video/{image}.{'png' if image == 1 else 'jpg'}")
+        _write(root / f"faces/s{subject:02d}/still.jpg")
+    for place in ("moved/elsewhere", "wrapping/wrapped"):
+        shutil.copytree(root / "faces", root / place)
+    (root / "cards.yaml").write_text(
+        "unused: {kind: recognition, architecture: onnx, file: unused.onnx, dimension: 4, licence: none}\n"
+    )
+    _register_a_second_folder_reader()
+    return root
+
+
+def _write(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("/".join(path.parts[-3:]).encode())
+
+
+def _register_a_second_folder_reader() -> None:
+    from pipeline.registry import available, register
+
+    if "folder again" not in available("reader"):
+        again = type("FolderAgain", (lookup("reader", "folder"),), {"name": "folder again"})
+        register("reader", "folder again")(again)
+
+
+def keys(config: dict[str, Any], root: Path) -> dict[str, set[str]]:
+    """Config step → the keys of all its artifacts, over every cell and shard."""
+    session = open_session(Config.model_validate({**config, "base": root}), store=root / "store", readonly=True)
+    found: dict[str, set[str]] = {}
+    for step in session.plan.steps.values():
+        found.setdefault(step.base, set()).update(key for task in step.tasks for key in task.keys.values())
+    return found
+
+
+def with_field(field: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(CONFIG)
+    *parents, last = field.split(".")
+    section = config
+    for name in parents:
+        if isinstance(section.get(name), str):  # `numerics: cpu-fp32` may become a mapping
+            section[name] = {}
+        section = section.setdefault(name, {})
+    section[last] = value
+    if field == "dataset.options.root":
+        config["dataset"]["path"] = "wrapping"
+    return config
+
+
+@pytest.mark.parametrize("field", TABLE)
+def test_a_field_re_keys_these_steps_and_no_others(folder: Path, field: str) -> None:
+    value, expected = TABLE[field]
+    before, after = keys(CONFIG, folder), keys(with_field(field, value), folder)
+    assert {step for step in STEPS if before[step] != after[step]} == expected
+
+
+def test_every_field_of_a_config_is_in_the_table() -> None:
+    sections = {"dataset", "dataset.options", "models", "steps", "report", "report.options", "run"}
+    assert set(every_field()) <= {*TABLE, *sections, "factors"}  # a test of its own varies a factor
+
+
+def every_field() -> Iterator[str]:
+    yield from _fields(Config, "", without=("base",))
+    for section, model in (
+        ("dataset", DatasetConfig),
+        ("models", ModelsConfig),
+        ("report", ReportConfig),
+        ("run", RunConfig),
+    ):
+        yield from _fields(model, f"{section}.")
+    yield from _fields(Profile, "numerics.")
+    yield from _fields(ReportOptions, "report.options.")
+    yield from _fields(lookup("reader", "folder").Options, "dataset.options.")
+    for step in STEPS:
+        yield from _fields(lookup("stage", step).Options, f"steps.{step}.options.")
+    yield from _fields(StepConfig, "steps.fuse.", without=("options", "numerics"))
+
+
+def _fields(model: type[BaseModel], prefix: str, without: tuple[str, ...] = ()) -> Iterator[str]:
+    return (f"{prefix}{name}" for name in model.model_fields if name not in without)
+
+
+def test_every_stage_is_in_the_table() -> None:
+    from pipeline.registry import available
+
+    assert {name for name, stage in available("stage").items() if stage.__module__.startswith("stages.")} == ALL
+
+
+def test_one_more_value_of_a_factor_leaves_the_others_artifacts_alone(folder: Path) -> None:
+    config = with_field("steps.fuse.options.rule", "$rule")
+    one, two = ({**config, "factors": {"rule": rules}} for rules in (["mean"], ["mean", "quality-linear"]))
+    before, after = keys(one, folder), keys(two, folder)
+    assert all(before[step] <= after[step] for step in STEPS)
+    assert {step for step in STEPS if before[step] != after[step]} == FUSED
+
+
+def test_a_weight_rule_that_needs_no_quality_does_not_depend_on_the_quality_method(folder: Path) -> None:
+    config = with_field("steps.fuse.options.rule", "mean")
+    before = keys(config, folder)
+    config["steps"]["quality"]["options"] = {"method": "detector-score"}
+    after = keys(config, folder)
+    assert {step for step in STEPS if before[step] != after[step]} == {"quality", "statistics"}
+
+
+def test_a_subject_label_that_is_mended_re_embeds_nothing(folder: Path, tmp_path: Path) -> None:
+    # The same photographs below another name: paths and subjects change, bytes do not.
+    shutil.copytree(folder / "faces", tmp_path / "faces")
+    shutil.move(tmp_path / "faces" / "s15", tmp_path / "faces" / "s99")
+    config = copy.deepcopy(CONFIG)
+    before, after = keys(config, folder), keys(config, tmp_path)
+    assert before["align"] == after["align"]
+
+
+def test_faces_added_at_the_end_re_key_the_last_shard_and_what_depends_on_it(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "faces", tmp_path / "faces")
+    config = with_field("dataset.shard_rows", {"faces": 8})
+    before = shards(config, tmp_path)
+    (tmp_path / "faces" / "s99").mkdir()
+    (tmp_path / "faces" / "s99" / "new.jpg").write_bytes(b"new")
+    after = shards(config, tmp_path)
+    for step in ("align", "embed"):
+        assert len(before[step]) > 4
+        assert before[step][:-1] == after[step][: len(before[step]) - 1]
+        assert before[step][-1] != after[step][len(before[step]) - 1]
+
+
+@pytest.mark.parametrize("subject", ["s00", "s07", "s12"])
+def test_a_face_added_in_the_middle_re_keys_its_shard_and_not_all_that_follow(
+    folder: Path, tmp_path: Path, subject: str
+) -> None:
+    shutil.copytree(folder / "faces", tmp_path / "faces")
+    config = with_field("dataset.shard_rows", {"faces": 4})
+    before = shards(config, tmp_path)["align"]
+    (tmp_path / "faces" / subject / "new.jpg").write_bytes(b"new")
+    after = shards(config, tmp_path)["align"]
+    assert len(before) > 16
+    assert 1 <= len(set(after) - set(before)) <= 4
+
+
+def shards(config: dict[str, Any], root: Path) -> dict[str, list[str]]:
+    session = open_session(Config.model_validate({**config, "base": root}), store=root / "store", readonly=True)
+    return {s.base: [next(iter(t.keys.values())) for t in s.tasks] for s in session.plan.steps.values()}
