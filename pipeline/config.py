@@ -7,18 +7,29 @@ with the nearest valid one. The `run` section holds execution settings only: not
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import InvalidInput, UsageError, unknown
 
 Scalar = str | int | float | bool
+
+
+def _distinct(values: list[Scalar]) -> list[Scalar]:
+    if len({str(value) for value in values}) < len(values):
+        raise ValueError("a factor's values have to differ when written as text, because they name its cells")
+    return values
+
+
+StepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+FactorValues = Annotated[list[Scalar], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class Section(BaseModel):
@@ -75,15 +86,15 @@ class Config(Section):
     dataset: DatasetConfig
     numerics: str | dict[str, Any] = "cpu-fp32"
     models: ModelsConfig = ModelsConfig()
-    factors: dict[str, list[Scalar]] = {}
-    steps: dict[str, StepConfig]
+    factors: dict[str, FactorValues] = {}
+    steps: dict[StepName, StepConfig]
     report: ReportConfig | None = None
     run: RunConfig = RunConfig()
     base: Path = Path(".")  # the folder of the config file; relative paths start here
 
     def resolve(self, path: str) -> Path:
         """Return `path` relative to the config file's folder."""
-        return (self.base / Path(path).expanduser()).absolute()
+        return (self.base / os.path.expanduser(path)).absolute()
 
     def run_folder(self) -> Path:
         return Path(self.run.folder or f".qfuse/runs/{self.name}").absolute()
@@ -95,7 +106,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises InvalidInput naming the file, the field, what was expected and what was found; UsageError for an override
     that is not FIELD=VALUE.
     """
-    data = _expand(_read_extended(path, ()), str(path))
+    data = _read_extended(path, ())
     for override in overrides:
         name, separator, value = override.partition("=")
         if not separator or not name:
@@ -103,7 +114,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         _assign(data, name.split("."), _parse(value, f"--set {override}"))
     if "base" in data:
         raise InvalidInput(f"{path}: unknown key 'base'.")
-    config: Config = validate(Config, {**data, "base": path.parent.absolute()}, str(path))
+    config: Config = validate(Config, {**_expand(data, str(path)), "base": path.parent.absolute()}, str(path))
     return config
 
 
@@ -123,6 +134,8 @@ def _explain(model: Any, problem: Any) -> str:
         known = [name for name in parent.model_fields if name != "base"] if parent else []
         return f"{location}: {unknown('key', str(problem['loc'][-1]), known)}"
     found = "" if problem["type"] == "missing" else f" (found {problem['input']!r:.60})"
+    if problem["type"] in ("model_type", "dict_type"):
+        return f"{location or 'the whole file'}: expected a section of fields{found}"
     return f"{location or 'the whole file'}: {problem['msg'].removeprefix('Value error, ')}{found}"
 
 
@@ -135,7 +148,16 @@ def _model_at(model: Any, location: Sequence[Any]) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error instead of a silent choice."""
+    """Safe YAML in which a key given twice is an error instead of a silent choice, and so is an alias.
+
+    A page of aliases of aliases unfolds to more than any memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            problem = "aliases (*name) are not used here; write the value out, or quote a text that starts with *"
+            raise yaml.composer.ComposerError(None, None, problem, self.get_mark())
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -150,11 +172,9 @@ class _Loader(yaml.SafeLoader):
 def _parse(text: str, where: str) -> Any:
     if len(text) > 1_000_000:
         raise InvalidInput(f"{where}: larger than 1 MB; a config is a page of text.")
-    if "*" in text and re.search(r"(^|[\s\[,:{-])\*[A-Za-z0-9_]+", text):
-        raise InvalidInput(f"{where}: YAML aliases (*name) are not used here; write the value out or use `extends`.")
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:  # the last: `!!int ""`
         raise InvalidInput(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
 
 
@@ -164,15 +184,17 @@ def read_yaml(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InvalidInput(f"{path} does not exist; give the path of a config (.yaml).") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} cannot be read as text ({error}).") from None
+    except IsADirectoryError:
+        raise InvalidInput(f"{path} is a folder; give the path of a config (.yaml).") from None
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{str(path)!r} cannot be read as text ({error}); give the path of a config (.yaml).") from None
     return _parse(text, str(path))
 
 
 def _read_extended(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    data = read_yaml(path)
     if path.resolve() in children:
         raise InvalidInput(f"{path}: `extends` leads back to itself.")
-    data = read_yaml(path)
     if not isinstance(data, dict):
         raise InvalidInput(f"{path}: expected a mapping of keys to values, found {type(data).__name__}.")
     base = data.pop("extends", None)
@@ -208,10 +230,13 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 def _expand(value: Any, where: str) -> Any:
+    """Return `value` with environment variables put in. Raises InvalidInput for what no key or path can hold."""
     if isinstance(value, dict):
         return {name: _expand(item, where) for name, item in value.items()}
     if isinstance(value, list):
         return [_expand(item, where) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(f"{where}: {value} is not a setting; give a finite number.")
     if not isinstance(value, str):
         return value
 
@@ -221,4 +246,7 @@ def _expand(value: Any, where: str) -> Any:
             raise InvalidInput(f"{where}: the environment variable {match[1]} is not set, and there is no default.")
         return found
 
-    return _VARIABLE.sub(replace, value)
+    value = _VARIABLE.sub(replace, value)
+    if re.search(r"[\0\ud800-\udfff]", value):
+        raise InvalidInput(f"{where}: {value!r:.60} is not text: it holds NUL, half a surrogate pair or what is not UTF-8.")
+    return value

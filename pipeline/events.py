@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.errors import ResourceRefused
+
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
 
@@ -21,8 +23,12 @@ class Events:
         self._lock = threading.Lock()
         self._file: IO[str] | None = None
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = (folder / "events.jsonl").open("a", encoding="utf-8")
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._file = (folder / "events.jsonl").open("a", encoding="utf-8")
+            except OSError as error:
+                advice = "set run.folder to one that can be written to"
+                raise ResourceRefused(f"cannot write to the run folder {folder} ({error.strerror}): {advice}.") from error
 
     def send(self, event: str, **fields: Any) -> None:
         record = {"time": round(time.time(), 3), "event": event, **fields}

@@ -1,12 +1,12 @@
 """A data set's files, in a folder or in a zip, read by relative name and never from outside it.
 
 `Files` is safe to use from several threads. Names that climb out of the root, files above a size limit and zip
-members that expand beyond it are refused.
+members that expand beyond it are refused. Members are stored or deflated: other methods cannot be stopped on the way.
 """
 
 from __future__ import annotations
 
-import lzma
+import os
 import struct
 import threading
 import zipfile
@@ -17,7 +17,7 @@ from typing import Protocol
 from pipeline.errors import InvalidInput
 
 MAX_FILE_BYTES = 256 << 20
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
 
 
 class Files(Protocol):
@@ -34,11 +34,11 @@ class Files(Protocol):
 
 def open_files(root: Path) -> Files:
     """Return the files of a folder or of a zip archive. Raises InvalidInput where `root` is neither."""
-    if root.is_dir():
+    if os.path.isdir(root):  # os.path: a name too long to exist is no error
         return Folder(root)
-    if root.is_file() and zipfile.is_zipfile(root):
+    if os.path.isfile(root) and zipfile.is_zipfile(root):
         return Zip(root)
-    state = "is neither a folder nor a zip archive" if root.exists() else "does not exist"
+    state = "is neither a folder nor a zip archive" if os.path.exists(root) else "does not exist"
     raise InvalidInput(f"data set path {root} {state}; set dataset.path to the folder or the .zip that holds it.")
 
 
@@ -60,18 +60,21 @@ class Folder:
 
     def path(self, name: str) -> Path:
         """Return the real path of one file; symbolic links may not lead outside the root."""
-        path = (self._real / safe_name(name, self.root)).resolve()
+        path = Path(os.path.realpath(self._real / safe_name(name, self.root)))  # a loop of links is no error here
         if not path.is_relative_to(self._real):
             raise InvalidInput(f"{self.root}: {name!r} links to a file outside the data set; such a file is never read.")
         return path
 
     def read(self, name: str) -> bytes:
         path = self.path(name)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise FileNotFoundError(name)
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidInput(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; it is not read as one sample.")
-        return path.read_bytes()
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise InvalidInput(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; it is not read as one sample.")
+            return path.read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"{path} cannot be read ({error.strerror}).") from error
 
 
 class Zip:
@@ -94,6 +97,8 @@ class Zip:
             raise FileNotFoundError(name) from None
         if info.file_size > MAX_FILE_BYTES:
             raise InvalidInput(f"{self.root}: {name} expands to more than {MAX_FILE_BYTES >> 20} MiB; it is not read.")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InvalidInput(f"{self.root}: {name} is neither stored nor deflated; pack the archive again in that way.")
         try:
             with self._lock, self._zip.open(info) as member:
                 return member.read(MAX_FILE_BYTES + 1)

@@ -1,4 +1,4 @@
-"""Batch ↔ HDF5: one dataset a column, a fletcher32 checksum on every chunk, nothing pickled.
+"""Batch ↔ HDF5: one dataset a column, checksums on every chunk and every index, nothing pickled.
 
 Text is kept as UTF-8 bytes and end offsets (`NAME/utf8`, `NAME/ends`) because HDF5 keeps variable-length strings
 outside the checksummed chunks. Files hold no time and no host, so equal columns give equal bytes.
@@ -7,6 +7,7 @@ outside the checksummed chunks. Files hold no time and no host, so equal columns
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ CHUNK_BYTES = 4 << 20
 
 
 def write(path: Path, batch: Batch, schema: str) -> None:
-    """Write all columns to a new file at `path`."""
-    with h5py.File(path, "x", libver=("v108", "v110"), track_order=False) as file:
+    """Write all columns to a new file at `path`. Raises OSError where the disk is full or refuses."""
+    # In memory first: HDF5 crashes on a file that it cannot write to the end. From format v110 on the chunk indexes
+    # have checksums too; before, a flipped bit in one made rows read as zeros.
+    image = BytesIO()
+    with h5py.File(image, "w", libver=("v110", "v110"), track_order=False) as file:
         file.attrs["schema"] = schema
         file.attrs["rows"] = batch.rows
         for name in sorted(batch.columns):
@@ -32,6 +36,8 @@ def write(path: Path, batch: Batch, schema: str) -> None:
                 _dataset(file, f"{name}/ends", ends)
             else:
                 _dataset(file, name, array)
+    with path.open("xb") as output:
+        output.write(image.getbuffer())
 
 
 def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(None)) -> Batch:

@@ -13,6 +13,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+UNREADABLE = "unreadable"  # stands for the digest of a file that is there and cannot be read
+
 
 def canonical(value: Any) -> str:
     """Return JSON with sorted keys, no spaces and no nan: one text for one value."""
@@ -26,13 +28,13 @@ def key_of(value: Any) -> str:
 
 def difference(old: Any, new: Any, path: str = "") -> list[str]:
     """Return the fields in which two key pre-images differ, as sentences such as 'options.flip: none → add'."""
-    if old == new:
-        return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
         for name in sorted({*old, *new}):
             found += difference(old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}.{name}" if path else name)
         return found
+    if _ABSENT not in (old, new) and canonical(old) == canonical(new):  # not `==`, for which 1 is 1.0 is True
+        return []
     if isinstance(old, list) and isinstance(new, list) and (len(old) > 3 or len(new) > 3):
         return [f"{path} changed"]
     return [f"{path}: {_short(old)} → {_short(new)}"]
@@ -65,20 +67,25 @@ class DigestCache:
         self._path = None if readonly else path
         self._known: dict[str, tuple[str, str]] = {}
         if path is not None and path.exists():
-            with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            address = f"{path.absolute().as_uri()}?mode=ro"
+            with suppress(sqlite3.Error), closing(sqlite3.connect(address, timeout=1, uri=True)) as db:
                 rows = db.execute("SELECT path, stat, sha256 FROM digest")
                 self._known = {name: (stat, digest) for name, stat, digest in rows}
 
     def digests(self, paths: Iterable[Path]) -> list[str]:
-        """Return the sha256 (hex) of every file, in order."""
+        """Return the sha256 (hex) of every file, in order; UNREADABLE for one of those."""
         found, fresh = [], []
         for path in paths:
-            name, info = str(path.resolve()), path.stat()
-            stat = f"{info.st_size}:{info.st_mtime_ns}:{info.st_ino}"
-            if self._known.get(name, ("", ""))[0] != stat:
-                self._known[name] = (stat, file_digest(path))
-                fresh.append((name, *self._known[name]))
-            found.append(self._known[name][1])
+            try:
+                name, info = str(path.resolve()), path.stat()
+                stat = f"{info.st_size}:{info.st_mtime_ns}:{info.st_ino}"
+                if self._known.get(name, ("", ""))[0] != stat:
+                    self._known[name] = (stat, file_digest(path))
+                    fresh.append((name, *self._known[name]))
+            except OSError:
+                found.append(UNREADABLE)
+            else:
+                found.append(self._known[name][1])
         if fresh and self._path is not None:
             self._keep(self._path, fresh)
         return found

@@ -47,7 +47,7 @@ def profile_of(spec: str | dict[str, Any]) -> Profile:
         raise InvalidInput(unknown("numerics profile", str(name), PROFILES))
     for field in fields:
         if field not in Profile.model_fields:
-            raise InvalidInput(unknown("numerics field", field, Profile.model_fields))
+            raise InvalidInput(unknown("numerics field", field, ["profile", *Profile.model_fields]))
     profile: Profile = validate(Profile, {**PROFILES[name].model_dump(), **fields}, "numerics")
     return profile
 

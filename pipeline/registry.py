@@ -21,7 +21,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
     def decorate(part: T) -> T:
         taken = _parts.setdefault(kind, {}).setdefault(name, part)
-        if taken is not part and getattr(taken, "__qualname__", 0) != getattr(part, "__qualname__", 1):
+        if taken is not part and _source(taken) != _source(part):  # a module that is loaded again brings its own parts
             raise ValueError(f"the {kind} {name!r} is registered twice: {taken} and {part}.")
         _parts[kind][name] = part
         return part
@@ -49,3 +49,7 @@ def available(kind: str) -> dict[str, Any]:
             _loaded = False
             raise
     return _parts.get(kind, {})
+
+
+def _source(part: Any) -> Any:
+    return (part.__module__, part.__qualname__) if hasattr(part, "__qualname__") else id(part)

@@ -1,8 +1,7 @@
 """Run a Plan in one process.
 
 `map` steps stream micro-batches through a pool of workers across shard boundaries: while one shard is committed the
-next is already being computed. The small steps below run side by side. A row on which a stage raises is found by
-running its micro-batch row by row; it becomes a row with a status and a reason.
+next is already being computed. The small steps below run side by side.
 """
 
 from __future__ import annotations
@@ -16,15 +15,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.errors import Interrupted, QfuseError, TooManyFailures
+from pipeline.errors import Interrupted, TooManyFailures
 from pipeline.events import Events
+from pipeline.graph import Step, Task
 from pipeline.keys import canonical
+from pipeline.microbatch import Part, assemble, first_error, good_part, run_micro_batch
 from pipeline.numerics import require_device
-from pipeline.plan import Plan, Step, Task
-from pipeline.schema import Batch, Status, concat, status_counts
+from pipeline.plan import Plan
+from pipeline.schema import Batch, status_counts
 from pipeline.stage import Source, Stage, Work
 from pipeline.store import Store
 
@@ -165,28 +165,44 @@ class Runner:
         step.stage.open()
         self.events.send("step_started", step=step.name, rows=sum(t.stop - t.start for t in step.to_run))
         stream = self._micro_batches(step)
-        flying: deque[tuple[Task, bool, Future[dict[str, Batch]]]] = deque()
-        parts: list[dict[str, Batch]] = []
+        flying: deque[tuple[Task, int, bool, Future[list[Part]]]] = deque()
+        parts: list[Part] = []
+        example: dict[str, Batch] | None = None
+        waiting: list[tuple[Task, list[Part]]] = []  # shards without a good row, as long as there is no example
         commits: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1, "qfuse-commit") as writer:
             while True:
                 while len(flying) < 2 * self.workers and (job := next(stream, None)) is not None:
                     task, rows, inputs, last = job
-                    flying.append((task, last, pool.submit(self._micro_batch, step.stage, rows, inputs)))
+                    flying.append((task, rows.rows, last, pool.submit(run_micro_batch, step.stage, rows, inputs)))
                 if not flying:
                     break
-                task, last, future = flying.popleft()
-                parts.append(future.result())
-                self.events.send("advance", step=step.name, rows=next(iter(parts[-1].values())).rows)
+                task, count, last, future = flying.popleft()
+                parts += future.result()
+                self.events.send("advance", step=step.name, rows=count)
                 if last:
-                    commits.append(writer.submit(self._commit, step, task, _joined(parts)))
+                    waiting.append((task, parts))
+                    example = example or good_part(parts) or self._stored_example(step)
                     parts = []
+                    if example is None:
+                        continue
+                    commits += [writer.submit(self._commit, step, t, assemble(step.stage, p, example)) for t, p in waiting]
+                    waiting = []
                     while len(commits) > 2:
                         commits.popleft().result()
+            if waiting:
+                raise first_error(waiting[0][1])  # every row raised, so it is the stage that is wrong
             for commit in commits:
                 commit.result()
         self._judge(step)
         return time.perf_counter() - begin
+
+    def _stored_example(self, step: Step) -> dict[str, Batch] | None:
+        """Return one row of a shard that a former run stored, for the shapes of shards that have no good row."""
+        for task in step.tasks:
+            if step.stored and all(self.store.has(step.output(o), key) for o, key in task.keys.items()):
+                return {o: self.store.read(step.output(o), key, rows=slice(0, 1)) for o, key in task.keys.items()}
+        return None
 
     def _micro_batches(self, step: Step) -> Iterator[tuple[Task, Batch, dict[str, Batch], bool]]:
         """Yield (task, table rows, input rows, whether the shard ends here); batches never cross a shard."""
@@ -202,43 +218,13 @@ class Runner:
                 cut = slice(start, min(start + size, count))
                 yield task, rows.take(cut), {k: b.take(cut) for k, b in inputs.items()}, cut.stop >= count
 
-    def _micro_batch(self, stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> dict[str, Batch]:
-        try:
-            return _checked(stage, stage.run(rows, inputs, stage.load(rows)))
-        except QfuseError:
-            raise
-        except Exception as error:
-            if rows.rows <= 1:
-                raise
-            return self._row_by_row(stage, rows, inputs, error)
-
-    def _row_by_row(self, stage: Stage, rows: Batch, inputs: dict[str, Batch], error: Exception) -> dict[str, Batch]:
-        """Run one row at a time; rows that raise become failed rows. If all raise it is the stage that is wrong."""
-        done: list[dict[str, Batch] | str] = []
-        for i in range(rows.rows):
-            one = slice(i, i + 1)
-            try:
-                part = rows.take(one), {k: b.take(one) for k, b in inputs.items()}
-                done.append(_checked(stage, stage.run(*part, stage.load(part[0]))))
-            except QfuseError:
-                raise
-            except Exception as problem:
-                done.append(f"{type(problem).__name__}: {problem}".splitlines()[0])
-        good = next((result for result in done if not isinstance(result, str)), None)
-        if good is None:
-            raise error
-        filled = [
-            {o: s.blank(1, good[o], Status.FAILED, item) for o, s in stage.produces.items()}
-            if isinstance(item, str)
-            else item
-            for item in done
-        ]
-        return _joined(filled)
-
     def _commit(self, step: Step, task: Task, outputs: dict[str, Batch]) -> None:
-        for output, batch in outputs.items():
+        # What others read is committed last: where it is present, a killed run has left nothing of the shard out.
+        read = {ref.output for s in self.plan.steps.values() for ref in s.inputs.values() if ref.step == step.name}
+        first = next(iter(outputs))
+        for output, batch in sorted(outputs.items(), key=lambda item: item[0] in read):
             step.stage.produces[output].check(batch, f"{step.name} {output}".strip())
-            if output == next(iter(outputs)):
+            if output == first:
                 failed = self.summary.failures.setdefault(step.name, {})
                 for name, count in status_counts(batch).items():
                     if name != "ok":
@@ -295,26 +281,3 @@ def _columns(stage: Stage) -> dict[str, tuple[str, ...]]:
     if stage.grain == "map":
         merged.setdefault("faces", ("face_id",))
     return merged
-
-
-def _checked(stage: Stage, outputs: dict[str, Batch]) -> dict[str, Batch]:
-    """Turn rows that claim to be OK but hold nan or infinity into failed rows."""
-    for output, batch in outputs.items():
-        schema = stage.produces[output]
-        if not schema.finite:
-            continue
-        finite = np.ones(batch.rows, dtype=bool)
-        for name in schema.finite:
-            finite &= np.isfinite(batch[name].reshape(batch.rows, -1)).all(axis=1)
-        bad = ~finite & (batch["status"] == Status.OK)
-        if bad.any():
-            blank = schema.blank(int(bad.sum()), batch, Status.NOT_FINITE, f"{stage.name} gave nan or infinity")
-            columns = {name: array.copy() for name, array in batch.columns.items()}
-            for name in columns:
-                columns[name][bad] = blank[name]
-            outputs = {**outputs, output: Batch(columns)}
-    return outputs
-
-
-def _joined(parts: list[dict[str, Batch]]) -> dict[str, Batch]:
-    return {output: concat([part[output] for part in parts]) for output in parts[0]}

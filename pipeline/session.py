@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from pipeline.config import Config, load_config
 from pipeline.dataset import Dataset, ingest
 from pipeline.events import Events
+from pipeline.graph import Step
 from pipeline.numerics import profile_of
-from pipeline.plan import Plan, Step, build
+from pipeline.plan import Plan, build
 from pipeline.registry import lookup
 from pipeline.runner import Runner, Summary, save_recall
 from pipeline.schema import Batch

@@ -87,8 +87,11 @@ class Source:
         for i in used:
             parts.append(self.read_shard(int(i), columns))
             offset[i + 1] = parts[-1].rows
-        base = np.cumsum(offset)[:-1]
-        return concat(parts).take(base[shard] + rows - np.asarray(self.starts)[shard])
+        index = np.cumsum(offset)[shard] + rows - np.asarray(self.starts)[shard]
+        whole, first = concat(parts), int(index[0])
+        if np.array_equal(index, np.arange(first, first + len(index))):
+            return whole.take(slice(first, first + len(index)))  # no copy
+        return whole.take(index)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,9 @@ class Stage:
     def consumed(self) -> Mapping[str, tuple[str, ...]]:
         """Table columns that decide numbers under these options."""
         return self.consumes
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        """Raise InvalidInput where a data set lacks what these options need; asked while planning."""
 
     def identity(self) -> Any:
         """What else decides numbers: weights by digest, a model's preprocessing. JSON."""

@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,13 @@ class Store:
         self.root = root
         self.readonly = readonly
         marker = root / "format.json"
-        if not marker.exists():
-            if root.exists() and any(root.iterdir()):
+        with _Refusals(root):
+            if _holds_others(root) and not marker.exists():
                 raise InvalidInput(f"{root} is not empty and is not a qfuse store; choose another folder with --store.")
-            if not readonly:
-                with _Refusals(root):
-                    root.mkdir(parents=True, exist_ok=True)
-                    _link_new(marker, canonical({"format": FORMAT}).encode())
-        elif (found := _format_of(marker)) != FORMAT:
+            if not readonly and not marker.exists():
+                root.mkdir(parents=True, exist_ok=True)
+                _link_new(marker, canonical({"format": FORMAT}).encode())
+        if marker.exists() and (found := _format_of(marker)) != FORMAT:
             raise InvalidInput(
                 f"{root} is a store of format {found}; this qfuse reads format {FORMAT}. "
                 "Use the qfuse that wrote it, or another folder with --store."
@@ -109,9 +109,10 @@ class Store:
         try:
             return hdf5.read(path, columns, rows)
         except FileNotFoundError:
-            raise CorruptArtifact(
-                f"{path}: the receipt is there but the file is gone; run `qfuse store verify`, then run again."
-            ) from None
+            state = "it is not in the store;"
+            if self.has(output, key):
+                state = "the receipt is there but the file is gone; run `qfuse store verify`, then"
+            raise CorruptArtifact(f"{path}: {state} run again.") from None
 
     def commit(self, output: str, key: str, batch: Batch, schema: Schema, provenance: dict[str, Any]) -> Receipt:
         """Write `batch` as an artifact, or adopt the equal one that is already there.
@@ -135,29 +136,29 @@ class Store:
                     raise CorruptArtifact(f"{temporary}: what was read back is not what was written; check the disk.")
                 sha256, size = file_digest(temporary), temporary.stat().st_size
                 self._link(temporary, path, sha256)
+                receipt = Receipt(
+                    output,
+                    key,
+                    schema.name,
+                    batch.rows,
+                    status_counts(batch),
+                    size,
+                    sha256,
+                    digest,
+                    time.time(),
+                    provenance,
+                )
+                _link_new(path.with_suffix(".json"), canonical(asdict(receipt)).encode("utf-8", "surrogatepass"))
+                _fsync(path.parent)
             finally:
-                temporary.unlink(missing_ok=True)
-            receipt = Receipt(
-                output,
-                key,
-                schema.name,
-                batch.rows,
-                status_counts(batch),
-                size,
-                sha256,
-                digest,
-                time.time(),
-                provenance,
-            )
-            _link_new(path.with_suffix(".json"), canonical(asdict(receipt)).encode())
-            _fsync(path.parent)
+                temporary.unlink(missing_ok=True)  # as long as it is there, `garbage` spares the file without receipt
         return receipt
 
     def receipts(self, output: str | None = None) -> Iterator[Path]:
         """Yield the paths of all receipts, in a fixed order."""
         for folder in sorted(self.root.glob(f"{output or '*'}/??")):
             if folder.parent.name not in ("quarantine", "runs"):
-                yield from sorted(folder.glob("*.json"))
+                yield from sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
 
     def check(self, receipt_path: Path) -> Problem | None:
         """Compare one artifact with its receipt, byte for byte."""
@@ -182,9 +183,8 @@ class Store:
             stamp = f"{problem.path.parent.parent.name}-{problem.path.stem[:16]}-{time.time_ns()}"
             (aside / f"{stamp}.reason").write_text(f"{problem.path}: {problem.reason}\n")
             for suffix in (".json", ".h5"):
-                source = problem.path.with_suffix(suffix)
-                if source.exists():
-                    os.rename(source, aside / f"{stamp}{suffix}")
+                with suppress(FileNotFoundError):
+                    os.rename(problem.path.with_suffix(suffix), aside / f"{stamp}{suffix}")
 
     def garbage(self, live: set[tuple[str, str]], outputs: Iterable[str] | None = None) -> list[Path]:
         """Return the files that no live (output, key) needs: superseded artifacts, orphans, leftovers of killed writers.
@@ -193,26 +193,31 @@ class Store:
         """
         wanted = None if outputs is None else set(outputs)
         found = []
-        for path in sorted(self.root.glob("*/??/*")):
+        busy: set[Path] = set()  # what running processes are about to commit
+        for path in sorted(self.root.glob("*/??/*")):  # temporary files first: their names begin with a dot
             output = path.parent.parent.name
             if output in ("quarantine", "runs") or (wanted is not None and output not in wanted):
                 continue
             if path.name.startswith("."):
-                if not _alive(path):
+                if _alive(path):
+                    busy.add(path.with_name(path.name.split("-", 2)[-1]).with_suffix(".h5"))
+                else:
                     found.append(path)
-            elif (output, path.stem) not in live or not path.with_suffix(".json").exists():
+            elif path not in busy and ((output, path.stem) not in live or not path.with_suffix(".json").exists()):
                 found.append(path)
         return found
 
     def _link(self, temporary: Path, path: Path, sha256: str) -> None:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
+        while True:
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+                return
             # A writer was killed between file and receipt, or another driver is just ahead. Equal columns give
             # equal bytes, so a file of another digest can only be a damaged one.
-            if file_digest(path) != sha256:
+            with suppress(FileNotFoundError):  # another driver has just set it aside
+                if file_digest(path) == sha256:
+                    return
                 self.quarantine(Problem(path, "a file without receipt held other bytes"))
-                os.link(temporary, path)
 
 
 class _Refusals:
@@ -232,8 +237,15 @@ class _Refusals:
                 errno.EACCES: "no permission to write: choose another folder with --store, or mend its permissions",
                 errno.EPERM: "no permission to write: choose another folder with --store, or mend its permissions",
                 errno.ENOENT: "the store vanished while it was in use: mount it again and run again",
+                errno.EEXIST: "a file is where a folder should be: choose another folder with --store",
+                errno.ENOTDIR: "a file is where a folder should be: choose another folder with --store",
             }.get(error.errno or 0, "check the disk and run again")
             raise ResourceRefused(f"cannot write to the store {self.root} ({error.strerror or error}): {advice}.") from error
+
+
+def _holds_others(root: Path) -> bool:
+    """Whether a folder holds anything besides what another driver, opening a new store at this moment, puts there."""
+    return root.exists() and any(not entry.name.endswith("format.json") for entry in root.iterdir())
 
 
 def _temporary(path: Path) -> Path:
@@ -244,7 +256,7 @@ def _alive(temporary: Path) -> bool:
     """Whether the process that made a temporary file still runs."""
     try:
         os.kill(int(temporary.name[1:].split("-")[0]), 0)
-    except (ValueError, ProcessLookupError):
+    except (ValueError, OverflowError, ProcessLookupError):
         return False
     except PermissionError:
         return True

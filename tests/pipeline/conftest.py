@@ -1,0 +1,39 @@
+"""Fixtures for tests of the engine: the toy parts, a laboratory with the toy data set, an empty store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one; child processes do the same
+
+import toy
+from laboratory import NUMBERS, Lab
+
+from pipeline.store import Store
+
+
+@pytest.fixture
+def toys() -> Iterator[None]:
+    """The toy parts are known to the engine for one test, and to no other folder's tests."""
+    toy.install()
+    yield
+    toy.remove()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, toys: None) -> Lab:
+    made = Lab(tmp_path)
+    (tmp_path / "files").mkdir()
+    for row, number in enumerate(NUMBERS):
+        made.write(row, number)
+    made.configure()
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")

@@ -1,0 +1,206 @@
+"""What `pipeline.files` promises: a data set's files by relative name, and never one from outside it."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import files
+from pipeline.errors import InvalidInput
+from pipeline.files import Files, Folder, open_files
+
+TREE = {"a.txt": b"a" * 300, "b/c.bin": bytes(range(256)) * 3, "b/d/e": b""}
+
+
+def folder(root: Path) -> Files:
+    for name, data in TREE.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return open_files(root)
+
+
+def packed(path: Path, tree: dict[str, bytes] = TREE, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in tree.items():
+            archive.writestr(name, data)
+    return path
+
+
+def made(kind: str, root: Path) -> Files:
+    return folder(root / "tree") if kind == "folder" else open_files(packed(root / "tree.zip"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_folder_and_a_zip_of_it_give_the_same_names_and_bytes(tmp_path: Path, kind: str) -> None:
+    found = made(kind, tmp_path)
+    assert found.names() == sorted(TREE)
+    assert {name: found.read(name) for name in found.names()} == TREE
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_name_is_read_however_it_is_spelt(tmp_path: Path, kind: str) -> None:
+    assert made(kind, tmp_path).read("./b//./c.bin") == TREE["b/c.bin"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("name", ["none", "b", "b/none", "a.txt/b", "x" * 5000])
+def test_what_is_no_file_is_not_found(tmp_path: Path, kind: str, name: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        made(kind, tmp_path).read(name)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "b/../../secret", "..", ".", "", "b\\c.bin", "a\0.txt"])
+def test_a_name_that_points_outside_is_never_read(tmp_path: Path, kind: str, name: str) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    with pytest.raises(InvalidInput, match="points outside the data set"):
+        made(kind, tmp_path).read(name)
+
+
+def test_a_link_is_followed_inside_the_root_and_never_out_of_it(tmp_path: Path) -> None:
+    found = folder(tmp_path / "tree")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "tree" / "inside").symlink_to("a.txt")
+    (tmp_path / "tree" / "outside").symlink_to(tmp_path / "secret")
+    (tmp_path / "tree" / "up").symlink_to("..")
+    assert found.read("inside") == TREE["a.txt"]
+    for name in ("outside", "up/secret"):
+        with pytest.raises(InvalidInput, match="links to a file outside the data set"):
+            found.read(name)
+
+
+def test_links_that_lead_nowhere_or_round_in_a_circle_are_not_found(tmp_path: Path) -> None:
+    found = folder(tmp_path / "tree")
+    (tmp_path / "tree" / "dangling").symlink_to("gone")
+    (tmp_path / "tree" / "circle").symlink_to("circle")
+    assert found.names() == sorted(TREE)
+    for name in ("dangling", "circle", "circle/a"):
+        with pytest.raises(FileNotFoundError):
+            found.read(name)
+
+
+def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
+    folder(tmp_path / "tree")
+    (tmp_path / "link").symlink_to("tree")
+    assert open_files(tmp_path / "link").read("a.txt") == TREE["a.txt"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    found = folder(tmp_path / "tree")
+    os.mkfifo(tmp_path / "tree" / "pipe")
+    assert found.names() == sorted(TREE)
+    with pytest.raises(FileNotFoundError):
+        found.read("pipe")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../out", "a/../../out", "a\\..\\out"])
+def test_an_archive_with_a_member_that_climbs_out_is_refused_whole(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInput, match="points outside the data set"):
+        open_files(packed(tmp_path / "evil.zip", {"good": b"", name: b"x"}))
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_file_above_the_limit_is_refused_and_one_at_the_limit_is_read(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 300)
+    found = made(kind, tmp_path)
+    assert found.read("a.txt") == TREE["a.txt"]
+    with pytest.raises(InvalidInput, match=r"larger than|expands to more than"):
+        found.read("b/c.bin")
+
+
+def test_a_member_that_hides_its_size_is_not_unpacked(tmp_path: Path) -> None:
+    path = packed(tmp_path / "bomb.zip", {"bomb": bytes(50_000)})
+    data = path.read_bytes()
+    assert data.count((50_000).to_bytes(4, "little")) == 2  # in the member's own header and in the directory
+    path.write_bytes(data.replace((50_000).to_bytes(4, "little"), (100).to_bytes(4, "little")))
+    with pytest.raises(InvalidInput, match="damaged inside the archive"):
+        open_files(path).read("bomb")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_method_that_cannot_be_stopped_on_the_way_is_refused(tmp_path: Path, method: int) -> None:
+    with pytest.raises(InvalidInput, match="neither stored nor deflated"):
+        open_files(packed(tmp_path / "a.zip", TREE, method)).read("a.txt")
+
+
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", {"a": b"abc"}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[6] |= 1  # general purpose bit 0 (APPNOTE 4.4.4), in the member's own header …
+    data[data.index(b"PK\1\2") + 8] |= 1  # … and in the directory
+    path.write_bytes(data)
+    with pytest.raises(InvalidInput, match="encrypted"):
+        open_files(path).read("a")
+
+
+def test_a_damaged_member_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", TREE, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[data.index(TREE["b/c.bin"]) + 100] ^= 1
+    path.write_bytes(data)
+    found = open_files(path)
+    with pytest.raises(InvalidInput, match=r"b/c\.bin is damaged inside the archive"):
+        found.read("b/c.bin")
+    assert found.read("a.txt") == TREE["a.txt"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_whatever_bit_of_an_archive_flips_no_wrong_bytes_are_read(
+    tmp_path_factory: pytest.TempPathFactory, method: int, data: st.DataObject
+) -> None:
+    path = packed(tmp_path_factory.getbasetemp() / "flipped.zip", TREE, method)
+    image = bytearray(path.read_bytes())
+    bit = data.draw(st.integers(0, 8 * len(image) - 1))
+    image[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(image)
+    try:
+        found = open_files(path)
+    except InvalidInput:
+        return
+    for name in found.names():
+        try:
+            content = found.read(name)
+        except InvalidInput:
+            continue
+        assert content == TREE.get(name, content)
+        assert content in TREE.values()
+
+
+def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InvalidInput, match="neither a folder nor a zip archive"):
+        open_files(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("none", "does not exist"), ("text", "neither a folder nor a zip"), ("x" * 5000, "does not exist")]
+)
+def test_a_path_that_is_neither_folder_nor_zip_is_refused(tmp_path: Path, name: str, state: str) -> None:
+    (tmp_path / "text").write_text("no archive")
+    with pytest.raises(InvalidInput, match=f"{state}.*set dataset.path"):
+        open_files(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_several_threads_read_at_once(tmp_path: Path, kind: str) -> None:
+    found = made(kind, tmp_path)
+    names = found.names() * 50
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(found.read, names)) == [TREE[name] for name in names]
+
+
+def test_the_real_path_of_a_file_is_told_for_digests(tmp_path: Path) -> None:
+    found = folder(tmp_path)
+    assert isinstance(found, Folder)
+    assert found.path("b/c.bin").read_bytes() == TREE["b/c.bin"]

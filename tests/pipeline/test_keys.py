@@ -1,0 +1,183 @@
+"""What `pipeline.keys` promises: one text for one value, differences as sentences, file digests remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.keys import UNREADABLE, DigestCache, difference, key_of
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def shuffled(value: object) -> object:
+    """The same value with the keys of every mapping in another order."""
+    if isinstance(value, dict):
+        return {key: shuffled(value[key]) for key in reversed(value)}
+    return [shuffled(item) for item in value] if isinstance(value, list) else value
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@given(JSON)
+@settings(max_examples=50, deadline=None)
+def test_the_order_of_keys_does_not_change_a_key(value: object) -> None:
+    assert key_of(shuffled(value)) == key_of(value)
+
+
+def test_a_key_is_the_sha256_of_compact_sorted_json() -> None:
+    # printf '%s' '{"a":[1,2.5,null],"é":"x"}' | sha256sum
+    assert key_of({"é": "x", "a": [1, 2.5, None]}) == sha256('{"a":[1,2.5,null],"é":"x"}'.encode())
+
+
+def test_nan_is_no_key() -> None:
+    with pytest.raises(ValueError, match="not JSON"):
+        key_of({"threshold": float("nan")})
+
+
+def test_a_text_that_is_not_utf8_has_a_key() -> None:
+    assert key_of("\udcff") != key_of("\udcfe")
+
+
+def test_equal_pre_images_have_no_difference() -> None:
+    assert difference({"a": {"b": [1, 2, 3, 4]}}, {"a": {"b": [1, 2, 3, 4]}}) == []
+
+
+def test_a_difference_names_the_field_the_old_and_the_new_value() -> None:
+    old = {"options": {"flip": "none", "size": 1}, "version": 1}
+    new = {"options": {"flip": "add", "size": 1}, "version": 2}
+    assert difference(old, new) == ["options.flip: none → add", "version: 1 → 2"]
+
+
+def test_a_field_that_comes_or_goes_is_a_difference() -> None:
+    assert difference({"a": 1}, {"b": None}) == ["a: 1 → (absent)", "b: (absent) → null"]
+
+
+def test_long_values_are_shortened_in_a_difference() -> None:
+    assert difference({"k": "0" * 64}, {"k": "1" * 64}) == [f"k: {'0' * 12}… → {'1' * 12}…"]
+    assert difference({"k": list(range(9))}, {"k": list(range(8))}) == ["k changed"]
+
+
+@given(JSON, JSON)
+@example(1, True)
+@example(0.0, -0.0)
+@settings(max_examples=50, deadline=None)
+def test_a_difference_is_found_exactly_where_keys_differ(a: object, b: object) -> None:
+    assert (difference({"v": a}, {"v": b}) == []) == (key_of(a) == key_of(b))
+
+
+def test_a_file_digest_is_its_sha256(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"abc")
+    # FIPS 180-4, the example 'abc'
+    assert DigestCache(None).digest(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_an_unchanged_file_is_not_read_again_also_by_another_process(tmp_path: Path) -> None:
+    file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
+    file.write_bytes(b"old")
+    stat = file.stat()
+    first = DigestCache(cache).digest(file)
+    with file.open("r+b") as handle:  # the same inode, size and time: what only reading would notice
+        handle.write(b"new")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert DigestCache(cache).digest(file) == first
+    assert DigestCache(None).digest(file) == sha256(b"new")
+
+
+@pytest.mark.parametrize("change", ["size", "time", "inode"])
+def test_a_file_whose_size_time_or_inode_changed_is_read_again(tmp_path: Path, change: str) -> None:
+    file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
+    file.write_bytes(b"old")
+    stat = file.stat()
+    DigestCache(cache).digest(file)
+    if change == "inode":
+        (tmp_path / "b").write_bytes(b"new")
+        os.replace(tmp_path / "b", file)
+    else:
+        file.write_bytes(b"newer" if change == "size" else b"new")
+    later = 1 if change == "time" else 0
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + later))
+    assert DigestCache(cache).digest(file) == sha256(file.read_bytes())
+
+
+def test_digests_come_in_the_order_of_the_files(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "cab"]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    cache = DigestCache(tmp_path / "digests.sqlite")
+    cache.digest(files[1])
+    assert cache.digests(files) == [sha256(name.encode()) for name in "cab"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4000])
+def test_a_damaged_cache_costs_time_and_never_an_answer(tmp_path: Path, damage: bytes) -> None:
+    file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
+    file.write_bytes(b"abc")
+    DigestCache(cache).digest(file)
+    cache.write_bytes(damage)
+    assert DigestCache(cache).digest(file) == sha256(b"abc")
+
+
+def test_a_cache_of_another_layout_costs_time_and_never_an_answer(tmp_path: Path) -> None:
+    file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
+    file.write_bytes(b"abc")
+    with sqlite3.connect(cache) as db:
+        db.execute("CREATE TABLE digest (something INTEGER)")
+    db.close()
+    assert DigestCache(cache).digest(file) == sha256(b"abc")
+
+
+def test_a_locked_cache_is_read_and_the_answer_still_comes(tmp_path: Path) -> None:
+    file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
+    file.write_bytes(b"abc")
+    DigestCache(cache).digest(file)
+    db = sqlite3.connect(cache, isolation_level=None)
+    db.execute("BEGIN EXCLUSIVE")
+    try:
+        assert DigestCache(cache, readonly=True).digest(file) == sha256(b"abc")
+    finally:
+        db.close()
+
+
+def test_a_read_only_cache_is_used_and_not_written(tmp_path: Path) -> None:
+    known, fresh, cache = tmp_path / "known", tmp_path / "fresh", tmp_path / "digests.sqlite"
+    known.write_bytes(b"known")
+    fresh.write_bytes(b"fresh")
+    DigestCache(cache).digest(known)
+    before = cache.read_bytes()
+    assert DigestCache(cache, readonly=True).digests([known, fresh]) == [sha256(b"known"), sha256(b"fresh")]
+    assert cache.read_bytes() == before
+
+
+def test_a_cache_may_be_named_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").write_bytes(b"abc")
+    for _ in range(2):
+        assert DigestCache(Path("odd #?% name")).digest(Path("a")) == sha256(b"abc")
+
+
+def test_a_file_name_that_is_not_utf8_is_digested_every_time(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.jpg")
+    file.write_bytes(b"abc")
+    for _ in range(2):
+        assert DigestCache(tmp_path / "digests.sqlite").digest(file) == sha256(b"abc")
+
+
+def test_a_file_that_cannot_be_read_has_no_digest_and_the_others_have(tmp_path: Path) -> None:
+    (tmp_path / "good").write_bytes(b"abc")
+    (tmp_path / "folder").mkdir()
+    paths = [tmp_path / "folder", tmp_path / "gone", tmp_path / "good"]
+    assert DigestCache(tmp_path / "digests.sqlite").digests(paths) == [UNREADABLE, UNREADABLE, sha256(b"abc")]
