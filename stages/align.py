@@ -1,8 +1,8 @@
 """align: image → box, landmarks, detector score → 112×112 RGB crop. One decode, two artifacts.
 
-Landmarks that come with the protocol are used as given; otherwise the face nearest the image centre is taken, and where
-there were several, `reason` says so although the row is OK. The crop is the least-squares similarity (no reflection) from
-five landmarks to the ArcFace template, bilinear, border 0.
+Landmarks that come with the protocol are used as given. Otherwise the face that overlaps the protocol's box most is taken
+or, without a box, the one nearest the image centre; where there were several, `reason` says so although the row is OK. The
+crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace template, bilinear, border 0.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InvalidInput
+from pipeline.keys import UNREADABLE
 from pipeline.registry import register
 from pipeline.schema import Batch, Status, text
 from pipeline.stage import Options, Stage
 from stages.images import Unusable, decode
 from stages.models import catalogue
-from stages.tables import CROPS, DETECTIONS, UNREADABLE
+from stages.tables import CROPS, DETECTIONS
+
+if TYPE_CHECKING:
+    from stages.models.detector import Faces
 
 SIZE = 112
 # Where ArcFace-style models expect the five landmarks, in pixels of a 112×112 crop (Deng et al., CVPR 2019).
@@ -59,7 +63,7 @@ class Align(Stage):
     """Detect, fit, warp."""
 
     name = "align"
-    version = 2
+    version = 3
     grain = "map"
     Options = AlignOptions
     produces: ClassVar = {"detections": DETECTIONS, "crops": CROPS}
@@ -86,8 +90,8 @@ class Align(Stage):
 
     def load(self, rows: Batch) -> list[_Found]:
         """Decode, detect and warp each row here, in the pool: OpenCV and Pillow release the interpreter's lock."""
-        given = rows["landmarks"] if "landmarks" in rows.columns else [None] * rows.rows
-        return [self._one(*row) for row in zip(rows["path"], rows["sha256"], given, strict=True)]
+        given = [rows[name] if name in rows else [None] * rows.rows for name in ("landmarks", "box")]
+        return [self._one(*row) for row in zip(rows["path"], rows["sha256"], *given, strict=True)]
 
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: list[_Found]) -> dict[str, Batch]:
         status = np.array([found.status for found in loaded], np.uint8)
@@ -111,7 +115,7 @@ class Align(Stage):
         o = self.options
         return YuNet(path, o.score_threshold, o.nms_threshold, o.max_side, o.border)
 
-    def _one(self, path: str, sha256: str, given: Any) -> _Found:
+    def _one(self, path: str, sha256: str, given: Any, box: Any) -> _Found:
         if not sha256:
             return _Found(Status.MISSING, f"{path} is named by the protocol and is not in the data set")
         if sha256 == UNREADABLE:
@@ -127,20 +131,30 @@ class Align(Stage):
             ) from None
         except Unusable as problem:
             return _Found(problem.status, f"{path}: {problem.reason}")
+        if given is not None and np.isfinite(given).all():
+            extent = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
+            return _Found(Status.OK, "", extent, given, 1.0, 1, warp(image, given))
         if self._detector is None:
             return _as_given(image)
-        if given is not None and np.isfinite(given).all():
-            box = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
-            return _Found(Status.OK, "", box, given, 1.0, 1, warp(image, given))
         faces = self._detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
         if len(faces) == 0:
             return _Found(Status.NOT_FOUND, f"{path}: no face found")
-        height, width = image.shape[:2]
-        i = faces.largest() if self.options.pick == "largest" else faces.nearest(width / 2, height / 2)
+        i, chosen = self._pick(faces, box, image.shape)
+        if i < 0:
+            return _Found(Status.NOT_FOUND, f"{path}: no face found in the box that the protocol gives")
         crop = warp(image, faces.landmarks[i])
-        taken = "largest" if self.options.pick == "largest" else "one nearest the centre"
-        note = f"{path}: {len(faces)} faces found, the {taken} taken" if len(faces) > 1 else ""
+        note = f"{path}: {len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
         return _Found(Status.OK, note, faces.box[i], faces.landmarks[i], float(faces.score[i]), len(faces), crop)
+
+    def _pick(self, faces: Faces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
+        """Return the index of the face that is meant, −1 for none, and which one that is in words."""
+        if box is not None and np.isfinite(box).all():
+            overlap = faces.overlap(box)
+            best = int(np.argmax(overlap))
+            return (best if overlap[best] > 0 else -1), "the one in the protocol's box"
+        if self.options.pick == "largest":
+            return faces.largest(), "the largest"
+        return faces.nearest(shape[1] / 2, shape[0] / 2), "the one nearest the centre"
 
 
 def _as_given(image: NDArray[np.uint8]) -> _Found:

@@ -15,7 +15,7 @@ from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
 from stages.tables import SCORES, Comparisons
 
-BLOCK = 1 << 16  # comparisons of a list in one gather
+BLOCK = 256  # comparisons of a list in one gather: few enough to stay in the cache
 TILE = 256  # rows of a product in one matrix product
 
 
@@ -37,18 +37,22 @@ class Compare(Stage):
         return ("numpy",)
 
     def compute(self, work: Work) -> dict[str, Batch]:
-        unit = unit_rows(work.inputs["templates"].read(("status", "embedding")))
+        templates = work.inputs["templates"].read(("status", "embedding"))
+        unit, lost = unit_rows(templates), (templates["status"] != Status.OK).astype(np.uint8)
         comparisons = Comparisons.of(work.tables)
         if comparisons.is_product:
-            width = len(comparisons.b)
-            score = product(unit[comparisons.a], unit[comparisons.b], work.start // width, work.stop // width).ravel()
+            a, b, width = comparisons.a, comparisons.b, len(comparisons.b)
+            rows = slice(work.start // width, work.stop // width)
+            score = product(unit[a], unit[b], rows.start, rows.stop).ravel()
+            failed = (lost[a[rows], None] + 2 * lost[b]).ravel()
         else:
             listed = work.tables["comparisons"]
             score = np.empty(listed.rows, np.float32)
             for start in range(0, listed.rows, BLOCK):
                 cut = slice(start, start + BLOCK)
                 score[cut] = np.einsum("ij,ij->i", unit[listed["a"][cut]], unit[listed["b"][cut]])
-        return {"": Batch({"score": score.astype(np.float32, copy=False)})}
+            failed = lost[listed["a"]] + 2 * lost[listed["b"]]
+        return {"": Batch({"score": score.astype(np.float32, copy=False), "failed": failed.astype(np.uint8, copy=False)})}
 
 
 def product(a: Array, b: Array, start: int, stop: int) -> Array:

@@ -47,6 +47,10 @@ class Embed(Stage):
     def consumed(self) -> Mapping[str, tuple[str, ...]]:
         return {"faces": ("embedding",)} if self.options.model == GIVEN else {}
 
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        if self.options.model == GIVEN and "embedding" not in tables["faces"]:
+            raise InvalidInput("embed.model is 'given' but the data set brings no embeddings; name a model instead.")
+
     def identity(self) -> Any:
         return None if self.options.model == GIVEN else catalogue.identity(self._card())
 
@@ -59,8 +63,6 @@ class Embed(Stage):
 
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
         if self.options.model == GIVEN:
-            if "embedding" not in rows.columns:
-                raise InvalidInput("embed.model is 'given' but the data set brings no embeddings; name a model instead.")
             return {"": as_embeddings(rows["embedding"], np.zeros(rows.rows, np.uint8))}
         status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
         usable = status == Status.OK

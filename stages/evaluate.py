@@ -9,12 +9,13 @@ compared templates that failed, FRR = FTA + FNMR·(1 − FTA) (ISO/IEC 19795-1).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status, text
 from pipeline.stage import Options, Stage, Work
@@ -25,19 +26,22 @@ RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
 FULL_LIST = 50_000  # EER and AUC need the whole list in each replicate: bootstrapped up to this many comparisons
 CURVE_POINTS = 600
 
+Rate = Annotated[float, Field(ge=0, le=1)]
+Rank = Annotated[int, Field(ge=1)]
+
 
 class VerificationOptions(Options):
     """`fmr`: targets. `replicates`: bootstrap draws, 0 for no intervals."""
 
-    fmr: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
+    fmr: tuple[Rate, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
     replicates: int = Field(1000, ge=0, le=100_000)
     seed: int = Field(0, ge=0)
     level: float = Field(0.95, gt=0, lt=1)
 
 
 class IdentificationOptions(Options):
-    fpir: tuple[float, ...] = (1e-1, 1e-2)
-    ranks: tuple[int, ...] = (1, 5, 10)
+    fpir: tuple[Rate, ...] = (1e-1, 1e-2)
+    ranks: tuple[Rank, ...] = (1, 5, 10)
     gallery: str = "gallery"
     replicates: int = Field(1000, ge=0, le=100_000)
     seed: int = Field(0, ge=0)
@@ -108,6 +112,7 @@ class EvaluateVerification(Stage):
     """1:1 error rates of one list of scores."""
 
     name = "evaluate_verification"
+    version = 2
     grain = "reduce"
     axis = "comparisons"
     Options = VerificationOptions
@@ -123,13 +128,16 @@ class EvaluateVerification(Stage):
 
     def compute(self, work: Work) -> dict[str, Batch]:
         o = self.options
-        score = work.inputs["scores"].read()["score"]
+        compared = work.inputs["scores"].read()
+        score = compared["score"]
         comparisons = Comparisons.of(work.tables)
         a, b = comparisons.pairs(0, comparisons.rows)
         subject, subjects = _subjects(work.tables["templates"])
         mated = subject[a] == subject[b] if comparisons.is_product else comparisons.listed["mated"]
+        if o.replicates:
+            _check_mated(mated, subject[a] == subject[b])
         acquired = np.isfinite(score)
-        fta = _failed_share(a, b, acquired)
+        fta = _failed_share(a, b, compared["failed"])
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
         kept = (score[acquired], mated[acquired], subject[a[acquired]], subject[b[acquired]])
         genuine, impostor = kept[0][kept[1]], kept[0][~kept[1]]
@@ -177,8 +185,8 @@ class EvaluateVerification(Stage):
                 "trials": points.n_mated,
             }
             numbers.add("tar", float(points.tar[i]), replicates, **shared)
-            _, frr = verification.with_failures(points.fmr[i], points.fnmr[i], fta)
-            numbers.add("frr", float(frr), None if replicates is None else fta + (1 - replicates) * (1 - fta), **shared)
+            drawn_frr = None if replicates is None else _frr(1 - replicates, fta)
+            numbers.add("frr", float(_frr(points.fnmr[i], fta)), drawn_frr, **shared)
 
     def _curves(self, genuine: Array, impostor: Array) -> Batch:
         parts = []
@@ -191,11 +199,26 @@ class EvaluateVerification(Stage):
         return curves(parts)
 
 
-def _failed_share(a: Array, b: Array, acquired: Array) -> float:
-    """FTA: the fraction of compared templates that take part in no comparison with a score."""
-    used = np.unique(np.concatenate([a, b]))
-    alive = np.unique(np.concatenate([a[acquired], b[acquired]]))
-    return float(1 - len(alive) / len(used)) if len(used) else float("nan")
+def _check_mated(mated: Array, same: Array) -> None:
+    wrong = np.flatnonzero(mated != same)
+    if len(wrong):
+        what = "mated, and its templates are not of one" if mated[wrong[0]] else "non-mated, and its templates are of one"
+        raise InvalidInput(
+            f"comparison {wrong[0]} is listed as {what} subject ({len(wrong)} such). Intervals resample subjects: mend the "
+            "list or the subjects, or set evaluate_verification.replicates to 0 to do without."
+        )
+
+
+def _frr(fnmr: Any, fta: float) -> Any:
+    # As `verification.with_failures`, but nan where nothing was compared.
+    return fta + fnmr * (1 - fta)
+
+
+def _failed_share(a: Array, b: Array, failed: Array) -> float:
+    """FTA: the fraction of the compared templates that failed."""
+    used = len(np.unique(np.concatenate([a, b])))
+    lost = len(np.unique(np.concatenate([a[failed & 1 > 0], b[failed & 2 > 0]])))
+    return lost / used if used else float("nan")
 
 
 @register("stage", "evaluate_identification")
@@ -221,19 +244,22 @@ class EvaluateIdentification(Stage):
         rank = identification.mate_rank(named, probe)
         top = np.where(np.isfinite(found["score"][:, 0]), found["score"][:, 0], -np.inf)
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
+        reach = found["candidate"].shape[1]
+        enrolled = len(np.unique(role_rows(work.tables["roles"], o.gallery)))
+        if reach < min(enrolled, max(o.ranks, default=0)):
+            asked = f"evaluate_identification.ranks asks for rank {max(o.ranks)}, and search.k kept {reach} of {enrolled}"
+            raise InvalidInput(f"{asked} candidates: raise search.k, or ask for ranks up to {reach}.")
         numbers = Numbers(o.replicates, o.level)
         self._closed(numbers, rank[mated], probe[mated], weights)
         self._open(numbers, top, rank, mated, probe, weights)
         numbers.add("fta", float((found["status"] != Status.OK).mean()) if found.rows else np.nan, trials=found.rows)
-        reach = found["candidate"].shape[1]
-        steps = np.arange(1, reach + 1)
         edges = np.linspace(-1, 1, 101)
         usable = np.isfinite(top)
         return {
             "numbers": numbers.batch(),
             "curves": curves(
                 [
-                    ("cmc", steps, identification.cmc(rank[mated], reach)),
+                    ("cmc", np.arange(1, reach + 1), identification.cmc(rank[mated], reach)),
                     _histogram("top-1, mated probes", top[mated & usable], edges),
                     _histogram("top-1, non-mated probes", top[~mated & usable], edges),
                 ]

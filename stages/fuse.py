@@ -22,11 +22,15 @@ from stages.tables import FUSED
 
 
 class FuseOptions(Options):
-    """`rule`: see stages/rules.py. `media: mean` first averages (weighted) inside each medium."""
+    """`rule`: see stages/rules.py.
+
+    `media`: `mean` first averages the weighted features of each medium, Σ w x / n (the published IJB scripts);
+    `weighted` takes their weighted mean, Σ w x / Σ w, so that every medium counts the same.
+    """
 
     rule: str = "mean"
     features: Literal["unit", "raw"] = "unit"
-    media: Literal["none", "mean"] = "none"
+    media: Literal["none", "mean", "weighted"] = "none"
 
     @field_validator("rule")
     @classmethod
@@ -40,6 +44,7 @@ class Fuse(Stage):
     """Build templates under one weight rule."""
 
     name = "fuse"
+    version = 2
     grain = "group"
     axis = "templates"
     Options = FuseOptions
@@ -58,6 +63,9 @@ class Fuse(Stage):
     def uses(self) -> tuple[str, ...]:
         return ("embeddings", *rules.rule_named(self.options.rule).needs)
 
+    def identity(self) -> Any:
+        return rules.rule_named(self.options.rule).identity
+
     def compute(self, work: Work) -> dict[str, Batch]:
         members = work.tables["members"]
         rule = rules.rule_named(self.options.rule)
@@ -72,22 +80,22 @@ class Fuse(Stage):
         if "statistics" in rule.needs:
             row = work.inputs["statistics"].read()
             known |= {name: float(row[name][0]) for name in ("minimum", "maximum", "mean", "deviation")}
-        template, media = members["template"][usable], members["media"][usable]
-        none = np.empty(0)
+        kept = slice(None) if usable.all() else usable  # a slice copies nothing
+        template, none = members["template"][kept], np.empty(0)
         faces = rules.Faces(
             template=template,
-            medium=_medium_numbers(template, media),
-            norm=embedded["norm"][usable].astype(np.float64),
-            detector=known["detections"][usable] if "detections" in known else none,
-            quality=known["quality"][usable] if "quality" in known else none,
+            medium=_medium_numbers(template, members["media"][kept]),
+            norm=embedded["norm"][kept].astype(np.float64),
+            detector=known["detections"][kept] if "detections" in known else none,
+            quality=known["quality"][kept] if "quality" in known else none,
             **{name: known[name] for name in ("minimum", "maximum", "mean", "deviation") if name in known},
         )
-        return {"": self._fused(work.stop - work.start, faces, rule, embedded["embedding"][usable])}
+        return {"": self._fused(work.stop - work.start, faces, rule, embedded["embedding"][kept])}
 
     def _fused(self, count: int, faces: rules.Faces, rule: rules.Rule, features: Array) -> Batch:
         weight, vanished = weights(count, faces, rule)
-        if self.options.media == "mean":
-            weight = _mean_inside_media(weight, faces.medium)
+        if self.options.media != "none":
+            weight = _inside_media(weight, faces.medium, self.options.media == "weighted")
         if self.options.features == "unit":
             weight = np.divide(weight, faces.norm, out=np.zeros_like(weight), where=faces.norm > 0)
         indptr = np.searchsorted(faces.template, np.arange(count + 1))
@@ -118,11 +126,14 @@ def weights(count: int, faces: rules.Faces, rule: rules.Rule) -> tuple[NDArray[n
 
 def _medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:
     """Return one number for each (template, medium)."""
-    _, medium = np.unique(media.astype(str), return_inverse=True)
-    _, number = np.unique(template * (int(medium.max(initial=0)) + 1) + medium, return_inverse=True)
-    return np.asarray(number.astype(np.int64))
+    import pandas as pd
+
+    medium, names = pd.factorize(media)
+    number, _ = pd.factorize(template * (len(names) + 1) + medium)
+    return np.asarray(number, np.int64)
 
 
-def _mean_inside_media(weight: NDArray[np.float64], medium: NDArray[np.int64]) -> NDArray[np.float64]:
-    total = np.bincount(medium, weight)[medium]
+def _inside_media(weight: NDArray[np.float64], medium: NDArray[np.int64], weighted: bool) -> NDArray[np.float64]:
+    """Divide each weight by the number of faces in its medium or, `weighted`, by the sum of their weights."""
+    total = np.bincount(medium, weight if weighted else None)[medium]
     return np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)

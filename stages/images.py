@@ -1,9 +1,11 @@
-"""Bytes → RGB pixels, within bounds: a file is refused by its header before memory is spent on it."""
+"""Bytes → RGB pixels, within bounds: a file is refused by its header before memory is spent on it.
+
+Transparency is ignored, grey is repeated, palettes and CMYK are converted, 16 bits are cut to the upper 8.
+"""
 
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pipeline.schema import Status
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
+# `decode` has a bound of its own; Pillow's would warn, and refuse what a larger `max_pixels` allows.
+Image.MAX_IMAGE_PIXELS = None
 
 
 class Unusable(Exception):
@@ -32,11 +36,7 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     if not data:
         raise Unusable(Status.UNREADABLE, "the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise Unusable(Status.TOO_LARGE, f"its header announces more than {max_pixels:,} pixels") from None
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise Unusable(Status.UNREADABLE, "not an image of a known format") from None
     except Exception as error:
@@ -45,10 +45,21 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise Unusable(Status.TOO_LARGE, f"{image.width}×{image.height} is more than {max_pixels:,} pixels")
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image) or image
-        return np.asarray(upright.convert("RGB"))
+        return _rgb(ImageOps.exif_transpose(image) or image)
+    except Unusable:
+        raise
     except Exception as error:  # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable
         raise Unusable(Status.UNREADABLE, f"truncated or damaged ({_line(error)})") from None
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode[0] not in "IF":
+        return np.asarray(image.convert("RGB"))
+    # Pillow would clip these to 0…255: a photograph of 16 bits would come out white.
+    grey = np.asarray(image)
+    if image.mode == "F" or grey.min() < 0 or grey.max() > 0xFFFF:
+        raise Unusable(Status.UNREADABLE, "its pixels have 32 bits, whose scale is unknown; save it with 8 or 16")
+    return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def _line(error: Exception) -> str:

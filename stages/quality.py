@@ -57,6 +57,10 @@ class Quality(Stage):
     def consumed(self) -> Mapping[str, tuple[str, ...]]:
         return {"faces": ("quality",)} if self.options.method == "given" else {}
 
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        if self.options.method == "given" and "quality" not in tables["faces"]:
+            raise InvalidInput("quality.method is 'given' but the data set brings no quality; name a method instead.")
+
     def identity(self) -> Any:
         return None if self.options.method in PLAIN else catalogue.identity(self._card())
 
@@ -70,8 +74,6 @@ class Quality(Stage):
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
         method = self.options.method
         if method == "given":
-            if "quality" not in rows.columns:
-                raise InvalidInput("quality.method is 'given' but the data set brings no quality; name a method instead.")
             return {"": _scored(rows["quality"], np.zeros(rows.rows, np.uint8))}
         if method in PLAIN:
             (name,) = PLAIN[method]

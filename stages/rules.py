@@ -56,20 +56,25 @@ class Rule:
     label: str
     weigh: Callable[[Faces], Floats]
     needs: tuple[str, ...]
+    identity: tuple[str, int, dict[str, float]]  # name, version, every parameter: what decides the weights
 
 
 @dataclass(frozen=True)
 class _Family:
     function: Callable[..., Floats]
     needs: tuple[str, ...]
+    version: int
     defaults: dict[str, float]
 
 
-def weight_rule(name: str, needs: tuple[str, ...] = (), **defaults: float) -> Callable[[Any], Any]:
-    """Register a weight rule: `function(faces, **parameters) -> (n,) float64 weights`."""
+def weight_rule(name: str, needs: tuple[str, ...] = (), version: int = 1, **defaults: float) -> Callable[[Any], Any]:
+    """Register a weight rule: `function(faces, **parameters) -> (n,) float64 weights`.
+
+    A parameter whose default is an int takes whole numbers only. `version` is raised when the weights may change.
+    """
 
     def decorate(function: Callable[..., Floats]) -> Callable[..., Floats]:
-        register("weight rule", name)(_Family(function, needs, defaults))
+        register("weight rule", name)(_Family(function, needs, version, defaults))
         return function
 
     return decorate
@@ -101,7 +106,10 @@ def rule_named(label: str) -> Rule:
             raise InvalidInput(f"weight rule {label!r}: {name} takes a number, found {value!r}.") from None
         if not np.isfinite(parameters[name]) or parameters[name] <= 0:
             raise InvalidInput(f"weight rule {label!r}: {name} must be a finite number above 0.")
-    return Rule(label, lambda faces: family.function(faces, **parameters), family.needs)
+        if isinstance(family.defaults[name], int) and not parameters[name].is_integer():
+            raise InvalidInput(f"weight rule {label!r}: {name} must be a whole number, found {value}.")
+    identity = (form[1], family.version, parameters)
+    return Rule(label, lambda faces: family.function(faces, **parameters), family.needs, identity)
 
 
 @weight_rule("mean")
@@ -154,13 +162,13 @@ def quality_softmax(faces: Faces, T: float) -> Floats:  # noqa: N803  the field'
     return np.asarray(np.exp((z - _by_template(np.maximum, faces, z)) / T))
 
 
-@weight_rule("top-k", needs=("quality",), k=3.0)
+@weight_rule("top-k", needs=("quality",), k=3)
 def top_k(faces: Faces, k: float) -> Floats:
     order = np.lexsort((np.arange(len(faces.quality)), -faces.quality, faces.template))
     starts = _starts(faces)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    return (rank < int(k)).astype(np.float64)
+    return (rank < k).astype(np.float64)
 
 
 @weight_rule("best", needs=("quality",))

@@ -61,16 +61,19 @@ class Search(Stage):
         candidate = np.full((len(probes), self.options.k), -1, np.int64)
         score = np.full((len(probes), self.options.k), np.nan, np.float32)
         if usable.any() and len(gallery):
-            select = {"faiss": with_faiss, "torch": with_torch}[self.options.backend](unit[gallery])
+            backend = {"faiss": with_faiss, "torch": with_torch}[self.options.backend]
+            select = backend(unit[gallery], self.context.profile.threads)
             found, scores = exact_top(unit[gallery], unit[probes[usable]], self.options.k, select)
             candidate[usable] = np.where(found >= 0, gallery[found], -1)
             score[usable] = scores
         return {"": Batch({"status": templates["status"][probes], "candidate": candidate, "score": score})}
 
 
-def with_faiss(gallery: Floats) -> Select:
+def with_faiss(gallery: Floats, threads: int = 1) -> Select:
+    """Return a selector of the best gallery rows by FAISS's flat index; it keeps to `threads` in the calling thread."""
     import faiss
 
+    faiss.omp_set_num_threads(threads)
     index = faiss.IndexFlatIP(gallery.shape[1])
     index.add(np.ascontiguousarray(gallery))
 
@@ -81,9 +84,11 @@ def with_faiss(gallery: Floats) -> Select:
     return select
 
 
-def with_torch(gallery: Floats) -> Select:
+def with_torch(gallery: Floats, threads: int = 1) -> Select:
+    """Return a selector of the best gallery rows by a product in PyTorch; it keeps to `threads` in the calling thread."""
     import torch
 
+    torch.set_num_threads(threads)
     matrix = torch.from_numpy(np.ascontiguousarray(gallery)).T
 
     def select(probes: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:

@@ -24,8 +24,6 @@ from pipeline.dataset import Axis
 from pipeline.errors import InvalidInput
 from pipeline.schema import Array, Batch, Field, Schema, text
 
-UNREADABLE = "unreadable"  # in faces.sha256
-
 FACES = Schema(
     "faces",
     (
@@ -80,7 +78,13 @@ FUSED = Schema(
     ),
     finite=("embedding",),
 )
-SCORES = Schema("scores", (Field("score", "float32", (), "cosine; nan where a template failed"),))
+SCORES = Schema(
+    "scores",
+    (
+        Field("score", "float32", (), "cosine; nan where a template failed"),
+        Field("failed", "uint8"),  # 0, or 1 where the first template failed, 2 where the second, 3 where both
+    ),
+)
 CANDIDATES = Schema(
     "candidates",
     (
@@ -157,7 +161,7 @@ class Comparisons:
 
     @property
     def is_product(self) -> bool:
-        return len(self.a) > 0
+        return len(self.a) > 0 and len(self.b) > 0
 
     @property
     def rows(self) -> int:
@@ -248,12 +252,13 @@ def singletons(face_id: Sequence[str], subject: Sequence[str]) -> dict[str, Any]
 
 def _numbered(ids: Sequence[str], kind: str, where: str) -> dict[str, int]:
     rows: dict[str, int] = {}
-    twice = []
+    twice: list[str] = []
     for row, name in enumerate(ids):
         if rows.setdefault(name, row) != row:
             twice.append(f"{kind} {name!r} in rows {rows[name]} and {row}")
     if twice:
-        raise InvalidInput(f"{where}: every {kind} needs an id of its own; given twice: {'; '.join(twice[:10])}.")
+        more = f" (and {len(twice) - 10} more)" if len(twice) > 10 else ""
+        raise InvalidInput(f"{where}: every {kind} needs an id of its own; given twice: {'; '.join(twice[:10])}{more}.")
     return rows
 
 

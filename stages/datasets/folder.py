@@ -23,10 +23,11 @@ from pydantic import Field
 
 from pipeline.errors import InvalidInput
 from pipeline.files import Files
+from pipeline.keys import UNREADABLE
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
-from stages.tables import LAYOUT, UNREADABLE, FaceLayout, Protocol, build_tables
+from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables
 
 IMAGES = ("jpg", "jpeg", "png", "bmp", "webp")
 

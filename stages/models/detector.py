@@ -39,6 +39,13 @@ class Faces:
         centre = self.box[:, :2] + self.box[:, 2:] / 2
         return int(np.argmin(((centre - np.array([x, y], np.float32)) ** 2).sum(1)))
 
+    def overlap(self, box: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Return (n,) the intersection over union of each face's box with `box` (x y w h, pixels), 0…1."""
+        low, high = np.maximum(self.box[:, :2], box[:2]), np.minimum(self.box[:, :2] + self.box[:, 2:], box[:2] + box[2:])
+        shared = np.prod(np.maximum(high - low, 0), axis=1)
+        union = np.prod(self.box[:, 2:], axis=1) + np.prod(box[2:]) - shared
+        return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
+
     def largest(self) -> int:
         """Return the index of the face with the largest box. Needs at least one face."""
         return int(np.argmax(self.box[:, 2] * self.box[:, 3]))

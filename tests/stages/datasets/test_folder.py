@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pipeline.config import validate
 from pipeline.errors import InvalidInput
 from pipeline.files import open_files
+from pipeline.keys import UNREADABLE
 from pipeline.schema import Batch
 from stages.datasets.folder import FolderReader, identity_generator, lowest_ranked
-from stages.tables import LAYOUT, UNREADABLE
+from stages.tables import LAYOUT
 
 STILLS = [f"{subject}/{i}.jpg" for subject in ("ada", "bob", "cleo") for i in range(6)]
 VIDEOS = [f"{subject}/video{v}/{i}.png" for subject in ("ada", "bob") for v in range(3) for i in range(4)]

@@ -1,0 +1,269 @@
+"""align: the similarity against Umeyama's solution, the choice of a face, and a status for every file that gives none."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.errors import InvalidInput
+from pipeline.files import open_files
+from pipeline.schema import Batch, Status, text
+from stages.align import SIZE, TEMPLATE, Align, AlignOptions, similarity, warp
+from stages.datasets.folder import digest_images
+from stages.tables import CROPS, DETECTIONS
+
+Make = Callable[..., Any]
+properties = settings(deadline=None, max_examples=50)
+coordinate = st.floats(-500, 500, width=32)
+five_points = st.lists(st.tuples(coordinate, coordinate), min_size=5, max_size=5).map(lambda p: np.array(p, np.float64))
+
+
+def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The similarity without reflection of least squared error, by singular values (Umeyama, TPAMI 1991, eq. 40-42)."""
+    x, y = source - source.mean(axis=0), target - target.mean(axis=0)
+    u, d, vt = np.linalg.svd(y.T @ x / len(x))
+    sign = np.array([1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = u @ np.diag(sign) @ vt
+    scale = (d * sign).sum() / (x**2).sum(axis=1).mean()
+    shift = target.mean(axis=0) - scale * rotation @ source.mean(axis=0)
+    return np.concatenate([scale * rotation, shift[:, None]], axis=1)
+
+
+@properties
+@given(points=five_points.filter(lambda p: np.ptp(p, axis=0).min() > 1))
+def test_the_similarity_is_umeyamas(points: np.ndarray) -> None:
+    found, expected = (points @ m[:, :2].T + m[:, 2] for m in (similarity(points), umeyama(points, TEMPLATE)))
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+@properties
+@given(angle=st.floats(-np.pi, np.pi), scale=st.floats(0.05, 20), x=coordinate, y=coordinate)
+def test_a_turned_scaled_and_moved_template_is_brought_back(angle: float, scale: float, x: float, y: float) -> None:
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = similarity(TEMPLATE @ turn.T + [x, y])
+    np.testing.assert_allclose(matrix[:, :2] @ turn, np.eye(2), atol=1e-9)
+    np.testing.assert_allclose((TEMPLATE @ turn.T + [x, y]) @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-6)
+
+
+@properties
+@given(points=five_points.filter(lambda p: np.ptp(p, axis=0).min() > 1))
+def test_a_mirrored_face_is_never_mirrored_back(points: np.ndarray) -> None:
+    assert np.linalg.det(similarity(points)[:, :2]) >= 0
+
+
+def test_five_equal_points_give_a_matrix_that_is_finite() -> None:
+    assert np.isfinite(similarity(np.full((5, 2), 7.0))).all()
+
+
+def test_a_face_that_is_in_place_already_is_copied() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    assert np.abs(warp(image, TEMPLATE).astype(int) - image).max() <= 1
+
+
+def test_what_lies_beyond_the_image_is_black() -> None:
+    image = np.full((SIZE, SIZE, 3), 255, np.uint8)
+    crop = warp(image, TEMPLATE + np.array([60, 0]))  # the face is at the right: the crop reaches past the right edge
+    assert (crop[:, :50] == 255).all()
+    assert not crop[:, 54:].any()
+
+
+# Crops that come with the data set
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photographs of noise: a crop, a larger square, a wide one; and files that are none."""
+    rng = np.random.default_rng(0)
+    for name, shape in (("crop", (SIZE, SIZE)), ("large", (224, 224)), ("wide", (40, 90))):
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "large.png").read_bytes()[:5000])
+    return tmp_path
+
+
+def rows(root: Path, names: list[str], **columns: Any) -> Batch:
+    return Batch({"path": text(names), "sha256": text(digest_images(open_files(root), names)), **columns})
+
+
+def align(table: Batch, context: Any, **options: Any) -> dict[str, Batch]:
+    stage = Align(AlignOptions(**options), context)
+    stage.open()
+    made = stage.run(table, {}, stage.load(table))
+    return {"detections": DETECTIONS.check(made["detections"]), "crops": CROPS.check(made["crops"])}
+
+
+def test_without_a_detector_images_are_crops_already(folder: Path, context: Make) -> None:
+    made = align(rows(folder, ["crop.png", "large.png", "wide.png"]), context(folder), detector="none")
+    crops = made["crops"]["crop"]
+    assert (made["crops"]["status"] == Status.OK).all()
+    assert np.array_equal(crops[0], np.asarray(Image.open(folder / "crop.png")))
+    large = np.asarray(Image.open(folder / "large.png")).astype(np.float64)
+    np.testing.assert_allclose(crops[1], large.reshape(SIZE, 2, SIZE, 2, 3).mean(axis=(1, 3)), atol=0.51)
+    assert made["detections"]["box"].tolist() == [[0, 0, 112, 112], [0, 0, 224, 224], [0, 0, 90, 40]]
+    np.testing.assert_allclose(made["detections"]["landmarks"][0], TEMPLATE, atol=1e-4)
+
+
+def test_a_file_that_gives_no_pixels_is_a_row_with_a_status_and_a_reason(folder: Path, context: Make) -> None:
+    names = ["crop.png", "empty.jpg", "text.jpg", "torn.png", "gone.png", "large.png"]
+    made = align(rows(folder, names), context(folder), detector="none", max_pixels=20_000)
+    bad = [Status.UNREADABLE, Status.UNREADABLE, Status.TOO_LARGE, Status.MISSING, Status.TOO_LARGE]
+    for batch in made.values():
+        assert batch["status"].tolist() == [Status.OK, *bad]
+    assert made["detections"]["reason"][0] == ""
+    for name, reason in zip(names[1:], made["detections"]["reason"][1:], strict=True):
+        assert reason.startswith(name)
+    assert not made["crops"]["crop"][1:].any()
+    assert np.isnan(made["detections"]["box"][1:]).all()
+    assert np.isnan(made["detections"]["score"][1:]).all()
+
+
+def test_a_truncated_file_is_unreadable(folder: Path, context: Make) -> None:
+    made = align(rows(folder, ["torn.png", "crop.png"]), context(folder), detector="none")
+    assert made["detections"]["status"].tolist() == [Status.UNREADABLE, Status.OK]
+    assert "truncated" in made["detections"]["reason"][0]
+
+
+def test_a_member_that_its_archive_holds_and_cannot_give_is_unreadable(folder: Path, tmp_path: Path, context: Make) -> None:
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.write(folder / "crop.png", "good.png")
+        made.write(folder / "large.png", "bad.png")
+        start = made.getinfo("bad.png").header_offset
+    data = bytearray(archive.read_bytes())
+    data[start + 5000] ^= 1
+    archive.write_bytes(data)
+    found = align(rows(archive, ["bad.png", "good.png"]), context(archive), detector="none")["detections"]
+    assert found["status"].tolist() == [Status.UNREADABLE, Status.OK]
+    assert "damaged inside its archive" in found["reason"][0]
+
+
+def test_a_file_that_changed_or_went_while_the_run_was_going_on_ends_it(folder: Path, context: Make) -> None:
+    table = rows(folder, ["crop.png"])
+    (folder / "crop.png").write_bytes((folder / "large.png").read_bytes())
+    with pytest.raises(InvalidInput, match=r"crop\.png changed while the run was going on"):
+        align(table, context(folder), detector="none")
+    (folder / "crop.png").unlink()
+    with pytest.raises(InvalidInput, match=r"crop\.png was there .* and is gone"):
+        align(table, context(folder), detector="none")
+
+
+def test_a_data_set_without_files_cannot_be_aligned(context: Make) -> None:
+    with pytest.raises(InvalidInput, match=r"align needs images: set dataset\.path"):
+        Align(AlignOptions(detector="none"), context()).open()
+
+
+def test_an_unknown_detector_is_named_with_the_nearest_one(folder: Path, context: Make) -> None:
+    with pytest.raises(InvalidInput, match="did you mean 'yunet_320'"):
+        Align(AlignOptions(detector="yunet_32"), context(folder)).open()
+
+
+# Real faces
+
+
+@pytest.fixture(scope="module")
+def lfw(shared: Path, context: Make) -> Any:
+    return context(shared / "data" / "lfw.zip", (shared / "models",))
+
+
+def test_a_face_is_found_in_every_photograph(photographs: Batch, lfw: Any) -> None:
+    made = align(photographs, lfw)
+    found = made["detections"]
+    assert (found["status"] == Status.OK).all()
+    assert (found["score"] > 0.6).all()
+    assert (found["faces_found"] >= 1).all()
+    # The person that one of these photographs is of is in the middle, 150 pixels wide and high.
+    centre = found["box"][:, :2] + found["box"][:, 2:] / 2
+    assert np.abs(centre - 75).max() < 20
+    eyes = found["landmarks"][:, :2]
+    assert (eyes[:, 0, 0] < eyes[:, 1, 0]).all()
+    assert (found["landmarks"][:, 3:, 1].min(axis=1) > eyes[:, :, 1].max(axis=1)).all()
+
+
+def test_rows_do_not_depend_on_their_neighbours_nor_on_when_they_are_made(photographs: Batch, lfw: Any) -> None:
+    whole = align(photographs, lfw)
+    order = np.array([9, 3, 3, 30])
+    for name, batch in align(photographs.take(order), lfw).items():
+        assert batch.digest() == whole[name].take(order).digest()
+
+
+def test_of_several_faces_one_is_taken_and_the_row_says_so(
+    shared: Path, photographs: Batch, tmp_path: Path, context: Make
+) -> None:
+    files = open_files(shared / "data" / "lfw.zip")
+    one, two = (Image.open(io.BytesIO(files.read(path))).crop((30, 30, 120, 120)) for path in photographs["path"][:2])
+    scene = Image.new("RGB", (400, 300))
+    scene.paste(one, (190, 105))  # nearer the centre
+    scene.paste(two.resize((180, 180)), (0, 0))  # larger
+    scene.save(tmp_path / "two.png")
+    scene.crop((180, 0, 400, 300)).save(tmp_path / "one.png")
+    table, there = rows(tmp_path, ["two.png", "one.png"]), context(tmp_path, (shared / "models",))
+    for pick, x, taken in (("centre", 235, "the one nearest the centre"), ("largest", 90, "the largest")):
+        found = align(table, there, pick=pick)["detections"]
+        assert found["status"].tolist() == [Status.OK, Status.OK]
+        several, alone = found["faces_found"].tolist()
+        assert several > 1 == alone
+        assert found["reason"].tolist() == [f"two.png: {several} faces found, {taken} taken", ""]
+        assert abs(found["box"][0, 0] + found["box"][0, 2] / 2 - x) < 30
+
+
+def test_the_face_in_the_box_that_the_protocol_gives_is_taken(
+    shared: Path, photographs: Batch, tmp_path: Path, context: Make
+) -> None:
+    files = open_files(shared / "data" / "lfw.zip")
+    faces = [Image.open(io.BytesIO(files.read(path))).crop((30, 30, 120, 120)) for path in photographs["path"][:2]]
+    scene = Image.new("RGB", (400, 300))
+    for face, place in zip(faces, ((30, 105), (290, 105)), strict=True):
+        scene.paste(face, place)
+    scene.save(tmp_path / "two.png")
+    boxes = np.float32([[30, 105, 90, 90], [290, 105, 90, 90], [150, 10, 60, 60], [np.nan] * 4])
+    found = align(rows(tmp_path, ["two.png"] * 4, box=boxes), context(tmp_path, (shared / "models",)))["detections"]
+    assert found["status"].tolist() == [Status.OK, Status.OK, Status.NOT_FOUND, Status.OK]
+    assert (found["box"][:2, 0] + found["box"][:2, 2] / 2 > 200).tolist() == [False, True]
+    assert found["reason"][1].endswith("the one in the protocol's box taken")
+    assert found["reason"][2] == "two.png: no face found in the box that the protocol gives"
+
+
+def test_an_image_without_a_face_is_not_found(shared: Path, tmp_path: Path, context: Make) -> None:
+    Image.new("RGB", (200, 200), (120, 130, 140)).save(tmp_path / "flat.png")
+    made = align(rows(tmp_path, ["flat.png"]), context(tmp_path, (shared / "models",)))
+    assert made["detections"]["status"].tolist() == [Status.NOT_FOUND]
+    assert made["detections"]["reason"].tolist() == ["flat.png: no face found"]
+    assert not made["crops"]["crop"].any()
+
+
+def test_landmarks_that_come_with_the_protocol_are_used_as_given(shared: Path, tmp_path: Path, context: Make) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)  # nothing that a detector would find
+    Image.fromarray(image).save(tmp_path / "noise.png")
+    landmarks = np.float32([TEMPLATE * 1.25 + [20, 30], np.full((5, 2), np.nan)])
+    table = rows(tmp_path, ["noise.png", "noise.png"], landmarks=landmarks)
+    made = align(table, context(tmp_path, (shared / "models",)))
+    found = made["detections"]
+    assert found["status"].tolist() == [Status.OK, Status.NOT_FOUND]  # a row that came without landmarks is detected in
+    assert np.array_equal(found["landmarks"][0], landmarks[0])
+    assert np.array_equal(found["box"][0, :2], landmarks[0].min(axis=0))
+    assert np.array_equal(made["crops"]["crop"][0], warp(image, landmarks[0]))
+
+
+def test_given_landmarks_need_no_detector(tmp_path: Path, context: Make) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "noise.png")
+    landmarks = np.float32([TEMPLATE * 1.25 + [20, 30]])
+    made = align(rows(tmp_path, ["noise.png"], landmarks=landmarks), context(tmp_path), detector="none")
+    assert np.array_equal(made["crops"]["crop"][0], warp(image, landmarks[0]))
+
+
+def test_aligned_landmarks_lie_on_the_template(photographs: Batch, lfw: Any) -> None:
+    found = align(photographs, lfw)["detections"]
+    for landmarks in found["landmarks"].astype(np.float64):
+        matrix = similarity(landmarks)
+        assert np.abs(landmarks @ matrix[:, :2].T + matrix[:, 2] - TEMPLATE).max() < 12

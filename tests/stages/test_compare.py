@@ -1,0 +1,147 @@
+"""compare: cosines against a float64 dot product, the same to the last bit in whatever shard they fall."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.dataset import Dataset
+from pipeline.schema import Batch, Status
+from pipeline.stage import Options, Work
+from stages.compare import TILE, Compare
+from stages.tables import LAYOUT, SCORES, Protocol, build_tables, singletons
+
+Make = Callable[..., Any]
+properties = settings(deadline=None, max_examples=25)
+
+
+def templates(rows: int, width: int = 7, failed: Any = (), seed: int = 0) -> Batch:
+    """Templates that are not of unit length, as embeddings are not; failed ones hold nan."""
+    rng = np.random.default_rng(seed)
+    embedding = (rng.standard_normal((rows, width)) * rng.uniform(0.1, 30, (rows, 1))).astype(np.float32)
+    status = np.zeros(rows, np.uint8)
+    for i in failed:
+        status[i], embedding[i] = Status.EMPTY, np.nan
+    return Batch({"status": status, "embedding": embedding})
+
+
+def tables(rows: int, pairs: Any = (), roles: Any = (), product: bool = False) -> dict[str, Batch]:
+    names = [f"t{i}" for i in range(rows)]
+    found = Protocol(
+        face_id=names,
+        path=[""] * rows,
+        sha256=[""] * rows,
+        subject=names,
+        comparison_a=[names[a] for a, _ in pairs],
+        comparison_b=[names[b] for _, b in pairs],
+        mated=[False] * len(pairs),
+        role_template=[names[i] for i, _ in roles],
+        role=[role for _, role in roles],
+        all_pairs=("reference", "probe") if product else None,
+        **singletons(names, names),
+    )
+    return build_tables(found, "a set")
+
+
+def compare(
+    source: Make, context: Make, made: dict[str, Batch], batch: Batch, shards: int = 10**9, cuts: Any = ()
+) -> np.ndarray:
+    """All scores, computed in shards of `shards` comparisons."""
+    dataset = Dataset("", made, LAYOUT.axes(made, {"comparisons": shards}), LAYOUT, None)
+    stage, scores = Compare(Options(), context()), []
+    for start, stop in dataset.axes["comparisons"].shards:
+        part = {name: dataset.part(name, columns, "comparisons", start, stop) for name, columns in Compare.consumes.items()}
+        scores.append(SCORES.check(stage.compute(Work(start, stop, part, {"templates": source(batch, *cuts)}))[""])["score"])
+    return np.concatenate(scores)
+
+
+def slow(batch: Batch, a: int, b: int) -> float:
+    x, y = (batch["embedding"][i].astype(np.float64) for i in (a, b))
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
+
+
+@properties
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 12))
+def test_a_list_and_a_product_equal_a_float64_cosine(source: Make, context: Make, seed: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    batch = templates(rows, failed=rng.permutation(rows)[: rows // 4], seed=seed)
+    a, b = (rng.integers(0, rows, rng.integers(1, 8)).tolist() for _ in "ab")
+    product = [(i, j) for i in a for j in b]
+    expected = [slow(batch, i, j) for i, j in product]
+    listed = compare(source, context, tables(rows, product), batch)
+    roles = [*((i, "reference") for i in a), *((j, "probe") for j in b)]
+    multiplied = compare(source, context, tables(rows, roles=roles, product=True), batch)
+    np.testing.assert_allclose(listed, expected, atol=1e-6)
+    np.testing.assert_allclose(multiplied, expected, atol=1e-6)
+
+
+def test_a_comparison_with_a_failed_template_scores_nan_and_no_other_does(source: Make, context: Make) -> None:
+    batch, pairs = templates(4, failed=[1]), [(0, 1), (1, 2), (1, 1), (0, 2), (3, 0)]
+    assert np.isnan(compare(source, context, tables(4, pairs), batch)).tolist() == [True, True, True, False, False]
+    roles = [(0, "reference"), (1, "reference"), (1, "probe"), (2, "probe"), (3, "probe")]
+    assert (
+        np.isnan(compare(source, context, tables(4, roles=roles, product=True), batch)).tolist()
+        == [True, False, False] + [True] * 3
+    )
+
+
+def test_a_failed_row_that_holds_numbers_scores_nan(source: Make, context: Make) -> None:
+    batch = templates(2)
+    batch = Batch({**batch.columns, "status": np.array([0, Status.FAILED], np.uint8)})
+    assert np.isnan(compare(source, context, tables(2, [(0, 1)]), batch)).all()
+
+
+def test_a_template_of_length_zero_scores_nan(source: Make, context: Make) -> None:
+    batch = Batch({"status": np.zeros(2, np.uint8), "embedding": np.float32([[0, 0], [3, 4]])})
+    scores = compare(source, context, tables(2, [(0, 1), (1, 1)]), batch)
+    assert np.isnan(scores[0])
+    assert scores[1] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [7, 128, 512])
+def test_shards_of_a_product_change_no_bit(source: Make, context: Make, width: int) -> None:
+    references, probes = 2 * TILE + 37, 61
+    rows = references + probes
+    batch = templates(rows, width, failed=[5, references + 3])
+    made = tables(rows, roles=[(i, "reference" if i < references else "probe") for i in range(rows)], product=True)
+    whole = compare(source, context, made, batch)
+    for lines in (1, 7, TILE - 1, TILE, TILE + 1, 2 * TILE):
+        assert np.array_equal(compare(source, context, made, batch, shards=lines * probes), whole, equal_nan=True)
+
+
+def test_shards_of_a_list_change_no_bit(source: Make, context: Make) -> None:
+    batch = templates(50, 128)
+    pairs = np.random.default_rng(1).integers(0, 50, (400, 2)).tolist()
+    whole = compare(source, context, tables(50, pairs), batch)
+    for shards in (1, 7, 64, 399):
+        assert np.array_equal(compare(source, context, tables(50, pairs), batch, shards=shards), whole)
+
+
+def test_shards_of_the_templates_change_no_bit(source: Make, context: Make) -> None:
+    batch, pairs = templates(20, 128), [(i, 19 - i) for i in range(20)]
+    whole = compare(source, context, tables(20, pairs), batch)
+    assert np.array_equal(compare(source, context, tables(20, pairs), batch, cuts=(1, 9, 10)), whole)
+
+
+def test_a_templates_score_does_not_depend_on_other_templates(source: Make, context: Make) -> None:
+    batch, roles = templates(40, 128), [(i, "reference" if i < 30 else "probe") for i in range(40)]
+    made = tables(40, roles=roles, product=True)
+    before = compare(source, context, made, batch).reshape(30, 10)
+    embedding = batch["embedding"].copy()
+    embedding[:20] = 1
+    after = compare(source, context, made, Batch({**batch.columns, "embedding": embedding})).reshape(30, 10)
+    assert np.array_equal(after[20:], before[20:])
+
+
+def test_no_comparisons_give_no_scores(source: Make, context: Make) -> None:
+    assert compare(source, context, tables(2), templates(2)).shape == (0,)
+
+
+def test_all_pairs_of_a_role_that_no_template_has_give_no_scores(source: Make, context: Make) -> None:
+    for role in ("reference", "probe"):
+        assert compare(source, context, tables(2, roles=[(0, role)], product=True), templates(2)).shape == (0,)

@@ -1,0 +1,306 @@
+"""1:1 evaluation, scores in and numbers out, against scikit-learn, plain loops and sums by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from pipeline.errors import InvalidInput
+from pipeline.schema import Batch
+from pipeline.stage import Work
+from stages.evaluate import (
+    EvaluateVerification,
+    VerificationOptions,
+    number,
+)
+from stages.metrics.bootstrap import subject_weights
+from stages.tables import CURVES, NUMBERS, Protocol, build_tables, singletons
+
+Make = Callable[..., Any]
+Numbers = dict[str, Batch]
+properties = settings(deadline=None, max_examples=25)
+scores_with_ties = st.lists(st.integers(-6, 6).map(lambda i: i / 8), min_size=1, max_size=15)
+METRICS = ("tar", "frr", "eer", "auc", "fta")
+
+
+def tables(subjects: Any, pairs: Any = (), mated: Any = None, fold: Any = (), roles: Any = (), product: bool = False) -> Any:
+    names = [f"t{i}" for i in range(len(subjects))]
+    found = Protocol(
+        face_id=names,
+        path=[""] * len(names),
+        sha256=[""] * len(names),
+        subject=list(subjects),
+        comparison_a=[names[a] for a, _ in pairs],
+        comparison_b=[names[b] for _, b in pairs],
+        mated=[subjects[a] == subjects[b] for a, b in pairs] if mated is None else mated,
+        fold=fold,
+        role_template=[names[i] for i, _ in roles],
+        role=[role for _, role in roles],
+        all_pairs=("reference", "probe") if product else None,
+        **singletons(names, subjects),
+    )
+    return build_tables(found, "a set")
+
+
+def checked(outputs: Numbers) -> Numbers:
+    NUMBERS.check(outputs["numbers"])
+    CURVES.check(outputs["curves"])
+    return outputs
+
+
+@pytest.fixture(scope="session")
+def verify(source: Make, context: Make) -> Callable[..., Numbers]:
+    def run(made: Any, score: Any, failed: Any = None, **options: Any) -> Numbers:
+        """Where nothing is said of who failed, the second template of a comparison without a score did."""
+        given = np.array(score, np.float32)
+        failed = np.where(np.isnan(given), 2, 0) if failed is None else failed
+        stage = EvaluateVerification(VerificationOptions(**{"replicates": 0, "fmr": (0.3,), **options}), context())
+        scores = source(Batch({"score": given, "failed": np.array(failed, np.uint8)}), len(score) // 2)
+        return checked(stage.compute(Work(0, len(score), made, {"scores": scores})))
+
+    return run
+
+
+def listed(mated: list[float], nonmated: list[float]) -> tuple[Any, list[float]]:
+    """A list that has these scores: template 0 of subject a with others of a, or of others."""
+    subjects = ["a"] * (1 + len(mated)) + [f"s{i}" for i in range(len(nonmated))]
+    return tables(subjects, [(0, 1 + i) for i in range(len(mated) + len(nonmated))]), [*mated, *nonmated]
+
+
+@properties
+@given(mated=scores_with_ties, nonmated=scores_with_ties, target=st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]))
+def test_error_rates_equal_scikit_learn(verify: Make, mated: list[float], nonmated: list[float], target: float) -> None:
+    numbers = verify(*listed(mated, nonmated), fmr=(target,))["numbers"]
+    truth = [1] * len(mated) + [0] * len(nonmated)
+    fpr, tpr, threshold = roc_curve(truth, [*mated, *nonmated], drop_intermediate=False)
+    assert number(numbers, "auc")["value"] == pytest.approx(roc_auc_score(truth, [*mated, *nonmated]))
+    for rule in ("at_most", "nearest"):
+        distance = np.where(fpr <= target, target - fpr, np.inf) if rule == "at_most" else abs(fpr - target)
+        # Of equally near points the most lenient one: the last of the curve.
+        point = len(distance) - 1 - int(np.argmin(distance[::-1]))
+        row = number(numbers, "tar", target, rule)
+        assert row["value"] == pytest.approx(tpr[point])
+        assert row["achieved"] == pytest.approx(fpr[point])
+        assert row["threshold"] == threshold[point]
+        assert row["errors"] == round(fpr[point] * len(nonmated))
+        assert row["trials"] == len(mated)
+        assert row["few"]
+
+
+def test_numbers_of_a_small_list_by_hand(verify: Make) -> None:
+    numbers = verify(*listed([0.875, 0.75, 0.5, 0.125], [0.625, 0.5, 0.25, 0.0]), fmr=(0.3, 0.4))["numbers"]
+    strict, nearest = (number(numbers, "tar", 0.4, rule) for rule in ("at_most", "nearest"))
+    # At .625 one of four non-mated is accepted; at .5 two are, and three of four mated ones.
+    assert (strict["achieved"], strict["threshold"], strict["errors"], strict["value"]) == (0.25, 0.625, 1, 0.5)
+    assert (nearest["achieved"], nearest["threshold"], nearest["errors"], nearest["value"]) == (0.5, 0.5, 2, 0.75)
+    assert number(numbers, "tar", 0.3, "nearest")["threshold"] == 0.625
+    assert number(numbers, "frr", 0.4, "at_most")["value"] == 0.5
+    # Between .625 (FMR 1/4, FNMR 1/2) and .5 (1/2, 1/4) the rates cross at 3/8. Of 16 orders 12 are right, one is a tie.
+    assert number(numbers, "eer")["value"] == 0.375
+    assert number(numbers, "auc")["value"] == 11.5 / 16
+    assert number(numbers, "fta")["value"] == 0
+    assert number(numbers, "comparisons_lost")["value"] == 0
+
+
+def test_points_are_marked_few_below_thirty_false_matches(verify: Make) -> None:
+    nonmated = [i / 128 for i in range(100)]
+    numbers = verify(*listed([1.0], nonmated), fmr=(0.29, 0.3))["numbers"]
+    assert (number(numbers, "tar", 0.29)["errors"], number(numbers, "tar", 0.29)["few"]) == (29, True)
+    assert (number(numbers, "tar", 0.3)["errors"], number(numbers, "tar", 0.3)["few"]) == (30, False)
+
+
+def test_in_a_product_mated_is_what_shares_a_subject(verify: Make) -> None:
+    roles = [(0, "reference"), (1, "reference"), (2, "probe"), (3, "probe"), (4, "probe")]
+    made = tables(["a", "b", "a", "b", "c"], roles=roles, product=True)
+    #        a·a   a·b  a·c  b·a  b·b  b·c
+    score = [0.75, 0.5, 0.0, 0.0, 0.25, 0.125]
+    row = number(verify(made, score, fmr=(0.25,))["numbers"], "tar", 0.25, "at_most")
+    assert (row["trials"], row["value"], row["achieved"], row["threshold"]) == (2, 1, 0.25, 0.25)
+
+
+def test_templates_without_a_subject_are_of_no_others_subject(verify: Make) -> None:
+    roles = [(0, "reference"), (1, "reference"), (2, "probe"), (3, "probe")]
+    row = number(verify(tables(["", "a", "", "a"], roles=roles, product=True), [0.5, 0.25, 0, 1])["numbers"], "tar")
+    assert (row["trials"], row["value"]) == (1, 1)
+
+
+def test_failed_templates_count_in_fta_and_frr_and_in_no_matching_rate(verify: Make) -> None:
+    roles = [(0, "reference"), (1, "reference"), (2, "probe"), (3, "probe"), (4, "probe")]
+    made = tables(["a", "b", "a", "b", "b"], roles=roles, product=True)
+    nan = np.nan  # template 3 failed
+    numbers = verify(made, [-0.25, nan, 0.5, 0.0, nan, 0.75], fmr=(0.5,))["numbers"]
+    fta, tar, frr = (number(numbers, metric)["value"] for metric in ("fta", "tar", "frr"))
+    assert fta == pytest.approx(1 / 5)
+    assert tar == 1 / 2  # mated -.25 and .75, non-mated .5 and 0: one false match is allowed
+    assert frr == pytest.approx(1 / 5 + 1 / 2 * 4 / 5)
+    assert number(numbers, "fta")["trials"] == 5
+    assert (number(numbers, "comparisons_lost")["value"], number(numbers, "comparisons_lost")["trials"]) == (2, 6)
+
+
+def test_a_template_that_is_compared_with_failed_ones_only_has_not_failed(verify: Make) -> None:
+    # Of five templates 1 and 3 failed; template 0 is good and has no comparison with a score.
+    made = tables(["a", "a", "b", "b", "b"], [(0, 1), (2, 3), (2, 4)])
+    numbers = verify(made, [np.nan, np.nan, 0.5], failed=[2, 2, 0])["numbers"]
+    assert number(numbers, "fta")["value"] == pytest.approx(2 / 5)
+
+
+def test_with_every_template_failed_fta_and_frr_say_so(verify: Make) -> None:
+    made, _ = listed([0.5, 0.5], [0.25])
+    numbers = verify(made, [np.nan] * 3, failed=[3] * 3, replicates=5)["numbers"]
+    assert number(numbers, "fta")["value"] == 1
+    assert number(numbers, "comparisons_lost")["value"] == 3
+    assert np.isnan(number(numbers, "tar")["value"])
+
+
+@pytest.mark.parametrize("replicates", [0, 7])
+@pytest.mark.parametrize(("mated", "nonmated"), [([], [0.25, 0.5]), ([0.5, 0.75], []), ([], [])])
+def test_an_empty_class_gives_nan_and_no_interval(
+    verify: Make, mated: list[float], nonmated: list[float], replicates: int
+) -> None:
+    numbers = verify(*listed(mated, nonmated), replicates=replicates)["numbers"]
+    for metric in ("eer", "auc", "tar", "frr"):
+        row = number(numbers, metric)
+        assert np.isnan([row["value"], row["low"], row["high"]]).all(), metric
+        assert row["replicates"].shape == (replicates,)
+    assert np.isnan(number(numbers, "fta")["value"]) == (not mated and not nonmated)
+
+
+def test_one_comparison_of_each_kind_is_enough(verify: Make) -> None:
+    numbers = verify(*listed([0.5], [0.25]), replicates=20)["numbers"]
+    assert [number(numbers, metric)["value"] for metric in METRICS] == [1, 0, 0, 1, 0]
+    assert number(numbers, "tar")["threshold"] == 0.5
+
+
+def test_accuracy_is_decided_at_the_threshold_of_the_other_folds(verify: Make) -> None:
+    rng = np.random.default_rng(3)
+    truth, fold = np.arange(120) % 2 == 0, np.arange(120) // 20
+    score = np.round(rng.normal(truth * 1.0, 0.7), 1).astype(np.float32)
+    subjects = [f"s{i // 2 if truth[i // 2] else i}" for i in range(240)]
+    pairs = [(2 * i, 2 * i + 1) for i in range(120)]
+    numbers = verify(tables(subjects, pairs, fold=fold), score)["numbers"]
+    accuracy = []
+    for test in range(6):
+        rest = fold != test
+        tried = {t: np.mean((score[rest] >= t) == truth[rest]) for t in sorted({*score.tolist(), np.inf})}
+        threshold = max(tried, key=lambda t: (tried[t], -t))
+        accuracy.append(np.mean((score[~rest] >= threshold) == truth[~rest]))
+    assert number(numbers, "accuracy")["value"] == pytest.approx(np.mean(accuracy))
+    assert number(numbers, "accuracy_deviation")["value"] == pytest.approx(np.std(accuracy))
+
+
+def test_without_folds_there_is_no_accuracy(verify: Make) -> None:
+    with pytest.raises(KeyError, match="accuracy"):
+        number(verify(*listed([0.5], [0.25]))["numbers"], "accuracy")
+
+
+def drawn_by_hand(subjects: list[str], made: Any, score: np.ndarray, target: float, replicates: int, seed: int) -> np.ndarray:
+    """TAR, FRR, EER and AUC of lists in which each comparison stands as often as its subjects were drawn: (R, 4)."""
+    names = sorted(set(subjects))
+    number_of = np.array([names.index(s) for s in subjects])
+    a, b = number_of[made["comparisons"]["a"]], number_of[made["comparisons"]["b"]]
+    alive = np.isfinite(score)
+    rows = []
+    for w in subject_weights(len(names), replicates, seed).astype(int):
+        often = np.where(a == b, w[a], w[a] * w[b]) * alive
+        truth, values = np.repeat(a == b, often), np.repeat(score, often)
+        if truth.all() or not truth.any():
+            rows.append([np.nan] * 3)
+            continue
+        fpr, tpr, _ = roc_curve(truth, values, drop_intermediate=False)
+        gap = fpr - (1 - tpr)
+        after = int(np.argmax(gap >= 0))
+        part = -gap[after - 1] / (gap[after] - gap[after - 1])
+        eer = fpr[after - 1] + part * (fpr[after] - fpr[after - 1])
+        rows.append([tpr[fpr <= target].max(), eer, roc_auc_score(truth, values)])
+    return np.array(rows)
+
+
+def a_system(seed: int, gain: float) -> tuple[list[str], Any, np.ndarray]:
+    """Twelve subjects of two templates, every pair compared; systems of one seed differ in their scores alone."""
+    subjects = [f"s{i // 2:02d}" for i in range(24)]
+    pairs = [(i, j) for i in range(24) for j in range(i + 1, 24)]
+    made = tables(subjects, pairs)
+    noise = np.random.default_rng(seed).normal(0, 1, len(pairs))
+    return subjects, made, (made["comparisons"]["mated"] * gain + np.round(noise, 1)).astype(np.float32)
+
+
+def test_replicates_are_the_metrics_of_lists_repeated_as_subjects_were_drawn(verify: Make) -> None:
+    subjects, made, score = a_system(1, 1.5)
+    score[[3, 40, 99]] = np.nan
+    numbers = verify(made, score, fmr=(0.1,), replicates=60, seed=5, level=0.9)["numbers"]
+    expected = drawn_by_hand(subjects, made, score, 0.1, 60, 5)
+    for column, metric in enumerate(("tar", "eer", "auc")):
+        row = number(numbers, metric)
+        np.testing.assert_allclose(row["replicates"], expected[:, column], atol=1e-6)
+        bounds = np.quantile(expected[:, column], [0.05, 0.95])
+        np.testing.assert_allclose([row["low"], row["high"]], bounds, atol=1e-6)
+        assert row["low"] <= row["value"] <= row["high"]
+    fta = number(numbers, "fta")["value"]
+    np.testing.assert_allclose(number(numbers, "frr")["replicates"], fta + (1 - expected[:, 0]) * (1 - fta), atol=1e-6)
+
+
+def test_cells_are_paired_replicate_by_replicate(verify: Make) -> None:
+    # The better system accepts one more mated pair, that of subject s03: so the difference of every replicate is that
+    # subject's share of the draw, in which threshold and denominator are the same.
+    _, made, score = a_system(2, 0.0)
+    own = np.flatnonzero(made["comparisons"]["mated"])
+    score[own] = -10
+    better = score.copy()
+    better[own[3]] = 10
+    cells = [number(verify(made, s, fmr=(0.1,), replicates=50)["numbers"], "tar")["replicates"] for s in (score, better)]
+    weights = subject_weights(12, 50, 0)
+    np.testing.assert_allclose(cells[1] - cells[0], weights[:, 3] / 12, atol=1e-6)
+
+
+def test_a_failure_in_one_cell_leaves_its_draws_paired_with_the_others(verify: Make) -> None:
+    _, made, score = a_system(2, 1.0)
+    lost = score.copy()
+    mine = (made["comparisons"]["a"] == 23) | (made["comparisons"]["b"] == 23)
+    lost[mine] = np.nan
+    cells = [number(verify(made, s, replicates=50)["numbers"], "auc")["replicates"] for s in (score, lost)]
+    assert np.corrcoef(*cells)[0, 1] > 0.9
+    assert np.corrcoef(cells[0], cells[1][::-1])[0, 1] < 0.5
+
+
+def test_another_seed_draws_otherwise_and_the_same_one_alike(verify: Make) -> None:
+    _, made, score = a_system(1, 1.0)
+    first, again, other = (verify(made, score, replicates=20, seed=s)["numbers"] for s in (0, 0, 1))
+    assert first.digest() == again.digest()
+    assert not np.array_equal(number(first, "tar")["replicates"], number(other, "tar")["replicates"])
+    assert number(first, "tar")["value"] == number(other, "tar")["value"]
+
+
+def test_the_roc_curve_is_made_of_points_of_the_roc(verify: Make) -> None:
+    _, made, score = a_system(3, 1.0)
+    curves = verify(made, score)["curves"]
+    mine = curves["curve"] == "roc"
+    fpr, tpr, _ = roc_curve(made["comparisons"]["mated"], score, drop_intermediate=False)
+    points = {(round(x, 9), round(y, 9)) for x, y in zip(fpr, tpr, strict=True)}
+    assert {(round(x, 9), round(y, 9)) for x, y in zip(curves["x"][mine], curves["y"][mine], strict=True)} <= points
+    assert (np.diff(curves["x"][mine]) >= 0).all()
+    for name in ("mated scores", "non-mated scores"):
+        assert 0 < curves["y"][curves["curve"] == name].sum() <= 1 + 1e-9
+
+
+def test_a_list_that_contradicts_the_subjects_cannot_be_resampled(verify: Make) -> None:
+    for subjects, mated, message in (
+        (["a", "a"], [False], "comparison 0 is listed as non-mated, and its templates are of one subject"),
+        (["", ""], [True], "comparison 0 is listed as mated, and its templates are not of one subject"),
+    ):
+        made = tables(subjects, [(0, 1)], mated)
+        with pytest.raises(InvalidInput, match=message):
+            verify(made, [0.5], replicates=2)
+        assert number(verify(made, [0.5])["numbers"], "tar")["trials"] == sum(mated)
+
+
+@pytest.mark.parametrize("options", [{"fmr": (2.0,)}, {"fmr": (-0.1,)}, {"level": 1.0}, {"replicates": -1}])
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        VerificationOptions(**options)

@@ -1,0 +1,191 @@
+"""Decoding: every kind of photograph comes out upright RGB, every other file as a status and a sentence."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.schema import Status
+from stages.images import Unusable, decode
+
+LIMIT = 50_000_000
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 0) -> bytes:
+    """A PNG by hand: its signature, header, compressed rows and end."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def refusal(data: bytes, limit: int = LIMIT) -> tuple[Status, str]:
+    with pytest.raises(Unusable) as caught:
+        decode(data, limit)
+    assert "\n" not in caught.value.reason
+    return caught.value.status, caught.value.reason
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """21 wide, 14 high, smooth; no two of its eight orientations are alike."""
+    y, x = np.mgrid[:14, :21]
+    return np.stack([8 * x, 12 * y, 4 * x + 3 * y], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("BMP", {}), ("PPM", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
+)
+def test_lossless_formats_give_the_pixels(picture: np.ndarray, kind: str, options: dict[str, Any]) -> None:
+    found = decode(encoded(Image.fromarray(picture), kind, **options), LIMIT)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, picture)
+
+
+def test_jpeg_gives_the_pixels_nearly(picture: np.ndarray) -> None:
+    found = decode(encoded(Image.fromarray(picture), "JPEG", quality=98, subsampling=0), LIMIT)
+    assert np.abs(found.astype(int) - picture).max() < 12
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(picture: np.ndarray, orientation: int, kind: str) -> None:
+    # How a camera stores an upright scene under each value of the tag (EXIF 2.3, section 4.6.4).
+    stored = {
+        1: picture,
+        2: picture[:, ::-1],
+        3: picture[::-1, ::-1],
+        4: picture[::-1],
+        5: picture.transpose(1, 0, 2),
+        6: picture.transpose(1, 0, 2)[::-1],
+        7: picture.transpose(1, 0, 2)[::-1, ::-1],
+        8: picture.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 98, "subsampling": 0} if kind == "JPEG" else {}
+    found = decode(encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options), LIMIT)
+    assert found.shape == picture.shape
+    assert np.abs(found.astype(int) - picture).max() < 12
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_damaged_exif_block_costs_the_orientation_only(picture: np.ndarray) -> None:
+    for exif in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01", b"Exif\0\0II*\0\xff\xff\xff\xff"):
+        assert decode(encoded(Image.fromarray(picture), "JPEG", exif=exif), LIMIT).shape == picture.shape
+
+
+def test_grey_is_repeated(picture: np.ndarray) -> None:
+    grey = picture[:, :, 0]
+    assert np.array_equal(decode(encoded(Image.fromarray(grey)), LIMIT), np.repeat(grey[:, :, None], 3, axis=2))
+    bits = decode(encoded(Image.fromarray(grey > 80)), LIMIT)
+    assert np.array_equal(bits, np.repeat(np.where(grey > 80, 255, 0)[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_keeps_its_upper_eight(picture: np.ndarray, kind: str) -> None:
+    deep = picture[:, :, 0].astype(np.uint16) * 256 + 77
+    assert np.array_equal(decode(encoded(Image.fromarray(deep), kind), LIMIT), np.repeat(picture[:, :, :1], 3, axis=2))
+
+
+def test_sixteen_bit_colour_keeps_its_upper_eight(picture: np.ndarray) -> None:
+    rows = b"".join(b"\0" + (row.astype(np.uint16) * 256 + 77).astype(">u2").tobytes() for row in picture)
+    assert np.array_equal(decode(png(21, 14, rows, depth=16, colour=2), LIMIT), picture)
+
+
+def test_a_palette_is_looked_up() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 0])
+    image.putdata([1, 0])
+    assert decode(encoded(image), LIMIT).tolist() == [[[200, 100, 0], [10, 20, 30]]]
+    assert decode(encoded(image, transparency=0), LIMIT).tolist() == [[[200, 100, 0], [10, 20, 30]]]
+
+
+def test_transparency_is_ignored(picture: np.ndarray) -> None:
+    alpha = np.concatenate([picture, np.zeros_like(picture[:, :, :1])], axis=2)
+    assert np.array_equal(decode(encoded(Image.fromarray(alpha, "RGBA")), LIMIT), picture)
+    grey = decode(encoded(Image.fromarray(alpha[:, :, [0, 3]], "LA")), LIMIT)
+    assert np.array_equal(grey, np.repeat(picture[:, :, :1], 3, axis=2))
+
+
+def test_cmyk_becomes_rgb() -> None:
+    found = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=98), LIMIT)
+    assert np.abs(found.astype(int) - [255, 0, 0]).max() < 6
+
+
+def test_thirty_two_bit_pixels_are_refused(picture: np.ndarray) -> None:
+    for deep in (picture[:, :, 0] / np.float32(255), picture[:, :, 0].astype(np.int32) << 20):
+        status, reason = refusal(encoded(Image.fromarray(deep), "TIFF"))
+        assert status == Status.UNREADABLE
+        assert "32 bits" in reason
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_a_truncated_file_is_unreadable(kind: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), kind)
+    assert refusal(data[: int(share * len(data))])[0] == Status.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"hello, this is no image", "not an image of a known format"),
+        (b"\0" * 100, "not an image of a known format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image of a known format"),
+        (b"GIF89a" + b"\0" * 20, "not an image of a known format"),  # formats that no photograph comes in are not tried
+    ],
+)
+def test_what_is_no_image_is_unreadable(data: bytes, reason: str) -> None:
+    assert refusal(data) == (Status.UNREADABLE, reason)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_a_damaged_file_is_pixels_or_unusable_and_nothing_else(data: Any) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    file = bytearray(encoded(Image.fromarray(noise), data.draw(st.sampled_from(["JPEG", "PNG"]))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        outcome: Any = decode(bytes(file), 10_000).shape[2:]
+    except Unusable as problem:
+        outcome = problem.status
+    assert outcome in ((3,), Status.UNREADABLE, Status.TOO_LARGE)
+
+
+@pytest.mark.parametrize("side", [8_000, 30_000, 2_000_000_000])
+def test_a_header_that_announces_too_much_is_refused_before_a_pixel_is_decoded(side: int) -> None:
+    # It holds no pixels: had decoding begun, this would be a truncated file.
+    bomb = png(side, side, b"")
+    assert len(bomb) < 100
+    status, reason = refusal(bomb)
+    assert status == Status.TOO_LARGE
+    assert f"{side}×{side}" in reason
+    assert "50,000,000" in reason
+
+
+def test_the_bound_is_the_callers_alone() -> None:
+    white = png(400, 300, b"".join(b"\0" + b"\xff" * 400 for _ in range(300)))
+    assert decode(white, 120_000).shape == (300, 400, 3)
+    assert refusal(white, 119_999) == (Status.TOO_LARGE, "400×300 is more than 119,999 pixels")
+    # More than Pillow's own bound of 2 × 89 million, and allowed here; it is cut short, so nothing is decoded.
+    assert refusal(png(18_000, 10_000, b""), 10**9)[0] == Status.UNREADABLE
