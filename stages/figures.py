@@ -2,9 +2,10 @@
 
 Conventions
     Colours    are the page's CSS variables (--s0 … --s7, --ink, --line), so that a figure follows light and dark.
-    Lines      differ in dash pattern as well as in colour.
-    Size       drawn 460 units wide, so that its 12-unit letters are still legible on a telephone.
+    Lines      differ in dash pattern as well as in colour; ridges carry their names.
+    Size       a frame is about as wide as it is shown, so that its 12-unit letters come out as 12 pixels or more.
     Text       is escaped here; what these functions return may be put into a page as it is.
+    Points     that are not finite are left out.
 
 Drawn by hand: a chart library's SVG carries its own fonts, colours, ids and addresses, which a page that follows the
 reader's theme would have to take out again.
@@ -13,7 +14,7 @@ reader's theme would have to take out again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -23,10 +24,9 @@ from scipy.special import ndtri
 
 from pipeline.schema import Array
 
-WIDTH, HEIGHT = 460, 320
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 46
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "", "5 2", "1 2", "12 4")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "14 3", "5 2", "1 2", "12 3 2 3 2 3")
 LINES = len(DASHES)  # more cannot be told apart
+LETTER = 6.6  # mean width of a 12-unit letter
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,28 @@ class Line:
     slot: int
     x: Array
     y: Array
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The sizes of a figure; the axes leave a margin on each side."""
+
+    width: int
+    height: int
+    left: int = 54
+    margin: int = 14
+    below: int = 46
+
+    @property
+    def right(self) -> int:
+        return self.width - self.margin
+
+    @property
+    def bottom(self) -> int:
+        return self.height - self.below
+
+
+WIDE, NARROW = Frame(440, 290), Frame(360, 290)
 
 
 @dataclass(frozen=True)
@@ -56,153 +78,199 @@ class Axis:
         return np.asarray(start + (self.scale(inside) - a) / (b - a) * (stop - start))
 
 
-def roc(lines: Sequence[Line], unsure_below: float = math.nan) -> str:
-    """TAR against FMR, FMR logarithmic. Left of `unsure_below` fewer than 30 false matches lie behind a point."""
-    shown = [_where(line, (line.x > 0)) for line in lines]
-    x = _log_axis("FMR", _smallest([line.x for line in shown], 1e-6))
-    low = _floor(min((float(line.y.min()) for line in shown if len(line.y)), default=0.0))
-    y = _linear_axis("TAR = 1 − FNMR, %", low, 1.0)
-    return _chart("ROC: TAR against FMR", x, y, _paths(shown, x, y), _shade(x, unsure_below))
+@dataclass(frozen=True)
+class _Plot:
+    """A frame with two axes, and what is drawn in it."""
 
+    title: str
+    x: Axis
+    y: Axis
+    frame: Frame
 
-def det(lines: Sequence[Line], unsure_below: float = math.nan) -> str:
-    """FNMR against FMR, both on normal-deviate axes (Martin et al. 1997); `y` of the lines is FNMR."""
-    shown = [_where(line, (line.x > 0) & (line.y > 0)) for line in lines]
-    x = _deviate_axis("FMR, %", [line.x for line in shown])
-    y = _deviate_axis("FNMR, %", [line.y for line in shown])
-    return _chart("DET: FNMR against FMR", x, y, _paths(shown, x, y), _shade(x, unsure_below))
+    def across(self, values: Array | float) -> Array:
+        return self.x.place(values, self.frame.left, self.frame.right)
 
+    def up(self, values: Array | float) -> Array:
+        return self.y.place(values, self.frame.bottom, self.frame.margin)
 
-def cmc(lines: Sequence[Line]) -> str:
-    """Share of mated probes found at rank k or better."""
-    last = max((float(line.x.max()) for line in lines if len(line.x)), default=1.0)
-    step = max(1, math.ceil(last / 10))
-    ticks = [(float(k), str(k)) for k in range(1, int(last) + 1) if k == 1 or k % step == 0]
-    x = Axis("rank", 1.0, max(last, 2.0), ticks)
-    low = _floor(min((float(line.y.min()) for line in lines if len(line.y)), default=0.0))
-    y = _linear_axis("found at this rank or better, %", low, 1.0)
-    return _chart("CMC: probes found, by rank", x, y, _paths(lines, x, y))
+    def points(self, x: Array, y: Array) -> str:
+        placed = zip(self.across(x).tolist(), self.up(y).tolist(), strict=True)
+        return "L".join(f"{_number(a)} {_number(b)}" for a, b in placed)
 
-
-def histogram(title: str, label: str, series: Sequence[Line]) -> str:
-    """Filled outlines of shares a bin: `x` holds the left edges of bins of equal width."""
-    full = [_where(line, line.y > 0) for line in series]
-    lows, highs = ([float(f(line.x)) for line in full if len(line.x)] for f in (np.min, np.max))
-    width = next((float(line.x[1] - line.x[0]) for line in series if len(line.x) > 1), 1.0)
-    low, high = min(lows, default=0.0), max(highs, default=1.0) + width
-    x = Axis(label, low, high, _round_ticks(low, high))
-    peak = max((float(line.y.max()) for line in series if len(line.y)), default=1.0)
-    y = _linear_axis("share of each, %", 0.0, peak * 1.05 or 1.0)
-    bars = []
-    for line in series:
-        kept = _where(line, (line.x >= low - width / 2) & (line.x < high))
-        edges = np.repeat(np.append(kept.x, kept.x[-1] + width if len(kept.x) else low), 2)
-        tops = np.concatenate([[0.0], np.repeat(kept.y, 2), [0.0]])
-        points = _points(x, y, edges, tops)
-        bars.append(f'<path class="area s{line.slot}" d="M{points}Z"><title>{escape(line.label)}</title></path>')
-    return _chart(title, x, y, "".join(bars))
-
-
-def interval_bar(value: float, low: float, high: float, reach: tuple[float, float], tone: str) -> str:
-    """A dot with its interval on a scale shared by all rows of a table; a hairline marks 0."""
-    span = reach[1] - reach[0] or 1.0
-    at = [round((v - reach[0]) / span * 116 + 2, 1) for v in (value, low, high, 0.0)]
-    bar = "" if math.isnan(low) else f'<line class="bar" x1="{at[1]}" y1="9" x2="{at[2]}" y2="9"/>'
-    return (
-        f'<svg class="forest {tone}" viewBox="0 0 120 18" width="120" height="18" aria-hidden="true">'
-        f'<line class="zero" x1="{at[3]}" y1="0" x2="{at[3]}" y2="18"/>{bar}<circle cx="{at[0]}" cy="9" r="3.5"/></svg>'
-    )
-
-
-def swatch(slot: int) -> str:
-    """The key of one line."""
-    return (
-        '<svg class="swatch" viewBox="0 0 34 10" width="34" height="10" aria-hidden="true">'
-        f'<path class="line s{slot}" stroke-dasharray="{DASHES[slot]}" d="M1 5H33"/></svg>'
-    )
-
-
-def _chart(title: str, x: Axis, y: Axis, marks: str, behind: str = "") -> str:
-    grid, bottom, right = [], HEIGHT - BOTTOM, WIDTH - RIGHT
-    for value, text in x.ticks:
-        at = _number(float(x.place(value, LEFT, right)))
-        grid.append(f'<path class="grid" d="M{at} {TOP}V{bottom}"/>')
-        grid.append(f'<text x="{at}" y="{bottom + 17}" text-anchor="middle">{escape(text)}</text>')
-    for value, text in y.ticks:
-        at = _number(float(y.place(value, bottom, TOP)))
-        grid.append(f'<path class="grid" d="M{LEFT} {at}H{right}"/>')
-        grid.append(f'<text x="{LEFT - 7}" y="{at}" dy="0.33em" text-anchor="end">{escape(text)}</text>')
-    middle = (TOP + bottom) / 2
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{behind}'
-        f"{''.join(grid)}{marks}"
-        f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>'
-        f'<text class="name" x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x.label)}</text>'
-        f'<text class="name" transform="translate(13 {middle}) rotate(-90)" text-anchor="middle">{escape(y.label)}'
-        "</text></svg>"
-    )
-
-
-def _paths(lines: Sequence[Line], x: Axis, y: Axis) -> str:
-    # The first line is the one that others are read against: it is drawn last, on top.
-    drawn = []
-    for line in reversed(lines):
-        if len(line.x):
-            points = _points(x, y, line.x, line.y)
+    def curves(self, lines: Sequence[Line]) -> str:
+        """The first line is the one that others are read against: it is drawn last, on top."""
+        drawn = []
+        for line in reversed([line for line in lines if len(line.x)]):
             dash = f' stroke-dasharray="{DASHES[line.slot]}"' if DASHES[line.slot] else ""
             title = f"<title>{escape(line.label)}</title>"
-            drawn.append(f'<path class="line s{line.slot}"{dash} d="M{points}">{title}</path>')
-    return "".join(drawn)
+            drawn.append(f'<path class="line s{line.slot}"{dash} d="M{self.points(line.x, line.y)}">{title}</path>')
+        return "".join(drawn)
+
+    def shade(self, below: float) -> str:
+        if not below > self.x.low:
+            return ""
+        f, width = self.frame, float(self.across(below)) - self.frame.left
+        return f'<rect class="unsure" x="{f.left}" y="{f.margin}" width="{_number(width)}" height="{f.bottom - f.margin}"/>'
+
+    def mark(self, value: float, text: str) -> str:
+        """A labelled vertical line; nothing where the value is off the axis or nan."""
+        if not self.x.low < value < self.x.high:
+            return ""
+        f, at = self.frame, float(self.across(value))
+        side, anchor = (at - 5, "end") if at > (f.left + f.right) / 2 else (at + 5, "start")
+        line = f'<path class="mark" d="M{_number(at)} {f.margin}V{f.bottom}"/>'
+        return f'{line}<text x="{_number(side)}" y="{f.margin + 11}" text-anchor="{anchor}">{escape(text)}</text>'
+
+    def svg(self, marks: str, behind: str = "") -> str:
+        f = self.frame
+        return (
+            f'<svg class="chart" viewBox="0 0 {f.width} {f.height}" role="img" aria-label="{escape(self.title)}">'
+            f"{behind}{''.join(self._grid())}{marks}"
+            f'<path class="axis" d="M{f.left} {f.margin}V{f.bottom}H{f.right}"/>'
+            f'<text class="name" x="{(f.left + f.right) / 2}" y="{f.height - 8}" text-anchor="middle">'
+            f"{escape(self.x.label)}</text>"
+            f'<text class="name" transform="translate(13 {(f.margin + f.bottom) / 2}) rotate(-90)" text-anchor="middle">'
+            f"{escape(self.y.label)}</text></svg>"
+        )
+
+    def _grid(self) -> Iterator[str]:
+        f, end = self.frame, -math.inf
+        for value, text in self.x.ticks:
+            at, half = float(self.across(value)), LETTER * len(text) / 2
+            if at - half < end:
+                continue  # its number would run into the one before
+            end = at + half + LETTER
+            yield f'<path class="grid" d="M{_number(at)} {f.margin}V{f.bottom}"/>'
+            yield f'<text x="{_number(at)}" y="{f.bottom + 17}" text-anchor="middle">{escape(text)}</text>'
+        end = math.inf
+        for value, text in self.y.ticks:
+            at = float(self.up(value))
+            if at > end:
+                continue
+            end = at - 14
+            yield f'<path class="grid" d="M{f.left} {_number(at)}H{f.right}"/>'
+            yield f'<text x="{f.left - 7}" y="{_number(at)}" dy="0.33em" text-anchor="end">{escape(text)}</text>'
 
 
-def _points(x: Axis, y: Axis, xs: Array, ys: Array) -> str:
-    across, up = x.place(xs, LEFT, WIDTH - RIGHT), y.place(ys, HEIGHT - BOTTOM, TOP)
-    return "L".join(f"{_number(a)} {_number(b)}" for a, b in zip(across.tolist(), up.tolist(), strict=True))
+def roc(lines: Sequence[Line], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
+    """TAR against FMR, FMR logarithmic. Left of `unsure_below` fewer than 30 false matches lie behind a point."""
+    shown = [_finite(line, line.x > 0) for line in lines]
+    x = _log_axis("FMR", max(min((float(line.x.min()) for line in shown if len(line.x)), default=1e-6), 1e-6))
+    plot = _Plot("ROC: TAR against FMR", x, _rate_axis("TAR = 1 − FNMR, %", shown), frame)
+    return plot.svg(plot.curves(shown), plot.shade(unsure_below))
 
 
-def _shade(x: Axis, below: float) -> str:
-    if not below > x.low:
-        return ""
-    width = float(x.place(below, LEFT, WIDTH - RIGHT)) - LEFT
-    return f'<rect class="unsure" x="{LEFT}" y="{TOP}" width="{_number(width)}" height="{HEIGHT - BOTTOM - TOP}"/>'
+def det(lines: Sequence[Line], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
+    """FNMR against FMR, both on normal-deviate axes (Martin et al. 1997); `y` of the lines is FNMR."""
+    shown = [_finite(line, (line.x > 0) & (line.y > 0)) for line in lines]
+    x = _deviate_axis("FMR, %", [line.x for line in shown])
+    y = _deviate_axis("FNMR, %", [line.y for line in shown])
+    plot = _Plot("DET: FNMR against FMR", x, y, frame)
+    return plot.svg(plot.curves(shown), plot.shade(unsure_below))
+
+
+def cmc(lines: Sequence[Line], frame: Frame = WIDE) -> str:
+    """Share of mated probes found at rank k or better."""
+    shown = [_finite(line) for line in lines]
+    last = max((float(line.x.max()) for line in shown if len(line.x)), default=1.0)
+    ticks = [(t, text) for t, text in [(1.0, "1"), *_round_ticks(0, last)] if t >= 1 and t == int(t)]
+    x = Axis("rank", 1.0, max(last, 2.0), list(dict.fromkeys(ticks)))
+    plot = _Plot("CMC: probes found, by rank", x, _rate_axis("found at this rank or better, %", shown), frame)
+    return plot.svg(plot.curves(shown))
+
+
+def histogram(
+    title: str,
+    label: str,
+    series: Sequence[Line],
+    frame: Frame = WIDE,
+    like: Sequence[Line] = (),
+    mark: tuple[float, str] = (math.nan, ""),
+) -> str:
+    """Filled outlines of shares a bin: `x` holds the left edges of bins of equal width. The axes hold `like` as well."""
+    everything = [_finite(line) for line in [*series, *like]]
+    low, high, width = _span(everything)
+    peak = max((float(line.y.max()) for line in everything if len(line.y)), default=0.0)
+    x = Axis(label, low, high, _round_ticks(low, high))
+    plot = _Plot(title, x, _percent_axis("share of each, %", 0.0, peak * 1.08 or 1.0), frame)
+    drawn = [_area(line, plot.points(*_outline(line, low, high, width))) for line in map(_finite, series)]
+    return plot.svg("".join(drawn) + plot.mark(*mark))
+
+
+def ridges(title: str, label: str, series: Sequence[Line], frame: Frame = NARROW) -> str:
+    """One named outline above the other on a common axis, each scaled to its own peak; a tick marks its median."""
+    full = [_finite(line) for line in series]
+    low, high, width = _span(full)
+    f = Frame(frame.width, frame.height, left=16 + math.ceil(LETTER * max((len(s.label) for s in full), default=0)))
+    band, drawn = (f.bottom - f.margin) / max(1, len(full)), []
+    plot = _Plot(title, Axis(label, low, high, _round_ticks(low, high)), Axis("", 0.0, 1.0, []), f)
+    for i, line in enumerate(full):
+        base = (len(full) - 1 - i) / len(full)
+        across, tops = _outline(line, low, high, width)
+        peak = float(tops.max()) or 1.0
+        drawn.append(_area(line, plot.points(across, base + tops / peak * 0.86 / len(full))))
+        foot = f.bottom - base * (f.bottom - f.margin)
+        name = f'<text class="name" x="{f.left - 7}" y="{_number(foot - 4)}" text-anchor="end">{escape(line.label)}</text>'
+        drawn.append(f'<path class="grid" d="M{f.left} {_number(foot)}H{f.right}"/>{name}')
+        if len(line.x) and line.y.sum() > 0:
+            middle = line.x[np.searchsorted(np.cumsum(line.y), line.y.sum() / 2)] + width / 2
+            drawn.append(f'<path class="mark" d="M{_number(float(plot.across(middle)))} {_number(foot)}v{-band * 0.5:.1f}"/>')
+    return plot.svg("".join(drawn))
+
+
+def _area(line: Line, points: str) -> str:
+    return f'<path class="area s{line.slot}" d="M{points}Z"><title>{escape(line.label)}</title></path>'
+
+
+def _span(lines: Sequence[Line]) -> tuple[float, float, float]:
+    """Return (low, high, bin width) of histograms: where any of them has something."""
+    filled = [line.x[line.y > 0] for line in lines if (line.y > 0).any()]
+    width = next((float(line.x[1] - line.x[0]) for line in lines if len(line.x) > 1 and line.x[1] > line.x[0]), 1.0)
+    low, high = min((float(x.min()) for x in filled), default=0.0), max((float(x.max()) for x in filled), default=0.0)
+    return low, high + width, width
+
+
+def _outline(line: Line, low: float, high: float, width: float) -> tuple[Array, Array]:
+    """Return the corners (x, y) of a histogram's steps, from the axis up and back to it."""
+    kept = _finite(line, (line.x >= low - width / 2) & (line.x < high))
+    edges = np.repeat(np.append(kept.x, kept.x[-1] + width if len(kept.x) else low), 2)
+    return edges, np.concatenate([[0.0], np.repeat(kept.y, 2), [0.0]])
 
 
 def _number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _where(line: Line, mask: Array) -> Line:
-    return Line(line.label, line.slot, line.x[mask], line.y[mask])
+def _finite(line: Line, mask: Array | bool = True) -> Line:
+    keep = np.isfinite(line.x) & np.isfinite(line.y) & mask
+    return Line(line.label, line.slot, line.x[keep], line.y[keep])
 
 
-def _smallest(values: Sequence[Array], least: float) -> float:
-    return max(min((float(v.min()) for v in values if len(v)), default=least), least)
-
-
-def _floor(value: float) -> float:
-    """The low end of a rate's axis: a round number somewhat below the lowest point, so that differences are seen."""
-    for step in (0.01, 0.02, 0.05, 0.1, 0.2):
-        low = math.floor(value / step - 0.25) * step
+def _rate_axis(label: str, lines: Sequence[Line]) -> Axis:
+    """From a round number somewhat below the lowest point, so that differences are seen, to 100 %."""
+    least = min((float(line.y.min()) for line in lines if len(line.y)), default=0.0)
+    for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
+        low = math.floor(least / step - 0.25) * step
         if 1 - low <= 6 * step:
-            return max(0.0, low)
-    return 0.0
+            return _percent_axis(label, max(0.0, low), 1.0)
+    return _percent_axis(label, 0.0, 1.0)
 
 
 def _log_axis(label: str, low: float) -> Axis:
-    first = math.floor(math.log10(low) + 1e-9)
+    first = min(math.floor(math.log10(low) + 1e-9), -1)
     ticks = [(10.0**power, "1" if power == 0 else f"1e{power}") for power in range(first, 1)]
     return Axis(label, 10.0**first, 1.0, ticks, np.log10)
 
 
-def _linear_axis(label: str, low: float, high: float) -> Axis:
+def _percent_axis(label: str, low: float, high: float) -> Axis:
     return Axis(label, low, high, [(t, f"{t * 100:g}") for t, _ in _round_ticks(low, high)])
 
 
 def _deviate_axis(label: str, values: Sequence[Array]) -> Axis:
-    usual = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99)
+    usual = (1e-6, 1e-5, 1e-4, 1e-3, 2e-3, 5e-3, 1e-2, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99)
     ends = [(float(v[v < 1].min()), float(v[v < 1].max())) for v in values if (v < 1).any()]
     smallest, largest = min((e[0] for e in ends), default=1e-3), min(max((e[1] for e in ends), default=0.4), 0.6)
-    low = max((t for t in usual if t <= smallest), default=usual[0])
+    low = max((t for t in usual[:-1] if t <= smallest), default=usual[0])
     high = min((t for t in usual if t >= largest and t > low), default=0.99)
     return Axis(label, low, high, [(t, f"{t * 100:g}") for t in usual if low <= t <= high], ndtri)
 

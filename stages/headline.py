@@ -1,24 +1,24 @@
 """headline: which numbers of a rule table come first, in which order its rows stand, and what it says in words.
 
 Conventions
-    Main number    the first of the `fmr` asked for; without one, the strictest headline FMR that rests on at least 30
-                   false matches in every row, else the strictest such FMR of all, else EER, else rank-1.
+    Main number    the first of the `fmr` asked for; without one, TAR at the strictest headline FMR that rests on at least
+                   30 false matches in every row, else EER, else TAR at the strictest such FMR of all, else rank-1.
     Order          rows are grouped with the baseline they are compared with, which stands first; then best to worst
                    by the main number; rows that are compared with nothing come last.
-    Words          a difference is called one only where its interval leaves out 0.
+    Words          a row is called better or worse only where the interval of its difference leaves out 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.session import Results
 from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, written
 from stages.report_options import ReportOptions, read_options
-from stages.summary import Cell, Row, RuleTable, cells, rule_table
+from stages.summary import Cell, Difference, Row, RuleTable, cells, rule_table
 
 HEADLINE_FMR = (1e-3, 1e-4)
 HEADLINE_FPIR = (1e-1, 1e-2)
@@ -50,6 +50,11 @@ class Found:
     columns: Sequence[Quantity]
     groups: Sequence[Group]
 
+    @property
+    def factors(self) -> list[str]:
+        """The factors that tell rows apart, in the order in which they are shown."""
+        return rule_first(self.table.factors)
+
 
 def gather(results: Results, options: Mapping[str, Any]) -> Found:
     """Read every cell once. Raises InvalidInput for options that do not fit the run."""
@@ -66,7 +71,7 @@ def primary(table: RuleTable, options: ReportOptions) -> Quantity | None:
     solid = [q for q in table.find("tar") if not any(row.entries[q].few for row in table.rows if q in row.entries)]
     strict = sorted(solid, key=lambda q: q.target or 0)
     usual = [q for q in strict if any(math.isclose(q.target or 0, target) for target in HEADLINE_FMR)]
-    candidates = [*asked, *usual, *strict, *table.find("eer"), *table.find("rank", 1), *table.find("tpir")]
+    candidates = [*asked, *usual, *table.find("eer"), *strict, *table.find("rank", 1), *table.find("tpir")]
     return next(iter([*candidates, *table.quantities]), None)
 
 
@@ -121,54 +126,84 @@ def winner(group: Group, by: Quantity | None) -> Row | None:
     return group.others[0] if direction(group.others[0], by) > 0 else None
 
 
-def name_of(factors: Mapping[str, Any], without: Sequence[str] = ()) -> str:
-    """Write factors in words, as in 'best · ediffiqa'; the weight rule comes first."""
-    ordered = sorted(factors, key=lambda name: name != "rule")
-    return " · ".join(str(factors[name]) for name in ordered if name not in without) or "all"
+def rule_first(names: Iterable[str]) -> list[str]:
+    """Put the weight rule, which a row is about, before every other factor."""
+    return sorted(names, key=lambda name: name != "rule")
 
 
-def sentences(groups: Sequence[Group], by: Quantity | None) -> list[str]:
-    """Say what came out: one paragraph for each baseline."""
+def name_of(factors: Mapping[str, Any], without: Sequence[str] = (), empty: str = "all") -> str:
+    """Write factors in words, as in 'best · lightqnet'."""
+    return " · ".join(str(factors[name]) for name in rule_first(factors) if name not in without) or empty
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came out, in a sentence; `more` goes on from there, and may be empty."""
+
+    answer: str
+    more: str = ""
+
+
+def sentences(groups: Sequence[Group], by: Quantity | None) -> list[Said]:
+    """Say what came out: once for each baseline."""
     if by is None:
-        return ["This run evaluated nothing."]
-    said = [_said(group, by) for group in groups if group.baseline is not None]
+        return [Said("This run evaluated nothing.")]
+    said = [
+        _said(group, group.baseline, by) for group in groups if group.baseline is not None and by in group.baseline.entries
+    ]
     return said or [_without_baseline(groups, by)]
 
 
-def _without_baseline(groups: Sequence[Group], by: Quantity) -> str:
-    rows = [row for group in groups for row in group.rows if by in row.entries]
+def _without_baseline(groups: Sequence[Group], by: Quantity) -> Said:
+    rows = [row for group in groups for row in group.rows if goodness(row, by) > -math.inf]
     if len(rows) <= 1:
-        return f"{by.label} is {_value(rows[0], by)}." if rows else "No row has the main number; see the table."
+        return Said(f"{by.label} is {_value(rows[0], by)}." if rows else f"No row has {by.label}; see the table.")
     best, worst = rows[0], rows[-1]
-    return (
-        f"By {by.label}, {name_of(best.factors)} comes first with {_value(best, by)} and {name_of(worst.factors)} last "
-        f"with {_value(worst, by)}. There is no baseline among the rows, so nothing is said of differences."
+    return Said(
+        f"{name_of(best.factors)} comes first of {len(rows)}: {by.label} is {_value(best, by)}.",
+        f"Last comes {name_of(worst.factors)} with {_value(worst, by)}. There is no baseline among the rows, so nothing is "
+        "said of differences.",
     )
 
 
-def _said(group: Group, by: Quantity) -> str:
-    base = group.baseline
-    if base is None or by not in base.entries:
-        return ""
-    where = f"With {name_of(group.factors)}: " if group.factors else ""
+def _said(group: Group, base: Row, by: Quantity) -> Said:
     shared = tuple(group.factors)
-    start = f"{where}the baseline {name_of(base.factors, shared)} has {by.label} = {_value(base, by)}."
-    rows = [row for row in group.others if by in row.entries and row.entries[by].difference is not None]
+    where = f"With {name_of(group.factors)}: " if group.factors else ""
+    baseline = f"the baseline {name_of(base.factors, shared)}"
+    rows = [row for row in group.others if (d := _difference(row, by)) is not None and not math.isnan(d.value)]
     if not rows:
-        return start
-    counts = {sign: sum(direction(row, by) == sign for row in rows) for sign in (1, -1, 0)}
-    start += (
-        f" Of {len(rows)} other {'row' if len(rows) == 1 else 'rows'}, {counts[1]} {_is(counts[1])} clearly better, "
-        f"{counts[-1]} clearly worse, and {counts[0]} cannot be told apart from it."
+        return Said(f"{where}{by.label} of {baseline} is {_value(base, by)}.")
+    first, sign = rows[0], direction(rows[0], by)
+    name, clear = name_of(first.factors, shared), {1: "clearly better than", -1: "clearly worse than"}
+    against = f"{by.label} is {_value(first, by)} against {_value(base, by)}, a difference of {_differs(first, by)}"
+    if len(rows) == 1 or sign > 0:
+        verdict = clear.get(sign, "not to be told apart from")
+        return Said(f"{where}{name} is {verdict} {baseline}: {against}.", _rest(rows, by, shared))
+    return Said(
+        f"{where}{'no' if where else 'No'} row is clearly better than {baseline}, whose {by.label} is {_value(base, by)}.",
+        f"First by value comes {name}: {_differs(first, by)}. {_rest(rows, by, shared)}",
     )
-    start += f" Best: {name_of(rows[0].factors, shared)}, {_differs(rows[0], by)}."
-    if len(rows) > 1:
-        start += f" Worst: {name_of(rows[-1].factors, shared)}, {_differs(rows[-1], by)}."
-    return start
+
+
+def _rest(rows: Sequence[Row], by: Quantity, shared: Sequence[str]) -> str:
+    """Say how the rows fared together, and which came last."""
+    if len(rows) == 1:
+        return ""
+    better, worse = (sum(direction(row, by) == sign for row in rows) for sign in (1, -1))
+    same, last = len(rows) - better - worse, rows[-1]
+    return (
+        f"Of {len(rows)} rows, {better} {_is(better)} clearly better than the baseline, {worse} clearly worse, and {same} "
+        f"cannot be told apart from it. Last comes {name_of(last.factors, shared)}: {_differs(last, by)}."
+    )
 
 
 def _is(count: int) -> str:
     return "is" if count == 1 else "are"
+
+
+def _difference(row: Row, by: Quantity) -> Difference | None:
+    entry = row.entries.get(by)
+    return None if entry is None else entry.difference
 
 
 def _value(row: Row, by: Quantity) -> str:
@@ -178,7 +213,7 @@ def _value(row: Row, by: Quantity) -> str:
 
 
 def _differs(row: Row, by: Quantity) -> str:
-    d = row.entries[by].difference
+    d = _difference(row, by)
     if d is None:
         return "not compared"
     bounds = interval_written(by.metric, d.low, d.high, signed=True)

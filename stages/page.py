@@ -1,14 +1,16 @@
 """page: what was gathered of a run → one HTML page.
 
 Conventions
-    Escaping  the template escapes everything; only SVG from `figures`, which escapes its own text, goes in as it is.
-    Curves    every row where there are few; else each baseline and, under each, the best row of every quality method by
-              the main number. Histograms of comparison scores show the first baseline and the best row under it.
-    Bars      the differences of the main number, on one scale for the whole table.
+    Escaping  the template escapes everything; only SVG, which escapes its own text, goes in as it is.
+    Policy    the page may load nothing, and run and be styled by nothing but its own script and style, named by digest.
+    Bars      the differences of the main number, on one scale for the whole table, beside the main number.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,14 +18,19 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from stages import conventions, figures, headline, sections
+from stages import bars, charts, conventions, figures, headline, sections
+from stages.acquisition import acquired
+from stages.charts import safe
 from stages.figures import Line
 from stages.headline import MARKS, Found
-from stages.quantities import Kind, Quantity, interval_written, number_label, written
+from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, written
 from stages.summary import Entry, Row
+from stages.tables import Comparisons, role_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
+REACH = 3
 LISTED = 1500  # numbers in the page's long table; all of them are in table.csv
 TONES = {1: "better", -1: "worse", 0: "level"}
 
@@ -34,26 +41,40 @@ def render(found: Found) -> str:
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    view = {**_result(found), **_curves(found), **_faces(found), **_provenance(found)}
+    view = {**_result(found), **charts.curves(found), **_faces(found), **_provenance(found), **_own()}
     return environment.get_template("report.html.j2").render(view)
 
 
+def _own() -> dict[str, Any]:
+    """The page's style and script, with the digests by which its policy knows them."""
+    own: dict[str, Any] = {}
+    for name, file in (("style", "report.css"), ("script", "report.js")):
+        text = "\n" + (TEMPLATES / file).read_text(encoding="utf-8")
+        digest = hashlib.sha256(text.encode()).digest()
+        own |= {name: safe(text), f"{name}_digest": f"sha256-{base64.b64encode(digest).decode()}"}
+    return own
+
+
 def _result(found: Found) -> dict[str, Any]:
-    config, table = found.results.plan.config, found.table
+    config, table, differences = found.results.plan.config, found.table, _differences(found)
+    reach = _reach(differences)
+    notes = [*conventions.rates(found.columns), conventions.intervals(table), conventions.differences(table)]
     return {
         "title": found.options.title or config.name,
         "name": config.name,
         "question": config.description,
         "sentences": headline.sentences(found.groups, found.main),
         "facts": _facts(found),
-        "factors": table.factors,
+        "factors": found.factors,
         "headers": [_header(found, q) for q in found.columns],
         "main": found.main,
         "asked": bool(found.options.fmr),
+        "scale": safe(bars.bar_axis(reach, _points)) if reach[0] < reach[1] else "",
+        "beyond": bool(((differences[:, 0] < reach[0]) | (differences[:, 0] > reach[1])).any()),
         "compared": bool(table.baseline),
-        "groups": [_group(found, group) for group in found.groups],
-        "notes": [*conventions.rates(found.columns), conventions.intervals(table), conventions.differences(table)],
-        "all_notes": conventions.everything(table),
+        "groups": [_group(found, group, reach) for group in found.groups],
+        "notes": notes,
+        "other_notes": [note for note in conventions.everything(table) if note not in notes],
         "every": list(islice(_every(found), LISTED)),
         "total": sum(len(row.entries) for row in table.rows),
     }
@@ -62,27 +83,42 @@ def _result(found: Found) -> dict[str, Any]:
 def _facts(found: Found) -> list[tuple[str, str]]:
     """The sizes that a reader wants first."""
     tables = found.results.session.dataset.tables
-    sizes = {"faces": tables["faces"].rows, "templates": tables["templates"].rows}
-    sizes |= {"evaluations": len(found.cells), "rows compared": len(found.table.rows)}
+    sizes = {"subjects": len(set(tables["templates"]["subject"]) - {""}), "faces": tables["faces"].rows}
+    sizes |= {"templates": tables["templates"].rows, "comparisons": Comparisons.of(tables).rows}
+    sizes |= {"probes": len(role_rows(tables["roles"], "probe")) if any(cell.kind == "1:N" for cell in found.cells) else 0}
+    sizes |= {"rows in the table": len(found.table.rows)}
     for name, values in found.table.average.items():
         sizes[f"{name}s averaged"] = len(values)
     sizes["bootstrap replicates"] = found.table.replicates
     return [(name, f"{size:,}") for name, size in sizes.items() if size]
 
 
-def _header(found: Found, q: Quantity) -> dict[str, str]:
+def _header(found: Found, q: Quantity) -> dict[str, Any]:
+    """What a column measures, of how many, and which way is better where it may be mistaken."""
     steps = {other.step for other in found.table.quantities if other.kind == q.kind}
-    return {"label": q.label, "detail": f"{q.kind} · {q.step}" if len(steps) > 1 else q.kind}
+    trials = sorted({row.entries[q].trials for row in found.table.rows if q in row.entries})
+    number = f"{trials[0]:,}" if len(trials) == 1 else f"{trials[0]:,}–{trials[-1]:,}" if trials else ""
+    name, _, at = q.label.partition(" @ ")
+    of = {"tar": "mated", "frr": "mated", "rank": "mated probes", "tpir": "mated probes", "fta": "templates"}
+    return {
+        "label": q.label,
+        "name": name,
+        "at": at,
+        "detail": f"{q.kind} · {q.step}" if len(steps) > 1 else q.kind,
+        "of": f"of {number} {of.get(q.metric, 'comparisons')}" if number not in ("", "0") else "",
+        "lower": q.metric in LOWER_IS_BETTER,
+    }
 
 
-def _group(found: Found, group: headline.Group) -> dict[str, Any]:
-    best, reach = headline.winner(group, found.main), _reach(found)
+def _group(found: Found, group: headline.Group, reach: tuple[float, float]) -> dict[str, Any]:
+    best = headline.winner(group, found.main)
     rows = []
     for row in group.rows:
         main = row.entries.get(found.main) if found.main else None
         rows.append(
             {
-                "factors": [str(row.factors.get(name, "–")) for name in found.table.factors],
+                "factors": [str(row.factors.get(name, "–")) for name in found.factors],
+                "also": headline.name_of({k: v for k, v in row.factors.items() if k in found.factors[1:]}, empty=""),
                 "baseline": row.is_baseline,
                 "best": row is best,
                 "bar": _bar(main, reach, TONES[headline.direction(row, found.main)]) if found.main else "",
@@ -93,20 +129,30 @@ def _group(found: Found, group: headline.Group) -> dict[str, Any]:
     return {"name": headline.name_of(group.factors) if group.factors else "", "rows": rows}
 
 
-def _reach(found: Found) -> tuple[float, float]:
-    """Return the ends of the bars' scale: it holds 0 and every interval."""
-    ends = [0.0]
-    for row in found.table.rows:
-        entry = row.entries.get(found.main) if found.main else None
-        if entry is not None and (d := entry.difference) is not None:
-            ends += [end for end in (d.value, d.low, d.high) if end == end]
-    return min(ends), max(ends)
+def _differences(found: Found) -> NDArray[np.float64]:
+    """Return (value, low, high) of the main number's differences, (n, 3); bounds that are not there equal the value."""
+    entries = (row.entries.get(found.main) for row in found.table.rows) if found.main else ()
+    compared = [e.difference for e in entries if e is not None and e.difference is not None]
+    triples = np.array([(d.value, d.low, d.high) for d in compared if not math.isnan(d.value)]).reshape(-1, 3)
+    return np.where(np.isnan(triples), triples[:, :1], triples)
+
+
+def _reach(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of the bars' scale: it holds 0 and all intervals, but for those over REACH times the usual ones."""
+    usual = np.median(np.abs(differences).max(axis=1)) if len(differences) else 0.0
+    limit = REACH * float(usual) or math.inf
+    return max(float(differences.min(initial=0.0)), -limit), min(float(differences.max(initial=0.0)), limit)
 
 
 def _bar(entry: Entry | None, reach: tuple[float, float], tone: str) -> Any:
-    if entry is None or (d := entry.difference) is None or d.value != d.value:
+    if entry is None or (d := entry.difference) is None:
         return ""
-    return _safe(figures.interval_bar(d.value, d.low, d.high, reach, tone))
+    return safe(bars.interval_bar(d.value, d.low, d.high, reach, tone))
+
+
+def _points(value: float) -> str:
+    """Write an end of the bars' scale in percentage points."""
+    return f"{value * 100:+.2g}".replace("-", "−") if value else "0"
 
 
 def _cell(row: Row, q: Quantity) -> dict[str, Any] | None:
@@ -138,89 +184,43 @@ def _every(found: Found) -> Iterator[dict[str, Any]]:
             yield {**(_cell(row, q) or {}), **_header(found, q), **counts, "row": headline.name_of(row.factors)}
 
 
-def _curves(found: Found) -> dict[str, Any]:
-    rows = list(enumerate(_shown(found)))
-    charts: list[dict[str, Any]] = []
-    for step in _steps(found, "1:1"):
-        lines = [Line(headline.name_of(r.factors), slot, *sections.roc_of(r, step)) for slot, r in rows]
-        unsure = 30 / min((sections.nonmated_trials(row, step) for _, row in rows), default=float("nan"))
-        errors = [Line(line.label, line.slot, line.x, 1 - line.y) for line in lines]
-        if any(len(line.x) for line in lines):
-            said = f"Shaded: below FMR {number_label(float(f'{unsure:.1e}'))} fewer than 30 false matches decide."
-            said = said if unsure == unsure else ""
-            charts.append({"name": f"ROC ({step})", "svg": _safe(figures.roc(lines, unsure)), "said": said, "lines": []})
-            said = "Both axes are normal deviates."
-            charts.append({"name": f"DET ({step})", "svg": _safe(figures.det(errors, unsure)), "said": said, "lines": []})
-    for step in _steps(found, "1:N"):
-        lines = [Line(headline.name_of(r.factors), s, *sections.mean_curve(r, step, "cmc")) for s, r in rows]
-        if any(len(line.x) for line in lines):
-            said = "Closed set: over probes that have a mate in the gallery."
-            charts.append({"name": f"CMC ({step})", "svg": _safe(figures.cmc(lines)), "said": said, "lines": []})
-    all_shown = len(rows) == len(found.table.rows)
-    return {
-        "charts": charts,
-        "keys_of_curves": [{"label": headline.name_of(r.factors), "svg": _safe(figures.swatch(slot))} for slot, r in rows],
-        "chosen": ""
-        if all_shown
-        else f"{len(rows)} of {len(found.table.rows)} rows are drawn: each baseline, and the "
-        "best row of every quality method (and of the rules that use none) by the main number.",
-        "averaged": ", ".join(found.table.average),
-        "histograms": list(_histograms(found)),
-    }
-
-
-def _steps(found: Found, kind: Kind) -> list[str]:
-    return list(dict.fromkeys(cell.step.base for cell in found.cells if cell.kind == kind))
-
-
-def _shown(found: Found) -> list[Row]:
-    """Return the rows whose curves are drawn, baselines first; as many as can be told apart."""
-    everything = [row for group in found.groups for row in group.rows]
-    if len(everything) <= figures.LINES:
-        return everything
-    bests: list[Row] = []
-    for group in found.groups:
-        by_method: dict[str, Row] = {}
-        for row in group.others:
-            by_method.setdefault(sections.method_of(found.results, row), row)
-        bests += by_method.values()
-    baselines = [group.baseline for group in found.groups if group.baseline is not None]
-    bests.sort(key=lambda row: -headline.goodness(row, found.main))
-    return [*baselines, *bests][: figures.LINES]
-
-
-def _histograms(found: Found) -> Iterator[dict[str, Any]]:
-    named = {"1:1": ("mated scores", "non-mated scores"), "1:N": ("top-1, mated probes", "top-1, non-mated probes")}
-    rows = [row for group in found.groups[:1] for row in group.rows[:2]]
-    for kind in ("1:1", "1:N"):
-        for step in _steps(found, "1:1" if kind == "1:1" else "1:N"):
-            for row in rows:
-                lines = [Line(name, slot + 1, *sections.mean_curve(row, step, name)) for slot, name in enumerate(named[kind])]
-                if any(len(line.x) for line in lines):
-                    label = "cosine" if kind == "1:1" else "cosine of the best candidate"
-                    svg = _safe(figures.histogram(f"scores, {step}", label, lines))
-                    yield {"name": f"{headline.name_of(row.factors)} ({step})", "svg": svg, "lines": _keys(lines)}
-
-
 def _faces(found: Found) -> dict[str, Any]:
     scores = sections.quality_scores(found.results)
     grid = sections.choose(found.results, scores, found.options.method)
-    lost, looked_at = sections.failures(found.results)
     return {
-        "qualities": [_quality(s) for s in scores if sections.quality_lines(s)],
+        "qualities": [_quality(s, lines) for s in scores if (lines := sections.quality_lines(s))],
         "crops": sections.crop_grid(found.results, grid, found.options.crops) if grid else [],
         "grid": grid,
+        "by": _by(grid) if grid else "",
         "scored": f"{int(np.isfinite(grid.quality).sum()):,}" if grid else "",
         "wanted": found.options.crops,
-        "failures": lost,
-        "looked_at": looked_at,
+        "acquired": acquired(found.results),
+        "fta": _fta(found),
     }
 
 
-def _quality(scores: sections.Scores) -> dict[str, Any]:
-    lines = sections.quality_lines(scores)
-    figure = figures.histogram(f"quality scores, {scores.method}", "quality score (higher = more useful)", lines)
-    return {"name": scores.method, "step": scores.step.name, "lines": _keys(lines), "svg": _safe(figure)}
+def _quality(scores: sections.Scores, lines: Sequence[Line]) -> dict[str, Any]:
+    title, label = f"quality scores, {scores.method}", "quality score (higher = more useful)"
+    if len(lines) > 1:
+        return {"name": _by(scores), "apart": True, "svg": safe(figures.ridges(title, label, lines))}
+    return {"name": _by(scores), "apart": False, "svg": safe(figures.histogram(title, label, lines, figures.NARROW))}
+
+
+def _by(scores: sections.Scores) -> str:
+    """Name the method, and the cell that was taken where there are several."""
+    chosen = ", ".join(f"{name} = {value}" for name, value in scores.step.factors.items() if value != scores.method)
+    return f"{scores.method} ({chosen})" if chosen else scores.method
+
+
+def _fta(found: Found) -> list[str]:
+    """Say which share of the templates was lost, over all rows."""
+    said = []
+    for q in found.table.find("fta"):
+        entries = [row.entries[q] for row in found.table.rows if q in row.entries]
+        ends = (f(entry.value for entry in entries) for f in (min, max))
+        share = " to ".join(dict.fromkeys(written(q.metric, end) for end in ends))
+        said.append(f"{share} % of {max(entry.trials for entry in entries):,} ({_header(found, q)['detail']})")
+    return said
 
 
 def _provenance(found: Found) -> dict[str, Any]:
@@ -231,13 +231,3 @@ def _provenance(found: Found) -> dict[str, Any]:
         "dataset": found.results.session.dataset.key,
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
     }
-
-
-def _keys(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    return [{"label": line.label, "svg": _safe(figures.swatch(line.slot))} for line in lines]
-
-
-def _safe(svg: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(svg)  # noqa: S704  figures.py escapes what it is given

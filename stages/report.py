@@ -11,7 +11,7 @@ Conventions
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,43 +51,68 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
     return paths
 
 
-def terminal_table(results: Results, options: Mapping[str, Any]) -> Table:
-    """Return the headline numbers and the difference to the baseline, for a terminal of 100 columns or more."""
+@register("terminal report", "html")
+def terminal_table(results: Results, options: Mapping[str, Any], width: int | None = None) -> Table:
+    """Return as many headline numbers as `width` columns hold, the main one first, and its difference to the baseline.
+
+    `width` is the terminal's by default. Rows are never folded; 80 columns hold one number and its difference, or more.
+    """
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     found = gather(results, options)
-    main = found.main
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left")
-    shown.caption = _terminal_caption(found)
-    factors = " · ".join(sorted(found.table.factors, key=lambda name: name != "rule"))
-    shown.add_column(f"\n{factors or 'run'}", max_width=34, overflow="fold")
-    wide = found.columns[:7]
-    for q in wide:
-        name, _, target = q.label.partition(" @ ")
-        shown.add_column(f"{name}\n{target or '%'}", justify="right", no_wrap=True)
-    if found.table.baseline and main is not None:
-        shown.add_column(f"− baseline, points\n{main.label}", no_wrap=True)
-    for group in found.groups:
-        for row in group.rows:
-            values = [Text(_short(row, q)) for q in wide]
-            style = "bold" if row.is_baseline or row is headline.winner(group, main) else ""
-            ends = [_difference_text(row, main)] if found.table.baseline and main is not None else []
-            shown.add_row(Text(headline.name_of(row.factors)), *values, *ends, style=style)
-        shown.add_section()
-    return shown
+    main = found.main if found.table.baseline else None
+    rows = [(row, headline.name_of(row.factors)) for group in found.groups for row in group.rows]
+    ends = {name: _difference_text(row, main) for row, name in rows} if main is not None else {}
+    texts = {q: [_heading(q), *_column([row for row, _ in rows], q)] for q in found.columns}
+    names = [" · ".join(found.factors) or "run", *(name for _, name in rows)]
+    left = (width or Console().width) - max(map(len, names)) - max((len(end) + 2 for end in ends.values()), default=0)
+    shown: list[Quantity] = []
+    for q, written_so in texts.items():
+        left -= 2 + max(len(line) for text in written_so for line in text.split("\n"))
+        if left < 0 and shown:
+            break
+        shown.append(q)
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left")
+    table.caption = _terminal_caption(found, len(texts) - len(shown))
+    table.add_column(f"\n\n{names[0]}", no_wrap=True)
+    for q in shown:
+        table.add_column(_heading(q), justify="right", no_wrap=True)
+    if main is not None:
+        table.add_column(f"\ndifference, points\n{main.label}", no_wrap=True)
+    winners = [headline.winner(group, main) for group in found.groups]
+    for i, (row, name) in enumerate(rows, 1):
+        style = "bold" if row.is_baseline or any(row is winner for winner in winners) else ""
+        end = [ends[name]] if ends else []
+        table.add_row(Text(name), *(Text(texts[q][i]) for q in shown), *end, style=style)
+    return table
 
 
-def _terminal_caption(found: Found) -> str:
+def _heading(q: Quantity) -> str:
+    """Three short lines, as in 'TAR', 'FMR', '≤ 1e-3', the last of them filled first."""
+    name, _, target = q.label.partition(" @ ")
+    lines = [name, *target.split(" ", 1)] if target else name.rsplit(", ", 1)
+    return "\n".join([*[""] * (3 - len(lines)), *lines])
+
+
+def _terminal_caption(found: Found, left_out: int) -> str:
     level = f"{found.table.level * 100:g} % bootstrap over subjects" if found.table.replicates else "none"
-    averaged = ", ".join(f"{k} ({len(v)})" for k, v in found.table.average.items())
-    parts = ["score ≥ threshold; largest FMR ≤ target; †: fewer than 30 false matches", f"intervals: {level}"]
-    return "\n".join([*parts[:1], " · ".join([*parts[1:], *([f"means over {averaged}"] if averaged else [])])])
+    averaged = ", ".join(f"{name} ({len(values)})" for name, values in found.table.average.items())
+    lines = ["percent; score ≥ threshold; largest FMR ≤ target; †: fewer than 30 false matches"]
+    lines += [f"intervals: {level}" + (f"; means over {averaged}" if averaged else "")]
+    if found.table.baseline:
+        lines[1] += "; ▲ better, ▼ worse: the interval leaves out 0"
+    more = f"{left_out} more headline {'number' if left_out == 1 else 'numbers'} in a wider terminal and in the report"
+    return "\n".join([*lines, *([more] if left_out else [])])
 
 
-def _short(row: Row, q: Quantity) -> str:
-    entry = row.entries.get(q)
-    return "" if entry is None else written(q.metric, entry.value) + ("†" if entry.few else "")
+def _column(rows: Sequence[Row], q: Quantity) -> list[str]:
+    """Write a column's values so that their decimals stand under each other, marked or not."""
+    entries = [row.entries.get(q) for row in rows]
+    plain = " " if any(entry is not None and entry.few for entry in entries) else ""
+    return ["" if e is None else written(q.metric, e.value) + ("†" if e.few else plain) for e in entries]
 
 
 def _difference_text(row: Row, main: Quantity) -> Any:

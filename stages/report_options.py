@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from pipeline.config import Scalar, validate
+from pipeline.registry import register
 from pipeline.stage import Options
 
 
@@ -31,6 +32,7 @@ class ReportOptions(Options):
         return (value,) if isinstance(value, str) else value
 
 
+@register("report options", "html")
 def read_options(options: Mapping[str, Any]) -> ReportOptions:
     """Validate report options. Raises InvalidInput naming the wrong field."""
     found: ReportOptions = validate(ReportOptions, dict(options), "report.options")

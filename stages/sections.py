@@ -1,4 +1,4 @@
-"""sections: what a report shows beside its tables: curves, quality scores, crops, failures, where it all came from.
+"""sections: what a report shows beside its tables: curves, quality scores, crops, where it all came from.
 
 Conventions
     Curves      of a row are averaged over its cells at equal FMR (rank, bin), as the table's values are. A ROC between
@@ -6,7 +6,6 @@ Conventions
     One of many quality histograms and crops are those of the first step of a method, in the order of the plan; each
                 says which that is.
     Crops       are read shard by shard, from at most SHARDS of them: a data set's crops need not fit in memory.
-    Failures    are counted where they arise: a face that align lost is not counted again by embed.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,15 +23,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import InvalidInput, unknown
+from pipeline.graph import Ref, Step
 from pipeline.numerics import backend_version
-from pipeline.plan import Ref, Step
-from pipeline.schema import Array, Batch, Status
+from pipeline.schema import Array, Status
 from pipeline.session import Results
 from stages.figures import Line
 from stages.summary import Cell, Row
 
 SHARDS = 8
 CURVE_POINTS = 300
+BINS = 48
 LIBRARIES = ("numpy", "scipy", "torch", "onnxruntime", "opencv", "pillow", "h5py", "faiss-cpu", "faiss-gpu")
 
 
@@ -51,16 +51,8 @@ class Crop:
     """One face in the grid."""
 
     image: str  # base64 of a JPEG
-    score: float
+    score: str
     kind: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    step: str
-    status: str
-    reason: str
-    count: int
 
 
 def roc_of(row: Row, step: str) -> tuple[Array, Array]:
@@ -172,7 +164,16 @@ def crop_grid(results: Results, scores: Scores, count: int) -> list[Crop]:
             shard = results.runner.source(step, output, (i,)).read(("crop",))["crop"]
             images |= {int(row): _jpeg(shard[row - task.start]) for row in mine}
     kinds = scores.kind if scores.kind is not None else np.full(len(scores.quality), "", dtype=object)
-    return [Crop(images[int(row)], float(scores.quality[row]), str(kinds[row])) for row in wanted]
+    written = _alike(scores.quality[wanted])
+    return [Crop(images[int(row)], score, str(kinds[row])) for row, score in zip(wanted, written, strict=True)]
+
+
+def _alike(values: Array) -> list[str]:
+    """Write numbers with as many decimals as tell the ends of their range apart to three digits."""
+    low, high = (float(f(values, initial=0)) for f in (np.min, np.max)) if len(values) else (0.0, 0.0)
+    spread = max(high, -low)
+    digits = max(0, 2 - math.floor(math.log10(spread))) if spread > 0 else 0
+    return [f"{value:.{min(digits, 6)}f}".replace("-", "−") for value in values.tolist()]
 
 
 def _jpeg(crop: Array) -> str:
@@ -184,58 +185,26 @@ def _jpeg(crop: Array) -> str:
 
 
 def quality_lines(scores: Scores) -> list[Line]:
-    """Return histograms of a method's scores over 60 bins: of all faces, or of degraded and untouched ones apart."""
+    """Return histograms of a method's scores over BINS bins: one of all faces or, where it is known how each was degraded,
+    of the untouched ones and of every kind apart, most faces first among the kinds."""
     usable = np.isfinite(scores.quality)
     if not usable.any():
         return []
-    edges = np.linspace(*_spread(scores.quality[usable]), 61)
-    spoilt = None if scores.kind is None else scores.kind != ""
-    parts = [("all faces", 0, usable)]
-    if spoilt is not None and spoilt.any() and not spoilt.all():
-        parts = [("as taken", 0, usable & ~spoilt), ("degraded", 1, usable & spoilt)]
+    edges = np.linspace(*_spread(scores.quality[usable]), BINS + 1)
+    kind = np.full(len(usable), "") if scores.kind is None else scores.kind.astype(str)
+    names, counts = np.unique(kind[usable], return_counts=True)
+    parts = sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda part: (part[0] != "", -part[1]))
     lines = []
-    for label, slot, mask in parts:
-        counts, _ = np.histogram(scores.quality[mask], edges)
-        lines.append(Line(label, slot, edges[:-1], counts / max(1, counts.sum())))
+    for slot, (name, count) in enumerate(parts):
+        shares = np.histogram(scores.quality[usable & (kind == name)], edges)[0] / count
+        label = "all faces" if len(parts) == 1 else name.replace("_", " ") or "as taken"
+        lines.append(Line(f"{label} ({count:,})", min(slot, 1), edges[:-1], shares))
     return lines
 
 
 def _spread(values: Array) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def failures(results: Results) -> tuple[list[Failure], list[str]]:
-    """Return what was lost, by step, status and reason, and the names of the steps that were looked at."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    seen: list[str] = []
-    for stage, output in (("align", "detections"), ("embed", "")):
-        for step in results.cells(stage):
-            if step.base in {name.partition("[")[0] for name in seen} or not results.available(step, output):
-                continue
-            seen.append(step.name)
-            for status, reason in _lost(results, step, output):
-                counts[step.base, status, reason] += 1
-    listed = [Failure(*key, count) for key, count in counts.most_common()]
-    return listed, seen
-
-
-def _lost(results: Results, step: Step, output: str) -> list[tuple[str, str]]:
-    read = results.read(step, output, ("status", "reason"))
-    bad = read["status"] != Status.OK
-    above = results.upstream(step, "align")
-    if above is not None and results.available(above, "detections"):
-        bad &= results.read(above, "detections", ("status",))["status"] == Status.OK
-    faces: Batch = results.session.dataset.tables["faces"]
-    # Each reason names its file; without the name equal reasons are equal.
-    return [
-        (Status(int(read["status"][i])).name.lower(), _without(str(read["reason"][i]), str(faces["path"][i])))
-        for i in np.flatnonzero(bad)
-    ]
-
-
-def _without(reason: str, path: str) -> str:
-    return reason.removeprefix(f"{path}: ").replace(path, "the file") if path else reason
 
 
 def step_lines(results: Results) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import InvalidInput, unknown
-from pipeline.plan import Step
+from pipeline.graph import Step
 from pipeline.schema import Array, Batch
 from pipeline.session import Results
 from stages.metrics import bootstrap
@@ -92,7 +92,7 @@ class RuleTable:
     rows: tuple[Row, ...]
     quantities: tuple[Quantity, ...]
     factors: tuple[str, ...]
-    average: Mapping[str, tuple[Any, ...]]  # factor averaged over → its values
+    average: Mapping[str, tuple[Any, ...]]  # factor averaged over → its values, where there are two or more
     baseline: Mapping[str, Any]  # empty: there is none
     replicates: int
     level: float
@@ -131,7 +131,11 @@ def rule_table(results: Results, options: ReportOptions, found: Sequence[Cell] |
         rows=tuple(_compared(row, rows, baseline, level) for row in rows),
         quantities=tuple(dict.fromkeys(quantity for row in rows for quantity in row.entries)),
         factors=tuple(name for name in factors if name not in average and any(name in row.factors for row in rows)),
-        average={name: tuple(factors[name]) for name in average if any(name in cell.factors for cell in found)},
+        average={
+            name: tuple(factors[name])
+            for name in average
+            if len(factors[name]) > 1 and any(name in cell.factors for cell in found)
+        },
         baseline=baseline,
         replicates=replicates,
         level=level,

@@ -1,0 +1,65 @@
+"""The sentences beside the numbers say what was done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import nan
+
+import pytest
+
+from pipeline.session import Results
+from stages import conventions
+from stages.quantities import Quantity
+from stages.report_options import read_options
+from stages.summary import RuleTable, rule_table
+
+
+@pytest.fixture(scope="module")
+def table(results: Results) -> RuleTable:
+    return rule_table(results, read_options({}))
+
+
+def quantity(metric: str) -> Quantity:
+    return Quantity("1:1", "v", metric, None, "")
+
+
+@pytest.mark.parametrize(
+    ("metric", "word"),
+    [
+        ("tar", "score ≥ threshold"),
+        ("frr", "FTA + FNMR · (1 − FTA)"),
+        ("eer", "score ≥ threshold"),
+        ("tar", "fewer than 30 false matches"),
+        ("rank", "rank-k is the share of mated probes"),
+        ("tpir", "rank 1 with score ≥ threshold"),
+        ("tpir", "the gallery is not"),
+        ("accuracy", "the threshold chosen on the other folds"),
+    ],
+)
+def test_every_rate_has_its_definition_beside_it(metric: str, word: str) -> None:
+    assert word in " ".join(conventions.rates([quantity(metric)]))
+
+
+def test_definitions_of_rates_that_are_not_shown_are_left_out() -> None:
+    assert conventions.rates([]) == []
+    assert "1:N" not in " ".join(conventions.rates([quantity("tar")]))
+
+
+def test_the_interval_names_its_level_replicates_and_what_was_averaged(table: RuleTable) -> None:
+    averaged = replace(table, average={"seed": (0, 1, 2)})
+    assert "percentile 95 % of a subject-clustered bootstrap, 60 replicates" in conventions.intervals(table)
+    assert "means over seed (3 values)" in conventions.intervals(averaged)
+    assert "means over" not in conventions.intervals(table)
+    assert "No intervals" in conventions.intervals(replace(table, replicates=0))
+
+
+def test_an_eer_without_an_interval_is_explained(table: RuleTable) -> None:
+    rows = [replace(row, entries={q: replace(e, low=nan, high=nan) for q, e in row.entries.items()}) for row in table.rows]
+    assert "EER and AUC have one up to 50,000 comparisons" in conventions.intervals(replace(table, rows=tuple(rows)))
+    assert "EER and AUC" not in conventions.intervals(table)
+
+
+def test_the_difference_names_its_baseline_and_how_many_rows_were_compared(table: RuleTable) -> None:
+    assert "(rule = mean; " in conventions.differences(table)
+    assert "5 rows are compared" in conventions.differences(table)
+    assert "no baseline" in conventions.differences(replace(table, baseline={}))

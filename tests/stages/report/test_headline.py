@@ -1,0 +1,181 @@
+"""What comes first: the main number, the order of rows, and the words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from stages.headline import columns, direction, goodness, grouped, name_of, primary, sentences, winner
+from stages.quantities import Quantity
+from stages.report_options import read_options
+from stages.summary import Row, RuleTable
+
+Make = Callable[..., Row]
+MEAN = {"rule": "mean"}
+
+
+def tar(target: float, rule: str = "at_most") -> Quantity:
+    return Quantity("1:1", "v", "tar", target, rule)
+
+
+EER, RANK = Quantity("1:1", "v", "eer", None, ""), Quantity("1:N", "i", "rank", 1.0, "")
+
+
+def table(rows: Sequence[Row], baseline: Mapping[str, Any] = MEAN) -> RuleTable:
+    quantities = tuple(dict.fromkeys(q for row in rows for q in row.entries))
+    return RuleTable(tuple(rows), quantities, ("rule",), {}, baseline, 100, 0.95)
+
+
+def of_one(row: Make, *numbers: Quantity, few: Sequence[Quantity] = ()) -> RuleTable:
+    """A table of one row that has these numbers, some of them on fewer than 30 false matches."""
+    solid, shaky = row(MEAN, dict.fromkeys(numbers, 0.9)), row(MEAN, dict.fromkeys(few, 0.9), few=True)
+    return table([Row(MEAN, (), {**shaky.entries, **solid.entries})])
+
+
+def compared(row: Make, q: Quantity = EER, **differences: tuple[float, float, float]) -> RuleTable:
+    base = row(MEAN, {q: 0.5}, is_baseline=True, reference=MEAN)
+    others = [row({"rule": name}, {q: (0.5 + d[0], *d)}, reference=MEAN) for name, d in differences.items()]
+    return table([*others, base])
+
+
+def said(found: RuleTable, q: Quantity) -> tuple[str, str]:
+    (one,) = sentences(grouped(found, q), q)
+    return one.answer, one.more
+
+
+def test_the_main_number_is_the_strictest_headline_fmr_with_30_false_matches(row: Make) -> None:
+    assert primary(of_one(row, tar(1e-1), tar(1e-3), EER, few=[tar(1e-4)]), read_options({})) == tar(1e-3)
+    assert primary(of_one(row, tar(1e-1), tar(1e-3), tar(1e-4), EER), read_options({})) == tar(1e-4)
+
+
+def test_without_a_solid_headline_fmr_the_main_number_is_the_eer(row: Make) -> None:
+    assert primary(of_one(row, tar(1e-1), EER, few=[tar(1e-3)]), read_options({})) == EER
+
+
+def test_one_shaky_row_keeps_an_fmr_from_being_the_main_number(row: Make) -> None:
+    solid, shaky = row(MEAN, {tar(1e-3): 0.9, EER: 0.1}), row({"rule": "best"}, {tar(1e-3): 0.9}, few=True)
+    assert primary(table([solid, shaky]), read_options({})) == EER
+
+
+def test_the_fmr_that_is_asked_for_is_the_main_number_however_shaky(row: Make) -> None:
+    assert primary(of_one(row, tar(1e-1), EER, few=[tar(1e-3)]), read_options({"fmr": [1e-3, 1e-1]})) == tar(1e-3)
+
+
+def test_a_run_of_searches_only_is_led_by_rank_1(row: Make) -> None:
+    five = Quantity("1:N", "i", "rank", 5.0, "")
+    assert primary(of_one(row, five, RANK), read_options({})) == RANK
+
+
+def test_the_point_nearest_an_fmr_is_never_a_headline(row: Make) -> None:
+    found = of_one(row, tar(1e-3, "nearest"), tar(1e-3), RANK)
+    assert columns(found, read_options({})) == [tar(1e-3), RANK]
+
+
+def test_rows_stand_under_their_baseline_from_best_to_worst_and_undefined_last(row: Make) -> None:
+    found = compared(row, tar(1e-3), c=(-0.1, -0.2, 0.0), a=(0.2, 0.1, 0.3), n=(math.nan,) * 3, b=(0.1, 0.0, 0.2))
+    (group,) = grouped(found, tar(1e-3))
+    assert [r.factors["rule"] for r in group.rows] == ["mean", "a", "b", "c", "n"]
+
+
+def test_where_lower_is_better_the_lowest_row_comes_first(row: Make) -> None:
+    (group,) = grouped(compared(row, EER, worse=(0.1, 0.0, 0.2), better=(-0.1, -0.2, 0.0)), EER)
+    assert [r.factors["rule"] for r in group.others] == ["better", "worse"]
+    assert goodness(group.others[0], EER) > goodness(group.others[1], EER)
+
+
+def test_rows_compared_with_nothing_come_last(row: Make) -> None:
+    found = table([row({"rule": "x"}, {EER: 0.0}), *compared(row, EER, a=(0.1, 0.05, 0.2)).rows])
+    assert [group.baseline is None for group in grouped(found, EER)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("q", "interval", "sign"),
+    [
+        (EER, (-0.2, -0.1), 1),
+        (EER, (0.1, 0.2), -1),
+        (tar(1e-3), (0.1, 0.2), 1),
+        (tar(1e-3), (-0.2, -0.1), -1),
+        (tar(1e-3), (-0.1, 0.2), 0),
+        (tar(1e-3), (0.0, 0.2), 0),
+        (tar(1e-3), (math.nan, math.nan), 0),
+    ],
+)
+def test_a_direction_is_given_only_where_the_interval_leaves_out_0(
+    row: Make, q: Quantity, interval: tuple[float, float], sign: int
+) -> None:
+    assert direction(row(MEAN, {q: (0.5, 0.1, *interval)}), q) == sign
+
+
+def test_the_best_row_wins_only_if_it_is_clearly_better(row: Make) -> None:
+    q = tar(1e-3)
+    (clear,), (unclear,) = (grouped(compared(row, q, a=(0.1, low, 0.2)), q) for low in (0.05, -0.05))
+    best = winner(clear, q)
+    assert best is not None
+    assert best.factors == {"rule": "a"}
+    assert winner(unclear, q) is None
+
+
+def test_the_answer_names_a_clear_winner_with_both_values_and_the_difference(row: Make) -> None:
+    answer, more = said(compared(row, tar(1e-3), a=(0.1, 0.05, 0.2), b=(-0.1, -0.2, -0.05), c=(0.0, -0.1, 0.1)), tar(1e-3))
+    assert answer == (
+        "a is clearly better than the baseline mean: TAR @ FMR ≤ 1e-3 is 60.00 % [59.00, 61.00] against 50.00 % [49.00, "
+        "51.00], a difference of +10.00 points [+5.00, +20.00]."
+    )
+    assert more == (
+        "Of 3 rows, 1 is clearly better than the baseline, 1 clearly worse, and 1 cannot be told apart from it. Last comes "
+        "b: −10.00 points [−20.00, −5.00]."
+    )
+
+
+def test_the_answer_claims_nothing_where_the_best_interval_holds_0(row: Make) -> None:
+    answer, more = said(compared(row, tar(1e-3), a=(0.1, -0.05, 0.2), b=(0.0, -0.1, 0.1)), tar(1e-3))
+    assert answer == "No row is clearly better than the baseline mean, whose TAR @ FMR ≤ 1e-3 is 50.00 % [49.00, 51.00]."
+    assert "a: +10.00 points [−5.00, +20.00], an interval that holds 0." in more
+    assert "0 are clearly better" in more
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict"),
+    [
+        ((0.1, 0.05, 0.2), "a is clearly worse than the baseline mean"),
+        ((-0.1, -0.2, -0.05), "a is clearly better than the baseline mean"),
+        ((0.1, -0.05, 0.2), "a is not to be told apart from the baseline mean"),
+    ],
+)
+def test_a_single_row_is_judged_by_itself(row: Make, difference: tuple[float, float, float], verdict: str) -> None:
+    answer, more = said(compared(row, EER, a=difference), EER)
+    assert answer.startswith(verdict)
+    assert more == ""
+
+
+def test_without_intervals_no_row_is_called_better(row: Make) -> None:
+    answer, more = said(compared(row, tar(1e-3), a=(0.1, math.nan, math.nan), b=(0.0, math.nan, math.nan)), tar(1e-3))
+    assert answer.startswith("No row is clearly better")
+    assert "a: +10.00 points, without an interval" in more
+
+
+def test_a_row_whose_number_is_not_defined_is_not_spoken_of(row: Make) -> None:
+    _, more = said(compared(row, tar(1e-3), a=(0.1, 0.05, 0.2), b=(0.1, 0.05, 0.2), n=(math.nan,) * 3), tar(1e-3))
+    assert "Of 2 rows" in more
+    assert "n:" not in more
+
+
+def test_a_table_without_a_baseline_is_ranked_and_nothing_said_of_differences(row: Make) -> None:
+    found = table([row({"rule": "x"}, {EER: 0.2}), row({"rule": "y"}, {EER: 0.1})], {})
+    answer, more = said(found, EER)
+    assert answer == "y comes first of 2: EER is 10.00 % [9.00, 11.00]."
+    assert "Last comes x" in more
+    assert "nothing is said of differences" in more
+
+
+def test_a_run_that_evaluated_nothing_says_so() -> None:
+    assert [one.answer for one in sentences([], None)] == ["This run evaluated nothing."]
+
+
+def test_a_row_is_named_by_its_rule_first() -> None:
+    assert name_of({"method": "lightqnet", "rule": "best"}) == "best · lightqnet"
+    assert name_of({}) == "all"
+    assert name_of({"rule": "best", "model": "m"}, without=["model"]) == "best"

@@ -1,0 +1,160 @@
+"""From cells to rows: averaging, paired differences, the choice of a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InvalidInput
+from pipeline.schema import Batch
+from pipeline.session import Results
+from stages.report_options import read_options
+from stages.summary import Cell, Difference, Row, RuleTable, cells, rule_table, table_frame
+
+
+def table(results: Results, found: list[Cell] | None = None, **options: Any) -> RuleTable:
+    return rule_table(results, read_options(options), found)
+
+
+def row_of(found: RuleTable, **factors: Any) -> Row:
+    (row,) = (row for row in found.rows if all(row.factors.get(k) == v for k, v in factors.items()))
+    return row
+
+
+def cells_of(results: Results, kind: str, **factors: Any) -> list[Cell]:
+    return [c for c in cells(results) if c.kind == kind and all(c.factors.get(k) == v for k, v in factors.items())]
+
+
+def value_of(cell: Cell, metric: str, target: float) -> tuple[float, np.ndarray]:
+    n = cell.numbers
+    (i,) = np.flatnonzero((n["metric"] == metric) & np.isclose(n["target"], target) & (n["rule"] != "nearest"))
+    return float(n["value"][i]), n["replicates"][i].astype(np.float64)
+
+
+def test_rules_that_use_no_quality_have_one_row_whatever_the_method(results: Results) -> None:
+    rows = table(results).rows
+    assert [row.factors for row in rows if row.factors["rule"] in ("mean", "media-mean")] == [
+        {"rule": "mean"},
+        {"rule": "media-mean"},
+    ]
+    assert len(rows) == 2 + 2 * 2
+
+
+def test_a_row_holds_the_numbers_of_both_kinds_of_evaluation(results: Results) -> None:
+    for row in table(results).rows:
+        assert {q.kind for q in row.entries} == {"1:1", "1:N"}
+
+
+def test_averaging_is_the_mean_of_values_and_of_replicates_one_by_one(results: Results) -> None:
+    found = table(results, average=["method"])
+    (q,) = found.find("tar", 1e-2)
+    entry = row_of(found, rule="best").entries[q]
+    parts = [value_of(cell, "tar", 1e-2) for cell in cells_of(results, "1:1", rule="best")]
+    assert entry.cells == len(parts) == 2
+    assert entry.value == pytest.approx(np.mean([value for value, _ in parts]))
+    assert entry.replicates == pytest.approx(np.mean([drawn for _, drawn in parts], axis=0))
+    assert (entry.low, entry.high) == pytest.approx(np.quantile(entry.replicates, [0.025, 0.975]))
+    assert found.average == {"method": ("given", "feature-norm")}
+
+
+def test_a_factor_of_one_value_is_not_said_to_be_averaged(results: Results) -> None:
+    config = results.plan.config.model_copy(update={"factors": {**results.plan.config.factors, "method": ["given"]}})
+    one = replace(results, session=replace(results.session, plan=replace(results.plan, config=config)))
+    found = table(one, [c for c in cells(results) if c.factors.get("method", "given") == "given"], average=["method"])
+    assert found.average == {}
+    assert found.factors == ("rule",)
+
+
+def test_a_number_missing_in_one_cell_is_missing_in_the_mean(results: Results) -> None:
+    found = [c for c in cells(results) if c.factors.get("rule") == "best" and c.kind == "1:1"]
+    first = found[0]
+    spoilt = {**first.numbers.columns, "value": np.where(first.numbers["metric"] == "eer", np.nan, first.numbers["value"])}
+    broken = [Cell(first.step, first.factors, "1:1", Batch(spoilt), first.curves), *found[1:]]
+    made = table(results, broken, average=["method"])
+    (row,) = made.rows
+    assert np.isnan(row.entries[made.find("eer")[0]].value)
+    assert np.isfinite(row.entries[made.find("tar", 1e-2)[0]].value)
+
+
+def test_counts_are_the_smallest_and_one_shaky_cell_marks_the_row(results: Results) -> None:
+    found = table(results, average=["method"])
+    (q,) = found.find("tpir", 1e-2)
+    entry = row_of(found, rule="best").entries[q]
+    parts = [c.numbers for c in cells_of(results, "1:N", rule="best")]
+    at = [(n["metric"] == "tpir") & np.isclose(n["target"], 1e-2) for n in parts]
+    assert entry.errors == min(int(n["errors"][i][0]) for n, i in zip(parts, at, strict=True))
+    assert entry.few == any(bool(n["few"][i][0]) for n, i in zip(parts, at, strict=True))
+
+
+def test_a_difference_is_paired_replicate_by_replicate(results: Results) -> None:
+    found = table(results)
+    (q,) = found.find("tar", 1e-2)
+    mean, base = value_of(cells_of(results, "1:1", rule="mean")[0], "tar", 1e-2)
+    value, drawn = value_of(cells_of(results, "1:1", rule="best", method="feature-norm")[0], "tar", 1e-2)
+    d = row_of(found, rule="best", method="feature-norm").entries[q].difference
+    assert d is not None
+    assert d.value == pytest.approx(value - mean)
+    assert (d.low, d.high) == pytest.approx(np.quantile(drawn - base, [0.025, 0.975]), abs=1e-6)
+    assert d.high - d.low < (drawn.max() - drawn.min()) + (base.max() - base.min())
+
+
+def test_the_baseline_is_the_mean_unless_told_otherwise(results: Results) -> None:
+    found = table(results)
+    assert found.baseline == {"rule": "mean"}
+    assert [row.factors["rule"] for row in found.rows if row.is_baseline] == ["mean"]
+    assert all(row.reference == {"rule": "mean"} for row in found.rows)
+
+
+def test_rows_are_compared_with_the_baseline_that_agrees_in_all_else(results: Results) -> None:
+    found = table(results, baseline={"rule": "quality-linear"})
+    assert row_of(found, rule="best", method="given").reference == {"rule": "quality-linear", "method": "given"}
+    assert sum(row.is_baseline for row in found.rows) == 2
+
+
+def test_a_row_that_fits_two_baselines_is_compared_with_neither(results: Results) -> None:
+    row = row_of(table(results, baseline={"rule": "quality-linear"}), rule="media-mean")
+    assert row.reference is None
+    assert all(entry.difference is None for entry in row.entries.values())
+
+
+def test_without_a_mean_there_is_no_baseline_and_no_difference(results: Results) -> None:
+    found = table(results, [c for c in cells(results) if c.factors["rule"] != "mean"])
+    assert found.baseline == {}
+    assert all(entry.difference is None for row in found.rows for entry in row.entries.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"average": ["methd"]}, r"report\.options\.average: .*'methd'.*did you mean 'method'"),
+        ({"baseline": {"rul": "mean"}}, r"report\.options\.baseline: .*'rul'.*did you mean 'rule'"),
+        ({"baseline": {"rule": "mena"}}, r"report\.options\.baseline\.rule: .*'mena'.*did you mean 'mean'"),
+    ],
+)
+def test_a_factor_or_value_unknown_to_the_config_is_named_with_the_nearest(
+    results: Results, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        table(results, **options)
+
+
+def test_an_unknown_option_is_refused(results: Results) -> None:
+    with pytest.raises(InvalidInput, match="'tittle': did you mean 'title'"):
+        read_options({"tittle": "x"})
+
+
+@pytest.mark.parametrize(("low", "high", "clear"), [(0.01, 0.02, True), (-0.02, -0.01, True), (-0.1, 0.1, False),
+                                                    (0.0, 0.1, False), (float("nan"), float("nan"), False)])  # fmt: skip
+def test_a_difference_is_clear_only_where_its_interval_leaves_out_0(low: float, high: float, clear: bool) -> None:
+    assert Difference(0.01, low, high).clear is clear
+
+
+def test_a_factor_named_like_a_column_keeps_both(results: Results) -> None:
+    first = cells(results)[0]
+    renamed = [Cell(first.step, {"kind": "red", "rule": "mean"}, first.kind, first.numbers, first.curves)]
+    frame = table_frame(table(results, renamed))
+    assert set(frame["factor.kind"]) == {"red"}
+    assert set(frame["kind"]) == {"1:1"}
