@@ -51,6 +51,6 @@ class Interrupted(QfuseError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the sentence for a name that is not known, with the nearest valid one."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    near = get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}."
     return f"unknown {kind} {name!r}: {hint}"

@@ -64,17 +64,13 @@ def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return table
 
 
-def show_summary(summary: Summary, shards: int) -> None:
-    """Print rows and seconds of work by config step, and what failed."""
+def summary_table(summary: Summary) -> Table:
+    """One line a config step that ran: its cells, rows and seconds of work."""
     table = _table("step", "cells", "rows", "seconds", "rows/s", right=("cells", "rows", "seconds", "rows/s"))
     for name, (steps, rows, seconds) in summary.by_stage().items():
         rate = f"{rows / seconds:,.0f}" if seconds > 0 else ""
         table.add_row(name, str(steps), f"{rows:,}", f"{seconds:.1f}", rate)
-    console = Console()
-    console.print(table)
-    for name, counts in summary.failures.items():
-        if counts:
-            console.print(f"{name}: failed rows: {', '.join(f'{count} {status}' for status, count in counts.items())}")
+    return table
 
 
 def plan_table(plan: Plan) -> Table:

@@ -11,22 +11,34 @@ import typer
 
 from pipeline import cli
 from pipeline.errors import InvalidInput, ResourceRefused, UsageError
+from pipeline.terminal import AsJson, StorePath, emit, say, show
 
-models_app = typer.Typer(help="Know the models.", no_args_is_help=True)
-Folders = Annotated[list[Path] | None, typer.Option("--folder", help="A folder with weights; default: $QFUSE_SHARED/models.")]
+models_app = typer.Typer(help="Know the models.", epilog="Example: qfuse models list --folder weights", no_args_is_help=True)
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option("--folder", metavar="FOLDER", help="Look for weights here; default: what the shipped configs name."),
+]
+# kind of config → the shipped one that it starts from, and what is to be done next
+STARTERS = {
+    "folder": ("folder", "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/"),
+    "tables": ("tables", "set dataset.path to the folder of your tables.h5 (`qfuse synth` writes an example)"),
+    "lfw": ("lfw", "set QFUSE_SHARED, or dataset.path and models.folders"),
+    "templates": ("lfw_templates", "set QFUSE_SHARED, or dataset.path and models.folders"),
+    "synthetic": ("demo", "it needs no data"),
+}
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
     app.command(epilog="Example: qfuse demo --store /tmp/qfuse-demo")(demo)
-    app.command(epilog="Example: qfuse init faces.yaml && qfuse check faces.yaml")(init)
+    app.command(epilog="Example: qfuse init faces.yaml && qfuse check faces.yaml && qfuse run faces.yaml")(init)
     app.command(epilog="Example: qfuse synth set/tables.h5 --scale 0.1 --seed 7")(synth)
     app.command(epilog="Example: qfuse doctor --json")(doctor)
     models_app.command("list", epilog="Example: qfuse models list --folder weights")(models_list)
     app.add_typer(models_app, name="models")
 
 
-def demo(store: cli.StorePath = None, as_json: cli.AsJson = False) -> None:
+def demo(store: StorePath = None, as_json: AsJson = False) -> None:
     """Fuse, compare, search, evaluate and report on a synthetic IJB-C-shaped set: no data, no weights, under a minute."""
     from stages.resources import resource
 
@@ -34,42 +46,42 @@ def demo(store: cli.StorePath = None, as_json: cli.AsJson = False) -> None:
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="The config to write; it must not exist yet.")],
-    kind: Annotated[str, typer.Option(help="What you have: folder, lfw, templates or synthetic.")] = "folder",
+    path: Annotated[Path, typer.Argument(metavar="CONFIG", help="The config to write; it must not exist yet.")],
+    kind: Annotated[str, typer.Option(metavar="KIND", help=f"What you have: {', '.join(STARTERS)}.")] = "folder",
 ) -> None:
     """Write a commented config to start from."""
     from pipeline.errors import unknown
     from stages.resources import resource
 
-    starters = {"folder": "folder", "lfw": "lfw", "templates": "lfw_templates", "synthetic": "demo"}
-    if kind not in starters:
-        raise UsageError(unknown("kind of config", kind, starters))
-    if path.exists():
-        raise InvalidInput(f"{path} exists already; give another name, so that nothing is lost.")
-    lines = resource(f"configs/{starters[kind]}.yaml").read_text(encoding="utf-8").splitlines()
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in path.stem).lstrip("._-") or "experiment"
+    if kind not in STARTERS:
+        raise UsageError(f"--kind: {unknown('kind of config', kind, STARTERS)}")
+    _absent(path)
+    shipped, advice = STARTERS[kind]
+    lines = resource(f"configs/{shipped}.yaml").read_text(encoding="utf-8").splitlines()
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in path.stem).lstrip("._-") or "experiment"
     named = [f"name: {name}" if line.startswith("name: ") else line for line in lines]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(named) + "\n", encoding="utf-8")
     except OSError as error:
         raise ResourceRefused(f"cannot write {path} ({error.strerror}); choose another place.") from None
-    cli.say(f"wrote {path}: set dataset.path, then `qfuse check {path}` and `qfuse run {path}`.")
+    say(f"wrote {path}: {advice}; then `qfuse check {path}` and `qfuse run {path}`.")
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(help="The HDF5 file to write, for the reader `tables`.")],
-    scale: Annotated[float, typer.Option(min=0.0005, max=4, help="1 is IJB-C's size: 469,375 faces.")] = 0.02,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    dimension: Annotated[int, typer.Option(min=2, max=4096)] = 128,
-    as_json: cli.AsJson = False,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write, for the reader `tables`.")],
+    scale: Annotated[
+        float, typer.Option(min=0.0005, max=4, metavar="X", help="1 is IJB-C's size: 469,375 faces, 3,531 subjects.")
+    ] = 0.02,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same bytes.")] = 0,
+    dimension: Annotated[int, typer.Option(min=2, max=4096, metavar="N", help="Length of an embedding.")] = 128,
+    as_json: AsJson = False,
 ) -> None:
     """Write an IJB-C-shaped set at embedding level: identities, media, templates, noise that grows as quality falls."""
     from stages.datasets.synthetic import SynthOptions, synthesise
     from stages.datasets.tables_file import write_tables
 
-    if out.exists():
-        raise InvalidInput(f"{out} exists already; give another name, so that nothing is lost.")
+    _absent(out)
     options = SynthOptions(scale=scale, seed=seed, dimension=dimension)
     tables = synthesise(options)
     try:
@@ -79,43 +91,49 @@ def synth(
         raise ResourceRefused(f"cannot write {out} ({error.strerror or error}); choose another place.") from None
     counts = {name: batch.rows for name, batch in tables.items()}
     if as_json:
-        cli.emit({"path": str(out), "tables": counts})
-    else:
-        cli.say(f"wrote {out}: {', '.join(f'{rows:,} {name}' for name, rows in counts.items() if rows)}")
+        emit({"path": str(out), "tables": counts})
+        return
+    say(f"wrote {out}: {', '.join(f'{rows:,} {name}' for name, rows in counts.items() if rows)}")
+    say("next: `qfuse init set.yaml --kind tables`, and in it set dataset.path to this file's folder")
 
 
-def models_list(folder: Folders = None, as_json: cli.AsJson = False) -> None:
-    """Show every model card, and whether its weights are where they are looked for."""
+def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
+    """Show every model card, and whether its weights are where they are looked for and have the declared digest."""
     from rich.table import Table
 
     from pipeline.numerics import PROFILES
     from pipeline.stage import Context
     from stages.models.catalogue import all_cards
 
-    folders = folder or _shared_models()
+    folders = folder or model_folders()
     rows: list[dict[str, Any]] = []
     for name, card in all_cards(Context(PROFILES["cpu-fp32"])).items():
-        found = next((str(f / card.file) for f in folders if (f / card.file).is_file()), None)
-        rows.append({**card.model_dump(mode="json"), "name": name, "found": found})
+        path = next((f / card.file for f in folders if (f / card.file).is_file()), None)
+        rows.append({**card.model_dump(mode="json"), "name": name, "found": path, "state": _state(path, card.sha256)})
     if as_json:
-        cli.emit(rows)
+        emit([{**row, "found": str(row["found"]) if row["found"] else None} for row in rows])
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("model", "kind", "architecture", "dimension", "colour", "licence", "file", "found"):
-        table.add_column(column, overflow="fold")
+    for column in ("model", "kind", "file", "there"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("licence")
     for row in rows:
-        values = [str(row[key]) for key in ("name", "kind", "architecture", "dimension", "colour", "licence", "file")]
-        table.add_row(*values, "yes" if row["found"] else "no")
-    cli.show(table)
-    cli.say(f"weights looked for in: {', '.join(map(str, folders)) or 'no folder; give one with --folder'}")
+        table.add_row(row["name"], row["kind"], row["file"], row["state"], row["licence"])
+    show(table)
+    say(f"looked for in: {', '.join(map(str, folders))}")
+    say(
+        "Nothing is downloaded: obtain a file, accept its licence, put it into one of these folders or name yours (--folder)."
+    )
 
 
-def doctor(as_json: cli.AsJson = False) -> None:
-    """Say what this machine has: libraries, cores, memory, GPU, and what is missing for which job."""
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine has: libraries, cores, memory, GPU, weights, and what is missing for which job."""
     import importlib
     import shutil
 
-    from pipeline.numerics import backend_version
+    from pipeline.numerics import PROFILES, backend_version
+    from pipeline.stage import Context
+    from stages.models.catalogue import all_cards
 
     facts: dict[str, Any] = {"python": sys.version.split()[0], "cores": len(os.sched_getaffinity(0))}
     facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
@@ -123,7 +141,7 @@ def doctor(as_json: cli.AsJson = False) -> None:
     problems: list[str] = []
     for module, name, advice in (
         ("torch", "torch", "reinstall qfuse"),
-        ("faiss", "faiss-cpu", "install the extra `cpu` (or `gpu`, never both); search can use torch instead"),
+        ("faiss", "faiss", "install the extra `cpu` (or `gpu`, never both); search can use torch instead"),
         ("onnxruntime", "onnxruntime", "install the extra `onnx` to run ONNX models"),
         ("cv2", "opencv", "reinstall qfuse"),
         ("h5py", "h5py", "reinstall qfuse"),
@@ -131,7 +149,7 @@ def doctor(as_json: cli.AsJson = False) -> None:
     ):
         try:
             importlib.import_module(module)
-            facts[name] = backend_version(name) if name != "faiss-cpu" else _faiss_version()
+            facts[name] = backend_version(name) if name != "faiss" else _faiss_version()
         except ImportError as error:
             facts[name] = "absent"
             problems.append(f"{name} does not import ({error}): {advice}.")
@@ -143,24 +161,43 @@ def doctor(as_json: cli.AsJson = False) -> None:
         facts["gpu"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     except ImportError:
         facts["gpu"] = "unknown"
+    folders = model_folders()
+    cards = all_cards(Context(PROFILES["cpu-fp32"]))
+    there = [name for name, card in cards.items() if any((folder / card.file).is_file() for folder in folders)]
+    facts["weights"] = there
     facts["problems"] = problems
     if as_json:
-        cli.emit(facts)
+        emit(facts)
         return
+    facts["weights"] = f"{', '.join(there) or 'none'} (`qfuse models list`; the demo needs none)"
     for name, value in facts.items():
         if name != "problems":
-            cli.say(f"{name:<14} {value}")
+            say(f"{name:<14} {value}")
     for problem in problems:
-        cli.say(f"! {problem}")
-    cli.say("fine" if not problems else f"{len(problems)} to mend")
+        say(f"! {problem}")
+    say("fine" if not problems else f"{len(problems)} to mend")
+
+
+def model_folders() -> list[Path]:
+    """Return the folders in which the shipped configs look for weights: $QFUSE_MODELS or ./models, $QFUSE_SHARED/models."""
+    shared = os.environ.get("QFUSE_SHARED")
+    return [Path(os.environ.get("QFUSE_MODELS", "models")), *([Path(shared) / "models"] if shared else [])]
+
+
+def _state(path: Path | None, sha256: str | None) -> str:
+    if path is None:
+        return "no"
+    from pipeline.keys import file_digest
+
+    return "undeclared" if sha256 is None else "yes" if file_digest(path) == sha256 else "other bytes"
+
+
+def _absent(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise InvalidInput(f"{path} exists already; give another name, so that nothing is lost.")
 
 
 def _faiss_version() -> str:
     from pipeline.numerics import backend_version
 
     return next((f"{v} ({n})" for n in ("faiss-cpu", "faiss-gpu") if (v := backend_version(n)) != "absent"), "unknown")
-
-
-def _shared_models() -> list[Path]:
-    shared = os.environ.get("QFUSE_SHARED")
-    return [Path(shared) / "models"] if shared else []

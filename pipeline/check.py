@@ -1,0 +1,107 @@
+"""Check a config without computing: every problem of its data set, steps, weights and report at once."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.dataset import ingest
+from pipeline.errors import QfuseError
+from pipeline.files import Folder
+from pipeline.graph import Step, expand, ordered
+from pipeline.keys import DigestCache
+from pipeline.numerics import profile_of
+from pipeline.plan import Plan, build
+from pipeline.registry import available, lookup
+from pipeline.stage import Context
+from pipeline.store import Store
+
+
+class Problems:
+    """Sentences in the order in which they were met, each once."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, QfuseError] = {}
+
+    def attempt(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a call returns; None, and its problem kept, where it raises one."""
+        try:
+            return call(*arguments)
+        except QfuseError as problem:
+            self.found.setdefault(str(problem), problem)
+            return None
+
+
+def check(config: Config) -> tuple[list[str], Plan | None]:
+    """Return every problem, each a sentence, and the plan of a config that has none. Nothing is written."""
+    problems = Problems()
+    attempt = problems.attempt
+    attempt(check_report, config)
+    with tempfile.TemporaryDirectory() as nowhere:
+        store = Store(Path(nowhere) / "store", readonly=True)
+        dataset = attempt(ingest, config, store, DigestCache(None))
+        profile = attempt(profile_of, config.numerics)
+        if profile is None:  # told already; the steps are looked at all the same
+            config, profile = config.model_copy(update={"numerics": "cpu-fp32"}), profile_of("cpu-fp32")
+        context = Context(
+            profile,
+            # Where the data set is wrong the weights are looked at all the same.
+            files=lambda: dataset.files if dataset is not None else Folder(Path(nowhere)),
+            model_folders=tuple(config.resolve(folder) for folder in config.models.folders),
+            model_cards=tuple(config.resolve(cards) for cards in config.models.cards),
+        )
+        stages = [attempt(lookup, "stage", section.stage or name) for name, section in config.steps.items()]
+        if all(stages):
+            for step in _steps(config, context, attempt):
+                attempt(step.stage.open)
+        plan = None if problems.found else attempt(build, config, dataset, store, context)
+    return list(problems.found), plan
+
+
+def _steps(config: Config, context: Context, attempt: Callable[..., Any]) -> Iterator[Step]:
+    """Yield the steps that can be made, and attempt every combination of factors of one that cannot."""
+    steps: dict[str, Step] = {}
+    for name in attempt(ordered, config) or config.steps:
+        try:
+            made = list(expand(name, config, context, steps))
+        except QfuseError:
+            for values in itertools.product(*config.factors.values()):
+                factors = {factor: [value] for factor, value in zip(config.factors, values, strict=True)}
+                single = config.model_copy(update={"factors": factors})
+                attempt(lambda name=name, single=single: list(expand(name, single, context, {})))
+            continue
+        steps |= {step.name: step for step in made}
+    yield from steps.values()
+
+
+def open_all(steps: Iterable[Step]) -> None:
+    """Open every step, so that what one lacks is told before another has run for hours.
+
+    Raises the QfuseError of the first that cannot be opened, with the sentences of all.
+    """
+    problems = Problems()
+    for step in steps:
+        problems.attempt(step.stage.open)
+    if problems.found:
+        raise type(next(iter(problems.found.values())))(listed(list(problems.found)))
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Return one problem as it is, several as a list of lines."""
+    return problems[0] if len(problems) == 1 else "\n  - ".join([f"{len(problems)} problems:", *problems])
+
+
+def check_report(config: Config) -> None:
+    """Check the report's kind and, where a kind registers such a check as 'report options', its options.
+
+    Raises InvalidInput: better before a run than after it.
+    """
+    if config.report is not None:
+        lookup("report", config.report.kind)
+        options = available("report options").get(config.report.kind)
+        if options is not None:
+            options(config.report.options)

@@ -1,0 +1,44 @@
+"""What every verb of the command line shares: its common options, and how text and JSON are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (.yaml); `qfuse init` writes one.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Override a field of the config, as name=x or run.workers=2; repeatable."
+    ),
+]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", metavar="FOLDER", help="The store's folder, instead of the config's run.store.")
+]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON instead of text.")]
+
+
+def emit(value: Any) -> None:
+    """Print JSON on standard output."""
+    from pipeline.session import plain
+
+    print(json.dumps(plain(value), indent=1, ensure_ascii=False))
+
+
+def say(sentence: str) -> None:
+    """Print a line; bytes of a file name that is not UTF-8 are shown escaped."""
+    print(sentence.encode("utf-8", "backslashreplace").decode())
+
+
+def show(renderable: Any) -> None:
+    """Print a table. Into a pipe or a file it is 120 columns wide, so that nothing wraps that need not."""
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(markup=False, highlight=False, width=120)
+    console.print(renderable)

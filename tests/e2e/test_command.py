@@ -1,0 +1,335 @@
+"""Every verb of the command, as a script meets it (`--json`, exit codes) and as a reader does (help, tables, advice)."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from e2e.conftest import CONFIG, REPORT, START, Answer, command, commands
+
+Qfuse = Callable[..., Answer]
+Looks = dict[tuple[str, ...], Answer]
+VERBS = [
+    *((verb,) for verb in ("run", "plan", "why", "status", "check", "report", "synth", "doctor", "demo", "init")),
+    ("store", "list"),
+    ("store", "verify"),
+    ("store", "gc"),
+    ("models", "list"),
+]
+BEST = ("--set", "steps.fuse.options.rule=best")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the small config has run; tests that only look share it."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "c.yaml").write_text(CONFIG + REPORT)
+    ran = command(folder, "run", "c.yaml", "--json").json["ran"]
+    assert set(ran) == {"embed", "quality", "statistics", "fuse", "compare", "evaluate_verification"}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def looks(finished: Path) -> Looks:
+    """What is said of the finished run, by words; none of them changes it."""
+    lines: list[tuple[str, ...]] = [
+        ("run", "c.yaml"),
+        ("run", "c.yaml", "--json"),
+        ("plan", "c.yaml"),
+        ("plan", "c.yaml", *BEST),
+        ("plan", "c.yaml", *BEST, "--json"),
+        ("why", "c.yaml", "fuse"),
+        ("why", "c.yaml", "fuse", *BEST),
+        ("why", "c.yaml", "fuse", *BEST, "--json"),
+        ("why", "c.yaml", "compare", *BEST),
+        ("status", "c.yaml"),
+        ("status", "c.yaml", "--json"),
+        ("store", "list"),
+        ("store", "list", "--json"),
+        ("store", "verify", "--json"),
+    ]
+    return commands(finished, lines)
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Answer]:
+    lines = [(), ("store",), ("models",), *VERBS]
+    return commands(tmp_path_factory.mktemp("help"), [(*line, "--help") for line in lines])
+
+
+@pytest.mark.parametrize("verb", [(), ("store",), ("models",), *VERBS], ids=" ".join)
+def test_help_shows_a_worked_example(helps: dict, verb: tuple[str, ...]) -> None:
+    answer = helps[(*verb, "--help")]
+    assert answer.code == 0
+    assert f"Example: qfuse {' '.join(verb)}" in " ".join(answer.out.split())
+
+
+def test_help_lists_every_verb_and_exit_code(helps: dict) -> None:
+    said = helps[("--help",)].out
+    assert all(re.search(rf"│ {verb[0]} ", said) for verb in VERBS)
+    assert all(f"{code} " in said.partition("Exit codes:")[2] for code in (0, 1, 2, 3, 4, 5, 6, 130))
+
+
+@pytest.mark.parametrize(
+    ("words", "light"),
+    [
+        (
+            ["--help"],
+            {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py", "scipy", "cv2", "onnxruntime", "distributed"},
+        ),
+        (["run", "--help"], {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py"}),
+        (["plan", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed"}),
+        (["status", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(finished: Path, words: list[str], light: set[str]) -> None:
+    after = "import sys\nfrom pipeline.cli import main\ntry: main()\nfinally: print('\\nMODULES', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", after, *words], cwd=finished, capture_output=True, text=True, check=True)
+    assert light & set(done.stdout.rpartition("MODULES")[2].split()) == set()
+
+
+def test_the_version_is_told(qfuse: Qfuse) -> None:
+    assert re.fullmatch(r"qfuse \d+\.\d+\.\d+\S*\n", qfuse("--version").out)
+
+
+# -- run, plan, why, status, check, report ----------------------------------------------------------------------------
+
+
+def test_a_second_run_computes_nothing_and_says_so(finished: Path, looks: Looks) -> None:
+    assert looks["run", "c.yaml", "--json"].json["ran"] == []
+    said = looks["run", "c.yaml"].out
+    assert f"nothing to do: all that small asks for is in {finished / '.qfuse/store'}" in said
+    assert f"report: {finished / '.qfuse/runs/small/report.html'}" in said
+
+
+def test_run_until_a_step_stops_there(qfuse: Qfuse) -> None:
+    ran = qfuse("run", "c.yaml", "--until", "embed", "--json").json
+    assert ran["ran"] == ["embed"]
+    assert ran["report"] == []
+    assert ran["steps"]["embed"]["rows"] == 469
+
+
+def test_plan_says_what_would_run_and_why(looks: Looks) -> None:
+    steps = {step["step"]: step for step in looks["plan", "c.yaml", *BEST, "--json"].json["steps"]}
+    assert {name for name, step in steps.items() if step["status"] == "run"} == {"fuse", "compare", "evaluate_verification"}
+    assert "options.rule: mean → best" in steps["fuse"]["reason"]
+    said = looks["plan", "c.yaml", *BEST].out
+    assert "options.rule: mean → best" in said
+    assert "3 shards to run" in said
+    assert "nothing to do" in looks["plan", "c.yaml"].out
+
+
+def test_why_names_the_field_that_changed(looks: Looks) -> None:
+    (row,) = looks["why", "c.yaml", "fuse", *BEST, "--json"].json
+    assert row["rows"] == [0, 23]
+    assert "options.rule: mean → best" in row["reason"]
+    assert "options.rule: mean → best" in looks["why", "c.yaml", "fuse", *BEST].out
+    assert "fuse changed" in looks["why", "c.yaml", "compare", *BEST].out
+    assert "nothing to run" in looks["why", "c.yaml", "fuse"].out
+
+
+def test_status_counts_what_is_stored(looks: Looks) -> None:
+    steps = {step["step"]: step for step in looks["status", "c.yaml", "--json"].json["steps"]}
+    assert steps["embed"] == {"step": "embed", "status": "present", "stored": 1, "shards": 1, "rows": {"ok": 469}}
+    assert re.search(r"embed +present +1/1 +469 ok", looks["status", "c.yaml"].out)
+
+
+def test_status_adds_up_the_cells_of_a_step_and_shows_each_on_demand(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG.replace("rule: mean", "rule: $rule") + "factors: {rule: [mean, best]}\n")
+    assert "fuse (2 cells)" in qfuse("status", "c.yaml").out
+    assert "fuse[rule=best]" in qfuse("status", "c.yaml", "--all").out
+
+
+def test_check_counts_tables_and_steps_and_writes_nothing(qfuse: Qfuse, tmp_path: Path) -> None:
+    checked = qfuse("check", "c.yaml", "--json").json
+    assert checked["problems"] == []
+    assert checked["tables"]["faces"] == 469
+    assert checked["steps"] == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_check_tells_all_problems_at_once(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "name: c\n"
+        "dataset: {reader: folder, path: nowhere}\n"
+        "numerics: cpu-fp23\n"
+        "factors: {rule: [maen, bset]}\n"
+        "steps: {align: {}, embed: {options: {flip: sideways}}, quality: {}, fuse: {options: {rule: $rule}}}\n"
+        "report: {kind: htlm}\n"
+    )
+    answer = qfuse("check", "c.yaml", "--json")
+    assert answer.code == 3
+    for said in (
+        "nowhere does not exist",
+        "unknown numerics profile 'cpu-fp23'",
+        "'maen': did you mean 'mean'?",
+        "'bset': did you mean 'best'?",
+        "steps.embed.options: flip: ",
+        "yunet_n_320_320.onnx; looked in no folder",
+        "lightqnet-dm050.onnx; looked in no folder",
+        "unknown report 'htlm'",
+    ):
+        assert said in answer.err
+    assert len(json.loads(answer.out)["problems"]) == 8
+
+
+def test_check_tells_wrong_fields_as_json_too(qfuse: Qfuse) -> None:
+    answer = qfuse("check", "c.yaml", "--json", "--set", "dataset.optins={}", "--set", "run.workers=0")
+    assert answer.code == 3
+    (problem,) = json.loads(answer.out)["problems"]
+    assert "dataset.optins" in problem
+    assert "run.workers" in problem
+
+
+def test_report_writes_a_lost_page_again(finished: Path) -> None:
+    page = finished / ".qfuse/runs/small/report.html"
+    page.unlink()
+    assert command(finished, "report", "c.yaml", "--json").json[0] == str(page)
+    assert page.stat().st_size > 1000
+
+
+def test_report_before_the_run_says_what_to_do_first(qfuse: Qfuse) -> None:
+    answer = qfuse("report", "c.yaml", "--set", "report={}")
+    assert answer.code == 3
+    assert "`qfuse run c.yaml` first" in answer.err
+
+
+def test_the_report_follows_its_options_and_the_results_without_computing(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG + REPORT)
+    page = tmp_path / ".qfuse/runs/small/report.html"
+    assert qfuse("run", "c.yaml").code == 0
+    assert "Another title" not in page.read_text()
+    assert qfuse("run", "c.yaml", "--set", "report.options.title=Another title", "--json").json["ran"] == []
+    assert "Another title" in page.read_text()
+    assert qfuse("run", "c.yaml", *BEST).code == 0
+    of_best = page.read_text()
+    assert qfuse("run", "c.yaml", "--json").json["ran"] == []  # stored, but the page is of other results
+    assert page.read_text() != of_best
+
+
+def test_an_interrupted_run_exits_with_130_and_the_same_command_finishes_it(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        CONFIG.replace("scale: 0.001", "scale: 0.02").replace("replicates: 20", "replicates: 4000")
+    )
+    events = tmp_path / ".qfuse/runs/small/events.jsonl"
+    with subprocess.Popen([*START, "run", "c.yaml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:
+        while child.poll() is None and not (events.is_file() and '"committed"' in events.read_text()):
+            time.sleep(0.01)
+        child.send_signal(signal.SIGINT)
+        error = child.communicate()[1]
+    assert child.returncode == 130, error
+    assert error.strip() == "qfuse: interrupted: every finished shard is kept; the same command continues from there."
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".qfuse/store").glob("*/??/*.h5")}
+    assert kept
+    assert command(tmp_path, "run", "c.yaml", "--set", "steps.evaluate_verification.options.replicates=20").code == 0
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+
+
+def test_store_list_counts_artifacts_rows_and_bytes(finished: Path, looks: Looks) -> None:
+    outputs = {row["output"]: row for row in looks["store", "list", "--json"].json}
+    assert outputs["embed"]["artifacts"] == 1
+    assert outputs["embed"]["rows"] == 469
+    stored = sum(path.stat().st_size for path in (finished / ".qfuse/store/embed").glob("??/*.h5"))
+    assert outputs["embed"]["bytes"] == stored
+    assert re.search(r"embed +1 +469 ", looks["store", "list"].out)
+
+
+def test_store_verify_counts_what_it_checked(finished: Path, looks: Looks) -> None:
+    answer = looks["store", "verify", "--json"].json
+    assert answer["problems"] == []
+    assert answer["checked"] == len(list((finished / ".qfuse/store").glob("*/??/*.json")))
+
+
+# -- models, synth, init, doctor --------------------------------------------------------------------------------------
+
+
+def test_models_list_says_which_weights_are_there_and_whether_they_are_the_declared_ones(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/edgeface_xs.onnx").write_bytes(b"something else")
+    cards = {card["name"]: card for card in qfuse("models", "list", "--folder", "weights", "--json").json}
+    assert (cards["edgeface_xs"]["found"], cards["edgeface_xs"]["state"]) == ("weights/edgeface_xs.onnx", "other bytes")
+    assert (cards["edgeface_xxs"]["found"], cards["edgeface_xxs"]["state"]) == (None, "no")
+    assert all(card["licence"] for card in cards.values())
+    said = qfuse("models", "list", "--folder", "weights").out
+    assert "Nothing is downloaded" in said
+    assert "looked for in: weights" in said
+
+
+def test_models_list_finds_shared_weights(qfuse: Qfuse, shared: Path) -> None:
+    cards = {card["name"]: card for card in qfuse("models", "list", "--json", env={"QFUSE_SHARED": str(shared)}).json}
+    assert cards["edgeface_xxs"]["state"] == cards["yunet_320"]["state"] == "yes"
+
+
+def test_synth_gives_the_same_bytes_for_the_same_seed_and_others_for_another(qfuse: Qfuse, tmp_path: Path) -> None:
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        made = qfuse("synth", f"{name}.h5", "--scale", 0.001, "--seed", seed, "--dimension", 16, "--json").json
+        assert made["tables"]["faces"] == 469
+    a, b, c = ((tmp_path / f"{name}.h5").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_synth_does_not_replace_a_file(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "tables.h5").write_text("precious")
+    answer = qfuse("synth", "tables.h5", "--scale", 0.001)
+    assert answer.code == 3
+    assert "exists already" in answer.err
+    assert (tmp_path / "tables.h5").read_text() == "precious"
+
+
+def test_a_synthetic_set_runs_through_the_config_for_tables(qfuse: Qfuse) -> None:
+    assert qfuse("synth", "tables.h5", "--scale", 0.001, "--dimension", 16).code == 0
+    assert qfuse("init", "t.yaml", "--kind", "tables").code == 0
+    assert qfuse("check", "t.yaml").code == 0
+    ran = qfuse("run", "t.yaml", "--json").json
+    assert "fuse[rule=quality-linear]" in ran["ran"]
+    assert ran["failed"] == []
+    assert Path(ran["report"][0]).is_file()
+
+
+@pytest.mark.parametrize("kind", ["folder", "tables", "lfw", "templates", "synthetic"])
+def test_init_writes_a_config_with_its_own_name_and_advice(qfuse: Qfuse, tmp_path: Path, kind: str) -> None:
+    said = qfuse("init", "deep/my faces.yaml", "--kind", kind).out
+    assert "`qfuse check deep/my faces.yaml`" in said
+    written = (tmp_path / "deep/my faces.yaml").read_text()
+    assert written.startswith("# ")
+    assert "\nname: my-faces\n" in written
+    again = qfuse("init", "deep/my faces.yaml")
+    assert again.code == 3
+    assert "exists already; give another name" in again.err
+    assert (tmp_path / "deep/my faces.yaml").read_text() == written
+
+
+def test_the_synthetic_config_checks_as_it_is_written(qfuse: Qfuse) -> None:
+    assert qfuse("init", "s.yaml", "--kind", "synthetic").code == 0
+    assert qfuse("check", "s.yaml", "--json").json["problems"] == []
+
+
+@pytest.mark.parametrize("kind", ["lfw", "templates"])
+def test_the_lfw_configs_check_as_they_are_written(qfuse: Qfuse, shared: Path, kind: str) -> None:
+    assert qfuse("init", "l.yaml", "--kind", kind).code == 0
+    words = ("--set", "factors.seed=[0]", "--set", "dataset.options.identities=20") if kind == "templates" else ()
+    assert qfuse("check", "l.yaml", *words, "--json", env={"QFUSE_SHARED": str(shared)}).json["problems"] == []
+
+
+def test_doctor_tells_versions_weights_and_problems(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/edgeface_xs.onnx").touch()
+    facts = qfuse("doctor", "--json", env={"QFUSE_SHARED": str(tmp_path / "nowhere")}).json
+    assert facts["python"] == sys.version.split()[0]
+    assert facts["h5py"] != "absent"
+    assert facts["weights"] == ["edgeface_xs"]
+    assert facts["problems"] == []  # the tests need all that a job needs
