@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(FAISS)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test accept bench lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,14 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
+
+# What is too long for the tests, on the real photographs of ../shared (or QFUSE_SHARED); writes docs/acceptance.md.
+accept: $(STAMP)
+	$(BIN)/python -m tests.accept
+
+# Our speed beside the field's common method, in one run; writes docs/performance.md.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,198 @@
+"""Measure the project against the field's common method in one run, and write docs/performance.md: `make bench`."""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import platform
+import pstats
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from benchmarks import steps as measured
+from pipeline.numerics import backend_version
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ("numpy", "scipy", "torch", "faiss-cpu", "h5py", "opencv", "scikit-learn")
+QUICK = 0.02
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each repeat, and what the last one returned."""
+
+    seconds: list[float]
+    result: Any
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def timed(function: Callable[[], Any], budget: float, repeats: int = 5) -> Timing:
+    """Run once or more: until `repeats`, or until `budget` seconds are spent."""
+    seconds: list[float] = []
+    while True:
+        begin = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - begin)
+        if len(seconds) >= repeats or sum(seconds) >= budget:
+            return Timing(seconds, result)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("--scale", type=float, default=0.25, help="1 is IJB-C's 469,375 faces; default 0.25")
+    parser.add_argument("--quick", action="store_true", help=f"scale {QUICK}; print the page, write nothing")
+    parser.add_argument("--budget", type=float, default=12.0, help="seconds for the repeats of one measurement")
+    given = parser.parse_args()
+    scale, begin = QUICK if given.quick else given.scale, time.perf_counter()
+    for name in ("faiss", "torch", "sklearn.metrics"):  # limits reach only libraries that are loaded
+        import_module(name)
+    with threadpool_limits(measured.PROFILE.threads), tempfile.TemporaryDirectory(prefix="qfuse-bench-") as folder:
+        sizes, rows = measured.steps(scale, 1000, Path(folder))
+        lines, slow, shares, common = [], [], [], {}
+        for row in rows:
+            if row.common is not None and row.common not in common:
+                common[row.common] = timed(row.common, given.budget)
+            ours, theirs = timed(row.ours, given.budget), common.get(row.common)
+            lines.append(line(row, ours, theirs))
+            print(lines[-1], file=sys.stderr, flush=True)
+            shares.append(f"- {row.name}: {where_time_goes(row.ours)}.")
+            if theirs is not None and row.cost and (ratio := theirs.median / ours.median) < 2:
+                slow.append(f"- {row.name} ({ratio:.2g}): {row.cost}.")
+    commands = command_times()
+    text = page(scale, sizes, lines, slow, commands, shares, time.perf_counter() - begin)
+    if given.quick:
+        print(text)
+    else:
+        (ROOT / "docs" / "performance.md").write_text(text, encoding="utf-8")
+
+
+def line(row: measured.Row, ours: Timing, theirs: Timing | None) -> str:
+    """Return one line of the table: the step, both medians (or speeds), their ratio, how the results compare."""
+    if theirs is None:
+        return f"| {row.name} | – | {quantity(row, ours)} | – | |"
+    ratio = theirs.median / ours.median
+    same = row.compared(theirs.result, ours.result)
+    return f"| {row.name} | {quantity(row, theirs)} | {quantity(row, ours)} | {ratio:.2g} | {same} |"
+
+
+def quantity(row: measured.Row, timing: Timing) -> str:
+    if row.unit:
+        return f"{row.amount / timing.median:,.0f} {row.unit} (n={len(timing.seconds)})"
+    return f"{timing.median:.3g} s (n={len(timing.seconds)})"
+
+
+def where_time_goes(function: Callable[[], Any], least: float = 0.15) -> str:
+    """Return the project's functions that hold at least this share of the time, and whose own lines hold most."""
+    profiler = cProfile.Profile()
+    profiler.runcall(function)
+    stats: Any = pstats.Stats(profiler)
+    found, own = [], (0.0, "")
+    for (file, _, name), (_, _, alone, spent, _) in stats.stats.items():
+        path = Path(file)
+        ours = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ("pipeline", "stages")
+        label = f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{name}" if ours else name.strip("<>")
+        own = max(own, (alone / stats.total_tt, label))
+        if ours and spent / stats.total_tt >= least and name != "compute" and name[0] != "<":
+            found.append((spent / stats.total_tt, f"`{label}` {spent / stats.total_tt:.0%}"))
+    named = [text for _, text in sorted(found, reverse=True)[:5]]
+    return f"{', '.join(named)}{'; ' if named else ''}alone, `{own[1]}` {own[0]:.0%}"
+
+
+def command_times() -> list[str]:
+    """Return lines for the command: help, and a run that finds everything stored."""
+    python = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+    with tempfile.TemporaryDirectory(prefix="qfuse-bench-") as folder:
+
+        def call(*arguments: str) -> None:
+            done = subprocess.run([*python, *arguments], cwd=folder, capture_output=True, text=True)  # noqa: S603
+            if done.returncode:
+                raise RuntimeError(f"qfuse {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}")
+
+        demo = ["run", str(ROOT / "configs" / "demo.yaml")]
+        first = timed(lambda: call(*demo), 0)
+        again = timed(lambda: call(*demo), 30)
+        told = timed(lambda: call("--help"), 10)
+    return [
+        f"| `qfuse --help` | {told.median:.2f} s (n={len(told.seconds)}) |",
+        f"| `qfuse run configs/demo.yaml`, nothing stored | {first.median:.1f} s (n=1) |",
+        f"| the same again: nothing to do | {again.median:.2f} s (n={len(again.seconds)}) |",
+    ]
+
+
+def page(
+    scale: float,
+    sizes: dict[str, int],
+    lines: Sequence[str],
+    slow: Sequence[str],
+    commands: Sequence[str],
+    shares: Sequence[str],
+    took: float,
+) -> str:
+    """Return the whole page as Markdown."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    versions = ", ".join(f"{name} {backend_version(name)}" for name in LIBRARIES)
+    threads = measured.PROFILE.threads
+    return f"""# Performance
+
+Made by `make bench`; not edited by hand. Both ways of computing get the same arrays in the same process, so the ratios
+hold better than the seconds do; other work on the machine moves both.
+
+- Machine: {processor()}, {len(os.sched_getaffinity(0))} cores usable, {memory:.0f} GiB; {platform.system()}, Python \
+{platform.python_version()}; {date.today().isoformat()}.
+- Libraries: {versions}.
+- Data: the synthetic set at scale {scale:g} of IJB-C, 512 dimensions: {", ".join(f"{n:,} {k}" for k, n in sizes.items())}.
+  Nothing is extrapolated to the full size.
+- Threads: {threads} in every library, on both sides, as the numerics profile `{measured.PROFILE.name}` says.
+- The common method is `benchmarks/common_method.py`: the loops of the field's evaluation scripts, in our own words.
+- A time is the median of n repeats. Ratio: common time over ours; above 1, ours is faster.
+- The whole run took {took:.0f} s and {peak:.1f} GiB of memory at its peak, both ways of computing included.
+
+| step | common method | qfuse | ratio | results |
+|---|---:|---:|---:|---|
+{chr(10).join(lines)}
+
+{chr(10).join(["What is less than twice as fast as the common method (ratio), and why:", "", *slow, ""] if slow else [])}
+The loops of the common method look at every face for every template, so their time grows with the square of the scale and
+ours with the scale. “Within” and “largest difference” are absolute. Our side of a step is the stage that a run calls,
+shard by shard, with its inputs in memory; the store is measured on its own lines, in the folder for temporary files.
+
+| command, as a process | median |
+|---|---:|
+{chr(10).join(commands)}
+
+## Where our time goes
+
+The project's functions that take 15 % or more of a step, what they call included; last, the function
+whose own time is largest (cProfile):
+
+{chr(10).join(shares)}
+"""
+
+
+def processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next((row.partition(":")[2].strip() for row in text.splitlines() if row.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    main()

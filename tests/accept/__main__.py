@@ -1,0 +1,76 @@
+"""Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
+
+    python -m tests.accept [PART ...]     parts: lfw, fusion, interruptions, threads; all by default
+
+A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from tests.accept.command import ROOT, SHARED, Check, table
+from tests.accept.determinism import interruptions, threads
+from tests.accept.fusion import fusion
+from tests.accept.recognition import lfw
+
+PAGE = ROOT / "docs" / "acceptance.md"
+PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
+    "lfw": ("LFW: 13,173 photographs, 6,000 pairs, flip-add", lfw),
+    "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
+    "interruptions": ("Interruptions and workers", interruptions),
+    "threads": ("Threads", threads),
+}
+HEAD = """# What must hold, and was seen to
+
+Written by `make accept`. Rates are percent; intervals are 95 % subject-clustered bootstrap intervals, differences are to the
+uniform mean, paired. ▲ better and ▼ worse: the interval leaves out 0.
+"""
+
+
+def main(names: list[str]) -> int:
+    if not SHARED.is_dir():
+        print(f"the photographs and models are not at {SHARED}; set QFUSE_SHARED to where they are.", file=sys.stderr)
+        return 2
+    sections = _sections(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+    failed = 0
+    for name in names or list(PARTS):
+        title, part = PARTS[name]
+        print(f"{name}: {title} …", flush=True)
+        checks, text = part()
+        rows = [["what", "expected", "seen", "holds"]]
+        rows += [[c.what, c.expected, c.seen, "yes" if c.holds else "**no**"] for c in checks]
+        sections[title] = f"## {title}\n\n{table(rows)}\n\n{text}\n\n{_machine()}\n"
+        failed += sum(not c.holds for c in checks)
+        for c in checks:
+            print(f"  {'holds' if c.holds else 'FAILS'}: {c.what}: expected {c.expected}, seen {c.seen}", flush=True)
+        PAGE.parent.mkdir(exist_ok=True)
+        ordered = [sections[title] for title, _ in PARTS.values() if title in sections]
+        PAGE.write_text("\n".join([HEAD, *ordered]), encoding="utf-8")
+    print(f"{failed} failed; the page is {PAGE.relative_to(ROOT)}")
+    return int(failed > 0)
+
+
+def _sections(page: str) -> dict[str, str]:
+    parts = re.split(r"^## (.+)\n", page, flags=re.MULTILINE)[1:]
+    return {title: f"## {title}\n{text.rstrip()}\n" for title, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _machine() -> str:
+    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    cores, python = len(os.sched_getaffinity(0)), platform.python_version()
+    return f"Seen on {date.today().isoformat()}: {model or platform.machine()}, {cores} cores, Python {python}."
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
