@@ -21,8 +21,8 @@ def intervals(table: RuleTable) -> str:
             f" Values are means over {named}; replicate r draws the same subjects in every cell, so replicates are "
             "averaged one by one, and an interval speaks of other subjects, not of other seeds."
         )
-    bare = any(q.metric == "eer" and math.isnan(row.entries[q].low) for row in table.rows for q in row.entries)
-    missing = f" EER and AUC have one up to {FULL_LIST:,} comparisons." if bare else ""
+    bare = any(q.metric == "auc" and math.isnan(row.entries[q].low) for row in table.rows for q in row.entries)
+    missing = f" AUC has one up to {FULL_LIST:,} comparisons." if bare else ""
     return (
         f"Intervals in brackets: percentile {table.level * 100:g} % of a subject-clustered bootstrap, "
         f"{table.replicates:,} replicates.{missing}{averaged}"

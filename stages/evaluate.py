@@ -23,7 +23,7 @@ from stages.metrics import bootstrap, identification, verification
 from stages.tables import CURVES, NUMBERS, Comparisons, role_rows
 
 RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
-FULL_LIST = 50_000  # EER and AUC need the whole list in each replicate: bootstrapped up to this many comparisons
+FULL_LIST = 50_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
 CURVE_POINTS = 600
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -112,7 +112,7 @@ class EvaluateVerification(Stage):
     """1:1 error rates of one list of scores."""
 
     name = "evaluate_verification"
-    version = 2
+    version = 3
     grain = "reduce"
     axis = "comparisons"
     Options = VerificationOptions
@@ -144,13 +144,13 @@ class EvaluateVerification(Stage):
         numbers = Numbers(o.replicates, o.level)
         for rule in RULES:
             self._at_targets(numbers, rule, genuine, impostor, kept, weights, fta)
-        full = len(kept[0]) <= FULL_LIST and o.replicates > 0 and len(genuine) > 0 and len(impostor) > 0
-        drawn = bootstrap.eer_auc_replicates(*kept, weights) if full else None
+        resampled = o.replicates > 0 and len(genuine) > 0 and len(impostor) > 0
         value, threshold = verification.eer(genuine, impostor)
+        drawn = bootstrap.eer_replicates(*kept, weights) if resampled else None
         trials = len(kept[0])
-        numbers.add("eer", value, None if drawn is None else drawn[:, 0], threshold=threshold, trials=trials)
-        area = verification.auc(genuine, impostor)
-        numbers.add("auc", area, None if drawn is None else drawn[:, 1], trials=trials)
+        numbers.add("eer", value, drawn, threshold=threshold, trials=trials)
+        drawn = bootstrap.auc_replicates(*kept, weights) if resampled and trials <= FULL_LIST else None
+        numbers.add("auc", verification.auc(genuine, impostor), drawn, trials=trials)
         if not comparisons.is_product and (comparisons.listed["fold"] >= 0).all() and trials:
             accuracy = verification.kfold_accuracy(kept[0], kept[1], comparisons.listed["fold"][acquired])
             numbers.add("accuracy", accuracy.mean, trials=trials)

@@ -185,7 +185,9 @@ def _every(found: Found) -> Iterator[dict[str, Any]]:
 
 
 def _faces(found: Found) -> dict[str, Any]:
-    scores = sections.quality_scores(found.results)
+    rows = (row for group in found.groups for row in (*group.others, *group.rows))
+    best = next((method for row in rows if (method := sections.method_of(found.results, row))), "")
+    scores = sorted(sections.quality_scores(found.results), key=lambda s: s.method != best)  # the best row's method first
     grid = sections.choose(found.results, scores, found.options.method)
     return {
         "qualities": [_quality(s, lines) for s in scores if (lines := sections.quality_lines(s))],

@@ -16,7 +16,7 @@ class ReportOptions(Options):
     """`average`: factors to average over (default: `seed`, where there is one). `baseline`: the factor values of the
     row that others are compared with (default: rule mean, where there is one). `fmr`: headline targets, the first of
     them the main one (default: 1e-3 and 1e-4, and the main one chosen by `headline.primary`). `crops`: faces in the
-    grid, 0 for none. `method`: the quality method that sorts the grid (default: the first).
+    grid, 0 for none. `method`: the quality method that sorts the grid (default: that of the best row).
     """
 
     title: str | None = None

@@ -85,10 +85,41 @@ def tar_replicates(
     return share_above(genuine, table, total_weight(table, *genuine.subjects), barrier)
 
 
-def eer_auc_replicates(
+def eer_replicates(
     scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, weights: ArrayLike
 ) -> Floats:
-    """EER and AUC in each replicate: (R, 2) float64. Arguments and errors as ``tar_replicates``.
+    """EER in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``.
+
+    A replicate reads no more of the non-mated list than holds the point where FMR overtakes FNMR.
+    """
+    table = as_weights(weights)
+    genuine, impostor = split(scores, mated, subject_a, subject_b, table)
+    m_all, n_all = (total_weight(table, *each.subjects) for each in (genuine, impostor))
+    genuine = genuine.best(genuine.score.size)
+    out = np.full(len(table), np.nan)
+    pending, count = np.flatnonzero((m_all > 0) & (n_all > 0)), 64 + impostor.score.size // 16
+    while pending.size:
+        top, unsolved = impostor.best(count), []
+        m_up, n_up = -genuine.score, -top.score
+        thresholds = np.concatenate([[-np.inf], np.unique(np.concatenate([m_up, n_up]))])
+        if n_up.size < impostor.score.size:
+            thresholds = thresholds[thresholds <= n_up[-1]]  # below, non-mated scores are missing
+        accepted_m, accepted_n = (np.searchsorted(up, thresholds, side="right") for up in (m_up, n_up))
+        for rows in blocks(pending, m_up.size + n_up.size):
+            m, n = running_sums(genuine.weigh(table[rows])), running_sums(top.weigh(table[rows]))
+            fmr = n[:, accepted_n] / n_all[rows, None]
+            fnmr = (m_all[rows, None] - m[:, accepted_m]) / m_all[rows, None]
+            crossed = fmr[:, -1] >= fnmr[:, -1]
+            out[rows] = np.where(crossed, crossing(fmr, fnmr)[0], np.nan)
+            unsolved.append(rows[~crossed])
+        pending, count = np.concatenate(unsolved), 4 * count
+    return out
+
+
+def auc_replicates(
+    scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, weights: ArrayLike
+) -> Floats:
+    """AUC in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``.
 
     Reads every comparison in every replicate: for lists of up to some 10^5 comparisons.
     """
@@ -96,19 +127,15 @@ def eer_auc_replicates(
     lists = split(scores, mated, subject_a, subject_b, table)
     genuine, impostor = (each.best(each.score.size) for each in lists)
     m_up, n_up = -genuine.score, -impostor.score
-    thresholds = np.concatenate([[-np.inf], np.unique(np.concatenate([m_up, n_up]))])
-    # What a threshold accepts of each list; for AUC, how many non-mated lie above (not below) a mated score.
-    accepted_m, accepted_n = (np.searchsorted(up, thresholds, side="right") for up in (m_up, n_up))
+    # How many non-mated lie above (not below) a mated score.
     above, not_below = (np.searchsorted(n_up, m_up, side=side) for side in ("left", "right"))
-    out = np.full((len(table), 2), np.nan)
+    out = np.full(len(table), np.nan)
     solvable = np.flatnonzero(np.all([total_weight(table, *each.subjects) > 0 for each in lists], axis=0))
     for rows in blocks(solvable, m_up.size + n_up.size):
-        m_cells = genuine.weigh(table[rows])
-        m, n = running_sums(m_cells), running_sums(impostor.weigh(table[rows]))
-        m_all, n_all = m[:, -1:], n[:, -1:]
-        out[rows, 0] = crossing(n[:, accepted_n] / n_all, (m_all - m[:, accepted_m]) / m_all)[0]
+        cells, n = genuine.weigh(table[rows]), running_sums(impostor.weigh(table[rows]))
+        n_all, m_all = n[:, -1:], cells.sum(axis=1)
         twice_beaten = 2 * n_all - n[:, above] - n[:, not_below]
-        out[rows, 1] = (m_cells * twice_beaten).sum(axis=1) / (2 * m_all * n_all)[:, 0]
+        out[rows] = (cells * twice_beaten).sum(axis=1) / (2 * m_all * n_all[:, 0])
     return out
 
 

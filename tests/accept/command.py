@@ -66,6 +66,13 @@ class Check:
     holds: bool
 
 
+def does_nothing(place: Place, config: str, what: str) -> Check:
+    """Run a config whose every result is stored."""
+    again, wall = place.run("run", config)
+    seen = f"{wall:.2f} s, {len(again['ran'])} steps ran"
+    return Check(f"a second run of {what} does nothing", "≤ 2 s", seen, not again["ran"] and wall <= 2)
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table whose first row is the head."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]

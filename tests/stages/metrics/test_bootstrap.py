@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from stages.metrics import weighted
 from stages.metrics.bootstrap import (
-    eer_auc_replicates,
+    auc_replicates,
+    eer_replicates,
     rank_replicates,
     subject_weights,
     tar_replicates,
@@ -146,13 +147,18 @@ def test_tar_is_right_for_a_dense_and_for_a_sparse_table_of_pairs() -> None:
         np.testing.assert_array_equal(tar_replicates(*data, TARGETS, weights), expected)
 
 
+def both(data: Comparisons | tuple[object, ...], weights: object) -> np.ndarray:
+    """EER and AUC of each replicate, side by side."""
+    return np.stack([eer_replicates(*data, weights), auc_replicates(*data, weights)], axis=1)
+
+
 @pytest.mark.parametrize("cells", [1, 100, 10**7])
 def test_blocks_do_not_change_results(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data, weights = comparisons(300, 9, seed=4), subject_weights(9, 30, seed=4)
-    expected = tar_replicates(*data, TARGETS, weights), eer_auc_replicates(*data, weights)
+    expected = tar_replicates(*data, TARGETS, weights), both(data, weights)
     monkeypatch.setattr(weighted, "CELLS", cells)
     np.testing.assert_array_equal(tar_replicates(*data, TARGETS, weights), expected[0])
-    np.testing.assert_array_equal(eer_auc_replicates(*data, weights), expected[1])
+    np.testing.assert_array_equal(both(data, weights), expected[1])
 
 
 def test_the_order_of_comparisons_does_not_matter() -> None:
@@ -180,9 +186,9 @@ def test_a_replicate_without_mated_or_without_nonmated_weight_is_nan() -> None:
     weights = [[0, 1, 2], [3, 0, 0], [1, 1, 1]]
     with np.errstate(all="raise"):
         tar = tar_replicates(score, [True, False], a, b, [0.5], weights)
-        both = eer_auc_replicates(score, [True, False], a, b, weights)
+        numbers = both((score, [True, False], a, b), weights)
     assert np.isnan(tar[:, 0]).tolist() == [True, True, False]
-    assert np.isnan(both).tolist() == [[True, True], [True, True], [False, False]]
+    assert np.isnan(numbers).tolist() == [[True, True], [True, True], [False, False]]
 
 
 def test_no_comparisons_give_nan() -> None:
@@ -199,7 +205,19 @@ def test_eer_and_auc_equal_repeating_each_comparison_weight_times(data: Comparis
     weights = subject_weights(6, 4, seed)
     repeated = [data.repeated(row) for row in weights]
     expected = [(eer(m, n)[0], auc(m, n)) if m.size and n.size else (math.nan, math.nan) for m, n in repeated]
-    np.testing.assert_array_equal(eer_auc_replicates(*data, weights), expected)
+    np.testing.assert_array_equal(both(data, weights), expected)
+
+
+def test_an_eer_beyond_the_first_part_of_the_non_mated_list_is_found() -> None:
+    # Mated and non-mated scores alike: EER near 1/2, so that half of 5,000 scores must be read, not the best 376.
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 40, 5200), rng.integers(0, 40, 5200)
+    data = Comparisons(np.round(rng.normal(size=5200), 2), a == b, a, b)
+    weights = subject_weights(40, 20, seed=1)
+    repeated = [data.repeated(row) for row in weights]
+    found = eer_replicates(*data, weights)
+    np.testing.assert_array_equal(found, [eer(m, n)[0] for m, n in repeated])
+    assert found.min() > 0.4
 
 
 # Identification

@@ -53,10 +53,10 @@ def test_the_interval_names_its_level_replicates_and_what_was_averaged(table: Ru
     assert "No intervals" in conventions.intervals(replace(table, replicates=0))
 
 
-def test_an_eer_without_an_interval_is_explained(table: RuleTable) -> None:
+def test_an_auc_without_an_interval_is_explained(table: RuleTable) -> None:
     rows = [replace(row, entries={q: replace(e, low=nan, high=nan) for q, e in row.entries.items()}) for row in table.rows]
-    assert "EER and AUC have one up to 50,000 comparisons" in conventions.intervals(replace(table, rows=tuple(rows)))
-    assert "EER and AUC" not in conventions.intervals(table)
+    assert "AUC has one up to 50,000 comparisons" in conventions.intervals(replace(table, rows=tuple(rows)))
+    assert "AUC has one" not in conventions.intervals(table)
 
 
 def test_the_difference_names_its_baseline_and_how_many_rows_were_compared(table: RuleTable) -> None:
