@@ -18,7 +18,7 @@ import typer
 
 from pipeline.errors import InvalidInput, QfuseError, TooManyFailures, UsageError, unknown
 from pipeline.store_verbs import store_app
-from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show
+from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, console, emit, say, show
 
 if TYPE_CHECKING:
     from pipeline.session import Session
@@ -264,7 +264,8 @@ def show_results(session: Session) -> None:
     section = session.config.report
     terminal = available("terminal report").get(section.kind) if section else None
     if terminal and section:
-        show(terminal(Results(session, Runner(session.plan, session.store)), section.options))
+        results = Results(session, Runner(session.plan, session.store))
+        show(terminal(results, section.options, console().width))
 
 
 @contextlib.contextmanager

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (.yaml); `qfuse init` writes one.")]
 Overrides = Annotated[
@@ -34,11 +37,16 @@ def say(sentence: str) -> None:
     print(sentence.encode("utf-8", "backslashreplace").decode())
 
 
-def show(renderable: Any) -> None:
-    """Print a table. Into a pipe or a file it is 120 columns wide, so that nothing wraps that need not."""
+def console() -> Console:
+    """Return standard output for tables. A pipe or a file is 120 columns wide, so that nothing wraps that need not."""
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(markup=False, highlight=False, width=120)
-    console.print(renderable)
+    found = Console(markup=False, highlight=False)
+    if found.is_terminal or "COLUMNS" in os.environ:
+        return found
+    return Console(markup=False, highlight=False, width=120)
+
+
+def show(renderable: Any) -> None:
+    """Print a table."""
+    console().print(renderable)

@@ -13,7 +13,7 @@ from pipeline import cli
 from pipeline.errors import InvalidInput, ResourceRefused, UsageError
 from pipeline.terminal import AsJson, StorePath, emit, say, show
 
-models_app = typer.Typer(help="Know the models.", epilog="Example: qfuse models list --folder weights", no_args_is_help=True)
+models_app = typer.Typer(help="List the models, and whether their weights are there.", epilog="Example: qfuse models list --folder weights", no_args_is_help=True)
 Folders = Annotated[
     list[Path] | None,
     typer.Option("--folder", metavar="FOLDER", help="Look for weights here; default: what the shipped configs name."),

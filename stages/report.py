@@ -52,12 +52,11 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
 
 
 @register("terminal report", "html")
-def terminal_table(results: Results, options: Mapping[str, Any], width: int | None = None) -> Table:
+def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> Table:
     """Return as many headline numbers as `width` columns hold, the main one first, and its difference to the baseline.
 
-    `width` is the terminal's by default. Rows are never folded; 80 columns hold one number and its difference, or more.
+    Rows are never folded; 80 columns hold one number and its difference, or more.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -67,7 +66,7 @@ def terminal_table(results: Results, options: Mapping[str, Any], width: int | No
     ends = {name: _difference_text(row, main) for row, name in rows} if main is not None else {}
     texts = {q: [_heading(q), *_column([row for row, _ in rows], q)] for q in found.columns}
     names = [" · ".join(found.factors) or "run", *(name for _, name in rows)]
-    left = (width or Console().width) - max(map(len, names)) - max((len(end) + 2 for end in ends.values()), default=0)
+    left = width - max(map(len, names)) - max((len(end) + 2 for end in ends.values()), default=0)
     shown: list[Quantity] = []
     for q, written_so in texts.items():
         left -= 2 + max(len(line) for text in written_so for line in text.split("\n"))

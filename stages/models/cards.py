@@ -114,8 +114,7 @@ def find_weights(card: ModelCard, folders: Sequence[Path]) -> Path:
     looked = ", ".join(str(folder) for folder in folders) or "no folder: none was given"
     raise InvalidInput(
         f"model {card.name!r} needs the file {card.file}; looked in {looked}. It is not downloaded for you "
-        f"(licence: {card.licence}): obtain it, accept its terms and put it into one of these folders. "
-        f"{card.notes}".strip()
+        f"(licence: {card.licence}): obtain it, accept its terms and put it into one of these folders."
     )
 
 
