@@ -2,14 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The official GPU wheel where an NVIDIA driver is present, else the CPU one; never both.
+# The official GPU wheel where an NVIDIA driver is present, else the CPU one; never both, so where a driver came or went
+# the environment is made anew.
 FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(FAISS)
 
 .PHONY: demo test accept bench lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(wildcard $(STAMP)),,--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(FAISS),onnx,dev]"
 	@touch $@

@@ -69,20 +69,18 @@ def run(
     from pipeline.events import Events
     from pipeline.progress import Progress, summary_table
     from pipeline.remarks import remarks, told
-    from pipeline.runner import Summary
-    from pipeline.session import execute
+    from pipeline.session import current_report, execute
 
     session = opened(config, overrides, store, until)
     if until is None:
         check_report(session.config)
-    todo, summary = session.plan.to_run, Summary()
+    todo = session.plan.to_run
     open_all(todo)
     try:
-        if todo:
-            with Progress(session.plan, quiet=as_json) as progress:
-                events = Events(session.folder, progress.on_event)
-                with contextlib.closing(events):
-                    summary = execute(session, events, workers)
+        with Progress(session.plan, quiet=as_json or not todo) as progress:
+            events = Events(session.folder if todo else None, progress.on_event)
+            with contextlib.closing(events):
+                summary = execute(session, events, workers)
     except TooManyFailures:
         print("\n".join(told(remarks(session.plan, session.store, notes=False), 10)), file=sys.stderr)
         raise
@@ -211,6 +209,8 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
 @app.command(epilog="Example: qfuse report configs/lfw.yaml")
 def report(config: ConfigPath, overrides: Overrides = None, store: StorePath = None, as_json: AsJson = False) -> None:
     """Write the report of a finished run again."""
+    from pipeline.session import current_report
+
     session = opened(config, overrides, store)
     if session.config.report is None:
         raise InvalidInput(f"{config} has no `report` section; add `report: {{}}` to get one.")
@@ -236,23 +236,6 @@ def opened(
     if until is not None and until not in names:
         raise UsageError(f"--until: {unknown('step', until, names)}")
     return open_session(config, store=store, until=until, readonly=readonly)
-
-
-def current_report(session: Session, anew: bool = False) -> list[Path]:
-    """Return the report's files, written again unless they are of these very results and options."""
-    from pipeline.keys import key_of
-    from pipeline.session import make_report
-
-    section, keys = session.config.report, [task.keys for step in session.plan.steps.values() for task in step.tasks]
-    if section is None:
-        return []
-    made, of = session.folder / "report.of", key_of([version("qfuse"), section.model_dump(mode="json"), keys])
-    former = made.read_text().split("\n") if made.is_file() else [""]
-    files = [Path(name) for name in former[1:]]
-    if anew or former[0] != of or not all(path.is_file() for path in files):
-        files = make_report(session)
-        made.write_text("\n".join([of, *map(str, files)]))
-    return files
 
 
 def show_results(session: Session) -> None:

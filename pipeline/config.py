@@ -23,8 +23,10 @@ Scalar = str | int | float | bool
 
 
 def _distinct(values: list[Scalar]) -> list[Scalar]:
-    if len({str(value) for value in values}) < len(values):
-        raise ValueError("a factor's values have to differ when written as text, because they name its cells")
+    if min(len({str(value) for value in values}), len(set(values))) < len(values):
+        raise ValueError(
+            "a factor's values have to differ as text, because they name its cells, and as numbers (1, 1.0 and true are one)"
+        )
     return values
 
 
@@ -169,26 +171,26 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, where: str, kind: str = "config") -> Any:
     if len(text) > 1_000_000:
-        raise InvalidInput(f"{where}: larger than 1 MB; a config is a page of text.")
+        raise InvalidInput(f"{where}: larger than 1 MB; a {kind} is a page of text.")
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:  # the last: `!!int ""`
         raise InvalidInput(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
 
 
-def read_yaml(path: Path) -> Any:
-    """Return a YAML file's value. Raises InvalidInput where it is missing or not YAML."""
+def read_yaml(path: Path, kind: str = "config") -> Any:
+    """Return a YAML file's value. Raises InvalidInput, which asks for a `kind`, where it is missing or not YAML."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InvalidInput(f"{path} does not exist; give the path of a config (.yaml).") from None
+        raise InvalidInput(f"{path} does not exist; give the path of a {kind} (.yaml).") from None
     except IsADirectoryError:
-        raise InvalidInput(f"{path} is a folder; give the path of a config (.yaml).") from None
+        raise InvalidInput(f"{path} is a folder; give the path of a {kind} (.yaml).") from None
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"{str(path)!r} cannot be read as text ({error}); give the path of a config (.yaml).") from None
-    return _parse(text, str(path))
+        raise InvalidInput(f"{str(path)!r} cannot be read as text ({error}); give the path of a {kind} (.yaml).") from None
+    return _parse(text, str(path), kind)
 
 
 def _read_extended(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A data set's files, in a folder or in a zip, read by relative name and never from outside it.
+"""A data set's files, in a folder or in a zip, read by relative name and never from outside it; and how text is written.
 
 `Files` is safe to use from several threads. Names that climb out of the root, files above a size limit and zip
 members that expand beyond it are refused. Members are stored or deflated: other methods cannot be stopped on the way.
@@ -6,18 +6,25 @@ members that expand beyond it are refused. Members are stored or deflated: other
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import stat
 import struct
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from pipeline.errors import InvalidInput
+from pipeline.keys import NO_FILE, UNREADABLE, DigestCache, cannot_read
+from pipeline.temporary import temporary
 
 MAX_FILE_BYTES = 256 << 20
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error)
+_DAMAGED_OFFSET = {None, errno.EINVAL}  # what a place before the archive's first byte gives
 
 
 class Files(Protocol):
@@ -29,15 +36,29 @@ class Files(Protocol):
         """All file names, relative, with forward slashes, sorted."""
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file. Raises FileNotFoundError, or InvalidInput where it may not be read."""
+        """The bytes of one file.
+
+        Raises FileNotFoundError; InvalidInput where it may not be read or is damaged; ResourceRefused where the machine
+        fails.
+        """
+
+    def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
+        """The sha256 (hex) of each file, the same whenever it is asked for.
+
+        Empty where there is none; UNREADABLE for one that is damaged inside its archive, leads out of the tree, may not
+        be read, or holds more than `limit` bytes. Raises ResourceRefused where the machine fails.
+        """
 
 
-def open_files(root: Path) -> Files:
-    """Return the files of a folder or of a zip archive. Raises InvalidInput where `root` is neither."""
+def open_files(root: Path, digests: DigestCache | None = None) -> Files:
+    """Return the files of a folder or of a zip archive. Raises InvalidInput where `root` is neither.
+
+    `digests` remembers the digests of a folder's files and of the whole archive (`Zip.sha256`).
+    """
     if os.path.isdir(root):  # os.path: a name too long to exist is no error
-        return Folder(root)
+        return Folder(root, digests)
     if os.path.isfile(root) and zipfile.is_zipfile(root):
-        return Zip(root)
+        return Zip(root, digests.digest(root) if digests is not None else "")
     state = "is neither a folder nor a zip archive" if os.path.exists(root) else "does not exist"
     raise InvalidInput(f"data set path {root} {state}; set dataset.path to the folder or the .zip that holds it.")
 
@@ -50,13 +71,35 @@ def safe_name(name: str, where: Path) -> str:
     return str(path)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) by rename: whoever reads it, also after a power cut, finds the old text or the new one.
+
+    Makes the folder. Several processes may write one path at once; one of their texts stays. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = temporary(path)
+    try:
+        with part.open("xb") as file:
+            file.write(text.encode("utf-8", "surrogatepass"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 class Folder:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, digests: DigestCache | None = None) -> None:
         self.root = root
         self._real = root.resolve()
+        self._cache = digests or DigestCache(None)
+        self._digests: dict[str, str] = {}  # of the first reading: keys and tables are made of the same one
 
     def names(self) -> list[str]:
-        return sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
+        try:
+            return sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
+        except OSError as error:
+            raise cannot_read(Path(error.filename or self.root), error) from error
 
     def path(self, name: str) -> Path:
         """Return the real path of one file; symbolic links may not lead outside the root."""
@@ -67,19 +110,44 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         path = self.path(name)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(name)
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
+            info = path.stat()
+            if not stat.S_ISREG(info.st_mode):
+                raise FileNotFoundError(name)
+            if info.st_size > MAX_FILE_BYTES:
                 raise InvalidInput(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; it is not read as one sample.")
             return path.read_bytes()
+        except PermissionError as error:
+            raise InvalidInput(f"{path} cannot be read ({error.strerror}); mend its permissions.") from error
         except OSError as error:
-            raise InvalidInput(f"{path} cannot be read ({error.strerror}).") from error
+            if error.errno in {None, *NO_FILE}:
+                raise FileNotFoundError(name) from None
+            raise cannot_read(path, error) from error
+
+    def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
+        names, paths = list(names), {}
+        for name in names:
+            if name not in self._digests:
+                try:
+                    paths[name] = self.path(name)
+                except InvalidInput:
+                    self._digests[name] = UNREADABLE
+        self._digests.update(zip(paths, self._cache.digests(paths.values()), strict=True))
+        return [UNREADABLE if limit is not None and self._larger(name, limit) else self._digests[name] for name in names]
+
+    def _larger(self, name: str, limit: int) -> bool:
+        try:
+            return self._digests[name] not in ("", UNREADABLE) and os.path.getsize(self.path(name)) > limit
+        except OSError:  # it has gone meanwhile
+            return False
 
 
 class Zip:
-    def __init__(self, root: Path) -> None:
+    """`sha256` is the digest of the whole archive, where whoever opened it has asked for it."""
+
+    def __init__(self, root: Path, sha256: str = "") -> None:
         self.root = root
+        self.sha256 = sha256
         self._lock = threading.Lock()
         try:
             self._zip = zipfile.ZipFile(root)
@@ -102,5 +170,24 @@ class Zip:
         try:
             with self._lock, self._zip.open(info) as member:
                 return member.read(MAX_FILE_BYTES + 1)
-        except (*_DAMAGE, EOFError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: encrypted
-            raise InvalidInput(f"{self.root}: {name} is damaged inside the archive ({error}).") from error
+        except OSError as error:
+            if error.errno in _DAMAGED_OFFSET:
+                raise self._damaged(name, error) from error
+            raise cannot_read(self.root, error) from error
+        except (*_DAMAGE, EOFError, RuntimeError, ValueError) as error:  # RuntimeError: encrypted
+            raise self._damaged(name, error) from error
+
+    def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
+        return [self._digest(name, limit) for name in names]
+
+    def _digest(self, name: str, limit: int | None) -> str:
+        try:
+            data = self.read(name)
+        except FileNotFoundError:
+            return ""
+        except InvalidInput:
+            return UNREADABLE
+        return UNREADABLE if limit is not None and len(data) > limit else hashlib.sha256(data).hexdigest()
+
+    def _damaged(self, name: str, error: Exception) -> InvalidInput:
+        return InvalidInput(f"{self.root}: {name} is damaged inside the archive ({error}).")

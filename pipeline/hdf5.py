@@ -6,6 +6,8 @@ outside the checksummed chunks. Files hold no time and no host, so equal columns
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +17,11 @@ import h5py
 import numpy as np
 
 from pipeline.errors import CorruptArtifact, InvalidInput, unknown
+from pipeline.keys import cannot_read
 from pipeline.schema import Array, Batch, decode_text, encode_text
 
 CHUNK_BYTES = 4 << 20
+_MACHINE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def write(path: Path, batch: Batch, schema: str) -> None:
@@ -43,17 +47,20 @@ def write(path: Path, batch: Batch, schema: str) -> None:
 def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(None)) -> Batch:
     """Read the named columns (default: all) and rows of a file.
 
-    Raises CorruptArtifact where a chunk's checksum or the file's structure is wrong; InvalidInput for a column that
-    is not in the file.
+    Raises CorruptArtifact where a chunk's checksum or the file's structure is wrong, or a column claims more than the
+    file holds; InvalidInput for a column that is not in the file; ResourceRefused where the machine refuses to read;
+    MemoryError.
     """
     try:
         # The chunk cache is off: shards are read once, in large pieces, and the cache only slows random rows.
         with h5py.File(path, "r", rdcc_nbytes=0) as file:
             names = list(file) if columns is None else list(columns)
             return Batch({name: _column(file, name, rows, path) for name in names})
-    except (OSError, ValueError, TypeError, OverflowError, MemoryError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, RuntimeError, KeyError) as error:
         if isinstance(error, FileNotFoundError):
             raise
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            raise cannot_read(path, OSError(error.errno, os.strerror(error.errno))) from error  # HDF5's words are many
         raise CorruptArtifact(
             f"{path}: the file is damaged ({_first_line(error)}). "
             "`qfuse store verify` sets damaged artifacts aside; the next run recomputes them."
@@ -74,8 +81,15 @@ def _column(file: h5py.File, name: str, rows: slice, path: Path) -> Array:
         raise InvalidInput(f"{path}: {unknown('column', name, list(file))}")
     node: Any = file[name]
     if isinstance(node, h5py.Group):
-        return decode_text(node["utf8"][:], node["ends"][:])[rows]
-    return np.asarray(node[rows])
+        return decode_text(_values(node["utf8"], path), _values(node["ends"], path))[rows]
+    return np.asarray(_values(node, path, rows))
+
+
+def _values(node: Any, path: Path, rows: slice = slice(None)) -> Any:
+    # Columns are not compressed. A damaged header is met here, before memory is spent on what it claims.
+    if node.nbytes > path.stat().st_size:
+        raise ValueError(f"column {node.name} claims {node.nbytes} bytes, more than the file holds")
+    return node[rows]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,19 +1,26 @@
 """What names an artifact: canonical JSON of everything that decides its numbers, hashed.
 
-File digests are remembered by (path, size, modification time, inode) in the store, so a second plan reads no data.
+File digests are remembered by (path, size, times of modification and change, inode) in the store, so a second plan reads
+no data.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-UNREADABLE = "unreadable"  # stands for the digest of a file that is there and cannot be read
+from pipeline.errors import ResourceRefused
+
+UNREADABLE = "unreadable"  # stands for the digest of a file that is there and may not or cannot be read, whoever tries
+NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 def canonical(value: Any) -> str:
@@ -56,11 +63,23 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def cannot_read(path: Path, error: OSError) -> ResourceRefused:
+    """Return the sentence for a file that the machine, not the file's owner, refuses to read."""
+    advice = {
+        errno.EMFILE: "too few files may be open at once: raise `ulimit -n`, or use fewer workers",
+        errno.ENFILE: "too few files may be open at once: close other programs, or use fewer workers",
+        errno.EACCES: "mend its permissions",
+        errno.EPERM: "mend its permissions",
+    }.get(error.errno or 0, "check the disk or the network")
+    return ResourceRefused(f"{path} cannot be read ({error.strerror or error}): {advice}, and run again.")
+
+
 class DigestCache:
     """File digests by path and stat, in one small SQLite file beside the artifacts.
 
-    A file whose size, modification time and inode are unchanged is not read again. Without a place (`path` None) it
-    remembers for the life of the process only; a read-only, locked or damaged cache costs time, never an answer.
+    A file whose size, times of modification and of change, and inode are unchanged is not read again. (A program may set
+    the first time back, never the second.) Without a place (`path` None) it remembers for the life of the process only;
+    a read-only, locked or damaged cache costs time, never an answer.
     """
 
     def __init__(self, path: Path | None, readonly: bool = False) -> None:
@@ -73,25 +92,39 @@ class DigestCache:
                 self._known = {name: (stat, digest) for name, stat, digest in rows}
 
     def digests(self, paths: Iterable[Path]) -> list[str]:
-        """Return the sha256 (hex) of every file, in order; UNREADABLE for one of those."""
-        found, fresh = [], []
-        for path in paths:
-            try:
-                name, info = str(path.resolve()), path.stat()
-                stat = f"{info.st_size}:{info.st_mtime_ns}:{info.st_ino}"
-                if self._known.get(name, ("", ""))[0] != stat:
-                    self._known[name] = (stat, file_digest(path))
-                    fresh.append((name, *self._known[name]))
-            except OSError:
-                found.append(UNREADABLE)
-            else:
-                found.append(self._known[name][1])
-        if fresh and self._path is not None:
-            self._keep(self._path, fresh)
+        """Return the sha256 (hex) of every file, in order; empty where there is none, UNREADABLE without permission.
+
+        Raises ResourceRefused where the machine fails: what fails for a moment must not be kept as what a file is.
+        """
+        found: list[str] = []
+        fresh: list[tuple[str, str, str]] = []
+        try:
+            for path in paths:
+                try:
+                    found.append(self._digest(path, fresh))
+                except PermissionError:
+                    found.append(UNREADABLE)
+                except OSError as error:
+                    if error.errno not in NO_FILE:
+                        raise cannot_read(path, error) from error
+                    found.append("")
+        finally:
+            if fresh and self._path is not None:
+                self._keep(self._path, fresh)
         return found
 
     def digest(self, path: Path) -> str:
         return self.digests([path])[0]
+
+    def _digest(self, path: Path, fresh: list[tuple[str, str, str]]) -> str:
+        name, info = os.path.realpath(path), path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            return ""
+        state = f"{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}:{info.st_ino}"
+        if self._known.get(name, ("", ""))[0] != state:
+            self._known[name] = (state, file_digest(path))
+            fresh.append((name, *self._known[name]))
+        return self._known[name][1]
 
     def _keep(self, path: Path, fresh: list[tuple[str, str, str]]) -> None:
         # UnicodeError: a path that is not UTF-8 is read again next time.

@@ -1,16 +1,18 @@
 """One micro-batch of a map stage: rows that raise, or that come out as nan, are lost alone.
 
 A row on which a stage raises is found by running its micro-batch row by row; it becomes a row with a status and a
-reason. Only where every row raises is it the stage that is wrong, and its error comes through.
+reason. Only where every row raises is it the stage that is wrong, and its error comes through. What the machine lacks
+(memory, open files, a library) is no row's fault and ends the run: a failed row would be kept under a healthy key.
 """
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import QfuseError
+from pipeline.errors import QfuseError, ResourceRefused
 from pipeline.schema import Batch, Status, concat
 from pipeline.stage import Stage
 
@@ -32,12 +34,47 @@ def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list
     except QfuseError:
         raise
     except Exception as error:
+        if refused := refusal(stage.name, error):
+            raise refused from error
         if rows.rows == 0:
             raise
         if rows.rows == 1:
             return [Lost(error)]
     ones = (slice(i, i + 1) for i in range(rows.rows))
     return [part for i in ones for part in run_micro_batch(stage, rows.take(i), {k: b.take(i) for k, b in inputs.items()})]
+
+
+def refusal(where: str, error: Exception) -> ResourceRefused | None:
+    """Return the sentence for an error that is the machine's; None for one that its rows may have caused."""
+    if _is_memory(error):
+        problem = "memory ran out"
+        advice = "use fewer workers, or a smaller numerics.compute_batch or dataset.shard_rows"
+    elif isinstance(error, OSError) and error.errno:
+        problem = "the machine refused a file"
+        advice = {
+            errno.EMFILE: "raise `ulimit -n`, or use fewer workers",
+            errno.ENFILE: "close other programs, or use fewer workers",
+            errno.ENOSPC: "free some space",
+        }.get(error.errno, "check the disk or the network")
+    elif isinstance(error, ImportError):
+        problem, advice = "a library is missing or broken", "install it"
+    else:
+        return None
+    found = f"{type(error).__name__}: {error}".splitlines()[0]
+    return ResourceRefused(f"{where}: {problem} ({found:.200}): {advice}, and run again. Nothing of these rows was stored.")
+
+
+# How libraries say it that have no exception of their own for it: PyTorch on a CPU, OpenCV, ONNX Runtime.
+_NO_MEMORY = ("DefaultCPUAllocator", "(-4:Insufficient memory)", "bad_alloc", "bad allocation", "Failed to allocate memory")
+
+
+def _is_memory(error: Exception) -> bool:
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)  # PyTorch's, without importing it
+    if named or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    # Not of a ValueError and its like: such a message may quote a file.
+    librarys = type(error) is RuntimeError or type(error).__module__ != "builtins"
+    return librarys and any(words in str(error) for words in _NO_MEMORY)
 
 
 def good_part(parts: list[Part]) -> dict[str, Batch] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from pipeline.errors import InvalidInput, unknown
 from pipeline.graph import Step, Task, depth_first, down_to, expand, ordered, own_factors
 from pipeline.keys import difference, key_of
 from pipeline.numerics import backend_version
+from pipeline.recall import recalled
+from pipeline.schema import Array, Batch
 from pipeline.stage import Context, Stage
 from pipeline.store import Store
 
@@ -61,9 +62,6 @@ class Plan:
             ],
         }
 
-    def preimages(self) -> dict[str, Any]:
-        return {f"{s.name}#{t.index}": t.preimage for s in self.steps.values() for t in s.tasks}
-
 
 def build(
     config: Config,
@@ -94,12 +92,26 @@ def build(
     read = {ref.step for step in steps.values() for ref in step.inputs.values()}
     lists: dict[Any, str] = {}
     for step in steps.values():
+        _check_rows(step, steps, dataset)
         step.stage.fits(dataset.tables)
         step.stored |= step.name not in read  # what nothing reads is what was asked for
         step.tasks = list(_tasks(step, steps, dataset, lists))
     plan = Plan(config, dataset, steps, context)
-    _mark(plan, store, _recalled(recall))
+    _mark(plan, store, recalled(recall))
     return plan
+
+
+def _check_rows(step: Step, steps: dict[str, Step], dataset: Dataset) -> None:
+    """Raise InvalidInput where an input numbers other rows than the stage takes them for."""
+    for name, axis in step.stage.rows.items():
+        above = steps[step.inputs[name].step]
+        found = above.stage.axis if above.stage.grain in ("map", "group") else ""
+        if found != axis and not (found and dataset.layout.same_rows(found, axis, dataset.tables)):
+            given = f"{found}, which are not the same rows here" if found else "none of them"
+            raise InvalidInput(
+                f"steps.{step.base}.inputs.{name}: {step.stage.name!r} reads {axis}, and {above.base!r} gives {given}: "
+                f"name a step that gives {axis}."
+            )
 
 
 def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any, str]) -> Iterator[Task]:
@@ -127,7 +139,8 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
             **fixed,
             "inputs": {key: _keys_of(steps[ref.step], ref.output, needs[key], lists) for key, ref in step.inputs.items()},
             "tables": {
-                table: _table_digest(dataset, stage, table, columns, start, stop) for table, columns in consumed.items()
+                table: _table_digest(dataset, stage, table, columns, start, stop, lists)
+                for table, columns in consumed.items()
             },
             "range": [start, stop] if stage.grain == "tile" else None,
         }
@@ -135,20 +148,38 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
         yield Task(index, start, stop, keys, preimage, needs)
 
 
-def _table_digest(dataset: Dataset, stage: Stage, table: str, columns: tuple[str, ...], start: int, stop: int) -> str:
+def _table_digest(
+    dataset: Dataset, stage: Stage, table: str, columns: tuple[str, ...], start: int, stop: int, lists: dict[Any, str]
+) -> str:
     if stage.grain == "reduce":
         return dataset.digest(table, columns, "", 0, 0)
-    return dataset.digest(table, columns, stage.axis, start, stop)
+    if stage.members is None or stage.members[0] != table:
+        return dataset.digest(table, columns, stage.axis, start, stop)
+    name = (stage.members, columns, stage.axis, start, stop)
+    if name not in lists:
+        # A row is told by its place among the shards that are read, not by its number: a number would mean another
+        # row when a shard before grows or shrinks.
+        part = dataset.part(table, columns, stage.axis, start, stop)
+        shard, within = _places(part[stage.members[1]], dataset.axes[stage.members[2]])
+        _, place = np.unique(shard, return_inverse=True)
+        lists[name] = Batch({**part.columns, stage.members[1]: within, "shard": place.astype(np.int64)}).digest()
+    return lists[name]
+
+
+def _places(rows: Array, axis: Axis) -> tuple[Array, Array]:
+    """Return the shard of each row of an axis, and its number inside that shard."""
+    starts, stops = np.array(axis.shards).T
+    shard = np.searchsorted(stops, rows, side="right")
+    return shard, rows - starts[np.minimum(shard, len(starts) - 1)]
 
 
 def _needed_shards(stage: Stage, upstream: Step, index: int, dataset: Dataset, start: int, stop: int) -> tuple[int, ...]:
     if stage.grain == "map":
         return (index,)
-    if stage.grain == "group" and stage.members and len(upstream.tasks) > 1:
-        table, column = stage.members
-        rows = dataset.part(table, (column,), stage.axis, start, stop)[column]
-        stops = [task.stop for task in upstream.tasks]
-        return tuple(int(i) for i in np.unique(np.searchsorted(stops, rows, side="right"))) or (0,)
+    if stage.members and upstream.stage.axis == stage.members[2] and upstream.stage.grain == "map":
+        table, column, axis = stage.members
+        shard, _ = _places(dataset.part(table, (column,), stage.axis, start, stop)[column], dataset.axes[axis])
+        return tuple(np.unique(shard).tolist()) or (0,)
     return tuple(range(len(upstream.tasks)))
 
 
@@ -157,16 +188,6 @@ def _keys_of(step: Step, output: str, shards: tuple[int, ...], lists: dict[Any, 
     if name not in lists:
         lists[name] = key_of([step.tasks[i].keys[output] for i in shards])
     return lists[name]
-
-
-def _recalled(path: Path | None) -> dict[str, Any]:
-    if path is None or not path.exists():
-        return {}
-    try:
-        data = json.loads(path.read_bytes())
-        return data if isinstance(data, dict) else {}
-    except ValueError:
-        return {}  # only reasons are lost
 
 
 def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:

@@ -25,9 +25,8 @@ class Remark:
 
     @property
     def sentence(self) -> str:
-        """The reason, which names the row itself or is told with the row's id."""
-        reason = self.reason or self.status
-        return reason if not self.id or self.id in reason else f"{self.id}: {reason}"
+        """The row's id, where it has one, and the reason."""
+        return ": ".join(filter(None, (self.id, self.reason or self.status)))
 
 
 def remarks(plan: Plan, store: Store, notes: bool = True) -> list[Remark]:

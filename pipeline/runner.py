@@ -13,15 +13,14 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from pipeline.errors import Interrupted, TooManyFailures
+from pipeline.dataset import Dataset
+from pipeline.errors import Interrupted, QfuseError, TooManyFailures
 from pipeline.events import Events
 from pipeline.graph import Step, Task
-from pipeline.keys import canonical
-from pipeline.microbatch import Part, assemble, first_error, good_part, run_micro_batch
+from pipeline.microbatch import Part, assemble, first_error, good_part, refusal, run_micro_batch
 from pipeline.numerics import require_device
 from pipeline.plan import Plan
 from pipeline.schema import Batch, status_counts
@@ -73,7 +72,7 @@ class Runner:
                 self._pending[ref.step] = self._pending.get(ref.step, 0) + 1
         threads = max((step.stage.context.profile.threads for step in steps), default=1)
         self.events.send("run_started", steps=len(steps), shards=sum(len(s.to_run) for s in steps))
-        self._judge_former(steps)
+        self.judge_former()
         try:
             with threadpool_limits(threads), ThreadPoolExecutor(self.workers, "qfuse") as pool:
                 try:
@@ -84,6 +83,12 @@ class Runner:
                     raise
         except KeyboardInterrupt:
             raise Interrupted("interrupted: every finished shard is kept; the same command continues from there.") from None
+        except QfuseError:
+            raise
+        except Exception as error:
+            if refused := refusal("the run", error):
+                raise refused from error
+            raise
         self.events.send("run_finished", seconds={k: round(v, 3) for k, v in self.summary.seconds.items()})
         return self.summary
 
@@ -129,6 +134,7 @@ class Runner:
                     self._finish(running.pop(future), future.result(), unfinished)
 
     def _finish(self, step: Step, seconds: float, unfinished: set[str]) -> None:
+        self._judge(step)
         unfinished.discard(step.name)
         self.summary.seconds[step.name] = seconds
         self.summary.rows[step.name] = sum(task.stop - task.start for task in step.to_run)
@@ -150,7 +156,8 @@ class Runner:
                 raise Interrupted("stopped")
             axis = "" if stage.grain == "reduce" else stage.axis
             tables = {
-                table: dataset.part(table, columns, axis, task.start, task.stop) for table, columns in _columns(stage).items()
+                table: dataset.part(table, columns, axis, task.start, task.stop)
+                for table, columns in _columns(stage, dataset).items()
             }
             inputs = {
                 key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key]) for key, ref in step.inputs.items()
@@ -194,7 +201,6 @@ class Runner:
                 raise first_error(waiting[0][1])  # every row raised, so it is the stage that is wrong
             for commit in commits:
                 commit.result()
-        self._judge(step)
         return time.perf_counter() - begin
 
     def _stored_example(self, step: Step) -> dict[str, Batch] | None:
@@ -207,8 +213,9 @@ class Runner:
     def _micro_batches(self, step: Step) -> Iterator[tuple[Task, Batch, dict[str, Batch], bool]]:
         """Yield (task, table rows, input rows, whether the shard ends here); batches never cross a shard."""
         stage, size = step.stage, step.stage.context.profile.compute_batch
+        columns = _columns(stage, self.plan.dataset)
         for task in step.to_run:
-            rows = self.plan.dataset.part("faces", _columns(stage)["faces"], "faces", task.start, task.stop)
+            rows = self.plan.dataset.part(stage.axis, columns[stage.axis], stage.axis, task.start, task.stop)
             inputs = {
                 key: self.source(self.plan.steps[ref.step], ref.output, (task.index,)).read()
                 for key, ref in step.inputs.items()
@@ -236,15 +243,17 @@ class Runner:
             else:
                 self._memory[step.name, output, task.index] = batch
 
-    def _judge_former(self, steps: Sequence[Step]) -> None:
-        for name in dict.fromkeys(ref.step for step in steps for ref in step.inputs.values()):
-            former = self.plan.steps[name]
-            if former.stage.grain == "map" and not former.to_run:
-                self._judge(former)
+    def judge_former(self) -> None:
+        """Raise TooManyFailures where a step that former runs finished lost more rows than is allowed."""
+        for step in self.plan.steps.values():
+            if not step.to_run:
+                self._judge(step)
 
     def _judge(self, step: Step) -> None:
-        """Raise TooManyFailures where more of a map step's rows failed, now or in a former run, than is allowed."""
-        first = next(iter(step.stage.produces))
+        """Raise TooManyFailures where more of a step's rows failed, now or in a former run, than is allowed."""
+        first, schema = next(iter(step.stage.produces.items()))
+        if all(field.name != "status" for field in schema.fields):
+            return
         rows, failed = 0, Counter[str]()
         for task in step.tasks:
             kept = self._memory.get((step.name, first, task.index))
@@ -265,19 +274,11 @@ class Runner:
             )
 
 
-def save_recall(plan: Plan, folder: Path) -> None:
-    """Keep a plan's key pre-images in the run folder, for the reasons that the next plan gives."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".plan.json"
-    temporary.write_text(canonical(plan.preimages()), encoding="utf-8")
-    os.replace(temporary, folder / "plan.json")
-
-
-def _columns(stage: Stage) -> dict[str, tuple[str, ...]]:
+def _columns(stage: Stage, dataset: Dataset) -> dict[str, tuple[str, ...]]:
     """Every table column that a stage sees: what decides numbers and what only locates files."""
     merged = dict(stage.consumed())
     for table, columns in stage.locates.items():
         merged[table] = tuple(dict.fromkeys((*merged.get(table, ()), *columns)))
     if stage.grain == "map":
-        merged.setdefault("faces", ("face_id",))
+        merged.setdefault(stage.axis, (dataset.layout.schemas[stage.axis].fields[0].name,))  # the rows themselves
     return merged

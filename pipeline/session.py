@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import Config, load_config
 from pipeline.dataset import Dataset, ingest
 from pipeline.events import Events
+from pipeline.files import replace_text
 from pipeline.graph import Step
+from pipeline.keys import key_of
 from pipeline.numerics import profile_of
 from pipeline.plan import Plan, build
+from pipeline.recall import remember
 from pipeline.registry import lookup
-from pipeline.runner import Runner, Summary, save_recall
+from pipeline.runner import Runner, Summary
 from pipeline.schema import Batch
 from pipeline.stage import Context
 from pipeline.store import Store
@@ -98,13 +101,14 @@ def open_session(
 
 
 def execute(session: Session, events: Events, workers: int | None = None) -> Summary:
-    """Run what the plan lacks, and remember the plan for the reasons of the next one."""
+    """Run what the plan lacks, if anything, and remember the plan for the reasons of the next one."""
     runner = Runner(session.plan, session.store, events, workers)
     try:
         summary = runner.run()
     finally:
-        save_recall(session.plan, session.folder)
-    write_json(session.folder / "summary.json", asdict(summary))
+        remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
+    if session.plan.to_run:
+        write_json(session.folder / "summary.json", asdict(summary))
     return summary
 
 
@@ -117,12 +121,25 @@ def make_report(session: Session) -> list[Path]:
     return report(Results(session, Runner(session.plan, session.store)), section.options)
 
 
+def current_report(session: Session, anew: bool = False) -> list[Path]:
+    """Return the report's files, written again unless they are of these very results, names and options."""
+    config, steps = session.config, session.plan.steps.values()
+    if config.report is None:
+        return []
+    shown = config.model_dump(mode="json", exclude={"base", "run"})  # a page shows the whole config
+    keys = [[step.name, [task.keys for task in step.tasks]] for step in steps]
+    made, of = session.folder / "report.of", key_of([version("qfuse"), shown, keys])
+    former = made.read_text(encoding="utf-8").split("\n") if made.is_file() else [""]
+    files = [Path(name) for name in former[1:]]
+    if anew or former[0] != of or not all(path.is_file() for path in files):
+        files = make_report(session)
+        replace_text(made, "\n".join([of, *map(str, files)]))
+    return files
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON by rename, so that a reader never sees half of it; nan is written as null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    os.replace(temporary, path)
+    replace_text(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def plain(value: Any) -> Any:

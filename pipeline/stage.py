@@ -116,7 +116,9 @@ class Stage:
     inputs: ClassVar[Mapping[str, str]] = {}  # input name → the step (or step.output) it reads by default
     consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that decide numbers
     locates: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that only say where to find things
-    members: ClassVar[tuple[str, str] | None] = None  # group: (table, column) that names upstream rows
+    members: ClassVar[tuple[str, str, str] | None] = None  # group: (table, column that numbers upstream rows, their axis)
+    rows: ClassVar[Mapping[str, str]] = {}  # input name → the axis whose rows it must have, where that matters
+    bulk: ClassVar[tuple[str, ...]] = ()  # outputs that are the bulk of a store and can be made again
     stored: ClassVar[bool] = True  # False: recomputed when needed, kept only when a config says so
 
     def __init__(self, options: Any, context: Context) -> None:

@@ -26,6 +26,7 @@ from pipeline import hdf5
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused
 from pipeline.keys import DigestCache, canonical, file_digest
 from pipeline.schema import Batch, Schema, status_counts
+from pipeline.temporary import being_written, temporary
 
 FORMAT = 1
 
@@ -128,14 +129,14 @@ class Store:
         path, digest = self.path(output, key), batch.digest()
         with _Refusals(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = _temporary(path)
+            part = temporary(path)
             try:
-                hdf5.write(temporary, batch, schema.name)
-                _fsync(temporary)
-                if hdf5.read(temporary).digest() != digest:
-                    raise CorruptArtifact(f"{temporary}: what was read back is not what was written; check the disk.")
-                sha256, size = file_digest(temporary), temporary.stat().st_size
-                self._link(temporary, path, sha256)
+                hdf5.write(part, batch, schema.name)
+                _fsync(part)
+                if hdf5.read(part).digest() != digest:
+                    raise CorruptArtifact(f"{part}: what was read back is not what was written; check the disk.")
+                sha256, size = file_digest(part), part.stat().st_size
+                self._link(part, path, sha256)
                 receipt = Receipt(
                     output,
                     key,
@@ -151,7 +152,7 @@ class Store:
                 _link_new(path.with_suffix(".json"), canonical(asdict(receipt)).encode("utf-8", "surrogatepass"))
                 _fsync(path.parent)
             finally:
-                temporary.unlink(missing_ok=True)  # as long as it is there, `garbage` spares the file without receipt
+                part.unlink(missing_ok=True)  # as long as it is there, `garbage` spares the file without receipt
         return receipt
 
     def receipts(self, output: str | None = None) -> Iterator[Path]:
@@ -199,8 +200,8 @@ class Store:
             if output in ("quarantine", "runs") or (wanted is not None and output not in wanted):
                 continue
             if path.name.startswith("."):
-                if _alive(path):
-                    busy.add(path.with_name(path.name.split("-", 2)[-1]).with_suffix(".h5"))
+                if name := being_written(path):
+                    busy.add(path.with_name(name).with_suffix(".h5"))
                 else:
                     found.append(path)
             elif path not in busy and ((output, path.stem) not in live or not path.with_suffix(".json").exists()):
@@ -248,31 +249,16 @@ def _holds_others(root: Path) -> bool:
     return root.exists() and any(not entry.name.endswith("format.json") for entry in root.iterdir())
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{os.getpid()}-{time.time_ns()}-{path.name}")
-
-
-def _alive(temporary: Path) -> bool:
-    """Whether the process that made a temporary file still runs."""
-    try:
-        os.kill(int(temporary.name[1:].split("-")[0]), 0)
-    except (ValueError, OverflowError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _link_new(path: Path, data: bytes) -> None:
-    temporary = _temporary(path)
+    part = temporary(path)
     try:
-        temporary.write_bytes(data)
-        _fsync(temporary)
-        os.link(temporary, path)
+        part.write_bytes(data)
+        _fsync(part)
+        os.link(part, path)
     except FileExistsError:
         pass  # another driver committed the same artifact first
     finally:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:

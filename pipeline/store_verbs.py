@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.errors import CorruptArtifact, InvalidInput, UsageError
 from pipeline.terminal import AsJson, emit, say, show
+
+if TYPE_CHECKING:
+    from pipeline.stage import Stage
 
 store_app = typer.Typer(
     help="Look after the artifact store.", epilog="Example: qfuse store list --store .qfuse/store", no_args_is_help=True
@@ -67,15 +70,19 @@ def store_gc(
     as_json: AsJson = False,
 ) -> None:
     """Delete what no given config needs: superseded artifacts, orphans, leftovers of killed writers."""
+    from pipeline.registry import available
     from pipeline.session import open_session
 
     if not (configs or crops):
         raise UsageError("name every config whose artifacts are to be kept, as in `qfuse store gc a.yaml b.yaml`.")
+    if configs and crops:
+        raise UsageError("--crops collects crops whatever a config needs: give either --crops or configs to keep.")
     opened = existing_store(store)
     live: set[tuple[str, str]] = set()
     outputs = None
     if crops:
-        outputs = [path.name for path in opened.root.iterdir() if path.name.endswith("crops")] + ["degrade"]
+        stages: dict[str, type[Stage]] = available("stage")
+        outputs = [f"{name}.{output}".rstrip(".") for name, stage in stages.items() for output in stage.bulk]
     else:
         for config in configs or []:
             live |= open_session(config, [], opened.root, readonly=True).plan.live()

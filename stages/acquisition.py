@@ -3,7 +3,7 @@
 Conventions
     Failures  rows whose status is not OK, counted where they arise: a face that align lost is not counted again by embed.
     Notes     rows whose status is OK and that carry a reason all the same, such as a choice among several faces.
-    Kinds     reasons that differ in the file's name and in numbers only are one kind, its numbers written as N.
+    Kinds     reasons that differ in numbers only are one kind, its numbers written as N.
 """
 
 from __future__ import annotations
@@ -70,12 +70,7 @@ def _reasons(results: Results, step: Step, output: str) -> Iterator[tuple[str, s
     faces: Batch = results.session.dataset.tables["faces"]
     for i in np.flatnonzero(arises).tolist():
         path = str(faces["path"][i])
-        reason = _without(str(read["reason"][i]), path)
+        reason = str(read["reason"][i])
         kind = re.sub(r"\d+(?:[.,]\d+)*", "N", reason)
         example = path or str(faces["face_id"][i])
         yield Status(int(read["status"][i])).name.lower(), kind, example if kind == reason else f"{example}: {reason}"
-
-
-def _without(reason: str, path: str) -> str:
-    """Each reason names its file; without the name equal reasons are equal."""
-    return reason.removeprefix(f"{path}: ").replace(path, "the file") if path else reason

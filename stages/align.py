@@ -1,8 +1,9 @@
 """align: image → box, landmarks, detector score → 112×112 RGB crop. One decode, two artifacts.
 
-Landmarks that come with the protocol are used as given. Otherwise the face that overlaps the protocol's box most is taken
-or, without a box, the one nearest the image centre; where there were several, `reason` says so although the row is OK. The
-crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace template, bilinear, border 0.
+Landmarks that come with the protocol are used as given, with its detector score or none. Otherwise the face that overlaps
+the protocol's box most is taken or, without a box, the one nearest the image centre; where there were several, `reason`
+says so although the row is OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
+template, bilinear, border 0.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pipeline.errors import InvalidInput
 from pipeline.keys import UNREADABLE
@@ -23,6 +24,7 @@ from pipeline.schema import Batch, Status, text
 from pipeline.stage import Options, Stage
 from stages.images import Unusable, decode
 from stages.models import catalogue
+from stages.models.cards import WeightFile
 from stages.tables import CROPS, DETECTIONS
 
 if TYPE_CHECKING:
@@ -34,17 +36,21 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
 )
 
+UNREADABLE_REASON = (
+    "cannot be read: damaged in its archive, a link out of the data set, without permission, or larger than a photograph"
+)
+
 
 class AlignOptions(Options):
     """`detector`: a detector's card, or `none` where images are aligned crops already."""
 
     detector: str = "yunet_320"
     pick: Literal["centre", "largest"] = "centre"
-    score_threshold: float = 0.6
-    nms_threshold: float = 0.3
-    border: float = 0.0
-    max_side: int = 1024
-    max_pixels: int = 50_000_000
+    score_threshold: float = Field(0.6, ge=0, le=1)
+    nms_threshold: float = Field(0.3, ge=0, le=1)
+    border: float = Field(0.0, ge=0, le=1)  # of the longer side
+    max_side: int = Field(1024, ge=32, le=16_384)
+    max_pixels: int = Field(50_000_000, ge=1)
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,12 @@ class Align(Stage):
     """Detect, fit, warp."""
 
     name = "align"
-    version = 3
+    version = 4
     grain = "map"
     Options = AlignOptions
     produces: ClassVar = {"detections": DETECTIONS, "crops": CROPS}
-    consumes: ClassVar = {"faces": ("sha256", "box", "landmarks")}
+    consumes: ClassVar = {"faces": ("sha256", "box", "landmarks", "score")}
+    bulk: ClassVar = ("crops",)
     locates: ClassVar = {"faces": ("path",)}
     options: AlignOptions
 
@@ -91,7 +98,8 @@ class Align(Stage):
     def load(self, rows: Batch) -> list[_Found]:
         """Decode, detect and warp each row here, in the pool: OpenCV and Pillow release the interpreter's lock."""
         given = [rows[name] if name in rows else [None] * rows.rows for name in ("landmarks", "box")]
-        return [self._one(*row) for row in zip(rows["path"], rows["sha256"], *given, strict=True)]
+        score = rows["score"] if "score" in rows else [np.nan] * rows.rows
+        return [self._one(*row) for row in zip(rows["path"], rows["sha256"], *given, score, strict=True)]
 
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: list[_Found]) -> dict[str, Batch]:
         status = np.array([found.status for found in loaded], np.uint8)
@@ -109,17 +117,17 @@ class Align(Stage):
         }
         return {"detections": Batch(detections), "crops": Batch({"status": status, "crop": crops})}
 
-    def _open_detector(self, path: Path) -> Any:
+    def _open_detector(self, weights: WeightFile) -> Any:
         from stages.models.detector import YuNet
 
         o = self.options
-        return YuNet(path, o.score_threshold, o.nms_threshold, o.max_side, o.border)
+        return YuNet(weights, o.score_threshold, o.nms_threshold, o.max_side, o.border)
 
-    def _one(self, path: str, sha256: str, given: Any, box: Any) -> _Found:
+    def _one(self, path: str, sha256: str, given: Any, box: Any, score: float) -> _Found:
         if not sha256:
-            return _Found(Status.MISSING, f"{path} is named by the protocol and is not in the data set")
+            return _Found(Status.MISSING, "named by the protocol, and not in the data set")
         if sha256 == UNREADABLE:
-            return _Found(Status.UNREADABLE, f"{path} is damaged inside its archive, or too large to be a photograph")
+            return _Found(Status.UNREADABLE, UNREADABLE_REASON)
         try:
             data = self._files.read(path)
             if hashlib.sha256(data).hexdigest() != sha256:
@@ -130,20 +138,20 @@ class Align(Stage):
                 f"{path} was there when the data set was read and is gone; put it back and run again."
             ) from None
         except Unusable as problem:
-            return _Found(problem.status, f"{path}: {problem.reason}")
+            return _Found(problem.status, problem.reason)
         if given is not None and np.isfinite(given).all():
             extent = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
-            return _Found(Status.OK, "", extent, given, 1.0, 1, warp(image, given))
+            return _Found(Status.OK, "", extent, given, score, 1, warp(image, given))
         if self._detector is None:
-            return _as_given(image)
+            return _as_given(image, score)
         faces = self._detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
         if len(faces) == 0:
-            return _Found(Status.NOT_FOUND, f"{path}: no face found")
+            return _Found(Status.NOT_FOUND, "no face found")
         i, chosen = self._pick(faces, box, image.shape)
         if i < 0:
-            return _Found(Status.NOT_FOUND, f"{path}: no face found in the box that the protocol gives")
+            return _Found(Status.NOT_FOUND, "no face found in the box that the protocol gives")
         crop = warp(image, faces.landmarks[i])
-        note = f"{path}: {len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
+        note = f"{len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
         return _Found(Status.OK, note, faces.box[i], faces.landmarks[i], float(faces.score[i]), len(faces), crop)
 
     def _pick(self, faces: Faces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
@@ -157,12 +165,12 @@ class Align(Stage):
         return faces.nearest(shape[1] / 2, shape[0] / 2), "the one nearest the centre"
 
 
-def _as_given(image: NDArray[np.uint8]) -> _Found:
+def _as_given(image: NDArray[np.uint8], score: float) -> _Found:
     import cv2
 
     crop = image if image.shape[:2] == (SIZE, SIZE) else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     box = (0, 0, image.shape[1], image.shape[0])
-    return _Found(Status.OK, "", box, TEMPLATE, 1.0, 1, np.asarray(crop, np.uint8))
+    return _Found(Status.OK, "", box, TEMPLATE, score, 1, np.asarray(crop, np.uint8))
 
 
 def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:

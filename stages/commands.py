@@ -13,13 +13,18 @@ from pipeline import cli
 from pipeline.errors import InvalidInput, ResourceRefused, UsageError
 from pipeline.terminal import AsJson, StorePath, emit, say, show
 
-models_app = typer.Typer(help="List the models, and whether their weights are there.", epilog="Example: qfuse models list --folder weights", no_args_is_help=True)
+models_app = typer.Typer(
+    help="List the models, and whether their weights are there.",
+    epilog="Example: qfuse models list --folder weights",
+    no_args_is_help=True,
+)
 Folders = Annotated[
     list[Path] | None,
     typer.Option("--folder", metavar="FOLDER", help="Look for weights here; default: what the shipped configs name."),
 ]
 # kind of config → the shipped one that it starts from, and what is to be done next
 STARTERS = {
+    "gallery": ("gallery", "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/"),
     "folder": ("folder", "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/"),
     "tables": ("tables", "set dataset.path to the folder of your tables.h5 (`qfuse synth` writes an example)"),
     "lfw": ("lfw", "set QFUSE_SHARED, or dataset.path and models.folders"),

@@ -30,6 +30,7 @@ class Compare(Stage):
     Options = Options
     produces: ClassVar = {"": SCORES}
     inputs: ClassVar = {"templates": "fuse"}
+    rows: ClassVar = {"templates": "templates"}
     consumes: ClassVar = {"comparisons": ("a", "b"), "roles": ("template", "role"), "pairings": ("role_a", "role_b")}
     stored = False
 

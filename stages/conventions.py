@@ -9,6 +9,11 @@ from stages.evaluate import FULL_LIST
 from stages.quantities import Quantity
 from stages.summary import RuleTable
 
+UNLABELLED = {
+    "comparisons_unlabelled": "comparisons of a template whose subject is not known, left out of every other number",
+    "probes_unlabelled": "probes whose subject is not known, left out of every other number",
+}
+
 
 def intervals(table: RuleTable) -> str:
     """Say how the intervals of a table were made."""
@@ -37,8 +42,8 @@ def differences(table: RuleTable) -> str:
     compared = sum(row.reference is not None and not row.is_baseline for row in table.rows)
     return (
         f"Differences are row − baseline ({named}; all else that both have equal), paired replicate by replicate, in "
-        f"percentage points. ▲ better and ▼ worse: the interval leaves out 0. {compared} rows are compared, and the "
-        "intervals are not widened for it."
+        f"percentage points. ▲ better and ▼ worse: the interval leaves out 0, and neither number is marked †. {compared} "
+        f"{'row is' if compared == 1 else 'rows are'} compared, and the intervals are not widened for it."
     )
 
 
@@ -49,13 +54,18 @@ def rates(quantities: Sequence[Quantity]) -> list[str]:
     if metrics & {"tar", "frr", "eer"}:
         said.append(
             "1:1. A comparison is accepted when its score ≥ threshold. TAR = 1 − FNMR; FMR and FNMR are over comparisons "
-            "of acquired templates. FRR = FTA + FNMR · (1 − FTA) includes failures to acquire (FTA)."
+            "of acquired templates. FRR = FTA + FNMR · (1 − FTA) includes failures to acquire: FTA is the share of the "
+            "compared templates, references and probes together, none of whose faces was usable."
         )
+    if "eer" in metrics:
+        said.append("EER is where the piecewise linear ROC meets FMR = FNMR.")
+    if "auc" in metrics:
+        said.append("AUC is the chance that a mated score exceeds a non-mated one, equal scores counting half.")
     if metrics & {"tar", "frr", "tpir"}:
         said.append(
             "“FMR ≤ t” is the point with the largest FMR that does not exceed t; “FMR ≈ t” is the point nearest t, "
             "which may exceed it. The FMR actually held stands in the table of every number. † rests on fewer than 30 false "
-            "matches (false positives) in at least one cell: it is hardly known."
+            "matches (false positives) in at least one cell: it is hardly known, and its interval is too narrow."
         )
     if metrics & {"rank", "tpir"}:
         said.append(
@@ -64,7 +74,12 @@ def rates(quantities: Sequence[Quantity]) -> list[str]:
             "Probes are resampled, the gallery is not."
         )
     if "accuracy" in metrics:
-        said.append("Accuracy is the mean over folds, each decided at the threshold chosen on the other folds.")
+        said.append(
+            "Accuracy is the mean over folds, each decided at the threshold chosen on the other folds; SD is over folds, "
+            "with their number as divisor."
+        )
+    lost = {"comparisons_lost": "comparisons without a score, because a template failed", **UNLABELLED}
+    said += [f"{name.replace('_', ' ').capitalize()}: {what}." for name, what in lost.items() if name in metrics]
     return said
 
 

@@ -32,19 +32,20 @@ class DegradeOptions(Options):
 
 @register("stage", "degrade")
 class Degrade(Stage):
-    """Blur σ 2-5 px; down to 10-24 px and up again; a block over a third to a half of the face; dark and noisy."""
+    """Blur σ 2-5 px; down to 10-24 px and up again; a block over a quarter to a half of the crop; dark and noisy."""
 
     name = "degrade"
     version = 4
     grain = "map"
     Options = DegradeOptions
     produces: ClassVar = {"": DEGRADED}
+    bulk: ClassVar = ("",)
     inputs: ClassVar = {"crops": "align.crops"}
     consumes: ClassVar = {"faces": ("face_id",)}
     options: DegradeOptions
 
     def backends(self) -> tuple[str, ...]:
-        return ("opencv",)
+        return ("opencv", "numpy")
 
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
         crops = inputs["crops"]

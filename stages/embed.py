@@ -1,13 +1,13 @@
 """embed: crop → embedding and its norm.
 
 `flip: add` adds the feature of the mirrored crop before anything is normalised (the IJB scripts); `flip: concat` puts the
-two unit vectors side by side, so that the cosine is the mean of two cosines (CR-FIQA's extraction). The norm is kept.
+two unit vectors side by side, so that the cosine is the mean of two cosines (CR-FIQA's extraction), at the length that is
+the mean of the two features' own. So the norm that is kept is a face's, whatever the flip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage
 from stages.models import catalogue
-from stages.models.cards import ModelCard
+from stages.models.cards import ModelCard, WeightFile
 from stages.tables import EMBEDDINGS
 
 GIVEN = "given"
@@ -35,6 +35,7 @@ class Embed(Stage):
     """Run a face-recognition model over crops, or take embeddings that came with the data set."""
 
     name = "embed"
+    version = 2
     grain = "map"
     Options = EmbedOptions
     produces: ClassVar = {"": EMBEDDINGS}
@@ -80,7 +81,9 @@ class Embed(Stage):
         mirrored: Array = self._model(np.ascontiguousarray(crops[:, :, ::-1])).embedding
         if self.options.flip == "add":
             return feature + mirrored
-        return np.concatenate([_unit(feature), _unit(mirrored)], axis=1)
+        lengths = [np.linalg.norm(x, axis=1, keepdims=True) for x in (feature, mirrored)]
+        side_by_side = np.concatenate([feature / lengths[0], mirrored / lengths[1]], axis=1)
+        return np.asarray(side_by_side * ((lengths[0] + lengths[1]) / np.float32(2**1.5)), np.float32)
 
     def _card(self) -> ModelCard:
         found = catalogue.card(self.context, self.options.model, ("recognition", "quality"))
@@ -88,10 +91,10 @@ class Embed(Stage):
             raise InvalidInput(f"model {found.name!r} gives no embedding; see `qfuse models list` for those that do.")
         return found
 
-    def _open(self, path: Path) -> Any:
+    def _open(self, weights: WeightFile) -> Any:
         from stages.models.backends import open_model
 
-        return open_model(self._card(), path, self.context.profile)
+        return open_model(self._card(), weights, self.context.profile)
 
 
 def as_embeddings(embedding: Array, status: Array) -> Batch:
@@ -99,8 +102,3 @@ def as_embeddings(embedding: Array, status: Array) -> Batch:
     reason = np.full(len(status), "", dtype=object)
     norm = np.linalg.norm(embedding, axis=1).astype(np.float32)
     return Batch({"status": status.astype(np.uint8), "reason": reason, "embedding": embedding, "norm": norm})
-
-
-def _unit(rows: Array) -> Array:
-    unit: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit

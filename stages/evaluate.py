@@ -3,27 +3,29 @@
 1:1 (`evaluate_verification`) and 1:N (`evaluate_identification`) give the same two tables, NUMBERS and CURVES. Intervals are
 subject-clustered bootstrap percentiles; replicate r draws the same subjects in every cell, so differences between cells
 are paired. Failures to acquire: FMR and FNMR are over comparisons of acquired templates, FTA is the fraction of the
-compared templates that failed, FRR = FTA + FNMR·(1 − FTA) (ISO/IEC 19795-1).
+compared templates that failed (references and probes together), FRR = FTA + FNMR·(1 − FTA) (ISO/IEC 19795-1). Where mated
+follows from subjects, templates without one are left out and counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.errors import InvalidInput
 from pipeline.registry import register
-from pipeline.schema import Array, Batch, Status, text
+from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
 from stages.metrics import bootstrap, identification, verification
-from stages.tables import CURVES, NUMBERS, Comparisons, role_rows
+from stages.numbers import Numbers, curves, histogram, number_subjects
+from stages.tables import CURVES, NUMBERS, Comparisons, need_role, refuse_itself, role_rows
 
 RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
-FULL_LIST = 50_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
+FULL_LIST = 100_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
 CURVE_POINTS = 600
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -48,71 +50,12 @@ class IdentificationOptions(Options):
     level: float = Field(0.95, gt=0, lt=1)
 
 
-class Numbers:
-    """Collects rows of NUMBERS."""
-
-    def __init__(self, replicates: int, level: float) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self._blank = np.full(replicates, np.nan, np.float32)
-        self._level = level
-
-    def add(self, metric: str, value: float, replicates: Array | None = None, **fields: Any) -> None:
-        row = {"target": np.nan, "rule": "", "achieved": np.nan, "threshold": np.nan, "errors": -1, "trials": 0}
-        kept = self._blank if replicates is None or not len(self._blank) else replicates.astype(np.float32)
-        low, high = (np.nan, np.nan) if np.isnan(kept).all() else bootstrap.interval(kept, self._level)
-        self.rows.append(
-            {
-                **row,
-                "few": False,
-                **fields,
-                "metric": metric,
-                "value": value,
-                "low": low,
-                "high": high,
-                "replicates": kept,
-            }
-        )
-
-    def batch(self) -> Batch:
-        columns: dict[str, Array] = {}
-        for field in NUMBERS.fields:
-            values = [row[field.name] for row in self.rows]
-            columns[field.name] = text(values) if field.dtype == "text" else np.array(values, dtype=field.dtype)
-        columns["replicates"] = columns["replicates"].reshape(len(self.rows), -1)
-        return Batch(columns)
-
-
-def curves(parts: Iterable[tuple[str, Array, Array]]) -> Batch:
-    """Return CURVES from (name, x, y) parts; points whose x or y is not finite are left out."""
-    kept = [(name, x[f], y[f]) for name, x, y in parts for f in [np.isfinite(x) & np.isfinite(y)]]
-    return Batch(
-        {
-            "curve": text(name for name, x, _ in kept for _ in range(len(x))),
-            "x": np.concatenate([x for _, x, _ in kept] or [np.empty(0)]).astype(np.float64),
-            "y": np.concatenate([y for _, _, y in kept] or [np.empty(0)]).astype(np.float64),
-        }
-    )
-
-
-def _histogram(name: str, values: Array, edges: Array) -> tuple[str, Array, Array]:
-    counts, _ = np.histogram(values, edges)
-    return name, edges[:-1], counts / max(1, counts.sum())
-
-
-def _subjects(templates: Batch) -> tuple[NDArray[np.int64], int]:
-    """Number the subjects in the order of their names; a template without one is a subject of its own."""
-    names = templates["subject"].astype(str)
-    names = np.where(names == "", np.char.add("\0row ", np.arange(len(names)).astype(str)), names)
-    unique, number = np.unique(names, return_inverse=True)
-    return number.astype(np.int64), len(unique)
-
-
 @register("stage", "evaluate_verification")
 class EvaluateVerification(Stage):
     """1:1 error rates of one list of scores."""
 
     name = "evaluate_verification"
-    version = 3
+    version = 4
     grain = "reduce"
     axis = "comparisons"
     Options = VerificationOptions
@@ -126,24 +69,38 @@ class EvaluateVerification(Stage):
     }
     options: VerificationOptions
 
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        for one, other in zip(tables["pairings"]["role_a"], tables["pairings"]["role_b"], strict=True):
+            refuse_itself(tables, str(one), str(other))
+        listed = tables["comparisons"]
+        if len(same := np.flatnonzero(listed["a"] == listed["b"])):
+            raise InvalidInput(f"comparison {same[0]} is of a template with itself ({len(same)} such): take these out.")
+
     def compute(self, work: Work) -> dict[str, Batch]:
         o = self.options
         compared = work.inputs["scores"].read()
-        score = compared["score"]
         comparisons = Comparisons.of(work.tables)
         a, b = comparisons.pairs(0, comparisons.rows)
-        subject, subjects = _subjects(work.tables["templates"])
+        subject, subjects, known = number_subjects(work.tables["templates"])
+        numbers = Numbers(o.replicates, o.level)
+        if comparisons.is_product and not known.all():
+            told = known[a] & known[b]  # of the others it is not known whether they are mated
+            numbers.add("comparisons_unlabelled", float((~told).sum()), trials=len(told))
+            a, b, compared = a[told], b[told], compared.take(told)
+        score = compared["score"]
         mated = subject[a] == subject[b] if comparisons.is_product else comparisons.listed["mated"]
         if o.replicates:
             _check_mated(mated, subject[a] == subject[b])
         acquired = np.isfinite(score)
-        fta = _failed_share(a, b, compared["failed"])
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
+        failures = _Failures.of(a, b, compared["failed"], subject, weights)
         kept = (score[acquired], mated[acquired], subject[a[acquired]], subject[b[acquired]])
         genuine, impostor = kept[0][kept[1]], kept[0][~kept[1]]
-        numbers = Numbers(o.replicates, o.level)
         for rule in RULES:
-            self._at_targets(numbers, rule, genuine, impostor, kept, weights, fta)
+            self._at_targets(numbers, rule, genuine, impostor, kept, weights, failures)
         resampled = o.replicates > 0 and len(genuine) > 0 and len(impostor) > 0
         value, threshold = verification.eer(genuine, impostor)
         drawn = bootstrap.eer_replicates(*kept, weights) if resampled else None
@@ -155,7 +112,7 @@ class EvaluateVerification(Stage):
             accuracy = verification.kfold_accuracy(kept[0], kept[1], comparisons.listed["fold"][acquired])
             numbers.add("accuracy", accuracy.mean, trials=trials)
             numbers.add("accuracy_deviation", accuracy.std, trials=trials)
-        numbers.add("fta", fta, trials=len(np.unique(np.concatenate([a, b]))))
+        numbers.add("fta", failures.fta, failures.replicates, trials=failures.templates)
         numbers.add("comparisons_lost", float((~acquired).sum()), trials=len(score))
         return {"numbers": numbers.batch(), "curves": self._curves(genuine, impostor)}
 
@@ -167,7 +124,7 @@ class EvaluateVerification(Stage):
         impostor: Array,
         kept: Any,
         weights: Array,
-        fta: float,
+        failures: _Failures,
     ) -> None:
         o = self.options
         points = verification.operating_points(genuine, impostor, o.fmr, rule)
@@ -180,13 +137,17 @@ class EvaluateVerification(Stage):
                 "rule": rule,
                 "achieved": points.fmr[i],
                 "threshold": points.threshold[i],
-                "errors": points.false_matches[i],
+                "false_matches": points.false_matches[i],
+                "nonmated": points.n_nonmated,
                 "few": points.few[i],
                 "trials": points.n_mated,
             }
             numbers.add("tar", float(points.tar[i]), replicates, **shared)
-            drawn_frr = None if replicates is None else _frr(1 - replicates, fta)
-            numbers.add("frr", float(_frr(points.fnmr[i], fta)), drawn_frr, **shared)
+            _, frr = verification.with_failures(points.fmr[i], points.fnmr[i], failures.fta)
+            drawn_frr = None
+            if replicates is not None:
+                _, drawn_frr = verification.with_failures(np.nan, 1 - replicates, failures.replicates)
+            numbers.add("frr", float(frr), drawn_frr, **shared)
 
     def _curves(self, genuine: Array, impostor: Array) -> Batch:
         parts = []
@@ -195,7 +156,7 @@ class EvaluateVerification(Stage):
             points = verification.operating_points(genuine, impostor, fmr, "at_most")
             parts.append(("roc", points.fmr, points.tar))
         edges = np.linspace(-1, 1, 101)
-        parts += [_histogram("mated scores", genuine, edges), _histogram("non-mated scores", impostor, edges)]
+        parts += [histogram("mated scores", genuine, edges), histogram("non-mated scores", impostor, edges)]
         return curves(parts)
 
 
@@ -209,16 +170,21 @@ def _check_mated(mated: Array, same: Array) -> None:
         )
 
 
-def _frr(fnmr: Any, fta: float) -> Any:
-    # As `verification.with_failures`, but nan where nothing was compared.
-    return fta + fnmr * (1 - fta)
+@dataclass(frozen=True)
+class _Failures:
+    """FTA: the fraction of the compared templates that failed, with its replicates (R,)."""
 
+    templates: int
+    fta: float
+    replicates: Array
 
-def _failed_share(a: Array, b: Array, failed: Array) -> float:
-    """FTA: the fraction of the compared templates that failed."""
-    used = len(np.unique(np.concatenate([a, b])))
-    lost = len(np.unique(np.concatenate([a[failed & 1 > 0], b[failed & 2 > 0]])))
-    return lost / used if used else float("nan")
+    @staticmethod
+    def of(a: Array, b: Array, failed: Array, subject: Array, weights: Array) -> _Failures:
+        used, lost = np.zeros((2, len(subject)), bool)
+        used[a] = used[b] = True
+        lost[a[failed & 1 > 0]] = lost[b[failed & 2 > 0]] = True
+        share = float(lost.sum() / used.sum()) if used.any() else float("nan")
+        return _Failures(int(used.sum()), share, bootstrap.share_replicates(lost[used], subject[used], weights))
 
 
 @register("stage", "evaluate_identification")
@@ -226,6 +192,7 @@ class EvaluateIdentification(Stage):
     """1:N error rates of one search: closed set over mated probes, open set with the non-mated ones."""
 
     name = "evaluate_identification"
+    version = 2
     grain = "reduce"
     axis = "probes"
     Options = IdentificationOptions
@@ -234,25 +201,36 @@ class EvaluateIdentification(Stage):
     consumes: ClassVar = {"roles": ("template", "role"), "templates": ("subject",)}
     options: IdentificationOptions
 
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        need_role(tables["roles"], self.options.gallery, "evaluate_identification.gallery")
+        refuse_itself(tables, self.options.gallery, "probe")
+
     def compute(self, work: Work) -> dict[str, Batch]:
         o = self.options
-        found = work.inputs["candidates"].read()
-        subject, subjects = _subjects(work.tables["templates"])
-        probe = subject[role_rows(work.tables["roles"], "probe")]
-        mated = np.isin(probe, subject[role_rows(work.tables["roles"], o.gallery)])
+        found, roles = work.inputs["candidates"].read(), work.tables["roles"]
+        subject, subjects, known = number_subjects(work.tables["templates"])
+        gallery, probes = np.unique(role_rows(roles, o.gallery)), role_rows(roles, "probe")
+        reach = found["candidate"].shape[1]
+        self._check_search(found["candidate"], gallery, reach)
+        numbers = Numbers(o.replicates, o.level)
+        if not known[probes].all():
+            told = known[probes]  # of the others it is not known whether they have a mate
+            numbers.add("probes_unlabelled", float((~told).sum()), trials=len(told))
+            probes, found = probes[told], found.take(told)
+        probe = subject[probes]
+        mated = np.isin(probe, subject[gallery])
         named = np.where(found["candidate"] >= 0, subject[found["candidate"]], -1)
         rank = identification.mate_rank(named, probe)
         top = np.where(np.isfinite(found["score"][:, 0]), found["score"][:, 0], -np.inf)
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
-        reach = found["candidate"].shape[1]
-        enrolled = len(np.unique(role_rows(work.tables["roles"], o.gallery)))
-        if reach < min(enrolled, max(o.ranks, default=0)):
-            asked = f"evaluate_identification.ranks asks for rank {max(o.ranks)}, and search.k kept {reach} of {enrolled}"
-            raise InvalidInput(f"{asked} candidates: raise search.k, or ask for ranks up to {reach}.")
-        numbers = Numbers(o.replicates, o.level)
         self._closed(numbers, rank[mated], probe[mated], weights)
         self._open(numbers, top, rank, mated, probe, weights)
-        numbers.add("fta", float((found["status"] != Status.OK).mean()) if found.rows else np.nan, trials=found.rows)
+        failed = found["status"] != Status.OK
+        fta = float(failed.mean()) if len(failed) else np.nan
+        numbers.add("fta", fta, bootstrap.share_replicates(failed, probe, weights), trials=len(failed))
         edges = np.linspace(-1, 1, 101)
         usable = np.isfinite(top)
         return {
@@ -260,11 +238,23 @@ class EvaluateIdentification(Stage):
             "curves": curves(
                 [
                     ("cmc", np.arange(1, reach + 1), identification.cmc(rank[mated], reach)),
-                    _histogram("top-1, mated probes", top[mated & usable], edges),
-                    _histogram("top-1, non-mated probes", top[~mated & usable], edges),
+                    histogram("top-1, mated probes", top[mated & usable], edges),
+                    histogram("top-1, non-mated probes", top[~mated & usable], edges),
                 ]
             ),
         }
+
+    def _check_search(self, candidate: Array, gallery: Array, reach: int) -> None:
+        """Raise InvalidInput where the search cannot answer what is asked of it."""
+        o = self.options
+        if not np.isin(candidate[candidate >= 0], gallery).all():
+            raise InvalidInput(
+                f"evaluate_identification.gallery is {o.gallery!r}, and the search found templates of another gallery: give "
+                "search.gallery and evaluate_identification.gallery the same role."
+            )
+        if reach < min(len(gallery), max(o.ranks, default=0)):
+            asked = f"evaluate_identification.ranks asks for rank {max(o.ranks)}, and search.k kept {reach} of {len(gallery)}"
+            raise InvalidInput(f"{asked} candidates: raise search.k, or ask for ranks up to {reach}.")
 
     def _closed(self, numbers: Numbers, rank: Array, subject: Array, weights: Array) -> None:
         ranks: Sequence[int] = self.options.ranks
@@ -287,16 +277,8 @@ class EvaluateIdentification(Stage):
                 rule="at_most",
                 achieved=points.fpir[i],
                 threshold=points.threshold[i],
-                errors=points.false_positives[i],
+                false_matches=points.false_positives[i],
+                nonmated=points.n_nonmated,
                 few=points.few[i],
                 trials=points.n_mated,
             )
-
-
-def number(table: Batch, metric: str, target: float | None = None, rule: str | None = None) -> Mapping[str, Any]:
-    """Return the first row of NUMBERS that matches. Raises KeyError where there is none."""
-    for i in range(table.rows):
-        same = table["metric"][i] == metric and (rule is None or table["rule"][i] == rule)
-        if same and (target is None or np.isclose(table["target"][i], target)):
-            return {name: array[i] for name, array in table.items()}
-    raise KeyError(f"no number {metric} at {target} under rule {rule}")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 from scipy import sparse
 
+from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
@@ -56,12 +57,15 @@ class Fuse(Stage):
         "detections": "align.detections",
     }
     consumes: ClassVar = {"members": ("template", "face", "media")}
-    members: ClassVar = ("members", "face")
+    members: ClassVar = ("members", "face", "faces")
     stored = False
     options: FuseOptions
 
     def uses(self) -> tuple[str, ...]:
         return ("embeddings", *rules.rule_named(self.options.rule).needs)
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy", "scipy")
 
     def identity(self) -> Any:
         return rules.rule_named(self.options.rule).identity
@@ -77,6 +81,11 @@ class Fuse(Stage):
                 read = work.inputs[name].take(members["face"], ("status", column))
                 usable &= read["status"] == Status.OK
                 known[name] = read[column].astype(np.float64)
+        if "detections" in known and np.isnan(known["detections"][usable]).any():
+            raise InvalidInput(
+                f"fuse.rule {rule.label!r} needs detector scores, and some faces have none: their landmarks or crops came "
+                "with the data set. Name another rule, or let the data set bring a score for each face."
+            )
         if "statistics" in rule.needs:
             row = work.inputs["statistics"].read()
             known |= {name: float(row[name][0]) for name in ("minimum", "maximum", "mean", "deviation")}

@@ -5,7 +5,9 @@ Conventions
                    30 false matches in every row, else EER, else TAR at the strictest such FMR of all, else rank-1.
     Order          rows are grouped with the baseline they are compared with, which stands first; then best to worst
                    by the main number; rows that are compared with nothing come last.
-    Words          a row is called better or worse only where the interval of its difference leaves out 0.
+    Words          a row is called better or worse only where the interval of its difference leaves out 0. The row that
+                   comes first is chosen after the fact: rows whose paired interval with it holds 0 are named beside it.
+    Equal rows     a row whose every number and replicate is another's says nothing new, and is counted once.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pipeline.session import Results
+from stages.metrics import bootstrap
 from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, written
 from stages.report_options import ReportOptions, read_options
-from stages.summary import Cell, Difference, Row, RuleTable, cells, rule_table
+from stages.summary import ROUNDING, Cell, Difference, Row, RuleTable, cells, rule_table
 
 HEADLINE_FMR = (1e-3, 1e-4)
 HEADLINE_FPIR = (1e-1, 1e-2)
@@ -58,7 +63,7 @@ class Found:
 
 def gather(results: Results, options: Mapping[str, Any]) -> Found:
     """Read every cell once. Raises InvalidInput for options that do not fit the run."""
-    checked = read_options(options)
+    checked = read_options(options, results.plan.config.factors)
     found = cells(results)
     table = rule_table(results, checked, found)
     main = primary(table, checked)
@@ -144,12 +149,14 @@ class Said:
     more: str = ""
 
 
-def sentences(groups: Sequence[Group], by: Quantity | None) -> list[Said]:
-    """Say what came out: once for each baseline."""
+def sentences(groups: Sequence[Group], by: Quantity | None, level: float = 0.95) -> list[Said]:
+    """Say what came out: once for each baseline. `level` is that of the intervals between the first row and the others."""
     if by is None:
         return [Said("This run evaluated nothing.")]
     said = [
-        _said(group, group.baseline, by) for group in groups if group.baseline is not None and by in group.baseline.entries
+        _said(group, group.baseline, by, level)
+        for group in groups
+        if group.baseline is not None and by in group.baseline.entries
     ]
     return said or [_without_baseline(groups, by)]
 
@@ -166,11 +173,12 @@ def _without_baseline(groups: Sequence[Group], by: Quantity) -> Said:
     )
 
 
-def _said(group: Group, base: Row, by: Quantity) -> Said:
+def _said(group: Group, base: Row, by: Quantity, level: float) -> Said:
     shared = tuple(group.factors)
     where = f"With {name_of(group.factors)}: " if group.factors else ""
     baseline = f"the baseline {name_of(base.factors, shared)}"
     rows = [row for row in group.others if (d := _difference(row, by)) is not None and not math.isnan(d.value)]
+    rows = distinct(rows, base)
     if not rows:
         return Said(f"{where}{by.label} of {baseline} is {_value(base, by)}.")
     first, sign = rows[0], direction(rows[0], by)
@@ -178,7 +186,7 @@ def _said(group: Group, base: Row, by: Quantity) -> Said:
     against = f"{by.label} is {_value(first, by)} against {_value(base, by)}, a difference of {_differs(first, by)}"
     if len(rows) == 1 or sign > 0:
         verdict = clear.get(sign, "not to be told apart from")
-        return Said(f"{where}{name} is {verdict} {baseline}: {against}.", _rest(rows, by, shared))
+        return Said(f"{where}{name} is {verdict} {baseline}: {against}.", _beside(rows, by, level) + _rest(rows, by, shared))
     return Said(
         f"{where}{'no' if where else 'No'} row is clearly better than {baseline}, whose {by.label} is {_value(base, by)}.",
         f"First by value comes {name}: {_differs(first, by)}. {_rest(rows, by, shared)}",
@@ -192,8 +200,48 @@ def _rest(rows: Sequence[Row], by: Quantity, shared: Sequence[str]) -> str:
     better, worse = (sum(direction(row, by) == sign for row in rows) for sign in (1, -1))
     same, last = len(rows) - better - worse, rows[-1]
     return (
-        f"Of {len(rows)} rows, {better} {_is(better)} clearly better than the baseline, {worse} clearly worse, and {same} "
-        f"cannot be told apart from it. Last comes {name_of(last.factors, shared)}: {_differs(last, by)}."
+        f"Of {len(rows)} different rows, {better} {_is(better)} clearly better than the baseline, {worse} clearly worse, "
+        f"and {same} cannot be told apart from it. Last comes {name_of(last.factors, shared)}: {_differs(last, by)}."
+    )
+
+
+def _beside(rows: Sequence[Row], by: Quantity, level: float) -> str:
+    """Name the rows that cannot be told apart from the first one, which was chosen after the fact."""
+    if len(rows) == 1:
+        return ""
+    first, close = rows[0].entries[by], []
+    for row in rows[1:]:
+        d = bootstrap.paired_difference(
+            first.value, row.entries[by].value, first.replicates, row.entries[by].replicates, level
+        )
+        if not (d.lo > ROUNDING or d.hi < -ROUNDING):
+            close.append(name_of(row.factors))
+    named = ", ".join(close[:3]) + (f" and {len(close) - 3} more" if len(close) > 3 else "")
+    told = f"; {named} cannot be told apart from it" if close else ""
+    return f"It comes first of {len(rows)} rows, which was chosen after the fact{told}. "
+
+
+def distinct(rows: Sequence[Row], base: Row | None) -> list[Row]:
+    """Return the rows without those whose every number is the baseline's or an earlier row's."""
+    kept: list[Row] = []
+    for row in rows:
+        if not any(_equal(row, other) for other in ([] if base is None else [base]) + kept):
+            kept.append(row)
+    return kept
+
+
+def equal_to(row: Row, rows: Sequence[Row]) -> Row | None:
+    """Return the first other row that has the very same numbers; None where there is none."""
+    return next((other for other in rows if other is not row and _equal(row, other)), None)
+
+
+def _equal(row: Row, other: Row) -> bool:
+    return row.entries.keys() == other.entries.keys() and all(
+        e.value == (o := other.entries[q]).value
+        and e.replicates.size > 1
+        and np.array_equal(e.replicates, o.replicates, True)
+        for q, e in row.entries.items()
+        if not (math.isnan(e.value) and math.isnan(other.entries[q].value))
     )
 
 

@@ -31,7 +31,7 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """Return the image (height, width, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     Raises Unusable: UNREADABLE where it is no image, truncated or damaged; TOO_LARGE where its header announces more
-    than `max_pixels`.
+    than `max_pixels`. What is not the file's fault comes through: MemoryError, ImportError, the operating system's errors.
     """
     if not data:
         raise Unusable(Status.UNREADABLE, "the file is empty")
@@ -40,7 +40,7 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     except UnidentifiedImageError:
         raise Unusable(Status.UNREADABLE, "not an image of a known format") from None
     except Exception as error:
-        raise Unusable(Status.UNREADABLE, f"damaged header ({_line(error)})") from None
+        raise _unusable(error, "damaged header") from None
     if image.width * image.height > max_pixels:
         raise Unusable(Status.TOO_LARGE, f"{image.width}×{image.height} is more than {max_pixels:,} pixels")
     try:
@@ -49,7 +49,7 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     except Unusable:
         raise
     except Exception as error:  # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable
-        raise Unusable(Status.UNREADABLE, f"truncated or damaged ({_line(error)})") from None
+        raise _unusable(error, "truncated or damaged") from None
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -62,5 +62,9 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+def _unusable(error: Exception, what: str) -> Unusable:
+    # Pillow's own OSErrors, as of a truncated file, have no errno.
+    if isinstance(error, MemoryError | ImportError) or (isinstance(error, OSError) and error.errno):
+        raise error
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return Unusable(Status.UNREADABLE, f"{what} ({line[:120]})")

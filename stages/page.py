@@ -63,7 +63,7 @@ def _result(found: Found) -> dict[str, Any]:
         "title": found.options.title or config.name,
         "name": config.name,
         "question": config.description,
-        "sentences": headline.sentences(found.groups, found.main),
+        "sentences": headline.sentences(found.groups, found.main, found.table.level),
         "facts": _facts(found),
         "factors": found.factors,
         "headers": [_header(found, q) for q in found.columns],
@@ -121,6 +121,7 @@ def _group(found: Found, group: headline.Group, reach: tuple[float, float]) -> d
                 "also": headline.name_of({k: v for k, v in row.factors.items() if k in found.factors[1:]}, empty=""),
                 "baseline": row.is_baseline,
                 "best": row is best,
+                "equal": "" if (twin := headline.equal_to(row, group.rows)) is None else headline.name_of(twin.factors),
                 "bar": _bar(main, reach, TONES[headline.direction(row, found.main)]) if found.main else "",
                 "difference": main.difference.value if main and main.difference else "",
                 "cells": [_cell(row, q) for q in found.columns],
@@ -178,7 +179,7 @@ def _every(found: Found) -> Iterator[dict[str, Any]]:
             counts = {
                 "achieved": f"{e.achieved:.2e}" if e.achieved == e.achieved else "",
                 "threshold": f"{e.threshold:.4f}" if e.threshold == e.threshold else "",
-                "errors": f"{e.errors:,}" if e.errors >= 0 else "",
+                "false_matches": f"{e.false_matches:,} of {e.nonmated:,}" if e.false_matches >= 0 else "",
                 "trials": f"{e.trials:,}",
             }
             yield {**(_cell(row, q) or {}), **_header(found, q), **counts, "row": headline.name_of(row.factors)}

@@ -7,7 +7,6 @@ that came with the data set). Scores are raw: their scale is the method's own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, Field, Schema, Status
 from pipeline.stage import Options, Stage, Work
 from stages.models import catalogue
-from stages.models.cards import ModelCard
+from stages.models.cards import ModelCard, WeightFile
 from stages.tables import QUALITIES
 
 # Methods that need no model, and what they read.
@@ -77,8 +76,13 @@ class Quality(Stage):
             return {"": _scored(rows["quality"], np.zeros(rows.rows, np.uint8))}
         if method in PLAIN:
             (name,) = PLAIN[method]
-            column = {"embeddings": "norm", "detections": "score"}[name]
-            return {"": _scored(inputs[name][column], inputs[name]["status"])}
+            values, status = inputs[name][{"embeddings": "norm", "detections": "score"}[name]], inputs[name]["status"]
+            if method == "detector-score" and np.isnan(values[status == Status.OK]).any():
+                raise InvalidInput(
+                    "quality.method is 'detector-score', and some faces have none: their landmarks or crops came with the "
+                    "data set. Name another method, or let the data set bring a score for each face."
+                )
+            return {"": _scored(values, status)}
         status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
         usable = status == Status.OK
         quality = np.full(rows.rows, np.nan, np.float32)
@@ -92,10 +96,10 @@ class Quality(Stage):
             raise InvalidInput(unknown("quality method", self.options.method, {**cards, **PLAIN}))
         return cards[self.options.method]
 
-    def _open(self, path: Path) -> Any:
+    def _open(self, weights: WeightFile) -> Any:
         from stages.models.backends import open_model
 
-        return open_model(self._card(), path, self.context.profile)
+        return open_model(self._card(), weights, self.context.profile)
 
 
 def _scored(quality: Array, status: Array) -> Batch:
@@ -111,6 +115,9 @@ class Statistics(Stage):
     grain = "reduce"
     produces: ClassVar = {"": STATISTICS}
     inputs: ClassVar = {"quality": "quality"}
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
 
     def compute(self, work: Work) -> dict[str, Batch]:
         scores = work.inputs["quality"].read(("status", "quality"))

@@ -14,7 +14,7 @@ from typing import Literal
 Kind = Literal["1:1", "1:N"]
 KINDS: dict[str, Kind] = {"evaluate_verification": "1:1", "evaluate_identification": "1:N"}
 LOWER_IS_BETTER = frozenset({"eer", "frr", "fta", "comparisons_lost", "accuracy_deviation"})
-COUNTS = frozenset({"comparisons_lost"})
+COUNTS = frozenset({"comparisons_lost", "comparisons_unlabelled", "probes_unlabelled"})
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Quantity:
 
 
 def number_label(value: float | None) -> str:
-    """Write 0.001 as 1e-3 and 5 as 5."""
-    if value is None:
+    """Write 0.001 as 1e-3 and 5 as 5; nothing for what is not there or not defined."""
+    if value is None or math.isnan(value):
         return ""
     if value >= 1 or value == 0:
         return f"{value:g}"

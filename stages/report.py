@@ -10,11 +10,11 @@ Conventions
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.files import replace_text
 from pipeline.registry import register
 from pipeline.session import Results, write_json
 from stages import conventions, headline, sections
@@ -24,6 +24,7 @@ from stages.quantities import Quantity, interval_written, written
 from stages.summary import Row, table_frame, to_frame
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
 
@@ -34,21 +35,27 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
     folder = results.folder
     numbers, table = to_frame(found.cells), table_frame(found.table)
     page = render(found)  # before anything is written: an option may turn out not to fit
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("report.html", "numbers.csv", "table.csv", "numbers.json")]
-    _write(paths[0], page)
-    _write(paths[1], numbers.to_csv(index=False, lineterminator="\n"))
-    _write(paths[2], table.to_csv(index=False, lineterminator="\n"))
+    replace_text(paths[0], page)
+    replace_text(paths[1], numbers.to_csv(index=False, lineterminator="\n"))
+    replace_text(paths[2], table.to_csv(index=False, lineterminator="\n"))
     record = {
         "conventions": conventions.everything(found.table),
         "config": sections.config_of(results),
         "dataset": results.session.dataset.key,
         "versions": sections.versions(),
-        "table": table.to_dict("records"),
-        "numbers": numbers.to_dict("records"),
+        "intervals": {"level": found.table.level, "replicates": found.table.replicates},
+        "table": _records(table),
+        "numbers": _records(numbers),
     }
     write_json(paths[3], record)
     return paths
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as JSON holds them: what is not there is null."""
+    kept = frame.astype(object).where(frame.notna(), None)
+    return [dict(zip(map(str, kept.columns), row, strict=True)) for row in kept.itertuples(index=False, name=None)]
 
 
 @register("terminal report", "html")
@@ -126,9 +133,3 @@ def _difference_text(row: Row, main: Quantity) -> Any:
     bounds = interval_written(main.metric, d.low, d.high, signed=True)
     style = {1: "green", -1: "red", 0: "dim"}[sign]
     return Text(f"{MARKS[sign] or ' '} {written(main.metric, d.value, signed=True)} {bounds}", style=style)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from pipeline.config import Scalar, validate
+from pipeline.errors import InvalidInput, unknown
 from pipeline.registry import register
 from pipeline.stage import Options
 
@@ -33,7 +34,19 @@ class ReportOptions(Options):
 
 
 @register("report options", "html")
-def read_options(options: Mapping[str, Any]) -> ReportOptions:
-    """Validate report options. Raises InvalidInput naming the wrong field."""
+def read_options(options: Mapping[str, Any], factors: Mapping[str, Sequence[Any]] | None = None) -> ReportOptions:
+    """Validate report options; with the config's factors, the names and values that they speak of as well.
+
+    Raises InvalidInput naming the wrong field.
+    """
     found: ReportOptions = validate(ReportOptions, dict(options), "report.options")
+    if factors is not None:
+        for name in found.average or ():
+            if name not in factors:
+                raise InvalidInput(f"report.options.average: {unknown('factor', name, factors)}")
+        for name, value in (found.baseline or {}).items():
+            if name not in factors:
+                raise InvalidInput(f"report.options.baseline: {unknown('factor', name, factors)}")
+            if value not in factors[name]:
+                raise InvalidInput(f"report.options.baseline.{name}: {unknown('value', str(value), map(str, factors[name]))}")
     return found

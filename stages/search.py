@@ -7,20 +7,22 @@ and identical templates give the same list. FAISS alone leaves the order of ties
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline.errors import ResourceRefused
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work, execution
 from stages.compare import unit_rows
-from stages.tables import CANDIDATES, role_rows
+from stages.tables import CANDIDATES, need_role, role_rows
 
-CELLS = 1 << 23  # float64 numbers gathered at once when candidates are re-scored: 64 MiB
+CELLS = 1 << 23  # scores of one product, or float64 numbers gathered at once to re-score candidates: 64 MiB at most
 GUARD = 1e-4  # cosine; far above what the order of summation can move a float32 product of unit vectors
 Floats = NDArray[np.float32]
 Select = Callable[[Floats, int], tuple[Floats, NDArray[np.int64]]]
@@ -44,12 +46,27 @@ class Search(Stage):
     Options = SearchOptions
     produces: ClassVar = {"": CANDIDATES}
     inputs: ClassVar = {"templates": "fuse"}
+    rows: ClassVar = {"templates": "templates"}
     consumes: ClassVar = {"roles": ("template", "role")}
     stored = False
     options: SearchOptions
 
     def backends(self) -> tuple[str, ...]:
         return ("numpy",)
+
+    def open(self) -> None:
+        name, extra = {"faiss": ("faiss", "cpu (or gpu)"), "torch": ("torch", "")}[self.options.backend]
+        try:
+            import_module(name)
+        except ImportError as error:
+            other = "torch" if self.options.backend == "faiss" else "faiss"
+            advice = f"install qfuse[{extra}]" if extra else "reinstall qfuse"
+            raise ResourceRefused(
+                f"search.backend {name!r} does not import ({error}): {advice}, or set search.backend to {other}."
+            ) from None
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        need_role(tables["roles"], self.options.gallery, "search.gallery")
 
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))
@@ -92,8 +109,10 @@ def with_torch(gallery: Floats, threads: int = 1) -> Select:
     matrix = torch.from_numpy(np.ascontiguousarray(gallery)).T
 
     def select(probes: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
-        top = torch.topk(torch.from_numpy(np.ascontiguousarray(probes)) @ matrix, count, dim=1)
-        return top.values.numpy(), top.indices.numpy()
+        step = max(1, CELLS // len(gallery))
+        parts = [torch.from_numpy(np.ascontiguousarray(probes[i : i + step])) for i in range(0, len(probes), step)]
+        tops = [torch.topk(part @ matrix, count, dim=1) for part in parts]
+        return np.concatenate([t.values.numpy() for t in tops]), np.concatenate([t.indices.numpy() for t in tops])
 
     return select
 

@@ -88,14 +88,9 @@ def _of(row: Row, step: str) -> list[Cell]:
 
 
 def nonmated_trials(row: Row, step: str) -> float:
-    """Return how many non-mated comparisons were made, from a row's counts; nan where none of them tells."""
-    found = [
-        float(n["errors"][i] / n["achieved"][i])
-        for n in (cell.numbers for cell in _of(row, step))
-        for i in range(n.rows)
-        if n["metric"][i] == "tar" and n["errors"][i] > 0
-    ]
-    return min(found, default=float("nan"))
+    """Return how many non-mated comparisons were made, the fewest of a row's cells; nan where none of them tells."""
+    counts = [n for cell in _of(row, step) for n in cell.numbers["nonmated"].tolist() if n > 0]
+    return min(counts, default=float("nan"))
 
 
 def method_of(results: Results, row: Row) -> str:

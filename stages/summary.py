@@ -8,15 +8,16 @@ Conventions
                 subjects in every cell, so replicates are averaged one by one: the interval resamples subjects jointly
                 and holds the seeds as they are.
     Difference  row − baseline, its interval from the paired differences of those averaged replicates. `clear`: the
-                interval leaves out 0. No correction is made for the number of rows compared.
-    Counts      errors and trials are the smallest over a row's cells; `few` marks a number that rests on fewer than 30
-                false matches (false positives) in any of them.
+                interval leaves out 0, and neither of the two rests on few false matches. No correction is made for the
+                number of rows compared.
+    Counts      false matches, non-mated and trials are the smallest over a row's cells; `few` marks a number that rests on
+                fewer than 30 false matches (false positives) in any of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,9 @@ from stages.report_options import ReportOptions
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,12 @@ class Difference:
     value: float
     low: float
     high: float
+    few: bool = False
 
     @property
     def clear(self) -> bool:
-        return self.low > 0 or self.high < 0
+        # Rates are fractions of at least 1e-6 or so: what is nearer 0 than this is the rounding of a difference of 0.
+        return not self.few and (self.low > ROUNDING or self.high < -ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class Entry:
     high: float
     achieved: float  # FMR or FPIR held, mean over cells
     threshold: float
-    errors: int  # -1 where it does not apply
+    false_matches: int  # -1 where it does not apply, as `nonmated`
+    nonmated: int
     trials: int
     few: bool
     cells: int
@@ -143,12 +150,7 @@ def rule_table(results: Results, options: ReportOptions, found: Sequence[Cell] |
 
 
 def _averaged(options: ReportOptions, factors: Mapping[str, Any]) -> tuple[str, ...]:
-    if options.average is None:
-        return tuple(name for name in ("seed",) if name in factors)
-    for name in options.average:
-        if name not in factors:
-            raise InvalidInput(f"report.options.average: {unknown('factor', name, factors)}")
-    return options.average
+    return tuple(name for name in ("seed",) if name in factors) if options.average is None else options.average
 
 
 def _drawn_alike(found: Sequence[Cell]) -> tuple[float, int]:
@@ -186,7 +188,8 @@ def _entry(parts: Sequence[tuple[Batch, int]], level: float) -> Entry:
         high=float(high),
         achieved=float(column("achieved").mean()),
         threshold=float(column("threshold").mean()),
-        errors=int(column("errors").min()),
+        false_matches=int(column("false_matches").min()),
+        nonmated=int(column("nonmated").min()),
         trials=int(column("trials").min()),
         few=bool(column("few").any()),
         cells=len(parts),
@@ -199,8 +202,6 @@ def _baseline(options: ReportOptions, factors: Mapping[str, Any], rows: Sequence
     if wanted is None:
         return {"rule": "mean"} if any(row.factors.get("rule") == "mean" for row in rows) else {}
     for name, value in wanted.items():
-        if name not in factors:
-            raise InvalidInput(f"report.options.baseline: {unknown('factor', name, factors)}")
         if rows and not any(row.factors.get(name) == value for row in rows):
             nearest = unknown("value", str(value), map(str, factors[name]))
             raise InvalidInput(f"report.options.baseline.{name}: {nearest}")
@@ -233,7 +234,7 @@ def _against(entry: Entry, other: Entry | None, level: float) -> Entry:
     if other is None or entry.replicates.shape != other.replicates.shape:
         return entry
     d = bootstrap.paired_difference(entry.value, other.value, entry.replicates, other.replicates, level)
-    return Entry(**{**entry.__dict__, "difference": Difference(float(d.value), float(d.lo), float(d.hi))})
+    return replace(entry, difference=Difference(float(d.value), float(d.lo), float(d.hi), entry.few or other.few))
 
 
 def to_frame(found: Sequence[Cell]) -> pd.DataFrame:
@@ -246,7 +247,7 @@ def to_frame(found: Sequence[Cell]) -> pd.DataFrame:
         named = {"step": cell.step.base, "kind": cell.kind, **_named(cell.factors)}
         columns = {_FRAME.get(name, name): array for name, array in n.items() if name != "replicates"}
         frames.append(pd.DataFrame({**named, **columns}))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return _counted(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
 
 
 def table_frame(table: RuleTable) -> pd.DataFrame:
@@ -263,16 +264,26 @@ def table_frame(table: RuleTable) -> pd.DataFrame:
                 | {"threshold_rule": q.rule, "value": e.value, "low": e.low, "high": e.high}
                 | {"difference": d.value, "difference_low": d.low, "difference_high": d.high, "clear": d.clear}
                 | {"baseline": row.is_baseline, "achieved": e.achieved, "threshold": e.threshold}
-                | {"errors": e.errors, "trials": e.trials, "few": e.few, "cells": e.cells}
+                | {"false_matches": e.false_matches, "nonmated": e.nonmated}
+                | {"trials": e.trials, "few": e.few, "cells": e.cells}
             )
-    return pd.DataFrame(lines)
+    return _counted(pd.DataFrame(lines))
+
+
+def _counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave counts empty where they do not apply."""
+    for name in ("false_matches", "nonmated"):
+        if name in frame:
+            frame[name] = frame[name].astype("Int64").mask(frame[name] < 0)
+    return frame
 
 
 # `rule` is what weight rules are called in configs, so the threshold rule of a number goes by its full name.
 _FRAME = {"rule": "threshold_rule"}
 _TAKEN = frozenset(
     {*("step", "kind", "metric", "target", "threshold_rule", "value", "low", "high", "difference", "difference_low")}
-    | {*("difference_high", "clear", "baseline", "achieved", "threshold", "errors", "trials", "few", "cells")}
+    | {*("difference_high", "clear", "baseline", "achieved", "threshold", "false_matches", "nonmated")}
+    | {*("trials", "few", "cells")}
 )
 
 

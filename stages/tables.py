@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.dataset import Axis
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, unknown
 from pipeline.schema import Array, Batch, Field, Schema, text
 
 FACES = Schema(
@@ -33,6 +33,7 @@ FACES = Schema(
         Field("subject", "text"),
         Field("box", "float32", (4,), "px: x, y, width, height", optional=True),
         Field("landmarks", "float32", (5, 2), "px: x, y", optional=True),
+        Field("score", "float32", (), "detector score, higher = surer", optional=True),
         Field("embedding", "float32", (None,), optional=True),
         Field("quality", "float32", (), "higher = more useful", optional=True),
     ),
@@ -54,10 +55,10 @@ DETECTIONS = Schema(
         REASON,
         Field("box", "float32", (4,), "px: x, y, width, height"),
         Field("landmarks", "float32", (5, 2), "px: x, y"),
-        Field("score", "float32", (), "detector score, higher = surer"),
+        Field("score", "float32", (), "detector score, higher = surer; nan where nothing was detected"),
         Field("faces_found", "int32"),
     ),
-    finite=("box", "landmarks", "score"),
+    finite=("box", "landmarks"),
 )
 CROPS = Schema("crops", (STATUS, Field("crop", "uint8", (112, 112, 3), "RGB")))
 EMBEDDINGS = Schema(
@@ -106,10 +107,11 @@ NUMBERS = Schema(
         Field("high", "float64"),
         Field("achieved", "float64"),  # FMR or FPIR actually held
         Field("threshold", "float64"),
-        Field("errors", "int64"),  # false matches (false positives) behind it; -1 where it does not apply
-        Field("trials", "int64"),  # comparisons or probes that the value is a fraction of
+        Field("false_matches", "int64"),  # in 1:N false positives: those behind `achieved`; -1 where it does not apply
+        Field("nonmated", "int64"),  # comparisons or probes that `achieved` is over; -1 where it does not apply
+        Field("trials", "int64"),  # comparisons, probes or templates that `value` is over
         Field("few", "bool"),  # rests on fewer than 30 false matches
-        Field("replicates", "float32", (None,)),
+        Field("replicates", "float64", (None,)),
     ),
 )
 CURVES = Schema("curves", (Field("curve", "text"), Field("x", "float64"), Field("y", "float64")))
@@ -122,6 +124,12 @@ class FaceLayout:
         schema.name: schema for schema in (FACES, MEMBERS, TEMPLATES, ROLES, COMPARISONS, PAIRINGS)
     }
     sorted_index: Mapping[tuple[str, str], str] = {("members", "template"): "templates"}
+
+    def same_rows(self, one: str, other: str, tables: Mapping[str, Batch]) -> bool:
+        """Whether two axes number the same rows: faces and templates do where each face is a template, in order."""
+        members, count = tables["members"], tables["templates"].rows
+        alike = {one, other} == {"faces", "templates"} and members.rows == count == tables["faces"].rows
+        return alike and all((members[name] == np.arange(count)).all() for name in ("template", "face"))
 
     def axes(self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]) -> dict[str, Axis]:
         comparisons, faces, templates = Comparisons.of(tables), tables["faces"], tables["templates"]
@@ -140,6 +148,24 @@ def role_rows(roles: Batch, role: str) -> Array:
     """Return the template rows that serve as `role`, in table order (int64)."""
     rows: Array = roles["template"][roles["role"] == role]
     return rows
+
+
+def need_role(roles: Batch, role: str, where: str) -> None:
+    """Raise InvalidInput, naming the nearest one, where no template has the role that an option asks for."""
+    known = set(roles["role"].tolist())
+    if role not in known:
+        raise InvalidInput(f"{where}: {unknown('role', role, known)}")
+
+
+def refuse_itself(tables: Mapping[str, Batch], one: str, other: str) -> None:
+    """Raise InvalidInput where a template has both roles: it would be compared with itself, which tells nothing of anyone."""
+    both = np.intersect1d(role_rows(tables["roles"], one), role_rows(tables["roles"], other))
+    if len(both):
+        name = str(tables["templates"]["template_id"][both[0]])
+        raise InvalidInput(
+            f"template {name!r} serves as {one!r} and as {other!r} ({len(both)} such), and would be compared with itself: "
+            "give each side templates of its own."
+        )
 
 
 @dataclass(frozen=True)

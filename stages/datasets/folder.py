@@ -8,7 +8,8 @@ Conventions
                compared with each other. A subject with a single medium has a reference only.
     Chance     is drawn identity by identity, from the seed and the identity's name, so that adding an
                identity changes no other one's faces.
-    Missing    an image that is not there or cannot be read keeps its row, with no sha256; a later stage marks it.
+    Missing    an image that is not there keeps its row, with no sha256; one that may not or cannot be read keeps it
+               with UNREADABLE in that place. A later stage marks both.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.errors import InvalidInput
-from pipeline.files import Files
-from pipeline.keys import UNREADABLE
+from pipeline.files import MAX_FILE_BYTES, Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
@@ -51,8 +51,11 @@ def file_names(files: Files) -> list[str]:
 
 
 def digest_images(files: Files, names: Iterable[str]) -> list[str]:
-    """Return the sha256 (hex) of every file; empty where there is none, UNREADABLE where it cannot be read."""
-    return [_digest_image(files, name) for name in names]
+    """Return the sha256 (hex) of every file; empty where there is none, UNREADABLE for one that can be no sample:
+
+    damaged inside its archive, too large, a link out of the tree, without permission to read.
+    """
+    return files.digests(names, MAX_FILE_BYTES)
 
 
 def is_image(name: str, extensions: Sequence[str] = IMAGES) -> bool:
@@ -74,15 +77,6 @@ def lowest_ranked(identities: Iterable[str], count: int, seed: int, purpose: str
 
 def _hash(seed: int, purpose: str, identity: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}|{purpose}|{identity}".encode()).digest())
-
-
-def _digest_image(files: Files, name: str) -> str:
-    try:
-        return hashlib.sha256(files.read(name)).hexdigest()
-    except FileNotFoundError:
-        return ""
-    except (InvalidInput, OSError):
-        return UNREADABLE
 
 
 class FolderOptions(Options):

@@ -180,6 +180,16 @@ def rank_replicates(mated_rank: ArrayLike, mated_subject: ArrayLike, ranks: Sequ
     return ratio(found, total_weight(table, subject))
 
 
+def share_replicates(flag: ArrayLike, subject: ArrayLike, weights: ArrayLike) -> Floats:
+    """Share of what is flagged in each replicate, such as FTA: (R,) float64, nan where nothing has weight.
+
+    flag (N,) bool; subject (N,) int. Raises ValueError for lengths that differ or a subject outside the weights.
+    """
+    table, chosen = as_weights(weights), np.asarray(flag, bool)
+    column = as_subjects(subject, "subject", chosen.shape, table)
+    return ratio(total_weight(table, column[chosen])[:, None], total_weight(table, column))[:, 0]
+
+
 def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
     """Percentile interval (Efron 1979) over axis 0, nan replicates left out; nan where all are.
 

@@ -186,11 +186,11 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
 def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floats, Floats]:
     """(FAR, FRR) of a whole system from matching rates and the failure-to-acquire rate (ISO/IEC 19795-1).
 
-    FAR = FMR (1 - FTA);  FRR = FTA + FNMR (1 - FTA). Arguments broadcast; a nan rate stays nan.
+    FAR = FMR (1 - FTA);  FRR = FTA + FNMR (1 - FTA). Arguments broadcast; nan stays nan.
     Raises ValueError for an FTA outside [0, 1].
     """
     failed = np.asarray(fta, np.float64)
-    if not ((failed >= 0) & (failed <= 1)).all():
+    if ((failed < 0) | (failed > 1)).any():
         raise ValueError(f"fta must be a rate in [0, 1], found {fta!r}: divide the failures by the attempts.")
     return np.asarray(fmr, np.float64) * (1 - failed), failed + np.asarray(fnmr, np.float64) * (1 - failed)
 

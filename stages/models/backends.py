@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
-from stages.models.cards import ModelCard
+from stages.models.cards import ModelCard, WeightFile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,20 +65,15 @@ class FaceModel(Protocol):
         array."""
 
 
-def open_model(card: ModelCard, path: Path, profile: Numerics) -> FaceModel:
-    """Return the model of `card` with the weights in `path`, computing as `profile` says.
+def open_model(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceModel:
+    """Return the model of `card` with these weights, computing as `profile` says.
 
-    The digest of `path` is the caller's to check (`cards.check_digest`). Raises InvalidInput where card, file
-    and profile do not fit each other, ResourceRefused where the profile's device is absent.
+    The digest of the weights is the caller's to check (`cards.read_weights`). Raises InvalidInput where card,
+    weights and profile do not fit each other, ResourceRefused where the profile's device is absent.
     """
     if card.kind == "detector":
         raise InvalidInput(f"model {card.name!r} is a detector; it finds faces and cannot score crops.")
-    return OnnxModel(card, path, profile) if card.architecture == "onnx" else TorchModel(card, path, profile)
-
-
-def flip(crops: Crops) -> Crops:
-    """Return crops (n, h, w, 3) mirrored left to right, contiguous."""
-    return np.ascontiguousarray(crops[:, :, ::-1])
+    return OnnxModel(card, weights, profile) if card.architecture == "onnx" else TorchModel(card, weights, profile)
 
 
 def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats:
@@ -108,7 +103,7 @@ class OnnxModel:
     twice the work of one session with two.
     """
 
-    def __init__(self, card: ModelCard, path: Path, profile: Numerics) -> None:
+    def __init__(self, card: ModelCard, weights: WeightFile, profile: Numerics) -> None:
         ort = import_module("onnxruntime")  # it ships no types
 
         if profile.precision != "fp32":
@@ -121,10 +116,11 @@ class OnnxModel:
         options.use_deterministic_compute = True
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=_providers(ort, profile.device))
+            self._session = ort.InferenceSession(weights.data, options, providers=_providers(ort, profile.device))
         except Exception as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
-            raise InvalidInput(f"model {card.name!r}: {path} cannot be opened by ONNX Runtime ({error}).") from error
+            raise InvalidInput(f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error}).") from error
         self.card = card
+        path = weights.path
         given = {node.name: node.shape for node in self._session.get_inputs()}
         answers = {node.name: node.shape for node in self._session.get_outputs()}
         self._input = _declared(card, path, "input", card.input_name, given)
@@ -150,7 +146,7 @@ class TorchModel:
     In bf16 and fp16 the weights are cast once; the last batch norm and the quality head stay in float32.
     """
 
-    def __init__(self, card: ModelCard, path: Path, profile: Numerics) -> None:
+    def __init__(self, card: ModelCard, weights: WeightFile, profile: Numerics) -> None:
         import torch
 
         from stages.models.checkpoints import load_checkpoint
@@ -166,7 +162,7 @@ class TorchModel:
             raise InvalidInput("precision fp16 is for CUDA devices; on a CPU use bf16 or fp32.")
         with torch.device("meta"):
             network = _network(card)
-        load_checkpoint(network, path)
+        load_checkpoint(network, weights)
         network = fold_batch_norms(network.eval().requires_grad_(False))
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[profile.precision]
         for name, child in network.named_children():

@@ -1,27 +1,30 @@
 """Model cards: what a weight file is, what it wants to be fed and what it answers.
 
-A card is data (`data_manifests/models.yaml`); this module reads it, finds the file it names and checks its
-digest. It imports no inference library, so plans and listings stay light.
+A card is data (`data_manifests/models.yaml`); this module reads it, finds the file it names, and reads that
+file once: the bytes whose digest is checked are the bytes that become a model. It imports no inference
+library, so plans and listings stay light.
 
 Conventions: `mean` and `std` are in pixel units, 0…255, in the card's own channel order; a network is fed (x
-− mean) / std. A card without `sha256` means that the digest is declared where the model is used, in the
-config.
+− mean) / std. A card without `sha256` describes a model whose weights each user brings: a card of the same
+name, in a file that the config lists under `models.cards`, adds the digest.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pipeline.config import read_yaml
 from pipeline.errors import InvalidInput, unknown
 
-Triple = tuple[float, float, float]
-Positive = Annotated[float, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 CRFIQA_EMBEDDING = 512
 
@@ -39,7 +42,7 @@ class ModelCard(BaseModel):
     bytes: int | None = Field(default=None, gt=0)
     colour: Literal["rgb", "bgr"] = "rgb"
     input_size: int = Field(default=112, gt=0)
-    mean: Triple = (127.5, 127.5, 127.5)
+    mean: tuple[Finite, Finite, Finite] = (127.5, 127.5, 127.5)
     std: tuple[Positive, Positive, Positive] = (127.5, 127.5, 127.5)
     input_name: str | None = None
     output_name: str | None = None
@@ -73,23 +76,18 @@ def read_cards(path: Path) -> dict[str, ModelCard]:
 
     Raises InvalidInput, naming every bad field, where the file is not of that form.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"model cards {path} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"model cards {path} is not YAML: {error}") from error
+    raw = read_yaml(path, "file of model cards")
     if not isinstance(raw, dict):
         raise InvalidInput(f"model cards {path}: expected a mapping from model name to card, found {type(raw).__name__}.")
     cards, problems = {}, []
     for name, fields in raw.items():
         if not isinstance(fields, dict):
-            problems.append(f"{name}: expected a mapping of fields, found {fields!r}")
+            problems.append(f"{name!s:.60}: expected a mapping of fields, found {fields!r:.60}")
             continue
         try:
-            cards[str(name)] = ModelCard(**{"name": str(name), **fields})
+            cards[str(name)] = ModelCard.model_validate({"name": str(name), **fields})
         except ValidationError as error:
-            problems += [f"{name}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            problems += [f"{name!s:.60}.{'.'.join(map(str, e['loc'])):.60}: {e['msg']}" for e in error.errors()]
     if problems:
         raise InvalidInput(f"model cards {path}: {'; '.join(problems)}.")
     return cards
@@ -118,15 +116,32 @@ def find_weights(card: ModelCard, folders: Sequence[Path]) -> Path:
     )
 
 
-def check_digest(path: Path, expected: str) -> None:
-    """Raise InvalidInput where the sha256 (64 hex digits) of the bytes of `path` is not `expected`."""
+@dataclass(frozen=True)
+class WeightFile:
+    """The bytes of a weight file, read once, and where they came from."""
+
+    path: Path
+    data: bytes = field(repr=False)
+
+
+# An ONNX tensor's `external_data` (field 13) with its entry "location" (onnx.proto3, TensorProto).
+_ELSEWHERE = re.compile(rb"\x6a[\x00-\xff]{1,3}\x0a\x08location\x12")
+
+
+def read_weights(path: Path, sha256: str | None) -> WeightFile:
+    """Return the bytes of `path`. Raises InvalidInput where they cannot be read, have another digest than
+    `sha256` (64 hex digits; None checks nothing), or are an ONNX graph whose weights lie in other files."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        data = path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"weight file {path} cannot be read ({error.strerror}).") from error
-    if found != expected.lower():
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256.lower():
         raise InvalidInput(
-            f"weight file has another digest than declared: expected sha256 {expected}, found {found}, "
+            f"weight file has another digest than declared: expected sha256 {sha256}, found {found}, "
             f"at {path}; fetch the declared file again or, if this one is meant, declare its digest."
         )
+    # Opened from bytes, such a graph would take whatever file of that name lies in the working folder.
+    if path.suffix == ".onnx" and _ELSEWHERE.search(data):
+        raise InvalidInput(f"{path} keeps its weights in other files, which no digest covers: export it as one file.")
+    return WeightFile(path, data)

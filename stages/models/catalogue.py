@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import InvalidInput
 from pipeline.stage import Context
-from stages.models.cards import ModelCard, card_named, check_digest, find_weights, read_cards
+from stages.models.cards import ModelCard, WeightFile, card_named, find_weights, read_cards, read_weights
 from stages.resources import resource
 
 T = TypeVar("T")
@@ -46,18 +45,20 @@ def backends(found: ModelCard) -> tuple[str, ...]:
     return tuple(dict.fromkeys((engine, "opencv")))
 
 
-def open_once(context: Context, found: ModelCard, make: Callable[[Path], T], options: str = "") -> T:
-    """Return `make(path)` for the card's weights, checked by digest first, from memory where it was made before.
+def open_once(context: Context, found: ModelCard, make: Callable[[WeightFile], T], options: str = "") -> T:
+    """Return what `make` opens of the card's weights, whose digest was checked; from memory where it was made before.
 
     `options` tells apart what `make` would make differently of the same weights.
     """
     if found.sha256 is None:
-        raise InvalidInput(f"model {found.name!r} has no sha256 on its card; add it, so that the file can be trusted.")
+        raise InvalidInput(
+            f"model {found.name!r} has no sha256 on its card, so its file cannot be trusted: add it to a copy of the card, "
+            "in a file that the config names under models.cards."
+        )
     name = (repr(identity(found)), context.profile, options)
     with _lock:
         if name not in _opened:
             path = find_weights(found, context.model_folders)
-            check_digest(path, found.sha256)
-            _opened[name] = make(path)
+            _opened[name] = make(read_weights(path, found.sha256))
         opened: T = _opened[name]
         return opened

@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InvalidInput
+from stages.models.cards import WeightFile
 
 # Left by wrappers around the network: MagFace's builder around DataParallel, and DataParallel alone.
 PREFIXES = ("features.module.", "module.")
 SHOWN = 3
 
 
-def load_checkpoint(module: nn.Module, path: Path, prefixes: Sequence[str] = ()) -> None:
-    """Load the state dict in `path` into `module`, in place; parameters on the meta device are replaced.
+def load_checkpoint(module: nn.Module, weights: WeightFile, prefixes: Sequence[str] = ()) -> None:
+    """Load the state dict in `weights` into `module`, in place; parameters on the meta device are replaced.
 
     The file holds a state dict, or a mapping that holds one as "state_dict". Where some keys start with one
     of `prefixes` (tried in order, then `PREFIXES`), those keys are the network and lose the prefix, and the
     others, a training head, are left out. Raises InvalidInput where the file asks to run code, cannot be
     read, or differs from the module in names or shapes, and where a tensor holds a value that is not finite.
     """
-    state = _strip(_tensors(_read(path), path), (*prefixes, *PREFIXES))
+    state = _strip(_tensors(_read(weights), weights), (*prefixes, *PREFIXES))
     own = module.state_dict()
     problems = [
         *_listed("missing", (name for name in own if name not in state)),
@@ -46,7 +47,7 @@ def load_checkpoint(module: nn.Module, path: Path, prefixes: Sequence[str] = ())
     ]
     if problems:
         raise InvalidInput(
-            f"checkpoint {path} does not fit {type(module).__name__} ({len(own)} tensors expected, "
+            f"checkpoint {weights.path} does not fit {type(module).__name__} ({len(own)} tensors expected, "
             f"{len(state)} found): {'; '.join(problems)}. Check that the card's "
             "architecture is that of the file."
         )
@@ -54,13 +55,16 @@ def load_checkpoint(module: nn.Module, path: Path, prefixes: Sequence[str] = ())
     module.load_state_dict(state, assign=any(tensor.is_meta for tensor in own.values()))
 
 
-def _read(path: Path) -> Any:
+def _read(weights: WeightFile) -> Any:
+    path = weights.path
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load
 
-            return load_file(path, device="cpu")
-        return torch.load(path, map_location="cpu", weights_only=True)
+            return load(weights.data)
+        return torch.load(BytesIO(weights.data), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise InvalidInput(
@@ -71,11 +75,11 @@ def _read(path: Path) -> Any:
         raise InvalidInput(f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again.") from error
 
 
-def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise InvalidInput(f"checkpoint {path}: expected a state dict (names to tensors), found something else.")
+        raise InvalidInput(f"checkpoint {weights.path}: expected a state dict (names to tensors), found something else.")
     return {str(name): tensor for name, tensor in content.items()}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InvalidInput
+from stages.models.cards import WeightFile
 
 _quiet = threading.Lock()
 
@@ -70,13 +70,13 @@ class YuNet:
 
     def __init__(
         self,
-        path: Path,
+        weights: WeightFile,
         score_threshold: float = 0.6,
         nms_threshold: float = 0.3,
         max_side: int = 1024,
         border: float = 0.0,
     ) -> None:
-        self.path, self.score_threshold, self.nms_threshold = path, score_threshold, nms_threshold
+        self.weights, self.score_threshold, self.nms_threshold = weights, score_threshold, nms_threshold
         self.max_side, self.border = max_side, border
         self._local = threading.local()
         cv2.setNumThreads(1)
@@ -120,10 +120,11 @@ class YuNet:
             level = logging.getLogLevel()
             logging.setLogLevel(logging.LOG_LEVEL_ERROR)
             try:
+                graph, nothing = np.frombuffer(self.weights.data, np.uint8), np.empty(0, np.uint8)
                 return cv2.FaceDetectorYN.create(
-                    str(self.path), "", (320, 320), self.score_threshold, self.nms_threshold, 5000
+                    "onnx", graph, nothing, (320, 320), self.score_threshold, self.nms_threshold, 5000
                 )
             except cv2.error as error:
-                raise InvalidInput(f"detector {self.path} cannot be read by OpenCV ({error.err}).") from error
+                raise InvalidInput(f"detector {self.weights.path} cannot be read by OpenCV ({error.err}).") from error
             finally:
                 logging.setLogLevel(level)

@@ -14,7 +14,7 @@ from pipeline.runner import Runner
 from pipeline.schema import Status
 from pipeline.session import open_session
 from stages.models.backends import open_model
-from stages.models.cards import read_cards
+from stages.models.cards import read_cards, read_weights
 from tests.accept.command import ROOT, SHARED, Check, Place, table
 
 KILLS = 20
@@ -103,7 +103,8 @@ def threads() -> tuple[list[Check], str]:
         found = {}
         for count in (1, 2, 4):
             profile = PROFILES["cpu-fp32"].model_copy(update={"threads": count})
-            embedding = open_model(cards[name], SHARED / "models" / cards[name].file, profile)(crops).embedding
+            weights = read_weights(SHARED / "models" / cards[name].file, cards[name].sha256)
+            embedding = open_model(cards[name], weights, profile)(crops).embedding
             assert embedding is not None
             wide = embedding.astype(np.float64)
             found[count] = wide / np.linalg.norm(wide, axis=1, keepdims=True)

@@ -16,13 +16,6 @@ from e2e.conftest import CONFIG, REPORT, START, Answer, command, commands
 
 Qfuse = Callable[..., Answer]
 Looks = dict[tuple[str, ...], Answer]
-VERBS = [
-    *((verb,) for verb in ("run", "plan", "why", "status", "check", "report", "synth", "doctor", "demo", "init")),
-    ("store", "list"),
-    ("store", "verify"),
-    ("store", "gc"),
-    ("models", "list"),
-]
 BEST = ("--set", "steps.fuse.options.rule=best")
 
 
@@ -56,47 +49,6 @@ def looks(finished: Path) -> Looks:
         ("store", "verify", "--json"),
     ]
     return commands(finished, lines)
-
-
-# -- help -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Answer]:
-    lines = [(), ("store",), ("models",), *VERBS]
-    return commands(tmp_path_factory.mktemp("help"), [(*line, "--help") for line in lines])
-
-
-@pytest.mark.parametrize("verb", [(), ("store",), ("models",), *VERBS], ids=" ".join)
-def test_help_shows_a_worked_example(helps: dict, verb: tuple[str, ...]) -> None:
-    answer = helps[(*verb, "--help")]
-    assert answer.code == 0
-    assert f"Example: qfuse {' '.join(verb)}" in " ".join(answer.out.split())
-
-
-def test_help_lists_every_verb_and_exit_code(helps: dict) -> None:
-    said = helps[("--help",)].out
-    assert all(re.search(rf"│ {verb[0]} ", said) for verb in VERBS)
-    assert all(f"{code} " in said.partition("Exit codes:")[2] for code in (0, 1, 2, 3, 4, 5, 6, 130))
-
-
-@pytest.mark.parametrize(
-    ("words", "light"),
-    [
-        (
-            ["--help"],
-            {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py", "scipy", "cv2", "onnxruntime", "distributed"},
-        ),
-        (["run", "--help"], {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py"}),
-        (["plan", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed"}),
-        (["status", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed"}),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_nothing_heavy_is_imported_before_it_is_needed(finished: Path, words: list[str], light: set[str]) -> None:
-    after = "import sys\nfrom pipeline.cli import main\ntry: main()\nfinally: print('\\nMODULES', *sys.modules)"
-    done = subprocess.run([sys.executable, "-c", after, *words], cwd=finished, capture_output=True, text=True, check=True)
-    assert light & set(done.stdout.rpartition("MODULES")[2].split()) == set()
 
 
 def test_the_version_is_told(qfuse: Qfuse) -> None:
@@ -212,6 +164,8 @@ def test_the_report_follows_its_options_and_the_results_without_computing(qfuse:
     assert "Another title" not in page.read_text()
     assert qfuse("run", "c.yaml", "--set", "report.options.title=Another title", "--json").json["ran"] == []
     assert "Another title" in page.read_text()
+    qfuse("run", "c.yaml", "--set", "description=In other words", "--json")
+    assert "In other words" in page.read_text()  # whatever of the config the page shows
     assert qfuse("run", "c.yaml", *BEST).code == 0
     of_best = page.read_text()
     assert qfuse("run", "c.yaml", "--json").json["ran"] == []  # stored, but the page is of other results

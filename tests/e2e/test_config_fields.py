@@ -11,14 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
 from pipeline.config import Config, DatasetConfig, ModelsConfig, ReportConfig, RunConfig, StepConfig
+from pipeline.errors import InvalidInput
 from pipeline.numerics import Profile
 from pipeline.registry import lookup
+from pipeline.runner import Runner
 from pipeline.session import open_session
+from stages.datasets.tables_file import write_tables
 from stages.report_options import ReportOptions
+from stages.tables import Protocol, build_tables
 
 STEPS = (
     *("align", "degrade", "embed", "quality", "statistics", "fuse", "compare", "evaluate_verification"),
@@ -260,3 +265,44 @@ def test_a_face_added_in_the_middle_re_keys_its_shard_and_not_all_that_follow(
 def shards(config: dict[str, Any], root: Path) -> dict[str, list[str]]:
     session = open_session(Config.model_validate({**config, "base": root}), store=root / "store", readonly=True)
     return {s.base: [next(iter(t.keys.values())) for t in s.tasks] for s in session.plan.steps.values()}
+
+
+@pytest.mark.parametrize("step", ["compare", "search"])
+def test_faces_are_not_taken_for_templates_where_a_template_holds_several(folder: Path, step: str) -> None:
+    config = with_field(f"steps.{step}.inputs", {"templates": "embed"})
+    with pytest.raises(
+        InvalidInput, match=f"'{step}' reads templates, and 'embed' gives faces, which are not the same rows here"
+    ):
+        keys(config, folder)
+    config["dataset"]["options"] = {"templates": "face", "probe_fraction": 0.5}
+    keys(config, folder)
+
+
+def test_templates_of_other_faces_are_never_taken_for_the_same_when_a_shard_before_them_shrinks(tmp_path: Path) -> None:
+    """Of 400 faces the first goes, and templates are cut into fours again: numbers and most shards are as before."""
+    rng = np.random.default_rng(0)
+    ids = [f"f{i:03d}" for i in range(400)]
+    faces = rng.normal(size=(400, 8)).astype(np.float32)
+    config = {
+        "name": "cut",
+        "dataset": {"reader": "tables", "path": "set", "shard_rows": {"faces": 16, "templates": 8}},
+        "steps": {"embed": {"options": {"model": "given", "flip": "none"}}, "fuse": {"options": {"rule": "mean"}}},
+    }
+    for first in (0, 1):
+        kept, embedding = ids[first:], faces[first:]
+        template = [f"t{i // 4:02d}" for i in range(len(kept))]
+        found = Protocol(
+            face_id=kept, path=[""] * len(kept), sha256=[""] * len(kept), subject=template,
+            template_id=list(dict.fromkeys(template)), template_subject=list(dict.fromkeys(template)),
+            member_template=template, member_face=kept, member_media=kept, columns={"embedding": embedding},
+        )  # fmt: skip
+        (tmp_path / "set").mkdir(exist_ok=True)
+        write_tables(tmp_path / "set/tables.h5", build_tables(found, "test"))
+        session = open_session(Config.model_validate({**config, "base": tmp_path}), store=tmp_path / "store")
+        runner = Runner(session.plan, session.store)
+        runner.run()
+        fused = runner.results(session.plan.steps["fuse"])["embedding"]
+        unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+        expected = np.stack([unit[i : i + 4].sum(axis=0) for i in range(0, len(kept), 4)])
+        np.testing.assert_allclose(fused, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
+    assert len(session.plan.steps["embed"].to_run) < len(session.plan.steps["embed"].tasks) / 2

@@ -10,6 +10,10 @@ import numpy as np
 from e2e.conftest import Answer
 from PIL import Image
 
+from pipeline.keys import file_digest
+from stages.datasets.tables_file import write_tables
+from stages.tables import Protocol, build_tables, singletons
+
 Qfuse = Callable[..., Answer]
 
 BEST = ("--set", "steps.fuse.options.rule=best")
@@ -44,12 +48,15 @@ def test_store_gc_first_says_and_then_deletes_what_no_config_needs(qfuse: Qfuse,
 
 
 def test_store_gc_of_crops_keeps_everything_else(qfuse: Qfuse, tmp_path: Path) -> None:
-    for i in range(4):
-        path = tmp_path / f"faces/S{i % 2}/{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((112, 112, 3), 40 * i, np.uint8)).save(path)
+    names = [f"{i}.png" for i in range(4)]
+    for i, name in enumerate(names):
+        Image.fromarray(np.full((112, 112, 3), 40 * i, np.uint8)).save(tmp_path / name)
+    digests = [file_digest(tmp_path / name) for name in names]
+    score = {"score": np.full(4, 0.9, np.float32)}
+    found = Protocol(face_id=names, path=names, sha256=digests, subject=names, columns=score, **singletons(names, names))
+    write_tables(tmp_path / "tables.h5", build_tables(found, "test"))
     (tmp_path / "c.yaml").write_text(
-        "name: c\ndataset: {reader: folder, path: faces}\n"
+        "name: c\ndataset: {reader: tables, path: .}\n"
         "steps: {align: {options: {detector: none}}, quality: {options: {method: detector-score}}}\n"
     )
     assert qfuse("run", "c.yaml").code == 0

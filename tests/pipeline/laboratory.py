@@ -11,7 +11,8 @@ import yaml
 
 from pipeline.events import Events
 from pipeline.graph import Step
-from pipeline.runner import Runner, save_recall
+from pipeline.recall import remember
+from pipeline.runner import Runner
 from pipeline.schema import Batch
 from pipeline.session import Session, open_session
 
@@ -56,7 +57,7 @@ class Lab:
         try:
             runner.run()
         finally:
-            save_recall(session.plan, session.folder)
+            remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
         return Ran(session, runner)
 
     def forget(self, step: Step, shard: int) -> None:

@@ -210,6 +210,8 @@ def test_all_wrong_fields_are_told_at_once(tmp_path: Path) -> None:
         ('description: "\\ud800"\n', "is not text"),
         ("factors: {rule: []}\n", "factors.rule"),
         ("factors: {rule: [1, '1']}\n", "factors.rule: a factor's values have to differ"),
+        ("factors: {rule: [1, true]}\n", "(1, 1.0 and true are one)"),
+        ("factors: {rule: [0.5, 2, 2.0]}\n", "(1, 1.0 and true are one)"),
     ],
 )
 def test_what_is_ambiguous_or_no_config_is_refused(tmp_path: Path, text: str, sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from machine import no_more_files, public_folder, unprivileged
 
 from pipeline import files
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, ResourceRefused
 from pipeline.files import Files, Folder, open_files
+from pipeline.keys import UNREADABLE, DigestCache
 
 TREE = {"a.txt": b"a" * 300, "b/c.bin": bytes(range(256)) * 3, "b/d/e": b""}
 
@@ -200,7 +203,75 @@ def test_several_threads_read_at_once(tmp_path: Path, kind: str) -> None:
         assert list(pool.map(found.read, names)) == [TREE[name] for name in names]
 
 
-def test_the_real_path_of_a_file_is_told_for_digests(tmp_path: Path) -> None:
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_digests_are_those_of_the_bytes_and_empty_for_what_is_no_file(tmp_path: Path, kind: str) -> None:
+    names = [*TREE, "none", "b"]
+    assert made(kind, tmp_path).digests(names) == [*map(sha256, TREE.values()), "", ""]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_file_above_the_limit_asked_for_is_unreadable_and_without_a_limit_has_a_digest(tmp_path: Path, kind: str) -> None:
+    found, names = made(kind, tmp_path), ["a.txt", "b/c.bin"]
+    assert found.digests(names, limit=300) == [sha256(TREE["a.txt"]), UNREADABLE]
+    assert found.digests(names) == [sha256(TREE[name]) for name in names]
+
+
+def test_what_leads_out_of_a_folder_or_may_not_be_read_is_unreadable() -> None:
+    with public_folder() as root:
+        found = folder(root / "tree")
+        (root / "tree" / "outside").symlink_to("/etc/passwd")
+        (root / "tree" / "shut").write_bytes(b"abc")
+        (root / "tree" / "shut").chmod(0)
+        with unprivileged():
+            assert found.digests(["outside", "shut", "../tree/a.txt"]) == [UNREADABLE] * 3
+            with pytest.raises(InvalidInput, match=r"shut cannot be read .*; mend its permissions"):
+                found.read("shut")
+
+
+def test_what_is_damaged_inside_an_archive_is_unreadable(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", TREE, zipfile.ZIP_STORED)
+    path.write_bytes(path.read_bytes().replace(TREE["b/c.bin"], TREE["b/c.bin"][::-1]))
+    assert open_files(path).digests(["a.txt", "b/c.bin"]) == [sha256(TREE["a.txt"]), UNREADABLE]
+
+
+def test_a_digest_stays_that_of_the_first_reading(tmp_path: Path) -> None:
     found = folder(tmp_path)
-    assert isinstance(found, Folder)
-    assert found.path("b/c.bin").read_bytes() == TREE["b/c.bin"]
+    before = found.digests(["a.txt"])
+    (tmp_path / "a.txt").write_bytes(b"changed")
+    assert found.digests(["a.txt"]) == before
+    assert open_files(tmp_path).digests(["a.txt"]) == [sha256(b"changed")]
+
+
+def test_the_digest_of_a_whole_archive_is_told_to_those_who_ask(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip")
+    found = open_files(path, DigestCache(None))
+    assert isinstance(found, files.Zip)
+    assert found.sha256 == sha256(path.read_bytes())
+
+
+def test_what_the_machine_fails_to_read_is_neither_unreadable_nor_absent(tmp_path: Path) -> None:
+    """Of a process's own memory nothing can be read at 0: an input/output error as of a failing disk."""
+    found = Folder(Path("/proc/self"))
+    for ask in (found.read, lambda name: found.digests([name])):
+        with pytest.raises(ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"):
+            ask("mem")
+    tree = folder(tmp_path)
+    for ask in (tree.read, lambda name: tree.digests([name])):
+        with no_more_files(), pytest.raises(ResourceRefused, match=r"Too many open files.*raise `ulimit -n`"):
+            ask("a.txt")
+    with no_more_files(), pytest.raises(ResourceRefused, match="Too many open files"):
+        tree.names()
+    assert tree.digests(["a.txt"]) == [sha256(TREE["a.txt"])]
+
+
+def test_an_archive_that_the_machine_fails_to_read_is_not_damaged(tmp_path: Path) -> None:
+    found = made("zip", tmp_path)
+    assert isinstance(found, files.Zip)
+    with open("/proc/self/mem", "rb") as failing:
+        os.dup2(failing.fileno(), found._zip.fp.fileno())
+    with pytest.raises(ResourceRefused, match=r"tree.zip cannot be read \(Input/output error\)"):
+        found.digests(["a.txt"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -9,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from machine import no_more_files, public_folder, unprivileged
 
 from pipeline import hdf5
-from pipeline.errors import CorruptArtifact, InvalidInput
+from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused
 from pipeline.schema import Batch, text
 
 DTYPES = ["bool", "uint8", "int8", "int16", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
@@ -188,3 +192,44 @@ def test_a_file_that_is_no_hdf5_is_found_and_an_absent_one_told_apart(tmp_path: 
         hdf5.read(tmp_path / "a.h5")
     with pytest.raises(FileNotFoundError):
         hdf5.read(tmp_path / "none.h5")
+
+
+def test_a_column_that_claims_more_than_the_file_holds_is_found_before_memory_is_spent(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", (30_000_000,), "float64", chunks=(1000,))[:1000] = 1.0
+    with pytest.raises(CorruptArtifact, match="column /x claims 240000000 bytes, more than the file holds"):
+        hdf5.read(tmp_path / "a.h5")
+
+
+def test_a_machine_without_memory_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
+    hdf5.write(tmp_path / "a.h5", Batch({"x": np.zeros(8_000_000)}), "toy")
+    code = """
+import sys
+from pathlib import Path
+import machine
+from pipeline import hdf5
+try:
+    with machine.little_memory(16 << 20):
+        hdf5.read(Path(sys.argv[1]))
+except MemoryError:
+    print(hdf5.read(Path(sys.argv[1])).rows)
+"""
+    places = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}"}
+    child = [sys.executable, "-c", code, str(tmp_path / "a.h5")]
+    assert subprocess.run(child, env=places, capture_output=True, text=True, check=True).stdout == "8000000\n"
+
+
+def test_a_machine_that_refuses_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
+    hdf5.write(tmp_path / "a.h5", small(), "toy")
+    with (
+        no_more_files(),
+        pytest.raises(ResourceRefused, match=r"a\.h5 cannot be read \(Too many open files\): .* `ulimit -n`"),
+    ):
+        hdf5.read(tmp_path / "a.h5")
+    with pytest.raises(ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"):
+        hdf5.read(Path("/proc/self/mem"))
+    with public_folder() as folder:
+        hdf5.write(folder / "a.h5", small(), "toy")
+        (folder / "a.h5").chmod(0)
+        with unprivileged(), pytest.raises(ResourceRefused, match=r"\(Permission denied\): mend its permissions"):
+            hdf5.read(folder / "a.h5")

@@ -93,7 +93,7 @@ def test_an_interrupted_run_says_how_it_continues_and_continues(slow: Lab, numbe
     kept = finished(slow)
     plan = slow.session(readonly=True).plan
     assert 0 < len(plan.steps["measure"].to_run) < 50
-    assert {reason for task in plan.steps["measure"].to_run for reason in [task.reason]} == {"not in the store"}
+    assert {reason for task in plan.steps["measure"].to_run for reason in [task.reason]} == {"never computed"}
     again = start(slow)
     _, error = again.communicate(timeout=60)
     assert again.returncode == 0, error

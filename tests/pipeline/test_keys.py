@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from machine import public_folder, unprivileged
 
+from pipeline.errors import ResourceRefused
 from pipeline.keys import UNREADABLE, DigestCache, difference, key_of
 
 JSON = st.recursive(
@@ -88,13 +90,25 @@ def test_a_file_digest_is_its_sha256(tmp_path: Path) -> None:
 def test_an_unchanged_file_is_not_read_again_also_by_another_process(tmp_path: Path) -> None:
     file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
     file.write_bytes(b"old")
-    stat = file.stat()
-    first = DigestCache(cache).digest(file)
-    with file.open("r+b") as handle:  # the same inode, size and time: what only reading would notice
-        handle.write(b"new")
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert DigestCache(cache).digest(file) == first
-    assert DigestCache(None).digest(file) == sha256(b"new")
+    DigestCache(cache).digest(file)
+    with sqlite3.connect(cache) as db:  # what only reading the file would put right
+        db.execute("UPDATE digest SET sha256 = 'remembered'")
+    db.close()
+    assert DigestCache(cache).digest(file) == "remembered"
+    assert DigestCache(None).digest(file) == sha256(b"old")
+
+
+def test_a_file_that_is_written_over_and_whose_time_is_set_back_is_read_again(tmp_path: Path) -> None:
+    file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
+    file.write_bytes(b"old")
+    before = file.stat()
+    DigestCache(cache).digest(file)
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # until the clock of the file system has moved on
+        file.write_bytes(b"new")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert DigestCache(cache).digest(file) == sha256(b"new")
 
 
 @pytest.mark.parametrize("change", ["size", "time", "inode"])
@@ -176,8 +190,28 @@ def test_a_file_name_that_is_not_utf8_is_digested_every_time(tmp_path: Path) -> 
         assert DigestCache(tmp_path / "digests.sqlite").digest(file) == sha256(b"abc")
 
 
-def test_a_file_that_cannot_be_read_has_no_digest_and_the_others_have(tmp_path: Path) -> None:
+def test_what_is_no_file_has_no_digest_and_the_others_have(tmp_path: Path) -> None:
     (tmp_path / "good").write_bytes(b"abc")
     (tmp_path / "folder").mkdir()
-    paths = [tmp_path / "folder", tmp_path / "gone", tmp_path / "good"]
-    assert DigestCache(tmp_path / "digests.sqlite").digests(paths) == [UNREADABLE, UNREADABLE, sha256(b"abc")]
+    (tmp_path / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "pipe")
+    paths = [tmp_path / name for name in ("folder", "gone", "circle", "pipe", "good/none", "good")]
+    assert DigestCache(tmp_path / "digests.sqlite").digests(paths) == ["", "", "", "", "", sha256(b"abc")]
+
+
+def test_a_file_without_permission_is_unreadable_until_it_has_one() -> None:
+    cache = DigestCache(None)
+    with public_folder() as folder:
+        (folder / "a").write_bytes(b"abc")
+        for mode, digest in ((0, UNREADABLE), (0o644, sha256(b"abc"))):
+            (folder / "a").chmod(mode)
+            with unprivileged():
+                assert cache.digest(folder / "a") == digest
+
+
+def test_a_file_that_the_machine_fails_to_read_is_no_unreadable_one(tmp_path: Path) -> None:
+    (tmp_path / "good").write_bytes(b"abc")
+    cache = tmp_path / "digests.sqlite"
+    with pytest.raises(ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"):
+        DigestCache(cache).digests([tmp_path / "good", Path("/proc/self/mem")])
+    assert sqlite3.connect(cache).execute("SELECT sha256 FROM digest").fetchall() == [(sha256(b"abc"),)]

@@ -150,6 +150,23 @@ def test_too_many_failures_end_the_run_with_exit_code_4_again_and_again(lab: Lab
     assert toy.calls["measure"] == 0
 
 
+def test_too_many_failures_of_a_former_run_end_a_run_that_has_nothing_to_do(lab: Lab) -> None:
+    for row in range(5):
+        lab.write(row, "?")
+    lab.run("run.max_failures=1")
+    session = lab.session("run.max_failures=0.2")
+    assert session.plan.to_run == []
+    with pytest.raises(TooManyFailures, match="measure: 5 of 22 rows failed"):
+        Runner(session.plan, session.store).run()
+
+
+def test_groups_that_fail_are_judged_as_rows_are(lab: Lab) -> None:
+    for row in (3, 20):  # the only members of groups 2 and 3: 2 of 5 groups, and 2 of 22 faces
+        lab.write(row, "?")
+    with pytest.raises(TooManyFailures, match=r"total\[power=1\]: 2 of 5 rows failed \(2 empty\)"):
+        lab.run("run.max_failures=0.2")
+
+
 def test_a_second_run_has_nothing_to_do(lab: Lab) -> None:
     first = lab.run()
     before = lab.artifacts()

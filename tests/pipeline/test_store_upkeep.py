@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import toy
 from artifacts import KEY, OTHER, batch, commit, dead_process
 
-from pipeline.errors import CorruptArtifact
+from pipeline import hdf5, temporary
+from pipeline.errors import CorruptArtifact, UsageError
 from pipeline.store import Problem, Store
+from pipeline.store_verbs import store_gc
+
+
+def part(path: Path, process: int | None = None) -> Path:
+    """The name under which a process, by default this one, writes what becomes `path`."""
+    return path.with_name(f".{temporary.host()}-{process or os.getpid()}-1-{path.name}")
 
 
 def test_a_sound_artifact_has_no_problem(store: Store) -> None:
@@ -102,7 +113,7 @@ def test_receipts_come_in_order_and_without_those_being_written(store: Store) ->
         for key in (OTHER, KEY):
             commit(store, key, output=output)
     path = store.path("a", KEY)
-    path.with_name(f".{os.getpid()}-1-{KEY}.json").write_bytes(b"{")
+    part(path.with_suffix(".json")).write_bytes(b"{")
     found = [(path.parent.parent.name, path.stem) for path in store.receipts()]
     assert found == sorted((output, key) for output in "ab" for key in (OTHER, KEY))
     assert {path.parent.parent.name for path in store.receipts("a")} == {"a"}
@@ -121,19 +132,56 @@ def test_a_file_without_receipt_and_leftovers_of_killed_writers_are_garbage(stor
     commit(store)
     path = store.path("toy", KEY)
     path.with_suffix(".json").unlink()
-    leftover = path.with_name(f".{dead_process()}-1-{KEY}.h5")
-    odd = path.with_name(f".{'9' * 30}-1-{KEY}.h5")
-    for file in (leftover, odd, path.with_name(".hidden")):
+    leftover = part(path, dead_process())
+    others = [path.with_name(name) for name in (f".{'9' * 30}-1-{KEY}.h5", ".hidden")]
+    for file in (leftover, *others):
         file.write_bytes(b"")
-    assert set(store.garbage({("toy", KEY)})) == {path, leftover, odd, path.with_name(".hidden")}
+    assert set(store.garbage({("toy", KEY)})) == {path, leftover, *others}
 
 
 def test_what_a_running_process_is_about_to_commit_is_no_garbage(store: Store) -> None:
     commit(store)
     path = store.path("toy", KEY)
     path.with_suffix(".json").unlink()
-    (path.parent / f".{os.getpid()}-1-{KEY}.h5").write_bytes(b"")
+    part(path).write_bytes(b"")
     assert store.garbage(set()) == []
+
+
+def test_what_another_host_is_about_to_commit_is_no_garbage_for_a_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(store)
+    path = store.path("toy", KEY)
+    path.with_suffix(".json").unlink()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(temporary, "host", lambda: "0" * 8)
+        file = part(path, dead_process())  # of its number this host knows nothing
+    file.write_bytes(b"")
+    assert store.garbage(set()) == []
+    os.utime(file, (time.time() - 90_000,) * 2)
+    assert set(store.garbage(set())) == {file, path}
+
+
+def test_a_temporary_file_names_its_host_and_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    write = hdf5.write
+    monkeypatch.setattr(hdf5, "write", lambda path, *rest: (made.append(path.name), write(path, *rest)))
+    commit(store)
+    code = "from pipeline.temporary import host; print(host())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert made[0].split("-")[:2] == [f".{told}", str(os.getpid())]
+
+
+def test_bulk_outputs_alone_are_collected_as_crops(toys: None, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.Measure, "bulk", ("multiples",))
+    monkeypatch.setattr(toy.Power, "bulk", ("",))
+    for output in ("measure.number", "measure.multiples", "power", "total"):
+        commit(store, output=output)
+    store_gc(None, store.root, crops=True, delete=True)
+    assert {path.parent.parent.name for path in store.receipts()} == {"measure.number", "total"}
+
+
+def test_crops_are_not_collected_beside_configs(store: Store) -> None:
+    with pytest.raises(UsageError, match="give either --crops or configs to keep"):
+        store_gc([Path("a.yaml")], store.root, crops=True)
 
 
 def test_set_aside_artifacts_and_run_folders_are_no_garbage(store: Store) -> None:

@@ -49,6 +49,9 @@ class ToyLayout:
     }
     sorted_index: ClassVar[Mapping[tuple[str, str], str]] = {("members", "group"): "groups"}
 
+    def same_rows(self, one: str, other: str, tables: Mapping[str, Batch]) -> bool:
+        return False
+
     def axes(self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]) -> dict[str, Axis]:
         return {axis: Axis(tables[axis].rows, shard_rows.get(axis, 4)) for axis in ("faces", "groups")}
 
@@ -137,7 +140,7 @@ class Total(Stage):
     produces: ClassVar[Mapping[str, Schema]] = {"": TOTAL}
     inputs: ClassVar[Mapping[str, str]] = {"value": "power"}
     consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {"members": ("group", "face")}
-    members = ("members", "face")
+    members = ("members", "face", "faces")
 
     def compute(self, work: Work) -> dict[str, Batch]:
         count(self, 1)

@@ -18,9 +18,9 @@ from pipeline.stage import Work
 from stages.evaluate import (
     EvaluateVerification,
     VerificationOptions,
-    number,
 )
 from stages.metrics.bootstrap import subject_weights
+from stages.numbers import number
 from stages.tables import CURVES, NUMBERS, Protocol, build_tables, singletons
 
 Make = Callable[..., Any]
@@ -89,7 +89,7 @@ def test_error_rates_equal_scikit_learn(verify: Make, mated: list[float], nonmat
         assert row["value"] == pytest.approx(tpr[point])
         assert row["achieved"] == pytest.approx(fpr[point])
         assert row["threshold"] == threshold[point]
-        assert row["errors"] == round(fpr[point] * len(nonmated))
+        assert row["false_matches"] == round(fpr[point] * len(nonmated))
         assert row["trials"] == len(mated)
         assert row["few"]
 
@@ -98,8 +98,8 @@ def test_numbers_of_a_small_list_by_hand(verify: Make) -> None:
     numbers = verify(*listed([0.875, 0.75, 0.5, 0.125], [0.625, 0.5, 0.25, 0.0]), fmr=(0.3, 0.4))["numbers"]
     strict, nearest = (number(numbers, "tar", 0.4, rule) for rule in ("at_most", "nearest"))
     # At .625 one of four non-mated is accepted; at .5 two are, and three of four mated ones.
-    assert (strict["achieved"], strict["threshold"], strict["errors"], strict["value"]) == (0.25, 0.625, 1, 0.5)
-    assert (nearest["achieved"], nearest["threshold"], nearest["errors"], nearest["value"]) == (0.5, 0.5, 2, 0.75)
+    assert (strict["achieved"], strict["threshold"], strict["false_matches"], strict["value"]) == (0.25, 0.625, 1, 0.5)
+    assert (nearest["achieved"], nearest["threshold"], nearest["false_matches"], nearest["value"]) == (0.5, 0.5, 2, 0.75)
     assert number(numbers, "tar", 0.3, "nearest")["threshold"] == 0.625
     assert number(numbers, "frr", 0.4, "at_most")["value"] == 0.5
     # Between .625 (FMR 1/4, FNMR 1/2) and .5 (1/2, 1/4) the rates cross at 3/8. Of 16 orders 12 are right, one is a tie.
@@ -112,8 +112,8 @@ def test_numbers_of_a_small_list_by_hand(verify: Make) -> None:
 def test_points_are_marked_few_below_thirty_false_matches(verify: Make) -> None:
     nonmated = [i / 128 for i in range(100)]
     numbers = verify(*listed([1.0], nonmated), fmr=(0.29, 0.3))["numbers"]
-    assert (number(numbers, "tar", 0.29)["errors"], number(numbers, "tar", 0.29)["few"]) == (29, True)
-    assert (number(numbers, "tar", 0.3)["errors"], number(numbers, "tar", 0.3)["few"]) == (30, False)
+    assert (number(numbers, "tar", 0.29)["false_matches"], number(numbers, "tar", 0.29)["few"]) == (29, True)
+    assert (number(numbers, "tar", 0.3)["false_matches"], number(numbers, "tar", 0.3)["few"]) == (30, False)
 
 
 def test_in_a_product_mated_is_what_shares_a_subject(verify: Make) -> None:
@@ -125,10 +125,26 @@ def test_in_a_product_mated_is_what_shares_a_subject(verify: Make) -> None:
     assert (row["trials"], row["value"], row["achieved"], row["threshold"]) == (2, 1, 0.25, 0.25)
 
 
-def test_templates_without_a_subject_are_of_no_others_subject(verify: Make) -> None:
+def test_where_mated_follows_from_subjects_templates_without_one_are_left_out_and_counted(verify: Make) -> None:
     roles = [(0, "reference"), (1, "reference"), (2, "probe"), (3, "probe")]
-    row = number(verify(tables(["", "a", "", "a"], roles=roles, product=True), [0.5, 0.25, 0, 1])["numbers"], "tar")
-    assert (row["trials"], row["value"]) == (1, 1)
+    numbers = verify(tables(["", "a", "b", "a"], roles=roles, product=True), [0.5, 0.25, 0, 1], replicates=5)["numbers"]
+    row = number(numbers, "tar")
+    assert (row["trials"], row["nonmated"], row["value"]) == (1, 1, 1)
+    assert number(numbers, "comparisons_unlabelled")["value"] == 2
+    assert number(numbers, "fta")["trials"] == 3
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        ([(0, "reference"), (1, "reference"), (1, "probe")], "template 't1' serves as 'reference' and as 'probe'"),
+        ([], "comparison 1 is of a template with itself"),
+    ],
+)
+def test_a_template_that_would_be_compared_with_itself_is_refused(context: Make, roles: Any, message: str) -> None:
+    made = tables(["a", "b"], [] if roles else [(0, 1), (1, 1)], roles=roles, product=bool(roles))
+    with pytest.raises(InvalidInput, match=message):
+        EvaluateVerification(VerificationOptions(), context()).fits(made)
 
 
 def test_failed_templates_count_in_fta_and_frr_and_in_no_matching_rate(verify: Make) -> None:
@@ -242,8 +258,12 @@ def test_replicates_are_the_metrics_of_lists_repeated_as_subjects_were_drawn(ver
         bounds = np.quantile(expected[:, column], [0.05, 0.95])
         np.testing.assert_allclose([row["low"], row["high"]], bounds, atol=1e-6)
         assert row["low"] <= row["value"] <= row["high"]
-    fta = number(numbers, "fta")["value"]
-    np.testing.assert_allclose(number(numbers, "frr")["replicates"], fta + (1 - expected[:, 0]) * (1 - fta), atol=1e-6)
+    _, subject = np.unique(subjects, return_inverse=True)
+    weights = subject_weights(12, 60, 5).astype(float)[:, subject]  # of each template
+    lost = np.unique(made["comparisons"]["b"][[3, 40, 99]])
+    fta = weights[:, lost].sum(axis=1) / weights.sum(axis=1)
+    np.testing.assert_allclose(number(numbers, "fta")["replicates"], fta, atol=1e-12)
+    np.testing.assert_allclose(number(numbers, "frr")["replicates"], fta + (1 - expected[:, 0]) * (1 - fta), atol=1e-12)
 
 
 def test_cells_are_paired_replicate_by_replicate(verify: Make) -> None:

@@ -11,8 +11,9 @@ import pytest
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch, Status
 from pipeline.stage import Work
-from stages.evaluate import EvaluateIdentification, IdentificationOptions, number
+from stages.evaluate import EvaluateIdentification, IdentificationOptions
 from stages.metrics.bootstrap import subject_weights
+from stages.numbers import number
 from stages.tables import CURVES, NUMBERS, Protocol, build_tables, singletons
 
 Make = Callable[..., Any]
@@ -66,10 +67,10 @@ def test_numbers_of_a_small_search_by_hand(identify: Make) -> None:
     assert [number(numbers, "rank", k)["value"] for k in (1, 2)] == [pytest.approx(2 / 3), 1]
     row = number(numbers, "tpir", 0.5)
     # The threshold is .25, the lowest that accepts one non-mated probe of two (.5): a and c are at rank 1 and at or above.
-    assert (row["threshold"], row["achieved"], row["errors"], row["trials"]) == (0.25, 0.5, 1, 3)
+    assert (row["threshold"], row["achieved"], row["false_matches"], row["trials"]) == (0.25, 0.5, 1, 3)
     assert row["value"] == pytest.approx(2 / 3)
     row = number(identify(SUBJECTS, [*GALLERY, *PROBES], candidate, score, fpir=(0.1,))["numbers"], "tpir", 0.1)
-    assert (row["threshold"], row["achieved"], row["errors"]) == (0.75, 0, 0)
+    assert (row["threshold"], row["achieved"], row["false_matches"]) == (0.75, 0, 0)
     assert row["value"] == pytest.approx(1 / 3)
 
 
@@ -174,3 +175,33 @@ def test_a_rank_beyond_a_gallery_that_was_kept_whole_is_known(identify: Make) ->
         ["a", "a", "x"], [(0, "gallery"), (1, "probe"), (2, "probe")], candidate, [[1, np.nan]] * 2, ranks=(10,)
     )
     assert number(numbers["numbers"], "rank", 10)["value"] == 1
+
+
+def test_probes_of_unknown_subject_are_left_out_and_counted(identify: Make) -> None:
+    subjects = [*SUBJECTS[:6], "x", ""]
+    candidate = [[0, 1], [1, 2], [2, 0], [1, 0], [0, 2]]
+    score = [[0.75, 0], [0.5, 0.25], [0.5, 0], [0.25, 0], [0.99, 0]]
+    numbers = identify(subjects, [*GALLERY, *PROBES], candidate, score, fpir=(0.5,))["numbers"]
+    row = number(numbers, "tpir")
+    assert (row["nonmated"], row["trials"], row["value"]) == (1, 3, 1)  # the best score of the unknown probe does not count
+    assert number(numbers, "probes_unlabelled")["value"] == 1
+
+
+def test_a_search_of_another_gallery_is_refused(identify: Make) -> None:
+    roles = [(0, "gallery"), (1, "gallery_2"), (2, "gallery_2"), *PROBES]
+    with pytest.raises(InvalidInput, match=r"gallery is 'gallery_2', and the search found templates of another gallery"):
+        identify(SUBJECTS, roles, [[0, 1]] * 5, [[0.5, 0.25]] * 5, gallery="gallery_2")
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        ([(0, "galery"), *PROBES], "unknown role 'gallery': did you mean 'galery'"),
+        ([(3, "gallery"), *PROBES], "template 't3' serves as 'gallery' and as 'probe'"),
+    ],
+)
+def test_a_gallery_that_is_not_there_or_holds_a_probe_is_refused_while_planning(
+    context: Make, roles: Any, message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        EvaluateIdentification(IdentificationOptions(), context()).fits(tables(SUBJECTS, roles))

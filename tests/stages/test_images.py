@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zlib
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pipeline.schema import Status
 from stages.images import Unusable, decode
@@ -189,3 +190,17 @@ def test_the_bound_is_the_callers_alone() -> None:
     assert refusal(white, 119_999) == (Status.TOO_LARGE, "400×300 is more than 119,999 pixels")
     # More than Pillow's own bound of 2 × 89 million, and allowed here; it is cut short, so nothing is decoded.
     assert refusal(png(18_000, 10_000, b""), 10**9)[0] == Status.UNREADABLE
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files"), ImportError("libjpeg")])
+@pytest.mark.parametrize("step", ["open", "load"])
+def test_what_is_not_the_files_fault_comes_through(
+    picture: np.ndarray, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    data = encoded(Image.fromarray(picture))
+    monkeypatch.setattr(*((Image, "open", fail) if step == "open" else (ImageFile.ImageFile, "load", fail)))
+    with pytest.raises(type(error)):
+        decode(data, LIMIT)

@@ -70,6 +70,12 @@ def test_scores_that_come_with_the_data_set_are_taken_as_they_are(context: Make)
         Quality(QualityOptions(method="given"), context()).fits({"faces": Batch({"face_id": text("ab")})})
 
 
+def test_a_detector_score_that_no_detector_gave_is_not_invented(context: Make) -> None:
+    scores = Batch({"status": np.zeros(2, np.uint8), "score": np.float32([0.9, np.nan])})
+    with pytest.raises(InvalidInput, match="'detector-score', and some faces have none"):
+        quality(context(), "detector-score", detections=scores)
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [

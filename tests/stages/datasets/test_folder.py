@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import validate
+from pipeline import keys
+from pipeline.config import Config, DatasetConfig, validate
+from pipeline.dataset import Dataset, ingest
 from pipeline.errors import InvalidInput
-from pipeline.files import open_files
-from pipeline.keys import UNREADABLE
+from pipeline.files import MAX_FILE_BYTES, Folder, open_files
+from pipeline.keys import UNREADABLE, DigestCache
 from pipeline.schema import Batch
+from pipeline.store import Store
 from stages.datasets.folder import FolderReader, identity_generator, lowest_ranked
 from stages.tables import LAYOUT
 
@@ -77,6 +80,42 @@ def test_an_image_that_may_not_be_read_keeps_its_row_marked_unreadable(tmp_path:
     (root / "ada" / "link.jpg").symlink_to(tmp_path / "secret" / "x.jpg")
     faces = read(root)["faces"]
     assert faces["face_id"][faces["sha256"] == UNREADABLE].tolist() == ["ada/link.jpg"]
+
+
+def test_a_link_out_of_the_tree_is_a_row_and_not_the_end_of_the_run(tmp_path: Path) -> None:
+    root = plant(tmp_path / "data", STILLS)
+    (root / "ada" / "link.jpg").symlink_to("/etc/passwd")
+    faces = ingested(root, tmp_path / "store").tables["faces"]
+    assert faces["face_id"][faces["sha256"] == UNREADABLE].tolist() == ["ada/link.jpg"]
+
+
+def ingested(root: Path, store: Path) -> Dataset:
+    config = Config(name="faces", dataset=DatasetConfig(reader="folder", path=str(root)), steps={})
+    return ingest(config, Store(store), DigestCache(None))
+
+
+def test_one_reading_of_an_image_serves_its_key_and_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = plant(tmp_path / "data", STILLS)
+    once: list[Path] = []
+
+    def digest(path: Path) -> str:
+        assert path not in once
+        once.append(path)
+        return hashlib.sha256(path.name.encode()).hexdigest()  # not of its bytes: a second reading would differ
+
+    monkeypatch.setattr(keys, "file_digest", digest)
+    monkeypatch.setattr(Folder, "read", None)
+    faces = ingested(root, tmp_path / "store").tables["faces"]
+    names = [path.rpartition("/")[2] for path in faces["path"]]
+    assert faces["sha256"].tolist() == [hashlib.sha256(name.encode()).hexdigest() for name in names]
+
+
+def test_an_image_too_large_to_be_one_keeps_its_row_marked_unreadable(tmp_path: Path) -> None:
+    root = plant(tmp_path, STILLS)
+    with (root / "ada" / "large.jpg").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    faces = read(root)["faces"]
+    assert faces["face_id"][faces["sha256"] == UNREADABLE].tolist() == ["ada/large.jpg"]
 
 
 def test_other_and_hidden_files_are_not_faces(tmp_path: Path) -> None:

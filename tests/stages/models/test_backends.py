@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.errors import InvalidInput, ResourceRefused
-from stages.models.backends import flip, open_model, preprocess
-from stages.models.cards import ModelCard, check_digest, read_cards
+from stages.models.backends import open_model, preprocess
+from stages.models.cards import ModelCard, read_cards, read_weights
 from stages.models.iresnet import iresnet50
 
 Make = Callable[..., Any]
@@ -82,18 +83,12 @@ def test_preprocess_resizes_to_the_cards_input_size() -> None:
     assert [float(p) for p in planes[1, :, 50, 50]] == [10, 20, 30]
 
 
-def test_flip_mirrors_left_to_right(crops: np.ndarray) -> None:
-    assert np.array_equal(flip(crops)[:, :, 0], crops[:, :, -1])
-    assert np.array_equal(flip(flip(crops)), crops)
-    assert flip(crops).flags.c_contiguous
-
-
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 9), max_size=4))
 def test_answers_do_not_depend_on_how_rows_are_grouped(
     graph: Path, profile: Make, crops: np.ndarray, cuts: list[int]
 ) -> None:
-    model = open_model(_card(), graph, profile())
+    model = open_model(_card(), read_weights(graph, None), profile())
     whole = model(crops).embedding
     parts = [model(part).embedding for part in np.split(crops, sorted(cuts))]
     assert whole is not None
@@ -101,14 +96,14 @@ def test_answers_do_not_depend_on_how_rows_are_grouped(
 
 
 def test_two_threads_give_the_same_bits(graph: Path, profile: Make, crops: np.ndarray) -> None:
-    model = open_model(_card(), graph, profile())
+    model = open_model(_card(), read_weights(graph, None), profile())
     with ThreadPoolExecutor(2) as pool:
         answers = [output.embedding for output in pool.map(model, [crops] * 8)]
     assert all(np.array_equal(answers[0], other) for other in answers[1:])
 
 
 def test_no_crops_give_no_rows(graph: Path, profile: Make, crops: np.ndarray) -> None:
-    output = open_model(_card(), graph, profile())(crops[:0])
+    output = open_model(_card(), read_weights(graph, None), profile())(crops[:0])
     assert output.embedding is not None
     assert output.embedding.shape == (0, DIMENSION)
     assert output.quality is None
@@ -128,28 +123,46 @@ def test_no_crops_give_no_rows(graph: Path, profile: Make, crops: np.ndarray) ->
 )
 def test_card_that_does_not_fit_is_a_sentence(graph: Path, profile: Make, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        open_model(_card(**fields), graph, profile())
+        open_model(_card(**fields), read_weights(graph, None), profile())
 
 
 def test_profile_that_does_not_fit_is_a_sentence(graph: Path, profile: Make) -> None:
     with pytest.raises(InvalidInput, match="float32"):
-        open_model(_card(), graph, profile(precision="bf16"))
+        open_model(_card(), read_weights(graph, None), profile(precision="bf16"))
     with pytest.raises(InvalidInput, match="fp16"):
-        open_model(_card(architecture="crfiqa50", dimension=1), graph, profile(precision="fp16"))
+        open_model(_card(architecture="crfiqa50", dimension=1), read_weights(graph, None), profile(precision="fp16"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_absent_device_is_refused(graph: Path, profile: Make) -> None:
     with pytest.raises(ResourceRefused, match="CUDA"):
-        open_model(_card(architecture="crfiqa50", dimension=1), graph, profile(device="cuda"))
+        open_model(_card(architecture="crfiqa50", dimension=1), read_weights(graph, None), profile(device="cuda"))
 
 
 def test_damaged_graph_and_wrong_crops_are_sentences(tmp_path: Path, graph: Path, profile: Make, crops: np.ndarray) -> None:
     (tmp_path / "torn.onnx").write_bytes(graph.read_bytes()[:200])
     with pytest.raises(InvalidInput, match=r"torn\.onnx"):
-        open_model(_card(), tmp_path / "torn.onnx", profile())
+        open_model(_card(), read_weights(tmp_path / "torn.onnx", None), profile())
     with pytest.raises(InvalidInput, match="uint8"):
-        open_model(_card(), graph, profile())(crops.astype(np.float32))  # type: ignore[arg-type]
+        open_model(_card(), read_weights(graph, None), profile())(crops.astype(np.float32))  # type: ignore[arg-type]
+
+
+def test_a_model_is_made_of_the_bytes_that_were_checked(
+    graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(graph.read_bytes())
+    checked = read_weights(path, hashlib.sha256(graph.read_bytes()).hexdigest())
+    path.write_bytes(b"something else")
+    assert open_model(_card(), checked, profile())(crops).embedding is not None
+
+
+def test_a_graph_whose_weights_lie_in_other_files_is_refused(graph: Path, tmp_path: Path) -> None:
+    # ONNX Runtime would take them from the working folder, whatever they are, and no digest would tell.
+    path = tmp_path / "split.onnx"
+    onnx.save(onnx.load(graph), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with pytest.raises(InvalidInput, match=r"split\.onnx keeps its weights in other files.*: export it as one file"):
+        read_weights(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def test_quality_where_lower_is_better_is_turned_round(graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path) -> None:
@@ -160,8 +173,10 @@ def test_quality_where_lower_is_better_is_turned_round(graph: Path, profile: Mak
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
     onnx.save(model, tmp_path / "q.onnx")
     card = _card(kind="quality", dimension=1)
-    scores = open_model(card, tmp_path / "q.onnx", profile())(crops).quality
-    turned = open_model(card.model_copy(update={"higher_is_better": False}), tmp_path / "q.onnx", profile())(crops).quality
+    scores = open_model(card, read_weights(tmp_path / "q.onnx", None), profile())(crops).quality
+    turned = open_model(
+        card.model_copy(update={"higher_is_better": False}), read_weights(tmp_path / "q.onnx", None), profile()
+    )(crops).quality
     assert scores is not None
     assert turned is not None
     assert scores.shape == (9,)
@@ -176,10 +191,12 @@ def test_crfiqa_checkpoint_in_the_published_layout_scores(tmp_path: Path, profil
     pixels = torch.from_numpy(crops[:2].transpose(0, 3, 1, 2) / np.float32(127.5) - 1)
     with torch.inference_mode():
         embedding, quality = network(pixels)
-    exact = open_model(card, tmp_path / "crfiqa.pth", profile(compute_batch=2))(crops[:2])
+    exact = open_model(card, read_weights(tmp_path / "crfiqa.pth", None), profile(compute_batch=2))(crops[:2])
     np.testing.assert_allclose(exact.embedding, embedding.numpy(), atol=2e-5)
     np.testing.assert_allclose(exact.quality, quality.numpy(), atol=2e-5)
-    rough = open_model(card, tmp_path / "crfiqa.pth", profile(compute_batch=2, precision="bf16"))(crops[:2])
+    rough = open_model(card, read_weights(tmp_path / "crfiqa.pth", None), profile(compute_batch=2, precision="bf16"))(
+        crops[:2]
+    )
     assert rough.embedding is not None
     assert rough.embedding.dtype == np.float32
     assert _cosine(rough.embedding, embedding.numpy()).min() > 0.999
@@ -191,8 +208,7 @@ def test_real_models_answer_alike_in_every_grouping(
 ) -> None:
     card = read_cards(cards_file)[name]
     assert card.sha256 is not None
-    check_digest(weights / card.file, card.sha256)
-    model = open_model(card, weights / card.file, profile())
+    model = open_model(card, read_weights(weights / card.file, card.sha256), profile())
     whole, alone = model(crops), model(crops[5:6])
     for all_rows, one in ((whole.embedding, alone.embedding), (whole.quality, alone.quality)):
         assert (all_rows is None) == (one is None)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InvalidInput
-from stages.models.cards import ModelCard, card_named, check_digest, find_weights, read_cards
+from stages.models.cards import ModelCard, card_named, find_weights, read_cards, read_weights
 
+LEAST = "a:\n  kind: quality\n  architecture: onnx\n  file: x\n  dimension: 1\n  licence: MIT\n"
 CARD = ModelCard(name="m", kind="quality", architecture="onnx", file="m.onnx", dimension=1, licence="MIT")
 
 
@@ -28,7 +29,7 @@ def test_shipped_digests_are_those_of_the_files(cards_file: Path, weights: Path)
     found = 0
     for card in read_cards(cards_file).values():
         if (weights / card.file).is_file() and card.sha256:
-            check_digest(weights / card.file, card.sha256)
+            read_weights(weights / card.file, card.sha256)
             assert card.bytes == (weights / card.file).stat().st_size
             found += 1
     assert found == 6
@@ -54,6 +55,32 @@ def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         read_cards(tmp_path / "models.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: &a {kind: quality}\nb: *a\n", "aliases"),
+        ("a: {file: x, file: y}\n", "key 'file' given twice"),
+        ("\n" * 1_000_001, "a file of model cards is a page of text"),
+        (LEAST + "  mean: [0, .nan, 0]\n", "a.mean.1: Input should be a finite number"),
+        (LEAST + "  std: [1, 1, .inf]\n", "a.std.2: Input should be a finite number"),
+    ],
+    ids=["alias", "twice", "large", "nan", "inf"],
+)
+def test_a_users_cards_are_read_as_carefully_as_a_config(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "models.yaml").write_text(text)
+    with pytest.raises(InvalidInput, match=sentence):
+        read_cards(tmp_path / "models.yaml")
+
+
+def test_what_was_found_is_shown_in_short(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(
+        f"a: {'x' * 1000}\n{'b' * 200}: 3\n" + LEAST.replace("a:", "c:") + f"  {'y' * 500}: 1\n"
+    )
+    with pytest.raises(InvalidInput) as caught:
+        read_cards(tmp_path / "models.yaml")
+    assert len(str(caught.value)) < 600
+
+
 def test_weights_come_from_the_first_folder_that_has_them(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -70,9 +97,9 @@ def test_missing_weights_say_what_was_looked_for_and_the_licence(tmp_path: Path)
 def test_wrong_digest_names_both_and_the_path(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"other")
-    check_digest(path, hashlib.sha256(b"other").hexdigest())
+    assert read_weights(path, hashlib.sha256(b"other").hexdigest()).data == b"other"
     with pytest.raises(InvalidInput, match=r"expected sha256 000.*found d9298a10d1b0") as caught:
-        check_digest(path, "0" * 64)
+        read_weights(path, "0" * 64)
     assert str(path) in str(caught.value)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.errors import InvalidInput
+from stages.models.cards import read_weights
 from stages.models.checkpoints import load_checkpoint
 
 
@@ -30,14 +31,14 @@ def test_published_layouts_load(tmp_path: Path, prefix: str, wrapped: bool) -> N
     if prefix == "features.module.":
         state["fc.weight"] = torch.ones(5, 2)  # MagFace's training head
     torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "net.pth")
-    load_checkpoint(target, tmp_path / "net.pth", prefixes=("backbone.",))
+    load_checkpoint(target, read_weights(tmp_path / "net.pth", None), prefixes=("backbone.",))
     assert _same(source, target)
 
 
 def test_safetensors_load(tmp_path: Path) -> None:
     source, target = _net(), _net()
     save_file(source.state_dict(), tmp_path / "net.safetensors")
-    load_checkpoint(target, tmp_path / "net.safetensors")
+    load_checkpoint(target, read_weights(tmp_path / "net.safetensors", None))
     assert _same(source, target)
 
 
@@ -48,7 +49,7 @@ def test_module_on_meta_is_filled_in_its_own_precision(tmp_path: Path) -> None:
     )
     with torch.device("meta"):
         target = _net()
-    load_checkpoint(target, tmp_path / "h.pt")
+    load_checkpoint(target, read_weights(tmp_path / "h.pt", None))
     assert target(torch.zeros(2, 3)).dtype == torch.float32
 
 
@@ -58,7 +59,7 @@ def test_each_difference_is_named(tmp_path: Path) -> None:
     state["head.weight"] = state.pop("1.weight")
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(InvalidInput) as caught:
-        load_checkpoint(_net(), tmp_path / "net.pth")
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
     for part in (
         "1 missing: 1.weight", "1 unexpected: head.weight", "0.weight (expected (2, 3), found (4, 3))",
         "1 not finite: 1.bias",
@@ -83,7 +84,7 @@ def test_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, write
     else:
         torch.save(content, path, _use_new_zipfile_serialization=writer == "torch")
     with pytest.raises(InvalidInput, match="refused"):
-        load_checkpoint(_net(), path)
+        load_checkpoint(_net(), read_weights(path, None))
     assert not marker.exists()
 
 
@@ -92,10 +93,10 @@ def test_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, write
 def test_damaged_file_is_a_sentence(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidInput, match=name):
-        load_checkpoint(_net(), tmp_path / name)
+        load_checkpoint(_net(), read_weights(tmp_path / name, None))
 
 
 def test_other_content_is_a_sentence(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "net.pth")
     with pytest.raises(InvalidInput, match="expected a state dict"):
-        load_checkpoint(_net(), tmp_path / "net.pth")
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))

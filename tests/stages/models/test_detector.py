@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InvalidInput
+from stages.models.cards import WeightFile, read_weights
 from stages.models.detector import Faces, YuNet
 
 FACES = Faces(
@@ -46,7 +47,7 @@ def test_nearest_and_largest_pick_different_faces() -> None:
 
 
 def test_landmarks_are_ordered_as_seen_in_the_image(weights: Path) -> None:
-    faces = YuNet(weights / "yunet_n_320_320.onnx").detect(_drawn_face())
+    faces = YuNet(read_weights(weights / "yunet_n_320_320.onnx", None)).detect(_drawn_face())
     assert len(faces) >= 1
     left_eye, right_eye, nose, left_mouth, right_mouth = faces.landmarks[0]
     assert left_eye[0] < nose[0] < right_eye[0]
@@ -75,7 +76,7 @@ def test_coordinates_are_those_of_the_image_given(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(YuNet, "_create", lambda self: _MarkerFinder())
     image = np.zeros((400, 601, 3), np.uint8)
     image[100:160, 420:540] = 255
-    faces = YuNet(Path("any"), max_side=max_side, border=border).detect(image)
+    faces = YuNet(WeightFile(Path("any"), b""), max_side=max_side, border=border).detect(image)
     # One pixel of the reduced image is the best a position found in it can be.
     tolerance = 0.01 if max_side == 1000 else 601 / max_side
     np.testing.assert_allclose(faces.box[0], [420, 100, 120, 60], atol=2 * tolerance)
@@ -83,7 +84,7 @@ def test_coordinates_are_those_of_the_image_given(monkeypatch: pytest.MonkeyPatc
 
 
 def test_threads_share_one_detector(weights: Path) -> None:
-    detector = YuNet(weights / "yunet_n_320_320.onnx")
+    detector = YuNet(read_weights(weights / "yunet_n_320_320.onnx", None))
     images = [_drawn_face(240), _drawn_face(300)] * 6
     alone = [detector.detect(image).landmarks for image in images]
     with ThreadPoolExecutor(3) as pool:
@@ -92,7 +93,7 @@ def test_threads_share_one_detector(weights: Path) -> None:
 
 
 def test_no_face_is_an_empty_answer(weights: Path) -> None:
-    detector = YuNet(weights / "yunet_n_320_320.onnx")
+    detector = YuNet(read_weights(weights / "yunet_n_320_320.onnx", None))
     for shape in ((60, 90, 3), (1, 1, 3)):
         faces = detector.detect(np.zeros(shape, np.uint8))
         assert len(faces) == 0
@@ -102,16 +103,35 @@ def test_no_face_is_an_empty_answer(weights: Path) -> None:
 
 def test_creation_is_silent_and_leaves_the_log_level(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
     level = cv2.utils.logging.getLogLevel()
-    YuNet(weights / "yunet_n_640_640.onnx")
+    YuNet(read_weights(weights / "yunet_n_640_640.onnx", None))
     assert capfd.readouterr() == ("", "")
     assert cv2.utils.logging.getLogLevel() == level
 
 
 def test_wrong_image_and_wrong_file_are_sentences(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="uint8"):
-        YuNet(weights / "yunet_n_320_320.onnx").detect(np.zeros((10, 10), np.uint8))
+        YuNet(read_weights(weights / "yunet_n_320_320.onnx", None)).detect(np.zeros((10, 10), np.uint8))
     (tmp_path / "torn.onnx").write_bytes(b"no graph")
     with pytest.raises(InvalidInput, match=r"torn\.onnx"):
-        YuNet(tmp_path / "torn.onnx")
-    with pytest.raises(InvalidInput, match=r"absent\.onnx"):
-        YuNet(tmp_path / "absent.onnx")
+        YuNet(read_weights(tmp_path / "torn.onnx", None))
+
+
+def test_a_graph_from_memory_finds_what_the_same_graph_from_its_file_finds(weights: Path) -> None:
+    path = weights / "yunet_n_320_320.onnx"
+    for size in (240, 331):
+        image = _drawn_face(size)
+        other = cv2.FaceDetectorYN.create(str(path), "", (size, size), 0.6, 0.3, 5000)
+        _, rows = other.detect(image)
+        faces = YuNet(read_weights(path, None)).detect(image)
+        assert len(faces) == len(rows) >= 1
+        assert np.array_equal(faces.landmarks[0].ravel(), rows[0, 4:14])
+        assert np.array_equal(faces.box[0], rows[0, :4])
+
+
+def test_threads_open_the_bytes_that_were_checked_whatever_becomes_of_the_file(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "yunet.onnx"
+    path.write_bytes((weights / "yunet_n_320_320.onnx").read_bytes())
+    detector = YuNet(read_weights(path, None))
+    path.write_bytes(b"something else")
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(detector.detect, _drawn_face()).result()) >= 1

@@ -86,7 +86,15 @@ def row() -> Callable[..., Row]:
         entries = {}
         for q, given in numbers.items():
             value, *d = given if isinstance(given, tuple) else (given,)
-            counts = {"achieved": 1e-3, "threshold": 0.3, "errors": 40, "trials": 100, "few": few, "cells": 1}
+            counts = {
+                "achieved": 1e-3,
+                "threshold": 0.3,
+                "false_matches": 40,
+                "nonmated": 40_000,
+                "trials": 100,
+                "few": few,
+                "cells": 1,
+            }
             spread = {"low": value - 0.01, "high": value + 0.01, "replicates": np.array([value])}
             entries[q] = Entry(value=value, **spread, **counts, difference=Difference(*d) if d else None)
         return Row(factors, (), entries, **more)

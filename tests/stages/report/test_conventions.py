@@ -55,7 +55,7 @@ def test_the_interval_names_its_level_replicates_and_what_was_averaged(table: Ru
 
 def test_an_auc_without_an_interval_is_explained(table: RuleTable) -> None:
     rows = [replace(row, entries={q: replace(e, low=nan, high=nan) for q, e in row.entries.items()}) for row in table.rows]
-    assert "AUC has one up to 50,000 comparisons" in conventions.intervals(replace(table, rows=tuple(rows)))
+    assert "AUC has one up to 100,000 comparisons" in conventions.intervals(replace(table, rows=tuple(rows)))
     assert "AUC has one" not in conventions.intervals(table)
 
 

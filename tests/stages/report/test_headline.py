@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from stages.headline import columns, direction, goodness, grouped, name_of, primary, sentences, winner
+from stages.headline import columns, direction, equal_to, goodness, grouped, name_of, primary, sentences, winner
 from stages.quantities import Quantity
 from stages.report_options import read_options
 from stages.summary import Row, RuleTable
@@ -125,9 +127,34 @@ def test_the_answer_names_a_clear_winner_with_both_values_and_the_difference(row
         "51.00], a difference of +10.00 points [+5.00, +20.00]."
     )
     assert more == (
-        "Of 3 rows, 1 is clearly better than the baseline, 1 clearly worse, and 1 cannot be told apart from it. Last comes "
-        "b: −10.00 points [−20.00, −5.00]."
+        "It comes first of 3 rows, which was chosen after the fact. Of 3 different rows, 1 is clearly better than the "
+        "baseline, 1 clearly worse, and 1 cannot be told apart from it. Last comes b: −10.00 points [−20.00, −5.00]."
     )
+
+
+def test_rows_that_cannot_be_told_apart_from_the_first_are_named(row: Make) -> None:
+    found = compared(row, EER, a=(-0.2, -0.3, -0.1), b=(-0.19, -0.3, -0.1), c=(-0.1, -0.2, -0.05))
+    rng = np.random.default_rng(0)
+    noise = {"a": rng.normal(0, 0.01, 50), "b": rng.normal(0, 0.05, 50), "c": rng.normal(0, 0.01, 50)}
+    rows = [
+        replace(r, entries={EER: replace(r.entries[EER], replicates=r.entries[EER].value + noise[r.factors["rule"]])})
+        if r.factors["rule"] in noise
+        else r
+        for r in found.rows
+    ]
+    _, more = said(table(rows), EER)
+    assert "It comes first of 3 rows, which was chosen after the fact; b cannot be told apart from it." in more
+
+
+def test_a_row_that_repeats_anothers_numbers_is_counted_once_and_names_it(row: Make) -> None:
+    found = compared(row, EER, a=(-0.2, -0.3, -0.1), b=(-0.2, -0.3, -0.1), c=(0.1, 0.05, 0.2))
+    drawn = np.linspace(0.1, 0.2, 50)
+    rows = [replace(r, entries={EER: replace(e, replicates=drawn + e.value)}) for r in found.rows for e in [r.entries[EER]]]
+    assert "Of 2 different rows" in said(table(rows), EER)[1]
+    twin = equal_to(rows[1], rows)
+    assert twin is not None
+    assert twin.factors == {"rule": "a"}
+    assert equal_to(rows[2], rows) is None
 
 
 def test_the_answer_claims_nothing_where_the_best_interval_holds_0(row: Make) -> None:
@@ -159,7 +186,7 @@ def test_without_intervals_no_row_is_called_better(row: Make) -> None:
 
 def test_a_row_whose_number_is_not_defined_is_not_spoken_of(row: Make) -> None:
     _, more = said(compared(row, tar(1e-3), a=(0.1, 0.05, 0.2), b=(0.1, 0.05, 0.2), n=(math.nan,) * 3), tar(1e-3))
-    assert "Of 2 rows" in more
+    assert "Of 2 different rows" in more
     assert "n:" not in more
 
 

@@ -16,7 +16,7 @@ from stages.summary import Cell, Difference, Row, RuleTable, cells, rule_table, 
 
 
 def table(results: Results, found: list[Cell] | None = None, **options: Any) -> RuleTable:
-    return rule_table(results, read_options(options), found)
+    return rule_table(results, read_options(options, results.plan.config.factors), found)
 
 
 def row_of(found: RuleTable, **factors: Any) -> Row:
@@ -85,7 +85,7 @@ def test_counts_are_the_smallest_and_one_shaky_cell_marks_the_row(results: Resul
     entry = row_of(found, rule="best").entries[q]
     parts = [c.numbers for c in cells_of(results, "1:N", rule="best")]
     at = [(n["metric"] == "tpir") & np.isclose(n["target"], 1e-2) for n in parts]
-    assert entry.errors == min(int(n["errors"][i][0]) for n, i in zip(parts, at, strict=True))
+    assert entry.false_matches == min(int(n["false_matches"][i][0]) for n, i in zip(parts, at, strict=True))
     assert entry.few == any(bool(n["few"][i][0]) for n, i in zip(parts, at, strict=True))
 
 
@@ -150,6 +150,16 @@ def test_an_unknown_option_is_refused(results: Results) -> None:
                                                     (0.0, 0.1, False), (float("nan"), float("nan"), False)])  # fmt: skip
 def test_a_difference_is_clear_only_where_its_interval_leaves_out_0(low: float, high: float, clear: bool) -> None:
     assert Difference(0.01, low, high).clear is clear
+
+
+def test_what_is_left_of_rounding_is_no_difference() -> None:
+    # Ten TARs of k/310 and their replicates: a bound that is 0 comes out as some 1e-17, and is no direction.
+    assert not Difference(0.01, 3e-17, 0.02).clear
+    assert not Difference(-0.01, -0.02, -3e-17).clear
+
+
+def test_a_difference_of_numbers_that_rest_on_few_false_matches_is_never_clear() -> None:
+    assert not Difference(0.01, 0.005, 0.02, few=True).clear
 
 
 def test_a_factor_named_like_a_column_keeps_both(results: Results) -> None:

@@ -1,0 +1,39 @@
+"""What a former plan's keys were made of, kept in the run folder: from it the next plan tells why a step is stale.
+
+Only shards that are there now replace what was remembered of them, so that an interrupted run, or one of a part of the
+steps, takes no reason away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import replace_text
+from pipeline.graph import Step, Task
+from pipeline.keys import canonical
+from pipeline.store import Store
+
+
+def recalled(path: Path | None) -> dict[str, Any]:
+    """Return the remembered pre-images by `STEP#SHARD`; nothing where there are none or they cannot be read."""
+    try:
+        data = json.loads(path.read_bytes()) if path is not None else {}
+    except (OSError, ValueError):
+        return {}  # only reasons are lost
+    return data if isinstance(data, dict) else {}
+
+
+def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
+    """Keep the pre-images of what is stored, and of what is never stored, beside what was remembered before."""
+    former = recalled(path)
+    now = {f"{s.name}#{t.index}": t.preimage for s in steps for t in s.tasks if _there(s, t, store)}
+    kept = {**former, **now}
+    if kept != former:
+        replace_text(path, canonical(kept))
+
+
+def _there(step: Step, task: Task, store: Store) -> bool:
+    return not step.stored or all(store.has(step.output(output), task.keys[output]) for output in task.missing)

@@ -1,0 +1,79 @@
+"""numbers: how evaluations write what they found: rows of NUMBERS, curves, histograms; and how subjects are numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.schema import Array, Batch, text
+from stages.metrics import bootstrap
+from stages.tables import NUMBERS
+
+
+class Numbers:
+    """Collects rows of NUMBERS."""
+
+    def __init__(self, replicates: int, level: float) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._none = np.full(replicates, np.nan)
+        self._level = level
+
+    def add(self, metric: str, value: float, replicates: Array | None = None, **fields: Any) -> None:
+        """Add a number with its replicates (R,), from which its interval is taken; None for no interval."""
+        row = {"target": np.nan, "rule": "", "achieved": np.nan, "threshold": np.nan, "few": False}
+        counts = {"false_matches": -1, "nonmated": -1, "trials": 0}
+        kept = self._none if replicates is None or not len(self._none) else replicates
+        low, high = (np.nan, np.nan) if np.isnan(kept).all() else bootstrap.interval(kept, self._level)
+        made = {"metric": metric, "value": value, "low": low, "high": high, "replicates": kept}
+        self.rows.append({**row, **counts, **fields, **made})
+
+    def batch(self) -> Batch:
+        columns: dict[str, Array] = {}
+        for field in NUMBERS.fields:
+            values = [row[field.name] for row in self.rows]
+            columns[field.name] = text(values) if field.dtype == "text" else np.array(values, dtype=field.dtype)
+        columns["replicates"] = columns["replicates"].reshape(len(self.rows), -1)
+        return Batch(columns)
+
+
+def number(table: Batch, metric: str, target: float | None = None, rule: str | None = None) -> Mapping[str, Any]:
+    """Return the first row of NUMBERS that matches. Raises KeyError where there is none."""
+    for i in range(table.rows):
+        same = table["metric"][i] == metric and (rule is None or table["rule"][i] == rule)
+        if same and (target is None or np.isclose(table["target"][i], target)):
+            return {name: array[i] for name, array in table.items()}
+    raise KeyError(f"no number {metric} at {target} under rule {rule}")
+
+
+def curves(parts: Iterable[tuple[str, Array, Array]]) -> Batch:
+    """Return CURVES from (name, x, y) parts; points whose x or y is not finite are left out."""
+    kept = [(name, x[f], y[f]) for name, x, y in parts for f in [np.isfinite(x) & np.isfinite(y)]]
+    return Batch(
+        {
+            "curve": text(name for name, x, _ in kept for _ in range(len(x))),
+            "x": np.concatenate([x for _, x, _ in kept] or [np.empty(0)]).astype(np.float64),
+            "y": np.concatenate([y for _, _, y in kept] or [np.empty(0)]).astype(np.float64),
+        }
+    )
+
+
+def histogram(name: str, cosines: Array, edges: Array) -> tuple[str, Array, Array]:
+    """Return a curve of shares a bin; a cosine that rounding pushed past the last edge stays in the last bin."""
+    counts, _ = np.histogram(np.clip(cosines, edges[0], edges[-1]), edges)
+    return name, edges[:-1], counts / max(1, counts.sum())
+
+
+def number_subjects(templates: Batch) -> tuple[NDArray[np.int64], int, NDArray[np.bool_]]:
+    """Number the subjects of templates in the order of their names.
+
+    Returns (number of each template, how many there are, whether each template has a subject at all). A template
+    without one has a number of its own.
+    """
+    names = templates["subject"].astype(str)
+    known = names != ""
+    names = np.where(known, names, np.char.add("\0row ", np.arange(len(names)).astype(str)))
+    unique, number = np.unique(names, return_inverse=True)
+    return number.astype(np.int64), len(unique), known

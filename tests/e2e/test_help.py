@@ -1,0 +1,66 @@
+"""What `--help` says, and what it does not import to say it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from e2e.conftest import CONFIG, REPORT, Answer, command, commands
+
+VERBS = [
+    *((verb,) for verb in ("run", "plan", "why", "status", "check", "report", "synth", "doctor", "demo", "init")),
+    ("store", "list"),
+    ("store", "verify"),
+    ("store", "gc"),
+    ("models", "list"),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the small config has run."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "c.yaml").write_text(CONFIG + REPORT)
+    assert command(folder, "run", "c.yaml").code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Answer]:
+    lines = [(), ("store",), ("models",), *VERBS]
+    return commands(tmp_path_factory.mktemp("help"), [(*line, "--help") for line in lines])
+
+
+@pytest.mark.parametrize("verb", [(), ("store",), ("models",), *VERBS], ids=" ".join)
+def test_help_shows_a_worked_example(helps: dict, verb: tuple[str, ...]) -> None:
+    answer = helps[(*verb, "--help")]
+    assert answer.code == 0
+    assert f"Example: qfuse {' '.join(verb)}" in " ".join(answer.out.split())
+
+
+def test_help_lists_every_verb_and_exit_code(helps: dict) -> None:
+    said = helps[("--help",)].out
+    assert all(re.search(rf"│ {verb[0]} ", said) for verb in VERBS)
+    assert all(f"{code} " in said.partition("Exit codes:")[2] for code in (0, 1, 2, 3, 4, 5, 6, 130))
+
+
+@pytest.mark.parametrize(
+    ("words", "light"),
+    [
+        (
+            ["--help"],
+            {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py", "scipy", "cv2", "onnxruntime", "distributed"},
+        ),
+        (["run", "--help"], {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py"}),
+        (["plan", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed"}),
+        (["status", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(finished: Path, words: list[str], light: set[str]) -> None:
+    after = "import sys\nfrom pipeline.cli import main\ntry: main()\nfinally: print('\\nMODULES', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", after, *words], cwd=finished, capture_output=True, text=True, check=True)
+    assert light & set(done.stdout.rpartition("MODULES")[2].split()) == set()

@@ -1,0 +1,36 @@
+"""What `pipeline.files.replace_text` promises: the old text or the new one, whoever writes or stops."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.files import replace_text
+
+
+def test_text_is_replaced_whole_in_a_folder_that_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    for text in ("one, and longer", "zwö\udcff"):
+        replace_text(path, text)
+        assert path.read_text("utf-8", "surrogatepass") == text
+    assert [file.name for file in path.parent.iterdir()] == ["a.json"]
+
+
+def test_text_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_text(tmp_path / "a.json", "text")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_text_written_by_several_at_once_is_one_of_theirs(tmp_path: Path) -> None:
+    texts = [str(i) * 100_000 for i in range(4)]
+    threads = [threading.Thread(target=replace_text, args=(tmp_path / "a", text)) for text in texts for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "a").read_text() in texts
+    assert len(list(tmp_path.iterdir())) == 1
