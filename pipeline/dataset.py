@@ -19,6 +19,7 @@ from pipeline.config import Config, validate
 from pipeline.errors import InvalidInput, unknown
 from pipeline.files import Files, Zip, open_files
 from pipeline.keys import DigestCache, key_of
+from pipeline.numerics import backend_version
 from pipeline.registry import lookup
 from pipeline.schema import Array, Batch, Schema
 from pipeline.store import Store
@@ -77,6 +78,7 @@ class Reader(Protocol):
 
     name: ClassVar[str]
     version: ClassVar[int]
+    backends: ClassVar[tuple[str, ...]]  # libraries whose version may change what is read or drawn
     Options: ClassVar[type[Any]]
     layout: ClassVar[Layout]
 
@@ -148,9 +150,13 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
     path = config.resolve(section.path) if section.path is not None else None
     files = open_files(path, digests) if path is not None else None
     sources = _sources(reader, files)
-    identity = ["qfuse/1", "ingest", cls.name, cls.version, options.model_dump(mode="json"), sources]
-    key = key_of(identity)
     names = list(cls.layout.schemas)
+    identity = [
+        *("qfuse/1", "ingest", cls.name, cls.version, options.model_dump(mode="json"), sources),
+        {name: backend_version(name) for name in cls.backends},
+        [cls.layout.schemas[name].fingerprint for name in names],
+    ]
+    key = key_of(identity)
     if all(store.has(f"ingest.{name}", key) for name in names):
         tables = {name: store.read(f"ingest.{name}", key) for name in names}
     else:

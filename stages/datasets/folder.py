@@ -97,6 +97,7 @@ class FolderReader:
 
     name: ClassVar[str] = "folder"
     version: ClassVar[int] = 1
+    backends: ClassVar[tuple[str, ...]] = ("numpy",)
     Options: ClassVar[type[Any]] = FolderOptions
     layout: ClassVar[FaceLayout] = LAYOUT
 

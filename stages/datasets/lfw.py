@@ -54,6 +54,7 @@ class LfwReader:
 
     name: ClassVar[str] = "lfw"
     version: ClassVar[int] = 1
+    backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = LfwOptions
     layout: ClassVar[FaceLayout] = LAYOUT
 
@@ -106,6 +107,7 @@ class LfwTemplatesReader:
 
     name: ClassVar[str] = "lfw_templates"
     version: ClassVar[int] = 1
+    backends: ClassVar[tuple[str, ...]] = ("numpy",)
     Options: ClassVar[type[Any]] = LfwTemplatesOptions
     layout: ClassVar[FaceLayout] = LAYOUT
 

@@ -102,6 +102,7 @@ class SyntheticReader:
 
     name: ClassVar[str] = "synthetic"
     version: ClassVar[int] = 1
+    backends: ClassVar[tuple[str, ...]] = ("numpy",)
     Options: ClassVar[type[Any]] = SynthOptions
     layout: ClassVar[FaceLayout] = LAYOUT
 

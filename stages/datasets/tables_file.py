@@ -84,6 +84,7 @@ class TablesReader:
 
     name: ClassVar[str] = "tables"
     version: ClassVar[int] = 1
+    backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = TablesOptions
     layout: ClassVar[FaceLayout] = LAYOUT
 

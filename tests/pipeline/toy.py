@@ -59,6 +59,7 @@ class ToyLayout:
 class ToyReader:
     name: ClassVar[str] = "toy"
     version: ClassVar[int] = 1
+    backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = Options
     layout: ClassVar[ToyLayout] = ToyLayout()
 
