@@ -218,7 +218,7 @@ def _beside(rows: Sequence[Row], by: Quantity, level: float) -> str:
             close.append(name_of(row.factors))
     named = ", ".join(close[:3]) + (f" and {len(close) - 3} more" if len(close) > 3 else "")
     told = f"; {named} cannot be told apart from it" if close else ""
-    return f"It comes first of {len(rows)} rows, which was chosen after the fact{told}. "
+    return f"That it comes first of {len(rows)} rows is known after the fact only{told}. "
 
 
 def distinct(rows: Sequence[Row], base: Row | None) -> list[Row]:

@@ -48,11 +48,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cell(row: dict[str, Any]) -> str:
+    few = "†" if row["few"] else ""
     if row["difference"] is None or row["baseline"]:
         bounds = "" if row["low"] is None else f" [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
-        return f"{100 * row['value']:.2f}{bounds}"
+        return f"{100 * row['value']:.2f}{few}{bounds}"
     mark = "" if not row["clear"] else " ▲" if row["difference"] > 0 else " ▼"
     if row["metric"] == "eer":
         mark = mark.translate({ord("▲"): "▼", ord("▼"): "▲"})
     bounds = f"[{100 * row['difference_low']:+.2f}, {100 * row['difference_high']:+.2f}]"
-    return f"{100 * row['value']:.2f} ({100 * row['difference']:+.2f} {bounds}{mark})"
+    return f"{100 * row['value']:.2f}{few} ({100 * row['difference']:+.2f} {bounds}{mark})"

@@ -32,7 +32,7 @@ def lfw() -> tuple[list[Check], str]:
 
 def _cell(row: dict[str, Any]) -> str:
     bounds = "" if row["low"] is None else f" [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
-    return f"{100 * row['value']:.2f}{bounds}"
+    return f"{100 * row['value']:.2f}{'†' if row['few'] else ''}{bounds}"
 
 
 def pick(rows: list[dict[str, Any]], metric: str, target: float | None = None, **factors: Any) -> dict[str, Any]:
