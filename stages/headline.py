@@ -84,12 +84,19 @@ def columns(table: RuleTable, options: ReportOptions) -> list[Quantity]:
     """Return the headline numbers that the table has, the main one first."""
     main = primary(table, options)
     chosen = [] if main is None else [main]
+    if main is not None and main.metric == "tar" and _any_failed(table):
+        chosen += table.find("frr", main.target)
     for target in options.fmr or HEADLINE_FMR:
         chosen += table.find("tar", target)
     chosen += [*table.find("eer"), *table.find("accuracy"), *table.find("rank", 1)]
     for target in HEADLINE_FPIR:
         chosen += table.find("tpir", target)
     return list(dict.fromkeys(chosen))
+
+
+def _any_failed(table: RuleTable) -> bool:
+    """Whether failures to acquire make FRR say more than 1 − TAR."""
+    return any(row.entries[q].value > 0 for q in table.find("fta") for row in table.rows if q in row.entries)
 
 
 def grouped(table: RuleTable, by: Quantity | None) -> list[Group]:

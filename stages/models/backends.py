@@ -104,7 +104,10 @@ class OnnxModel:
     """
 
     def __init__(self, card: ModelCard, weights: WeightFile, profile: Numerics) -> None:
-        ort = import_module("onnxruntime")  # it ships no types
+        try:
+            ort = import_module("onnxruntime")  # it ships no types
+        except ImportError as error:
+            raise ResourceRefused(f"model {card.name!r} is an ONNX graph ({error}): install qfuse[onnx].") from None
 
         if profile.precision != "fp32":
             raise InvalidInput(

@@ -76,6 +76,15 @@ def test_the_point_nearest_an_fmr_is_never_a_headline(row: Make) -> None:
     assert columns(found, read_options({})) == [tar(1e-3), RANK]
 
 
+def test_frr_stands_beside_the_main_tar_where_templates_failed(row: Make) -> None:
+    frr, fta = (
+        Quantity("1:1", "v", metric, target, rule) for metric, target, rule in (("frr", 1e-3, "at_most"), ("fta", None, ""))
+    )
+    for share, shown in ((0.0, False), (0.1, True)):
+        found = table([row(MEAN, {tar(1e-3): 0.9, frr: 0.2, fta: share})])
+        assert (frr in columns(found, read_options({}))) is shown
+
+
 def test_rows_stand_under_their_baseline_from_best_to_worst_and_undefined_last(row: Make) -> None:
     found = compared(row, tar(1e-3), c=(-0.1, -0.2, 0.0), a=(0.2, 0.1, 0.3), n=(math.nan,) * 3, b=(0.1, 0.0, 0.2))
     (group,) = grouped(found, tar(1e-3))
