@@ -64,14 +64,15 @@ def told(found: Sequence[Remark], most: int | None) -> list[str]:
     """Return lines for a terminal: what failed, by step and status, then the notes; at most `most` rows of each."""
     lines = []
     failed, notes = [r for r in found if r.status != "ok"], [r for r in found if r.status == "ok"]
-    for rows, what in ((failed, "failed and are left out of every result"), (notes, "are usable and carry a note")):
+    whats = ("failed and left out of every result", "usable, with a note")
+    for rows, what in zip((failed, notes), whats, strict=True):
         if not rows:
             continue
         counts = Counter((r.step, r.status) for r in rows)
         by = ", ".join(
             f"{step}: {count:,}{'' if status == 'ok' else f' {status}'}" for (step, status), count in counts.items()
         )
-        lines.append(f"{len(rows):,} rows {what} ({by}):")
+        lines.append(f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'} {what} ({by}):")
         lines += [f"  {remark.sentence}" for remark in rows[:most]]
         if most is not None and len(rows) > most:
             lines.append(f"  … and {len(rows) - most:,} more")

@@ -56,7 +56,7 @@ class Rule:
     label: str
     weigh: Callable[[Faces], Floats]
     needs: tuple[str, ...]
-    identity: tuple[str, int, dict[str, float]]  # name, version, every parameter: what decides the weights
+    identity: dict[str, Any]  # version and every parameter: what decides the weights beside the label
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def rule_named(label: str) -> Rule:
             raise InvalidInput(f"weight rule {label!r}: {name} must be a finite number above 0.")
         if isinstance(family.defaults[name], int) and not parameters[name].is_integer():
             raise InvalidInput(f"weight rule {label!r}: {name} must be a whole number, found {value}.")
-    identity = (form[1], family.version, parameters)
+    identity = {"version": family.version, "parameters": parameters}
     return Rule(label, lambda faces: family.function(faces, **parameters), family.needs, identity)
 
 

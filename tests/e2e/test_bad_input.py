@@ -105,7 +105,7 @@ def test_only_the_bad_faces_failed(bad_faces: tuple[Path, dict]) -> None:
 def test_run_and_status_name_the_faces_that_failed(bad_faces: tuple[Path, dict]) -> None:
     for verb in ("run", "status"):
         said = command(bad_faces[0], verb, "c.yaml").out
-        assert "5 rows failed and are left out of every result (align: " in said
+        assert "5 rows failed and left out of every result (align: " in said
         assert "3 unreadable" in said
         assert "  text: not an image of a known format\n" in said
 
