@@ -17,6 +17,7 @@ from pipeline.keys import DigestCache
 from pipeline.numerics import profile_of
 from pipeline.plan import Plan, build
 from pipeline.registry import available, lookup
+from pipeline.session import context_of
 from pipeline.stage import Context
 from pipeline.store import Store
 
@@ -44,16 +45,10 @@ def check(config: Config) -> tuple[list[str], Plan | None]:
     with tempfile.TemporaryDirectory() as nowhere:
         store = Store(Path(nowhere) / "store", readonly=True)
         dataset = attempt(ingest, config, store, DigestCache(None))
-        profile = attempt(profile_of, config.numerics)
-        if profile is None:  # told already; the steps are looked at all the same
-            config, profile = config.model_copy(update={"numerics": "cpu-fp32"}), profile_of("cpu-fp32")
-        context = Context(
-            profile,
-            # Where the data set is wrong the weights are looked at all the same.
-            files=lambda: dataset.files if dataset is not None else Folder(Path(nowhere)),
-            model_folders=tuple(config.resolve(folder) for folder in config.models.folders),
-            model_cards=tuple(config.resolve(cards) for cards in config.models.cards),
-        )
+        if attempt(profile_of, config.numerics) is None:  # told already; the steps are looked at all the same
+            config = config.model_copy(update={"numerics": "cpu-fp32"})
+        # Where the data set is wrong the weights are looked at all the same.
+        context = context_of(config, lambda: dataset.files if dataset is not None else Folder(Path(nowhere)))
         stages = [attempt(lookup, "stage", section.stage or name) for name, section in config.steps.items()]
         if all(stages):
             for step in _steps(config, context, attempt):

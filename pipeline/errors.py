@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class QfuseError(Exception):
@@ -54,3 +56,20 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}."
     return f"unknown {kind} {name!r}: {hint}"
+
+
+def advice(error: OSError) -> str:
+    """Return what to do where the machine refuses to open or read a file."""
+    known = {
+        errno.EMFILE: "too few files may be open at once: raise `ulimit -n`, or use fewer workers",
+        errno.ENFILE: "too few files may be open at once: close other programs, or use fewer workers",
+        errno.ENOSPC: "free some space",
+        errno.EACCES: "mend its permissions",
+        errno.EPERM: "mend its permissions",
+    }
+    return known.get(error.errno or 0, "check the disk or the network")
+
+
+def cannot_read(path: Path, error: OSError) -> ResourceRefused:
+    """Return the sentence for a file that the machine, not the file's owner, refuses to read."""
+    return ResourceRefused(f"{path} cannot be read ({error.strerror or error}): {advice(error)}, and run again.")

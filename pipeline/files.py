@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from pipeline.errors import InvalidInput
-from pipeline.keys import NO_FILE, UNREADABLE, DigestCache, cannot_read
+from pipeline.errors import InvalidInput, cannot_read
+from pipeline.keys import NO_FILE, UNREADABLE, DigestCache
 from pipeline.temporary import temporary
 
 MAX_FILE_BYTES = 256 << 20

@@ -115,6 +115,7 @@ def down_to(steps: dict[str, Step], bases: set[str]) -> dict[str, Step]:
 
 
 def own_factors(config: Config, name: str) -> list[str]:
+    """Return the factors that a step's own options or numerics name. Raises InvalidInput for one that is unknown."""
     step = config.steps[name]
     found = set(_variables([step.options, step.numerics]))
     for factor in found:
@@ -152,6 +153,10 @@ def _combinations(config: Config, factors: Iterable[str]) -> list[dict[str, Any]
 
 
 def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) -> Iterator[Step]:
+    """Yield the steps of one config step over the `steps` that it may read, one for each combination of factors.
+
+    Raises InvalidInput for an option, an input or numerics that do not exist or do not fit.
+    """
     section: StepConfig = config.steps[name]
     cls: type[Stage] = lookup("stage", _stage_name(config, name))
     for own in _combinations(config, own_factors(config, name)):

@@ -16,32 +16,37 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.errors import CorruptArtifact, InvalidInput, unknown
-from pipeline.keys import cannot_read
+from pipeline.errors import CorruptArtifact, InvalidInput, cannot_read, unknown
 from pipeline.schema import Array, Batch, decode_text, encode_text
 
 CHUNK_BYTES = 4 << 20
+# From format v110 on the chunk indexes have checksums too; before, a flipped bit in one made rows read as zeros.
+LIBVER = ("v110", "v110")
 _MACHINE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def write(path: Path, batch: Batch, schema: str) -> None:
     """Write all columns to a new file at `path`. Raises OSError where the disk is full or refuses."""
-    # In memory first: HDF5 crashes on a file that it cannot write to the end. From format v110 on the chunk indexes
-    # have checksums too; before, a flipped bit in one made rows read as zeros.
+    # In memory first: HDF5 crashes on a file that it cannot write to the end.
     image = BytesIO()
-    with h5py.File(image, "w", libver=("v110", "v110"), track_order=False) as file:
+    with h5py.File(image, "w", libver=LIBVER, track_order=False) as file:
         file.attrs["schema"] = schema
         file.attrs["rows"] = batch.rows
-        for name in sorted(batch.columns):
-            array = batch[name]
-            if array.dtype == object:
-                data, ends = encode_text(array)
-                _dataset(file, f"{name}/utf8", data)
-                _dataset(file, f"{name}/ends", ends)
-            else:
-                _dataset(file, name, array)
+        write_columns(file, batch)
     with path.open("xb") as output:
         output.write(image.getbuffer())
+
+
+def write_columns(group: h5py.Group, batch: Batch) -> None:
+    """Write all columns as members of a group (a file is one), in the order of their names."""
+    for name in sorted(batch.columns):
+        array = batch[name]
+        if array.dtype == object:
+            data, ends = encode_text(array)
+            _dataset(group, f"{name}/utf8", data)
+            _dataset(group, f"{name}/ends", ends)
+        else:
+            _dataset(group, name, array)
 
 
 def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(None)) -> Batch:
@@ -67,13 +72,13 @@ def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(N
         ) from error
 
 
-def _dataset(file: h5py.File, name: str, array: Array) -> None:
+def _dataset(group: h5py.Group, name: str, array: Array) -> None:
     if array.size == 0:
-        file.create_dataset(name, data=array)
+        group.create_dataset(name, data=array)
         return
     row_bytes = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)))
     rows = int(min(len(array), max(1, CHUNK_BYTES // row_bytes)))
-    file.create_dataset(name, data=array, chunks=(rows, *array.shape[1:]), fletcher32=True)
+    group.create_dataset(name, data=array, chunks=(rows, *array.shape[1:]), fletcher32=True)
 
 
 def _column(file: h5py.File, name: str, rows: slice, path: Path) -> Array:

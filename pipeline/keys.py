@@ -17,7 +17,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ResourceRefused
+from pipeline.errors import cannot_read
 
 UNREADABLE = "unreadable"  # stands for the digest of a file that is there and may not or cannot be read, whoever tries
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -61,17 +61,6 @@ def file_digest(path: Path) -> str:
     """Return the sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cannot_read(path: Path, error: OSError) -> ResourceRefused:
-    """Return the sentence for a file that the machine, not the file's owner, refuses to read."""
-    advice = {
-        errno.EMFILE: "too few files may be open at once: raise `ulimit -n`, or use fewer workers",
-        errno.ENFILE: "too few files may be open at once: close other programs, or use fewer workers",
-        errno.EACCES: "mend its permissions",
-        errno.EPERM: "mend its permissions",
-    }.get(error.errno or 0, "check the disk or the network")
-    return ResourceRefused(f"{path} cannot be read ({error.strerror or error}): {advice}, and run again.")
 
 
 class DigestCache:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import QfuseError, ResourceRefused
+from pipeline.errors import QfuseError, ResourceRefused, advice
 from pipeline.schema import Batch, Status, concat
 from pipeline.stage import Stage
 
@@ -48,20 +48,15 @@ def refusal(where: str, error: Exception) -> ResourceRefused | None:
     """Return the sentence for an error that is the machine's; None for one that its rows may have caused."""
     if _is_memory(error):
         problem = "memory ran out"
-        advice = "use fewer workers, or a smaller numerics.compute_batch or dataset.shard_rows"
+        todo = "use fewer workers, or a smaller numerics.compute_batch or dataset.shard_rows"
     elif isinstance(error, OSError) and error.errno:
-        problem = "the machine refused a file"
-        advice = {
-            errno.EMFILE: "raise `ulimit -n`, or use fewer workers",
-            errno.ENFILE: "close other programs, or use fewer workers",
-            errno.ENOSPC: "free some space",
-        }.get(error.errno, "check the disk or the network")
+        problem, todo = "the machine refused a file", advice(error)
     elif isinstance(error, ImportError):
-        problem, advice = "a library is missing or broken", "install it"
+        problem, todo = "a library is missing or broken", "install it"
     else:
         return None
     found = f"{type(error).__name__}: {error}".splitlines()[0]
-    return ResourceRefused(f"{where}: {problem} ({found:.200}): {advice}, and run again. Nothing of these rows was stored.")
+    return ResourceRefused(f"{where}: {problem} ({found:.200}): {todo}, and run again. Nothing of these rows was stored.")
 
 
 # How libraries say it that have no exception of their own for it: PyTorch on a CPU, OpenCV, ONNX Runtime.

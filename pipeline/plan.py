@@ -192,8 +192,7 @@ def _keys_of(step: Step, output: str, shards: tuple[int, ...], lists: dict[Any, 
 
 def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
     """From the leaves up, mark the tasks whose outputs are wanted and not stored, and say why."""
-    consumed = {(ref.step, ref.output) for step in plan.steps.values() for ref in step.inputs.values()}
-    leaves = {name for name in plan.steps if not any(name == consumer for consumer, _ in consumed)}
+    leaves = plan.steps.keys() - {ref.step for step in plan.steps.values() for ref in step.inputs.values()}
     wanted: dict[tuple[str, str], set[int]] = {}
     present: Callable[[str], set[str]] = _remembered(store)
     for step in reversed(plan.steps.values()):

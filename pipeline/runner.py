@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.dataset import Dataset
 from pipeline.errors import Interrupted, QfuseError, TooManyFailures
 from pipeline.events import Events
-from pipeline.graph import Step, Task
+from pipeline.graph import Ref, Step, Task
 from pipeline.microbatch import Part, assemble, first_error, good_part, refusal, run_micro_batch
 from pipeline.numerics import require_device
 from pipeline.plan import Plan
@@ -57,6 +57,7 @@ class Runner:
         self._memory: dict[tuple[str, str, int], Batch] = {}
         self._stop = threading.Event()
         self._pending: dict[str, int] = {}
+        self._read = {ref for step in plan.steps.values() for ref in step.inputs.values()}
 
     def run(self) -> Summary:
         """Compute every missing output, commit it, and return what was done.
@@ -227,9 +228,8 @@ class Runner:
 
     def _commit(self, step: Step, task: Task, outputs: dict[str, Batch]) -> None:
         # What others read is committed last: where it is present, a killed run has left nothing of the shard out.
-        read = {ref.output for s in self.plan.steps.values() for ref in s.inputs.values() if ref.step == step.name}
         first = next(iter(outputs))
-        for output, batch in sorted(outputs.items(), key=lambda item: item[0] in read):
+        for output, batch in sorted(outputs.items(), key=lambda item: Ref(step.name, item[0]) in self._read):
             step.stage.produces[output].check(batch, f"{step.name} {output}".strip())
             if output == first:
                 failed = self.summary.failures.setdefault(step.name, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pipeline.config import Config, load_config
 from pipeline.dataset import Dataset, ingest
 from pipeline.events import Events
-from pipeline.files import replace_text
+from pipeline.files import Files, replace_text
 from pipeline.graph import Step
 from pipeline.keys import key_of
 from pipeline.numerics import profile_of
@@ -90,14 +90,19 @@ def open_session(
     loaded = config if isinstance(config, Config) else load_config(config, overrides)
     opened = Store((store or Path(loaded.run.store)).absolute(), readonly)
     dataset = ingest(loaded, opened, opened.open_digests())
-    context = Context(
-        profile_of(loaded.numerics),
-        files=lambda: dataset.files,
-        model_folders=tuple(loaded.resolve(folder) for folder in loaded.models.folders),
-        model_cards=tuple(loaded.resolve(cards) for cards in loaded.models.cards),
-    )
+    context = context_of(loaded, lambda: dataset.files)
     folder = loaded.run_folder()
     return Session(loaded, opened, dataset, build(loaded, dataset, opened, context, until, folder / "plan.json"), folder)
+
+
+def context_of(config: Config, files: Callable[[], Files]) -> Context:
+    """Return what surrounds the stages of a config. Raises InvalidInput for numerics that are none."""
+    return Context(
+        profile_of(config.numerics),
+        files=files,
+        model_folders=tuple(config.resolve(folder) for folder in config.models.folders),
+        model_cards=tuple(config.resolve(cards) for cards in config.models.cards),
+    )
 
 
 def execute(session: Session, events: Events, workers: int | None = None) -> Summary:

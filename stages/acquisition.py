@@ -9,14 +9,12 @@ Conventions
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
-from pipeline.graph import Step
-from pipeline.schema import Array, Batch, Status
+from pipeline.remarks import remarks
 from pipeline.session import Results
+
+STEPS = (("align", "detections"), ("embed", ""))  # the stages that acquire faces, and which output says how it went
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Acquired:
-    """Failures and notes, most frequent first, and the names of the steps that were looked at."""
+    """Failures and notes, most frequent first, and the config steps that were looked at."""
 
     failures: tuple[Kind, ...]
     notes: tuple[Kind, ...]
@@ -44,33 +42,16 @@ class Acquired:
 
 
 def acquired(results: Results) -> Acquired:
-    """Read what the first align and embed step of each name say of every face."""
-    seen: dict[str, Step] = {}
+    """Count what the align and embed steps say of faces, in whatever cell; a face says one thing once."""
+    steps = [step for stage, output in STEPS for step in results.cells(stage) if results.available(step, output)]
+    looked_at = tuple(dict.fromkeys(step.base for step in steps))
     counts: dict[tuple[str, str, str], list[str]] = {}
-    for stage, output in (("align", "detections"), ("embed", "")):
-        for step in results.cells(stage):
-            if step.base in seen or not results.available(step, output):
-                continue
-            seen[step.base] = step
-            for status, kind, example in _reasons(results, step, output):
-                counts.setdefault((step.base, status, kind), []).append(example)
+    for remark in remarks(results.plan, results.session.store):
+        if remark.step in looked_at:
+            kind = re.sub(r"\d+(?:[.,]\d+)*", "N", remark.reason)
+            example = remark.id if kind == remark.reason else remark.sentence
+            counts.setdefault((remark.step, remark.status, kind), []).append(example)
     kinds = sorted((Kind(*key, found[0], len(found)) for key, found in counts.items()), key=lambda kind: -kind.count)
     notes = tuple(kind for kind in kinds if kind.status == "ok")
     failures = tuple(kind for kind in kinds if kind.status != "ok")
-    return Acquired(failures, notes, tuple(step.name for step in seen.values()))
-
-
-def _reasons(results: Results, step: Step, output: str) -> Iterator[tuple[str, str, str]]:
-    """Yield (status, kind of reason, example) of every face that has something to tell."""
-    read = results.read(step, output, ("status", "reason"))
-    arises: Array = (read["status"] != Status.OK) | (read["reason"] != "")
-    above = results.upstream(step, "align")
-    if above is not None and results.available(above, "detections"):
-        arises &= results.read(above, "detections", ("status",))["status"] == Status.OK
-    faces: Batch = results.session.dataset.tables["faces"]
-    for i in np.flatnonzero(arises).tolist():
-        path = str(faces["path"][i])
-        reason = str(read["reason"][i])
-        kind = re.sub(r"\d+(?:[.,]\d+)*", "N", reason)
-        example = path or str(faces["face_id"][i])
-        yield Status(int(read["status"][i])).name.lower(), kind, example if kind == reason else f"{example}: {reason}"
+    return Acquired(failures, notes, looked_at)

@@ -243,12 +243,13 @@ def equal_to(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def _equal(row: Row, other: Row) -> bool:
-    return row.entries.keys() == other.entries.keys() and all(
-        e.value == (o := other.entries[q]).value
-        and e.replicates.size > 1
-        and np.array_equal(e.replicates, o.replicates, True)
-        for q, e in row.entries.items()
-        if not (math.isnan(e.value) and math.isnan(other.entries[q].value))
+    if row.entries.keys() != other.entries.keys():
+        return False
+    pairs = [(entry, other.entries[q]) for q, entry in row.entries.items()]
+    drawn = any(entry.replicates.size > 1 for entry, _ in pairs)  # without replicates, equal values may be chance
+    return drawn and all(
+        np.array_equal(a.value, b.value, equal_nan=True) and np.array_equal(a.replicates, b.replicates, equal_nan=True)
+        for a, b in pairs
     )
 
 

@@ -26,16 +26,16 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
+from pipeline import hdf5
 from pipeline.errors import InvalidInput, unknown
 from pipeline.files import Files, Folder
 from pipeline.registry import register
-from pipeline.schema import Array, Batch, Field, Schema, decode_text, encode_text
+from pipeline.schema import Array, Batch, Field, Schema, decode_text
 from pipeline.stage import Options
 from stages.datasets.folder import need_files
 from stages.tables import LAYOUT, FaceLayout
 
 FORMAT = "qfuse-tables/1"
-_CHUNK_BYTES = 4 << 20
 _MAY_LACK = ("roles", "comparisons", "pairings")
 
 
@@ -48,28 +48,13 @@ def write_tables(path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, st
         _schema(name, str(path)).check(batch, f"{path}, table {name}")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with h5py.File(partial, "w", libver=("v108", "v110"), track_order=False) as file:
+        with h5py.File(partial, "w", libver=hdf5.LIBVER, track_order=False) as file:
             file.attrs.update({**(attrs or {}), "format": FORMAT})
             for name in sorted(tables):
-                group = file.create_group(name)
-                for column in sorted(tables[name].columns):
-                    _write_column(group, column, tables[name][column])
+                hdf5.write_columns(file.create_group(name), tables[name])
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _write_column(group: h5py.Group, name: str, array: Array) -> None:
-    if array.dtype == object:
-        data, ends = encode_text(array)
-        _write_column(group, f"{name}/utf8", data)
-        _write_column(group, f"{name}/ends", ends)
-    elif array.size == 0:
-        group.create_dataset(name, data=array)
-    else:
-        row_bytes = max(1, array.nbytes // len(array))
-        chunk = (int(min(len(array), max(1, _CHUNK_BYTES // row_bytes))), *array.shape[1:])
-        group.create_dataset(name, data=array, chunks=chunk, fletcher32=True)
 
 
 class TablesOptions(Options):

@@ -261,6 +261,10 @@ def test_without_failures_nothing_changes_and_nan_stays() -> None:
     np.testing.assert_array_equal(frr, [0.2, 0.3])
 
 
+def test_an_undefined_failure_rate_leaves_both_rates_undefined() -> None:
+    assert np.isnan(with_failures(0.1, 0.1, math.nan)).all()
+
+
 @pytest.mark.parametrize("fta", [-0.01, 1.01])
 def test_an_impossible_failure_rate_is_refused(fta: float) -> None:
     with pytest.raises(ValueError, match=r"fta must be a rate in \[0, 1\]"):
