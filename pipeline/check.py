@@ -15,9 +15,8 @@ from pipeline.files import Folder
 from pipeline.graph import Step, expand, ordered
 from pipeline.keys import DigestCache
 from pipeline.numerics import profile_of
-from pipeline.plan import Plan, build
+from pipeline.plan import Plan, build, context_of
 from pipeline.registry import available, lookup
-from pipeline.session import context_of
 from pipeline.stage import Context
 from pipeline.store import Store
 

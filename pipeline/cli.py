@@ -6,24 +6,21 @@ Nothing heavy is imported before a verb needs it, so that `--help` answers at on
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import entry_points, version
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.errors import InvalidInput, QfuseError, TooManyFailures, UsageError, unknown
+from pipeline.errors import INTERRUPTED, Interrupted, InvalidInput, QfuseError, UsageError, unknown
+from pipeline.run_verb import Until, opened, run
 from pipeline.store_verbs import store_app
-from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, console, emit, say, show
+from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show
 
-if TYPE_CHECKING:
-    from pipeline.session import Session
-
-RESUME = "interrupted: every finished shard is kept; the same command continues from there."
 app = typer.Typer(
     name="qfuse",
     help="What is a face image worth to a template? Quality-weighted fusion, comparison and search, measured.",
@@ -36,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store_app, name="store")
-Until = Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step or stage.")]
 
 
 def _version(asked: bool) -> None:
@@ -53,63 +49,7 @@ def everything(
 ) -> None: ...
 
 
-@app.command(epilog="Example: qfuse run configs/lfw.yaml --set steps.embed.options.flip=none")
-def run(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    store: StorePath = None,
-    until: Until = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, max=256, metavar="N", help="Worker threads; default: the config's, else the cores.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compute what a config lacks, then report. What is stored is never computed again."""
-    from pipeline.check import check_report, open_all
-    from pipeline.events import Events
-    from pipeline.progress import Progress, summary_table
-    from pipeline.remarks import remarks, told
-    from pipeline.session import current_report, execute
-
-    session = opened(config, overrides, store, until)
-    if until is None:
-        check_report(session.config)
-    todo = session.plan.to_run
-    open_all(todo)
-    try:
-        with Progress(session.plan, quiet=as_json or not todo) as progress:
-            events = Events(session.folder if todo else None, progress.on_event)
-            with contextlib.closing(events):
-                summary = execute(session, events, workers)
-    except TooManyFailures:
-        print("\n".join(told(remarks(session.plan, session.store, notes=False), 10)), file=sys.stderr)
-        raise
-    files = current_report(session) if until is None else []
-    failed = remarks(session.plan, session.store, notes=False)
-    if as_json:
-        done = {name: {"steps": n, "rows": rows, "seconds": s} for name, (n, rows, s) in summary.by_stage().items()}
-        emit(
-            {
-                "ran": [step.name for step in todo],
-                "steps": done,
-                "failed": [asdict(remark) for remark in failed],
-                "report": [str(path) for path in files],
-                "store": str(session.store.root),
-            }
-        )
-        return
-    if not todo:
-        say(f"nothing to do: all that {session.config.name} asks for is in {session.store.root}")
-    else:
-        show(summary_table(summary))
-    for line in told(failed, 5):
-        say(line)
-    if len(failed) > 5:
-        say(f"`qfuse status {config} --all` names every one")
-    if until is None:
-        show_results(session)
-    if files:
-        say(f"report: {files[0]}")
+app.command(epilog="Example: qfuse run configs/lfw.yaml --set steps.embed.options.flip=none")(run)
 
 
 @app.command(epilog="Example: qfuse plan configs/lfw_templates.yaml --until fuse")
@@ -121,15 +61,19 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what would run, and why, without running anything."""
+    from pipeline.memory import estimate, outlook
     from pipeline.progress import plan_table
 
     session = opened(config, overrides, store, until, readonly=True)
+    needs = estimate(session.plan, session.store)
     if as_json:
-        emit(session.plan.to_json())
+        emit({**session.plan.to_json(), "memory": {need.step: need.bytes for need in needs}})
         return
     show(plan_table(session.plan))
     shards = sum(len(step.to_run) for step in session.plan.to_run)
     say(f"{shards:,} shards to run; `qfuse run` runs them" if shards else "nothing to do")
+    if needs:
+        say(outlook(session.plan, needs))
 
 
 @app.command(epilog="Example: qfuse why configs/lfw.yaml embed --set steps.embed.options.flip=none")
@@ -220,37 +164,6 @@ def report(config: ConfigPath, overrides: Overrides = None, store: StorePath = N
     emit([str(path) for path in files]) if as_json else say(f"report: {files[0]}")
 
 
-def opened(
-    path: Path,
-    overrides: Sequence[str] | None,
-    store: Path | None,
-    until: str | None = None,
-    readonly: bool = False,
-) -> Session:
-    """Return a config's session. Raises UsageError where `until` is no step of it, before any data is read."""
-    from pipeline.config import load_config
-    from pipeline.session import open_session
-
-    config = load_config(path, overrides or [])
-    names = {name for step, section in config.steps.items() for name in (step, section.stage or step)}
-    if until is not None and until not in names:
-        raise UsageError(f"--until: {unknown('step', until, names)}")
-    return open_session(config, store=store, until=until, readonly=readonly)
-
-
-def show_results(session: Session) -> None:
-    """Print the table that a report kind offers for the terminal, if it does."""
-    from pipeline.registry import available
-    from pipeline.runner import Runner
-    from pipeline.session import Results
-
-    section = session.config.report
-    terminal = available("terminal report").get(section.kind) if section else None
-    if terminal and section:
-        results = Results(session, Runner(session.plan, session.store))
-        show(terminal(results, section.options, console().width))
-
-
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C: finished shards stay, and the exit code is 130."""
@@ -270,6 +183,14 @@ def _failed(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _interrupted() -> NoReturn:
+    """End at once: what is still being computed in some thread is not waited for, because it is not whole anyway."""
+    print(f"qfuse: {INTERRUPTED}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(130)
+
+
 def main() -> None:
     """Run the command line; every known error ends as one sentence on standard error and its exit code."""
     for point in entry_points(group="qfuse.commands"):
@@ -278,10 +199,12 @@ def main() -> None:
         with _terminable():
             code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
+    except Interrupted:
+        _interrupted()
     except QfuseError as error:
         _failed(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _failed(RESUME, 130)
+        _interrupted()
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

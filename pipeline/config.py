@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipeline.errors import InvalidInput, UsageError, unknown
 
 Scalar = str | int | float | bool
+MAX_CHARACTERS = 256_000  # a page of text has a hundredth of that; reading so many takes seconds
+MAX_EXTENDED = 20  # files, one extending the next
+MAX_DEPTH = 50  # parts of an override's field
+_SHOWN = 20  # wrong fields told at once
 
 
 def _distinct(values: list[Scalar]) -> list[Scalar]:
@@ -70,7 +75,9 @@ class RunConfig(Section):
     store: str = ".qfuse/store"
     folder: str | None = None
     workers: int | None = Field(None, ge=1, le=256)
+    dask: str | None = None
     max_failures: float = Field(0.5, ge=0, le=1)
+    memory: float | None = Field(None, gt=0)  # GB that a run may use; default: what the system says is free
 
 
 class ReportConfig(Section):
@@ -111,8 +118,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     data = _read_extended(path, ())
     for override in overrides:
         name, separator, value = override.partition("=")
-        if not separator or not name:
-            raise UsageError(f"--set {override!r}: expected FIELD=VALUE, as in --set steps.embed.options.flip=none.")
+        if not separator or not name or name.count(".") >= MAX_DEPTH:
+            raise UsageError(f"--set {override!r:.80}: expected FIELD=VALUE, as in --set steps.embed.options.flip=none.")
         _assign(data, name.split("."), _parse(value, f"--set {override}"))
     if "base" in data:
         raise InvalidInput(f"{path}: unknown key 'base'.")
@@ -125,7 +132,8 @@ def validate(model: type[Any], data: Any, where: str) -> Any:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(model, problem) for problem in error.errors()]
+        lines = [_explain(model, problem) for problem in error.errors()[:_SHOWN]]
+        lines += [f"and {more} more"] if (more := error.error_count() - _SHOWN) > 0 else []
         raise InvalidInput(f"{where}: " + ("; ".join(lines))) from None
 
 
@@ -152,7 +160,8 @@ def _model_at(model: Any, location: Sequence[Any]) -> Any:
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which a key given twice is an error instead of a silent choice, and so is an alias.
 
-    A page of aliases of aliases unfolds to more than any memory holds.
+    A page of aliases of aliases unfolds to more than any memory holds; a whole number of more than 64 bits can be put in
+    no key, and one of thousands of digits not even in a sentence.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -166,24 +175,38 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable) or key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r:.60} given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value: int = super().construct_yaml_int(node)
+        if not -(2**63) <= value < 2**63:
+            problem = "a whole number of more than 64 bits; quote it where it is a text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
 
 def _parse(text: str, where: str, kind: str = "config") -> Any:
-    if len(text) > 1_000_000:
-        raise InvalidInput(f"{where}: larger than 1 MB; a {kind} is a page of text.")
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidInput(f"{where}: larger than {MAX_CHARACTERS // 1000} kB; a {kind} is a page of text.")
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError) as error:  # the last: `!!int ""`
+    # What scalars make of a tag that they do not fit, as `!!int ""` or a date before all dates: of the last five.
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         raise InvalidInput(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
 
 
 def read_yaml(path: Path, kind: str = "config") -> Any:
     """Return a YAML file's value. Raises InvalidInput, which asks for a `kind`, where it is missing or not YAML."""
     try:
-        text = path.read_text(encoding="utf-8")
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):  # a pipe or a device never ends
+            raise InvalidInput(f"{path} is no regular file; give the path of a {kind} (.yaml).")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise InvalidInput(f"{path} does not exist; give the path of a {kind} (.yaml).") from None
     except IsADirectoryError:
@@ -197,6 +220,8 @@ def _read_extended(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     data = read_yaml(path)
     if path.resolve() in children:
         raise InvalidInput(f"{path}: `extends` leads back to itself.")
+    if len(children) > MAX_EXTENDED:
+        raise InvalidInput(f"{path}: `extends` leads through more than {MAX_EXTENDED} files; put them together.")
     if not isinstance(data, dict):
         raise InvalidInput(f"{path}: expected a mapping of keys to values, found {type(data).__name__}.")
     base = data.pop("extends", None)

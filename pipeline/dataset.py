@@ -6,7 +6,7 @@ neither a moved folder nor a second run reads them again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 
 from pipeline.config import Config, validate
-from pipeline.errors import InvalidInput, unknown
+from pipeline.errors import CorruptArtifact, InvalidInput, unknown
 from pipeline.files import Files, Zip, open_files
 from pipeline.keys import DigestCache, key_of
 from pipeline.numerics import backend_version
@@ -147,7 +147,7 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
     cls: type[Reader] = lookup("reader", section.reader)
     options = validate(cls.Options, section.options, "dataset.options")
     reader = cls(options)
-    path = config.resolve(section.path) if section.path is not None else None
+    path = _path(config)
     files = open_files(path, digests) if path is not None else None
     sources = _sources(reader, files)
     names = list(cls.layout.schemas)
@@ -157,9 +157,8 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
         [cls.layout.schemas[name].fingerprint for name in names],
     ]
     key = key_of(identity)
-    if all(store.has(f"ingest.{name}", key) for name in names):
-        tables = {name: store.read(f"ingest.{name}", key) for name in names}
-    else:
+    tables = _stored_tables(store, names, key)
+    if tables is None:
         tables = reader.read(files)
         # Tables of other bytes than their key speaks of would be taken for the right ones for ever.
         if path is not None and _sources(reader, open_files(path, digests)) != sources:
@@ -168,13 +167,46 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
             cls.layout.schemas[name].check(tables[name], f"{cls.name} reader, table {name}")
             if not store.readonly:
                 store.commit(f"ingest.{name}", key, tables[name], cls.layout.schemas[name], {"identity": identity})
-    axes = cls.layout.axes(tables, section.shard_rows)
+    return _laid_out(config, key, tables, path)
+
+
+def stored_dataset(config: Config, store: Store, key: str) -> Dataset:
+    """Return the data set of a config that another process has ingested into the store.
+
+    Raises CorruptArtifact where a table is gone or damaged.
+    """
+    cls: type[Reader] = lookup("reader", config.dataset.reader)
+    tables = {name: store.read(f"ingest.{name}", key) for name in cls.layout.schemas}
+    return _laid_out(config, key, tables, _path(config))
+
+
+def _path(config: Config) -> Path | None:
+    return config.resolve(config.dataset.path) if config.dataset.path is not None else None
+
+
+def _stored_tables(store: Store, names: Sequence[str], key: str) -> dict[str, Batch] | None:
+    """Return the tables of an earlier ingest; None where one lacks. A damaged one is set aside, to be read anew."""
+    if not all(store.has(f"ingest.{name}", key) for name in names):
+        return None
+    try:
+        return {name: store.read(f"ingest.{name}", key) for name in names}
+    except CorruptArtifact as damage:
+        if store.readonly or not damage.key:
+            raise
+        store.set_aside(damage.output, damage.key, str(damage))
+        return None
+
+
+def _laid_out(config: Config, key: str, tables: dict[str, Batch], path: Path | None) -> Dataset:
+    section = config.dataset
+    layout = lookup("reader", section.reader).layout
+    axes = layout.axes(tables, section.shard_rows)
     for axis, rows in section.shard_rows.items():
         if axis not in axes:
             raise InvalidInput(f"dataset.shard_rows: {unknown('axis', axis, axes)}")
         if rows < 1:
             raise InvalidInput(f"dataset.shard_rows.{axis}: a shard holds at least one row, found {rows}.")
-    return Dataset(key, tables, axes, cls.layout, path)
+    return Dataset(key, tables, axes, layout, path)
 
 
 def _sources(reader: Reader, files: Files | None) -> list[list[str]]:

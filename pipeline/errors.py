@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+INTERRUPTED = "interrupted: every finished shard is kept; the same command continues from there."
+
 
 class QfuseError(Exception):
     """Base of all errors that are reported as a sentence, without a traceback."""
@@ -33,9 +35,13 @@ class TooManyFailures(QfuseError):
 
 
 class CorruptArtifact(QfuseError):
-    """A stored artifact no longer holds what was written."""
+    """A stored artifact no longer holds what was written: `output` and `key` name it, where it is known which."""
 
     exit_code = 5
+
+    def __init__(self, sentence: str, output: str = "", key: str = "") -> None:
+        super().__init__(sentence)
+        self.output, self.key = output, key
 
 
 class ResourceRefused(QfuseError):

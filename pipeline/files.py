@@ -64,10 +64,14 @@ def open_files(root: Path, digests: DigestCache | None = None) -> Files:
 
 
 def safe_name(name: str, where: Path) -> str:
-    """Return `name` normalised. Raises InvalidInput where it is absolute or climbs out of the root."""
+    """Return `name` normalised. Raises InvalidInput where it is absolute, climbs out of the root, or can name no file."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name:
-        raise InvalidInput(f"{where}: the name {name!r} points outside the data set; such a file is never read.")
+        raise InvalidInput(f"{where}: the name {name!r:.200} points outside the data set; such a file is never read.")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{where}: {name!r:.200} is not text, so no file can have that name.") from None
     return str(path)
 
 
@@ -153,7 +157,19 @@ class Zip:
             self._zip = zipfile.ZipFile(root)
         except (*_DAMAGE, OSError, ValueError, NotImplementedError) as error:
             raise InvalidInput(f"{root}: not a readable zip archive ({error}).") from error
-        self._info = {safe_name(i.filename, root): i for i in self._zip.infolist() if not i.is_dir()}
+        self._info: dict[str, zipfile.ZipInfo] = {}
+        end = 0
+        for info in sorted(self._zip.infolist(), key=lambda info: info.header_offset):
+            # One piece of a few kB that a thousand members share would keep a machine busy for days.
+            if info.header_offset < end:
+                raise InvalidInput(f"{root}: {info.filename!r:.200} overlaps another member of the archive; pack it again.")
+            end = info.header_offset + info.compress_size
+            if info.filename.endswith("/"):
+                continue
+            name = safe_name(info.filename, root)
+            if name in self._info:
+                raise InvalidInput(f"{root}: it holds {name!r:.200} twice; pack the archive again with one of them.")
+            self._info[name] = info
 
     def names(self) -> list[str]:
         return sorted(self._info)
@@ -174,7 +190,7 @@ class Zip:
             if error.errno in _DAMAGED_OFFSET:
                 raise self._damaged(name, error) from error
             raise cannot_read(self.root, error) from error
-        except (*_DAMAGE, EOFError, RuntimeError, ValueError) as error:  # RuntimeError: encrypted
+        except (*_DAMAGE, EOFError, RuntimeError, ValueError, OverflowError) as error:  # RuntimeError: encrypted
             raise self._damaged(name, error) from error
 
     def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:

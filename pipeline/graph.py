@@ -38,6 +38,11 @@ class Task:
     missing: set[str] = field(default_factory=set)  # outputs wanted and not stored
     reason: str = ""
 
+    @property
+    def name(self) -> str:
+        """One of its keys, for all of them."""
+        return next(iter(self.keys.values()))
+
 
 @dataclass
 class Step:

@@ -66,10 +66,7 @@ def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(N
             raise
         if isinstance(error, OSError) and error.errno in _MACHINE:
             raise cannot_read(path, OSError(error.errno, os.strerror(error.errno))) from error  # HDF5's words are many
-        raise CorruptArtifact(
-            f"{path}: the file is damaged ({_first_line(error)}). "
-            "`qfuse store verify` sets damaged artifacts aside; the next run recomputes them."
-        ) from error
+        raise CorruptArtifact(f"{path}: the file is damaged ({_first_line(error)}).") from error
 
 
 def _dataset(group: h5py.Group, name: str, array: Array) -> None:
@@ -77,7 +74,8 @@ def _dataset(group: h5py.Group, name: str, array: Array) -> None:
         group.create_dataset(name, data=array)
         return
     row_bytes = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)))
-    rows = int(min(len(array), max(1, CHUNK_BYTES // row_bytes)))
+    chunks = -(-len(array) // max(1, CHUNK_BYTES // row_bytes))
+    rows = -(-len(array) // chunks)  # the last chunk is stored in full: let it be nearly full
     group.create_dataset(name, data=array, chunks=(rows, *array.shape[1:]), fletcher32=True)
 
 

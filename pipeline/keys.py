@@ -68,17 +68,21 @@ class DigestCache:
 
     A file whose size, times of modification and of change, and inode are unchanged is not read again. (A program may set
     the first time back, never the second.) Without a place (`path` None) it remembers for the life of the process only;
-    a read-only, locked or damaged cache costs time, never an answer.
+    a read-only, locked or damaged cache costs time, never an answer: each row carries a seal, and one whose seal does not
+    fit is as good as none.
     """
 
     def __init__(self, path: Path | None, readonly: bool = False) -> None:
         self._path = None if readonly else path
-        self._known: dict[str, tuple[str, str]] = {}
-        if path is not None and path.exists():
-            address = f"{path.absolute().as_uri()}?mode=ro"
-            with suppress(sqlite3.Error), closing(sqlite3.connect(address, timeout=1, uri=True)) as db:
-                rows = db.execute("SELECT path, stat, sha256 FROM digest")
-                self._known = {name: (stat, digest) for name, stat, digest in rows}
+        self._known: dict[str, tuple[str, str, str]] = {}
+        if path is None:
+            return
+        if self._path is not None:
+            with suppress(OSError):
+                path.touch()  # later it is only opened: a folder that vanishes meanwhile is not given one anew
+        with suppress(sqlite3.Error), closing(_connect(path, "ro", 1)) as db:
+            rows = db.execute("SELECT path, stat, sha256, seal FROM file_digest")
+            self._known = {name: (stat, digest, seal) for name, stat, digest, seal in rows}
 
     def digests(self, paths: Iterable[Path]) -> list[str]:
         """Return the sha256 (hex) of every file, in order; empty where there is none, UNREADABLE without permission.
@@ -86,7 +90,7 @@ class DigestCache:
         Raises ResourceRefused where the machine fails: what fails for a moment must not be kept as what a file is.
         """
         found: list[str] = []
-        fresh: list[tuple[str, str, str]] = []
+        fresh: list[tuple[str, str, str, str]] = []
         try:
             for path in paths:
                 try:
@@ -99,24 +103,41 @@ class DigestCache:
                     found.append("")
         finally:
             if fresh and self._path is not None:
-                self._keep(self._path, fresh)
+                _keep(self._path, fresh)
         return found
 
     def digest(self, path: Path) -> str:
         return self.digests([path])[0]
 
-    def _digest(self, path: Path, fresh: list[tuple[str, str, str]]) -> str:
+    def _digest(self, path: Path, fresh: list[tuple[str, str, str, str]]) -> str:
         name, info = os.path.realpath(path), path.stat()
         if not stat.S_ISREG(info.st_mode):
             return ""
         state = f"{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}:{info.st_ino}"
-        if self._known.get(name, ("", ""))[0] != state:
-            self._known[name] = (state, file_digest(path))
+        known, digest, seal = self._known.get(name, ("", "", ""))
+        if known != state or seal != _seal(name, state, digest):
+            digest = file_digest(path)
+            self._known[name] = (state, digest, _seal(name, state, digest))
             fresh.append((name, *self._known[name]))
-        return self._known[name][1]
+        return digest
 
-    def _keep(self, path: Path, fresh: list[tuple[str, str, str]]) -> None:
-        # UnicodeError: a path that is not UTF-8 is read again next time.
-        with suppress(sqlite3.Error, UnicodeError), closing(sqlite3.connect(path, timeout=30)) as db, db:
-            db.execute("CREATE TABLE IF NOT EXISTS digest (path TEXT PRIMARY KEY, stat TEXT, sha256 TEXT)")
-            db.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?)", fresh)
+
+def _seal(name: str, state: str, digest: str) -> str:
+    return hashlib.sha256(f"{name}|{state}|{digest}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _connect(path: Path, mode: str, timeout: float) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", timeout=timeout, uri=True)
+
+
+def _keep(path: Path, fresh: list[tuple[str, str, str, str]]) -> None:
+    # SQLite takes UTF-8 only: a file of another name is read again next time.
+    rows = [row for row in fresh if row[0] == row[0].encode("utf-8", "ignore").decode("utf-8")]
+    try:
+        with closing(_connect(path, "rw", 30)) as db, db:
+            db.execute("CREATE TABLE IF NOT EXISTS file_digest (path TEXT PRIMARY KEY, stat TEXT, sha256 TEXT, seal TEXT)")
+            db.executemany("INSERT OR REPLACE INTO file_digest VALUES (?, ?, ?, ?)", rows)
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            with suppress(OSError):
+                os.truncate(path, 0)  # an empty file is an empty cache, for the next run to fill

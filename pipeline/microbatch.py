@@ -12,16 +12,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import QfuseError, ResourceRefused, advice
+from pipeline.errors import InvalidInput, QfuseError, ResourceRefused, advice
 from pipeline.schema import Batch, Status, concat
 from pipeline.stage import Stage
 
 
+class DecoderCrash(InvalidInput):
+    """What stands for the error of a row that ends the process which runs it."""
+
+
 @dataclass(frozen=True)
 class Lost:
-    """One row on which a stage raised. It becomes a failed row when a good one has shown the columns' shapes."""
+    """One row on which a stage raised, or died. It becomes a failed row when a good one has shown the columns' shapes."""
 
     error: Exception
+
+    @property
+    def status(self) -> Status:
+        return Status.DECODER_CRASH if isinstance(self.error, DecoderCrash) else Status.FAILED
+
+    def reason(self, stage: Stage) -> str:
+        if isinstance(self.error, DecoderCrash):
+            return str(self.error)
+        return f"{stage.name} raised {type(self.error).__name__}: {self.error}".splitlines()[0]
 
 
 Part = dict[str, Batch] | Lost
@@ -87,8 +100,7 @@ def assemble(stage: Stage, parts: list[Part], example: dict[str, Batch]) -> dict
     filled = []
     for part in parts:
         if isinstance(part, Lost):
-            reason = f"{stage.name} raised {type(part.error).__name__}: {part.error}".splitlines()[0]
-            part = {o: schema.blank(1, example[o], Status.FAILED, reason) for o, schema in stage.produces.items()}
+            part = {o: schema.blank(1, example[o], part.status, part.reason(stage)) for o, schema in stage.produces.items()}
         filled.append(part)
     return {output: concat([part[output] for part in filled]) for output in filled[0]}
 

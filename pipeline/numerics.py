@@ -39,6 +39,9 @@ PROFILES = {
 }
 
 
+ON_DEVICE = {"torch", "onnxruntime"}  # the back ends that compute on a profile's device
+
+
 def profile_of(spec: str | dict[str, Any]) -> Profile:
     """Return a profile from its name, or from {profile: NAME, threads: 2, …} with fields overridden."""
     fields = dict(spec) if isinstance(spec, dict) else {"profile": spec}

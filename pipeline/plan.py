@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.dataset import Axis, Dataset
 from pipeline.errors import InvalidInput, unknown
+from pipeline.files import Files
 from pipeline.graph import Step, Task, depth_first, down_to, expand, ordered, own_factors
 from pipeline.keys import difference, key_of
-from pipeline.numerics import backend_version
+from pipeline.numerics import backend_version, profile_of
 from pipeline.recall import recalled
 from pipeline.schema import Array, Batch
 from pipeline.stage import Context, Stage
@@ -29,6 +31,12 @@ class Plan:
     dataset: Dataset
     steps: dict[str, Step]
     context: Context
+    until: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """One digest of every key: plans of equal digests compute and read the same artifacts."""
+        return key_of([[step.name, [task.keys for task in step.tasks]] for step in self.steps.values()])
 
     @property
     def to_run(self) -> list[Step]:
@@ -61,6 +69,16 @@ class Plan:
                 for s in self.steps.values()
             ],
         }
+
+
+def context_of(config: Config, files: Callable[[], Files]) -> Context:
+    """Return what surrounds the stages of a config. Raises InvalidInput for numerics that are none."""
+    return Context(
+        profile_of(config.numerics),
+        files=files,
+        model_folders=tuple(config.resolve(folder) for folder in config.models.folders),
+        model_cards=tuple(config.resolve(cards) for cards in config.models.cards),
+    )
 
 
 def build(
@@ -96,7 +114,7 @@ def build(
         step.stage.fits(dataset.tables)
         step.stored |= step.name not in read  # what nothing reads is what was asked for
         step.tasks = list(_tasks(step, steps, dataset, lists))
-    plan = Plan(config, dataset, steps, context)
+    plan = Plan(config, dataset, steps, context, until)
     _mark(plan, store, recalled(recall))
     return plan
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -41,6 +52,8 @@ class Progress:
         self._tasks: dict[str, TaskID] = {}
 
     def on_event(self, event: Event) -> None:
+        if event.get("dashboard"):
+            self._bars.console.print(f"{event['workers']} workers; dashboard: {event['dashboard']}")
         base = self._bases.get(event.get("step", ""), "")
         if not base:
             return
@@ -55,6 +68,16 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bars.stop()
+
+
+@contextmanager
+def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar of bytes on standard error, where that is a terminal; give the function that moves it on."""
+    console = Console(stderr=True)
+    columns = BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Bars(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task(what, total=total)
+        yield lambda done: bars.advance(task, done)
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:

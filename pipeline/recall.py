@@ -20,8 +20,8 @@ from pipeline.store import Store
 def recalled(path: Path | None) -> dict[str, Any]:
     """Return the remembered pre-images by `STEP#SHARD`; nothing where there are none or they cannot be read."""
     try:
-        data = json.loads(path.read_bytes()) if path is not None else {}
-    except (OSError, ValueError):
+        data = json.loads(path.read_bytes(), parse_constant=str) if path is not None else {}
+    except (OSError, ValueError, RecursionError):
         return {}  # only reasons are lost
     return data if isinstance(data, dict) else {}
 

@@ -1,31 +1,32 @@
-"""Run a Plan in one process.
-
-`map` steps stream micro-batches through a pool of workers across shard boundaries: while one shard is committed the
-next is already being computed. The small steps below run side by side.
-"""
+"""Run a Plan: hand out its shards in order, here or on a cluster, and judge what comes back."""
 
 from __future__ import annotations
 
 import os
-import threading
+import queue
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from threadpoolctl import threadpool_limits
 
-from pipeline.dataset import Dataset
-from pipeline.errors import Interrupted, QfuseError, TooManyFailures
+from pipeline.board import Board, Job
+from pipeline.errors import INTERRUPTED, Interrupted, QfuseError, TooManyFailures
 from pipeline.events import Events
-from pipeline.graph import Ref, Step, Task
-from pipeline.microbatch import Part, assemble, first_error, good_part, refusal, run_micro_batch
+from pipeline.graph import Step
+from pipeline.memory import require_memory
+from pipeline.microbatch import refusal
 from pipeline.numerics import require_device
 from pipeline.plan import Plan
-from pipeline.schema import Batch, status_counts
-from pipeline.stage import Source, Stage, Work
+from pipeline.schema import Batch
+from pipeline.stage import Source
 from pipeline.store import Store
+from pipeline.workshop import Barren, Busy, Done, Outcome, Workshop
+
+AGAIN = 0.25  # seconds until a shard is asked for again that another process works on
 
 
 @dataclass
@@ -45,45 +46,99 @@ class Summary:
         return totals
 
 
-class Runner:
-    """Computes what a plan lacks. `results` reads any output of the plan, from memory or from the store."""
+class Executor(Protocol):
+    """Where shards are computed. `memory`: whether outputs that are not stored stay where the next shard finds them."""
 
-    def __init__(self, plan: Plan, store: Store, events: Events | None = None, workers: int | None = None) -> None:
-        self.plan = plan
-        self.store = store
+    memory: bool
+    slots: int  # shards that may be handed over at once
+    outcomes: queue.SimpleQueue[tuple[Job, Outcome | BaseException]]
+
+    def submit(self, job: Job, example: int | None) -> None: ...
+    def watch(self) -> None:
+        """Raise ResourceRefused where nothing will ever come back."""
+
+    def close(self, whole: bool) -> None:
+        """End; unless the run is `whole`, stop what is under way and wait for what is being committed."""
+
+
+class Here:
+    """This process: a few threads, each of which sees one shard through."""
+
+    memory = True
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.slots = workshop.workers + 1
+        self.outcomes: queue.SimpleQueue[tuple[Job, Outcome | BaseException]] = queue.SimpleQueue()
+        self._workshop = workshop
+        self._threads = ThreadPoolExecutor(self.slots, "qfuse-shard")
+
+    def submit(self, job: Job, example: int | None) -> None:
+        self._threads.submit(self._run, job, example)
+
+    def watch(self) -> None:
+        pass
+
+    def close(self, whole: bool) -> None:
+        if not whole:
+            self._workshop.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, job: Job, example: int | None) -> None:
+        outcome: Outcome | BaseException
+        try:
+            outcome = self._workshop.compute(job.step, job.task, example)
+        except BaseException as error:
+            outcome = error
+        self.outcomes.put((job, outcome))
+
+
+class Runner:
+    """Computes what a plan lacks. `results` reads any output of the plan, from memory or from the store.
+
+    `dask` says where: None for this process, `local:N`, an address or a scheduler file for a cluster.
+    """
+
+    def __init__(
+        self, plan: Plan, store: Store, events: Events | None = None, workers: int | None = None, dask: str | None = None
+    ) -> None:
+        self.plan, self.store = plan, store
         self.events = events or Events()
-        self.workers = workers or plan.config.run.workers or len(os.sched_getaffinity(0))
+        self.dask = dask or plan.config.run.dask
+        self.workers = workers or plan.config.run.workers
         self.summary = Summary()
-        self._memory: dict[tuple[str, str, int], Batch] = {}
-        self._stop = threading.Event()
-        self._pending: dict[str, int] = {}
-        self._read = {ref for step in plan.steps.values() for ref in step.inputs.values()}
+        self.workshop = Workshop(plan, store, self.workers or len(os.sched_getaffinity(0)), self.events)
+        self._status: dict[str, dict[int, dict[str, int]]] = defaultdict(dict)
+        self._spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        # A shard of each step that is there and came out well, to show what the columns of failed rows look like.
+        self._good = {
+            step.name: task.index
+            for step in plan.to_run
+            if step.stored
+            for task in step.tasks
+            if not task.missing and all(store.has(step.output(output), key) for output, key in task.keys.items())
+        }
+        self._readers: dict[str, set[str]] = defaultdict(set)
+        for step in plan.steps.values():
+            for ref in step.inputs.values():
+                self._readers[ref.step].add(step.name)
 
     def run(self) -> Summary:
         """Compute every missing output, commit it, and return what was done.
 
         Raises Interrupted after SIGINT with everything whole committed; TooManyFailures where a step lost more rows
-        than run.max_failures allows; any QfuseError of a stage.
+        than run.max_failures allows; ResourceRefused, before anything is computed, where memory cannot suffice or a
+        cluster cannot be used; any QfuseError of a stage.
         """
         steps = self.plan.to_run
-        for profile in {step.stage.context.profile for step in steps}:
-            require_device(profile)
-        for step in steps:
-            for ref in step.inputs.values():
-                self._pending[ref.step] = self._pending.get(ref.step, 0) + 1
-        threads = max((step.stage.context.profile.threads for step in steps), default=1)
-        self.events.send("run_started", steps=len(steps), shards=sum(len(s.to_run) for s in steps))
-        self.judge_former()
+        threads = max((step.stage.context.profile.threads for step in self.plan.steps.values()), default=1)
+        self._judge_former()
+        if self.dask is None or self.dask.startswith("local:"):  # the memory of other machines is not ours to judge
+            require_memory(self.plan, self.store, self.workers)
         try:
-            with threadpool_limits(threads), ThreadPoolExecutor(self.workers, "qfuse") as pool:
-                try:
-                    self._steps(deque(steps), pool)
-                except BaseException:
-                    self._stop.set()
-                    pool.shutdown(wait=True, cancel_futures=True)
-                    raise
+            with threadpool_limits(threads):
+                self._run(steps)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted: every finished shard is kept; the same command continues from there.") from None
+            raise Interrupted(INTERRUPTED) from None
         except QfuseError:
             raise
         except Exception as error:
@@ -95,176 +150,124 @@ class Runner:
 
     def results(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
         """Return all rows of one output of a step."""
-        return self.source(step, output, range(len(step.tasks))).read(columns)
+        return self.workshop.source(step, output, range(len(step.tasks))).read(columns)
 
     def source(self, step: Step, output: str, shards: Sequence[int]) -> Source:
-        tasks = [step.tasks[i] for i in shards]
+        """Return the named shards of one output of a step, each read when it is asked for."""
+        return self.workshop.source(step, output, shards)
 
-        def read(index: int, columns: Sequence[str] | None) -> Batch:
-            task = tasks[index]
-            kept = self._memory.get((step.name, output, task.index))
-            if kept is not None:
-                return kept if columns is None else kept.select(columns)
-            return self.store.read(step.output(output), task.keys[output], columns)
+    def _run(self, steps: list[Step]) -> None:
+        told: dict[str, Any] = {"steps": len(steps), "shards": sum(len(step.to_run) for step in steps)}
+        executor: Executor
+        if self.dask and steps:
+            from pipeline.cluster import Cluster
 
-        return Source(tuple(t.start for t in tasks), tuple(t.stop for t in tasks), read)
+            executor = cluster = Cluster(self.dask, self.plan, self.store, self.workers)
+            told |= {"workers": cluster.workers, "dashboard": cluster.dashboard}
+        else:
+            for profile in {step.stage.context.profile for step in steps}:
+                require_device(profile)
+            executor = Here(self.workshop)
+        whole = False
+        try:
+            self.events.send("run_started", **told)
+            self._hand_out(executor)
+            whole = True
+        finally:
+            executor.close(whole)
 
-    def _steps(self, waiting: deque[Step], pool: ThreadPoolExecutor) -> None:
-        """Start each step when its inputs are there: a map step alone with the whole pool, others side by side."""
-        running: dict[Future[float], Step] = {}
-        unfinished = {step.name for step in waiting}
-        while waiting or running:
-            started = False
-            for step in list(waiting):
-                if any(ref.step in unfinished for ref in step.inputs.values()):
-                    continue
-                if step.stage.grain == "map":
-                    if running:
-                        break  # wait: a map step wants the whole pool
-                    waiting.remove(step)
-                    self._finish(step, self._map(step, pool), unfinished)
-                    started = True
-                    break
-                if len(running) < self.workers:
-                    waiting.remove(step)
-                    running[pool.submit(self._shards, step)] = step
-                    started = True
-            if running and not started:
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    self._finish(running.pop(future), future.result(), unfinished)
-
-    def _finish(self, step: Step, seconds: float, unfinished: set[str]) -> None:
-        self._judge(step)
-        unfinished.discard(step.name)
-        self.summary.seconds[step.name] = seconds
-        self.summary.rows[step.name] = sum(task.stop - task.start for task in step.to_run)
-        self.events.send("step_finished", step=step.name, seconds=round(seconds, 3))
-        for ref in step.inputs.values():
-            self._pending[ref.step] -= 1
-            if self._pending[ref.step] == 0:
-                for name in [name for name in self._memory if name[0] == ref.step]:
-                    del self._memory[name]
-
-    def _shards(self, step: Step) -> float:
-        """Run a group, tile or reduce step."""
-        begin = time.perf_counter()
-        stage, dataset = step.stage, self.plan.dataset
-        self.events.send("step_started", step=step.name, rows=len(step.to_run))
-        stage.open()
-        for task in step.to_run:
-            if self._stop.is_set():
-                raise Interrupted("stopped")
-            axis = "" if stage.grain == "reduce" else stage.axis
-            tables = {
-                table: dataset.part(table, columns, axis, task.start, task.stop)
-                for table, columns in _columns(stage, dataset).items()
-            }
-            inputs = {
-                key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key]) for key, ref in step.inputs.items()
-            }
-            self._commit(step, task, stage.compute(Work(task.start, task.stop, tables, inputs)))
-            self.events.send("advance", step=step.name, rows=1)
-        return time.perf_counter() - begin
-
-    def _map(self, step: Step, pool: ThreadPoolExecutor) -> float:
-        """Run a map step: micro-batches of all shards in one stream, shards assembled and committed in order."""
-        begin = time.perf_counter()
-        step.stage.open()
-        self.events.send("step_started", step=step.name, rows=sum(t.stop - t.start for t in step.to_run))
-        stream = self._micro_batches(step)
-        flying: deque[tuple[Task, int, bool, Future[list[Part]]]] = deque()
-        parts: list[Part] = []
-        example: dict[str, Batch] | None = None
-        waiting: list[tuple[Task, list[Part]]] = []  # shards without a good row, as long as there is no example
-        commits: deque[Future[None]] = deque()
-        with ThreadPoolExecutor(1, "qfuse-commit") as writer:
-            while True:
-                while len(flying) < 2 * self.workers and (job := next(stream, None)) is not None:
-                    task, rows, inputs, last = job
-                    flying.append((task, rows.rows, last, pool.submit(run_micro_batch, step.stage, rows, inputs)))
-                if not flying:
-                    break
-                task, count, last, future = flying.popleft()
-                parts += future.result()
-                self.events.send("advance", step=step.name, rows=count)
-                if last:
-                    waiting.append((task, parts))
-                    example = example or good_part(parts) or self._stored_example(step)
-                    parts = []
-                    if example is None:
-                        continue
-                    commits += [writer.submit(self._commit, step, t, assemble(step.stage, p, example)) for t, p in waiting]
-                    waiting = []
-                    while len(commits) > 2:
-                        commits.popleft().result()
-            if waiting:
-                raise first_error(waiting[0][1])  # every row raised, so it is the stage that is wrong
-            for commit in commits:
-                commit.result()
-        return time.perf_counter() - begin
-
-    def _stored_example(self, step: Step) -> dict[str, Batch] | None:
-        """Return one row of a shard that a former run stored, for the shapes of shards that have no good row."""
-        for task in step.tasks:
-            if step.stored and all(self.store.has(step.output(o), key) for o, key in task.keys.items()):
-                return {o: self.store.read(step.output(o), key, rows=slice(0, 1)) for o, key in task.keys.items()}
-        return None
-
-    def _micro_batches(self, step: Step) -> Iterator[tuple[Task, Batch, dict[str, Batch], bool]]:
-        """Yield (task, table rows, input rows, whether the shard ends here); batches never cross a shard."""
-        stage, size = step.stage, step.stage.context.profile.compute_batch
-        columns = _columns(stage, self.plan.dataset)
-        for task in step.to_run:
-            rows = self.plan.dataset.part(stage.axis, columns[stage.axis], stage.axis, task.start, task.stop)
-            inputs = {
-                key: self.source(self.plan.steps[ref.step], ref.output, (task.index,)).read()
-                for key, ref in step.inputs.items()
-            }
-            count = task.stop - task.start
-            for start in range(0, max(count, 1), size):
-                cut = slice(start, min(start + size, count))
-                yield task, rows.take(cut), {k: b.take(cut) for k, b in inputs.items()}, cut.stop >= count
-
-    def _commit(self, step: Step, task: Task, outputs: dict[str, Batch]) -> None:
-        # What others read is committed last: where it is present, a killed run has left nothing of the shard out.
-        first = next(iter(outputs))
-        for output, batch in sorted(outputs.items(), key=lambda item: Ref(step.name, item[0]) in self._read):
-            step.stage.produces[output].check(batch, f"{step.name} {output}".strip())
-            if output == first:
-                failed = self.summary.failures.setdefault(step.name, {})
-                for name, count in status_counts(batch).items():
-                    if name != "ok":
-                        failed[name] = failed.get(name, 0) + count
-            if step.stored:
-                provenance = {"step": step.name, "factors": step.factors, "preimage": task.preimage}
-                self.store.commit(step.output(output), task.keys[output], batch, step.stage.produces[output], provenance)
-                self.events.send("committed", step=step.name, shard=task.index, output=output, key=task.keys[output])
+    def _hand_out(self, executor: Executor) -> None:
+        board = Board(self.plan, executor.memory)
+        barren: dict[str, list[tuple[Job, Exception]]] = defaultdict(list)
+        flying = 0
+        while board.left:
+            while flying < executor.slots and (job := board.next()) is not None:
+                executor.submit(job, self._good.get(job.step.name))
+                flying += 1
+                if job.step.name not in self._spans:
+                    self._spans[job.step.name] = []
+                    rows = _rows(job.step) if job.step.stage.grain == "map" else len(job.step.to_run)
+                    self.events.send("step_started", step=job.step.name, rows=rows)
+            executor.watch()
+            try:
+                job, outcome = executor.outcomes.get(timeout=min(1.0, board.patience()) if flying < executor.slots else 1.0)
+            except queue.Empty:
+                continue
+            flying -= 1
+            if isinstance(outcome, BaseException):
+                raise outcome
+            if isinstance(outcome, Busy):
+                board.later(job, AGAIN)
+            elif isinstance(outcome, Barren):
+                barren[job.step.name].append((job, outcome.error))
             else:
-                self._memory[step.name, output, task.index] = batch
+                self._note(job, outcome, executor.memory)
+                if board.done(job):
+                    self._finish(job.step, board)
+            held = barren[job.step.name]
+            if held and job.step.name in self._good:
+                while held:
+                    board.later(held.pop()[0], 0)
+            elif held and len(held) == board.unfinished(job.step.name):
+                raise held[0][1]  # every row of every shard raised, so it is the stage that is wrong
+        for step in self.plan.to_run:
+            if step.name in self._status and step.name not in self.summary.seconds:
+                self._finish(step, board)  # of what only memory kept, on a cluster
 
-    def judge_former(self) -> None:
+    def _note(self, job: Job, outcome: Done, live: bool) -> None:
+        step, now = job.step, time.perf_counter()
+        self._good.setdefault(step.name, job.index)
+        self._status[step.name][job.index] = outcome.status
+        self._spans[step.name].append((now - outcome.seconds, now))
+        for (name, index), (status, seconds) in outcome.inner.items():
+            self._status[name][index] = status
+            self._spans[name].append((now - seconds, now))
+            self._judge(self.plan.steps[name], whole=False)
+        if not (live and outcome.computed):
+            rows = job.task.stop - job.task.start if step.stage.grain == "map" else 1
+            self.events.send("advance", step=step.name, rows=rows)
+
+    def _finish(self, step: Step, board: Board) -> None:
+        """Judge a step of which everything that is wanted is there, and drop from memory what nobody reads any more."""
+        name = step.name
+        self._judge(step)
+        failed = Counter[str]()
+        for counts in self._status[name].values():
+            failed.update({status: count for status, count in counts.items() if status != "ok"})
+        self.summary.failures[name] = dict(failed)
+        self.summary.seconds[name] = _length(self._spans[name])
+        self.summary.rows[name] = _rows(step)
+        self.events.send("step_finished", step=name, seconds=round(self.summary.seconds[name], 3))
+        for ref in step.inputs.values():
+            if not any(board.unfinished(reader) for reader in self._readers[ref.step]):
+                self.workshop.kept.forget(ref.step)
+
+    def _judge_former(self) -> None:
         """Raise TooManyFailures where a step that former runs finished lost more rows than is allowed."""
         for step in self.plan.steps.values():
             if not step.to_run:
                 self._judge(step)
 
-    def _judge(self, step: Step) -> None:
-        """Raise TooManyFailures where more of a step's rows failed, now or in a former run, than is allowed."""
+    def _judge(self, step: Step, whole: bool = True) -> None:
+        """Raise TooManyFailures where more of a step's rows failed, now or in a former run, than is allowed.
+
+        As long as a step is not `whole`, its other rows count as good.
+        """
         first, schema = next(iter(step.stage.produces.items()))
         if all(field.name != "status" for field in schema.fields):
             return
-        rows, failed = 0, Counter[str]()
+        rows, failed, known = 0, Counter[str](), self._status[step.name]
         for task in step.tasks:
-            kept = self._memory.get((step.name, first, task.index))
-            if kept is not None:
-                counts = status_counts(kept)
+            if task.index in known:
+                counts = known[task.index]
             elif step.stored and self.store.has(step.output(first), task.keys[first]):
                 counts = self.store.receipt(step.output(first), task.keys[first]).status
             else:
                 continue
             rows += task.stop - task.start
             failed.update({name: count for name, count in counts.items() if name != "ok"})
+        if not whole:
+            rows = step.tasks[-1].stop
         lost, allowed = sum(failed.values()), self.plan.config.run.max_failures
         if rows and lost / rows > allowed:
             counted = ", ".join(f"{count} {name}" for name, count in failed.most_common())
@@ -274,11 +277,14 @@ class Runner:
             )
 
 
-def _columns(stage: Stage, dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """Every table column that a stage sees: what decides numbers and what only locates files."""
-    merged = dict(stage.consumed())
-    for table, columns in stage.locates.items():
-        merged[table] = tuple(dict.fromkeys((*merged.get(table, ()), *columns)))
-    if stage.grain == "map":
-        merged.setdefault(stage.axis, (dataset.layout.schemas[stage.axis].fields[0].name,))  # the rows themselves
-    return merged
+def _rows(step: Step) -> int:
+    return sum(task.stop - task.start for task in step.to_run)
+
+
+def _length(spans: Sequence[tuple[float, float]]) -> float:
+    """Return the seconds during which at least one of the spans lasted."""
+    total, end = 0.0, float("-inf")
+    for start, stop in sorted(spans):
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total

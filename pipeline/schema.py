@@ -32,6 +32,7 @@ class Status(IntEnum):
     NOT_FINITE = 5  # a model or a file gave nan or infinity
     FAILED = 6  # the stage raised on this row alone
     EMPTY = 7  # a group none of whose members is usable
+    DECODER_CRASH = 8  # reading it ends the process that tries
 
 
 @dataclass(frozen=True)

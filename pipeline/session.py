@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pipeline.config import Config, load_config
 from pipeline.dataset import Dataset, ingest
+from pipeline.errors import CorruptArtifact
 from pipeline.events import Events
-from pipeline.files import Files, replace_text
+from pipeline.files import replace_text
 from pipeline.graph import Step
 from pipeline.keys import key_of
-from pipeline.numerics import profile_of
-from pipeline.plan import Plan, build
+from pipeline.plan import Plan, build, context_of
 from pipeline.recall import remember
 from pipeline.registry import lookup
 from pipeline.runner import Runner, Summary
 from pipeline.schema import Batch
-from pipeline.stage import Context
 from pipeline.store import Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Report(Protocol):
     def __call__(self, results: Results, options: Mapping[str, Any]) -> list[Path]: ...
 
 
+def store_root(config: Config, store: Path | None) -> Path:
+    """Return the folder of the store: the one given, else the config's."""
+    return (store or Path(config.run.store)).absolute()
+
+
 def open_session(
     config: Path | Config,
     overrides: Sequence[str] = (),
@@ -88,33 +95,45 @@ def open_session(
 ) -> Session:
     """Load a config, ingest its data set and plan it. Raises the QfuseError of whatever is wrong first."""
     loaded = config if isinstance(config, Config) else load_config(config, overrides)
-    opened = Store((store or Path(loaded.run.store)).absolute(), readonly)
+    opened = Store(store_root(loaded, store), readonly)
     dataset = ingest(loaded, opened, opened.open_digests())
     context = context_of(loaded, lambda: dataset.files)
     folder = loaded.run_folder()
     return Session(loaded, opened, dataset, build(loaded, dataset, opened, context, until, folder / "plan.json"), folder)
 
 
-def context_of(config: Config, files: Callable[[], Files]) -> Context:
-    """Return what surrounds the stages of a config. Raises InvalidInput for numerics that are none."""
-    return Context(
-        profile_of(config.numerics),
-        files=files,
-        model_folders=tuple(config.resolve(folder) for folder in config.models.folders),
-        model_cards=tuple(config.resolve(cards) for cards in config.models.cards),
-    )
-
-
-def execute(session: Session, events: Events, workers: int | None = None) -> Summary:
+def execute(session: Session, events: Events, workers: int | None = None, dask: str | None = None) -> Summary:
     """Run what the plan lacks, if anything, and remember the plan for the reasons of the next one."""
-    runner = Runner(session.plan, session.store, events, workers)
+    runner = Runner(session.plan, session.store, events, workers, dask)
     try:
         summary = runner.run()
-    finally:
-        remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
+    except BaseException:
+        with suppress(OSError):  # the error that is on its way says more
+            remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
+        raise
+    remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
     if session.plan.to_run:
         write_json(session.folder / "summary.json", asdict(summary))
     return summary
+
+
+def mended(work: Callable[[], T], root: Path, tell: Callable[[str], None]) -> T:
+    """Return what `work` returns. A stored artifact that it finds damaged is set aside, and `work` begins anew.
+
+    So exactly what is damaged is computed again. `root` is the store's folder; `tell` gets a sentence for each. Raises
+    CorruptArtifact where the same artifact is found damaged twice, ResourceRefused where it may not be set aside.
+    """
+    met: set[tuple[str, str]] = set()
+    while True:
+        try:
+            return work()
+        except CorruptArtifact as damage:
+            name = damage.output, damage.key
+            if not damage.key or name in met:
+                raise
+            met.add(name)
+            aside = Store.existing(root).set_aside(*name, str(damage))
+            tell(f"{damage} {'It was set aside' if aside else 'It is sound by now'}; the run goes on.")
 
 
 def make_report(session: Session) -> list[Path]:
@@ -128,12 +147,11 @@ def make_report(session: Session) -> list[Path]:
 
 def current_report(session: Session, anew: bool = False) -> list[Path]:
     """Return the report's files, written again unless they are of these very results, names and options."""
-    config, steps = session.config, session.plan.steps.values()
+    config = session.config
     if config.report is None:
         return []
     shown = config.model_dump(mode="json", exclude={"base", "run"})  # a page shows the whole config
-    keys = [[step.name, [task.keys for task in step.tasks]] for step in steps]
-    made, of = session.folder / "report.of", key_of([version("qfuse"), shown, keys])
+    made, of = session.folder / "report.of", key_of([version("qfuse"), shown, session.plan.digest])
     former = made.read_text(encoding="utf-8").split("\n") if made.is_file() else [""]
     files = [Path(name) for name in former[1:]]
     if anew or former[0] != of or not all(path.is_file() for path in files):

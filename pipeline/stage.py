@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic import Field as PydanticField
 
 from pipeline.files import Files
-from pipeline.numerics import Profile
+from pipeline.numerics import ON_DEVICE, Profile
 from pipeline.schema import Array, Batch, Schema, concat
 
 Grain = Literal["map", "group", "tile", "reduce"]
@@ -143,6 +143,22 @@ class Stage:
     def backends(self) -> tuple[str, ...]:
         """Libraries whose version may change the last bits; with any, the numerics profile enters the key."""
         return ()
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it computes on the GPU of the numerics profile: on a cluster, its shards ask for one."""
+        return self.context.profile.device == "cuda" and not ON_DEVICE.isdisjoint(self.backends())
+
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        """Bytes that one shard (map: one micro-batch) surely holds besides its inputs and outputs, by what they are.
+
+        `rows` counts those of the shard (under "") and of each input, `sizes` has the bytes a row of each input's columns,
+        `tables` are the shard's own. An entry that is called like an output's column of open length stands for that
+        column. Asked before any work starts; nothing is open yet.
+        """
+        return {}
 
     def open(self) -> None:
         """Check and load what is needed to run; called once, before the first row."""

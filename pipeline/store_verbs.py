@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +28,10 @@ def store_list(store: StoreFolder = HERE, as_json: AsJson = False) -> None:
     """Show what the store holds: artifacts, rows and bytes by output."""
     from pipeline.progress import store_rows, store_table
 
-    rows = store_rows(existing_store(store))
+    try:
+        rows = store_rows(existing_store(store))
+    except CorruptArtifact as damage:
+        raise CorruptArtifact(f"{damage} `qfuse store verify` sets aside what is damaged.") from damage
     if as_json:
         emit(rows)
         return
@@ -40,21 +46,41 @@ def store_verify(
     keep: Annotated[
         bool, typer.Option("--keep", metavar="", help="Only report; do not set damaged artifacts aside.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Files read at once; default: the cores.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare every artifact with its receipt, byte for byte. Damaged ones are set aside and recomputed by the next run."""
+    from pipeline.progress import bytes_bar
+    from pipeline.upkeep import ORPHAN, size_of, verify
+
     opened = existing_store(store)
+    begin = time.perf_counter()
     receipts = list(opened.receipts())
-    problems = [problem for receipt in receipts if (problem := opened.check(receipt))]
-    if not keep:
-        for problem in problems:
-            opened.quarantine(problem)
+    size = sum(size_of(path.with_suffix(".h5")) for path in receipts)
+    with bytes_bar("verify", size) as advance:
+        problems = verify(receipts, workers or len(os.sched_getaffinity(0)), advance)
+    orphans = sum(kind == ORPHAN for kind in opened.garbage(None).values())
+    seconds = time.perf_counter() - begin
+    aside = opened.writable and not keep
+    for problem in problems if aside else []:
+        opened.set_aside(problem.output, problem.key, problem.reason)
+    damaged = Counter(problem.output for problem in problems)
     if as_json:
-        emit({"checked": len(receipts), "problems": [{"path": str(p.path), "reason": p.reason} for p in problems]})
+        found = [{"path": str(p.path), "output": p.output, "key": p.key, "reason": p.reason} for p in problems]
+        sums = {"checked": len(receipts), "bytes": size, "seconds": round(seconds, 3), "orphans": orphans}
+        emit({**sums, "damaged": damaged, "problems": found, "set_aside": aside and bool(problems)})
     else:
-        say(f"{len(receipts):,} artifacts checked, {len(problems):,} damaged")
+        by = f" ({', '.join(f'{output}: {count:,}' for output, count in damaged.items())})" if problems else ""
+        say(f"{len(receipts):,} artifacts, {size / 1e6:,.1f} MB checked in {seconds:.1f} s: {len(problems):,} damaged{by}")
+        if orphans:
+            files = "file" if orphans == 1 else "files"
+            say(f"{orphans:,} {files} without receipt: leftovers of interrupted commits; `qfuse store gc` deletes them")
     if problems:
-        done = "left where they are" if keep else "set aside in quarantine/; the next run recomputes them"
+        done = "set aside in quarantine/; the next run recomputes them"
+        if not aside:
+            done = "left where they are" if keep else "left where they are, because the store may not be written"
         names = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
         raise CorruptArtifact(f"{names}{' …' if len(problems) > 5 else ''} — {done}.")
 
@@ -66,38 +92,52 @@ def store_gc(
     crops: Annotated[
         bool, typer.Option("--crops", metavar="", help="Collect only crops, needed or not: the bulk of a store.")
     ] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", metavar="", help="Collect what was set aside as damaged, too.")
+    ] = False,
     delete: Annotated[bool, typer.Option("--delete", metavar="", help="Delete; without it, only say what would go.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what no given config needs: superseded artifacts, orphans, leftovers of killed writers."""
-    from pipeline.registry import available
+    """Delete what no given config needs: superseded artifacts, files without receipt, leftovers of killed writers."""
     from pipeline.session import open_session
+    from pipeline.upkeep import SUPERSEDED, size_of
+    from pipeline.upkeep import delete as delete_files
 
     if not (configs or crops):
         raise UsageError("name every config whose artifacts are to be kept, as in `qfuse store gc a.yaml b.yaml`.")
     if configs and crops:
         raise UsageError("--crops collects crops whatever a config needs: give either --crops or configs to keep.")
     opened = existing_store(store)
-    live: set[tuple[str, str]] = set()
-    outputs = None
-    if crops:
-        stages: dict[str, type[Stage]] = available("stage")
-        outputs = [f"{name}.{output}".rstrip(".") for name, stage in stages.items() for output in stage.bulk]
-    else:
-        for config in configs or []:
-            live |= open_session(config, [], opened.root, readonly=True).plan.live()
-    found = opened.garbage(live, outputs)
-    size = sum(path.stat().st_size for path in found)
+    bulk, live = bulk_outputs(), set[tuple[str, str]]()
+    for config in configs or []:
+        live |= open_session(config, [], opened.root, readonly=True).plan.live()
+    found = opened.garbage(live, bulk if crops else None, quarantine)
+    sizes = {path: size_of(path) for path in found}
+    classes: dict[str, list[Path]] = {}
+    for path, kind in found.items():
+        crop = kind == SUPERSEDED and path.parent.parent.name in bulk
+        classes.setdefault("crops" if crop else kind, []).append(path)
     if delete:
-        for path in sorted(found, key=lambda p: p.suffix == ".h5"):  # receipts first: no receipt without its file
-            path.unlink(missing_ok=True)
+        delete_files(found)
     if as_json:
-        emit({"files": [str(path) for path in found], "bytes": size, "deleted": delete})
+        sums = {kind: {"files": len(paths), "bytes": sum(map(sizes.__getitem__, paths))} for kind, paths in classes.items()}
+        files = [str(path) for path in found]
+        emit({"files": files, "bytes": sum(sizes.values()), "classes": sums, "deleted": delete})
     elif not found:
         say(f"nothing to delete in {opened.root}")
     else:
+        for kind, paths in classes.items():
+            say(f"{kind}: {len(paths):,} files, {sum(map(sizes.__getitem__, paths)) / 1e6:,.1f} MB")
         verb = "deleted" if delete else "would delete (add --delete to do it)"
-        say(f"{verb}: {len(found):,} files, {size / 1e6:,.1f} MB of {opened.root}")
+        say(f"{verb}: {len(found):,} files, {sum(sizes.values()) / 1e6:,.1f} MB of {opened.root}")
+
+
+def bulk_outputs() -> set[str]:
+    """Return the names of the outputs that are crops."""
+    from pipeline.registry import available
+
+    stages: dict[str, type[Stage]] = available("stage")
+    return {f"{name}.{output}".rstrip(".") for name, stage in stages.items() for output in stage.bulk}
 
 
 def existing_store(root: Path) -> Any:

@@ -1,8 +1,9 @@
-"""Names of files that are being written: whoever finds one can tell whether its writer still runs."""
+"""Who writes: a name for a process, whether it still runs, and names of files that tell who is writing them."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import platform
 import re
@@ -11,8 +12,10 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-_NAME = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-[0-9]+-(?P<name>.+)")
+_PROCESS = re.compile(r"(?P<host>[0-9a-f]{8})-(?P<pid>[1-9][0-9]{0,8})-(?P<start>[0-9]{1,20})")
+_NAME = re.compile(rf"\.(?P<process>{_PROCESS.pattern})-[0-9]+-(?P<name>.+)", re.DOTALL)
 _DAY = 86400.0
+_number = itertools.count(time.time_ns())  # no name comes twice, whatever the clock does after this moment
 
 
 @cache
@@ -24,25 +27,59 @@ def host() -> str:
     return hashlib.sha256("|".join(known).encode()).hexdigest()[:8]
 
 
+def process() -> str:
+    """Return this process's name, `host-pid-start`: another process that is given the same number later has another."""
+    return f"{host()}-{os.getpid()}-{_state(os.getpid())[1]}"
+
+
+def alive(process: str) -> bool | None:
+    """Whether the process of that name still runs; None for one of another host or container, which cannot be asked."""
+    match = _PROCESS.fullmatch(process)
+    if match is None:
+        return False
+    if match["host"] != host():
+        return None
+    try:
+        os.kill(int(match["pid"]), 0)
+    except PermissionError:
+        pass  # it runs, as another user's
+    except (OSError, OverflowError):
+        return False
+    state, start = _state(int(match["pid"]))
+    # A zombie writes no more. Where nothing can be read about it, the number has to do.
+    return state not in ("Z", "X") and (start == match["start"] or "0" in (start, match["start"]))
+
+
 def temporary(path: Path) -> Path:
     """Return a new hidden name beside `path`, for what is going to be `path`."""
-    return path.with_name(f".{host()}-{os.getpid()}-{time.time_ns()}-{path.name}")
+    return path.with_name(f".{process()}-{next(_number)}-{path.name}")
 
 
 def being_written(file: Path) -> str:
     """Return the name that a temporary file is going to have; empty where whoever made it is no more.
 
-    Whether a process of another host still runs cannot be asked: its files are taken for live ones for a day.
+    Files of processes that cannot be asked are taken for live ones for a day.
     """
     match = _NAME.fullmatch(file.name)
     if match is None:
         return ""
+    runs = alive(match["process"])
+    return match["name"] if runs or (runs is None and not untouched(file)) else ""
+
+
+def untouched(file: Path) -> bool:
+    """Whether a file has not been written for a day, or is gone."""
     try:
-        if match["host"] != host():
-            return match["name"] if time.time() - file.stat().st_mtime < _DAY else ""
-        os.kill(int(match["process"]), 0)
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    except PermissionError:
-        pass  # it runs, as another user's
-    return match["name"]
+        return time.time() - file.stat().st_mtime > _DAY
+    except OSError:
+        return True
+
+
+def _state(pid: int) -> tuple[str, str]:
+    """Return a process's state (a letter) and start (clock ticks since the machine's); "" and "0" where that is not told."""
+    try:
+        # proc(5): the name, in parentheses, may hold anything; the state is the 3rd field and the start the 22nd.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return fields[0].decode(), str(int(fields[19]))
+    except (OSError, ValueError, IndexError):
+        return "", "0"

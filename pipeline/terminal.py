@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,11 @@ def emit(value: Any) -> None:
 def say(sentence: str) -> None:
     """Print a line; bytes of a file name that is not UTF-8 are shown escaped."""
     print(sentence.encode("utf-8", "backslashreplace").decode())
+
+
+def warn(sentence: str) -> None:
+    """Print a line on standard error."""
+    print(sentence.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
 
 
 def console() -> Console:

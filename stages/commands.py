@@ -1,4 +1,4 @@
-"""The verbs that know of faces: demo, init, synth, models, doctor. Added to the command by entry point."""
+"""The verbs that know of faces: demo, init, synth, models, doctor; explain and diff. Added to the command by entry point."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import cli
 from pipeline.errors import InvalidInput, ResourceRefused, UsageError
+from pipeline.run_verb import run
 from pipeline.terminal import AsJson, StorePath, emit, say, show
+from stages import commands_runs
 
 models_app = typer.Typer(
     help="List the models, and whether their weights are there.",
@@ -39,6 +40,8 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: qfuse init faces.yaml && qfuse check faces.yaml && qfuse run faces.yaml")(init)
     app.command(epilog="Example: qfuse synth set/tables.h5 --scale 0.1 --seed 7")(synth)
     app.command(epilog="Example: qfuse doctor --json")(doctor)
+    app.command(epilog=commands_runs.EXPLAIN)(commands_runs.explain)
+    app.command(epilog=commands_runs.DIFF)(commands_runs.diff)
     models_app.command("list", epilog="Example: qfuse models list --folder weights")(models_list)
     app.add_typer(models_app, name="models")
 
@@ -47,7 +50,7 @@ def demo(store: StorePath = None, as_json: AsJson = False) -> None:
     """Fuse, compare, search, evaluate and report on a synthetic IJB-C-shaped set: no data, no weights, under a minute."""
     from stages.resources import resource
 
-    cli.run(resource("configs/demo.yaml"), store=store, as_json=as_json)
+    run(resource("configs/demo.yaml"), store=store, as_json=as_json)
 
 
 def init(

@@ -6,6 +6,7 @@ a score is the same to the last bit in whatever shard it falls. A comparison wit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -36,6 +37,13 @@ class Compare(Stage):
 
     def backends(self) -> tuple[str, ...]:
         return ("numpy",)
+
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        comparisons = Comparisons.of(tables)
+        sides = len(comparisons.a) + len(comparisons.b) if comparisons.is_product else 0
+        return {"templates at unit length": (rows["templates"] + sides) * sizes["templates"]["embedding"]}
 
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))

@@ -58,6 +58,14 @@ class Embed(Stage):
     def backends(self) -> tuple[str, ...]:
         return () if self.options.model == GIVEN else catalogue.backends(self._card())
 
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        if self.options.model == GIVEN:
+            return {}
+        width = int(self._card().embedding_dimension or 0) * (2 if self.options.flip == "concat" else 1)
+        return {"embedding": rows[""] * width * 4}
+
     def open(self) -> None:
         if self.options.model != GIVEN:
             self._model = catalogue.open_once(self.context, self._card(), self._open)

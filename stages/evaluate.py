@@ -79,6 +79,17 @@ class EvaluateVerification(Stage):
         if len(same := np.flatnonzero(listed["a"] == listed["b"])):
             raise InvalidInput(f"comparison {same[0]} is of a template with itself ({len(same)} such): take these out.")
 
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        # Scores, subjects and outcome of the acquired, and the same again sorted or, for a bootstrap, apart; of all pairs
+        # also the templates.
+        each = 26 + (36 if self.options.replicates else 13) + (17 if Comparisons.of(tables).is_product else 0)
+        return {
+            "comparisons with subjects": rows["scores"] * each,
+            "subjects drawn": _drawn(self.options.replicates, tables["templates"]),
+        }
+
     def compute(self, work: Work) -> dict[str, Batch]:
         o = self.options
         compared = work.inputs["scores"].read()
@@ -160,6 +171,11 @@ class EvaluateVerification(Stage):
         return curves(parts)
 
 
+def _drawn(replicates: int, templates: Batch) -> int:
+    """Return the bytes of bootstrap weights: uint16, and float64 while they are added up."""
+    return replicates * len(set(templates["subject"])) * (2 + 8)
+
+
 def _check_mated(mated: Array, same: Array) -> None:
     wrong = np.flatnonzero(mated != same)
     if len(wrong):
@@ -207,6 +223,13 @@ class EvaluateIdentification(Stage):
     def fits(self, tables: Mapping[str, Batch]) -> None:
         need_role(tables["roles"], self.options.gallery, "evaluate_identification.gallery")
         refuse_itself(tables, self.options.gallery, "probe")
+
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        named = rows["candidates"] * sizes["candidates"]["candidate"]  # int64, made with as much again and a mask
+        drawn = _drawn(self.options.replicates, tables["templates"])
+        return {"subjects of candidates, and those drawn": named + max(named + named // 8, drawn)}
 
     def compute(self, work: Work) -> dict[str, Batch]:
         o = self.options

@@ -7,6 +7,7 @@ weights and says so in `fallback`; one with no usable face is EMPTY.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -69,6 +70,18 @@ class Fuse(Stage):
 
     def identity(self) -> Any:
         return rules.rule_named(self.options.rule).identity
+
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        faces = tables["members"]["face"]
+        in_order = len(faces) == 0 or np.array_equal(faces, np.arange(faces[0], faces[0] + len(faces)))  # read without a copy
+        row = sum(sizes["embeddings"][name] for name in ("status", "embedding", "norm"))
+        sums = 3 * rows[""] * sizes["embeddings"]["embedding"]  # the sums, those of templates with a face, and at unit length
+        if in_order:
+            return {"sums": sums}
+        # What was read is gone when the sums are made.
+        return {"faces by template": len(faces) * row, "sums": max(0, sums - rows["embeddings"] * row)}
 
     def compute(self, work: Work) -> dict[str, Batch]:
         members = work.tables["members"]

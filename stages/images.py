@@ -6,6 +6,7 @@ Transparency is ignored, grey is repeated, palettes and CMYK are converted, 16 b
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from pipeline.schema import Status
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
 # `decode` has a bound of its own; Pillow's would warn, and refuse what a larger `max_pixels` allows.
 Image.MAX_IMAGE_PIXELS = None
+MAX_SCANS = 100  # of a progressive JPEG, as libtiff's limit; cameras and programs write about ten
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # one that opens a segment (ITU-T T.81, table B.1)
 
 
 class Unusable(Exception):
@@ -43,6 +46,9 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise _unusable(error, "damaged header") from None
     if image.width * image.height > max_pixels:
         raise Unusable(Status.TOO_LARGE, f"{image.width}×{image.height} is more than {max_pixels:,} pixels")
+    # A scan of 14 bytes costs a pass over all pixels: a few hundred kB of them would keep a core busy for an hour.
+    if "progressive" in image.info and _scans(data) > MAX_SCANS:
+        raise Unusable(Status.UNREADABLE, f"a progressive JPEG of more than {MAX_SCANS} scans; save it anew")
     try:
         image.load()
         return _rgb(ImageOps.exif_transpose(image) or image)
@@ -50,6 +56,15 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable
         raise _unusable(error, "truncated or damaged") from None
+
+
+def _scans(data: bytes) -> int:
+    """Return how many scans a JPEG has, up to one more than MAX_SCANS."""
+    scans, at = 0, 2
+    while scans <= MAX_SCANS and (marker := _MARKER.search(data, at)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])  # past the segment, which may hold anything
+    return scans
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

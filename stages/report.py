@@ -2,8 +2,8 @@
 
 Conventions
     Files     report.html, numbers.csv (every number of every cell), table.csv (rows averaged and compared with the
-              baseline), numbers.json (both, with conventions, config and versions). Each replaces its former self by
-              rename.
+              baseline), numbers.json (both, with conventions, config, versions, and the evaluations in the store that
+              each row is made of). Each replaces its former self by rename.
     The page  loads nothing from anywhere, and its policy forbids it to; it works without JavaScript.
     Numbers   are written rounded; the attribute data-value holds what the CSV holds.
 """
@@ -45,11 +45,30 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
         "dataset": results.session.dataset.key,
         "versions": sections.versions(),
         "intervals": {"level": found.table.level, "replicates": found.table.replicates},
+        "store": str(results.session.store.root),
+        "headline": [
+            {"step": q.step, "kind": q.kind, "metric": q.metric, "target": q.target, "threshold_rule": q.rule}
+            for q in found.columns
+        ],
+        "rows": _rows(found.table.rows),
         "table": _records(table),
         "numbers": _records(numbers),
     }
     write_json(paths[3], record)
     return paths
+
+
+def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return of each row its factors, its lines in the table, and the evaluations (with replicates) that it averages."""
+    found, first = [], 0
+    for row in rows:
+        evaluations = [
+            {"step": step.base, "output": step.output("numbers"), "key": step.tasks[0].keys["numbers"]}
+            for step in (cell.step for cell in row.cells)
+        ]
+        found.append({"factors": row.factors, "lines": [first, first + len(row.entries)], "evaluations": evaluations})
+        first += len(row.entries)
+    return found
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

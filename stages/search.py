@@ -68,6 +68,20 @@ class Search(Stage):
     def fits(self, tables: Mapping[str, Batch]) -> None:
         need_role(tables["roles"], self.options.gallery, "search.gallery")
 
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        k, width = self.options.k, sizes["templates"]["embedding"]
+        gallery = len(np.unique(role_rows(tables["roles"], self.options.gallery)))
+        reach = min(gallery, k + 16)
+        return {
+            "candidate": rows[""] * k * 8,
+            "score": rows[""] * k * 4,
+            "templates at unit length": (rows["templates"] + rows[""]) * width,
+            "gallery, and its index": 2 * gallery * width,
+            "candidates to score again": rows[""] * reach * 12 + min(CELLS, rows[""] * reach * width // 4) * 8,
+        }
+
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))
         unit, roles = unit_rows(templates), work.tables["roles"]

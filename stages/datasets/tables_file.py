@@ -10,13 +10,15 @@ Layout of the file
 
 Index columns (members.template, members.face, roles.template, comparisons.a and .b) are row numbers, members
 sorted by template. Embeddings that are nan stay rows: what becomes of them is for a later stage to say.
-A file may come from anywhere, so nothing is followed out of it (links, external storage), and values that it
-declares and does not hold are not taken for zeros.
+A file may come from anywhere, so nothing is followed out of it (links, external storage), values that it declares and
+does not hold are not taken for zeros, and a few packed bytes are not unfolded to fill the memory.
 """
 
 from __future__ import annotations
 
 import io
+import math
+import mmap
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -36,6 +38,10 @@ from stages.datasets.folder import need_files
 from stages.tables import LAYOUT, FaceLayout
 
 FORMAT = "qfuse-tables/1"
+MAX_BYTES = 64 << 20  # of a column, where that is not
+MAX_RATIO = 100  # times the file: HDF5's filters pack a thousand to one and more
+_HEAP = b"GCOL\1\0\0\0"
+_MAX_OBJECTS = 100_000  # on heaps; a file of tables has a handful
 _MAY_LACK = ("roles", "comparisons", "pairings")
 
 
@@ -94,11 +100,13 @@ class TablesReader:
         files = need_files(files, self.name)
         where = f"{files.root}: {self.options.file}"
         try:
-            with h5py.File(_open(files, self.options.file), "r") as file:
+            source = _open(files, self.options.file)
+            _check_heaps(source)
+            with h5py.File(source, "r") as file:
                 tables = _read_file(file, where)
         except FileNotFoundError:
             raise self._absent(files) from None
-        except (OSError, RuntimeError, KeyError, ValueError, MemoryError) as error:
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InvalidInput(f"{where} is damaged, or no HDF5 file ({reason}); write it again.") from error
         _refuse(_cross_check(tables), where)
@@ -111,6 +119,31 @@ class TablesReader:
 def _open(files: Files, name: str) -> Path | io.BytesIO:
     """Return what h5py opens: in a folder the file itself, as it may be larger than `Files.read` takes in."""
     return files.path(name) if isinstance(files, Folder) else io.BytesIO(files.read(name))
+
+
+def _check_heaps(source: Path | io.BytesIO) -> None:
+    """Raise ValueError where a global heap, on which attributes and virtual columns lie, is damaged.
+
+    HDF5 keeps no checksum of it, and an object of no size lets HDF5 walk it for ever. Source: HDF5 file
+    format specification 3.0, III.E.
+    """
+    if isinstance(source, io.BytesIO):
+        return _walk_heaps(source.getvalue())
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return _walk_heaps(view)
+
+
+def _walk_heaps(data: bytes | mmap.mmap) -> None:
+    at, objects = data.find(_HEAP), 0
+    while at >= 0:
+        place, end = at + 16, at + int.from_bytes(data[at + 8 : at + 16], "little")
+        while place + 16 <= end:
+            size = int.from_bytes(data[place + 8 : place + 16], "little")
+            step = 16 + -(-size // 8) * 8 if any(data[place : place + 2]) else size  # object 0 is the free space
+            place, objects = place + step, objects + 1
+            if step < 16 or place > min(end, len(data)) or objects > _MAX_OBJECTS:
+                raise ValueError("a heap that does not end")
+        at = data.find(_HEAP, at + 1)
 
 
 def _schema(table: str, where: str) -> Schema:
@@ -126,9 +159,11 @@ def _refuse(problems: list[str], where: str) -> None:
 
 
 def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
+    if file.id.get_create_plist().get_sizes() != (8, 8):  # of its numbers, in bytes; all programs write these
+        raise ValueError("it counts in numbers of another size")
     found = file.attrs.get("format")
-    if found != FORMAT:
-        raise InvalidInput(f"{where}: attribute 'format' should be {FORMAT!r}, found {found!r}.")
+    if not isinstance(found, str) or found != FORMAT:
+        raise InvalidInput(f"{where}: attribute 'format' should be {FORMAT!r}, found {found!r:.60}.")
     for table in file:
         _schema(table, where)
     tables, problems = {}, []
@@ -198,11 +233,14 @@ def _array_problem(node: Any, field: Field) -> str:
         return f"should be {want}, found {node.dtype} of shape {node.shape}"
     if node.is_virtual or node.external:
         return "keeps its values in another file; such a file is never read"
+    needed = math.prod(node.shape) * node.dtype.itemsize
+    if needed > max(MAX_BYTES, MAX_RATIO * node.file.id.get_filesize()):
+        return f"announces {needed:,} bytes, more than {MAX_RATIO} times what the file holds"
     if node.chunks:
-        chunks = int(np.prod([-(-size // step) for size, step in zip(node.shape, node.chunks, strict=True)]))
+        chunks = math.prod(-(-size // step) for size, step in zip(node.shape, node.chunks, strict=True))
         complete = node.id.get_num_chunks() >= chunks
     else:
-        complete = node.id.get_storage_size() >= node.size * node.dtype.itemsize
+        complete = node.id.get_storage_size() >= needed
     # HDF5 returns zeros for what was never written, as after a writer that was killed.
     return "" if complete else "is unfinished: some of its values were never written"
 
@@ -210,7 +248,10 @@ def _array_problem(node: Any, field: Field) -> str:
 def _read_column(node: Any) -> Array:
     if isinstance(node, h5py.Group):
         return decode_text(node["utf8"][:], node["ends"][:])
-    return np.asarray(node[:])
+    values = np.asarray(node[:])
+    if values.dtype == bool and np.any(values.view(np.uint8) > 1):
+        raise ValueError(f"{node.name} holds truth values that are neither 0 nor 1")
+    return values
 
 
 def _cross_check(tables: Mapping[str, Batch]) -> list[str]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 from stages.models.cards import ModelCard, WeightFile
+from stages.models.graph_file import check_graph
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +32,7 @@ Floats = NDArray[np.float32]
 Crops = NDArray[np.uint8]
 
 CROP = (112, 112, 3)
+MAX_ROWS = 4096  # of one forward, where a graph fixes them
 
 
 class Numerics(Protocol):
@@ -114,15 +116,18 @@ class OnnxModel:
                 f"model {card.name!r} is an ONNX graph, computed as stored, in float32; "
                 f"precision {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
             )
+        check_graph(weights)
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = profile.threads, 1
         options.use_deterministic_compute = True
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(weights.data, options, providers=_providers(ort, profile.device))
+            # Without its second try, for which it prints a banner on standard output.
+            providers = _providers(ort, profile.device)
+            self._session = ort.InferenceSession(weights.data, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
             raise InvalidInput(f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error}).") from error
-        self.card = card
+        self.card, self._path = card, weights.path
         path = weights.path
         given = {node.name: node.shape for node in self._session.get_inputs()}
         answers = {node.name: node.shape for node in self._session.get_outputs()}
@@ -135,7 +140,17 @@ class OnnxModel:
         return _in_batches(self.card, crops, self._rows, self._forward)
 
     def _forward(self, planes: Floats) -> ModelOutput:
-        answer = self._session.run([self._output], {self._input: np.ascontiguousarray(planes)})[0]
+        name = self.card.name
+        try:
+            answer = self._session.run([self._output], {self._input: np.ascontiguousarray(planes)})[0]
+        except Exception as error:
+            if "alloc" in str(error):  # the machine's fault
+                raise
+            raise InvalidInput(f"model {name!r}: {self._path} cannot be computed by ONNX Runtime ({error}).") from error
+        if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "fiu" or answer.ndim == 0:
+            raise InvalidInput(f"model {name!r}: {self._path} answers with something else than an array of numbers.")
+        if len(answer) != len(planes):  # one row would be taken for the answer to all
+            raise InvalidInput(f"model {name!r}: {self._path} answers {len(planes)} faces with {len(answer)} rows.")
         answer = np.asarray(answer, np.float32)
         _check_width(self.card, answer.shape)
         if self.card.kind == "recognition":
@@ -257,12 +272,17 @@ def _fixed_rows(card: ModelCard, path: Path, shape: list[Any], compute_batch: in
     """Return the rows of one forward: the graph's own where it fixes them. Raises InvalidInput on another
     input shape."""
     wanted = (3, card.input_size, card.input_size)
-    if len(shape) != 4 or any(isinstance(d, int) and d != w for d, w in zip(shape[1:], wanted, strict=True)):
-        raise InvalidInput(f"model {card.name!r}: expected an input of shape (n, *{wanted}), {path} has {tuple(shape)}.")
+    if not shape or len(shape) != 4 or any(isinstance(d, int) and d != w for d, w in zip(shape[1:], wanted, strict=True)):
+        raise InvalidInput(
+            f"model {card.name!r}: expected an input of shape (n, *{wanted}), {path} has {tuple(shape or ())}."
+        )
+    if isinstance(shape[0], int) and shape[0] > MAX_ROWS:
+        raise InvalidInput(f"model {card.name!r}: {path} wants {shape[0]:,} faces at once; at most {MAX_ROWS:,} are given.")
     return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else compute_batch
 
 
 def _check_width(card: ModelCard, shape: Any) -> None:
-    width = 1 if len(shape) == 1 else shape[-1]
+    shape = shape or ()
+    width = 1 if len(shape) < 2 else shape[-1]
     if len(shape) not in (1, 2) or (isinstance(width, int) and width != card.dimension):
         raise InvalidInput(f"model {card.name!r}: the card says dimension {card.dimension}, output has shape {tuple(shape)}.")

@@ -7,6 +7,7 @@ anything but tensors and plain containers before running it; `.safetensors` hold
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
@@ -32,6 +33,9 @@ def load_checkpoint(module: nn.Module, weights: WeightFile, prefixes: Sequence[s
     """
     state = _strip(_tensors(_read(weights), weights), (*prefixes, *PREFIXES))
     own = module.state_dict()
+    # Values are looked at where shapes fit: a tensor of one number may claim to be larger than any memory.
+    fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
+    cast = {name: tensor.to(own[name].dtype) for name, tensor in fitting.items()}
     problems = [
         *_listed("missing", (name for name in own if name not in state)),
         *_listed("unexpected", (name for name in state if name not in own)),
@@ -43,7 +47,7 @@ def load_checkpoint(module: nn.Module, weights: WeightFile, prefixes: Sequence[s
                 if name in own and tensor.shape != own[name].shape
             ),
         ),
-        *_listed("not finite", (name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all()))),
+        *_listed("not finite", (name for name, tensor in cast.items() if not bool(torch.isfinite(tensor).all()))),
     ]
     if problems:
         raise InvalidInput(
@@ -51,8 +55,7 @@ def load_checkpoint(module: nn.Module, weights: WeightFile, prefixes: Sequence[s
             f"{len(state)} found): {'; '.join(problems)}. Check that the card's "
             "architecture is that of the file."
         )
-    state = {name: tensor.to(own[name].dtype) for name, tensor in state.items()}
-    module.load_state_dict(state, assign=any(tensor.is_meta for tensor in own.values()))
+    module.load_state_dict(cast, assign=any(tensor.is_meta for tensor in own.values()))
 
 
 def _read(weights: WeightFile) -> Any:
@@ -62,8 +65,10 @@ def _read(weights: WeightFile) -> Any:
             from safetensors.torch import load
 
             return load(weights.data)
+        if zipfile.is_zipfile(BytesIO(weights.data)):
+            _refuse_packed(weights)
         return torch.load(BytesIO(weights.data), map_location="cpu", weights_only=True)
-    except MemoryError:
+    except (MemoryError, InvalidInput):
         raise
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0].split(". ")[0]
@@ -75,12 +80,30 @@ def _read(weights: WeightFile) -> Any:
         raise InvalidInput(f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again.") from error
 
 
+def _refuse_packed(weights: WeightFile) -> None:
+    """PyTorch stores members as they are; packed ones unfold to a thousand times the file before a shape is looked at."""
+    with zipfile.ZipFile(BytesIO(weights.data)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > len(weights.data):
+            raise InvalidInput(f"checkpoint {weights.path} holds packed members, which PyTorch never writes: save it anew.")
+
+
 def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise InvalidInput(f"checkpoint {weights.path}: expected a state dict (names to tensors), found something else.")
+    strange = [str(name) for name, tensor in content.items() if not _is_plain(tensor)]
+    if strange:
+        raise InvalidInput(
+            f"checkpoint {weights.path}: tensors that are sparse, quantised, nested, complex or without values: "
+            f"{', '.join(strange[:SHOWN])}; save them as plain ones."
+        )
     return {str(name): tensor for name, tensor in content.items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
+    return plain and not tensor.is_meta and not tensor.is_complex()
 
 
 def _strip(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:

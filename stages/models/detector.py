@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InvalidInput
 from stages.models.cards import WeightFile
+from stages.models.graph_file import check_graph
 
 _quiet = threading.Lock()
 
@@ -79,6 +80,7 @@ class YuNet:
         self.weights, self.score_threshold, self.nms_threshold = weights, score_threshold, nms_threshold
         self.max_side, self.border = max_side, border
         self._local = threading.local()
+        check_graph(weights)
         cv2.setNumThreads(1)
         self._instance()  # a bad file is met here, once, not on the first image
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +21,17 @@ def test_a_store_of_another_version_is_refused(qfuse: Qfuse, tmp_path: Path) -> 
     (tmp_path / "s/format.json").write_text('{"format": 99}')
     answer = qfuse("run", "c.yaml", "--store", "s")
     assert answer.code == 3
-    assert "is a store of format 99; this qfuse reads format 1" in answer.err
+    assert "is a store of format 99; this qfuse reads format 2" in answer.err
     assert "another folder with --store" in answer.err
+
+
+def test_a_store_whose_format_file_is_damaged_says_what_it_should_hold(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/format.json").write_text('{"gormat": 2}')
+    for words in (("run", "c.yaml", "--store", "s"), ("store", "list", "--store", "s")):
+        answer = qfuse(*words)
+        assert answer.code == 3
+        assert """s/format.json is damaged: expected {"format":2}, found '{"gormat": 2}'.""" in answer.err
 
 
 def test_a_folder_with_other_things_in_it_is_no_store(qfuse: Qfuse) -> None:
@@ -62,6 +71,8 @@ def test_a_read_only_store_is_read_and_refuses_new_results(qfuse: Qfuse, tmp_pat
     try:
         same = qfuse("run", "c.yaml", "--json", preexec_fn=bound_by_permissions)
         other = qfuse("run", "c.yaml", "--set", "steps.fuse.options.rule=best", preexec_fn=bound_by_permissions)
+        flip(stored(tmp_path, "embed"))
+        verified = qfuse("store", "verify", preexec_fn=bound_by_permissions)
     except Exception as refused:
         pytest.skip(f"this machine does not let a test give up rights ({refused})")
     finally:
@@ -71,6 +82,8 @@ def test_a_read_only_store_is_read_and_refuses_new_results(qfuse: Qfuse, tmp_pat
     assert other.code == 6
     assert f"cannot write to the store {store}" in other.err
     assert "choose another folder with --store, or mend its permissions" in other.err
+    assert verified.code == 5
+    assert "left where they are, because the store may not be written" in verified.err
 
 
 def test_a_run_folder_that_cannot_be_made_is_named(qfuse: Qfuse, tmp_path: Path) -> None:
@@ -79,31 +92,36 @@ def test_a_run_folder_that_cannot_be_made_is_named(qfuse: Qfuse, tmp_path: Path)
     assert str(tmp_path / "c.yaml/runs") in answer.err
 
 
-def test_a_damaged_artifact_is_met_by_the_run_that_reads_it_set_aside_and_recomputed(qfuse: Qfuse, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["bit", "receipt", "gone"])
+def test_what_is_damaged_is_set_aside_and_computed_again_alone_by_the_run_that_needs_it(
+    qfuse: Qfuse, tmp_path: Path, damage: str
+) -> None:
     assert qfuse("run", "c.yaml").code == 0
-    (stored,) = (tmp_path / ".qfuse/store/embed").glob("??/*.h5")
-    with h5py.File(stored) as file:
-        at = file["embedding"].id.get_chunk_info(0).byte_offset
-    data = bytearray(stored.read_bytes())
-    data[at + 100] ^= 1
-    stored.chmod(0o644)
-    stored.write_bytes(data)
-    met = qfuse("run", "c.yaml", "--set", "steps.fuse.options.rule=best")
-    assert met.code == 5
-    assert str(stored) in met.err
-    assert "`qfuse store verify`" in met.err
-    verified = qfuse("store", "verify")
-    assert verified.code == 5
-    assert "set aside in quarantine/; the next run recomputes them" in verified.err
+    path = stored(tmp_path, "embed")
+    before = {receipt: receipt.stat().st_ino for receipt in (tmp_path / ".qfuse/store").glob("*/??/*.json")}
+    digest = json.loads(path.with_suffix(".json").read_bytes())["digest"]
+    {"bit": flip, "receipt": lambda path: flip(path.with_suffix(".json")), "gone": Path.unlink}[damage](path)
+    again = qfuse("run", "c.yaml", "--set", "steps.fuse.options.rule=best")
+    assert again.code == 0
+    assert str(path.stem) in again.err
+    assert json.loads(path.with_suffix(".json").read_bytes())["digest"] == digest
+    assert {receipt for receipt, inode in before.items() if receipt.stat().st_ino != inode} == {path.with_suffix(".json")}
+    assert len(list((tmp_path / ".qfuse/store/quarantine").glob("embed-*.reason"))) == 1
     assert qfuse("store", "verify").code == 0
-    assert qfuse("run", "c.yaml", "--set", "steps.fuse.options.rule=best").code == 0
 
 
-def test_an_artifact_without_its_file_is_corrupt(qfuse: Qfuse, tmp_path: Path) -> None:
-    assert qfuse("run", "c.yaml").code == 0
-    shutil.rmtree(next(iter((tmp_path / ".qfuse/store/quality").iterdir())), ignore_errors=True)
-    (stored,) = (tmp_path / ".qfuse/store/embed").glob("??/*.h5")
-    stored.unlink()
-    answer = qfuse("run", "c.yaml", "--set", "steps.fuse.options.rule=best")
-    assert answer.code == 5
-    assert "run `qfuse store verify`, then run again" in answer.err
+def stored(tmp_path: Path, output: str) -> Path:
+    """The only artifact of an output."""
+    (path,) = (tmp_path / ".qfuse/store" / output).glob("??/*.h5")
+    return path
+
+
+def flip(path: Path) -> None:
+    """Change a bit of an artifact's values, or of a receipt's middle."""
+    data = bytearray(path.read_bytes())
+    at = len(data) // 2
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            at = file["embedding"].id.get_chunk_info(0).byte_offset + 100
+    data[at] ^= 1
+    path.write_bytes(data)

@@ -115,7 +115,9 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "run.store": ("another/store", NOTHING),
     "run.folder": ("another/run", NOTHING),
     "run.workers": (7, NOTHING),
+    "run.dask": ("local:3", NOTHING),
     "run.max_failures": (0.1, NOTHING),
+    "run.memory": (2.5, NOTHING),
 }
 
 

@@ -12,6 +12,7 @@ from e2e.conftest import CONFIG, REPORT, Answer, command, commands
 
 VERBS = [
     *((verb,) for verb in ("run", "plan", "why", "status", "check", "report", "synth", "doctor", "demo", "init")),
+    *((verb,) for verb in ("explain", "diff")),
     ("store", "list"),
     ("store", "verify"),
     ("store", "gc"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,16 +21,47 @@ Qfuse = Callable[..., Answer]
 BEST = ("--set", "steps.fuse.options.rule=best")
 
 
-def test_store_verify_keep_reports_damage_and_leaves_it(qfuse: Qfuse, tmp_path: Path) -> None:
-    assert qfuse("run", "c.yaml", "--until", "quality").code == 0
-    (stored,) = (tmp_path / ".qfuse/store/quality").glob("??/*.h5")
-    stored.chmod(0o644)
-    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
-    answer = qfuse("store", "verify", "--keep")
+def damaged(tmp_path: Path, *outputs: str) -> list[Path]:
+    """Change the last byte of the only artifact of each output."""
+    found = []
+    for output in outputs:
+        (stored,) = (tmp_path / ".qfuse/store" / output).glob("??/*.h5")
+        stored.write_bytes(stored.read_bytes()[:-1] + bytes([stored.read_bytes()[-1] ^ 1]))
+        found.append(stored)
+    return found
+
+
+def test_store_verify_tells_what_is_damaged_and_keeps_it_or_sets_it_aside(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("run", "c.yaml").code == 0
+    stored = damaged(tmp_path, "embed", "quality")
+    kept = qfuse("store", "verify", "--keep", "--workers", 2)
+    assert kept.code == 5
+    assert re.search(r"^\d+ artifacts, [\d.]+ MB checked in [\d.]+ s: 2 damaged \(embed: 1, quality: 1\)$", kept.out, re.M)
+    assert all(f"{path}: expected sha256" in kept.err for path in stored)
+    assert "left where they are." in kept.err
+    assert all(path.exists() for path in stored)
+    aside = qfuse("store", "verify")
+    assert aside.code == 5
+    assert "set aside in quarantine/; the next run recomputes them" in aside.err
+    assert len(list((tmp_path / ".qfuse/store/quarantine").glob("*.h5"))) == 2
+    assert "0 damaged" in qfuse("store", "verify").out
+
+
+def test_store_verify_prints_json_and_counts_files_without_receipt(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("run", "c.yaml").code == 0
+    (stored,) = damaged(tmp_path, "quality")
+    (orphan,) = (tmp_path / ".qfuse/store/embed").glob("??/*.json")
+    orphan.unlink()
+    receipts = len(list((tmp_path / ".qfuse/store").glob("*/??/*.json")))
+    answer = qfuse("store", "verify", "--json")
     assert answer.code == 5
-    assert f"{stored}: expected sha256" in answer.err
-    assert "left where they are" in answer.err
-    assert stored.exists()
+    found = json.loads(answer.out)
+    assert found["checked"] == receipts
+    assert (found["orphans"], found["damaged"], found["set_aside"]) == (1, {"quality": 1}, True)
+    (problem,) = found["problems"]
+    assert problem["path"] == str(stored)
+    assert (problem["output"], problem["key"]) == ("quality", stored.stem)
+    assert "1 file without receipt: leftovers of interrupted commits" in qfuse("store", "verify").out
 
 
 def test_store_gc_first_says_and_then_deletes_what_no_config_needs(qfuse: Qfuse, tmp_path: Path) -> None:
@@ -41,10 +74,27 @@ def test_store_gc_first_says_and_then_deletes_what_no_config_needs(qfuse: Qfuse,
     assert dry["bytes"] == sum(os.path.getsize(path) for path in dry["files"]) > 0
     assert "add --delete to do it" in qfuse("store", "gc", "c.yaml").out
     assert set(store.rglob("*")) == before
+    assert dry["classes"] == {"superseded": {"files": len(dry["files"]), "bytes": dry["bytes"]}}
     gone = qfuse("store", "gc", "c.yaml", "--delete", "--json").json
     assert before - set(store.rglob("*")) == {Path(path) for path in gone["files"]} == {Path(path) for path in dry["files"]}
     assert qfuse("run", "c.yaml", "--json").json["ran"] == []
     assert "nothing to delete" in qfuse("store", "gc", "c.yaml").out
+
+
+def test_store_gc_tells_each_class_and_takes_what_was_set_aside_when_asked(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("run", "c.yaml").code == 0
+    store = tmp_path / ".qfuse/store"
+    damaged(tmp_path, "quality")
+    assert qfuse("store", "verify").code == 5
+    (orphan,) = (store / "embed").glob("??/*.json")
+    orphan.unlink()
+    assert "set aside" not in qfuse("store", "gc", "c.yaml").out
+    answer = qfuse("store", "gc", "c.yaml", "--quarantine", "--delete")
+    assert re.search(r"^without receipt: 1 files, [\d.]+ MB$", answer.out, re.M)
+    assert re.search(r"^set aside: 3 files, [\d.]+ MB$", answer.out, re.M)
+    assert not list((store / "embed").glob("??/*"))
+    assert not list((store / "quarantine").iterdir())
+    assert "nothing to delete" in qfuse("store", "gc", "c.yaml", "--quarantine").out
 
 
 def test_store_gc_of_crops_keeps_everything_else(qfuse: Qfuse, tmp_path: Path) -> None:

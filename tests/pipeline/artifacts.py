@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 
@@ -29,7 +31,24 @@ def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
+def flip(path: Path, bit: int | None = None) -> None:
+    """Change one bit of a file, by default one in its middle."""
+    data = bytearray(path.read_bytes())
+    bit = len(data) * 4 if bit is None else bit
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def child(code: str, *arguments: object, before: tuple[str, ...] = (), **more: str) -> subprocess.Popen[str]:
+    """Start Python on `code`, which knows this module's names, after the words `before`; `more` joins its environment."""
+    folders = (Path(__file__).parent, Path(__file__).parents[2])
+    places = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), **more}
+    words = [*before, sys.executable, "-c", f"import sys\nfrom artifacts import *\n{code}", *map(str, arguments)]
+    return subprocess.Popen(words, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env=places)
+
+
 def dead_process() -> int:
+    """Return the number of a process that is no more."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     return child.pid

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,18 @@ class Lab:
         store = self.session(readonly=True).store
         receipts = [store.receipt(path.parent.parent.name, path.stem) for path in store.receipts()]
         return {(r.output, r.key): r.created for r in receipts if not r.output.startswith("ingest")}
+
+    def contents(self) -> dict[tuple[str, str], str]:
+        """(output, key) of every stored artifact → the digest of the columns that its file holds."""
+        store = self.session(readonly=True).store
+        names = [(path.parent.parent.name, path.stem) for path in store.receipts()]
+        return {name: store.read(*name).digest() for name in names}
+
+    def reference(self) -> dict[tuple[str, str], str]:
+        """The contents of another store, after a run in this process which nothing disturbs."""
+        other = replace(self, store="reference")
+        other.run()
+        return other.contents()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -203,7 +204,11 @@ def test_all_wrong_fields_are_told_at_once(tmp_path: Path) -> None:
         ("description: [\n", "not valid YAML"),
         ("---\nname: second\n", "not valid YAML"),
         (f"description: {'[' * 5000}\n", "not valid YAML"),
-        (f"description: {'x' * 1_000_001}\n", "larger than 1 MB"),
+        (f"description: {'x' * 256_001}\n", "larger than 256 kB"),
+        ("run: {workers: 9223372036854775808}\n", "a whole number of more than 64 bits"),
+        (f"run: {{workers: 0x{'f' * 5000}}}\n", "a whole number of more than 64 bits"),
+        (f"? 0x{'f' * 5000}\n: 1\n", "a whole number of more than 64 bits"),
+        (f"description: 1{':59' * 400}.5\n", "not valid YAML"),
         ("run: {max_failures: .nan}\n", "nan is not a setting"),
         ("dataset: {reader: x, options: {border: .inf}}\n", "inf is not a setting"),
         ('description: "a\\0b"\n', "is not text"),
@@ -239,6 +244,44 @@ def test_a_file_that_is_absent_or_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "image.yaml").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(InvalidInput, match="cannot be read as text"):
         read_yaml(tmp_path / "image.yaml")
+
+
+def test_a_device_or_a_pipe_is_no_config_and_nobody_waits_for_its_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("pipe", "/dev/zero"):
+        assert "is no regular file; give the path of a config" in refused(tmp_path, f"extends: {path}\n{LEAST}")
+
+
+def test_a_file_too_large_to_be_a_config_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InvalidInput, match="larger than 256 kB"):
+        load_config(tmp_path / "large.yaml")
+
+
+@pytest.mark.parametrize("length", [20, 1200])
+def test_very_many_files_that_extend_each_other_are_refused(tmp_path: Path, length: int) -> None:
+    for i in range(length):
+        (tmp_path / f"{i}.yaml").write_text(f"extends: {i + 1}.yaml\n")
+    (tmp_path / f"{length}.yaml").write_text(LEAST)
+    if length == 20:
+        assert load_config(tmp_path / "0.yaml").name == "run"
+    else:
+        with pytest.raises(InvalidInput, match="leads through more than 20 files"):
+            load_config(tmp_path / "0.yaml")
+
+
+def test_an_override_of_a_field_without_end_is_refused_in_short(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected FIELD=VALUE") as caught:
+        load(tmp_path, LEAST, "x." * 3000 + "x=1")
+    assert len(str(caught.value)) < 300
+
+
+def test_of_very_many_wrong_fields_twenty_are_told(tmp_path: Path) -> None:
+    sentence = refused(tmp_path, LEAST + "".join(f"k{i}: 1\n" for i in range(30)))
+    assert "k19: unknown key" in sentence
+    assert "k20" not in sentence
+    assert sentence.endswith("; and 10 more")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "", "-x", "a\nb", "a b"])

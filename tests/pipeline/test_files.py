@@ -208,6 +208,53 @@ def sha256(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_name_that_no_file_can_have_is_refused_and_unreadable(tmp_path: Path, kind: str) -> None:
+    found = made(kind, tmp_path)
+    with pytest.raises(InvalidInput, match="is not text, so no file can have that name"):
+        found.read("b/\ud800.jpg")
+    assert found.digests(["\ud800"]) == [UNREADABLE]
+
+
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    data = packed(tmp_path / "a.zip", {"x": b"words"}, zipfile.ZIP_STORED).read_bytes()
+    local, central = data.find(b"PK\1\2"), data.find(b"PK\5\6")
+    cut = data[: central - 1] + data[central:]  # the name of one letter, from the directory
+    cut = cut[: local + 28] + b"\0\0" + cut[local + 30 :]
+    end = cut.find(b"PK\5\6")
+    (tmp_path / "a.zip").write_bytes(cut[: end + 12] + (end - local).to_bytes(4, "little") + cut[end + 16 :])
+    with pytest.raises(InvalidInput, match="the name '' points outside"):
+        open_files(tmp_path / "a.zip")
+
+
+def test_an_archive_whose_members_share_their_bytes_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", {"a": bytes(1 << 20), "b": bytes(1 << 20)})
+    data = path.read_bytes()
+    second = data.rfind(b"PK\1\2")
+    path.write_bytes(data[: second + 42] + bytes(4) + data[second + 46 :])  # where the second one starts: with the first
+    with pytest.raises(InvalidInput, match="overlaps another member"):
+        open_files(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("again", ["a.txt", "./a.txt"])
+def test_an_archive_that_holds_a_name_twice_is_refused(tmp_path: Path, again: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "one")
+        archive.writestr(again, "other")
+    with pytest.raises(InvalidInput, match=r"it holds 'a\.txt' twice"):
+        open_files(tmp_path / "a.zip")
+
+
+def test_an_offset_beyond_what_a_file_can_have_is_damage(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", {"x": b"words"})
+    found = open_files(path)
+    assert isinstance(found, files.Zip)
+    found._info["x"].header_offset = 2**64 - 1  # as its extra field of 64 bits may say
+    with pytest.raises(InvalidInput, match="x is damaged inside the archive"):
+        found.read("x")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_digests_are_those_of_the_bytes_and_empty_for_what_is_no_file(tmp_path: Path, kind: str) -> None:
     names = [*TREE, "none", "b"]
     assert made(kind, tmp_path).digests(names) == [*map(sha256, TREE.values()), "", ""]

@@ -86,6 +86,13 @@ def test_a_row_larger_than_a_chunk_should_be_comes_back(tmp_path: Path, monkeypa
     assert round_trip(tmp_path, batch).digest() == batch.digest()
 
 
+@pytest.mark.parametrize("rows", [2049, 4097, 5000])
+def test_a_file_is_hardly_larger_than_its_columns(tmp_path: Path, rows: int) -> None:
+    batch = Batch({"x": np.ones((rows, 512), np.float32)})
+    hdf5.write(tmp_path / "a.h5", batch, "toy")
+    assert (tmp_path / "a.h5").stat().st_size < 1.01 * batch["x"].nbytes + 4096
+
+
 def test_columns_and_rows_are_read_alone(tmp_path: Path) -> None:
     hdf5.write(tmp_path / "a.h5", small(), "toy")
     part = hdf5.read(tmp_path / "a.h5", ["row", "reason"], slice(2, 5))
@@ -182,7 +189,7 @@ def test_a_truncated_file_is_found(tmp_path: Path, keep: float) -> None:
     hdf5.write(path, small(), "toy")
     image = path.read_bytes()
     path.write_bytes(image[: int(keep * len(image)) if 0 < keep < 1 else int(keep)])
-    with pytest.raises(CorruptArtifact, match=r"a\.h5: the file is damaged .* `qfuse store verify`"):
+    with pytest.raises(CorruptArtifact, match=r"a\.h5: the file is damaged \("):
         hdf5.read(path)
 
 

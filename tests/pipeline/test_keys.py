@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from machine import public_folder, unprivileged
 
+from pipeline import keys
 from pipeline.errors import ResourceRefused
 from pipeline.keys import UNREADABLE, DigestCache, difference, key_of
 
@@ -91,11 +93,11 @@ def test_an_unchanged_file_is_not_read_again_also_by_another_process(tmp_path: P
     file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
     file.write_bytes(b"old")
     DigestCache(cache).digest(file)
-    with sqlite3.connect(cache) as db:  # what only reading the file would put right
-        db.execute("UPDATE digest SET sha256 = 'remembered'")
-    db.close()
-    assert DigestCache(cache).digest(file) == "remembered"
-    assert DigestCache(None).digest(file) == sha256(b"old")
+    reads = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, "file_digest", reads.append)
+        assert DigestCache(cache).digest(file) == sha256(b"old")
+    assert reads == []
 
 
 def test_a_file_that_is_written_over_and_whose_time_is_set_back_is_read_again(tmp_path: Path) -> None:
@@ -143,15 +145,62 @@ def test_a_damaged_cache_costs_time_and_never_an_answer(tmp_path: Path, damage: 
     DigestCache(cache).digest(file)
     cache.write_bytes(damage)
     assert DigestCache(cache).digest(file) == sha256(b"abc")
+    assert DigestCache(cache).digest(file) == sha256(b"abc")
+    assert remembered(cache) == {os.path.realpath(file): sha256(b"abc")}  # and by then it is mended
 
 
-def test_a_cache_of_another_layout_costs_time_and_never_an_answer(tmp_path: Path) -> None:
+def remembered(cache: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(cache)) as db:
+        return dict(db.execute("SELECT path, sha256 FROM file_digest"))
+
+
+def test_a_flipped_bit_in_the_cache_is_never_taken_for_a_digest(tmp_path: Path) -> None:
+    files = [tmp_path / f"face {i}" for i in range(3)]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    expected = [sha256(file.name.encode()) for file in files]
+    cache = tmp_path / "digests.sqlite"
+    DigestCache(cache).digests(files)
+    image = cache.read_bytes()
+    # One bit of every second byte in use of the page that holds the rows, and of every one of the file's header.
+    page = 4096 * next(i for i in range(len(image) // 4096) if expected[0].encode() in image[4096 * i :][:4096])
+    used = [page + i for i in range(4096) if image[page + i]][::2]
+    for at in [*range(100), *used]:
+        changed = bytearray(image)
+        changed[at] ^= 1 << at % 8
+        cache.write_bytes(changed)
+        assert DigestCache(cache, readonly=True).digests(files) == expected
+
+
+def test_a_row_that_another_wrote_for_another_file_is_not_believed(tmp_path: Path) -> None:
+    file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
+    file.write_bytes(b"abc")
+    DigestCache(cache).digest(file)
+    with closing(sqlite3.connect(cache)) as db, db:
+        db.execute("UPDATE file_digest SET sha256 = ?", (sha256(b"another"),))
+    assert DigestCache(cache).digest(file) == sha256(b"abc")
+    assert remembered(cache) == {os.path.realpath(file): sha256(b"abc")}
+
+
+def test_a_cache_whose_folder_vanished_is_not_made_anew(tmp_path: Path) -> None:
+    file, folder = tmp_path / "a", tmp_path / "store"
+    file.write_bytes(b"abc")
+    folder.mkdir()
+    cache = DigestCache(folder / "digests.sqlite")
+    (folder / "digests.sqlite").unlink()  # as where a disk was unmounted: the folder is there, and empty
+    assert cache.digest(file) == sha256(b"abc")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("table", ["digest", "file_digest"])
+def test_a_cache_of_another_layout_costs_time_and_never_an_answer(tmp_path: Path, table: str) -> None:
     file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
     file.write_bytes(b"abc")
     with sqlite3.connect(cache) as db:
-        db.execute("CREATE TABLE digest (something INTEGER)")
+        db.execute(f"CREATE TABLE {table} (something INTEGER)")
     db.close()
-    assert DigestCache(cache).digest(file) == sha256(b"abc")
+    for _ in range(2):
+        assert DigestCache(cache).digest(file) == sha256(b"abc")
 
 
 def test_a_locked_cache_is_read_and_the_answer_still_comes(tmp_path: Path) -> None:
@@ -183,11 +232,13 @@ def test_a_cache_may_be_named_relative_to_the_working_folder(tmp_path: Path, mon
         assert DigestCache(Path("odd #?% name")).digest(Path("a")) == sha256(b"abc")
 
 
-def test_a_file_name_that_is_not_utf8_is_digested_every_time(tmp_path: Path) -> None:
-    file = tmp_path / os.fsdecode(b"\xff.jpg")
-    file.write_bytes(b"abc")
+def test_a_file_name_that_is_not_utf8_is_digested_every_time_and_the_others_once(tmp_path: Path) -> None:
+    files = [tmp_path / os.fsdecode(name) for name in (b"\xff.jpg", b"good.jpg")]
+    for file in files:
+        file.write_bytes(b"abc")
     for _ in range(2):
-        assert DigestCache(tmp_path / "digests.sqlite").digest(file) == sha256(b"abc")
+        assert DigestCache(tmp_path / "digests.sqlite").digests(files) == [sha256(b"abc")] * 2
+    assert remembered(tmp_path / "digests.sqlite") == {os.path.realpath(files[1]): sha256(b"abc")}
 
 
 def test_what_is_no_file_has_no_digest_and_the_others_have(tmp_path: Path) -> None:
@@ -214,4 +265,4 @@ def test_a_file_that_the_machine_fails_to_read_is_no_unreadable_one(tmp_path: Pa
     cache = tmp_path / "digests.sqlite"
     with pytest.raises(ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"):
         DigestCache(cache).digests([tmp_path / "good", Path("/proc/self/mem")])
-    assert sqlite3.connect(cache).execute("SELECT sha256 FROM digest").fetchall() == [(sha256(b"abc"),)]
+    assert sqlite3.connect(cache).execute("SELECT sha256 FROM file_digest").fetchall() == [(sha256(b"abc"),)]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from subprocess import PIPE
 
 import pytest
-from artifacts import KEY, OTHER, TOY, batch, commit, dead_process, files
+from artifacts import KEY, OTHER, TOY, batch, child, commit, dead_process, files, flip
+from machine import public_folder, unprivileged
 
+from pipeline import disk
 from pipeline import store as module
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused
 from pipeline.keys import file_digest, key_of
@@ -126,18 +126,34 @@ def test_a_read_only_store_that_is_not_there_is_empty_and_stays_absent(tmp_path:
     assert not reader.has("toy", KEY)
     assert reader.present("toy") == set()
     assert list(reader.receipts()) == []
-    assert reader.garbage(set()) == []
+    assert reader.garbage(set()) == {}
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(
-    ("marker", "found"), [(b'{"format":2}', "2"), (b"{", "unknown"), (b"[]", "unknown"), (b"{}", "unknown"), (b"", "unknown")]
-)
+@pytest.mark.parametrize("found", [1, 3])
 @pytest.mark.parametrize("readonly", [False, True])
-def test_a_store_of_another_format_is_refused(tmp_path: Path, marker: bytes, found: str, readonly: bool) -> None:
-    (tmp_path / "format.json").write_bytes(marker)
-    with pytest.raises(InvalidInput, match=f"store of format {found}; this qfuse reads format 1"):
+def test_a_store_of_another_format_is_refused(tmp_path: Path, found: int, readonly: bool) -> None:
+    (tmp_path / "format.json").write_text(f'{{"format":{found}}}')
+    with pytest.raises(
+        InvalidInput, match=f"store of format {found}; this qfuse reads format 2. Use the qfuse that wrote it"
+    ):
         Store(tmp_path, readonly)
+
+
+@pytest.mark.parametrize("marker", [b"{", b"[]", b"{}", b"", b'{"format":true}', b'{"foroat":2}', b"\xff\xfe", b"[" * 99_999])
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_store_whose_format_file_is_damaged_says_what_it_should_hold(tmp_path: Path, marker: bytes, readonly: bool) -> None:
+    (tmp_path / "format.json").write_bytes(marker)
+    with pytest.raises(InvalidInput, match=r'format\.json is damaged: expected {"format":2}, found .* Put that line into it'):
+        Store(tmp_path, readonly)
+
+
+def test_a_format_file_that_may_not_be_read_is_no_damaged_one() -> None:
+    with public_folder() as folder:
+        Store(folder / "store")
+        (folder / "store" / "format.json").chmod(0)
+        with unprivileged(), pytest.raises(ResourceRefused, match=r"format\.json cannot be read \(Permission denied\)"):
+            Store(folder / "store", readonly=True)
 
 
 def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -164,50 +180,25 @@ def test_a_store_where_a_file_is_in_the_way_is_refused(tmp_path: Path) -> None:
         commit(store)
 
 
-def run(code: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, sys.argv.pop(1)); from artifacts import *\n{code}"]
-    here = str(Path(__file__).parent)
-    return subprocess.Popen([*command, here, *map(str, arguments)], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
-
-
-def test_a_disk_that_takes_no_more_is_refused_and_nothing_half_is_left(tmp_path: Path) -> None:
-    code = """
-import resource
-from pipeline.errors import ResourceRefused
-store = Store(Path(sys.argv[1]))
-resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # what a file may hold; a full disk fails in the same place
-try:
-    store.commit("toy", KEY, batch(rows=10_000), TOY, {})
-except ResourceRefused as error:
-    print(error)
-"""
-    child = run(code, tmp_path / "store")
-    out, error = child.communicate(timeout=60)
-    assert (child.returncode, error) == (0, "")
-    assert "cannot write to the store" in out
-    assert files(tmp_path / "store") == ["format.json"]
-
-
-def race(store: Path) -> None:
-    """Let two processes commit the same 60 keys in the same order, started at one moment."""
-    code = """
+def race(store: Path, work: str = "\n    commit(store, key_of(i), i)") -> None:
+    """Let two processes do the same work for 60 keys, by default commit them, in the same order from one moment on."""
+    code = f"""
 print("ready", flush=True)
 sys.stdin.readline()
 store = Store(Path(sys.argv[1]))
-for i in range(60):
-    commit(store, key_of(i), i)
+for i in range(60):{work}
 """
-    children = [run(code, store) for _ in range(2)]
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    for child in children:
-        assert child.communicate(timeout=60) == ("", "")
-        assert child.returncode == 0
+    writers = [child(code, store) for _ in range(2)]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        assert writer.communicate(timeout=60) == ("", "")
+        assert writer.returncode == 0
 
 
 def test_two_processes_that_commit_the_same_keys_at_once_leave_sound_artifacts(tmp_path: Path) -> None:
@@ -227,6 +218,55 @@ def test_two_processes_that_find_the_same_damaged_files_leave_sound_artifacts(st
     race(store.root)
     assert store.present("toy") == {key_of(i) for i in range(60)}
     assert all(store.check(path) is None for path in store.receipts())
+
+
+def test_two_processes_that_find_the_same_artifacts_damaged_leave_sound_ones(store: Store) -> None:
+    for i in range(60):
+        commit(store, key_of(i), i)
+        flip(store.path("toy", key_of(i)))
+    race(
+        store.root,
+        """
+    store.set_aside("toy", key_of(i), "a bit flipped")
+    commit(store, key_of(i), i)
+""",
+    )
+    assert store.present("toy") == {key_of(i) for i in range(60)}
+    assert all(store.check(path) is None for path in store.receipts())
+    assert len(list((store.root / "quarantine").glob("*.h5"))) == 60
+    assert store.garbage(None) == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda path: flip(path.with_suffix(".json")), lambda path: path.write_bytes(b"half"), lambda path: path.unlink()],
+)
+def test_a_commit_adopts_no_artifact_that_is_seen_to_be_damaged(store: Store, damage: Callable[[Path], object]) -> None:
+    commit(store)
+    damage(store.path("toy", KEY))
+    again = Store(store.root)
+    commit(again)
+    assert [again.check(path) for path in again.receipts()] == [None]
+    assert len(list((store.root / "quarantine").glob("*.json"))) == 1
+
+
+def test_a_commit_does_not_wait_for_ever_for_a_process_that_was_stopped(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "_PATIENCE", 0.01)
+    store.path("toy", KEY).parent.mkdir(parents=True)
+    with disk.alone(store.path("toy", KEY).parent):
+        commit(store)
+    assert [store.check(path) for path in store.receipts()] == [None]
+
+
+def test_a_receipt_is_read_once(store: Store) -> None:
+    first = commit(store)
+    assert store.receipt("toy", KEY) == first
+    store.path("toy", KEY).with_suffix(".json").unlink()
+    assert store.receipt("toy", KEY) == first
+    with pytest.raises(CorruptArtifact, match="it is not in the store"):
+        Store(store.root).receipt("toy", KEY)
 
 
 def test_a_receipt_is_plain_json(store: Store) -> None:

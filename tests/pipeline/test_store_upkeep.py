@@ -1,29 +1,33 @@
-"""What `pipeline.store` promises about artifacts that were damaged or are no longer needed."""
+"""What `pipeline.store` promises of damage: it is found, told with the artifact's name, set aside, and made good."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import toy
-from artifacts import KEY, OTHER, batch, commit, dead_process
+from artifacts import KEY, OTHER, batch, commit, flip
+from machine import public_folder, unprivileged
 
-from pipeline import hdf5, temporary
-from pipeline.errors import CorruptArtifact, UsageError
-from pipeline.store import Problem, Store
-from pipeline.store_verbs import store_gc
+from pipeline import upkeep
+from pipeline.errors import CorruptArtifact, ResourceRefused
+from pipeline.keys import key_of
+from pipeline.receipt import sealed, unsealed
+from pipeline.schema import Batch, Field, Schema
+from pipeline.store import Store
+from pipeline.temporary import temporary
+from pipeline.upkeep import Problem
 
 
-def part(path: Path, process: int | None = None) -> Path:
-    """The name under which a process, by default this one, writes what becomes `path`."""
-    return path.with_name(f".{temporary.host()}-{process or os.getpid()}-1-{path.name}")
+def only(store: Store) -> Problem:
+    """The one problem of a store."""
+    (problem,) = filter(None, map(store.check, store.receipts()))
+    return problem
 
 
 def test_a_sound_artifact_has_no_problem(store: Store) -> None:
@@ -31,81 +35,196 @@ def test_a_sound_artifact_has_no_problem(store: Store) -> None:
     assert [store.check(path) for path in store.receipts()] == [None]
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def swap_receipt(path: Path) -> None:
-    receipt = json.loads(path.with_suffix(".json").read_bytes())
-    path.with_suffix(".json").write_text(json.dumps({**receipt, "key": OTHER}))
+    """Give an artifact the sound receipt of another one."""
+    receipt = path.with_suffix(".json")
+    receipt.write_bytes(sealed(replace(unsealed(receipt.read_bytes(), "toy", KEY), key=OTHER)))
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (flip, "expected sha256"),
-        (lambda path: path.write_bytes(path.read_bytes()[:100]), "expected sha256"),
-        (lambda path: path.write_bytes(b""), "expected sha256"),
-        (lambda path: path.unlink(), "the file is gone"),
-        (lambda path: path.with_suffix(".json").write_bytes(b"{"), "the receipt is unreadable"),
-        (lambda path: path.with_suffix(".json").write_bytes(b"\xff\xfe"), "the receipt is unreadable"),
-        (lambda path: path.with_suffix(".json").write_bytes(b"[]"), "the receipt is unreadable"),
-        (lambda path: path.with_suffix(".json").write_bytes(b"{}"), "the receipt is unreadable"),
-        (swap_receipt, "the receipt belongs to another artifact"),
-    ],
-    ids=["bit", "truncated", "emptied", "gone", "half", "not UTF-8", "a list", "no fields", "of another key"],
-)
-def test_every_kind_of_damage_is_found_set_aside_and_made_good(
-    store: Store, damage: Callable[[Path], Any], reason: str
-) -> None:
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "bit": (flip, "expected sha256"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:100]), "bytes, found 100"),
+    "emptied": (lambda path: path.write_bytes(b""), "bytes, found 0"),
+    "gone": (lambda path: path.unlink(), "the file is gone"),
+    "bit of the receipt": (lambda path: flip(path.with_suffix(".json")), "the receipt is damaged"),
+    "half a receipt": (lambda path: path.with_suffix(".json").write_bytes(b"{"), "the receipt is damaged"),
+    "receipt of another key": (swap_receipt, "the receipt belongs to another artifact"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_every_kind_of_damage_is_found_set_aside_and_made_good(store: Store, kind: str) -> None:
+    damage, reason = DAMAGE[kind]
     commit(store, OTHER, seed=1)
     commit(store)
     damage(store.path("toy", KEY))
-    (problem,) = filter(None, map(store.check, store.receipts()))
-    assert problem.path == store.path("toy", KEY)
+    problem = only(store)
+    assert (problem.path, problem.output, problem.key) == (store.path("toy", KEY), "toy", KEY)
     assert reason in problem.reason
-    store.quarantine(problem)
+    assert store.set_aside("toy", KEY, problem.reason)
     assert store.present("toy") == {OTHER}
     commit(store)
     assert [store.check(path) for path in store.receipts()] == [None, None]
     assert store.read("toy", KEY).digest() == batch().digest()
 
 
-def test_quarantine_keeps_what_was_found_and_why(store: Store) -> None:
+def test_an_artifact_that_has_gone_meanwhile_has_no_problem(store: Store) -> None:
     commit(store)
+    (path,) = store.receipts()
+    path.unlink()
+    assert store.check(path) is None
+
+
+def test_a_disk_that_cannot_give_the_bytes_of_a_file_is_a_problem_of_that_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store)
+    monkeypatch.setattr(upkeep, "file_digest", lambda path: Path("/proc/self/mem").read_bytes())  # gives EIO
+    assert only(store).reason == "it cannot be read (Input/output error)"
+
+
+def test_a_file_that_may_not_be_read_is_no_problem_of_the_file() -> None:
+    with public_folder() as folder:
+        store = Store(folder / "store")
+        commit(store)
+        store.path("toy", KEY).chmod(0)
+        with unprivileged(), pytest.raises(ResourceRefused, match=r"\.h5 cannot be read \(Permission denied\)"):
+            store.check(store.path("toy", KEY).with_suffix(".json"))
+
+
+def test_every_flipped_bit_is_found_and_never_read_as_data(store: Store) -> None:
+    schema = Schema("many", (Field("x", "float32", (64,)), Field("name", "text"), Field("status", "uint8")))
+    x = np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)
+    many = Batch({"x": x, "name": batch(0, 40)["name"], "status": np.zeros(40, np.uint8)})
+    batches = {("toy", KEY): batch(), ("toy", OTHER): batch(1), ("many", KEY): many}
+    commit(store)
+    commit(store, OTHER, seed=1)
+    store.commit("many", KEY, many, schema, {"preimage": {"stage": "many"}})
+    rng, met = np.random.default_rng(0), 0
+    for _ in range(200):
+        output, key = list(batches)[rng.integers(3)]
+        path = store.path(output, key).with_suffix([".h5", ".json"][rng.integers(2)])
+        image = path.read_bytes()
+        flip(path, int(rng.integers(8 * len(image))))
+        assert only(store).path == store.path(output, key)
+        damage, found = read_again(store, path, output, key)
+        met += damage is not None
+        if damage is None:  # the bit stands for nothing
+            assert path.suffix == ".h5"
+            assert found == batches[output, key].digest()
+        else:
+            assert (damage.output, damage.key) == (output, key)
+            assert str(path) in str(damage)
+        path.write_bytes(image)
+    assert met > 100
+    assert not any(map(store.check, store.receipts()))
+
+
+def read_again(store: Store, path: Path, output: str, key: str) -> tuple[CorruptArtifact | None, str]:
+    """Return the error that reading a file or a receipt anew raises, and the digest of the columns."""
+    fresh = Store(store.root, readonly=True)
+    try:
+        return None, fresh.read(output, key).digest() if path.suffix == ".h5" else fresh.receipt(output, key).digest
+    except CorruptArtifact as damage:
+        return damage, ""
+
+
+def test_many_artifacts_are_verified_side_by_side_and_the_bytes_of_each_are_told(store: Store) -> None:
+    for i in range(20):
+        commit(store, key_of(i), i)
+    receipts = list(store.receipts())
+    for path in (receipts[3], receipts[11]):
+        flip(path.with_suffix(".h5"))
+    sizes: list[int] = []
+    problems = upkeep.verify(receipts, 4, sizes.append)
+    assert [problem.path.with_suffix(".json") for problem in problems] == [receipts[3], receipts[11]]
+    assert sizes == [path.with_suffix(".h5").stat().st_size for path in receipts]
+
+
+# -- set aside -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_set_aside_is_kept_with_the_reason(store: Store) -> None:
+    commit(store)
+    flip(store.path("toy", KEY))
     image = store.path("toy", KEY).read_bytes()
-    store.quarantine(Problem(store.path("toy", KEY), "looked odd"))
+    assert store.set_aside("toy", KEY, "looked odd")
     aside = {path.suffix: path for path in (store.root / "quarantine").iterdir()}
     assert aside[".h5"].read_bytes() == image
     assert json.loads(aside[".json"].read_bytes())["key"] == KEY
     assert aside[".reason"].read_text() == f"{store.path('toy', KEY)}: looked odd\n"
 
 
-def test_an_artifact_may_be_set_aside_again_and_again(store: Store) -> None:
-    for _ in range(3):
+def test_what_is_sound_or_gone_is_not_set_aside(store: Store) -> None:
+    before = commit(store)
+    assert not store.set_aside("toy", KEY, "another process has computed it again meanwhile")
+    assert not store.set_aside("toy", OTHER, "it is not there")
+    assert store.receipt("toy", KEY) == before
+    assert not (store.root / "quarantine").exists()
+
+
+def test_nothing_is_set_aside_in_a_read_only_store(store: Store) -> None:
+    commit(store)
+    flip(store.path("toy", KEY))
+    with pytest.raises(ResourceRefused, match="was opened read-only; nothing can be set aside in it"):
+        Store(store.root, readonly=True).set_aside("toy", KEY, "a bit")
+    assert store.present("toy") == {KEY}
+
+
+def test_what_was_set_aside_before_is_never_replaced_whatever_the_clock_says(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    for value in b"abc":
         commit(store)
-        store.quarantine(Problem(store.path("toy", KEY), "once more"))
-    assert len(list((store.root / "quarantine").glob("*.h5"))) == 3
+        store.path("toy", KEY).write_bytes(bytes([value]))
+        store.set_aside("toy", KEY, "once more")
+        for reason in (store.root / "quarantine").glob("*-2.reason"):
+            reason.unlink()  # someone has tidied up, and left the rest
+    aside = (store.root / "quarantine").glob("*.h5")
+    assert sorted(path.read_bytes() for path in aside) == [b"a", b"b", b"c"]
     assert list(store.receipts()) == []
 
 
-def test_reading_a_damaged_or_vanished_file_is_an_error_that_says_what_to_do(store: Store) -> None:
+def test_a_receipt_that_was_read_before_is_read_anew_after_it_was_set_aside(store: Store) -> None:
+    commit(store)
+    first = store.receipt("toy", KEY)
+    flip(store.path("toy", KEY))
+    store.set_aside("toy", KEY, "a bit")
+    with pytest.raises(CorruptArtifact):
+        store.receipt("toy", KEY)
+    assert commit(store).created > first.created
+    assert store.receipt("toy", KEY).created > first.created
+
+
+def test_reading_what_is_damaged_or_gone_is_an_error_that_names_the_artifact(store: Store) -> None:
     commit(store)
     path = store.path("toy", KEY)
+
+    def told(read: Callable[[str, str], object], sentence: str) -> None:
+        with pytest.raises(CorruptArtifact, match=sentence) as damage:
+            read("toy", KEY)
+        assert (damage.value.output, damage.value.key) == ("toy", KEY)
+
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(CorruptArtifact, match="qfuse store verify"):
-        store.read("toy", KEY)
+    told(store.read, r"the file is damaged \(.*\); a run that needs it computes it again")
     path.unlink()
-    with pytest.raises(CorruptArtifact, match="the file is gone"):
-        store.read("toy", KEY)
+    told(store.read, "the receipt is there but the file is gone; a run that needs it computes it again")
     path.with_suffix(".json").write_bytes(b"{")
-    with pytest.raises(CorruptArtifact, match="receipt is unreadable"):
-        store.receipt("toy", KEY)
+    told(store.receipt, "the receipt is damaged; a run that needs it computes it again")
     path.with_suffix(".json").unlink()
-    with pytest.raises(CorruptArtifact, match="it is not in the store; run again"):
-        store.read("toy", KEY)
+    told(store.read, "it is not in the store; a run that needs it computes it again")
+    told(store.receipt, "it is not in the store; a run that needs it computes it again")
+
+
+def test_a_receipt_that_may_not_be_read_is_no_damaged_one() -> None:
+    with public_folder() as folder:
+        store = Store(folder / "store")
+        commit(store)
+        store.path("toy", KEY).with_suffix(".json").chmod(0)
+        with unprivileged(), pytest.raises(ResourceRefused, match=r"\.json cannot be read \(Permission denied\)"):
+            store.receipt("toy", KEY)
 
 
 def test_receipts_come_in_order_and_without_those_being_written(store: Store) -> None:
@@ -113,80 +232,8 @@ def test_receipts_come_in_order_and_without_those_being_written(store: Store) ->
         for key in (OTHER, KEY):
             commit(store, key, output=output)
     path = store.path("a", KEY)
-    part(path.with_suffix(".json")).write_bytes(b"{")
+    temporary(path.with_suffix(".json")).write_bytes(b"{")
     found = [(path.parent.parent.name, path.stem) for path in store.receipts()]
     assert found == sorted((output, key) for output in "ab" for key in (OTHER, KEY))
     assert {path.parent.parent.name for path in store.receipts("a")} == {"a"}
-
-
-def test_garbage_is_what_no_live_key_needs(store: Store) -> None:
-    commit(store)
-    commit(store, OTHER)
-    old = store.path("toy", OTHER)
-    assert store.garbage({("toy", KEY), ("toy", OTHER)}) == []
-    assert sorted(store.garbage({("toy", KEY)})) == sorted([old, old.with_suffix(".json")])
-    assert store.garbage({("toy", KEY)}, ["another output"]) == []
-
-
-def test_a_file_without_receipt_and_leftovers_of_killed_writers_are_garbage(store: Store) -> None:
-    commit(store)
-    path = store.path("toy", KEY)
-    path.with_suffix(".json").unlink()
-    leftover = part(path, dead_process())
-    others = [path.with_name(name) for name in (f".{'9' * 30}-1-{KEY}.h5", ".hidden")]
-    for file in (leftover, *others):
-        file.write_bytes(b"")
-    assert set(store.garbage({("toy", KEY)})) == {path, leftover, *others}
-
-
-def test_what_a_running_process_is_about_to_commit_is_no_garbage(store: Store) -> None:
-    commit(store)
-    path = store.path("toy", KEY)
-    path.with_suffix(".json").unlink()
-    part(path).write_bytes(b"")
-    assert store.garbage(set()) == []
-
-
-def test_what_another_host_is_about_to_commit_is_no_garbage_for_a_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit(store)
-    path = store.path("toy", KEY)
-    path.with_suffix(".json").unlink()
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(temporary, "host", lambda: "0" * 8)
-        file = part(path, dead_process())  # of its number this host knows nothing
-    file.write_bytes(b"")
-    assert store.garbage(set()) == []
-    os.utime(file, (time.time() - 90_000,) * 2)
-    assert set(store.garbage(set())) == {file, path}
-
-
-def test_a_temporary_file_names_its_host_and_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    write = hdf5.write
-    monkeypatch.setattr(hdf5, "write", lambda path, *rest: (made.append(path.name), write(path, *rest)))
-    commit(store)
-    code = "from pipeline.temporary import host; print(host())"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert made[0].split("-")[:2] == [f".{told}", str(os.getpid())]
-
-
-def test_bulk_outputs_alone_are_collected_as_crops(toys: None, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy.Measure, "bulk", ("multiples",))
-    monkeypatch.setattr(toy.Power, "bulk", ("",))
-    for output in ("measure.number", "measure.multiples", "power", "total"):
-        commit(store, output=output)
-    store_gc(None, store.root, crops=True, delete=True)
-    assert {path.parent.parent.name for path in store.receipts()} == {"measure.number", "total"}
-
-
-def test_crops_are_not_collected_beside_configs(store: Store) -> None:
-    with pytest.raises(UsageError, match="give either --crops or configs to keep"):
-        store_gc([Path("a.yaml")], store.root, crops=True)
-
-
-def test_set_aside_artifacts_and_run_folders_are_no_garbage(store: Store) -> None:
-    commit(store)
-    store.quarantine(Problem(store.path("toy", KEY), "odd"))
-    (store.root / "runs" / "ab").mkdir(parents=True)
-    (store.root / "runs" / "ab" / "plan.json").write_bytes(b"{}")
-    assert store.garbage(set()) == []
+    assert store.present("a") == {KEY, OTHER}

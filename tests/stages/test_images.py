@@ -184,6 +184,25 @@ def test_a_header_that_announces_too_much_is_refused_before_a_pixel_is_decoded(s
     assert "50,000,000" in reason
 
 
+def progressive(scans: int, before: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan is there several times, with a segment of any bytes after its first marker."""
+    data = encoded(Image.new("L", (64, 64)), "JPEG", progressive=True)
+    last = data.rfind(b"\xff\xda")
+    segment = b"\xff\xef" + (len(before) + 2).to_bytes(2) + before if before else b""
+    return data[:2] + segment + data[2:last] + data[last:-2] * scans + b"\xff\xd9"
+
+
+def test_scans_without_end_are_refused_before_a_pixel_is_decoded() -> None:
+    assert decode(progressive(50), LIMIT).shape == (64, 64, 3)
+    status, reason = refusal(progressive(101))
+    assert (status, reason) == (Status.UNREADABLE, "a progressive JPEG of more than 100 scans; save it anew")
+
+
+def test_what_looks_like_a_scan_inside_a_segment_is_none() -> None:
+    assert decode(progressive(1, b"\xff\xda" * 300), LIMIT).shape == (64, 64, 3)
+    assert decode(progressive(1) + b"\xff\xda" * 300, LIMIT).shape == (64, 64, 3)  # nor behind the image, as of a film
+
+
 def test_the_bound_is_the_callers_alone() -> None:
     white = png(400, 300, b"".join(b"\0" + b"\xff" * 400 for _ in range(300)))
     assert decode(white, 120_000).shape == (300, 400, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,8 +186,29 @@ def test_an_unknown_table_is_named(tmp_path: Path) -> None:
     assert "did you mean 'faces'" in refused(tmp_path, lambda f: f.create_group("face"))
 
 
-def test_another_format_is_refused(tmp_path: Path) -> None:
-    assert "'qfuse-tables/1', found 'x'" in refused(tmp_path, lambda f: f.attrs.update({"format": "x"}))
+@pytest.mark.parametrize("found", ["x", b"x", [1, 2], ["qfuse-tables/1"] * 2, np.nan, h5py.Empty("f4")])
+def test_another_format_is_refused(tmp_path: Path, found: object) -> None:
+    assert "'format' should be 'qfuse-tables/1', found" in refused(tmp_path, lambda f: f.attrs.update({"format": found}))
+
+
+def virtual(file: h5py.File) -> None:
+    """Let a column be put together of another file's, which HDF5 looks up on its heap as soon as it sees the column."""
+    layout = h5py.VirtualLayout((3,), np.float32)
+    layout[:] = h5py.VirtualSource("other.h5", "x", (3,))
+    file["faces"].create_virtual_dataset("quality", layout)
+
+
+@pytest.mark.parametrize("change", [lambda file: None, virtual], ids=["attribute", "virtual"])
+def test_a_damaged_heap_is_not_walked_for_ever(tmp_path: Path, change: Callable[[h5py.File], None]) -> None:
+    write_tables(tmp_path / "tables.h5", example())
+    with h5py.File(tmp_path / "tables.h5", "r+") as file:
+        change(file)
+    data = bytearray((tmp_path / "tables.h5").read_bytes())
+    heap = data.find(b"GCOL")
+    data[heap + 16 : heap + 32] = bytes(16)  # an object of no size
+    (tmp_path / "tables.h5").write_bytes(data)
+    with pytest.raises(InvalidInput, match="damaged, or no HDF5 file \\(a heap that does not end\\)"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["members/template", "members/face", "roles/template", "comparisons/b"])
@@ -261,6 +283,42 @@ def test_a_flipped_bit_in_a_column_is_found(tmp_path: Path) -> None:
     (tmp_path / "tables.h5").write_bytes(data)
     with pytest.raises(InvalidInput, match="damaged"):
         read(tmp_path)
+
+
+def test_a_few_packed_bytes_are_not_unfolded_to_fill_the_memory(tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        del file["faces/quality"]
+        made = file["faces"].create_dataset("quality", (1 << 30,), np.float32, chunks=(1 << 22,), compression="gzip")
+        for i in range(256):
+            made.id.write_direct_chunk((i << 22,), zlib.compress(bytes(16 << 20)))
+
+    assert "column 'quality' announces 4,294,967,296 bytes, more than 100 times" in refused(tmp_path, change)
+
+
+def test_a_shape_whose_chunks_no_number_of_64_bits_counts_is_refused(tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        del file["faces/embedding"]
+        file["faces"].create_dataset("embedding", (1 << 33, 1 << 31), np.float32, chunks=(1, 1))
+
+    assert "column 'embedding' announces" in refused(tmp_path, change)
+
+
+def test_truth_values_that_are_neither_are_refused(tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        file["comparisons/mated"].id.write(
+            h5py.h5s.ALL, h5py.h5s.ALL, np.array([1, 2], np.uint8), file["comparisons/mated"].id.get_type()
+        )
+
+    assert "/comparisons/mated holds truth values that are neither 0 nor 1" in refused(tmp_path, change)
+
+
+@pytest.mark.parametrize("kind", [h5py.h5t.STD_B8LE, h5py.h5t.UNIX_D32LE])
+def test_a_type_that_numpy_does_not_know_is_a_sentence(tmp_path: Path, kind: h5py.h5t.TypeID) -> None:
+    def change(file: h5py.File) -> None:
+        del file["faces/quality"]
+        h5py.h5d.create(file["faces"].id, b"quality", kind.copy(), h5py.h5s.create_simple((3,)))
+
+    assert "tables.h5" in refused(tmp_path, change)
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n"])

@@ -157,12 +157,83 @@ def test_a_model_is_made_of_the_bytes_that_were_checked(
     assert open_model(_card(), checked, profile())(crops).embedding is not None
 
 
-def test_a_graph_whose_weights_lie_in_other_files_is_refused(graph: Path, tmp_path: Path) -> None:
+def test_a_graph_whose_weights_lie_in_other_files_is_refused(graph: Path, profile: Make, tmp_path: Path) -> None:
     # ONNX Runtime would take them from the working folder, whatever they are, and no digest would tell.
-    path = tmp_path / "split.onnx"
+    path = tmp_path / "split.bin"
     onnx.save(onnx.load(graph), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    with pytest.raises(InvalidInput, match=r"split\.onnx keeps its weights in other files.*: export it as one file"):
-        read_weights(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(InvalidInput, match=r"split\.bin keeps its weights in other files.*: export it as one file"):
+        open_model(_card(), read_weights(path, None), profile())
+
+
+def changed(graph: Path, path: Path, change: Callable[[Any], None]) -> Any:
+    model = onnx.load(graph)
+    change(model.graph)
+    onnx.save(model, path)
+    return read_weights(path, None)
+
+
+def test_a_graph_that_answers_many_faces_with_one_row_is_refused(
+    graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path
+) -> None:
+    def change(found: Any) -> None:
+        found.node[2].attribute[0].ints[:] = [0, 2, 3]
+        found.node[2].attribute[1].i = 0
+        found.node.insert(3, helper.make_node("Reshape", ["c", "shape"], ["d"]))
+        found.node[4].input[0] = "d"
+        found.initializer.append(numpy_helper.from_array(np.array([1, 8], np.int64), "shape"))
+        found.output[0].type.tensor_type.shape.dim[0].dim_param = "m"
+
+    model = open_model(_card(), changed(graph, tmp_path / "one.onnx", change), profile())
+    with pytest.raises(InvalidInput, match=r"one\.onnx answers 4 faces with 1 rows"):
+        model(crops)
+
+
+def test_a_graph_that_cannot_be_computed_is_a_sentence(graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path) -> None:
+    def change(found: Any) -> None:
+        found.input[0].type.tensor_type.shape.dim[0].dim_value = 0
+
+    model = open_model(_card(), changed(graph, tmp_path / "none.onnx", change), profile())
+    with pytest.raises(InvalidInput, match=r"none\.onnx cannot be computed by ONNX Runtime"):
+        model(crops)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("output", [], "output has shape"),
+        ("input", [], "expected an input of shape"),
+        ("input", [2**40, 3, 112, 112], "at once"),
+    ],
+)
+def test_a_graph_of_a_shape_that_no_model_has_is_refused(
+    graph: Path, profile: Make, tmp_path: Path, name: str, shape: list[int], said: str
+) -> None:
+    def change(found: Any) -> None:
+        # Behind a node that says nothing of shapes: what the graph declares is what is known.
+        node = "answer" if name == "output" else "pixels"
+        getattr(found, name)[0].CopyFrom(helper.make_tensor_value_info(node, TensorProto.FLOAT, shape))
+        if name == "output":
+            found.node.append(helper.make_node("ReduceSum", ["wide"], ["answer"], keepdims=0))
+            found.node[3].output[0] = "wide"
+        elif not shape:
+            found.node[0].input[0] = "many"
+            found.node.insert(0, helper.make_node("Expand", ["pixels", "shape"], ["many"]))
+            found.initializer.append(numpy_helper.from_array(np.array([2, 3, 112, 112], np.int64), "shape"))
+
+    with pytest.raises(InvalidInput, match=said):
+        open_model(_card(), changed(graph, tmp_path / "odd.onnx", change), profile())
+
+
+def test_a_damaged_graph_is_a_sentence_and_nothing_is_printed(
+    graph: Path, profile: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = graph.read_bytes()
+    (tmp_path / "torn.onnx").write_bytes(data[:-40])
+    (tmp_path / "name.onnx").write_bytes(data.replace(b"MatMul", b"\xff\xfeMul\xff"))
+    for name in ("torn.onnx", "name.onnx"):
+        with pytest.raises(InvalidInput, match=name):
+            open_model(_card(), read_weights(tmp_path / name, None), profile())
+    assert capfd.readouterr().out == ""
 
 
 def test_quality_where_lower_is_better_is_turned_round(graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path) -> None:

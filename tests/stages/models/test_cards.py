@@ -63,8 +63,13 @@ def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         ("\n" * 1_000_001, "a file of model cards is a page of text"),
         (LEAST + "  mean: [0, .nan, 0]\n", "a.mean.1: Input should be a finite number"),
         (LEAST + "  std: [1, 1, .inf]\n", "a.std.2: Input should be a finite number"),
+        (LEAST + "  std: [1, 1, 1.0e-300]\n", "a.std.2: Input should be greater than or equal to"),
+        (LEAST + "  input_size: 1000000\n", "a.input_size: Input should be less than or equal to 4096"),
+        (LEAST.replace("dimension: 1", "dimension: 100000000"), "a.dimension: Input should be less than or equal to"),
+        (LEAST + f"  bytes: 0x{'f' * 5000}\n", "a whole number of more than 64 bits"),
+        (LEAST.replace("file: x", "file: .."), "a.file: .*must be a bare file name"),
     ],
-    ids=["alias", "twice", "large", "nan", "inf"],
+    ids=["alias", "twice", "large", "nan", "inf", "std", "size", "dimension", "number", "up"],
 )
 def test_a_users_cards_are_read_as_carefully_as_a_config(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "models.yaml").write_text(text)
@@ -92,6 +97,11 @@ def test_missing_weights_say_what_was_looked_for_and_the_licence(tmp_path: Path)
     with pytest.raises(InvalidInput, match=r"m\.onnx.*MIT") as caught:
         find_weights(CARD, [tmp_path])
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_file_name_too_long_to_exist_is_one_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="needs the file xxx"):
+        find_weights(CARD.model_copy(update={"file": "x" * 300}), [tmp_path])
 
 
 def test_wrong_digest_names_both_and_the_path(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,43 @@ def test_other_content_is_a_sentence(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "net.pth")
     with pytest.raises(InvalidInput, match="expected a state dict"):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+def test_a_tensor_that_claims_more_than_any_memory_holds_is_of_another_shape(tmp_path: Path) -> None:
+    torch.save({**_net().state_dict(), "0.weight": torch.zeros(1).expand(10**6, 10**6, 10**5)}, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match=r"1 of another shape: 0\.weight"):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(2, 3).to_sparse(), torch.zeros(2, 3, device="meta"), torch.zeros(2, 3, dtype=torch.complex64)],
+    ids=["sparse", "meta", "complex"],
+)
+def test_a_tensor_that_is_no_plain_one_is_named(tmp_path: Path, tensor: torch.Tensor) -> None:
+    torch.save({**_net().state_dict(), "0.weight": tensor}, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match=r"sparse, quantised, nested, complex or without values: 0\.weight"):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+def test_half_precision_of_eight_bits_is_read(tmp_path: Path) -> None:
+    source = _net().state_dict()
+    torch.save({**source, "0.bias": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "net.pth")
+    target = _net()
+    load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
+    assert target.state_dict()["0.bias"].tolist() == [1, 1]
+
+
+def test_a_value_too_large_for_the_networks_own_precision_is_not_finite(tmp_path: Path) -> None:
+    torch.save({**_net().state_dict(), "0.bias": torch.tensor([1, 1e300], dtype=torch.float64)}, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match=r"1 not finite: 0\.bias"):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+def test_a_checkpoint_whose_members_are_packed_is_refused(tmp_path: Path) -> None:
+    torch.save(_net().state_dict(), tmp_path / "net.pth")
+    with zipfile.ZipFile(tmp_path / "net.pth") as source, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
+        for name in source.namelist():
+            bomb.writestr(name, bytes(1 << 24) if name.endswith("/data/0") else source.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(InvalidInput, match="holds packed members"):
+        load_checkpoint(_net(), read_weights(tmp_path / "bomb.pth", None))

@@ -1,0 +1,58 @@
+"""A receipt: what was committed, in a small file that protects itself.
+
+It is one line of canonical JSON whose last field is a seal, the sha256 of all that stands before it:
+
+    {"bytes":81024,"created":…,…,"status":{"ok":1024},"seal":"9f86d081884c…"}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.keys import canonical
+
+_SEAL, _END = b',"seal":"', b'"}'
+_LENGTH = len(_SEAL) + 64 + len(_END)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was committed: enough for plans and status without opening HDF5."""
+
+    output: str
+    key: str
+    schema: str
+    rows: int
+    status: dict[str, int]
+    bytes: int
+    sha256: str
+    digest: str
+    created: float
+    provenance: dict[str, Any]
+
+
+def sealed(receipt: Receipt) -> bytes:
+    """Return the bytes of a receipt's file."""
+    body = canonical(vars(receipt)).encode("utf-8", "surrogatepass")[:-1]
+    return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + _END
+
+
+def unsealed(data: bytes, output: str, key: str) -> Receipt:
+    """Return the receipt that a file holds, which is to be that of (output, key).
+
+    Raises ValueError, saying what is wrong, where it is damaged or another artifact's.
+    """
+    body = data[:-_LENGTH]
+    if data[-_LENGTH:] != _SEAL + hashlib.sha256(body).hexdigest().encode() + _END:
+        raise ValueError("the receipt is damaged")
+    fields = json.loads(body + b"}")
+    try:
+        receipt = Receipt(**fields)
+    except TypeError as error:
+        raise ValueError("the receipt has other fields than it should") from error
+    if (receipt.output, receipt.key) != (output, key):
+        raise ValueError("the receipt belongs to another artifact")
+    return receipt

@@ -1,0 +1,131 @@
+"""The verb `qfuse run`, and how it and the others open a config."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import TooManyFailures, UsageError, unknown
+from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, console, emit, say, show, warn
+
+if TYPE_CHECKING:
+    from pipeline.session import Session
+
+Until = Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step or stage.")]
+
+
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    store: StorePath = None,
+    until: Until = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            metavar="N",
+            help="Threads in all; with a cluster's address, of each worker. Default: the config's, else the cores.",
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE", help="Compute on dask.distributed: local:N processes, tcp://HOST:PORT or a scheduler file."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute what a config lacks, then report. What is stored is never computed again."""
+    from pipeline.check import check_report, open_all
+    from pipeline.config import load_config
+    from pipeline.events import Events
+    from pipeline.progress import Progress, summary_table
+    from pipeline.remarks import remarks, told
+    from pipeline.session import current_report, execute, mended, store_root
+
+    ran: list[str] = []
+
+    def once() -> Any:
+        session = opened(config, overrides, store, until)
+        if until is None:
+            check_report(session.config)
+        todo = session.plan.to_run
+        elsewhere = dask or session.config.run.dask
+        open_all(step for step in todo if not (elsewhere and step.stage.gpu))  # this machine need not have a GPU
+        ran.extend(step.name for step in todo if step.name not in ran)
+        try:
+            with Progress(session.plan, quiet=as_json or not todo) as progress:
+                events = Events(session.folder if todo else None, progress.on_event)
+                with contextlib.closing(events):
+                    summary = execute(session, events, workers, dask)
+        except TooManyFailures:
+            print("\n".join(told(remarks(session.plan, session.store, notes=False), 10)), file=sys.stderr)
+            raise
+        files = current_report(session) if until is None else []
+        results = results_table(session) if until is None and not as_json else None
+        return session, summary, files, remarks(session.plan, session.store, notes=False), results
+
+    root = store_root(load_config(config, overrides or []), store)
+    session, summary, files, failed, results = mended(once, root, warn)
+    if as_json:
+        done = {name: {"steps": n, "rows": rows, "seconds": s} for name, (n, rows, s) in summary.by_stage().items()}
+        emit(
+            {
+                "ran": ran,
+                "steps": done,
+                "failed": [asdict(remark) for remark in failed],
+                "report": [str(path) for path in files],
+                "store": str(session.store.root),
+            }
+        )
+        return
+    if not ran:
+        say(f"nothing to do: all that {session.config.name} asks for is in {session.store.root}")
+    else:
+        show(summary_table(summary))
+    for line in told(failed, 5):
+        say(line)
+    if len(failed) > 5:
+        say(f"`qfuse status {config} --all` names every one")
+    if results is not None:
+        show(results)
+    if files:
+        say(f"report: {files[0]}")
+
+
+def opened(
+    path: Path,
+    overrides: Sequence[str] | None,
+    store: Path | None,
+    until: str | None = None,
+    readonly: bool = False,
+) -> Session:
+    """Return a config's session. Raises UsageError where `until` is no step of it, before any data is read."""
+    from pipeline.config import load_config
+    from pipeline.session import open_session
+
+    config = load_config(path, overrides or [])
+    names = {name for step, section in config.steps.items() for name in (step, section.stage or step)}
+    if until is not None and until not in names:
+        raise UsageError(f"--until: {unknown('step', until, names)}")
+    return open_session(config, store=store, until=until, readonly=readonly)
+
+
+def results_table(session: Session) -> Any:
+    """Return the table that a report kind offers for the terminal; None where it offers none."""
+    from pipeline.registry import available
+    from pipeline.runner import Runner
+    from pipeline.session import Results
+
+    section = session.config.report
+    terminal = available("terminal report").get(section.kind) if section else None
+    if not (terminal and section):
+        return None
+    return terminal(Results(session, Runner(session.plan, session.store)), section.options, console().width)

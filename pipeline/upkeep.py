@@ -1,0 +1,146 @@
+"""Looking after a store: artifacts against their receipts, what is damaged set aside, and what nobody needs."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import faults
+from pipeline.errors import cannot_read
+from pipeline.keys import file_digest
+from pipeline.receipt import unsealed
+from pipeline.temporary import alive, being_written, untouched
+
+NO_OUTPUTS = {"quarantine", "runs", "journal"}  # folders of a store that hold no artifacts
+# Classes of garbage.
+SUPERSEDED, ORPHAN, LEFTOVER, ASIDE = "superseded", "without receipt", "left by killed writers", "set aside"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One artifact that is not what its receipt says: its HDF5 file, there or not, and what is wrong."""
+
+    path: Path
+    reason: str
+
+    @property
+    def output(self) -> str:
+        return self.path.parent.parent.name
+
+    @property
+    def key(self) -> str:
+        return self.path.stem
+
+
+def check(receipt_path: Path) -> Problem | None:
+    """Compare one artifact with its receipt: the receipt's seal and name, the file's size and every byte of it.
+
+    An artifact that has gone meanwhile, with its receipt, has no problem. Raises ResourceRefused where the machine refuses.
+    """
+    path = receipt_path.with_suffix(".h5")
+    named = Problem(path, "")
+    try:
+        receipt = unsealed(receipt_path.read_bytes(), named.output, named.key)
+        if (size := path.stat().st_size) != receipt.bytes:
+            return Problem(path, f"expected {receipt.bytes:,} bytes, found {size:,}")
+        if (found := file_digest(path)) != receipt.sha256:
+            return Problem(path, f"expected sha256 {receipt.sha256[:12]}…, found {found[:12]}…")
+    except FileNotFoundError:
+        return Problem(path, "the file is gone") if receipt_path.exists() else None
+    except ValueError as error:
+        return Problem(path, str(error))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise cannot_read(Path(error.filename or path), error) from error
+        return Problem(path, f"it cannot be read ({error.strerror})")
+    return None
+
+
+def verify(receipts: Sequence[Path], workers: int, advance: Callable[[int], object]) -> list[Problem]:
+    """Check many artifacts in `workers` threads; `advance` is told the bytes of each file that is done."""
+    with ThreadPoolExecutor(workers, "qfuse-verify") as pool:
+        problems = []
+        for path, problem in zip(receipts, pool.map(check, receipts), strict=True):
+            problems += [problem] if problem else []
+            advance(size_of(path.with_suffix(".h5")))
+        return problems
+
+
+def move_aside(root: Path, path: Path, reason: str) -> None:
+    """Move an artifact's receipt and file to ROOT/quarantine/, beside a line that says why; replace nothing there."""
+    aside = root / "quarantine"
+    aside.mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        name = f"{path.parent.parent.name}-{path.stem[:16]}-{number}"
+        if any((aside / f"{name}{suffix}").exists() for suffix in (".json", ".h5")):
+            continue
+        with suppress(FileExistsError), (aside / f"{name}.reason").open("x", encoding="utf-8", errors="replace") as file:
+            file.write(f"{path}: {reason}\n")  # whoever made this file has the name to himself
+            break
+    for suffix in (".json", ".h5"):  # no receipt without its file, also where this is cut short
+        with suppress(FileNotFoundError):
+            os.rename(path.with_suffix(suffix), aside / f"{name}{suffix}")
+        faults.at(f"set_aside:after_{suffix[1:]}", path.parent.parent.name)
+
+
+def garbage(
+    root: Path, live: set[tuple[str, str]] | None, outputs: Iterable[str] | None = None, aside: bool = False
+) -> dict[Path, str]:
+    """Return the files that no live (output, key) needs, each with its class; with `live` None every artifact is live.
+
+    With `outputs`, only those outputs are considered. With `aside`, what was set aside is garbage too.
+    """
+    wanted = None if outputs is None else set(outputs)
+    found: dict[Path, str] = {}
+    busy: set[Path] = set()  # what running processes are about to commit
+    for path in sorted(root.glob("*/??/*")):  # temporary files first: their names begin with a dot
+        output = path.parent.parent.name
+        if output in NO_OUTPUTS or (wanted is not None and output not in wanted):
+            continue
+        if path.name.startswith("."):
+            if name := being_written(path):
+                busy.add(path.with_name(name).with_suffix(".h5"))
+            else:
+                found[path] = LEFTOVER
+        elif path not in busy and path.suffix in (".h5", ".json"):
+            if not path.with_suffix(".json").exists():
+                found[path] = ORPHAN
+            elif live is not None and (output, path.stem) not in live:
+                found[path] = SUPERSEDED
+    if wanted is None:
+        found |= {path: LEFTOVER for path in sorted(root.glob(".*-format.json")) if not being_written(path)}
+        found |= {path: LEFTOVER for path in sorted(root.glob("journal/*")) if _forgotten(path)}
+    if aside:
+        found |= dict.fromkeys(sorted(root.glob("quarantine/*")), ASIDE)
+    return found
+
+
+def delete(found: dict[Path, str]) -> None:
+    """Delete garbage, receipts first; a file that has got a receipt since it was found without one stays."""
+    for path in sorted(found, key=lambda path: path.suffix == ".h5"):
+        if found[path] != ORPHAN or not path.with_suffix(".json").exists():
+            path.unlink(missing_ok=True)
+
+
+def size_of(path: Path) -> int:
+    """Return a file's bytes; 0 where it is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _forgotten(claim: Path) -> bool:
+    """Whether a file of the journal is a dead process's. For a day it may still tell a run which row killed that process."""
+    try:
+        with claim.open("rb") as file:
+            owner = file.readline(100).decode("ascii", "replace").strip()
+    except OSError:
+        return False
+    return untouched(claim) and not alive(owner)

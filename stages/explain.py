@@ -1,0 +1,282 @@
+"""explain: one comparison score → its two templates → their media → their faces, and what each face does to it.
+
+Conventions
+    Weight    what a face's embedding counts for in its template: the unit embedding, or the raw one under `features: raw`.
+              The weights of a template sum to 1 over its usable faces. They are not worked out a second time: fuse makes
+              normalize(W x), so fuse itself, given a unit vector of its own for each face, gives the rows of W.
+    worth     1 / Σ w²: as many faces of equal weight spread it as little.
+    own, other  cosine of a face with its own template, and with the template that it is compared with.
+    pull      score − the score without this face, the others keeping their proportions; nan where none are left.
+    Decision  score ≥ threshold. A score that is not in the store is computed from the two templates alone, and may differ
+              in its last bits from the one that was evaluated: nearer than NEAR to a threshold it decides nothing (None).
+
+Only what concerns the two templates is read: the shards that hold their faces, and the thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InvalidInput
+from pipeline.graph import Step
+from pipeline.schema import Array, Batch, Status
+from pipeline.session import Session
+from pipeline.stage import Source, Work
+from stages import rules
+from stages.compare import unit_rows
+from stages.fuse import Fuse
+from stages.pair import Pair
+
+NEAR = 1e-6
+WEIGHED_BY = {"quality": "quality", "detections": "score"}  # input of fuse → the column by which rules weigh
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face of a template. Numbers are nan where there are none; `value` is what the rule weighs by."""
+
+    face: str
+    media: str
+    status: str
+    reason: str
+    value: float
+    weight: float
+    own: float
+    other: float
+    pull: float
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template as one cell fused it. `fallback`: its weights vanished, so its faces count equally."""
+
+    template: str
+    status: str
+    fallback: bool
+    worth: float
+    faces: tuple[Face, ...]
+    embedding: Array = field(repr=False, compare=False)  # (d,) float32 of unit length, nan where it failed
+
+    @property
+    def used(self) -> int:
+        return sum(face.weight > 0 for face in self.faces)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One threshold of an evaluation: `metric` tar (at the FMR `target`) or eer."""
+
+    step: str
+    metric: str
+    target: float
+    rule: str
+    threshold: float
+    accepted: bool | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The comparison in one cell. `weighed_by` names what `Face.value` is, and is empty where the rule reads nothing."""
+
+    step: str
+    factors: Mapping[str, Any]
+    score: float
+    stored: bool
+    decisions: tuple[Decision, ...]
+    rule: str  # empty where each face is its own template
+    media: str
+    features: str
+    weighed_by: str
+    templates: tuple[Template, Template]
+
+
+def explained(session: Session, pair: Pair, steps: Sequence[Step]) -> Iterator[Scored]:
+    """Yield the comparison of a pair in each compare step, in that order.
+
+    Raises InvalidInput where templates are not made by fuse, or what they were made of is not in the store any more.
+    """
+    members = session.dataset.tables["members"]
+    bounds = [np.searchsorted(members["template"], [row, row + 1]) for row in pair.rows]
+    places = np.concatenate([np.arange(*bound) for bound in bounds])
+    reader = _Reader(session, members["face"][places])
+    side = np.repeat([0, 1], [int(stop - start) for start, stop in bounds])
+    for step in steps:
+        yield _scored(reader, step, pair, side, members["media"][places])
+
+
+class _Reader:
+    """Reads what steps say of the faces of the two templates, each once."""
+
+    def __init__(self, session: Session, faces: Array) -> None:
+        self.session, self.plan, self.faces = session, session.plan, faces
+        self._kept: dict[tuple[str, str, bool], Batch] = {}
+
+    def rows(self, step: Step, output: str, remarks: bool = False) -> Batch:
+        """Return the rows of these faces of a map step, in order; of a reduce step all. `remarks`: status and reason only."""
+        name = (step.name, output, remarks)
+        if name not in self._kept:
+            columns = [f.name for f in step.stage.produces[output].fields if not remarks or f.name in ("status", "reason")]
+            source = Source(
+                tuple(t.start for t in step.tasks),
+                tuple(t.stop for t in step.tasks),
+                lambda shard, wanted: self.shard(step, output, shard, wanted),
+            )
+            self._kept[name] = source.read() if step.stage.grain == "reduce" else source.take(self.faces, columns)
+        return self._kept[name]
+
+    def shard(self, step: Step, output: str, shard: int, columns: Sequence[str] | None, rows: slice = slice(None)) -> Batch:
+        store, key = self.session.store, step.tasks[shard].keys[output]
+        if not store.has(step.output(output), key):
+            raise InvalidInput(
+                f"{step.name} is not kept in {store.root}, and these faces were fused from it: "
+                f"`qfuse run CONFIG --until {step.base}` computes and keeps it."
+            )
+        return store.read(step.output(output), key, columns, rows)
+
+    def remarks(self, below: Step) -> tuple[Array, Array]:
+        """Return (status, reason) of each face at the step above (or at) `below` that failed it first, else its note."""
+        status, reason = np.zeros(len(self.faces), np.uint8), np.full(len(self.faces), "", object)
+        above, waiting = {below.name}, [below]
+        while waiting:
+            found = [self.plan.steps[ref.step] for ref in waiting.pop().inputs.values()]
+            waiting += [step for step in found if step.name not in above]
+            above |= {step.name for step in found}
+        for step in self.plan.steps.values():
+            output, schema = next(iter(step.stage.produces.items()))
+            if step.name not in above or step.stage.grain != "map" or all(f.name != "reason" for f in schema.fields):
+                continue
+            said = self.rows(step, output, remarks=True)
+            fresh = (status == Status.OK) & ((said["status"] != Status.OK) | (reason == ""))
+            reason = np.where(fresh & (said["reason"] != ""), said["reason"], reason)
+            status = np.where(fresh, said["status"], status)
+        return status, reason
+
+
+def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) -> Scored:
+    above = reader.plan.steps[step.inputs["templates"].step]
+    status, reason = reader.remarks(above)
+    options = getattr(above.stage, "options", None)
+    weighed_by, value, raw = "", np.full(len(side), np.nan), False
+    if isinstance(above.stage, Fuse):
+        templates, embedded, weight = _fused(reader, above, status, side, media)
+        rule, raw = rules.rule_named(above.stage.options.rule), above.stage.options.features == "raw"
+        weighed_by, value = _weighed_by(reader, above, rule, embedded)
+    elif above.stage.grain == "map":
+        embedded = reader.rows(above, step.inputs["templates"].output)
+        templates = Batch({**embedded.columns, "fallback": np.zeros(2, bool)})
+        weight = np.where(embedded["status"] == Status.OK, 1.0, np.nan)
+    else:
+        raise InvalidInput(
+            f"steps.{above.base}: `explain` knows templates made by fuse, and these are by {above.stage.name}."
+        )
+
+    unit, stored = unit_rows(templates), _stored_score(reader, step, pair.number)
+    score = float(np.einsum("ij,ij->i", unit[:1], unit[1:])[0]) if stored is None else stored
+    effects = _effects(embedded["embedding"], weight, side, unit.astype(np.float64), raw)
+    names = reader.session.dataset.tables["faces"]["face_id"][reader.faces]
+    codes = [Status(code).name.lower() for code in status.tolist()]
+    columns = (names, media, np.array(codes, object), reason, value, weight, *effects)
+    faces = [Face(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    squares = np.bincount(side, np.nan_to_num(weight) ** 2, 2)
+    made = [
+        Template(
+            template=pair.ids[t],
+            status=Status(int(templates["status"][t])).name.lower(),
+            fallback=bool(templates["fallback"][t]),
+            worth=float(1 / squares[t]) if squares[t] > 0 else np.nan,
+            faces=tuple(face for face, of in zip(faces, side.tolist(), strict=True) if of == t),
+            embedding=unit[t],
+        )
+        for t in (0, 1)
+    ]
+    return Scored(
+        step=step.name,
+        factors=dict(step.factors),
+        score=score,
+        stored=stored is not None,
+        decisions=tuple(_decisions(reader, step, score, exact=stored is not None)),
+        rule=str(getattr(options, "rule", "")),
+        media=str(getattr(options, "media", "none")),
+        features="raw" if raw else "unit",
+        weighed_by=weighed_by,
+        templates=(made[0], made[1]),
+    )
+
+
+def _weighed_by(reader: _Reader, step: Step, rule: rules.Rule, embedded: Batch) -> tuple[str, Array]:
+    """Return what a rule weighs faces by: its name, and its value for each face; an empty name where it reads nothing."""
+    for name in (name for name in WEIGHED_BY if name in rule.needs):
+        read = reader.plan.steps[step.inputs[name].step]
+        value = reader.rows(read, step.inputs[name].output)[WEIGHED_BY[name]]
+        what = f"quality: {getattr(read.stage.options, 'method', read.base)}" if name == "quality" else "detector score"
+        return what, value.astype(np.float64)
+    if rule.label.partition("(")[0] == "norm":
+        return "norm", embedded["norm"].astype(np.float64)
+    return "", np.full(embedded.rows, np.nan)
+
+
+def _fused(reader: _Reader, step: Step, status: Array, side: Array, media: Array) -> tuple[Batch, Batch, Array]:
+    """Return the two templates as fuse makes them, the embeddings that they are made of, and the (n,) weights of these.
+
+    A weight is nan where a face is not usable.
+    """
+    tables = {"members": Batch({"template": side, "face": np.arange(len(side)), "media": media})}
+    read = {name: reader.rows(reader.plan.steps[ref.step], ref.output) for name, ref in step.inputs.items()}
+    embedded = read["embeddings"]
+
+    def run(embedding: Array) -> Batch:
+        given = {**read, "embeddings": Batch({**embedded.columns, "embedding": embedding})}
+        return step.stage.compute(Work(0, 2, tables, {name: _source(rows) for name, rows in given.items()}))[""]
+
+    row = run(np.eye(len(side), dtype=np.float32))["embedding"][side, np.arange(len(side))].astype(np.float64)
+    weight = np.nan_to_num(row if step.stage.options.features == "raw" else row * embedded["norm"])
+    total = np.bincount(side, weight, 2)[side]
+    usable = (total > 0) & ((status == Status.OK) | (weight > 0))
+    return run(embedded["embedding"]), embedded, np.divide(weight, total, out=np.full(len(side), np.nan), where=usable)
+
+
+def _source(batch: Batch) -> Source:
+    return Source((0,), (batch.rows,), lambda shard, columns: batch if columns is None else batch.select(columns))
+
+
+def _effects(features: Array, weight: Array, side: Array, unit: Array, raw: bool) -> tuple[Array, Array, Array]:
+    """Return (own, other, pull), each (n,) float64: features (n, d) and their weights (n,), the two templates unit (2, d)."""
+    x = features.astype(np.float64)
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    direction = np.divide(x, length, out=np.full_like(x, np.nan), where=length > 0)
+    part = np.nan_to_num(weight)[:, None] * np.nan_to_num(x if raw else direction)
+    whole = np.stack([part[side == t].sum(axis=0) for t in (0, 1)])[side]
+    own, other = ((direction * unit[which]).sum(axis=1) for which in (side, 1 - side))
+    pull = _cosine(whole, unit[1 - side], 0) - _cosine(whole - part, unit[1 - side], 1e-9 * np.linalg.norm(whole, axis=1))
+    return own, other, np.where(np.isfinite(weight), pull, np.nan)
+
+
+def _cosine(x: Array, unit: Array, least: Any) -> Array:
+    """Return the cosine of each row of x with a row of unit length; nan where x is no longer than `least`."""
+    length = np.linalg.norm(x, axis=1)
+    return np.asarray(np.divide((x * unit).sum(axis=1), length, out=np.full(len(x), np.nan), where=length > least))
+
+
+def _stored_score(reader: _Reader, step: Step, number: int | None) -> float | None:
+    """Return the score as it was evaluated, where it is kept."""
+    for shard, task in enumerate(step.tasks if number is not None else ()):
+        if task.start <= (number or 0) < task.stop and reader.session.store.has(step.output(""), task.keys[""]):
+            row = (number or 0) - task.start
+            return float(reader.shard(step, "", shard, ("score",), slice(row, row + 1))["score"][0])
+    return None
+
+
+def _decisions(reader: _Reader, step: Step, score: float, exact: bool) -> Iterator[Decision]:
+    for evaluation in reader.plan.cells("evaluate_verification"):
+        if evaluation.inputs["scores"].step != step.name:
+            continue
+        n = reader.shard(evaluation, "numbers", 0, ("metric", "target", "rule", "threshold"))
+        kept = np.flatnonzero(np.isin(n["metric"], ("tar", "eer")) & ~np.isnan(n["threshold"]))
+        for metric, target, rule, threshold in zip(*(n[name][kept].tolist() for name in n), strict=True):
+            decided = not np.isnan(score) and (exact or abs(score - threshold) > NEAR)
+            accepted = score >= threshold if decided else None
+            yield Decision(evaluation.base, metric, target, rule, threshold, accepted)

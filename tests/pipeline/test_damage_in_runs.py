@@ -1,0 +1,141 @@
+"""Damage that a run meets, without `store verify`: it is named, set aside, and exactly that is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from artifacts import flip
+from children import computed, finished, run
+from forks import forked
+from laboratory import Lab
+
+from pipeline.hdf5 import read
+from pipeline.keys import file_digest
+from pipeline.receipt import sealed, unsealed
+from pipeline.upkeep import size_of
+
+
+def flip_data(path: Path) -> None:
+    """Flip a bit in the values of `measure.number`."""
+    value = read(path)["value"].tobytes()
+    flip(path, 8 * path.read_bytes().index(value) + 77)
+    assert path.read_bytes().find(value) < 0
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a bit of its data": flip_data,
+    "a bit of its receipt": lambda path: flip(path.with_suffix(".json")),
+    "half of it": lambda path: path.write_bytes(path.read_bytes()[: size_of(path) // 2]),
+    "the file gone": lambda path: path.unlink(),
+}
+
+
+def path_of(lab: Lab, step: str, output: str, shard: int) -> Path:
+    session = lab.session(readonly=True)
+    found = session.plan.steps[step]
+    return session.store.path(found.output(output), found.tasks[shard].keys[output])
+
+
+@pytest.fixture
+def hurt(lab: Lab) -> Callable[[str], Path]:
+    """Run, take away the one artifact that reads all of `measure.number`, and damage a shard of that."""
+
+    def hurt(kind: str) -> Path:
+        ran = lab.run()
+        lab.forget(ran.session.plan.steps["overall"], 0)
+        path = path_of(lab, "measure", "number", 2)
+        DAMAGE[kind](path)
+        return path
+
+    return hurt
+
+
+def mended_alone(lab: Lab, path: Path, again: Callable[..., str], **rows: int) -> str:
+    """Run; nothing but `rows` and what had been taken away is computed, and all is as it was. Returns what was said."""
+    others = {name: state for name, state in finished(lab).items() if name.with_suffix(".h5") != path}
+    error = again(lab, TOY_LOG=str(lab.root / "log"))
+    done = computed(lab.root / "log")
+    del done["overall"]  # which began once or twice
+    assert done == rows
+    now = finished(lab)
+    assert {name: now[name] for name in others} == others
+    assert lab.contents() == lab.reference()
+    assert forked(lab, "store", "verify") == ""
+    return error
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_what_is_found_damaged_is_named_and_computed_again_alone(lab: Lab, hurt: Callable[[str], Path], kind: str) -> None:
+    path = hurt(kind)
+    error = mended_alone(lab, path, forked, measure=4)
+    (line,) = error.splitlines()
+    assert str(path.with_suffix("")) in line
+    assert line.endswith("It was set aside; the run goes on.")
+    (reason,) = (lab.root / "store" / "quarantine").glob("*.reason")
+    assert reason.name.startswith(f"measure.number-{path.stem[:16]}")
+
+
+def test_what_a_worker_finds_damaged_is_computed_again_too(lab: Lab, hurt: Callable[[str], Path]) -> None:
+    path = hurt("a bit of its data")
+
+    def again(lab: Lab, **more: str) -> str:
+        return run(lab, "--dask", "local:1", **more)
+
+    assert f"{path}: the file is damaged" in mended_alone(lab, path, again, measure=4)
+
+
+def test_what_is_damaged_and_no_longer_needed_is_set_aside_and_not_computed_again(lab: Lab) -> None:
+    lab.run()
+    path, before = path_of(lab, "total[power=2]", "", 1), lab.contents()
+    flip(path.with_suffix(".json"))
+    assert "It was set aside" in forked(lab, TOY_LOG=str(lab.root / "log"))
+    assert forked(lab) == ""
+    assert not (lab.root / "log").exists()
+    assert lab.contents() == {name: digest for name, digest in before.items() if name != ("total", path.stem)}
+
+
+@pytest.mark.parametrize("table", ["faces", "members", "groups"])
+def test_a_damaged_table_of_the_data_set_is_read_anew(lab: Lab, table: str) -> None:
+    session = lab.run().session
+    path = session.store.path(f"ingest.{table}", session.dataset.key)
+    content = path.read_bytes()
+    path.write_bytes(content[:-9])
+    mended_alone(lab, path, forked)
+    assert path.read_bytes() == content
+
+
+def test_several_damaged_artifacts_are_found_one_after_the_other(lab: Lab) -> None:
+    ran = lab.run()
+    for step in ("overall", "nearest[power=1]", "nearest[power=2]"):
+        for task in ran.session.plan.steps[step].tasks:
+            lab.forget(ran.session.plan.steps[step], task.index)
+    paths = [path_of(lab, "measure", "number", shard) for shard in (0, 5)] + [path_of(lab, "total[power=2]", "", 1)]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-9])
+    error = forked(lab)
+    assert error.count("It was set aside; the run goes on.") == 3
+    assert all(str(path) in error for path in paths)
+    assert lab.contents() == lab.reference()
+
+
+def test_what_is_damaged_each_time_it_is_read_ends_the_run_with_one_sentence(lab: Lab, hurt: Callable[[str], Path]) -> None:
+    path = hurt("half of it")
+    # A receipt that fits: computing it again would not be allowed to replace what is by all signs as it was written.
+    receipt = unsealed(path.with_suffix(".json").read_bytes(), "measure.number", path.stem)
+    fields = {**vars(receipt), "bytes": size_of(path), "sha256": file_digest(path)}
+    path.with_suffix(".json").write_bytes(sealed(type(receipt)(**fields)))
+    error = forked(lab, expect=5)
+    assert error.splitlines()[-1].startswith(f"qfuse: {path}: the file is damaged")
+    assert error.count("\n") == 2
+
+
+def test_what_cannot_be_set_aside_ends_the_run_with_what_to_do(lab: Lab, hurt: Callable[[str], Path]) -> None:
+    path = hurt("a bit of its data")
+    before = path.read_bytes()
+    (lab.root / "store" / "quarantine").write_text("in the way")
+    error = forked(lab, expect=6)
+    assert "cannot write to the store" in error
+    assert error.count("\n") == 1
+    assert path.read_bytes() == before

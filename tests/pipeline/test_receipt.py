@@ -1,0 +1,54 @@
+"""What `pipeline.receipt` promises: a receipt that is read is, to the last bit, the one that was written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+from artifacts import KEY, OTHER
+
+from pipeline.receipt import Receipt, sealed, unsealed
+
+RECEIPT = Receipt("toy", KEY, "toy", 5, {"ok": 4, "failed": 1}, 6246, "a" * 64, "b" * 64, 1e9 + 0.25, {"path": "é\udcff"})
+
+
+def test_what_was_sealed_is_read_back() -> None:
+    assert unsealed(sealed(RECEIPT), "toy", KEY) == RECEIPT
+
+
+def test_a_receipt_is_json_whose_last_field_is_the_seal() -> None:
+    fields = json.loads(sealed(RECEIPT))
+    assert list(fields)[-1] == "seal"
+    del fields["seal"]
+    assert fields == asdict(RECEIPT)
+
+
+def test_every_flipped_bit_of_a_receipt_is_found() -> None:
+    image = sealed(RECEIPT)
+    for bit in range(8 * len(image)):
+        changed = bytearray(image)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match="the receipt is damaged"):
+            unsealed(bytes(changed), "toy", KEY)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"\xff\xfe", sealed(RECEIPT)[:-1], sealed(RECEIPT) + b"\n"])
+def test_what_is_no_receipt_is_found(data: bytes) -> None:
+    with pytest.raises(ValueError, match="the receipt is damaged"):
+        unsealed(data, "toy", KEY)
+
+
+@pytest.mark.parametrize(("output", "key"), [("toy", OTHER), ("tox", KEY)])
+def test_the_receipt_of_another_artifact_is_told_apart(output: str, key: str) -> None:
+    with pytest.raises(ValueError, match="the receipt belongs to another artifact"):
+        unsealed(sealed(RECEIPT), output, key)
+
+
+def test_a_receipt_with_other_fields_is_none() -> None:
+    class Other:
+        def __init__(self) -> None:
+            self.output, self.key = "toy", KEY
+
+    with pytest.raises(ValueError, match="other fields"):
+        unsealed(sealed(Other()), "toy", KEY)  # type: ignore[arg-type]

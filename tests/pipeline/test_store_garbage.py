@@ -1,0 +1,130 @@
+"""What `pipeline.upkeep` promises of garbage: what nobody needs is found, by class, and what anybody may need is not."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import toy
+from artifacts import KEY, OTHER, commit, dead_process, files, flip
+
+from pipeline import temporary, upkeep
+from pipeline.errors import UsageError
+from pipeline.store import Store
+from pipeline.store_verbs import store_gc
+from pipeline.upkeep import ASIDE, LEFTOVER, ORPHAN, SUPERSEDED
+
+NOBODY = f"{temporary.host()}-{dead_process()}-1"  # a process that is no more
+
+
+def part(path: Path, process: str | None = None) -> Path:
+    """The name under which a process, by default this one, writes what becomes `path`."""
+    return path.with_name(f".{process or temporary.process()}-1-{path.name}")
+
+
+def test_garbage_is_what_no_live_key_needs(store: Store) -> None:
+    commit(store)
+    commit(store, OTHER)
+    old = store.path("toy", OTHER)
+    assert store.garbage({("toy", KEY), ("toy", OTHER)}) == store.garbage(None) == {}
+    assert store.garbage({("toy", KEY)}) == {old: SUPERSEDED, old.with_suffix(".json"): SUPERSEDED}
+    assert store.garbage({("toy", KEY)}, ["another output"]) == {}
+
+
+def test_a_file_without_receipt_and_leftovers_of_killed_writers_are_garbage(store: Store) -> None:
+    commit(store)
+    path = store.path("toy", KEY)
+    path.with_suffix(".json").unlink()
+    leftovers = [part(path, NOBODY), part(store.root / "format.json", NOBODY)]
+    leftovers += [path.with_name(name) for name in (f".{'9' * 30}-1-{KEY}.h5", ".hidden")]
+    for file in leftovers:
+        file.write_bytes(b"")
+    assert store.garbage(None) == {path: ORPHAN, **dict.fromkeys(leftovers, LEFTOVER)}
+
+
+def test_a_file_that_is_no_artifact_is_no_garbage(store: Store) -> None:
+    commit(store)
+    store.path("toy", KEY).with_name("notes.txt").write_text("mine")
+    assert store.garbage({("toy", KEY)}) == {}
+
+
+def test_what_a_running_process_is_about_to_commit_is_no_garbage(store: Store) -> None:
+    commit(store)
+    path = store.path("toy", KEY)
+    path.with_suffix(".json").unlink()
+    part(path).write_bytes(b"")
+    assert store.garbage(set()) == {}
+
+
+def test_what_another_host_is_about_to_commit_is_no_garbage_for_a_day(store: Store) -> None:
+    commit(store)
+    path = store.path("toy", KEY)
+    path.with_suffix(".json").unlink()
+    file = part(path, f"{'0' * 8}-{dead_process()}-1")  # of its number this host knows nothing
+    file.write_bytes(b"")
+    assert store.garbage(set()) == {}
+    os.utime(file, (time.time() - 90_000,) * 2)
+    assert store.garbage(set()) == {file: LEFTOVER, path: ORPHAN}
+
+
+def test_set_aside_artifacts_are_garbage_only_where_they_are_asked_for_and_run_folders_never(store: Store) -> None:
+    commit(store)
+    flip(store.path("toy", KEY))
+    store.set_aside("toy", KEY, "odd")
+    (store.root / "runs" / "ab").mkdir(parents=True)
+    (store.root / "runs" / "ab" / "plan.json").write_bytes(b"{}")
+    assert store.garbage(set()) == {}
+    assert set(store.garbage(set(), aside=True).items()) == {(path, ASIDE) for path in (store.root / "quarantine").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("owner", "age", "garbage"),
+    [(temporary.process(), 2, False), (NOBODY, 0, False), (NOBODY, 2, True), ("0" * 8 + "-1-1", 2, True), ("token", 2, True)],
+    ids=["of a living process", "of a dead one, just now", "of a dead one", "of another host", "of nobody"],
+)
+def test_a_claim_is_garbage_when_its_process_is_no_more_and_a_day_has_passed(
+    store: Store, owner: str, age: int, garbage: bool
+) -> None:
+    claim = store.root / "journal" / KEY
+    claim.parent.mkdir()
+    claim.write_text(f"{owner}\n+ 0 8\n")
+    os.utime(claim, (time.time() - age * 86_400,) * 2)
+    assert store.garbage(set()) == ({claim: LEFTOVER} if garbage else {})
+    assert list(store.receipts()) == []
+
+
+def test_a_file_that_has_got_its_receipt_since_it_was_found_without_is_not_deleted(store: Store) -> None:
+    commit(store)
+    commit(store, OTHER)
+    path, other = store.path("toy", KEY), store.path("toy", OTHER)
+    for orphan in (path, other):
+        orphan.with_suffix(".json").unlink()
+    found = store.garbage(None)
+    commit(store)
+    upkeep.delete(found)
+    assert [store.check(path) for path in store.receipts()] == [None]
+    assert not other.exists()
+
+
+def test_bulk_outputs_alone_are_collected_as_crops(toys: None, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.Measure, "bulk", ("multiples",))
+    monkeypatch.setattr(toy.Power, "bulk", ("",))
+    for output in ("measure.number", "measure.multiples", "power", "total"):
+        commit(store, output=output)
+    store_gc(None, store.root, crops=True, delete=True)
+    assert {path.parent.parent.name for path in store.receipts()} == {"measure.number", "total"}
+
+
+def test_crops_are_not_collected_beside_configs(store: Store) -> None:
+    with pytest.raises(UsageError, match="give either --crops or configs to keep"):
+        store_gc([Path("a.yaml")], store.root, crops=True)
+
+
+def test_a_dry_run_deletes_nothing(toys: None, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.Power, "bulk", ("",))
+    commit(store, output="power")
+    before = files(store.root)
+    store_gc(None, store.root, crops=True)
+    assert files(store.root) == before
