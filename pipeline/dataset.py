@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 
 from pipeline.config import Config, validate
-from pipeline.errors import CorruptArtifact, InvalidInput, unknown
+from pipeline.errors import InvalidInput, unknown
 from pipeline.files import Files, Zip, open_files
 from pipeline.keys import DigestCache, key_of
 from pipeline.numerics import backend_version
@@ -44,6 +44,17 @@ class Axis:
         step = max(1, self.shard_rows // self.multiple) * self.multiple
         stops = _cuts(self.names, step) if self.names is not None else [*range(step, self.rows, step), self.rows]
         return tuple(zip([0, *stops[:-1]], stops, strict=True))
+
+    def places(self, rows: Array) -> tuple[Array, Array]:
+        """Return the shard of each row (int64), and its number inside that shard."""
+        starts, stops = self._bounds
+        shard = np.searchsorted(stops, rows, side="right")
+        return shard, rows - starts[np.minimum(shard, len(starts) - 1)]
+
+    @cached_property
+    def _bounds(self) -> tuple[Array, Array]:
+        starts, stops = np.array(self.shards).T
+        return starts, stops
 
 
 def _cuts(names: Array, most: int) -> list[int]:
@@ -141,7 +152,8 @@ class Dataset:
 def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
     """Return the data set of a config, from the store where its files are unchanged, else read and committed.
 
-    Raises InvalidInput for an unknown reader or option, missing files, or tables that contradict each other.
+    Raises InvalidInput for an unknown reader or option, missing files, or tables that contradict each other;
+    CorruptArtifact for a stored table that is damaged.
     """
     section = config.dataset
     cls: type[Reader] = lookup("reader", section.reader)
@@ -185,16 +197,10 @@ def _path(config: Config) -> Path | None:
 
 
 def _stored_tables(store: Store, names: Sequence[str], key: str) -> dict[str, Batch] | None:
-    """Return the tables of an earlier ingest; None where one lacks. A damaged one is set aside, to be read anew."""
+    """Return the tables of an earlier ingest; None where one lacks."""
     if not all(store.has(f"ingest.{name}", key) for name in names):
         return None
-    try:
-        return {name: store.read(f"ingest.{name}", key) for name in names}
-    except CorruptArtifact as damage:
-        if store.readonly or not damage.key:
-            raise
-        store.set_aside(damage.output, damage.key, str(damage))
-        return None
+    return {name: store.read(f"ingest.{name}", key) for name in names}
 
 
 def _laid_out(config: Config, key: str, tables: dict[str, Batch], path: Path | None) -> Dataset:

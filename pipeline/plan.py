@@ -18,7 +18,7 @@ from pipeline.graph import Step, Task, depth_first, down_to, expand, ordered, ow
 from pipeline.keys import difference, key_of
 from pipeline.numerics import backend_version, profile_of
 from pipeline.recall import recalled
-from pipeline.schema import Array, Batch
+from pipeline.schema import Batch
 from pipeline.stage import Context, Stage
 from pipeline.store import Store
 
@@ -178,17 +178,10 @@ def _table_digest(
         # A row is told by its place among the shards that are read, not by its number: a number would mean another
         # row when a shard before grows or shrinks.
         part = dataset.part(table, columns, stage.axis, start, stop)
-        shard, within = _places(part[stage.members[1]], dataset.axes[stage.members[2]])
+        shard, within = dataset.axes[stage.members[2]].places(part[stage.members[1]])
         _, place = np.unique(shard, return_inverse=True)
         lists[name] = Batch({**part.columns, stage.members[1]: within, "shard": place.astype(np.int64)}).digest()
     return lists[name]
-
-
-def _places(rows: Array, axis: Axis) -> tuple[Array, Array]:
-    """Return the shard of each row of an axis, and its number inside that shard."""
-    starts, stops = np.array(axis.shards).T
-    shard = np.searchsorted(stops, rows, side="right")
-    return shard, rows - starts[np.minimum(shard, len(starts) - 1)]
 
 
 def _needed_shards(stage: Stage, upstream: Step, index: int, dataset: Dataset, start: int, stop: int) -> tuple[int, ...]:
@@ -196,7 +189,7 @@ def _needed_shards(stage: Stage, upstream: Step, index: int, dataset: Dataset, s
         return (index,)
     if stage.members and upstream.stage.axis == stage.members[2] and upstream.stage.grain == "map":
         table, column, axis = stage.members
-        shard, _ = _places(dataset.part(table, (column,), stage.axis, start, stop)[column], dataset.axes[axis])
+        shard, _ = dataset.axes[axis].places(dataset.part(table, (column,), stage.axis, start, stop)[column])
         return tuple(np.unique(shard).tolist()) or (0,)
     return tuple(range(len(upstream.tasks)))
 

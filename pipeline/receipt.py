@@ -16,6 +16,7 @@ from pipeline.keys import canonical
 
 _SEAL, _END = b',"seal":"', b'"}'
 _LENGTH = len(_SEAL) + 64 + len(_END)
+_TEXTS, _COUNTS = ("output", "key", "schema", "sha256", "digest"), ("rows", "bytes")
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,19 @@ def unsealed(data: bytes, output: str, key: str) -> Receipt:
     body = data[:-_LENGTH]
     if data[-_LENGTH:] != _SEAL + hashlib.sha256(body).hexdigest().encode() + _END:
         raise ValueError("the receipt is damaged")
-    fields = json.loads(body + b"}")
     try:
-        receipt = Receipt(**fields)
-    except TypeError as error:
-        raise ValueError("the receipt has other fields than it should") from error
+        receipt = Receipt(**json.loads(body + b"}"))
+        status = receipt.status.values()
+        sound = (
+            all(isinstance(getattr(receipt, name), str) for name in _TEXTS)
+            and all(type(value) is int for value in (*(getattr(receipt, name) for name in _COUNTS), *status))
+            and isinstance(receipt.created, int | float)
+            and isinstance(receipt.provenance, dict)
+        )
+    except (TypeError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise ValueError("the receipt has other fields than it should")
     if (receipt.output, receipt.key) != (output, key):
         raise ValueError("the receipt belongs to another artifact")
     return receipt

@@ -133,7 +133,7 @@ def mended(work: Callable[[], T], root: Path, tell: Callable[[str], None]) -> T:
                 raise
             met.add(name)
             aside = Store.existing(root).set_aside(*name, str(damage))
-            tell(f"{damage} {'It was set aside' if aside else 'It is sound by now'}; the run goes on.")
+            tell(f"{damage} {'It was set aside' if aside else 'It is no longer as it was found'}; the run goes on.")
 
 
 def make_report(session: Session) -> list[Path]:

