@@ -72,14 +72,14 @@ def _steps(config: Config, context: Context, attempt: Callable[..., Any]) -> Ite
     yield from steps.values()
 
 
-def open_all(steps: Iterable[Step]) -> None:
+def open_all(steps: Iterable[Step], opened: Callable[[Step], None] = lambda step: step.stage.open()) -> None:
     """Open every step, so that what one lacks is told before another has run for hours.
 
     Raises the QfuseError of the first that cannot be opened, with the sentences of all.
     """
     problems = Problems()
     for step in steps:
-        problems.attempt(step.stage.open)
+        problems.attempt(opened, step)
     if problems.found:
         raise type(next(iter(problems.found.values())))(listed(list(problems.found)))
 

@@ -35,7 +35,6 @@ from pipeline.workshop import Outcome
 
 SLOTS = 2  # shards at a time for a local worker, and for a thread of any: while one is committed, the next is computed
 LONELY = 60.0  # seconds without any worker after which the run ends
-RESUME = "run the same command again; every finished shard is kept."
 FATAL = 2  # times that the scheduler may give up a shard, each after several deaths of workers
 SETTINGS: dict[str, Any] = {
     # One thread a library, as numerics profiles want it; without Dask's MALLOC_TRIM_THRESHOLD_, which makes every large
@@ -43,6 +42,9 @@ SETTINGS: dict[str, Any] = {
     "distributed.nanny.pre-spawn-environ": {f"{name}_NUM_THREADS": 1 for name in ("OMP", "MKL", "OPENBLAS")},
     "distributed.comm.timeouts.connect": "10s",
     "distributed.comm.retry.count": 0,
+    # Dask watching itself: a sampler and a clock that wake the driver and every worker fifty to a hundred times a second.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
 }
 for _name in ("distributed", "distributed.client", "tornado.application"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)  # what concerns a run is told by its own sentences
@@ -173,7 +175,9 @@ class Cluster:
             raise ResourceRefused(
                 f"no worker of {self._where} offers a GPU: start them with --resources GPU=1, or use cpu-fp32."
             )
-        answers = self._client.run(worker.greet, self._order, self._threads, on_error="return")
+        answers = self._client.run(
+            worker.greet, self._order, self._threads, tuple(step.name for step in self._plan.to_run), on_error="return"
+        )
         living = [answer for answer in answers.values() if not isinstance(answer, CommClosedError)]  # a death ends no run
         for problem in filter(None, living):
             if isinstance(problem, QfuseError):

@@ -57,8 +57,8 @@ def run(
         if until is None:
             check_report(session.config)
         todo = session.plan.to_run
-        elsewhere = dask or session.config.run.dask
-        open_all(step for step in todo if not (elsewhere and step.stage.gpu))  # this machine need not have a GPU
+        if not (dask or session.config.run.dask):  # workers open them for themselves; here there may be no GPU
+            open_all(todo)
         ran.extend(step.name for step in todo if step.name not in ran)
         try:
             with Progress(session.plan, quiet=as_json or not todo) as progress:

@@ -10,6 +10,7 @@ import signal
 import threading
 import traceback
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from distributed import get_worker
 from threadpoolctl import threadpool_limits
 
 from pipeline.available import available_memory
+from pipeline.check import open_all
 from pipeline.errors import INTERRUPTED, CorruptArtifact, Interrupted, InvalidInput, QfuseError, ResourceRefused
 from pipeline.order import Order, OtherKeys
 from pipeline.workshop import Outcome, Workshop
@@ -33,10 +35,16 @@ def dask_setup(worker: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def greet(order: Order, threads: int | None, dask_worker: Any) -> QfuseError | None:
-    """Open an order ahead of its shards. Returns what speaks against this worker, if anything does."""
+def greet(order: Order, threads: int | None, steps: Sequence[str], dask_worker: Any) -> QfuseError | None:
+    """Open an order and its steps that are to run, ahead of their shards; return what speaks against this worker, if any.
+
+    Steps on a GPU are opened where there is one to be had.
+    """
     try:
-        _workshop(order, threads, dask_worker)
+        workshop = _workshop(order, threads, dask_worker)
+        gpu = dask_worker.state.total_resources.get("GPU")
+        found = [workshop.plan.steps[name] for name in steps]
+        open_all((step for step in found if gpu or not step.stage.gpu), workshop.open)
     except (CorruptArtifact, OtherKeys, ResourceRefused) as problem:
         return problem
     except QfuseError as problem:  # of a config that is fine where the run began

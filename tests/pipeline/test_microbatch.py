@@ -68,8 +68,9 @@ def test_a_row_that_meets_a_process_without_open_files_is_not_a_failed_row(lab: 
                 return load(stage, rows)
 
         patch.setattr(toy.Measure, "load", starved)
+        one = ("dataset.shard_rows={faces: 100}", "numerics.compute_batch=100")  # the whole process is without, not a thread
         with pytest.raises(ResourceRefused, match="Too many open files"):
-            lab.run("run.workers=1")
+            lab.run("run.workers=1", *one)
     assert lab.artifacts() == {}
 
 
