@@ -166,7 +166,7 @@ class Workshop:
             if good is None:
                 return Barren(first_error(parts))
             outputs = assemble(step.stage, parts, good)
-        _checked(step, outputs)
+        _check(step, outputs)
         if step.stored:
             self._commit(step, task, outputs)
         else:
@@ -283,7 +283,7 @@ class Workshop:
             if good is None:
                 raise first_error(parts)
             outputs = assemble(step.stage, parts, good)
-        _checked(step, outputs)
+        _check(step, outputs)
         with self._lock:
             self._inner[step.name, task.index] = status_counts(next(iter(outputs.values()))), time.perf_counter() - begin
         return outputs
@@ -306,10 +306,9 @@ class Workshop:
             self._events.send("committed", step=step.name, shard=task.index, output=output, key=task.keys[output])
 
 
-def _checked(step: Step, outputs: dict[str, Batch]) -> dict[str, Batch]:
+def _check(step: Step, outputs: dict[str, Batch]) -> None:
     for output, batch in outputs.items():
         step.stage.produces[output].check(batch, f"{step.name} {output}".strip())
-    return outputs
 
 
 def micro_batches(step: Step, task: Task) -> Iterator[Rows]:
