@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline import faults
 from pipeline.errors import cannot_read
 from pipeline.keys import file_digest
-from pipeline.receipt import unsealed
+from pipeline.receipt import Receipt, unsealed
 from pipeline.temporary import alive, being_written, untouched
 
 NO_OUTPUTS = {"quarantine", "runs", "journal"}  # folders of a store that hold no artifacts
@@ -47,10 +47,8 @@ def check(receipt_path: Path) -> Problem | None:
     named = Problem(path, "")
     try:
         receipt = unsealed(receipt_path.read_bytes(), named.output, named.key)
-        if (size := path.stat().st_size) != receipt.bytes:
-            return Problem(path, f"expected {receipt.bytes:,} bytes, found {size:,}")
-        if (found := file_digest(path)) != receipt.sha256:
-            return Problem(path, f"expected sha256 {receipt.sha256[:12]}…, found {found[:12]}…")
+        if reason := difference(path, receipt):
+            return Problem(path, reason)
     except FileNotFoundError:
         return Problem(path, "the file is gone") if receipt_path.exists() else None
     except ValueError as error:
@@ -60,6 +58,15 @@ def check(receipt_path: Path) -> Problem | None:
             raise cannot_read(Path(error.filename or path), error) from error
         return Problem(path, f"it cannot be read ({error.strerror})")
     return None
+
+
+def difference(path: Path, receipt: Receipt) -> str:
+    """Say in what a file differs from its receipt, byte for byte; "" where it does not. Raises OSError."""
+    if (size := path.stat().st_size) != receipt.bytes:
+        return f"expected {receipt.bytes:,} bytes, found {size:,}"
+    if (found := file_digest(path)) != receipt.sha256:
+        return f"expected sha256 {receipt.sha256[:12]}…, found {found[:12]}…"
+    return ""
 
 
 def verify(receipts: Sequence[Path], workers: int, advance: Callable[[int], object]) -> list[Problem]:
