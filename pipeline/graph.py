@@ -7,7 +7,7 @@ inputs they actually use, so a cell that does not depend on a factor exists once
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.config import Config, StepConfig, validate
@@ -168,14 +168,18 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
         where = f"{config.name}: steps.{name}.options"
         options = validate(cls.Options, _substitute(section.options, own), where)
         numerics = _substitute(section.numerics if section.numerics is not None else config.numerics, own)
-        stage = cls(options, Context(profile_of(numerics), context.files, context.model_folders, context.model_cards))
-        refs = {key: ref for key, ref in _refs(config, name).items() if key in stage.uses()}
+        around = replace(context, profile=profile_of(numerics))
+        needed = cls(options, around).uses()
+        refs = {key: ref for key, ref in _refs(config, name).items() if key in needed}
         for key, ref in refs.items():
             _check_ref(f"steps.{name}.inputs.{key}", cls, ref, config)
         for factors, inputs in _joined(own, refs, steps):
             ordered = {factor: factors[factor] for factor in config.factors if factor in factors}
             label = ",".join(f"{factor}={value}" for factor, value in ordered.items())
             stored = section.stored if section.stored is not None else cls.stored
+            # Each step has a stage of its own, which knows what is above it.
+            stage = cls(options, around)
+            stage.above = {key: steps[ref.step].stage for key, ref in inputs.items()}
             yield Step(f"{name}[{label}]" if label else name, name, stage, ordered, inputs, stored)
 
 

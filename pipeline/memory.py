@@ -21,7 +21,7 @@ from pipeline.graph import Ref, Step, Task
 from pipeline.plan import Plan
 from pipeline.schema import Field
 from pipeline.store import Store
-from pipeline.workshop import columns_of
+from pipeline.workshop import tables_of
 
 TEXT = 8  # bytes of a text: its place in the array; what most rows share (no reason) is one text for all of them
 OPEN = 512  # the length of an open dimension of which neither stage, tables, inputs nor the store tell
@@ -164,10 +164,7 @@ class _Sizes:
         asked = (stage.name, repr(stage.options), stage.context.profile, rows[""] if mapped else (task.start, stop))
         name = (*asked, repr(rows), repr(sizes))  # cells that differ in what they read alone are asked once
         if name not in self._told:
-            axis = "" if stage.grain == "reduce" else stage.axis
-            known = columns_of(stage, dataset).items()
-            tables = {table: dataset.part(table, columns, axis, task.start, stop) for table, columns in known}
-            self._told[name] = stage.memory(rows, sizes, tables)
+            self._told[name] = stage.memory(rows, sizes, tables_of(stage, dataset, task.start, stop))
         return self._told[name]
 
     def columns(self, ref: Ref) -> dict[str, int]:
@@ -198,6 +195,8 @@ class _Sizes:
             above = self._plan.steps[ref.step].stage.produces[ref.output].fields
             if any(f.name == field.name and None in f.shape for f in above):
                 return self.columns(ref)[field.name]
+        if field.optional:
+            return 0  # nothing brings it
         for task in sorted(
             step.tasks, key=lambda task: task.start - task.stop
         ):  # in the largest, what is around them is least

@@ -76,6 +76,7 @@ def context_of(config: Config, files: Callable[[], Files]) -> Context:
     return Context(
         profile_of(config.numerics),
         files=files,
+        base=config.base,
         model_folders=tuple(config.resolve(folder) for folder in config.models.folders),
         model_cards=tuple(config.resolve(cards) for cards in config.models.cards),
     )
@@ -121,7 +122,7 @@ def build(
 
 def _check_rows(step: Step, steps: dict[str, Step], dataset: Dataset) -> None:
     """Raise InvalidInput where an input numbers other rows than the stage takes them for."""
-    for name, axis in step.stage.rows.items():
+    for name, axis in ((name, axis) for name, axis in step.stage.rows.items() if name in step.inputs):
         above = steps[step.inputs[name].step]
         found = above.stage.axis if above.stage.grain in ("map", "group") else ""
         if found != axis and not (found and dataset.layout.same_rows(found, axis, dataset.tables)):
@@ -169,10 +170,9 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
 def _table_digest(
     dataset: Dataset, stage: Stage, table: str, columns: tuple[str, ...], start: int, stop: int, lists: dict[Any, str]
 ) -> str:
-    if stage.grain == "reduce":
-        return dataset.digest(table, columns, "", 0, 0)
-    if stage.members is None or stage.members[0] != table:
-        return dataset.digest(table, columns, stage.axis, start, stop)
+    axis = stage.cut_along(table)
+    if not axis or stage.members is None or stage.members[0] != table:
+        return dataset.digest(table, columns, axis, start, stop)
     name = (stage.members, columns, stage.axis, start, stop)
     if name not in lists:
         # A row is told by its place among the shards that are read, not by its number: a number would mean another

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as PydanticField
 
+from pipeline.errors import InvalidInput
 from pipeline.files import Files
 from pipeline.numerics import ON_DEVICE, Profile
 from pipeline.schema import Array, Batch, Schema, concat
@@ -57,6 +58,7 @@ class Context:
     files: Callable[[], Files] | None = None
     model_folders: tuple[Path, ...] = ()
     model_cards: tuple[Path, ...] = ()
+    base: Path = Path(".")  # the config's folder
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,25 @@ class Source:
         used = np.unique(shard)
         if len(used) == 0:
             return self.read_shard(0, columns).take(slice(0, 0))
-        offset = np.zeros(len(self.starts) + 1, dtype=np.int64)
-        parts = []
-        for i in used:
-            parts.append(self.read_shard(int(i), columns))
-            offset[i + 1] = parts[-1].rows
-        index = np.cumsum(offset)[shard] + rows - np.asarray(self.starts)[shard]
-        whole, first = concat(parts), int(index[0])
-        if np.array_equal(index, np.arange(first, first + len(index))):
-            return whole.take(slice(first, first + len(index)))  # no copy
-        return whole.take(index)
+        if len(used) == 1:
+            return self.read_shard(int(used[0]), columns).take(_span(rows - self.starts[used[0]]))  # a span is no copy
+        found: dict[str, Array] = {}
+        for i in used.tolist():  # one after another: no more than one shard is held beside what is returned
+            part, mine = self.read_shard(i, columns), _span(np.flatnonzero(shard == i))
+            inside = _span(rows[mine] - self.starts[i])
+            if not found:
+                found = {name: np.empty((len(rows), *array.shape[1:]), array.dtype) for name, array in part.items()}
+            if part.columns.keys() != found.keys():
+                raise InvalidInput(f"cannot join shards of {', '.join(found)} and of {', '.join(part)}: different columns.")
+            for name, array in part.items():
+                found[name][mine] = array[inside]
+        return Batch(found)
+
+
+def _span(rows: Array) -> slice | Array:
+    """Return consecutive rows as a slice, others as they are."""
+    first, count = int(rows[0]), len(rows)
+    return slice(first, first + count) if np.array_equal(rows, np.arange(first, first + count)) else rows
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ class Stage:
     produces: ClassVar[Mapping[str, Schema]]  # output name → schema; a single output is called ""
     inputs: ClassVar[Mapping[str, str]] = {}  # input name → the step (or step.output) it reads by default
     consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that decide numbers
+    whole: ClassVar[tuple[str, ...]] = ()  # group, tile: tables that no shard cuts, as a reduce stage has them all
     locates: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that only say where to find things
     members: ClassVar[tuple[str, str, str] | None] = None  # group: (table, column that numbers upstream rows, their axis)
     rows: ClassVar[Mapping[str, str]] = {}  # input name → the axis whose rows it must have, where that matters
@@ -124,6 +136,7 @@ class Stage:
     def __init__(self, options: Any, context: Context) -> None:
         self.options = options
         self.context = context
+        self.above: Mapping[str, Stage] = {}  # the stages of its inputs, told while planning
 
     def uses(self) -> tuple[str, ...]:
         """The inputs that these options need; a factor that reaches a step only through others is pruned."""
@@ -132,6 +145,10 @@ class Stage:
     def consumed(self) -> Mapping[str, tuple[str, ...]]:
         """Table columns that decide numbers under these options."""
         return self.consumes
+
+    def cut_along(self, table: str) -> str:
+        """The axis along which shards cut a table; empty where each has all of it."""
+        return "" if self.grain == "reduce" or table in self.whole else self.axis
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         """Raise InvalidInput where a data set lacks what these options need; asked while planning."""
@@ -155,8 +172,8 @@ class Stage:
         """Bytes that one shard (map: one micro-batch) surely holds besides its inputs and outputs, by what they are.
 
         `rows` counts those of the shard (under "") and of each input, `sizes` has the bytes a row of each input's columns,
-        `tables` are the shard's own. An entry that is called like an output's column of open length stands for that
-        column. Asked before any work starts; nothing is open yet.
+        `tables` are the shard's own, those that are `whole` in full. An entry that is called like an output's column of
+        open length stands for that column. Asked before any work starts; nothing is open yet.
         """
         return {}
 

@@ -240,11 +240,7 @@ class Workshop:
         """Compute a shard of a group, tile or reduce step; return its outputs, and when it began."""
         begin = time.perf_counter()
         stage, dataset = step.stage, self.plan.dataset
-        axis = "" if stage.grain == "reduce" else stage.axis
-        tables = {
-            table: dataset.part(table, columns, axis, task.start, task.stop)
-            for table, columns in columns_of(stage, dataset).items()
-        }
+        tables = tables_of(stage, dataset, task.start, task.stop)
         inputs = {
             key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key]) for key, ref in step.inputs.items()
         }
@@ -328,6 +324,12 @@ def _pieces(cut: Rows, alone: dict[int, str]) -> Iterator[Rows]:
         start = row + 1
     if start < cut[1] or start == cut[0]:
         yield start, cut[1]
+
+
+def tables_of(stage: Stage, dataset: Dataset, start: int, stop: int) -> dict[str, Batch]:
+    """Return the tables of one shard, rows start…stop of its stage's axis."""
+    known = columns_of(stage, dataset).items()
+    return {table: dataset.part(table, columns, stage.cut_along(table), start, stop) for table, columns in known}
 
 
 def columns_of(stage: Stage, dataset: Dataset) -> dict[str, tuple[str, ...]]:

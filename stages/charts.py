@@ -44,14 +44,14 @@ def curves(found: Found) -> dict[str, Any]:
         if any(len(line.x) for line in lines):
             said = "Closed set: over probes that have a mate in the gallery."
             charts.append({"name": _named("CMC", step, identifying), "svg": safe(figures.cmc(lines, frame)), "said": said})
-    all_shown = len(rows) == len(found.table.rows)
+    all_shown = len(rows) == len(found.rows)
     return {
         "charts": charts,
         "narrow": frame is figures.NARROW,
         "keys_of_curves": [{"label": headline.name_of(r.factors), "svg": safe(bars.swatch(slot))} for slot, r in rows],
         "chosen": ""
         if all_shown
-        else f"{len(rows)} of {len(found.table.rows)} rows are drawn: each baseline, and the "
+        else f"{len(rows)} of {len(found.rows)} rows are drawn: each baseline, and the "
         "best row of every quality method (and of the rules that use none) by the main number.",
         "averaged": ", ".join(found.table.average),
         "histograms": list(_histograms(found)),
@@ -68,7 +68,7 @@ def _steps(found: Found, kind: Kind) -> list[str]:
 
 def _shown(found: Found) -> list[Row]:
     """Return the rows whose curves are drawn, baselines first; as many as can be told apart."""
-    everything = [row for group in found.groups for row in group.rows]
+    everything = found.rows
     if len(everything) <= figures.LINES:
         return everything
     bests: list[Row] = []

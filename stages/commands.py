@@ -1,4 +1,4 @@
-"""The verbs that know of faces: demo, init, synth, models, doctor; explain and diff. Added to the command by entry point."""
+"""The verbs that know of faces: demo, init, models, doctor; explain, diff and synth. Added to the command by entry point."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import InvalidInput, ResourceRefused, UsageError
+from pipeline.errors import ResourceRefused, UsageError
 from pipeline.run_verb import run
 from pipeline.terminal import AsJson, StorePath, emit, say, show
-from stages import commands_runs
+from stages import commands_build, commands_runs, commands_synth
 
 models_app = typer.Typer(
     help="List the models, and whether their weights are there.",
@@ -27,7 +27,7 @@ Folders = Annotated[
 STARTERS = {
     "gallery": ("gallery", "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/"),
     "folder": ("folder", "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/"),
-    "tables": ("tables", "set dataset.path to the folder of your tables.h5 (`qfuse synth` writes an example)"),
+    "tables": ("tables", "set dataset.path to the folder of your tables.h5 (`qfuse synth tables` writes an example)"),
     "lfw": ("lfw", "set QFUSE_SHARED, or dataset.path and models.folders"),
     "templates": ("lfw_templates", "set QFUSE_SHARED, or dataset.path and models.folders"),
     "synthetic": ("demo", "it needs no data"),
@@ -38,12 +38,14 @@ def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
     app.command(epilog="Example: qfuse demo --store /tmp/qfuse-demo")(demo)
     app.command(epilog="Example: qfuse init faces.yaml && qfuse check faces.yaml && qfuse run faces.yaml")(init)
-    app.command(epilog="Example: qfuse synth set/tables.h5 --scale 0.1 --seed 7")(synth)
     app.command(epilog="Example: qfuse doctor --json")(doctor)
+    app.command(epilog=commands_build.BUILD)(commands_build.build)
+    app.command(epilog=commands_build.REFERENCE)(commands_build.reference)
     app.command(epilog=commands_runs.EXPLAIN)(commands_runs.explain)
     app.command(epilog=commands_runs.DIFF)(commands_runs.diff)
     models_app.command("list", epilog="Example: qfuse models list --folder weights")(models_list)
     app.add_typer(models_app, name="models")
+    app.add_typer(commands_synth.synth_app, name="synth")
 
 
 def demo(store: StorePath = None, as_json: AsJson = False) -> None:
@@ -63,7 +65,7 @@ def init(
 
     if kind not in STARTERS:
         raise UsageError(f"--kind: {unknown('kind of config', kind, STARTERS)}")
-    _absent(path)
+    commands_synth.absent(path)
     shipped, advice = STARTERS[kind]
     lines = resource(f"configs/{shipped}.yaml").read_text(encoding="utf-8").splitlines()
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in path.stem).lstrip("._-") or "experiment"
@@ -74,35 +76,6 @@ def init(
     except OSError as error:
         raise ResourceRefused(f"cannot write {path} ({error.strerror}); choose another place.") from None
     say(f"wrote {path}: {advice}; then `qfuse check {path}` and `qfuse run {path}`.")
-
-
-def synth(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write, for the reader `tables`.")],
-    scale: Annotated[
-        float, typer.Option(min=0.0005, max=4, metavar="X", help="1 is IJB-C's size: 469,375 faces, 3,531 subjects.")
-    ] = 0.02,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same bytes.")] = 0,
-    dimension: Annotated[int, typer.Option(min=2, max=4096, metavar="N", help="Length of an embedding.")] = 128,
-    as_json: AsJson = False,
-) -> None:
-    """Write an IJB-C-shaped set at embedding level: identities, media, templates, noise that grows as quality falls."""
-    from stages.datasets.synthetic import SynthOptions, synthesise
-    from stages.datasets.tables_file import write_tables
-
-    _absent(out)
-    options = SynthOptions(scale=scale, seed=seed, dimension=dimension)
-    tables = synthesise(options)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_tables(out, tables, {"made by": "qfuse synth", **options.model_dump()})
-    except OSError as error:
-        raise ResourceRefused(f"cannot write {out} ({error.strerror or error}); choose another place.") from None
-    counts = {name: batch.rows for name, batch in tables.items()}
-    if as_json:
-        emit({"path": str(out), "tables": counts})
-        return
-    say(f"wrote {out}: {', '.join(f'{rows:,} {name}' for name, rows in counts.items() if rows)}")
-    say("next: `qfuse init set.yaml --kind tables`, and in it set dataset.path to this file's folder")
 
 
 def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
@@ -198,11 +171,6 @@ def _state(path: Path | None, sha256: str | None) -> str:
     from pipeline.keys import file_digest
 
     return "undeclared" if sha256 is None else "yes" if file_digest(path) == sha256 else "other bytes"
-
-
-def _absent(path: Path) -> None:
-    if path.exists() or path.is_symlink():
-        raise InvalidInput(f"{path} exists already; give another name, so that nothing is lost.")
 
 
 def _faiss_version() -> str:

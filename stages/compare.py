@@ -1,7 +1,10 @@
 """compare: templates + comparisons → cosine scores, higher = more similar.
 
-All pairs of two roles are a matrix product, computed in tiles that do not depend on shards; a list is read in blocks. So
-a score is the same to the last bit in whatever shard it falls. A comparison with a template that failed scores nan.
+All pairs of two roles are a matrix product. So is a list that holds a fair part of the pairs of its two sides, the
+templates that it names first and second: its scores are gathered from the tiles of that product. A sparse list is read in
+blocks of dot products. Tiles begin at multiples of TILE and WIDTH of the whole sides, and sides and choice depend on the
+whole list, so a score is the same to the last bit in whatever shard it falls. (Its last bits may depend on which other
+templates the data set compares.) A comparison with a template that failed scores nan.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
 from stages.tables import SCORES, Comparisons
 
-BLOCK = 256  # comparisons of a list in one gather: few enough to stay in the cache
-TILE = 256  # rows of a product in one matrix product
+BLOCK = 256  # comparisons of a sparse list in one gather: few enough to stay in the cache
+LISTED = 1 << 17  # comparisons of a list that are put in the order of tiles at once: few enough to stay in the cache
+TILE, WIDTH = 256, 1 << 15  # rows and most columns of a tile of a product: 32 MiB of scores
+SPARSE = 32  # a list with fewer than one in so many pairs of its sides costs less by dot products than by tiles
 
 
 @register("stage", "compare")
@@ -25,7 +30,7 @@ class Compare(Stage):
     """Cosine of every comparison. Reads fused templates, or embeddings where each face is its own template."""
 
     name = "compare"
-    version = 2
+    version = 3
     grain = "tile"
     axis = "comparisons"
     Options = Options
@@ -33,6 +38,7 @@ class Compare(Stage):
     inputs: ClassVar = {"templates": "fuse"}
     rows: ClassVar = {"templates": "templates"}
     consumes: ClassVar = {"comparisons": ("a", "b"), "roles": ("template", "role"), "pairings": ("role_a", "role_b")}
+    whole: ClassVar = ("comparisons",)
     stored = False
 
     def backends(self) -> tuple[str, ...]:
@@ -55,29 +61,112 @@ class Compare(Stage):
             score = product(unit[a], unit[b], rows.start, rows.stop).ravel()
             failed = (lost[a[rows], None] + 2 * lost[b]).ravel()
         else:
-            listed = work.tables["comparisons"]
-            score = np.empty(listed.rows, np.float32)
-            for start in range(0, listed.rows, BLOCK):
-                cut = slice(start, start + BLOCK)
-                score[cut] = np.einsum("ij,ij->i", unit[listed["a"][cut]], unit[listed["b"][cut]])
-            failed = lost[listed["a"]] + 2 * lost[listed["b"]]
+            part = comparisons.listed.take(slice(work.start, work.stop))
+            sides = [_side(comparisons.listed[name], len(unit)) for name in "ab"]
+            if _dense(comparisons.rows, *map(len, sides)):
+                score = _from_tiles(unit, part["a"], part["b"], *sides)
+            else:
+                score = _dots(unit, part["a"], part["b"])
+            failed = lost[part["a"]] + 2 * lost[part["b"]] if lost.any() else np.zeros(part.rows, np.uint8)
         return {"": Batch({"score": score.astype(np.float32, copy=False), "failed": failed.astype(np.uint8, copy=False)})}
 
 
 def product(a: Array, b: Array, start: int, stop: int) -> Array:
-    """Return rows start…stop of a @ b.T, (stop − start, n) float32, for a (m, d) and b (n, d) float32.
-
-    The last bits of a matrix product may change with its shape. Every tile has TILE rows, the last one filled with
-    zeros, and begins at a multiple of TILE of the whole product: a row's scores do not depend on start and stop.
-    """
+    """Return rows start…stop of a @ b.T, (stop − start, n) float32, for a (m, d) and b (n, d) float32."""
     scores = np.empty((stop - start, len(b)), np.float32)
     for first in range(start // TILE * TILE, stop, TILE):
-        tile = np.zeros((TILE, a.shape[1]), np.float32)
-        part = a[first : first + TILE]
-        tile[: len(part)] = part
         low, high = max(first, start), min(first + TILE, stop)
-        scores[low - start : high - start] = (tile @ b.T)[low - first : high - first]
+        for left in range(0, len(b), WIDTH):
+            scores[low - start : high - start, left : left + WIDTH] = tile(a, b, first, left)[low - first : high - first]
     return scores
+
+
+def tile(a: Array, b: Array, first: int, left: int = 0) -> Array:
+    """Return the tile of a @ b.T, for a (m, d) and b (n, d) float32, that begins at row `first` and column `left`.
+
+    The last bits of a matrix product may change with its shape: a tile has TILE rows whatever is asked for, the last
+    one zeros behind its end, and WIDTH columns or what is left of `b`.
+    """
+    rows = np.zeros((TILE, a.shape[1]), np.float32)
+    part = a[first : first + TILE]
+    rows[: len(part)] = part
+    return np.asarray(rows @ b[left : left + WIDTH].T)
+
+
+def _dense(count: int, a: int, b: int) -> bool:
+    """Whether so many comparisons of `a` templates with `b` are had for less from their whole product."""
+    return count * SPARSE >= a * b > 0
+
+
+def _side(rows: Array, templates: int) -> Array:
+    """Return the distinct template rows (int64, ascending) of one side of a list."""
+    named = np.zeros(templates, bool)
+    named[rows] = True
+    return np.flatnonzero(named)
+
+
+def _from_tiles(unit: Array, a: Array, b: Array, side_a: Array, side_b: Array) -> Array:
+    """Return the scores (m,) float32 of a list, tile by tile; `side_a` and `side_b` are those of the whole list."""
+    place_a, place_b = _places(side_a, len(unit)), _places(side_b, len(unit))
+    first, second = _rows(unit, side_a), _rows(unit, side_b)
+    score = np.empty(len(a), np.float32)
+    across = -(-len(side_b) // WIDTH)
+    tile_a, tile_b = (place_a // TILE * across).astype(np.uint32), (place_b // WIDTH).astype(np.uint32)
+    tiles = -(-len(side_a) // TILE) * across
+    cuts = [slice(start, start + LISTED) for start in range(0, len(a), LISTED)]
+    parts = [(cut, *_by_tile(tile_a[a[cut]] + tile_b[b[cut]] if across > 1 else tile_a[a[cut]], tiles)) for cut in cuts]
+    for number in range(tiles):
+        touched = [part for part in parts if part[2][number] < part[2][number + 1]]
+        if not touched:
+            continue
+        top, left = number // across * TILE, number % across * WIDTH
+        found = tile(first, second, top, left)
+        row, column = (place_a - top) * found.shape[1], place_b - left
+        for cut, order, bounds in touched:
+            where: slice | Array = slice(int(bounds[number]), int(bounds[number + 1]))
+            where = where if order is None else order[where]
+            score[cut][where] = found.ravel()[row[a[cut][where]] + column[b[cut][where]]]
+    return score
+
+
+def _by_tile(number: Array, tiles: int) -> tuple[Array | None, Array]:
+    """Return an order that makes tile numbers ascend, None where they do, and where in it each tile begins, (tiles + 1,).
+
+    Lists are nearly in order, so runs of one tile are sorted, which are far fewer than comparisons.
+    """
+    starts = np.concatenate([[0], np.flatnonzero(number[1:] != number[:-1]) + 1])
+    lengths, tile_of = np.diff(starts, append=len(number)), number[starts]
+    order = None
+    if (tile_of[1:] < tile_of[:-1]).any():
+        small = tile_of.astype(np.uint16) if tiles <= 1 << 16 else tile_of  # NumPy sorts 16 bits by radix
+        runs = np.argsort(small, kind="stable")
+        starts, lengths, tile_of = starts[runs], lengths[runs], tile_of[runs]
+        shift = (starts - (np.cumsum(lengths) - lengths)).astype(np.int32)
+        order = np.arange(len(number), dtype=np.int32) + np.repeat(shift, lengths)
+    bounds = np.searchsorted(tile_of, np.arange(tiles + 1, dtype=tile_of.dtype))
+    return order, np.concatenate([[0], np.cumsum(lengths)])[bounds]
+
+
+def _places(side: Array, templates: int) -> Array:
+    """Return, by template row, its number (int64) in a side."""
+    place = np.zeros(templates, np.int64)
+    place[side] = np.arange(len(side))
+    return place
+
+
+def _rows(unit: Array, side: Array) -> Array:
+    """Return the rows of a side, without a copy where they lie together."""
+    first, last = int(side[0]), int(side[-1]) + 1
+    return unit[first:last] if last - first == len(side) else unit[side]
+
+
+def _dots(unit: Array, a: Array, b: Array) -> Array:
+    """Return the scores (m,) float32 of a list by one dot product a comparison."""
+    score = np.empty(len(a), np.float32)
+    for start in range(0, len(a), BLOCK):
+        cut = slice(start, start + BLOCK)
+        score[cut] = np.einsum("ij,ij->i", unit[a[cut]], unit[b[cut]])
+    return score
 
 
 def unit_rows(templates: Batch) -> Array:

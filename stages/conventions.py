@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from stages.evaluate import FULL_LIST
+from stages.evaluate_verification import FULL_LIST
 from stages.quantities import Quantity
 from stages.summary import RuleTable
 
-UNLABELLED = {
+LEFT_OUT = {
+    "comparisons_across_halves": "comparisons of subjects of two halves, left out of every other number; a subject's half "
+    "follows from its name",
     "comparisons_unlabelled": "comparisons of a template whose subject is not known, left out of every other number",
     "probes_unlabelled": "probes whose subject is not known, left out of every other number",
 }
@@ -47,15 +49,21 @@ def differences(table: RuleTable) -> str:
     )
 
 
-def rates(quantities: Sequence[Quantity]) -> list[str]:
-    """Say how the rates among some quantities are defined."""
+def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> list[str]:
+    """Say how the rates among some quantities are defined; `among`: all that the table has, where these are only some."""
     metrics = {q.metric for q in quantities}
+    have = metrics | {q.metric for q in among}
     said = []
     if metrics & {"tar", "frr", "eer"}:
         said.append(
             "1:1. A comparison is accepted when its score ≥ threshold. TAR = 1 − FNMR; FMR and FNMR are over comparisons "
             "of acquired templates. FRR = FTA + FNMR · (1 − FTA) includes failures to acquire: FTA is the share of the "
-            "compared templates, references and probes together, none of whose faces was usable."
+            f"{'probes' if 'fte' in have else 'compared templates'} none of whose faces was usable."
+        )
+    if "gfrr" in metrics:
+        said.append(
+            "GFRR = FTE + (1 − FTE) · FRR includes failures to enrol (ISO/IEC 19795-1, an attempt a transaction): FTE is the "
+            "share of the references, the first templates of the comparisons, none of whose faces was usable."
         )
     if "eer" in metrics:
         said.append("EER is where the piecewise linear ROC meets FMR = FNMR.")
@@ -65,7 +73,8 @@ def rates(quantities: Sequence[Quantity]) -> list[str]:
         said.append(
             "“FMR ≤ t” is the point with the largest FMR that does not exceed t; “FMR ≈ t” is the point nearest t, "
             "which may exceed it. The FMR actually held stands in the table of every number. † rests on fewer than 30 false "
-            "matches (false positives) in at least one cell: it is hardly known, and its interval is too narrow."
+            "matches (false positives) in at least one cell: it is hardly known, and its interval is too narrow. How many, "
+            "and of how many distinct pairs of subjects, stands there as well."
         )
     if metrics & {"rank", "tpir"}:
         said.append(
@@ -73,12 +82,23 @@ def rates(quantities: Sequence[Quantity]) -> list[str]:
             "probe whose mate is at rank 1 with score ≥ threshold; FPIR is over probes that have no mate in the gallery. "
             "Probes are resampled, the gallery is not."
         )
+    if "pooled_script" in metrics:
+        said.append(
+            "The pooled script is a widespread script's arithmetic, for comparison with its published numbers only: the "
+            "threshold is the ceil(probes · target)-th largest of the scores of all probes with all gallery templates of "
+            "other subjects, and a mated probe counts when its mate scores above it, at whatever rank. It is not TPIR at an "
+            "FPIR."
+        )
     if "accuracy" in metrics:
         said.append(
             "Accuracy is the mean over folds, each decided at the threshold chosen on the other folds; SD is over folds, "
             "with their number as divisor."
         )
-    lost = {"comparisons_lost": "comparisons without a score, because a template failed", **UNLABELLED}
+    lost = {
+        "fused_fallback": "templates all of whose weights vanished, so that their faces count equally",
+        "comparisons_lost": "comparisons without a score, because a template failed",
+        **LEFT_OUT,
+    }
     said += [f"{name.replace('_', ' ').capitalize()}: {what}." for name, what in lost.items() if name in metrics]
     return said
 

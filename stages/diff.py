@@ -23,17 +23,17 @@ from typing import Any
 from pipeline.errors import InvalidInput
 from pipeline.keys import canonical
 from stages.metrics import bootstrap
-from stages.quantities import LOWER_IS_BETTER, Quantity
+from stages.quantities import LOWER_IS_BETTER, NO_DIRECTION, Quantity
 from stages.runs import Line, Run
 from stages.summary import Difference
 
-NO_DIRECTION = frozenset({"comparisons_unlabelled", "probes_unlabelled"})
 NO_NUMBER = ("name", "description", "report", "run")  # sections of a config in which nothing changes a number
 ABSENT = object()
 WHY = {
     "data": "they are over other comparisons or subjects",
     "version": "the evaluation's code is of another version",
     "seed": "their replicates were drawn with other seeds",
+    "half": "they are over other halves of the subjects",
 }
 
 

@@ -46,7 +46,7 @@ class Embed(Stage):
         return () if self.options.model == GIVEN else ("crops",)
 
     def consumed(self) -> Mapping[str, tuple[str, ...]]:
-        return {"faces": ("embedding",)} if self.options.model == GIVEN else {}
+        return {"faces": ("embedding", "variance")} if self.options.model == GIVEN else {}
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         if self.options.model == GIVEN and "embedding" not in tables["faces"]:
@@ -72,7 +72,8 @@ class Embed(Stage):
 
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
         if self.options.model == GIVEN:
-            return {"": as_embeddings(rows["embedding"], np.zeros(rows.rows, np.uint8))}
+            given = as_embeddings(rows["embedding"], np.zeros(rows.rows, np.uint8))
+            return {"": Batch({**given.columns, **{name: rows[name] for name in ("variance",) if name in rows}})}
         status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
         usable = status == Status.OK
         card = self._card()

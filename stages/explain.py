@@ -2,8 +2,8 @@
 
 Conventions
     Weight    what a face's embedding counts for in its template: the unit embedding, or the raw one under `features: raw`.
-              The weights of a template sum to 1 over its usable faces. They are not worked out a second time: fuse makes
-              normalize(W x), so fuse itself, given a unit vector of its own for each face, gives the rows of W.
+              The weights of a template sum to 1 over its usable faces. They are not worked out a second time: fuse itself
+              tells them. Of a vector rule they are each face's share, the mean over dimensions, and pull is made of them.
     worth     1 / Σ w²: as many faces of equal weight spread it as little.
     own, other  cosine of a face with its own template, and with the template that it is compared with.
     pull      score − the score without this face, the others keeping their proportions; nan where none are left.
@@ -119,7 +119,7 @@ class _Reader:
         """Return the rows of these faces of a map step, in order; of a reduce step all. `remarks`: status and reason only."""
         name = (step.name, output, remarks)
         if name not in self._kept:
-            columns = [f.name for f in step.stage.produces[output].fields if not remarks or f.name in ("status", "reason")]
+            columns = ("status", "reason") if remarks else None
             source = Source(
                 tuple(t.start for t in step.tasks),
                 tuple(t.stop for t in step.tasks),
@@ -162,7 +162,7 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
     options = getattr(above.stage, "options", None)
     weighed_by, value, raw = "", np.full(len(side), np.nan), False
     if isinstance(above.stage, Fuse):
-        templates, embedded, weight = _fused(reader, above, status, side, media)
+        templates, embedded, weight = _fused(reader, above, above.stage, side, media)
         rule, raw = rules.rule_named(above.stage.options.rule), above.stage.options.features == "raw"
         weighed_by, value = _weighed_by(reader, above, rule, embedded)
     elif above.stage.grain == "map":
@@ -219,24 +219,17 @@ def _weighed_by(reader: _Reader, step: Step, rule: rules.Rule, embedded: Batch) 
     return "", np.full(embedded.rows, np.nan)
 
 
-def _fused(reader: _Reader, step: Step, status: Array, side: Array, media: Array) -> tuple[Batch, Batch, Array]:
+def _fused(reader: _Reader, step: Step, fuse: Fuse, side: Array, media: Array) -> tuple[Batch, Batch, Array]:
     """Return the two templates as fuse makes them, the embeddings that they are made of, and the (n,) weights of these.
 
     A weight is nan where a face is not usable.
     """
     tables = {"members": Batch({"template": side, "face": np.arange(len(side)), "media": media})}
     read = {name: reader.rows(reader.plan.steps[ref.step], ref.output) for name, ref in step.inputs.items()}
-    embedded = read["embeddings"]
-
-    def run(embedding: Array) -> Batch:
-        given = {**read, "embeddings": Batch({**embedded.columns, "embedding": embedding})}
-        return step.stage.compute(Work(0, 2, tables, {name: _source(rows) for name, rows in given.items()}))[""]
-
-    row = run(np.eye(len(side), dtype=np.float32))["embedding"][side, np.arange(len(side))].astype(np.float64)
-    weight = np.nan_to_num(row if step.stage.options.features == "raw" else row * embedded["norm"])
-    total = np.bincount(side, weight, 2)[side]
-    usable = (total > 0) & ((status == Status.OK) | (weight > 0))
-    return run(embedded["embedding"]), embedded, np.divide(weight, total, out=np.full(len(side), np.nan), where=usable)
+    work = Work(0, 2, tables, {name: _source(rows) for name, rows in read.items()})
+    templates, weight = fuse.explained(work)
+    total = np.bincount(side, np.nan_to_num(weight), 2)[side]
+    return templates, read["embeddings"], np.divide(weight, total, out=np.full(len(side), np.nan), where=total > 0)
 
 
 def _source(batch: Batch) -> Source:

@@ -1,8 +1,8 @@
-"""fuse: embeddings + weights → templates.
+"""fuse: embeddings → templates, under one fusion rule.
 
-A template is normalize(Σ w_i x_i) over its usable faces, x_i the unit embedding (or the raw one, `features: raw`, as the
-published IJB scripts have it). It is one sparse product W @ X. A template whose weights all vanish falls back to equal
-weights and says so in `fallback`; one with no usable face is EMPTY.
+A template is normalize(Σ w_i x_i) over its usable faces, x_i the unit embedding (or the raw one, `features: raw`). It is one
+sparse product W @ X; a vector rule makes it in its own way. Weights that all vanish are replaced by equal ones, and
+`fallback` says so; a template with no usable face is EMPTY.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
+from pydantic import model_validator
 from scipy import sparse
 
 from pipeline.errors import InvalidInput
@@ -20,33 +20,42 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
 from stages import rules
+from stages.quality import Quality
+from stages.statistics import Statistics
 from stages.tables import FUSED
 
 
 class FuseOptions(Options):
-    """`rule`: see stages/rules.py.
+    """`rule`: see stages/weight_rules.py and stages/vector_rules.py.
 
     `media`: `mean` first averages the weighted features of each medium, Σ w x / n (the published IJB scripts);
-    `weighted` takes their weighted mean, Σ w x / Σ w, so that every medium counts the same.
+    `weighted` takes their weighted mean, Σ w x / Σ w, so that every medium counts the same. `fallback`: what becomes of a
+    template whose weights all vanish: `equal` weights, or `none`, which makes it EMPTY (the scripts have a zero vector).
     """
 
     rule: str = "mean"
     features: Literal["unit", "raw"] = "unit"
     media: Literal["none", "mean", "weighted"] = "none"
+    fallback: Literal["equal", "none"] = "equal"
 
-    @field_validator("rule")
-    @classmethod
-    def _known(cls, label: str) -> str:
-        rules.rule_named(label)
-        return label
+    @model_validator(mode="after")
+    def _known(self) -> FuseOptions:
+        rule = rules.rule_named(self.rule)
+        if rule.script and (self.features != "unit" or self.media == "weighted"):
+            raise ValueError(
+                f"rule {self.rule!r} keeps norms in its own way and means inside media: leave out features and media"
+            )
+        if rule.weigh is None and self.media != "none":
+            raise ValueError(f"rule {self.rule!r} makes no weights that media could share: leave out media")
+        return self
 
 
 @register("stage", "fuse")
 class Fuse(Stage):
-    """Build templates under one weight rule."""
+    """Build templates under one fusion rule."""
 
     name = "fuse"
-    version = 2
+    version = 3
     grain = "group"
     axis = "templates"
     Options = FuseOptions
@@ -83,10 +92,45 @@ class Fuse(Stage):
         # What was read is gone when the sums are made.
         return {"faces by template": len(faces) * row, "sums": max(0, sums - rows["embeddings"] * row)}
 
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        quality, statistics = self.above.get("quality"), self.above.get("statistics")
+        if isinstance(quality, Quality) and isinstance(statistics, Statistics):
+            statistics.refuse_other(quality.measure)
+        lacking = [name for name in rules.rule_named(self.options.rule).reads if name not in tables["faces"]]
+        if lacking:
+            raise InvalidInput(
+                f"fuse.rule {self.options.rule!r} needs the {lacking[0]} of each embedding, and the data set brings none: "
+                f"name another rule, or let it bring a column faces/{lacking[0]} with embed.model 'given'."
+            )
+
     def compute(self, work: Work) -> dict[str, Batch]:
-        members = work.tables["members"]
+        return {"": self.explained(work)[0]}
+
+    def explained(self, work: Work) -> tuple[Batch, Array]:
+        """Return the templates, and what each member counted for: (members,) float64, nan where its face was not usable."""
         rule = rules.rule_named(self.options.rule)
-        embedded = work.inputs["embeddings"].take(members["face"], ("status", "embedding", "norm"))
+        faces, usable = self._faces(work, rule)
+        count = work.stop - work.start
+        if rule.weigh is None:
+            features = faces.embedding
+            if self.options.features == "unit":
+                features = features * _inverse(faces.norm).astype(np.float32)[:, None]
+            summed, weight = rule.combine(faces, features, count)
+            vanished = np.zeros(count, bool)
+        else:
+            weight, vanished = _scaled(count, faces.template, rule.weigh(faces), self.options.fallback == "equal")
+            if self.options.media != "none" and not rule.script:
+                weight = _inside_media(weight, faces.medium, self.options.media == "weighted")
+            scale = _inverse(faces.norm) if self.options.features == "unit" else np.ones(len(weight))
+            summed = _sums(count, faces, weight * scale)
+        counted = np.full(len(usable), np.nan)
+        counted[usable] = weight
+        return _templates(summed, faces.template[weight > 0], vanished), counted
+
+    def _faces(self, work: Work, rule: rules.Rule) -> tuple[rules.Faces, Array]:
+        """Return the usable faces of the members, and which members these are, (members,) bool."""
+        members = work.tables["members"]
+        embedded = work.inputs["embeddings"].take(members["face"], ("status", "embedding", "norm", *rule.reads))
         usable = embedded["status"] == Status.OK
         known: dict[str, Any] = {}
         for name, column in (("quality", "quality"), ("detections", "score")):
@@ -99,51 +143,63 @@ class Fuse(Stage):
                 f"fuse.rule {rule.label!r} needs detector scores, and some faces have none: their landmarks or crops came "
                 "with the data set. Name another rule, or let the data set bring a score for each face."
             )
+        statistics: dict[str, Any] = {}
         if "statistics" in rule.needs:
             row = work.inputs["statistics"].read()
-            known |= {name: float(row[name][0]) for name in ("minimum", "maximum", "mean", "deviation")}
+            statistics = {name: float(row[name][0]) for name in ("minimum", "maximum", "mean", "deviation")}
+            statistics["percentiles"] = row["percentiles"][0]
         kept = slice(None) if usable.all() else usable  # a slice copies nothing
         template, none = members["template"][kept], np.empty(0)
-        faces = rules.Faces(
+        return rules.Faces(
             template=template,
             medium=_medium_numbers(template, members["media"][kept]),
             norm=embedded["norm"][kept].astype(np.float64),
             detector=known["detections"][kept] if "detections" in known else none,
             quality=known["quality"][kept] if "quality" in known else none,
-            **{name: known[name] for name in ("minimum", "maximum", "mean", "deviation") if name in known},
-        )
-        return {"": self._fused(work.stop - work.start, faces, rule, embedded["embedding"][kept])}
-
-    def _fused(self, count: int, faces: rules.Faces, rule: rules.Rule, features: Array) -> Batch:
-        weight, vanished = weights(count, faces, rule)
-        if self.options.media != "none":
-            weight = _inside_media(weight, faces.medium, self.options.media == "weighted")
-        if self.options.features == "unit":
-            weight = np.divide(weight, faces.norm, out=np.zeros_like(weight), where=faces.norm > 0)
-        indptr = np.searchsorted(faces.template, np.arange(count + 1))
-        matrix = sparse.csr_matrix((weight.astype(np.float32), np.arange(len(weight)), indptr), shape=(count, len(weight)))
-        summed = np.asarray(matrix @ features, np.float32)
-        length = np.linalg.norm(summed, axis=1)
-        used = np.bincount(faces.template[weight > 0], minlength=count).astype(np.int32)
-        ok = length > 0
-        embedding = np.full_like(summed, np.nan)
-        embedding[ok] = summed[ok] / length[ok, None].astype(np.float32)
-        status = np.where(ok, Status.OK, Status.EMPTY).astype(np.uint8)
-        return Batch({"status": status, "embedding": embedding, "used": used, "fallback": vanished & ok})
+            embedding=embedded["embedding"][kept],
+            variance=embedded["variance"][kept] if "variance" in rule.reads else np.empty((0, 0), np.float32),
+            **statistics,
+        ), usable
 
 
-def weights(count: int, faces: rules.Faces, rule: rules.Rule) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _inverse(norm: Array) -> Array:
+    return np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
+
+
+def _sums(count: int, faces: rules.Faces, weight: NDArray[np.float64]) -> Array:
+    """Return Σ w x of each template, (count, d) float32."""
+    indptr = np.searchsorted(faces.template, np.arange(count + 1))
+    matrix = sparse.csr_matrix((weight.astype(np.float32), np.arange(len(weight)), indptr), shape=(count, len(weight)))
+    return np.asarray(matrix @ faces.embedding, np.float32)
+
+
+def _templates(summed: Array, used: Array, vanished: Array) -> Batch:
+    """Return FUSED rows from what was summed, the template of each face that counted, and which templates fell back."""
+    length = np.linalg.norm(summed, axis=1)
+    ok = length > 0
+    embedding = np.full_like(summed, np.nan)
+    embedding[ok] = summed[ok] / length[ok, None].astype(np.float32)
+    return Batch(
+        {
+            "status": np.where(ok, Status.OK, Status.EMPTY).astype(np.uint8),
+            "embedding": embedding,
+            "used": np.bincount(used, minlength=len(ok)).astype(np.int32),
+            "fallback": vanished & ok,
+        }
+    )
+
+
+def _scaled(count: int, template: Array, weight: Array, equal: bool) -> tuple[Array, Array]:
     """Return (n,) weights scaled to at most 1 in each template, and (count,) which templates fell back to equal ones.
 
-    The scale keeps float32 sums exact enough: weights of size 1e-6 would lose them.
+    The scale keeps float32 sums exact enough: weights of size 1e-6 would lose them. Without `equal` none falls back.
     """
-    weight = np.nan_to_num(rule.weigh(faces), nan=0.0, posinf=0.0, neginf=0.0)
+    weight = np.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0)
     top = np.zeros(count)
-    np.maximum.at(top, faces.template, weight)
-    has_faces = np.bincount(faces.template, minlength=count) > 0
-    vanished = has_faces & ~(top > 0)
-    scaled = np.where(vanished[faces.template], 1.0, weight / np.where(top > 0, top, 1.0)[faces.template])
-    return scaled, vanished
+    np.maximum.at(top, template, weight)
+    vanished = (np.bincount(template, minlength=count) > 0) & ~(top > 0) & equal
+    scaled = weight / np.where(top > 0, top, 1.0)[template]
+    return np.where(vanished[template], 1.0, scaled), vanished
 
 
 def _medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.session import Results
+from stages.choice import Chosen, choices
 from stages.metrics import bootstrap
 from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, written
-from stages.report_options import ReportOptions, read_options
+from stages.report_options import ReportOptions, half_factor, read_options
 from stages.summary import ROUNDING, Cell, Difference, Row, RuleTable, cells, rule_table
 
 HEADLINE_FMR = (1e-3, 1e-4)
@@ -51,9 +52,15 @@ class Found:
     options: ReportOptions
     cells: Sequence[Cell]
     table: RuleTable
+    chosen: Sequence[Chosen]
     main: Quantity | None
     columns: Sequence[Quantity]
     groups: Sequence[Group]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of the main table, in the order in which they are shown."""
+        return [row for group in self.groups for row in group.rows]
 
     @property
     def factors(self) -> list[str]:
@@ -66,8 +73,17 @@ def gather(results: Results, options: Mapping[str, Any]) -> Found:
     checked = read_options(options, results.plan.config.factors)
     found = cells(results)
     table = rule_table(results, checked, found)
-    main = primary(table, checked)
-    return Found(results, checked, found, table, main, columns(table, checked), grouped(table, main))
+    main, factors = primary(table, checked), results.plan.config.factors
+    shown, half = columns(table, checked), half_factor(factors)
+    groups = [kept for group in grouped(table, main) if (kept := _with_any(group, shown)).rows]
+    groups.sort(key=lambda group: half is not None and group.factors.get(half) == "choose")  # what is chosen on is no result
+    return Found(results, checked, found, table, choices(table, checked.choose, factors), main, shown, groups)
+
+
+def _with_any(group: Group, shown: Sequence[Quantity]) -> Group:
+    """Leave out rows that have none of the numbers shown, such as those of an evaluation that is never in the headline."""
+    base = group.baseline if group.baseline and any(q in group.baseline.entries for q in shown) else None
+    return Group(group.factors, base, tuple(row for row in group.others if any(q in row.entries for q in shown)))
 
 
 def primary(table: RuleTable, options: ReportOptions) -> Quantity | None:
@@ -84,8 +100,9 @@ def columns(table: RuleTable, options: ReportOptions) -> list[Quantity]:
     """Return the headline numbers that the table has, the main one first."""
     main = primary(table, options)
     chosen = [] if main is None else [main]
-    if main is not None and main.metric == "tar" and _any_failed(table):
-        chosen += table.find("frr", main.target)
+    if main is not None and main.metric == "tar":
+        chosen += table.find("frr", main.target) if _any_failed(table, "fta") else []
+        chosen += table.find("gfrr", main.target) if _any_failed(table, "fte") else []
     for target in options.fmr or HEADLINE_FMR:
         chosen += table.find("tar", target)
     chosen += [*table.find("eer"), *table.find("accuracy"), *table.find("rank", 1)]
@@ -94,9 +111,9 @@ def columns(table: RuleTable, options: ReportOptions) -> list[Quantity]:
     return list(dict.fromkeys(chosen))
 
 
-def _any_failed(table: RuleTable) -> bool:
-    """Whether failures to acquire make FRR say more than 1 − TAR."""
-    return any(row.entries[q].value > 0 for q in table.find("fta") for row in table.rows if q in row.entries)
+def _any_failed(table: RuleTable, share: str) -> bool:
+    """Whether failures to acquire make FRR say more than 1 − TAR, or those to enrol GFRR more than FRR."""
+    return any(row.entries[q].value > 0 for q in table.find(share) for row in table.rows if q in row.entries)
 
 
 def grouped(table: RuleTable, by: Quantity | None) -> list[Group]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import InvalidInput
 from pipeline.schema import Array, Batch, text
+from pipeline.stage import Work
 from stages.metrics import bootstrap
+from stages.metrics.subjects import in_second_half
 from stages.tables import NUMBERS
+
+Half = Literal["all", "choose", "report"]  # of the subjects: one to choose parameters on, the other to report
 
 
 class Numbers:
@@ -24,7 +29,7 @@ class Numbers:
     def add(self, metric: str, value: float, replicates: Array | None = None, **fields: Any) -> None:
         """Add a number with its replicates (R,), from which its interval is taken; None for no interval."""
         row = {"target": np.nan, "rule": "", "achieved": np.nan, "threshold": np.nan, "few": False}
-        counts = {"false_matches": -1, "nonmated": -1, "trials": 0}
+        counts = {"false_matches": -1, "nonmated": -1, "subject_pairs": -1, "trials": 0}
         kept = self._none if replicates is None or not len(self._none) else replicates
         low, high = (np.nan, np.nan) if np.isnan(kept).all() else bootstrap.interval(kept, self._level)
         made = {"metric": metric, "value": value, "low": low, "high": high, "replicates": kept}
@@ -37,6 +42,23 @@ class Numbers:
             columns[field.name] = text(values) if field.dtype == "text" else np.array(values, dtype=field.dtype)
         columns["replicates"] = columns["replicates"].reshape(len(self.rows), -1)
         return Batch(columns)
+
+
+def read_templates(work: Work) -> Batch:
+    """Return status and fallback of every template. Raises InvalidInput where the input has other rows."""
+    found = work.inputs["templates"].read(("status", "fallback"))
+    if found.rows != work.tables["templates"].rows:
+        raise InvalidInput(
+            f"the input `templates` of an evaluation has {found.rows:,} rows, and there are "
+            f"{work.tables['templates'].rows:,} templates: name the step that builds them, or leave out the option "
+            "`templates`."
+        )
+    return found
+
+
+def write_fallback(numbers: Numbers, templates: Batch, rows: Array) -> None:
+    """Add how many of the templates in `rows` fell back to equal weights, as those that their rule gave all vanished."""
+    numbers.add("fused_fallback", float(templates["fallback"][rows].sum()), trials=len(rows))
 
 
 def number(table: Batch, metric: str, target: float | None = None, rule: str | None = None) -> Mapping[str, Any]:
@@ -61,8 +83,13 @@ def curves(parts: Iterable[tuple[str, Array, Array]]) -> Batch:
 
 
 def histogram(name: str, cosines: Array, edges: Array) -> tuple[str, Array, Array]:
-    """Return a curve of shares a bin; a cosine that rounding pushed past the last edge stays in the last bin."""
-    counts, _ = np.histogram(np.clip(cosines, edges[0], edges[-1]), edges)
+    """Return a curve of shares a bin; a cosine that rounding pushed past the last edge stays in the last bin.
+
+    `cosines` ascend.
+    """
+    inner = edges[1:-1].astype(cosines.dtype)  # in their own type: float64 edges would widen every score
+    inner = np.where(inner < edges[1:-1], np.nextafter(inner, inner.dtype.type(np.inf)), inner)
+    counts = np.diff(np.searchsorted(cosines, inner), prepend=0, append=len(cosines))
     return name, edges[:-1], counts / max(1, counts.sum())
 
 
@@ -72,8 +99,21 @@ def number_subjects(templates: Batch) -> tuple[NDArray[np.int64], int, NDArray[n
     Returns (number of each template, how many there are, whether each template has a subject at all). A template
     without one has a number of its own.
     """
-    names = templates["subject"].astype(str)
-    known = names != ""
-    names = np.where(known, names, np.char.add("\0row ", np.arange(len(names)).astype(str)))
+    names, known = _named(templates)
     unique, number = np.unique(names, return_inverse=True)
     return number.astype(np.int64), len(unique), known
+
+
+def number_half(templates: Batch, half: Half) -> tuple[NDArray[np.int64], int]:
+    """Number the subjects of one half, or of all: (number of each template, -1 outside the half; how many there are)."""
+    names, _ = _named(templates)
+    unique, number = np.unique(names, return_inverse=True)
+    inside = np.ones(len(unique), bool) if half == "all" else in_second_half(unique) == (half == "report")
+    return np.where(inside, np.cumsum(inside) - 1, -1)[number].astype(np.int64), int(inside.sum())
+
+
+def _named(templates: Batch) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
+    """Return the name of each template's subject, one of its own where it has none, and whether it has one."""
+    names = templates["subject"].astype(str)
+    known = names != ""
+    return np.where(known, names, np.char.add("\0row ", np.arange(len(names)).astype(str))), known

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from stages import bars, charts, conventions, figures, headline, sections
 from stages.acquisition import acquired
 from stages.charts import safe
+from stages.choice import Chosen
 from stages.figures import Line
 from stages.headline import MARKS, Found
+from stages.metrics.verification import FEW
 from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, written
 from stages.summary import Entry, Row
 from stages.tables import Comparisons, role_rows
@@ -58,7 +60,11 @@ def _own() -> dict[str, Any]:
 def _result(found: Found) -> dict[str, Any]:
     config, table, differences = found.results.plan.config, found.table, _differences(found)
     reach = _reach(differences)
-    notes = [*conventions.rates(found.columns), conventions.intervals(table), conventions.differences(table)]
+    notes = [
+        *conventions.rates(found.columns, table.quantities),
+        conventions.intervals(table),
+        conventions.differences(table),
+    ]
     return {
         "title": found.options.title or config.name,
         "name": config.name,
@@ -73,6 +79,8 @@ def _result(found: Found) -> dict[str, Any]:
         "beyond": bool(((differences[:, 0] < reach[0]) | (differences[:, 0] > reach[1])).any()),
         "compared": bool(table.baseline),
         "groups": [_group(found, group, reach) for group in found.groups],
+        "choice": [_choice(found, chosen) for chosen in found.chosen],
+        "chosen_by": found.chosen[0].quantity.label if found.chosen else "",
         "notes": notes,
         "other_notes": [note for note in conventions.everything(table) if note not in notes],
         "every": list(islice(_every(found), LISTED)),
@@ -86,9 +94,9 @@ def _facts(found: Found) -> list[tuple[str, str]]:
     sizes = {"subjects": len(set(tables["templates"]["subject"]) - {""}), "faces": tables["faces"].rows}
     sizes |= {"templates": tables["templates"].rows, "comparisons": Comparisons.of(tables).rows}
     sizes |= {"probes": len(role_rows(tables["roles"], "probe")) if any(cell.kind == "1:N" for cell in found.cells) else 0}
-    sizes |= {"rows in the table": len(found.table.rows)}
+    sizes |= {"rows in the table": len(found.rows)}
     for name, values in found.table.average.items():
-        sizes[f"{name}s averaged"] = len(values)
+        sizes[f"{name.removesuffix('y') + 'ie' if name.endswith('y') else name}s averaged"] = len(values)
     sizes["bootstrap replicates"] = found.table.replicates
     return [(name, f"{size:,}") for name, size in sizes.items() if size]
 
@@ -99,7 +107,8 @@ def _header(found: Found, q: Quantity) -> dict[str, Any]:
     trials = sorted({row.entries[q].trials for row in found.table.rows if q in row.entries})
     number = f"{trials[0]:,}" if len(trials) == 1 else f"{trials[0]:,}–{trials[-1]:,}" if trials else ""
     name, _, at = q.label.partition(" @ ")
-    of = {"tar": "mated", "frr": "mated", "rank": "mated probes", "tpir": "mated probes", "fta": "templates"}
+    of = {"tar": "mated", "frr": "mated", "gfrr": "mated", "fta": "templates", "fte": "templates"}
+    of |= dict.fromkeys(("rank", "tpir", "pooled_script"), "mated probes")
     return {
         "label": q.label,
         "name": name,
@@ -165,6 +174,7 @@ def _cell(row: Row, q: Quantity) -> dict[str, Any] | None:
         "value": entry.value,
         "text": written(q.metric, entry.value),
         "few": entry.few,
+        "why_few": _why_few(entry) if entry.few else "",
         "interval": interval_written(q.metric, entry.low, entry.high),
         "difference": "" if d is None else written(q.metric, d.value, signed=True),
         "difference_interval": "" if d is None else interval_written(q.metric, d.low, d.high, signed=True),
@@ -173,13 +183,22 @@ def _cell(row: Row, q: Quantity) -> dict[str, Any] | None:
     }
 
 
+def _why_few(entry: Entry) -> str:
+    """Say on how little a number rests that is marked."""
+    pairs = f"{entry.subject_pairs:,} {'pair' if entry.subject_pairs == 1 else 'pairs'} of subjects"
+    matches = f"{entry.false_matches:,} false {'match' if entry.false_matches == 1 else 'matches'}"
+    behind = f" of {pairs}" if entry.false_matches > 0 and entry.subject_pairs >= 0 else ""
+    return f"{matches}{behind}{' in the cell that has fewest' if entry.cells > 1 else ''}: fewer than {FEW}"
+
+
 def _every(found: Found) -> Iterator[dict[str, Any]]:
-    for row in (row for group in found.groups for row in group.rows):
+    for row in (*found.rows, *(row for row in found.table.rows if not any(row is other for other in found.rows))):
         for q, e in row.entries.items():
             counts = {
                 "achieved": f"{e.achieved:.2e}" if e.achieved == e.achieved else "",
                 "threshold": f"{e.threshold:.4f}" if e.threshold == e.threshold else "",
                 "false_matches": f"{e.false_matches:,} of {e.nonmated:,}" if e.false_matches >= 0 else "",
+                "subject_pairs": f"{e.subject_pairs:,}" if e.subject_pairs >= 0 else "",
                 "trials": f"{e.trials:,}",
             }
             yield {**(_cell(row, q) or {}), **_header(found, q), **counts, "row": headline.name_of(row.factors)}
@@ -199,6 +218,7 @@ def _faces(found: Found) -> dict[str, Any]:
         "wanted": found.options.crops,
         "acquired": acquired(found.results),
         "fta": _fta(found),
+        "fallen": _fallen(found),
     }
 
 
@@ -218,12 +238,44 @@ def _by(scores: sections.Scores) -> str:
 def _fta(found: Found) -> list[str]:
     """Say which share of the templates was lost, over all rows."""
     said = []
-    for q in found.table.find("fta"):
+    for q in (q for metric in ("fta", "fte") for q in found.table.find(metric)):
         entries = [row.entries[q] for row in found.table.rows if q in row.entries]
         ends = (f(entry.value for entry in entries) for f in (min, max))
         share = " to ".join(dict.fromkeys(written(q.metric, end) for end in ends))
-        said.append(f"{share} % of {max(entry.trials for entry in entries):,} ({_header(found, q)['detail']})")
+        said.append(f"{q.label} {share} % of {max(entry.trials for entry in entries):,} ({_header(found, q)['detail']})")
     return said
+
+
+def _fallen(found: Found) -> tuple[bool, list[str]]:
+    """Whether templates that fell back to equal weights were counted, and in which rows and evaluations there are some."""
+    counted, said = found.table.find("fused_fallback"), []
+    for q in counted:
+        for row in found.rows:
+            if q in row.entries and row.entries[q].value > 0:
+                e, detail = row.entries[q], _header(found, q)["detail"]
+                said.append(f"{headline.name_of(row.factors)} {written(q.metric, e.value)} of {e.trials:,} ({detail})")
+    return bool(counted), said
+
+
+def _choice(found: Found, chosen: Chosen) -> dict[str, Any]:
+    metric, e, d = chosen.quantity.metric, chosen.reported, chosen.reported.difference
+    sign = 0 if d is None or not d.clear else 1 if (d.value > 0) != (metric in LOWER_IS_BETTER) else -1
+    steps = {each.quantity.step for each in found.chosen}
+    return {
+        "family": chosen.family + (f", {chosen.quantity.step}" if len(steps) > 1 else ""),
+        "with": headline.name_of(chosen.factors, empty="–"),
+        "tried": ", ".join(map(str, chosen.tried)),
+        "chosen": str(chosen.value),
+        "choosing": written(metric, chosen.choosing.value),
+        "value": written(metric, e.value),
+        "few": e.few,
+        "why_few": _why_few(e) if e.few else "",
+        "interval": interval_written(metric, e.low, e.high),
+        "difference": "" if d is None else written(metric, d.value, signed=True),
+        "difference_interval": "" if d is None else interval_written(metric, d.low, d.high, signed=True),
+        "tone": TONES[sign],
+        "mark": MARKS[sign],
+    }
 
 
 def _provenance(found: Found) -> dict[str, Any]:

@@ -89,10 +89,21 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
 
     Raises UsageError for what is no factor, value or FACTOR=VALUE of the config; InvalidInput where it compares nothing.
     """
-    steps, factors = list(session.plan.cells("compare")), session.config.factors
-    wanted: dict[str, str] = {}
+    steps = list(session.plan.cells("compare"))
     if not steps:
         raise InvalidInput(f"{session.config.name} has no `compare` step, so it has no scores: add `compare: {{}}` to steps.")
+    kept, factors = agreeing(session, steps, where), session.config.factors
+    order = {name: {str(value): i for i, value in enumerate(values)} for name, values in factors.items()}
+    return sorted(kept, key=lambda step: [order[k].get(str(step.factors.get(k)), -1) for k in rule_first(factors)])
+
+
+def agreeing(session: Session, steps: Sequence[Step], where: Sequence[str]) -> list[Step]:
+    """Return the steps that agree with every FACTOR=VALUE. A cell that lacks a factor agrees with any value of it.
+
+    Raises UsageError for what is no factor, value or FACTOR=VALUE of the config.
+    """
+    factors = session.config.factors
+    wanted: dict[str, str] = {}
     for words in where:
         name, separator, value = words.partition("=")
         if not separator:
@@ -103,6 +114,4 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
             raise UsageError(f"--where {words}: {unknown(f'value of {name}', value, map(str, factors[name]))}")
         if wanted.setdefault(name, value) != value:
             raise UsageError(f"--where {words}: {name}={wanted[name]} was asked for as well; no cell has both.")
-    kept = [step for step in steps if all(str(step.factors.get(k, v)) == v for k, v in wanted.items())]
-    order = {name: {str(value): i for i, value in enumerate(values)} for name, values in factors.items()}
-    return sorted(kept, key=lambda step: [order[k].get(str(step.factors.get(k)), -1) for k in rule_first(factors)])
+    return [step for step in steps if all(str(step.factors.get(k, v)) == v for k, v in wanted.items())]

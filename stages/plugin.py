@@ -1,20 +1,52 @@
 """Imports every built-in part, so that each registers itself. Named by the entry point `qfuse.plugins`."""
 
-from stages import align, compare, degrade, embed, evaluate, fuse, quality, report, search
-from stages.datasets import folder, lfw, synthetic, tables_file
+from stages import (
+    align,
+    compare,
+    compare_faces,
+    degrade,
+    detector_scores,
+    embed,
+    evaluate_identification,
+    evaluate_pooled_script,
+    evaluate_verification,
+    fuse,
+    qmagface,
+    quality,
+    report,
+    score_rules,
+    search,
+    statistics,
+    template_quality,
+    vector_rules,
+    weight_rules,
+)
+from stages.datasets import folder, ijb, ijb_nist, lfw, synthetic, tables_file
 
 __all__ = [
     "align",
     "compare",
+    "compare_faces",
     "degrade",
+    "detector_scores",
     "embed",
-    "evaluate",
+    "evaluate_identification",
+    "evaluate_pooled_script",
+    "evaluate_verification",
     "folder",
     "fuse",
+    "ijb",
+    "ijb_nist",
     "lfw",
+    "qmagface",
     "quality",
     "report",
+    "score_rules",
     "search",
+    "statistics",
     "synthetic",
     "tables_file",
+    "template_quality",
+    "vector_rules",
+    "weight_rules",
 ]

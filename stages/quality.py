@@ -1,4 +1,4 @@
-"""quality: crop → quality score, higher = more useful; and statistics of scores over a reference set.
+"""quality: crop → quality score, higher = more useful.
 
 A method is a quality model's card, or one of: `feature-norm` (the embedding's norm), `detector-score`, `given` (scores
 that came with the data set). Scores are raw: their scale is the method's own.
@@ -13,26 +13,14 @@ import numpy as np
 
 from pipeline.errors import InvalidInput, unknown
 from pipeline.registry import register
-from pipeline.schema import Array, Batch, Field, Schema, Status
-from pipeline.stage import Options, Stage, Work
+from pipeline.schema import Array, Batch, Status
+from pipeline.stage import Options, Stage
 from stages.models import catalogue
 from stages.models.cards import ModelCard, WeightFile
 from stages.tables import QUALITIES
 
 # Methods that need no model, and what they read.
 PLAIN = {"feature-norm": ("embeddings",), "detector-score": ("detections",), "given": ()}
-
-STATISTICS = Schema(
-    "statistics",
-    (
-        Field("count", "int64"),
-        Field("minimum", "float64"),
-        Field("maximum", "float64"),
-        Field("mean", "float64"),
-        Field("deviation", "float64"),
-        Field("percentiles", "float64", (101,)),
-    ),
-)
 
 
 class QualityOptions(Options):
@@ -62,6 +50,13 @@ class Quality(Stage):
 
     def identity(self) -> Any:
         return None if self.options.method in PLAIN else catalogue.identity(self._card())
+
+    @property
+    def measure(self) -> dict[str, Any]:
+        """What the scores are, as JSON: scores of equal measure are on one scale."""
+        above = self.above.get("embeddings") if self.options.method == "feature-norm" else None
+        model = {"embeddings": above.options.result_options(), "model": above.identity()} if above else {}
+        return {"method": self.options.method, "version": self.version, "identity": self.identity(), **model}
 
     def backends(self) -> tuple[str, ...]:
         return () if self.options.method in PLAIN else catalogue.backends(self._card())
@@ -105,31 +100,3 @@ class Quality(Stage):
 def _scored(quality: Array, status: Array) -> Batch:
     reason = np.full(len(status), "", dtype=object)
     return Batch({"status": status.astype(np.uint8), "reason": reason, "quality": quality.astype(np.float32)})
-
-
-@register("stage", "statistics")
-class Statistics(Stage):
-    """What a set's quality scores look like, for rules that scale by them. The set is the data set itself."""
-
-    name = "statistics"
-    grain = "reduce"
-    produces: ClassVar = {"": STATISTICS}
-    inputs: ClassVar = {"quality": "quality"}
-
-    def backends(self) -> tuple[str, ...]:
-        return ("numpy",)
-
-    def compute(self, work: Work) -> dict[str, Batch]:
-        scores = work.inputs["quality"].read(("status", "quality"))
-        usable = scores["quality"][scores["status"] == Status.OK].astype(np.float64)
-        if len(usable) == 0:
-            usable = np.array([np.nan])
-        row: dict[str, Any] = {
-            "count": np.array([int((scores["status"] == Status.OK).sum())], np.int64),
-            "minimum": np.array([usable.min()]),
-            "maximum": np.array([usable.max()]),
-            "mean": np.array([usable.mean()]),
-            "deviation": np.array([usable.std()]),
-            "percentiles": np.percentile(usable, np.arange(101))[None],
-        }
-        return {"": Batch(row)}

@@ -11,10 +11,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["1:1", "1:N"]
-KINDS: dict[str, Kind] = {"evaluate_verification": "1:1", "evaluate_identification": "1:N"}
-LOWER_IS_BETTER = frozenset({"eer", "frr", "fta", "comparisons_lost", "accuracy_deviation"})
-COUNTS = frozenset({"comparisons_lost", "comparisons_unlabelled", "probes_unlabelled"})
+Kind = Literal["1:1", "1:N", "1:N, pooled script"]
+KINDS: dict[str, Kind] = {
+    "evaluate_verification": "1:1",
+    "evaluate_identification": "1:N",
+    "evaluate_pooled_script": "1:N, pooled script",
+}
+LOWER_IS_BETTER = frozenset({"eer", "frr", "gfrr", "fta", "fte", "comparisons_lost", "accuracy_deviation"})
+NO_DIRECTION = frozenset({"comparisons_unlabelled", "probes_unlabelled", "comparisons_across_halves", "fused_fallback"})
+COUNTS = NO_DIRECTION | {"comparisons_lost"}
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,13 @@ class Quantity:
         named = {
             "tar": f"TAR @ FMR {sign} {target}",
             "frr": f"FRR @ FMR {sign} {target}",
+            "gfrr": f"GFRR @ FMR {sign} {target}",
             "tpir": f"TPIR @ FPIR {sign} {target}",
+            "pooled_script": f"pooled script, not TPIR @ {target} of pooled scores",
             "rank": f"rank-{target}",
             "accuracy_deviation": "accuracy, SD of folds",
         }
-        plain = self.metric.upper() if self.metric in ("eer", "auc", "fta") else self.metric.replace("_", " ")
+        plain = self.metric.upper() if self.metric in ("eer", "auc", "fta", "fte") else self.metric.replace("_", " ")
         return named.get(self.metric, plain)
 
 

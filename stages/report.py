@@ -18,6 +18,7 @@ from pipeline.files import replace_text
 from pipeline.registry import register
 from pipeline.session import Results, write_json
 from stages import conventions, headline, sections
+from stages.choice import Chosen
 from stages.headline import MARKS, Found, gather
 from stages.page import render
 from stages.quantities import Quantity, interval_written, written
@@ -51,6 +52,7 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
             for q in found.columns
         ],
         "rows": _rows(found.table.rows),
+        "chosen": [chosen.record() for chosen in found.chosen],
         "table": _records(table),
         "numbers": _records(numbers),
     }
@@ -129,8 +131,21 @@ def _terminal_caption(found: Found, left_out: int) -> str:
     lines += [f"intervals: {level}" + (f"; means over {averaged}" if averaged else "")]
     if found.table.baseline:
         lines[1] += "; ▲ better, ▼ worse: the interval leaves out 0"
+    lines += [_chosen_text(found.chosen)] if found.chosen else []
     more = f"{left_out} more headline {'number' if left_out == 1 else 'numbers'} in a wider terminal and in the report"
     return "\n".join([*lines, *([more] if left_out else [])])
+
+
+def _chosen_text(chosen: Sequence[Chosen]) -> str:
+    """One line: what was chosen on one half, with its number on the other."""
+    parts = []
+    for c in chosen:
+        metric, e = c.quantity.metric, c.reported
+        against = "" if e.difference is None else f" ({written(metric, e.difference.value, signed=True)})"
+        others = headline.name_of(c.factors, empty="")
+        named = f"{c.value} · {others}" if others else str(c.value)
+        parts.append(f"{named} {written(metric, e.value)}{'†' if e.few else ''}{against}")
+    return f"chosen on one half, {chosen[0].quantity.label} on the other: {'; '.join(parts)}"
 
 
 def _column(rows: Sequence[Row], q: Quantity) -> list[str]:

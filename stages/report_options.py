@@ -13,11 +13,20 @@ from pipeline.registry import register
 from pipeline.stage import Options
 
 
+class Choose(Options):
+    """Among the values of which factor a parameter is chosen, and by which number, on one half of the subjects."""
+
+    among: str
+    metric: str = "tar"
+    target: float | None = None
+
+
 class ReportOptions(Options):
     """`average`: factors to average over (default: `seed`, where there is one). `baseline`: the factor values of the
     row that others are compared with (default: rule mean, where there is one). `fmr`: headline targets, the first of
     them the main one (default: 1e-3 and 1e-4, and the main one chosen by `headline.primary`). `crops`: faces in the
-    grid, 0 for none. `method`: the quality method that sorts the grid (default: that of the best row).
+    grid, 0 for none. `method`: the quality method that sorts the grid (default: that of the best row). `choose`: which
+    parameter to choose on one half of the subjects and report on the other, by a factor with the values choose and report.
     """
 
     title: str | None = None
@@ -26,6 +35,7 @@ class ReportOptions(Options):
     fmr: tuple[float, ...] | None = Field(None, min_length=1)
     crops: int = Field(48, ge=0, le=400)
     method: str | None = None
+    choose: Choose | None = None
 
     @field_validator("average", mode="before")
     @classmethod
@@ -49,4 +59,26 @@ def read_options(options: Mapping[str, Any], factors: Mapping[str, Sequence[Any]
                 raise InvalidInput(f"report.options.baseline: {unknown('factor', name, factors)}")
             if value not in factors[name]:
                 raise InvalidInput(f"report.options.baseline.{name}: {unknown('value', str(value), map(str, factors[name]))}")
+        if found.choose is not None:
+            _check_choice(found.choose, found.average or (), factors)
     return found
+
+
+def half_factor(factors: Mapping[str, Sequence[Any]]) -> str | None:
+    """Return the factor whose values are choose and report."""
+    return next((name for name, values in factors.items() if {*map(str, values)} == {"choose", "report"}), None)
+
+
+def _check_choice(choose: Choose, average: Sequence[str], factors: Mapping[str, Sequence[Any]]) -> None:
+    half = half_factor(factors)
+    if choose.among not in factors:
+        raise InvalidInput(f"report.options.choose.among: {unknown('factor', choose.among, factors)}")
+    if half is None:
+        raise InvalidInput(
+            "report.options.choose: no factor has the values choose and report; add `half: [choose, report]` to the factors "
+            "and `half: $half` to the options of the evaluation."
+        )
+    for name in {half, choose.among} & set(average):
+        raise InvalidInput(
+            f"report.options.choose needs the values of {name!r} apart: take it out of report.options.average."
+        )

@@ -1,28 +1,18 @@
-"""Weight rules: what each face counts for in its template.
+"""Fusion rules by name: how the faces of a template become one vector.
 
-A rule returns one weight ≥ 0 a face; a template is normalize(Σ w_i x_i), one sparse product. Rules are named as in
-`quality-power(p=2)`. Faces come sorted by template, and only usable ones come. Ties in quality are resolved by order:
-the first face wins. Scaling all weights of a template changes nothing.
+A label such as `quality-power(p=2)` names a rule and its parameters. There are two kinds, told apart by what they return:
 
-| rule                 | weight of face i                                                          |
-|----------------------|---------------------------------------------------------------------------|
-| mean                 | 1                                                                         |
-| media-mean           | 1 / faces in its medium                                                   |
-| norm                 | ‖x_i‖                                                                     |
-| detector             | detector score                                                            |
-| quality-minmax       | (q − min) / (max − min), min and max over the reference set (CR-FIQA's IJB script) |
-| quality-linear       | max(q, 0)                                                                 |
-| quality-power(p)     | max(q, 0)^p                                                               |
-| quality-softmax(T)   | exp(z / T), z = q standardised on the reference set; T → ∞ mean, T → 0 best |
-| top-k(k)             | 1 for the k best faces                                                    |
-| best                 | 1 for the best face                                                       |
+    weight rule   one weight ≥ 0 a face; a template is normalize(Σ w_i x_i), one sparse product (stages/weight_rules.py)
+    vector rule   the templates themselves, for what is no weighted sum (stages/vector_rules.py)
+
+Faces come sorted by template, and only usable ones come. Ties in quality are resolved by order: the first face wins.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +22,9 @@ from pipeline.errors import InvalidInput, unknown
 from pipeline.registry import available, register
 
 Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+# Names of inputs of `fuse`, or a function that names them for given parameters.
+Needs = tuple[str, ...] | Callable[[Mapping[str, float]], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -43,41 +36,115 @@ class Faces:
     norm: Floats
     detector: Floats
     quality: Floats
-    minimum: float = np.nan  # of the reference set's quality
+    minimum: float = np.nan  # of the reference set's quality, as all below
     maximum: float = np.nan
     mean: float = np.nan
     deviation: float = np.nan
+    percentiles: Floats = field(default_factory=lambda: np.empty(0))  # (101,)
+    embedding: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))  # (n, d), not normalised
+    variance: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))  # (n, d), or (n, 1): one for all
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that a rule takes: its default, and what it may be. `low` itself is allowed where `closed`."""
+
+    default: float
+    low: float = 0.0
+    high: float = np.inf
+    closed: bool = False
+    whole: bool = False
+
+    def refusal(self, value: float) -> str:
+        """Say what the value should be; "" where it may be used."""
+        fits = self.low < value <= self.high or (self.closed and value == self.low)
+        if not np.isfinite(value) or not fits:
+            above = "" if self.low == -np.inf else f" {'of at least' if self.closed else 'above'} {self.low:g}"
+            joined = " and" if above else ""
+            return f"a finite number{above}" + (f"{joined} up to {self.high:g}" if self.high < np.inf else "")
+        return "a whole number" if self.whole and not float(value).is_integer() else ""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A weight rule with its parameters fixed. `needs` names the inputs of `fuse` beside the embeddings."""
+    """A rule with its parameters fixed. A vector rule has no `weigh`, and `combine` makes the templates.
+
+    `needs` names the inputs of `fuse` beside the embeddings, `reads` further columns of the embeddings. A `script` rule
+    fixes by itself what becomes of norms and media.
+    """
 
     label: str
-    weigh: Callable[[Faces], Floats]
+    weigh: Callable[[Faces], Floats] | None
+    combine: Callable[[Faces, Vectors, int], tuple[Vectors, Floats]]
     needs: tuple[str, ...]
-    identity: dict[str, Any]  # version and every parameter: what decides the weights beside the label
+    reads: tuple[str, ...]
+    script: bool
+    identity: dict[str, Any]  # version and every parameter: what decides the templates beside the label
 
 
 @dataclass(frozen=True)
-class _Family:
-    function: Callable[..., Floats]
-    needs: tuple[str, ...]
+class Family:
+    """What a name stands for before its parameters are given."""
+
+    function: Callable[..., Any]
+    vectors: bool
+    needs: Needs
+    reads: tuple[str, ...]
+    script: bool
     version: int
-    defaults: dict[str, float]
+    parameters: dict[str, Parameter]
 
 
-def weight_rule(name: str, needs: tuple[str, ...] = (), version: int = 1, **defaults: float) -> Callable[[Any], Any]:
-    """Register a weight rule: `function(faces, **parameters) -> (n,) float64 weights`.
+def weight_rule(
+    name: str,
+    needs: Needs = (),
+    reads: tuple[str, ...] = (),
+    script: bool = False,
+    version: int = 1,
+    **parameters: float | Parameter,
+) -> Callable[[Any], Any]:
+    """Register a weight rule: `function(faces, **parameters) -> (n,) float64 weights ≥ 0`.
 
-    A parameter whose default is an int takes whole numbers only. `version` is raised when the weights may change.
+    A parameter given as a number is that default, and takes numbers above 0; whole ones only where it is an int. `needs`: see
+    `Rule`; it may be a function of the parameters. `version` is raised when the weights may change. Scaling all weights of a
+    template changes nothing.
     """
+    return _register(name, False, needs, reads, script, version, parameters)
 
-    def decorate(function: Callable[..., Floats]) -> Callable[..., Floats]:
-        register("weight rule", name)(_Family(function, needs, version, defaults))
+
+def vector_rule(
+    name: str, needs: Needs = (), reads: tuple[str, ...] = (), version: int = 1, **parameters: float | Parameter
+) -> Callable[[Any], Any]:
+    """Register a rule that makes the templates itself; the place of learned fusion, too.
+
+    `function(faces, features, count, **parameters) -> (vectors, share)`: features (n, d) float32 are unit embeddings, or raw
+    ones under `features: raw`; vectors (count, d) float32 are put to unit length afterwards, and zeros mean no template;
+    share (n,) float64 ≥ 0 says what each face counted for, for whoever wants it explained.
+    """
+    return _register(name, True, needs, reads, False, version, parameters)
+
+
+def _register(
+    name: str,
+    vectors: bool,
+    needs: Needs,
+    reads: tuple[str, ...],
+    script: bool,
+    version: int,
+    parameters: dict[str, float | Parameter],
+) -> Callable[[Any], Any]:
+    taken = as_parameters(parameters)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        register("fusion rule", name)(Family(function, vectors, needs, reads, script, version, taken))
         return function
 
     return decorate
+
+
+def as_parameters(given: Mapping[str, float | Parameter]) -> dict[str, Parameter]:
+    """Return parameters by name; a number is a default, above 0 and whole where it is an int."""
+    return {n: p if isinstance(p, Parameter) else Parameter(p, whole=isinstance(p, int)) for n, p in given.items()}
 
 
 _FORM = re.compile(r"([a-z][a-z0-9-]*)(?:\(([^()]*)\))?")
@@ -86,104 +153,38 @@ _FORM = re.compile(r"([a-z][a-z0-9-]*)(?:\(([^()]*)\))?")
 def rule_named(label: str) -> Rule:
     """Return the rule that a label such as 'top-k(k=3)' names.
 
-    Raises InvalidInput for an unknown rule or parameter (with the nearest name), or a value that is no number.
+    Raises InvalidInput for an unknown rule or parameter (with the nearest name), or a value that it does not take.
     """
+    family, parameters = parsed("fusion rule", label)
+    return Rule(
+        label=label,
+        weigh=None if family.vectors else lambda faces: family.function(faces, **parameters),
+        combine=lambda *given: family.function(*given, **parameters),
+        needs=family.needs(parameters) if callable(family.needs) else family.needs,
+        reads=family.reads,
+        script=family.script,
+        identity={"version": family.version, "parameters": parameters},
+    )
+
+
+def parsed(kind: str, label: str) -> tuple[Family, dict[str, float]]:
+    """Return the rule of a kind that a label names, and its parameters. Raises InvalidInput as `rule_named` does."""
     form = _FORM.fullmatch(label.strip())
     if form is None:
-        raise InvalidInput(f"weight rule {label!r}: write NAME or NAME(parameter=number), as in quality-power(p=2).")
-    families = available("weight rule")
+        raise InvalidInput(f"{kind} {label!r}: write NAME or NAME(parameter=number).")
+    families = available(kind)
     if form[1] not in families:
-        raise InvalidInput(unknown("weight rule", form[1], families))
-    family: _Family = families[form[1]]
-    parameters = dict(family.defaults)
+        raise InvalidInput(unknown(kind, form[1], families))
+    family: Family = families[form[1]]
+    parameters = {name: float(parameter.default) for name, parameter in family.parameters.items()}
     for part in filter(None, (form[2] or "").split(",")):
         name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in family.defaults:
-            raise InvalidInput(f"weight rule {label!r}: {unknown('parameter', name, family.defaults)}")
+        if name not in family.parameters:
+            raise InvalidInput(f"{kind} {label!r}: {unknown('parameter', name, family.parameters)}")
         try:
             parameters[name] = float(value)
         except ValueError:
-            raise InvalidInput(f"weight rule {label!r}: {name} takes a number, found {value!r}.") from None
-        if not np.isfinite(parameters[name]) or parameters[name] <= 0:
-            raise InvalidInput(f"weight rule {label!r}: {name} must be a finite number above 0.")
-        if isinstance(family.defaults[name], int) and not parameters[name].is_integer():
-            raise InvalidInput(f"weight rule {label!r}: {name} must be a whole number, found {value}.")
-    identity = {"version": family.version, "parameters": parameters}
-    return Rule(label, lambda faces: family.function(faces, **parameters), family.needs, identity)
-
-
-@weight_rule("mean")
-def mean(faces: Faces) -> Floats:
-    return np.ones(len(faces.template))
-
-
-@weight_rule("media-mean")
-def media_mean(faces: Faces) -> Floats:
-    _, medium, count = np.unique(faces.medium, return_inverse=True, return_counts=True)
-    return 1.0 / count[medium]
-
-
-@weight_rule("norm")
-def norm(faces: Faces) -> Floats:
-    return faces.norm
-
-
-@weight_rule("detector", needs=("detections",))
-def detector(faces: Faces) -> Floats:
-    return np.maximum(faces.detector, 0)
-
-
-@weight_rule("quality-minmax", needs=("quality", "statistics"))
-def quality_minmax(faces: Faces) -> Floats:
-    span = faces.maximum - faces.minimum
-    if not span > 0:
-        return np.ones(len(faces.template))
-    return np.clip((faces.quality - faces.minimum) / span, 0, 1)
-
-
-@weight_rule("quality-linear", needs=("quality",))
-def quality_linear(faces: Faces) -> Floats:
-    return np.maximum(faces.quality, 0)
-
-
-@weight_rule("quality-power", needs=("quality",), p=2.0)
-def quality_power(faces: Faces, p: float) -> Floats:
-    # Scaled by the template's best first, so that no power overflows or vanishes for all of its faces.
-    best = _by_template(np.maximum, faces, np.maximum(faces.quality, 0))
-    ratio = np.divide(np.maximum(faces.quality, 0), best, out=np.zeros(len(best)), where=best > 0)
-    return np.asarray(ratio**p)
-
-
-@weight_rule("quality-softmax", needs=("quality", "statistics"), T=0.5)
-def quality_softmax(faces: Faces, T: float) -> Floats:  # noqa: N803  the field's letter for a temperature
-    if not faces.deviation > 0:
-        return np.ones(len(faces.template))
-    z = (faces.quality - faces.mean) / faces.deviation
-    return np.asarray(np.exp((z - _by_template(np.maximum, faces, z)) / T))
-
-
-@weight_rule("top-k", needs=("quality",), k=3)
-def top_k(faces: Faces, k: float) -> Floats:
-    order = np.lexsort((np.arange(len(faces.quality)), -faces.quality, faces.template))
-    starts = _starts(faces)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    return (rank < k).astype(np.float64)
-
-
-@weight_rule("best", needs=("quality",))
-def best(faces: Faces) -> Floats:
-    return np.asarray(top_k(faces, 1))
-
-
-def _starts(faces: Faces) -> NDArray[np.int64]:
-    return np.flatnonzero(np.diff(faces.template, prepend=-1))
-
-
-def _by_template(reduce: np.ufunc, faces: Faces, values: Floats) -> Floats:
-    """Return, for each face, the reduction of `values` over its template."""
-    starts = _starts(faces)
-    if len(starts) == 0:
-        return values
-    reduced = reduce.reduceat(values, starts)
-    return np.asarray(np.repeat(reduced, np.diff([*starts, len(values)])))
+            raise InvalidInput(f"{kind} {label!r}: {name} takes a number, found {value!r}.") from None
+        if wanted := family.parameters[name].refusal(parameters[name]):
+            raise InvalidInput(f"{kind} {label!r}: {name} must be {wanted}, found {value}.")
+    return family, parameters

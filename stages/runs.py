@@ -126,12 +126,13 @@ class Run:
     def _read(self, row: int, step: str, found: list[Evaluation]) -> Drawn:
         assert self.store is not None  # noqa: S101  asked by `drawn`
         sums: dict[tuple[str, float | None, str], Array] = {}
-        hows: dict[str, set[str]] = {"data": set(), "version": set(), "seed": set()}
+        hows: dict[str, set[str]] = {"data": set(), "version": set(), "seed": set(), "half": set()}
         for evaluation in found:
             made = self.store.receipt(evaluation.output, evaluation.key).provenance["preimage"]
             hows["data"].add(canonical(made["tables"]))
             hows["version"].add(canonical([made["stage"], made["version"]]))
-            hows["seed"].add(canonical(made["options"].get("seed")))
+            for option in ("seed", "half"):
+                hows[option].add(canonical(made["options"].get(option)))
             n = self.store.read(evaluation.output, evaluation.key, ("metric", "target", "rule", "replicates"))
             targets = [None if np.isnan(target) else target for target in n["target"].tolist()]
             for i, name in enumerate(zip(n["metric"].tolist(), targets, n["rule"].tolist(), strict=True)):

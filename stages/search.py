@@ -1,8 +1,14 @@
 """search: gallery + probes → the k best candidates of every probe, exactly.
 
-A back end (FAISS flat or torch) only *selects*: every gallery template within a guard band of the k-th score is
-re-scored in one fixed order, and the list is ordered by (−score, template row). So both back ends, any number of shards
-and identical templates give the same list. FAISS alone leaves the order of ties open and takes nan without a word.
+A list is ordered by (−score, template row), and neither shards nor the back end change a bit of it, in either way:
+
+small gallery   scores come from tiles of the product of all probes with all the gallery, as in `compare`. Their last bits
+                may depend on a probe's place among the probes and on the gallery's size.
+large gallery   a back end (FAISS flat or torch) only *selects*: every gallery template within a guard band of the k-th
+                score is re-scored in float64. A score depends on the two templates alone. FAISS by itself leaves the order
+                of ties open and takes nan without a word.
+
+Identical templates of a gallery have identical scores, so they stand in the order of their rows.
 """
 
 from __future__ import annotations
@@ -17,19 +23,21 @@ from pydantic import Field
 
 from pipeline.errors import ResourceRefused
 from pipeline.registry import register
-from pipeline.schema import Array, Batch, Status
+from pipeline.schema import Array, Batch
 from pipeline.stage import Options, Stage, Work, execution
-from stages.compare import unit_rows
+from stages.compare import TILE, WIDTH, tile, unit_rows
 from stages.tables import CANDIDATES, need_role, role_rows
 
 CELLS = 1 << 23  # scores of one product, or float64 numbers gathered at once to re-score candidates: 64 MiB at most
+SMALL = 1 << 23  # numbers in a small gallery's embeddings, 32 MiB: up to there, tiles cost less than a second scoring
+FULL = 64  # a small gallery is filled with zeros to a multiple of it, so that one kernel computes every column
 GUARD = 1e-4  # cosine; far above what the order of summation can move a float32 product of unit vectors
 Floats = NDArray[np.float32]
 Select = Callable[[Floats, int], tuple[Floats, NDArray[np.int64]]]
 
 
 class SearchOptions(Options):
-    """`k` candidates a probe. `backend` decides speed only, so it is no part of the key."""
+    """`k` candidates a probe. `backend` decides speed only, and of a large gallery, so it is no part of the key."""
 
     k: int = Field(20, ge=1, le=2048)
     gallery: str = "gallery"
@@ -41,6 +49,7 @@ class Search(Stage):
     """Exact 1:N search of the probes in one gallery."""
 
     name = "search"
+    version = 2
     grain = "tile"
     axis = "probes"
     Options = SearchOptions
@@ -73,31 +82,82 @@ class Search(Stage):
     ) -> Mapping[str, int]:
         k, width = self.options.k, sizes["templates"]["embedding"]
         gallery = len(np.unique(role_rows(tables["roles"], self.options.gallery)))
+        lists = {"candidate": rows[""] * k * 8, "score": rows[""] * k * 4}
+        if _is_small(gallery, width // 4):
+            return {
+                **lists,
+                "probes at unit length": rows[""] * width,
+                "gallery": 2 * gallery * width,
+                "tiles of scores": 2 * TILE * gallery * 4,
+            }
         reach = min(gallery, k + 16)
         return {
-            "candidate": rows[""] * k * 8,
-            "score": rows[""] * k * 4,
-            "templates at unit length": (rows["templates"] + rows[""]) * width,
+            **lists,
+            "probes at unit length": rows[""] * width,
             "gallery, and its index": 2 * gallery * width,
             "candidates to score again": rows[""] * reach * 12 + min(CELLS, rows[""] * reach * width // 4) * 8,
         }
 
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))
-        unit, roles = unit_rows(templates), work.tables["roles"]
-        gallery = np.unique(role_rows(roles, self.options.gallery))
-        gallery = gallery[templates["status"][gallery] == Status.OK]
-        probes = role_rows(roles, "probe")[work.start : work.stop]
-        usable = templates["status"][probes] == Status.OK
-        candidate = np.full((len(probes), self.options.k), -1, np.int64)
-        score = np.full((len(probes), self.options.k), np.nan, np.float32)
-        if usable.any() and len(gallery):
-            backend = {"faiss": with_faiss, "torch": with_torch}[self.options.backend]
-            select = backend(unit[gallery], self.context.profile.threads)
-            found, scores = exact_top(unit[gallery], unit[probes[usable]], self.options.k, select)
+        roles, k = work.tables["roles"], self.options.k
+        gallery, everyone = np.unique(role_rows(roles, self.options.gallery)), role_rows(roles, "probe")
+        first, last = work.start // TILE * TILE, -(-work.stop // TILE) * TILE  # whole tiles of probes
+        cut = slice(work.start - first, work.stop - first)
+        enrolled, seeking = (unit_rows(templates.take(rows)) for rows in (gallery, everyone[first:last]))
+        known, usable = ~np.isnan(enrolled[:, 0]), ~np.isnan(seeking[cut, 0])
+        probes = everyone[work.start : work.stop]
+        candidate = np.full((len(probes), k), -1, np.int64)
+        score = np.full((len(probes), k), np.nan, np.float32)
+        if usable.any() and known.any():
+            if _is_small(*enrolled.shape):
+                # What failed keeps its place, as zeros, so that the bits of what did not fail do not move.
+                found, scores = tiled_top(np.nan_to_num(enrolled), np.nan_to_num(seeking, copy=False), k, cut, known)
+                found, scores = found[usable], scores[usable]
+            else:
+                gallery, enrolled = gallery[known], enrolled[known]
+                backend = {"faiss": with_faiss, "torch": with_torch}[self.options.backend]
+                select = backend(enrolled, self.context.profile.threads)
+                found, scores = exact_top(enrolled, seeking[cut][usable], k, select)
             candidate[usable] = np.where(found >= 0, gallery[found], -1)
             score[usable] = scores
         return {"": Batch({"status": templates["status"][probes], "candidate": candidate, "score": score})}
+
+
+def _is_small(gallery: int, width: int) -> bool:
+    return gallery * width <= SMALL and gallery <= WIDTH
+
+
+def tiled_top(gallery: Floats, probes: Floats, k: int, cut: slice, enrolled: Array) -> tuple[NDArray[np.int64], Floats]:
+    """Return the k best gallery rows (n, k) int64 of the n probes in `cut`, and their scores float32; −1 and nan pad.
+
+    `gallery` (g, d) is the whole one and `probes` (p, d) are whole tiles, unit rows or zeros; rows that are not `enrolled`
+    (g,) bool are never found. Order is (−score, row), and a tie at the k-th place goes to the first rows.
+    """
+    start, stop = cut.start, cut.stop
+    size, best = len(gallery), min(k, int(enrolled.sum()))
+    full = np.zeros((-(-size // FULL) * FULL, gallery.shape[1]), np.float32)
+    full[:size] = gallery
+    found = np.full((stop - start, k), -1, np.int64)
+    scores = np.full((stop - start, k), np.nan, np.float32)
+    for first in range(start // TILE * TILE, stop, TILE):
+        low, high = max(first, start), min(first + TILE, stop)
+        part = tile(probes, full, first)[low - first : high - first, :size]
+        part[:, ~enrolled] = -np.inf
+        rows = slice(low - start, high - start)
+        found[rows, :best], scores[rows, :best] = _best(part, best)
+    return found, scores
+
+
+def _best(scores: Floats, k: int) -> tuple[Array, Array]:
+    """Return the columns (n, k) of the k largest of each row, in the order of (−score, column), and their scores."""
+    count, size = scores.shape
+    least = np.partition(scores, size - k, axis=1)[:, size - k, None]
+    row, column = np.divmod(np.flatnonzero(scores >= least), size)  # k of each row, and what ties with its k-th
+    value = scores[row, column]
+    order = np.lexsort((-value, row))
+    taken = order[np.searchsorted(row, np.arange(count))[:, None] + np.arange(k)]
+    return column[taken], value[taken]
 
 
 def with_faiss(gallery: Floats, threads: int = 1) -> Select:

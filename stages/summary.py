@@ -10,8 +10,8 @@ Conventions
     Difference  row − baseline, its interval from the paired differences of those averaged replicates. `clear`: the
                 interval leaves out 0, and neither of the two rests on few false matches. No correction is made for the
                 number of rows compared.
-    Counts      false matches, non-mated and trials are the smallest over a row's cells; `few` marks a number that rests on
-                fewer than 30 false matches (false positives) in any of them.
+    Counts      false matches, the pairs of subjects behind them, non-mated and trials are the smallest over a row's cells;
+                `few` marks a number that rests on fewer than 30 false matches (false positives) in any of them.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ class Entry:
     high: float
     achieved: float  # FMR or FPIR held, mean over cells
     threshold: float
-    false_matches: int  # -1 where it does not apply, as `nonmated`
+    false_matches: int  # -1 where it does not apply, as the two below
     nonmated: int
+    subject_pairs: int
     trials: int
     few: bool
     cells: int
@@ -190,6 +191,7 @@ def _entry(parts: Sequence[tuple[Batch, int]], level: float) -> Entry:
         threshold=float(column("threshold").mean()),
         false_matches=int(column("false_matches").min()),
         nonmated=int(column("nonmated").min()),
+        subject_pairs=int(column("subject_pairs").min()),
         trials=int(column("trials").min()),
         few=bool(column("few").any()),
         cells=len(parts),
@@ -224,6 +226,9 @@ def _compared(row: Row, rows: Sequence[Row], baseline: Mapping[str, Any], level:
         if _matches(other.factors, baseline)
         and all(row.factors.get(k, v) == v for k, v in other.factors.items() if k not in baseline)
     ]
+    # An evaluation that a factor does not reach has rows without it: of several, the one that differs in fewest factors.
+    apart = [len(row.factors.keys() ^ other.factors.keys()) for other in agreeing]
+    agreeing = [other for other, count in zip(agreeing, apart, strict=True) if count == min(apart)]
     if len(agreeing) != 1:
         return row  # none, or no telling which
     entries = {q: _against(e, agreeing[0].entries.get(q), level) for q, e in row.entries.items()}
@@ -264,7 +269,7 @@ def table_frame(table: RuleTable) -> pd.DataFrame:
                 | {"threshold_rule": q.rule, "value": e.value, "low": e.low, "high": e.high}
                 | {"difference": d.value, "difference_low": d.low, "difference_high": d.high, "clear": d.clear}
                 | {"baseline": row.is_baseline, "achieved": e.achieved, "threshold": e.threshold}
-                | {"false_matches": e.false_matches, "nonmated": e.nonmated}
+                | {"false_matches": e.false_matches, "nonmated": e.nonmated, "subject_pairs": e.subject_pairs}
                 | {"trials": e.trials, "few": e.few, "cells": e.cells}
             )
     return _counted(pd.DataFrame(lines))
@@ -272,7 +277,7 @@ def table_frame(table: RuleTable) -> pd.DataFrame:
 
 def _counted(frame: pd.DataFrame) -> pd.DataFrame:
     """Leave counts empty where they do not apply."""
-    for name in ("false_matches", "nonmated"):
+    for name in ("false_matches", "nonmated", "subject_pairs"):
         if name in frame:
             frame[name] = frame[name].astype("Int64").mask(frame[name] < 0)
     return frame
@@ -283,7 +288,7 @@ _FRAME = {"rule": "threshold_rule"}
 _TAKEN = frozenset(
     {*("step", "kind", "metric", "target", "threshold_rule", "value", "low", "high", "difference", "difference_low")}
     | {*("difference_high", "clear", "baseline", "achieved", "threshold", "false_matches", "nonmated")}
-    | {*("trials", "few", "cells")}
+    | {*("subject_pairs", "trials", "few", "cells")}
 )
 
 

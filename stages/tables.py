@@ -35,6 +35,7 @@ FACES = Schema(
         Field("landmarks", "float32", (5, 2), "px: x, y", optional=True),
         Field("score", "float32", (), "detector score, higher = surer", optional=True),
         Field("embedding", "float32", (None,), optional=True),
+        Field("variance", "float32", (None,), "of the unit embedding, by dimension or one for all", optional=True),
         Field("quality", "float32", (), "higher = more useful", optional=True),
     ),
 )
@@ -63,7 +64,13 @@ DETECTIONS = Schema(
 CROPS = Schema("crops", (STATUS, Field("crop", "uint8", (112, 112, 3), "RGB")))
 EMBEDDINGS = Schema(
     "embeddings",
-    (STATUS, REASON, Field("embedding", "float32", (None,)), Field("norm", "float32", (), "L2 norm of the embedding")),
+    (
+        STATUS,
+        REASON,
+        Field("embedding", "float32", (None,)),
+        Field("norm", "float32", (), "L2 norm of the embedding"),
+        Field("variance", "float32", (None,), "of the unit embedding, by dimension or one for all", optional=True),
+    ),
     finite=("embedding", "norm"),
 )
 QUALITIES = Schema(
@@ -109,6 +116,7 @@ NUMBERS = Schema(
         Field("threshold", "float64"),
         Field("false_matches", "int64"),  # in 1:N false positives: those behind `achieved`; -1 where it does not apply
         Field("nonmated", "int64"),  # comparisons or probes that `achieved` is over; -1 where it does not apply
+        Field("subject_pairs", "int64"),  # distinct pairs of subjects behind `false_matches`; -1 where it does not apply
         Field("trials", "int64"),  # comparisons, probes or templates that `value` is over
         Field("few", "bool"),  # rests on fewer than 30 false matches
         Field("replicates", "float64", (None,)),
@@ -136,7 +144,7 @@ class FaceLayout:
         return {
             "faces": Axis(faces.rows, shard_rows.get("faces", 1024), names=faces["face_id"]),
             "templates": Axis(templates.rows, shard_rows.get("templates", 8192), names=templates["template_id"]),
-            "comparisons": Axis(comparisons.rows, shard_rows.get("comparisons", 1 << 22), comparisons.multiple),
+            "comparisons": Axis(comparisons.rows, shard_rows.get("comparisons", 1 << 24), comparisons.multiple),
             "probes": Axis(len(role_rows(tables["roles"], "probe")), shard_rows.get("probes", 8192)),
         }
 

@@ -13,7 +13,8 @@ Conventions
                length 1 and t in (0, 1) its true quality. Some subjects are look-alikes: their centres are
                correlated.
     Quality    what the set shows is t with noise, clipped to [0.001, 1]. The norm is a weaker hint of t.
-    Weights    without shared noise, weighting each u + sigma·e by 1 / sigma² is best: `optimal_weights`.
+    Weights    without shared noise, weighting each u + sigma·e by 1 / sigma² is best: `optimal_weights`. The variance that
+               the set shows makes this the weight 1 / variance of a unit embedding: the truth, known here alone.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class _Structure:
+class Structure:
     """Who is where, as numbers; templates are the references (one a subject, in order), then the probes."""
 
     template_subject: Array  # (templates,) int64
@@ -87,7 +88,7 @@ def optimal_weights(sigma: Array) -> Array:
 
 
 def synthesise(options: SynthOptions) -> dict[str, Batch]:
-    """Return the six tables, with `embedding` (float32, not normalised) and `quality` (float32, observed)."""
+    """Return the six tables, with `embedding` (not normalised), `quality` (observed) and `variance` (true)."""
     return _synthesise(options)[0]
 
 
@@ -101,7 +102,7 @@ class SyntheticReader:
     """A synthetic set as a data set: no path, no image."""
 
     name: ClassVar[str] = "synthetic"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     backends: ClassVar[tuple[str, ...]] = ("numpy",)
     Options: ClassVar[type[Any]] = SynthOptions
     layout: ClassVar[FaceLayout] = LAYOUT
@@ -119,6 +120,12 @@ class SyntheticReader:
 
 
 def _synthesise(options: SynthOptions) -> tuple[dict[str, Batch], Truth]:
+    made, columns, truth = make(options)
+    return _tables(options, made, columns), truth
+
+
+def make(options: SynthOptions) -> tuple[Structure, dict[str, Array], Truth]:
+    """Return who is where, the optional columns of faces (embedding, quality: float32) and the hidden side."""
     # Independent streams, so that an option of one part leaves the random numbers of the others as they are.
     structure_rng, quality_rng, centre_rng, noise_rng = (
         np.random.default_rng(seed) for seed in np.random.SeedSequence(options.seed).spawn(4)
@@ -133,11 +140,12 @@ def _synthesise(options: SynthOptions) -> tuple[dict[str, Batch], Truth]:
     columns = {
         "embedding": _embeddings(options, made, centre, sigma, norm.astype(np.float32), noise_rng),
         "quality": np.clip(observed, 1e-3, 1).astype(np.float32),
+        "variance": (1 / optimal_weights(sigma) / options.dimension)[:, None],
     }
-    return _tables(options, made, columns), Truth(quality, sigma, centre, subject)
+    return made, columns, Truth(quality, sigma, centre, subject)
 
 
-def _structure(options: SynthOptions, rng: np.random.Generator) -> _Structure:
+def _structure(options: SynthOptions, rng: np.random.Generator) -> Structure:
     subjects = max(2, round(SUBJECTS * options.scale))
     templates = max(2 * subjects, round(TEMPLATES * options.scale))
     faces = max(templates, round(FACES * options.scale))
@@ -161,7 +169,7 @@ def _structure(options: SynthOptions, rng: np.random.Generator) -> _Structure:
     begins = still | (position == stills[template]) | (rng.random(len(template)) < 1 / options.frames)
     enrolled = np.zeros(subjects, dtype=bool)
     enrolled[rng.permutation(subjects)[: subjects // 2]] = True
-    return _Structure(
+    return Structure(
         template_subject=np.concatenate([np.arange(subjects), probe_subject]),
         template=template,
         medium=np.cumsum(begins) - 1,
@@ -170,7 +178,7 @@ def _structure(options: SynthOptions, rng: np.random.Generator) -> _Structure:
     )
 
 
-def _true_quality(made: _Structure, rng: np.random.Generator) -> Array:
+def _true_quality(made: Structure, rng: np.random.Generator) -> Array:
     """Return (n,) float32 in (0, 1): mostly the medium's, partly the face's own; frames are worse."""
     media = int(made.medium[-1]) + 1
     good, poor = rng.beta(3, 1.8, media), rng.beta(1.8, 2.4, media)
@@ -191,7 +199,7 @@ def _centres(options: SynthOptions, subjects: int, rng: np.random.Generator) -> 
 
 def _embeddings(
     options: SynthOptions,
-    made: _Structure,
+    made: Structure,
     centre: Array,
     sigma: Array,
     norm: Array,
@@ -215,7 +223,7 @@ def _unit(vectors: Array) -> Array:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-def _tables(options: SynthOptions, made: _Structure, columns: dict[str, Array]) -> dict[str, Batch]:
+def _tables(options: SynthOptions, made: Structure, columns: dict[str, Array]) -> dict[str, Batch]:
     subjects, faces = len(made.enrolled), len(made.template)
     subject_id = [f"s{i:05d}" for i in range(subjects)]
     template_id = [f"t{i:06d}" for i in range(len(made.template_subject))]

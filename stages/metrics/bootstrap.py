@@ -18,13 +18,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from stages.metrics.identification import top_scores
-from stages.metrics.verification import Floats, Rule, Targets, as_targets, crossing
+from stages.metrics.verification import Counts, Floats, Rule, Targets, as_targets, crossing
 from stages.metrics.weighted import (
+    Lists,
     Weighted,
     Weights,
     as_subjects,
@@ -34,9 +36,11 @@ from stages.metrics.weighted import (
     ratio,
     running_sums,
     share_above,
-    split,
     total_weight,
 )
+
+# Running sums (rows, n + 1), how many of them each threshold accepts (T,), totals (rows, 1).
+_Side = tuple[Counts, Counts, Floats]
 
 
 @dataclass(frozen=True)
@@ -79,41 +83,60 @@ def tar_replicates(
     Raises ValueError for a score that is not finite, lengths that differ, a subject outside the weights, or a
     mated flag that disagrees with the subjects.
     """
-    table = as_weights(weights)
-    genuine, impostor = split(scores, mated, subject_a, subject_b, table)
-    barrier = barrier_scores(impostor, table, total_weight(table, *impostor.subjects), as_targets(targets), rule)
-    return share_above(genuine, table, total_weight(table, *genuine.subjects), barrier)
+    return tar_of(Lists.of(scores, mated, subject_a, subject_b, weights), targets, [rule])[0]
+
+
+def tar_of(lists: Lists, targets: Targets, rules: Sequence[Rule]) -> list[Floats]:
+    """``tar_replicates`` under each of several rules, for the price of one."""
+    m_all, n_all = lists.totals
+    barriers = barrier_scores(lists.impostor, lists.table, n_all, as_targets(targets), rules)
+    shares = share_above(lists.genuine, lists.table, m_all, np.concatenate(barriers, axis=1))
+    return np.split(shares, len(rules), axis=1)
 
 
 def eer_replicates(
     scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, weights: ArrayLike
 ) -> Floats:
-    """EER in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``.
+    """EER in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``."""
+    return eer_of(Lists.of(scores, mated, subject_a, subject_b, weights))
+
+
+def eer_of(lists: Lists, near: float = 1 / 16) -> Floats:
+    """``eer_replicates``, where about the EER is known: ``near`` affects speed only.
 
     A replicate reads no more of the non-mated list than holds the point where FMR overtakes FNMR.
     """
-    table = as_weights(weights)
-    genuine, impostor = split(scores, mated, subject_a, subject_b, table)
-    m_all, n_all = (total_weight(table, *each.subjects) for each in (genuine, impostor))
-    genuine = genuine.best(genuine.score.size)
-    out = np.full(len(table), np.nan)
-    pending, count = np.flatnonzero((m_all > 0) & (n_all > 0)), 64 + impostor.score.size // 16
+    table, (m_all, n_all), genuine = lists.table, lists.totals, lists.genuine.best(lists.genuine.score.size)
+    size, out = lists.impostor.score.size, np.full(len(table), np.nan)
+    pending, count = np.flatnonzero((m_all > 0) & (n_all > 0)), 64 + int(1.5 * near * size)
     while pending.size:
-        top, unsolved = impostor.best(count), []
+        top, unsolved = lists.impostor.best(count), []
         m_up, n_up = -genuine.score, -top.score
         thresholds = np.concatenate([[-np.inf], np.unique(np.concatenate([m_up, n_up]))])
-        if n_up.size < impostor.score.size:
+        if n_up.size < size:
             thresholds = thresholds[thresholds <= n_up[-1]]  # below, non-mated scores are missing
         accepted_m, accepted_n = (np.searchsorted(up, thresholds, side="right") for up in (m_up, n_up))
         for rows in blocks(pending, m_up.size + n_up.size):
             m, n = running_sums(genuine.weigh(table[rows])), running_sums(top.weigh(table[rows]))
-            fmr = n[:, accepted_n] / n_all[rows, None]
-            fnmr = (m_all[rows, None] - m[:, accepted_m]) / m_all[rows, None]
-            crossed = fmr[:, -1] >= fnmr[:, -1]
-            out[rows] = np.where(crossed, crossing(fmr, fnmr)[0], np.nan)
+            rates = partial(_rates, (m, accepted_m, m_all[rows, None]), (n, accepted_n, n_all[rows, None]))
+            # FMR rises and FNMR falls along the thresholds: the crossing is bisected, in all replicates at once.
+            low, high = (np.full((len(rows), 1), end, np.int64) for end in (0, len(thresholds) - 1))
+            crossed = np.greater_equal(*rates(high))[:, 0]
+            while (high - low > 1).any():
+                middle = (low + high) // 2
+                past = np.greater_equal(*rates(middle))
+                low, high = np.where(past, low, middle), np.where(past, middle, high)
+            out[rows[crossed]] = crossing(*(rate[crossed] for rate in rates(np.hstack([low, high]))))[0]
             unsolved.append(rows[~crossed])
         pending, count = np.concatenate(unsolved), 4 * count
     return out
+
+
+def _rates(mated: _Side, nonmated: _Side, at: Counts) -> tuple[Floats, Floats]:
+    """FMR and FNMR of each replicate at places (rows, …) among the thresholds."""
+    (m, accepted_m, m_all), (n, accepted_n, n_all) = mated, nonmated
+    matches = np.take_along_axis(m, accepted_m[at], axis=1)
+    return np.take_along_axis(n, accepted_n[at], axis=1) / n_all, (m_all - matches) / m_all
 
 
 def auc_replicates(
@@ -123,14 +146,18 @@ def auc_replicates(
 
     Reads every comparison in every replicate: for lists of up to some 10^5 comparisons.
     """
-    table = as_weights(weights)
-    lists = split(scores, mated, subject_a, subject_b, table)
-    genuine, impostor = (each.best(each.score.size) for each in lists)
+    return auc_of(Lists.of(scores, mated, subject_a, subject_b, weights))
+
+
+def auc_of(lists: Lists) -> Floats:
+    """``auc_replicates`` of lists that were parted before."""
+    table = lists.table
+    genuine, impostor = (each.best(each.score.size) for each in (lists.genuine, lists.impostor))
     m_up, n_up = -genuine.score, -impostor.score
     # How many non-mated lie above (not below) a mated score.
     above, not_below = (np.searchsorted(n_up, m_up, side=side) for side in ("left", "right"))
     out = np.full(len(table), np.nan)
-    solvable = np.flatnonzero(np.all([total_weight(table, *each.subjects) > 0 for each in lists], axis=0))
+    solvable = np.flatnonzero((lists.totals[0] > 0) & (lists.totals[1] > 0))
     for rows in blocks(solvable, m_up.size + n_up.size):
         cells, n = genuine.weigh(table[rows]), running_sums(impostor.weigh(table[rows]))
         n_all, m_all = n[:, -1:], cells.sum(axis=1)
@@ -162,7 +189,7 @@ def tpir_replicates(
     impostor = Weighted(n_score, (n_subject[top != -np.inf],))
     genuine = Weighted(m_score, (m_subject[rank == 1],))
     # The totals are over every probe: failures and misses belong to the denominators.
-    barrier = barrier_scores(impostor, table, total_weight(table, n_subject), as_targets(targets), rule)
+    (barrier,) = barrier_scores(impostor, table, total_weight(table, n_subject), as_targets(targets), [rule])
     return share_above(genuine, table, total_weight(table, m_subject), barrier)
 
 

@@ -69,42 +69,17 @@ def mate_rank(candidate_subject: ArrayLike, probe_subject: ArrayLike) -> Counts:
     return np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
 
 
-def rank_by_counting(gallery_scores: ArrayLike, mate_column: ArrayLike) -> Counts:
-    """Exact rank of the mate in the whole gallery, without sorting.
-
-    gallery_scores (P, G) float, -inf for a gallery template that failed to enrol; mate_column (P,) int,
-    negative when the probe has no mate or failed to acquire. Rank = 1 + the entries with a greater score +
-    the equal ones in a smaller column. Returns (P,) int64; 0 where there is no mate or it failed to enrol.
-    Raises ValueError for a NaN score, a column beyond the gallery, or shapes that do not fit.
-    """
-    scores, column = np.asarray(gallery_scores), np.asarray(mate_column)
-    if scores.ndim != 2 or column.shape != scores.shape[:1]:
-        raise ValueError(f"gallery_scores must be (P, G), mate_column (P,): found {scores.shape}, {column.shape}.")
-    if np.isnan(scores).any():
-        raise ValueError("gallery_scores holds NaN: give -inf to a gallery template that failed to enrol.")
-    if column.size and column.max() >= scores.shape[1]:
-        raise ValueError(f"mate_column names column {column.max()} of a gallery of {scores.shape[1]}.")
-    if not scores.size:
-        return np.zeros(column.shape, np.int64)
-    own = np.take_along_axis(scores, np.maximum(column, 0)[:, None], axis=1)
-    earlier = np.arange(scores.shape[1]) < column[:, None]
-    ahead = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
-    return np.where((column >= 0) & (own[:, 0] > -np.inf), ahead + 1, 0)
-
-
-def cmc(rank: ArrayLike, max_rank: int, acquired: ArrayLike | None = None) -> Floats:
+def cmc(rank: ArrayLike, max_rank: int) -> Floats:
     """Cumulative match characteristic: the share of mated probes with the mate at rank 1, 2, … or better.
 
-    rank (P,) int as from ``mate_rank``, mated probes only, 0 a miss; ``acquired`` (P,) bool makes a miss of
-    each probe that failed. Lists of k candidates say nothing of ranks beyond k: ask for max_rank <= k.
+    rank (P,) int as from ``mate_rank``, mated probes only, 0 a miss. Lists of k candidates say nothing of ranks
+    beyond k: ask for max_rank <= k.
     Returns (max_rank,) float64, nan without probes (ISO/IEC 19795-1, closed-set identification).
     Raises ValueError for max_rank < 1 or a negative rank.
     """
     ranks = np.asarray(rank, np.int64)
     if max_rank < 1 or (ranks < 0).any():
         raise ValueError(f"ranks must be 0 (miss) or more and max_rank 1 or more, found max_rank {max_rank}.")
-    if acquired is not None:
-        ranks = np.where(np.asarray(acquired, bool), ranks, 0)
     found = np.bincount(ranks[ranks <= max_rank], minlength=max_rank + 1)[1:]
     return share(np.cumsum(found), ranks.size)
 
@@ -148,6 +123,23 @@ def tpir_at_fpir(
         n_nonmated=total,
         reason=why_undefined(n_mated, total, "probes"),
     )
+
+
+def pooled_script(impostors: ArrayLike, mate_score: ArrayLike, n_probes: int, targets: Targets) -> tuple[Floats, Floats]:
+    """(thresholds, shares of mated probes above them) as a widespread script has them. This is neither FPIR nor TPIR.
+
+    impostors (N,): scores of every probe with every gallery template of another subject, all in one list (the best
+    ceil(n_probes * target) of them are enough). mate_score (M,): the score of each mated probe with its mate, -inf where
+    there is none. A threshold is the ceil(n_probes * target)-th largest impostor, at least the first, -inf where there
+    are fewer; a probe counts where its mate's score exceeds it, whatever its rank. Both (T,), nan without a probe.
+    """
+    falling, mates = -np.sort(-as_scores(impostors, "impostors")), np.asarray(mate_score)
+    # Rounding before the ceiling keeps 0.1 x 30 at 3.
+    place = np.maximum(np.ceil(np.round(as_targets(targets) * n_probes, 9)).astype(np.int64), 1) - 1
+    threshold = np.full(place.shape, -np.inf if n_probes else np.nan)
+    inside = place < falling.size
+    threshold[inside] = falling[place[inside]]
+    return threshold, share((mates[:, None] > threshold).sum(axis=0), mates.size)
 
 
 def top_scores(nonmated_top: ArrayLike, mated_rank: ArrayLike, mated_score: ArrayLike) -> tuple[Scores, Scores, int]:

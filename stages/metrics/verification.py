@@ -15,6 +15,7 @@ Conventions
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -33,17 +34,15 @@ FEW = 30
 
 
 @dataclass(frozen=True)
-class Roc:
-    """All operating points, strictest first; every array has one entry a threshold."""
+class Ascending:
+    """Scores that were checked and sorted once, (n,); the functions here take them wherever they take a list."""
 
-    threshold: Scores  # distinct observed scores, descending, after a leading +inf
-    fmr: Floats
-    fnmr: Floats
-    false_matches: Counts
-    false_non_matches: Counts
-    n_mated: int
-    n_nonmated: int
-    reason: str
+    scores: Scores
+
+    @staticmethod
+    def of(values: ArrayLike | Ascending, name: str = "scores") -> Ascending:
+        """Raises ValueError for a score that is not finite or an array that is not 1-D."""
+        return values if isinstance(values, Ascending) else Ascending(np.sort(as_scores(values, name)))
 
 
 @dataclass(frozen=True)
@@ -75,30 +74,9 @@ class FoldAccuracy:
     reason: str
 
 
-def roc(mated: ArrayLike, nonmated: ArrayLike) -> Roc:
-    """Every operating point of the two score lists.
-
-    mated (M,), nonmated (N,): finite comparison scores; float32 stays float32.
-    Raises ValueError for a score that is not finite or an array that is not 1-D.
-    """
-    genuine, impostor = _sorted_pair(mated, nonmated)
-    distinct = np.unique(np.concatenate([genuine, impostor]))
-    threshold = np.concatenate([distinct, np.array([np.inf], distinct.dtype)])[::-1]
-    false_matches = np.asarray(impostor.size - np.searchsorted(impostor, threshold), np.int64)
-    false_non_matches = np.asarray(np.searchsorted(genuine, threshold), np.int64)
-    return Roc(
-        threshold=threshold,
-        fmr=share(false_matches, impostor.size),
-        fnmr=share(false_non_matches, genuine.size),
-        false_matches=false_matches,
-        false_non_matches=false_non_matches,
-        n_mated=genuine.size,
-        n_nonmated=impostor.size,
-        reason=why_undefined(genuine.size, impostor.size),
-    )
-
-
-def operating_points(mated: ArrayLike, nonmated: ArrayLike, targets: Targets, rule: Rule = "at_most") -> OperatingPoints:
+def operating_points(
+    mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending, targets: Targets, rule: Rule = "at_most"
+) -> OperatingPoints:
     """FNMR, and TAR = 1 - FNMR, at each FMR target (the literature's TAR@FAR).
 
     mated (M,), nonmated (N,): finite scores; targets (T,): FMR in [0, 1].
@@ -129,23 +107,40 @@ def operating_points(mated: ArrayLike, nonmated: ArrayLike, targets: Targets, ru
     )
 
 
-def eer(mated: ArrayLike, nonmated: ArrayLike) -> tuple[float, float]:
+def eer(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> tuple[float, float]:
     """Equal error rate: where the piecewise-linear ROC meets FMR = FNMR, and the observed score next to it.
 
     mated (M,), nonmated (N,): finite scores. (nan, nan) when either is empty.
     Of the crossed segment's ends the threshold is the one with the smaller |FMR - FNMR|, the lower if equal.
     Raises ValueError for a score that is not finite.
     """
-    curve = roc(mated, nonmated)
-    if curve.reason:
+    lists = genuine, impostor = _sorted_pair(mated, nonmated)
+    if not (genuine.size and impostor.size):
         return np.nan, np.nan
-    rate, after = crossing(curve.fmr, curve.fnmr)
-    gap = np.abs(curve.fmr - curve.fnmr)
-    end = int(after) - int(gap[after - 1] < gap[after])
-    return float(rate), float(curve.threshold[end])
+
+    def rates(thresholds: list[Any]) -> tuple[Floats, Floats]:
+        key = np.array(thresholds, impostor.dtype)
+        return (impostor.size - np.searchsorted(impostor, key)) / impostor.size, np.searchsorted(genuine, key) / genuine.size
+
+    def first_strict(scores: Scores) -> int:
+        """The first of ascending scores at which FMR < FNMR: FMR falls and FNMR rises with the threshold."""
+
+        def strict(i: int) -> bool:
+            fmr, fnmr = rates([scores[i]])
+            return bool(fmr[0] < fnmr[0])
+
+        return bisect_left(range(scores.size), True, key=strict)
+
+    # The crossing lies between two neighbours among the observed scores.
+    first = [first_strict(each) for each in lists]
+    above = min(each[i] if i < each.size else np.inf for each, i in zip(lists, first, strict=True))
+    below = max(each[i - 1] if i else -np.inf for each, i in zip(lists, first, strict=True))
+    fmr, fnmr = rates([above, below])
+    gap = np.abs(fmr - fnmr)
+    return float(crossing(fmr, fnmr)[0]), float(above if gap[0] < gap[1] else below)
 
 
-def auc(mated: ArrayLike, nonmated: ArrayLike) -> float:
+def auc(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> float:
     """Area under the ROC: P(mated > non-mated) + P(mated = non-mated) / 2 (Mann and Whitney 1947).
 
     mated (M,), nonmated (N,): finite scores. nan when either is empty.
@@ -274,10 +269,10 @@ def why_undefined(n_mated: int, n_nonmated: int, what: str = "comparisons") -> s
     return f"no {' and no '.join(missing)} {what}" if missing else ""
 
 
-def _sorted_pair(mated: ArrayLike, nonmated: ArrayLike) -> tuple[Scores, Scores]:
-    pair = as_scores(mated, "mated"), as_scores(nonmated, "nonmated")
+def _sorted_pair(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> tuple[Scores, Scores]:
+    pair = Ascending.of(mated, "mated").scores, Ascending.of(nonmated, "nonmated").scores
     dtype = np.result_type(*pair)
-    return np.sort(pair[0].astype(dtype, copy=False)), np.sort(pair[1].astype(dtype, copy=False))
+    return pair[0].astype(dtype, copy=False), pair[1].astype(dtype, copy=False)
 
 
 def _pick(values: Scores, index: NDArray[np.integer[Any]], outside: float) -> Scores:

@@ -7,7 +7,7 @@ Conventions
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,10 @@ from scipy import sparse
 from stages.metrics.verification import Counts, Floats, Rule, Scores, allowed_count, as_scores, check_rule
 
 Weights = NDArray[np.uint16]
-Subjects = NDArray[np.intp]
+Subjects = NDArray[np.integer[Any]]
 
 CELLS = 1 << 17  # replicates x comparisons handled at once: about 1 MB, so that a block stays in cache
+PAIRS = 1 << 22  # comparisons whose pairs of subjects are counted at once
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class Weighted:
     def best(self, count: int) -> Weighted:
         """The ``count`` best and all that tie with the last of them, in descending order."""
         rising = -self.score
-        keep = np.arange(rising.size)
         if count < rising.size:
             keep = np.flatnonzero(rising <= np.partition(rising, count - 1)[count - 1])
+        else:
+            keep = np.arange(rising.size)
         order = keep[np.argsort(rising[keep])]
-        return Weighted(self.score[order], tuple(column[order] for column in self.subjects))
+        return Weighted(self.score[order], tuple(column[order].astype(np.intp) for column in self.subjects))
 
     def weigh(self, block: Weights) -> NDArray[np.uint32]:
         """(rows, n) weights; a product of two uint16 fits in uint32."""
@@ -45,44 +47,64 @@ class Weighted:
         return columns[0] if len(columns) == 1 else columns[0] * columns[1]
 
 
-def split(
-    scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, table: Weights
-) -> tuple[Weighted, Weighted]:
-    """(mated, non-mated) of a checked comparison list."""
-    score, truth = as_scores(scores, "scores"), np.asarray(mated, bool)
-    a = as_subjects(subject_a, "subject_a", score.shape, table)
-    b = as_subjects(subject_b, "subject_b", score.shape, table)
-    if truth.shape != score.shape or (truth != (a == b)).any():
-        raise ValueError("mated must be true exactly where subject_a equals subject_b: mend one or the other.")
-    return Weighted(score[truth], (a[truth],)), Weighted(score[~truth], (a[~truth], b[~truth]))
+@dataclass(frozen=True)
+class Lists:
+    """Mated and non-mated comparisons, the weights of replicates (R, S), and what each list weighs in each, (R,).
+
+    ``of`` checks a comparison list and parts it; where the two are known apart, ``apart`` takes them unchecked.
+    """
+
+    genuine: Weighted
+    impostor: Weighted
+    table: Weights
+    totals: tuple[Floats, Floats]
+
+    @staticmethod
+    def of(scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, weights: ArrayLike) -> Lists:
+        table, score, truth = as_weights(weights), as_scores(scores, "scores"), np.asarray(mated, bool)
+        a = as_subjects(subject_a, "subject_a", score.shape, table)
+        b = as_subjects(subject_b, "subject_b", score.shape, table)
+        if truth.shape != score.shape or (truth != (a == b)).any():
+            raise ValueError("mated must be true exactly where subject_a equals subject_b: mend one or the other.")
+        return Lists.apart(Weighted(score[truth], (a[truth],)), Weighted(score[~truth], (a[~truth], b[~truth])), table)
+
+    @staticmethod
+    def apart(genuine: Weighted, impostor: Weighted, table: Weights) -> Lists:
+        totals = total_weight(table, *genuine.subjects), total_weight(table, *impostor.subjects)
+        return Lists(genuine, impostor, table, totals)
 
 
-def barrier_scores(impostor: Weighted, table: Weights, total: Floats, target: Floats, rule: Rule) -> Floats:
-    """(R, T): the best score that must stay out, -inf if none, nan where the denominator ``total`` (R,) is 0.
+def barrier_scores(impostor: Weighted, table: Weights, total: Floats, target: Floats, rules: Sequence[Rule]) -> list[Floats]:
+    """(R, T) for each rule: the best score that must stay out, -inf if none, nan where the denominator ``total`` (R,) is 0.
 
     All above it is accepted. A replicate is solved on the ``count`` best scores, and again on more when those
     did not hold the answer: the first guess affects speed only.
     """
-    check_rule(rule)
+    for rule in rules:
+        check_rule(rule)
     size = impostor.score.size
-    out = np.full((total.size, target.size), -np.inf)
-    out[total == 0] = np.nan
+    out = [np.full((total.size, target.size), -np.inf) for _ in rules]
+    for barrier in out:
+        barrier[total == 0] = np.nan
     pending = np.flatnonzero(total) if size and target.size else np.zeros(0, np.intp)
     count = int(1.25 * size * target.max(initial=0)) + 64
     while pending.size:
         top = impostor.best(count)
         n, rising, unsolved = top.score.size, -top.score, []
         for rows in blocks(pending, n):
-            where = _first_excluded(rising, top.weigh(table[rows]), total[rows, None], target, rule)
-            out[rows] = np.where(where < n, top.score[np.minimum(where, n - 1)], -np.inf)
-            unsolved.append(rows[(where == n).any(axis=1)])
+            found = _first_excluded(rising, top.weigh(table[rows]), total[rows, None], target, rules)
+            for barrier, where in zip(out, found, strict=True):
+                barrier[rows] = np.where(where < n, top.score[np.minimum(where, n - 1)], -np.inf)
+            unsolved.append(rows[np.any([(where == n).any(axis=1) for where in found], axis=0)])
         pending = np.concatenate(unsolved) if n < size else pending[:0]
         count *= 4
     return out
 
 
-def _first_excluded(rising: Scores, cells: NDArray[np.uint32], total: Floats, target: Floats, rule: Rule) -> Counts:
-    """(rows, T): position of the first score that must stay out; n, past the end, when the cells lack it."""
+def _first_excluded(
+    rising: Scores, cells: NDArray[np.uint32], total: Floats, target: Floats, rules: Sequence[Rule]
+) -> list[Counts]:
+    """(rows, T) for each rule: position of the first score that must stay out; n, past the end, when the cells lack it."""
     rows, n = cells.shape
     # One running sum over all rows, so that one searchsorted answers for every replicate and target.
     running = np.zeros(cells.size + 1, np.int64)
@@ -94,14 +116,15 @@ def _first_excluded(rising: Scores, cells: NDArray[np.uint32], total: Floats, ta
         found = np.searchsorted(running[1:], before + allowed, side="right") - start
         return np.asarray(np.minimum(found, n), np.int64)
 
-    where = first_beyond(allowed_count(target, total))
-    if rule == "nearest":
-        tie = rising[np.minimum(where, n - 1)]
-        bounds = (np.searchsorted(rising, tie, side=side) for side in ("left", "right"))
-        fewer, more = (running[start + bound] - before for bound in bounds)
-        more_is_nearer = more / total - target <= target - fewer / total
-        where = np.where(more_is_nearer, first_beyond(more), where)
-    return where
+    at_most = first_beyond(allowed_count(target, total))
+    if "nearest" not in rules:
+        return [at_most for _ in rules]
+    tie = rising[np.minimum(at_most, n - 1)]
+    bounds = (np.searchsorted(rising, tie, side=side) for side in ("left", "right"))
+    fewer, more = (running[start + bound] - before for bound in bounds)
+    more_is_nearer = more / total - target <= target - fewer / total
+    nearest = np.where(more_is_nearer, first_beyond(more), at_most)
+    return [nearest if rule == "nearest" else at_most for rule in rules]
 
 
 def share_above(genuine: Weighted, table: Weights, total: Floats, barrier: Floats) -> Floats:
@@ -122,9 +145,15 @@ def total_weight(table: Weights, a: Subjects, b: Subjects | None = None) -> Floa
     size, w = table.shape[1], table.astype(np.float64)
     if b is None:
         return np.asarray(w @ np.bincount(a, minlength=size).astype(np.float64))
-    count: Any = sparse.coo_array((np.ones(a.size), (a, b)), shape=(size, size)).tocsr()
-    if count.nnz > size * size // 20:
-        count = count.toarray()
+    count: Any
+    if a.size > size * size // 20:
+        dense = np.zeros(size * size)
+        for start in range(0, a.size, PAIRS):
+            part = slice(start, start + PAIRS)
+            dense += np.bincount(a[part].astype(np.intp) * size + b[part], minlength=dense.size)
+        count = dense.reshape(size, size)
+    else:
+        count = sparse.coo_array((np.ones(a.size), (a, b)), shape=(size, size)).tocsr()
     return np.asarray((w * (w @ count)).sum(axis=1), np.float64)
 
 
@@ -157,7 +186,8 @@ def as_weights(weights: ArrayLike) -> Weights:
 
 def as_subjects(subject: ArrayLike, name: str, shape: tuple[int, ...], table: Weights) -> Subjects:
     """subject as integers of the given shape, each a column of the weights; ValueError otherwise."""
-    index = np.asarray(subject, np.intp)
+    index = np.asarray(subject)
+    index = index if index.dtype.kind == "i" else index.astype(np.intp)  # int32 serves as well, in half the memory
     if index.shape != shape or (index.size and not 0 <= index.min() <= index.max() < table.shape[1]):
         raise ValueError(
             f"{name} must be {shape} integers in 0 … {table.shape[1] - 1}, the columns of weights; found "

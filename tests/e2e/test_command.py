@@ -229,7 +229,7 @@ def test_models_list_finds_shared_weights(qfuse: Qfuse, shared: Path) -> None:
 
 def test_synth_gives_the_same_bytes_for_the_same_seed_and_others_for_another(qfuse: Qfuse, tmp_path: Path) -> None:
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
-        made = qfuse("synth", f"{name}.h5", "--scale", 0.001, "--seed", seed, "--dimension", 16, "--json").json
+        made = qfuse("synth", "tables", f"{name}.h5", "--scale", 0.001, "--seed", seed, "--dimension", 16, "--json").json
         assert made["tables"]["faces"] == 469
     a, b, c = ((tmp_path / f"{name}.h5").read_bytes() for name in "abc")
     assert a == b
@@ -238,14 +238,14 @@ def test_synth_gives_the_same_bytes_for_the_same_seed_and_others_for_another(qfu
 
 def test_synth_does_not_replace_a_file(qfuse: Qfuse, tmp_path: Path) -> None:
     (tmp_path / "tables.h5").write_text("precious")
-    answer = qfuse("synth", "tables.h5", "--scale", 0.001)
+    answer = qfuse("synth", "tables", "tables.h5", "--scale", 0.001)
     assert answer.code == 3
     assert "exists already" in answer.err
     assert (tmp_path / "tables.h5").read_text() == "precious"
 
 
 def test_a_synthetic_set_runs_through_the_config_for_tables(qfuse: Qfuse) -> None:
-    assert qfuse("synth", "tables.h5", "--scale", 0.001, "--dimension", 16).code == 0
+    assert qfuse("synth", "tables", "tables.h5", "--scale", 0.001, "--dimension", 16).code == 0
     assert qfuse("init", "t.yaml", "--kind", "tables").code == 0
     assert qfuse("check", "t.yaml").code == 0
     ran = qfuse("run", "t.yaml", "--json").json

@@ -6,6 +6,7 @@ Plans are made over a small folder and nothing is run: a key is decided before a
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,24 +18,29 @@ from pydantic import BaseModel
 
 from pipeline.config import Config, DatasetConfig, ModelsConfig, ReportConfig, RunConfig, StepConfig
 from pipeline.errors import InvalidInput
-from pipeline.numerics import Profile
+from pipeline.numerics import Profile, profile_of
 from pipeline.registry import lookup
 from pipeline.runner import Runner
+from pipeline.schema import Batch
 from pipeline.session import open_session
+from pipeline.stage import Context
 from stages.datasets.tables_file import write_tables
+from stages.quality import Quality, QualityOptions
 from stages.report_options import ReportOptions
+from stages.statistics import to_json
 from stages.tables import Protocol, build_tables
 
 STEPS = (
     *("align", "degrade", "embed", "quality", "statistics", "fuse", "compare", "evaluate_verification"),
-    *("search", "evaluate_identification"),
+    *("search", "evaluate_identification", "evaluate_pooled_script"),
+    *("template_quality", "qmagface", "compare_faces"),
 )
 ALL = set(STEPS)
-EVALUATIONS = {"evaluate_verification", "evaluate_identification"}
-FUSED = {"fuse", "compare", "search", *EVALUATIONS}
-SCORED = {"quality", "statistics", *FUSED}
-MODELS = {"embed", *SCORED}
-IDENTIFIED = {"search", "evaluate_identification"}
+EVALUATIONS = {"evaluate_verification", "evaluate_identification", "evaluate_pooled_script"}
+FUSED = {"fuse", "compare", "search", "qmagface", *EVALUATIONS}
+GROUPED = {"template_quality", "compare_faces", *FUSED}  # what depends on which faces make a template
+SCORED = {"quality", "statistics", "template_quality", *FUSED}
+IDENTIFIED = {"search", "evaluate_identification", "evaluate_pooled_script"}
 NOTHING: set[str] = set()
 
 CONFIG: dict[str, Any] = {
@@ -45,6 +51,7 @@ CONFIG: dict[str, Any] = {
         "embed": {"inputs": {"crops": "degrade"}},
         "quality": {"inputs": {"crops": "degrade"}},
         "fuse": {"options": {"rule": "quality-minmax"}},
+        "qmagface": {"options": {"alpha": 0.1, "beta": 0.2}},
     },
     "report": {"options": {}},
 }
@@ -57,11 +64,11 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "dataset.path": ("moved/elsewhere", NOTHING),
     "dataset.options.root": ("wrapped", NOTHING),  # the same faces below another folder
     "dataset.options.extensions": (["jpg"], ALL),  # the .png go
-    "dataset.options.templates": ("face", FUSED),
-    "dataset.options.media": ("folder", FUSED),
-    "dataset.options.probe_fraction": (0.25, FUSED),
-    "dataset.options.left_out": (0.5, FUSED - {"fuse"}),  # who is enrolled stands in the roles
-    "dataset.options.seed": (1, FUSED),
+    "dataset.options.templates": ("face", GROUPED),
+    "dataset.options.media": ("folder", GROUPED),
+    "dataset.options.probe_fraction": (0.25, GROUPED),
+    "dataset.options.left_out": (0.5, GROUPED - {"fuse", "template_quality"}),  # who is enrolled stands in the roles
+    "dataset.options.seed": (1, GROUPED),
     "dataset.shard_rows": ({"faces": 4}, ALL),
     "numerics": ({"threads": 2}, ALL),
     "numerics.profile": ("cpu-bf16", ALL),
@@ -74,8 +81,8 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "models.folders": (["weights"], NOTHING),
     "steps.fuse.stage": ("fuse", NOTHING),
     "steps.fuse.inputs": ({"quality": "quality"}, NOTHING),  # the default, written out
-    "steps.embed.inputs": ({"crops": "align.crops"}, {"embed", *FUSED}),
-    "steps.embed.numerics": ({"threads": 2}, {"embed", *FUSED}),
+    "steps.embed.inputs": ({"crops": "align.crops"}, {"embed", "compare_faces", *FUSED}),
+    "steps.embed.numerics": ({"threads": 2}, {"embed", "compare_faces", *FUSED}),
     "steps.fuse.stored": (True, NOTHING),
     "steps.align.options.detector": ("yunet_640", ALL),
     "steps.align.options.pick": ("largest", ALL),
@@ -86,31 +93,44 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.align.options.max_pixels": (1000, ALL),
     "steps.degrade.options.fraction": (0.5, ALL - {"align"}),
     "steps.degrade.options.seed": (1, ALL - {"align"}),
-    "steps.embed.options.model": ("mobilefacenet", {"embed", *FUSED}),
-    "steps.embed.options.flip": ("none", {"embed", *FUSED}),
+    "steps.embed.options.model": ("mobilefacenet", {"embed", "compare_faces", *FUSED}),
+    "steps.embed.options.flip": ("none", {"embed", "compare_faces", *FUSED}),
     "steps.quality.options.method": ("crfiqa_s", SCORED),
     "steps.fuse.options.rule": ("mean", FUSED),
+    "steps.statistics.options.reference": ("reference.json", {"statistics", *FUSED}),
+    "steps.template_quality.options.of": ("mean", {"template_quality", "qmagface"}),
+    "steps.compare_faces.options.rule": ("mean", {"compare_faces"}),
+    "steps.qmagface.options.alpha": (0.3, {"qmagface"}),
+    "steps.qmagface.options.beta": (0.3, {"qmagface"}),
+    "steps.fuse.options.fallback": ("none", FUSED),
     "steps.fuse.options.features": ("raw", FUSED),
     "steps.fuse.options.media": ("mean", FUSED),
     "steps.search.options.k": (5, IDENTIFIED),
     "steps.search.options.gallery": ("reference", IDENTIFIED),
     "steps.search.options.backend": ("torch", NOTHING),  # both back ends give the same list
     "steps.evaluate_verification.options.fmr": ([0.01], {"evaluate_verification"}),
+    "steps.evaluate_verification.options.half": ("choose", {"evaluate_verification"}),
+    "steps.evaluate_verification.options.templates": (True, {"evaluate_verification"}),
     "steps.evaluate_verification.options.replicates": (10, {"evaluate_verification"}),
     "steps.evaluate_verification.options.seed": (1, {"evaluate_verification"}),
     "steps.evaluate_verification.options.level": (0.9, {"evaluate_verification"}),
     "steps.evaluate_identification.options.fpir": ([0.2], {"evaluate_identification"}),
     "steps.evaluate_identification.options.ranks": ([1], {"evaluate_identification"}),
     "steps.evaluate_identification.options.gallery": ("reference", {"evaluate_identification"}),
+    "steps.evaluate_identification.options.half": ("choose", {"evaluate_identification"}),
+    "steps.evaluate_identification.options.templates": (True, {"evaluate_identification"}),
     "steps.evaluate_identification.options.replicates": (10, {"evaluate_identification"}),
     "steps.evaluate_identification.options.seed": (1, {"evaluate_identification"}),
     "steps.evaluate_identification.options.level": (0.9, {"evaluate_identification"}),
+    "steps.evaluate_pooled_script.options.targets": ([0.2], {"evaluate_pooled_script"}),
+    "steps.evaluate_pooled_script.options.gallery": ("reference", {"evaluate_pooled_script"}),
     "report.kind": ("html", NOTHING),
     "report.options.title": ("A title", NOTHING),
     "report.options.average": ([], NOTHING),
     "report.options.baseline": ({"rule": "mean"}, NOTHING),
     "report.options.fmr": ([0.01], NOTHING),
     "report.options.crops": (0, NOTHING),
+    "report.options.choose": (None, NOTHING),
     "report.options.method": ("lightqnet", NOTHING),
     "run.store": ("another/store", NOTHING),
     "run.folder": ("another/run", NOTHING),
@@ -131,11 +151,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _write(root / f"faces/s{subject:02d}/still.jpg")
     for place in ("moved/elsewhere", "wrapping/wrapped"):
         shutil.copytree(root / "faces", root / place)
+    (root / "reference.json").write_text(json.dumps(reference()))
     (root / "cards.yaml").write_text(
         "unused: {kind: recognition, architecture: onnx, file: unused.onnx, dimension: 4, licence: none}\n"
     )
     _register_a_second_folder_reader()
     return root
+
+
+def reference() -> dict[str, Any]:
+    """A reference set of the quality method of CONFIG."""
+    scored = Quality(QualityOptions(), Context(profile_of("cpu-fp32")))
+    row = {name: np.array([0.5]) for name in ("minimum", "maximum", "mean", "deviation")}
+    batch = Batch({"count": np.array([9]), **row, "percentiles": np.linspace(0, 1, 101)[None]})
+    return to_json("other", scored.measure, batch)
 
 
 def _write(path: Path) -> None:
@@ -210,7 +239,9 @@ def _fields(model: type[BaseModel], prefix: str, without: tuple[str, ...] = ()) 
 def test_every_stage_is_in_the_table() -> None:
     from pipeline.registry import available
 
-    assert {name for name, stage in available("stage").items() if stage.__module__.startswith("stages.")} == ALL
+    without_options = {"detector_scores"}  # it needs a data set that brings such scores
+    found = {name for name, stage in available("stage").items() if stage.__module__.startswith("stages.")}
+    assert found == ALL | without_options
 
 
 def test_one_more_value_of_a_factor_leaves_the_others_artifacts_alone(folder: Path) -> None:
@@ -226,7 +257,12 @@ def test_a_weight_rule_that_needs_no_quality_does_not_depend_on_the_quality_meth
     before = keys(config, folder)
     config["steps"]["quality"]["options"] = {"method": "detector-score"}
     after = keys(config, folder)
-    assert {step for step in STEPS if before[step] != after[step]} == {"quality", "statistics"}
+    assert {step for step in STEPS if before[step] != after[step]} == {
+        "quality",
+        "statistics",
+        "template_quality",
+        "qmagface",
+    }
 
 
 def test_a_subject_label_that_is_mended_re_embeds_nothing(folder: Path, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ import pytest
 from e2e.conftest import CONFIG, REPORT, Answer, command, commands
 
 VERBS = [
-    *((verb,) for verb in ("run", "plan", "why", "status", "check", "report", "synth", "doctor", "demo", "init")),
+    *((verb,) for verb in ("run", "plan", "why", "status", "check", "report", "doctor", "demo", "init")),
     *((verb,) for verb in ("explain", "diff")),
     ("store", "list"),
     ("store", "verify"),
     ("store", "gc"),
     ("models", "list"),
+    ("synth", "tables"),
+    ("synth", "ijbc"),
 ]
 
 
@@ -31,11 +33,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Answer]:
-    lines = [(), ("store",), ("models",), *VERBS]
+    lines = [(), ("store",), ("models",), ("synth",), *VERBS]
     return commands(tmp_path_factory.mktemp("help"), [(*line, "--help") for line in lines])
 
 
-@pytest.mark.parametrize("verb", [(), ("store",), ("models",), *VERBS], ids=" ".join)
+@pytest.mark.parametrize("verb", [(), ("store",), ("models",), ("synth",), *VERBS], ids=" ".join)
 def test_help_shows_a_worked_example(helps: dict, verb: tuple[str, ...]) -> None:
     answer = helps[(*verb, "--help")]
     assert answer.code == 0

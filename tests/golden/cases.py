@@ -150,6 +150,11 @@ def _() -> Result:
     return mapped(made("quality", method="given"), qualities().select(["quality"]))
 
 
+@case("detector_scores", exact=True)
+def _() -> Result:
+    return mapped(made("detector_scores"), qualities().select(["score"]))
+
+
 @case("quality feature-norm", exact=True)
 def _() -> Result:
     return mapped(made("quality", method="feature-norm"), ids(12), embeddings=embeddings())
@@ -163,16 +168,37 @@ def _() -> Result:
 def fused(rule: str, **options: Any) -> Result:
     stage = made("fuse", rule=rule, **options)
     statistics = CASES["statistics"]()[1][""]
-    inputs = {"embeddings": embeddings(), "quality": qualities(), "statistics": statistics, "detections": qualities()}
+    variance = {"variance": (1 + np.arange(12, dtype=np.float32) % 5)[:, None] / 8}
+    read = Batch({**embeddings(), **variance})
+    inputs = {"embeddings": read, "quality": qualities(), "statistics": statistics, "detections": qualities()}
     return computed(stage, 4, a_set(), **{name: inputs[name] for name in stage.uses()})
 
 
 for rule in ("mean", "media-mean", "norm", "quality-linear", "quality-power(p=2)", "top-k(k=2)", "best"):
     case(f"fuse {rule}", exact=True)(lambda rule=rule: fused(rule))
-for rule in ("detector", "quality-minmax", "quality-softmax(T=0.5)"):
+for rule in ("threshold(t=0.5)", "top-fraction(f=0.4)", "trimmed(f=0.4)", "medoid", "insightface-script"):
+    case(f"fuse {rule}")(lambda rule=rule: fused(rule))
+for rule in ("detector", "quality-minmax", "quality-softmax(T=0.5)", "quality-rank", "crfiqa-script", "inverse-variance"):
     case(f"fuse {rule}")(lambda rule=rule: fused(rule))
 case("fuse raw, weighted mean inside media")(lambda: fused("quality-linear", features="raw", media="weighted"))
 case("fuse raw, mean inside media")(lambda: fused("quality-linear", features="raw", media="mean"))
+
+
+@case("template_quality", exact=True)
+def _() -> Result:
+    return computed(made("template_quality", of="median"), 4, a_set(), quality=qualities())
+
+
+@case("compare_faces")
+def _() -> Result:
+    return computed(made("compare_faces", rule="softmax(beta=4)"), 4, a_set(), embeddings=embeddings())
+
+
+@case("qmagface")
+def _() -> Result:
+    scores = CASES["compare all pairs"]()[1][""]
+    quality = CASES["template_quality"]()[1][""]
+    return computed(made("qmagface", alpha=0.5, beta=0.75), 4, a_set(), scores=scores, quality=quality)
 
 
 @case("compare a list", exact=True)
@@ -203,6 +229,12 @@ def _() -> Result:
     found = CASES["search"]()[1][""]
     stage = made("evaluate_identification", fpir=(0.5, 0.25), ranks=(1, 3), replicates=8)
     return computed(stage, 6, a_list(), candidates=found)
+
+
+@case("evaluate 1:N, pooled script", exact=True)
+def _() -> Result:
+    found = CASES["search"]()[1][""]
+    return computed(made("evaluate_pooled_script", targets=(1.0, 0.5)), 6, a_list(), candidates=found)
 
 
 # Cases: OpenCV and networks

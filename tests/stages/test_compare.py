@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from pipeline.dataset import Dataset
 from pipeline.schema import Batch, Status
 from pipeline.stage import Options, Work
+from pipeline.workshop import tables_of
+from stages import compare as module
 from stages.compare import TILE, Compare
 from stages.tables import LAYOUT, SCORES, Protocol, build_tables, singletons
 
@@ -55,9 +57,14 @@ def compare(
     dataset = Dataset("", made, LAYOUT.axes(made, {"comparisons": shards}), LAYOUT, None)
     stage, scores = Compare(Options(), context()), []
     for start, stop in dataset.axes["comparisons"].shards:
-        part = {name: dataset.part(name, columns, "comparisons", start, stop) for name, columns in Compare.consumes.items()}
-        scores.append(SCORES.check(stage.compute(Work(start, stop, part, {"templates": source(batch, *cuts)}))[""])["score"])
+        work = Work(start, stop, tables_of(stage, dataset, start, stop), {"templates": source(batch, *cuts)})
+        scores.append(SCORES.check(stage.compute(work)[""])["score"])
     return np.concatenate(scores)
+
+
+def a_list(rows: int, count: int) -> dict[str, Batch]:
+    """Random comparisons, in no order, of templates with each other."""
+    return tables(rows, np.random.default_rng(rows).integers(0, rows, (count, 2)).tolist())
 
 
 def slow(batch: Batch, a: int, b: int) -> float:
@@ -114,12 +121,50 @@ def test_shards_of_a_product_change_no_bit(source: Make, context: Make, width: i
         assert np.array_equal(compare(source, context, made, batch, shards=lines * probes), whole, equal_nan=True)
 
 
-def test_shards_of_a_list_change_no_bit(source: Make, context: Make) -> None:
-    batch = templates(50, 128)
-    pairs = np.random.default_rng(1).integers(0, 50, (400, 2)).tolist()
-    whole = compare(source, context, tables(50, pairs), batch)
-    for shards in (1, 7, 64, 399):
-        assert np.array_equal(compare(source, context, tables(50, pairs), batch, shards=shards), whole)
+@pytest.mark.parametrize("rows", [50, 600, 3000])  # a list of 1,200: dense, dense over several tiles, sparse
+def test_shards_of_a_list_change_no_bit(source: Make, context: Make, rows: int) -> None:
+    made, batch = a_list(rows, 1200), templates(rows, 128, failed=[3, 40])
+    whole = compare(source, context, made, batch)
+    for shards in (61, 500, 1199):
+        assert np.array_equal(compare(source, context, made, batch, shards=shards), whole, equal_nan=True)
+
+
+def test_a_list_of_all_pairs_scores_as_the_product_does(source: Make, context: Make) -> None:
+    references, probes = TILE + 30, 90
+    rows = references + probes
+    batch = templates(rows, 128, failed=[7, references + 3])
+    roles = [(i, "reference" if i < references else "probe") for i in range(rows)]
+    expected = compare(source, context, tables(rows, roles=roles, product=True), batch)
+    pairs = [(i, references + j) for i in range(references) for j in range(probes)]
+    assert np.array_equal(compare(source, context, tables(rows, pairs), batch), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("block", [module.LISTED, 100])
+@pytest.mark.parametrize("width", [module.WIDTH, 64])
+def test_the_order_of_a_list_changes_no_bit(
+    source: Make, context: Make, monkeypatch: pytest.MonkeyPatch, width: int, block: int
+) -> None:
+    monkeypatch.setattr(module, "WIDTH", width)
+    monkeypatch.setattr(module, "LISTED", block)
+    made, batch = a_list(2 * TILE + 90, 15_000), templates(2 * TILE + 90, 32, failed=[600])
+    rows = made["comparisons"]
+    sorted_by_tile = compare(source, context, {**made, "comparisons": rows.take(np.argsort(rows["a"]))}, batch)
+    scores, order = compare(source, context, made, batch), np.argsort(rows["a"])
+    assert np.array_equal(scores[order], sorted_by_tile, equal_nan=True)
+    some = np.arange(0, rows.rows, 301)
+    expected = [slow(batch, rows["a"][i], rows["b"][i]) for i in some]
+    np.testing.assert_allclose(scores[some], expected, atol=1e-6)
+
+
+def test_a_score_of_a_sparse_list_does_not_depend_on_the_rest_of_the_list(source: Make, context: Make) -> None:
+    made, batch = a_list(3000, 1200), templates(3000, 128)
+    scores = compare(source, context, made, batch)
+    for some in (slice(0, 600), slice(700, 701)):
+        part = {**made, "comparisons": made["comparisons"].take(some)}
+        if some.stop - some.start > 1:
+            assert np.array_equal(compare(source, context, part, batch), scores[some])
+        else:  # one comparison is all the pairs of its sides
+            np.testing.assert_allclose(compare(source, context, part, batch), scores[some], atol=1e-6)
 
 
 def test_shards_of_the_templates_change_no_bit(source: Make, context: Make) -> None:

@@ -100,10 +100,14 @@ def test_embeddings_that_come_with_the_data_set_are_taken_as_they_are(context: M
     given_rows = np.float32([[3, 4], [np.nan, 1], [0, 0]])
     stage = Embed(EmbedOptions(model="given"), context())
     assert stage.uses() == ()
-    assert stage.consumed() == {"faces": ("embedding",)}
+    assert stage.consumed() == {"faces": ("embedding", "variance")}
     stage.open()
     made = EMBEDDINGS.check(stage.run(Batch({"embedding": given_rows}), {}, None)[""])
     assert np.array_equal(made["embedding"], given_rows, equal_nan=True)
+    assert "variance" not in made
+    variance = np.float32([[1], [2], [3]])
+    with_variance = EMBEDDINGS.check(stage.run(Batch({"embedding": given_rows, "variance": variance}), {}, None)[""])
+    assert np.array_equal(with_variance["variance"], variance)
     assert made["norm"].tolist()[::2] == [5, 0]
 
 

@@ -15,11 +15,12 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch
 from pipeline.stage import Work
-from stages.evaluate import (
+from stages.evaluate_verification import (
     EvaluateVerification,
     VerificationOptions,
 )
 from stages.metrics.bootstrap import subject_weights
+from stages.metrics.subjects import in_second_half
 from stages.numbers import number
 from stages.tables import CURVES, NUMBERS, Protocol, build_tables, singletons
 
@@ -131,7 +132,7 @@ def test_where_mated_follows_from_subjects_templates_without_one_are_left_out_an
     row = number(numbers, "tar")
     assert (row["trials"], row["nonmated"], row["value"]) == (1, 1, 1)
     assert number(numbers, "comparisons_unlabelled")["value"] == 2
-    assert number(numbers, "fta")["trials"] == 3
+    assert (number(numbers, "fte")["trials"], number(numbers, "fta")["trials"]) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -147,24 +148,99 @@ def test_a_template_that_would_be_compared_with_itself_is_refused(context: Make,
         EvaluateVerification(VerificationOptions(), context()).fits(made)
 
 
-def test_failed_templates_count_in_fta_and_frr_and_in_no_matching_rate(verify: Make) -> None:
+def test_failed_probes_count_in_fta_and_frr_and_in_no_matching_rate(verify: Make) -> None:
     roles = [(0, "reference"), (1, "reference"), (2, "probe"), (3, "probe"), (4, "probe")]
     made = tables(["a", "b", "a", "b", "b"], roles=roles, product=True)
     nan = np.nan  # template 3 failed
     numbers = verify(made, [-0.25, nan, 0.5, 0.0, nan, 0.75], fmr=(0.5,))["numbers"]
-    fta, tar, frr = (number(numbers, metric)["value"] for metric in ("fta", "tar", "frr"))
-    assert fta == pytest.approx(1 / 5)
-    assert tar == 1 / 2  # mated -.25 and .75, non-mated .5 and 0: one false match is allowed
-    assert frr == pytest.approx(1 / 5 + 1 / 2 * 4 / 5)
-    assert number(numbers, "fta")["trials"] == 5
+    assert number(numbers, "fta")["value"] == pytest.approx(1 / 3)
+    assert (number(numbers, "fta")["trials"], number(numbers, "fte")["trials"]) == (3, 2)
+    assert number(numbers, "tar")["value"] == 1 / 2  # mated -.25 and .75, non-mated .5 and 0: one false match is allowed
+    assert number(numbers, "frr")["value"] == pytest.approx(1 / 3 + 1 / 2 * 2 / 3)
+    assert number(numbers, "gfrr")["value"] == number(numbers, "frr")["value"]
     assert (number(numbers, "comparisons_lost")["value"], number(numbers, "comparisons_lost")["trials"]) == (2, 6)
 
 
-def test_a_template_that_is_compared_with_failed_ones_only_has_not_failed(verify: Make) -> None:
+def test_failed_references_count_in_fte_and_with_the_probes_in_gfrr(verify: Make) -> None:
+    roles = [(0, "reference"), (1, "reference"), (2, "probe"), (3, "probe"), (4, "probe")]
+    made = tables(["a", "b", "a", "b", "b"], roles=roles, product=True)
+    nan = np.nan  # reference 1 and probe 2 failed: what is left is non-mated, but for one comparison that does not exist
+    score, failed = [nan, 0.5, 0.0, nan, nan, nan], [2, 0, 0, 3, 1, 1]
+    numbers = verify(made, score, failed, fmr=(0.5,), replicates=20)["numbers"]
+    assert (number(numbers, "fte")["value"], number(numbers, "fta")["value"]) == (1 / 2, pytest.approx(1 / 3))
+    listed_so = tables(["a", "b", "a", "b", "a"], [(0, 2), (0, 3), (1, 2), (1, 3), (0, 4)])
+    numbers = verify(listed_so, [0.75, 0.5, nan, nan, 0.25], [0, 0, 1, 1, 0], fmr=(0.0,), replicates=20)["numbers"]
+    assert (number(numbers, "fte")["value"], number(numbers, "fta")["value"]) == (1 / 2, 0)
+    tar, frr, gfrr = (number(numbers, metric) for metric in ("tar", "frr", "gfrr"))
+    assert (tar["value"], frr["value"], gfrr["value"]) == (0.5, 0.5, 1 / 2 + 1 / 2 * 1 / 2)
+    fte = number(numbers, "fte")["replicates"]
+    np.testing.assert_allclose(gfrr["replicates"], fte + (1 - fte) * frr["replicates"])
+
+
+def test_where_a_template_stands_on_both_sides_every_failure_is_one_to_acquire(verify: Make) -> None:
     # Of five templates 1 and 3 failed; template 0 is good and has no comparison with a score.
+    made = tables(["a", "a", "b", "b", "b"], [(0, 1), (2, 3), (2, 4), (4, 2)])
+    numbers = verify(made, [np.nan, np.nan, 0.5, 0.5], failed=[2, 2, 0, 0])["numbers"]
+    assert number(numbers, "fta")["value"] == pytest.approx(2 / 5)
+    for metric in ("fte", "gfrr"):
+        with pytest.raises(KeyError):
+            number(numbers, metric)
+
+
+def test_a_template_that_is_compared_with_failed_ones_only_has_not_failed(verify: Make) -> None:
     made = tables(["a", "a", "b", "b", "b"], [(0, 1), (2, 3), (2, 4)])
     numbers = verify(made, [np.nan, np.nan, 0.5], failed=[2, 2, 0])["numbers"]
-    assert number(numbers, "fta")["value"] == pytest.approx(2 / 5)
+    assert (number(numbers, "fte")["value"], number(numbers, "fta")["value"]) == (0, pytest.approx(2 / 3))
+
+
+def test_behind_false_matches_stands_the_number_of_distinct_pairs_of_subjects(verify: Make) -> None:
+    subjects = ["a", "b", "c", "a", "b", "c"]
+    #                a·b     b·a    a·b     c·a     c·b      mated
+    pairs = [(0, 1), (4, 3), (3, 1), (2, 0), (5, 4), (0, 3)]
+    made, score = tables(subjects, pairs), [0.75, 0.5, 0.5, 0.25, 0.0, 1.0]
+    found = verify(made, score, fmr=(0.2, 0.6, 0.8, 1.0))["numbers"]
+    rows = [number(found, "tar", target) for target in (0.2, 0.6, 0.8, 1.0)]
+    assert [(row["false_matches"], row["subject_pairs"]) for row in rows] == [(1, 1), (3, 1), (4, 2), (5, 3)]
+    assert number(found, "eer")["subject_pairs"] == -1
+
+
+def test_in_a_product_the_pairs_of_subjects_are_those_of_its_rows_and_columns(verify: Make) -> None:
+    roles = [(0, "reference"), (1, "reference"), (2, "probe"), (3, "probe"), (4, "probe")]
+    made = tables(["a", "b", "a", "b", "c"], roles=roles, product=True)
+    #        a·a   a·b  a·c  b·a  b·b  b·c
+    score = [0.75, 0.5, 0.0, 0.5, 0.25, 0.125]
+    row = number(verify(made, score, fmr=(0.5,))["numbers"], "tar", 0.5)
+    assert (row["false_matches"], row["subject_pairs"]) == (2, 1)
+
+
+def halves(count: int) -> tuple[list[str], list[str]]:
+    """`count` names of each half."""
+    names = [f"n{i}" for i in range(20 * count)]
+    second = in_second_half(names)
+    first, other = ([n for n, at in zip(names, second, strict=True) if at == half][:count] for half in (False, True))
+    return first, other
+
+
+@pytest.mark.parametrize("product", [True, False])
+def test_a_half_holds_the_comparisons_of_its_subjects_and_counts_those_across(verify: Make, product: bool) -> None:
+    (a, b), (x, y) = halves(2)
+    subjects = [a, b, x, y, a, b, x, y]
+    roles = [(i, "reference" if i < 4 else "probe") for i in range(8)]
+    pairs = [(i, j) for i in range(4) for j in range(4, 8)]
+    made = tables(subjects, [] if product else pairs, roles=roles, product=product)
+    score = [(7 * i % 16) / 16 for i in range(16)]
+    apart = {}
+    for half, chosen in (("choose", (0, 1)), ("report", (2, 3))):
+        numbers = verify(made, score, half=half, replicates=30)["numbers"]
+        small = [k for k, (i, j) in enumerate(pairs) if i in chosen and j - 4 in chosen]
+        alone = verify(tables(subjects, [pairs[k] for k in small]), [score[k] for k in small], replicates=30)["numbers"]
+        for metric in ("tar", "eer", "auc", "fta", "fte"):
+            mine, theirs = number(numbers, metric), number(alone, metric)
+            assert (mine["value"], mine["trials"]) == (theirs["value"], theirs["trials"]), metric
+        across = number(numbers, "comparisons_across_halves")
+        assert (across["value"], across["trials"]) == (8, 16)
+        apart[half] = number(numbers, "tar")["trials"]
+    assert apart == {"choose": 2, "report": 2}
 
 
 def test_with_every_template_failed_fta_and_frr_say_so(verify: Make) -> None:
@@ -324,3 +400,20 @@ def test_a_list_that_contradicts_the_subjects_cannot_be_resampled(verify: Make) 
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         VerificationOptions(**options)
+
+
+def test_templates_that_fell_back_to_equal_weights_are_counted_among_the_compared(source: Make, context: Make) -> None:
+    made, score = tables(["a", "a", "b", "c"], [(0, 1), (0, 2)]), [0.5, 0.25]
+    scores = source(Batch({"score": np.float32(score), "failed": np.zeros(2, np.uint8)}))
+    stage = EvaluateVerification(VerificationOptions(replicates=0, templates=True), context())
+    assert stage.uses() == ("scores", "templates")
+
+    def run(rows: int) -> Any:
+        built = Batch({"status": np.zeros(rows, np.uint8), "fallback": np.array([True, False, False, True])[:rows]})
+        return number(
+            stage.compute(Work(0, 2, made, {"scores": scores, "templates": source(built)}))["numbers"], "fused_fallback"
+        )
+
+    assert (run(4)["value"], run(4)["trials"]) == (1, 3)  # the fourth is compared with nobody
+    with pytest.raises(InvalidInput, match="has 3 rows, and there are 4 templates"):
+        run(3)

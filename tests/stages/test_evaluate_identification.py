@@ -11,8 +11,9 @@ import pytest
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch, Status
 from pipeline.stage import Work
-from stages.evaluate import EvaluateIdentification, IdentificationOptions
+from stages.evaluate_identification import EvaluateIdentification, IdentificationOptions
 from stages.metrics.bootstrap import subject_weights
+from stages.metrics.subjects import in_second_half
 from stages.numbers import number
 from stages.tables import CURVES, NUMBERS, Protocol, build_tables, singletons
 
@@ -205,3 +206,40 @@ def test_a_gallery_that_is_not_there_or_holds_a_probe_is_refused_while_planning(
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
         EvaluateIdentification(IdentificationOptions(), context()).fits(tables(SUBJECTS, roles))
+
+
+def test_false_positives_are_counted_by_pairs_of_subjects_as_well(identify: Make) -> None:
+    subjects = ["a", "b", "c", "x", "x", "x", "y"]
+    roles = [*GALLERY, *((i, "probe") for i in range(3, 7))]
+    candidate = [[0, 1], [0, 2], [1, 0], [0, 1]]
+    score = [[0.75, 0], [0.5, 0], [0.25, 0], [0.125, 0]]
+    numbers = identify(subjects, roles, candidate, score, fpir=(0.5, 1.0))["numbers"]
+    found = [number(numbers, "tpir", target) for target in (0.5, 1.0)]
+    assert [(row["false_matches"], row["subject_pairs"]) for row in found] == [(2, 1), (4, 3)]
+
+
+def test_a_half_holds_the_probes_of_its_subjects_in_the_whole_gallery(identify: Make) -> None:
+    names = [f"n{i}" for i in range(40)]
+    second = in_second_half(names)
+    (a, b), (x, y) = (np.array(names)[second == half][:2].tolist() for half in (False, True))
+    subjects, roles = [a, x, a, b, x, y], [(0, "gallery"), (1, "gallery"), *((i, "probe") for i in range(2, 6))]
+    candidate, score = [[0, 1], [1, 0], [0, 1], [1, 0]], [[0.75, 0], [0.5, 0], [0.25, 0], [0.125, 0]]
+    found = {}
+    for half in ("choose", "report"):
+        numbers = identify(subjects, roles, candidate, score, half=half, replicates=20, ranks=(1,))["numbers"]
+        row = number(numbers, "tpir")
+        found[half] = (number(numbers, "rank", 1)["value"], row["trials"], row["nonmated"], number(numbers, "fta")["trials"])
+    # The mated probe of the second half finds the other half's subject first.
+    assert found == {"choose": (1, 1, 1, 2), "report": (0, 1, 1, 2)}
+
+
+def test_enrolled_templates_that_failed_are_failures_to_enrol(source: Make, context: Make) -> None:
+    stage = EvaluateIdentification(IdentificationOptions(replicates=0, ranks=(1,), templates=True), context())
+    status = np.array([0, Status.EMPTY, 0, 0, Status.EMPTY, 0, 0, 0], np.uint8)
+    built = Batch({"status": status, "fallback": np.arange(8) >= 6})
+    lists = {"candidate": np.full((5, 2), 0), "score": np.full((5, 2), 0.5, np.float32), "status": status[3:]}
+    inputs = {"candidates": source(Batch(lists)), "templates": source(built)}
+    numbers = stage.compute(Work(0, 5, tables(SUBJECTS, [*GALLERY, *PROBES]), inputs))["numbers"]
+    fte, fallback = number(numbers, "fte"), number(numbers, "fused_fallback")
+    assert (fte["value"], fte["trials"]) == (pytest.approx(1 / 3), 3)
+    assert (fallback["value"], fallback["trials"]) == (2, 8)

@@ -15,7 +15,7 @@ from pipeline.errors import InvalidInput
 from pipeline.schema import Batch, Status
 from pipeline.stage import Context, Source, Work
 from stages.fuse import Fuse, FuseOptions
-from stages.quality import Statistics
+from stages.statistics import Statistics
 from stages.tables import FUSED, LAYOUT, Protocol, build_tables
 
 Make = Callable[..., Any]
@@ -30,7 +30,10 @@ RULES: dict[str, Callable[..., float]] = {
     "quality-power(p=2)": lambda n, d, q, low, high: max(q, 0) ** 2,
     "quality-minmax": lambda n, d, q, low, high: (q - low) / (high - low),
 }
-EVERY_RULE = [*RULES, "media-mean", "quality-softmax", "top-k(k=2)", "best"]
+EVERY_RULE = [
+    *(*RULES, "media-mean", "quality-softmax", "quality-rank", "top-k(k=2)", "top-fraction", "threshold", "best", "medoid"),
+    *("trimmed(f=0.4)", "inverse-variance"),
+]
 
 
 class Set:
@@ -49,6 +52,7 @@ class Set:
         self.embeddings = Batch(
             {"status": self.status["e"], "embedding": embedding, "norm": np.linalg.norm(embedding, axis=1).astype(np.float32)}
         )
+        self.variance = rng.uniform(0.1, 1, (faces, WIDTH)).astype(np.float32)
         self.qualities = self._scored(self.status["q"], "quality", rng.normal(0.5, 1, faces))
         self.detections = self._scored(self.status["d"], "score", rng.uniform(0, 1, faces))
         sizes = rng.integers(1, 6, templates)
@@ -83,7 +87,7 @@ class Set:
             Work(0, 0, {}, {"quality": self.source(self.qualities)})
         )
         inputs = {
-            "embeddings": self.source(self.embeddings, *cuts),
+            "embeddings": self.source(Batch({**self.embeddings, "variance": self.variance}), *cuts),
             "quality": self.source(self.qualities, *cuts),
             "detections": self.source(self.detections, *cuts),
             "statistics": self.source(statistics[""]),
@@ -175,7 +179,7 @@ def test_the_order_of_members_changes_nothing_but_rounding(example: Make, rule: 
 
 @pytest.mark.parametrize("features", ["unit", "raw"])
 @pytest.mark.parametrize("media", ["none", "mean", "weighted"])
-@pytest.mark.parametrize("rule", EVERY_RULE)
+@pytest.mark.parametrize("rule", [rule for rule in EVERY_RULE if rule != "inverse-variance"])
 def test_a_template_of_one_face_is_that_face_whatever_the_rule(example: Make, rule: str, media: str, features: str) -> None:
     faces = example(2, failed=0.0)
     faces.members = [(t, 3 * t, "m") for t in range(faces.templates)]
@@ -239,6 +243,87 @@ def test_a_medium_counts_once_however_many_frames_it_has(example: Make) -> None:
     often = faces.fuse("mean", media="mean")["embedding"]
     faces.members = [(0, 0, "video"), (0, 1, "still")]
     np.testing.assert_allclose(often, faces.fuse("mean")["embedding"], atol=1e-6)
+
+
+@properties
+@given(seed=st.integers(0, 10**6), norm=st.booleans(), detector=st.booleans())
+def test_the_common_script_is_its_arithmetic_written_out(example: Make, seed: int, norm: bool, detector: bool) -> None:
+    faces = example(seed, failed=0.0)
+    fused = faces.fuse(f"insightface-script(norm={int(norm)}, detector={int(detector)})", fallback="none")
+    for t in range(faces.templates):
+        media: dict[str, list[np.ndarray]] = {}
+        for owner, f, m in faces.members:
+            if owner == t:
+                x = faces.embeddings["embedding"][f].astype(np.float64)
+                x = x if norm else x / np.linalg.norm(x)
+                media.setdefault(m, []).append(x * faces.detections["score"][f] if detector else x)
+        total = np.sum([np.mean(inside, axis=0) for inside in media.values()], axis=0)
+        np.testing.assert_allclose(fused["embedding"][t], total / np.linalg.norm(total), atol=2e-5)
+
+
+@properties
+@given(seed=st.integers(0, 10**6))
+def test_the_script_of_cr_fiqa_is_its_arithmetic_written_out(example: Make, seed: int) -> None:
+    faces = example(seed, failed=0.0)
+    fused = faces.fuse("crfiqa-script", fallback="none")
+    q = faces.qualities["quality"].astype(np.float64)
+    scaled = (q - q.min()) / (q.max() - q.min())
+    for t in range(faces.templates):
+        media: dict[str, list[np.ndarray]] = {}
+        for owner, f, m in faces.members:
+            if owner == t:
+                media.setdefault(m, []).append(faces.embeddings["embedding"][f].astype(np.float64) * scaled[f])
+        total = np.sum([np.mean(inside, axis=0) for inside in media.values()], axis=0)
+        if np.linalg.norm(total) == 0:
+            assert fused["status"][t] == Status.EMPTY
+        else:
+            np.testing.assert_allclose(fused["embedding"][t], total / np.linalg.norm(total), atol=2e-5)
+
+
+def test_without_a_fallback_a_template_whose_weights_vanish_is_empty(example: Make) -> None:
+    faces = example(6, failed=0.0)
+    faces.templates = 2
+    faces.members = [(0, 0, "a"), (0, 1, "a"), (1, 3, "a")]
+    faces.qualities = Batch({**faces.qualities.columns, "quality": np.float32([-2, -1, -1, 1] + [0] * 16)})
+    fused = faces.fuse("quality-linear", fallback="none")
+    assert fused["status"].tolist() == [Status.EMPTY, Status.OK]
+    assert not fused["fallback"].any()
+    assert np.isnan(fused["embedding"][0]).all()
+
+
+@pytest.mark.parametrize("features", ["unit", "raw"])
+def test_inverse_variance_takes_each_dimension_by_itself(example: Make, features: str) -> None:
+    faces = example(9, failed=0.0)
+    faces.templates, faces.members = 1, [(0, 0, "a"), (0, 1, "a"), (0, 2, "b")]
+    x = faces.embeddings["embedding"][:3].astype(np.float64)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True) if features == "unit" else x
+    precision = 1 / faces.variance[:3].astype(np.float64)
+    expected = (x * precision).sum(axis=0) / precision.sum(axis=0)
+    fused = faces.fuse("inverse-variance", features=features)["embedding"][0]
+    np.testing.assert_allclose(fused, expected / np.linalg.norm(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rule": "crfiqa-script", "features": "raw"}, "keeps norms in its own way"),
+        ({"rule": "insightface-script", "media": "weighted"}, "leave out features and media"),
+        ({"rule": "inverse-variance", "media": "mean"}, "makes no weights that media could share"),
+    ],
+)
+def test_options_that_a_rule_has_no_use_for_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        FuseOptions(**options)
+
+
+def test_a_script_means_inside_media_once_whatever_the_option_says(example: Make) -> None:
+    faces = example(10, failed=0.0)
+    assert faces.fuse("insightface-script", media="mean").digest() == faces.fuse("insightface-script").digest()
+
+
+def test_a_rule_that_reads_variance_needs_a_data_set_that_brings_it(context: Callable[..., Context]) -> None:
+    with pytest.raises(InvalidInput, match="needs the variance of each embedding, and the data set brings none"):
+        Fuse(FuseOptions(rule="inverse-variance"), context()).fits({"faces": Batch({})})
 
 
 def test_an_unknown_rule_is_refused_with_the_options(context: Callable[..., Context]) -> None:

@@ -21,7 +21,8 @@ from pipeline.stage import Context, Work
 from stages.degrade import Degrade, DegradeOptions
 from stages.embed import Embed, EmbedOptions
 from stages.models.iresnet import iresnet50
-from stages.quality import STATISTICS, Quality, QualityOptions, Statistics
+from stages.quality import Quality, QualityOptions
+from stages.statistics import STATISTICS, Statistics
 from stages.tables import QUALITIES
 
 Make = Callable[..., Any]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.metrics.identification import cmc, mate_rank, rank_by_counting, tpir_at_fpir
+from stages.metrics.identification import cmc, mate_rank, tpir_at_fpir
 
 RULES = ("at_most", "nearest")
 properties = settings(deadline=None, max_examples=80)
@@ -44,43 +44,6 @@ def test_mate_rank_refuses_shapes_that_do_not_fit() -> None:
         mate_rank([[1, 2]], [1, 2])
 
 
-@properties
-@given(st.integers(1, 6).flatmap(lambda g: st.lists(st.lists(levels, min_size=g, max_size=g), min_size=1, max_size=5)))
-def test_counting_gives_the_rank_that_sorting_by_score_then_column_gives(scores: list[list[float]]) -> None:
-    for column in range(len(scores[0])):
-        expected = [sorted(range(len(row)), key=lambda c, row=row: (-row[c], c)).index(column) + 1 for row in scores]
-        assert rank_by_counting(scores, [column] * len(scores)).tolist() == expected
-
-
-def test_counting_agrees_with_the_candidate_list() -> None:
-    rng = np.random.default_rng(1)
-    scores = rng.integers(0, 4, (50, 9)).astype(np.float32)
-    mate = rng.integers(0, 9, 50)
-    in_order = np.argsort(-scores, axis=1, kind="stable")
-    assert rank_by_counting(scores, mate).tolist() == mate_rank(in_order, mate).tolist()
-
-
-def test_a_probe_without_a_mate_or_with_a_mate_that_failed_to_enrol_has_rank_0() -> None:
-    assert rank_by_counting([[0.1, 0.2], [-math.inf, 0.2]], [-1, 0]).tolist() == [0, 0]
-
-
-def test_counting_in_an_empty_gallery_finds_nobody() -> None:
-    assert rank_by_counting(np.zeros((2, 0)), [-1, -1]).tolist() == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("scores", "column", "message"),
-    [
-        ([[math.nan, 0.1]], [1], "holds NaN"),
-        ([[0.2, 0.1]], [2], "column 2 of a gallery of 2"),
-        ([[0.2, 0.1]], [0, 1], r"found \(1, 2\), \(2,\)"),
-    ],
-)
-def test_counting_refuses_what_it_cannot_rank(scores: list[list[float]], column: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        rank_by_counting(scores, column)
-
-
 # Closed set
 
 
@@ -91,10 +54,6 @@ def test_cmc_is_the_cumulative_share_over_all_mated_probes() -> None:
 
 def test_a_rank_beyond_the_last_asked_for_is_a_miss() -> None:
     assert cmc([1, 9], 2).tolist() == [0.5, 0.5]
-
-
-def test_a_probe_that_failed_to_acquire_is_a_miss_that_counts() -> None:
-    assert cmc([1, 1, 2], 2, acquired=[True, False, True]).tolist() == [1 / 3, 2 / 3]
 
 
 def test_cmc_without_probes_is_nan() -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
 from stages.metrics.verification import (
+    Ascending,
     auc,
     eer,
     operating_points,
-    roc,
     with_failures,
 )
 
@@ -53,45 +53,6 @@ def ijb_script(mated: list[float], nonmated: list[float], target: float) -> tupl
     fpr, tpr = np.flipud(fpr), np.flipud(tpr)
     _, index = min(zip(abs(fpr - target), range(len(fpr)), strict=True))
     return fpr[index], tpr[index]
-
-
-# The curve
-
-
-def test_roc_lists_distinct_scores_downwards_after_plus_infinity() -> None:
-    curve = roc(MATED, NONMATED)
-    assert curve.threshold.tolist() == [math.inf, 0.9, 0.8, 0.7, 0.5, 0.1]
-    assert curve.false_matches.tolist() == [0, 0, 0, 1, 2, 4]
-    assert curve.false_non_matches.tolist() == [3, 2, 1, 1, 0, 0]
-    assert curve.fmr.tolist() == [0, 0, 0, 0.25, 0.5, 1]
-    assert curve.fnmr.tolist() == [1, 2 / 3, 1 / 3, 1 / 3, 0, 0]
-    assert (curve.n_mated, curve.n_nonmated, curve.reason) == (3, 4, "")
-
-
-@properties
-@given(some_scores, some_scores)
-def test_roc_equals_scikit_learn_without_dropped_points(mated: list[float], nonmated: list[float]) -> None:
-    curve = roc(mated, nonmated)
-    labels = [1] * len(mated) + [0] * len(nonmated)
-    fpr, tpr, threshold = roc_curve(labels, [*mated, *nonmated], drop_intermediate=False)
-    np.testing.assert_array_equal(curve.threshold, threshold)
-    np.testing.assert_array_equal(curve.fmr, fpr)
-    np.testing.assert_allclose(curve.fnmr, 1 - tpr, atol=1e-15)
-
-
-@properties
-@given(score_lists, score_lists)
-def test_roc_counts_decisions_one_by_one(mated: list[float], nonmated: list[float]) -> None:
-    curve = roc(mated, nonmated)
-    expected = [counts_at(mated, nonmated, t) for t in curve.threshold.tolist()]
-    found = zip(curve.false_matches.tolist(), curve.false_non_matches.tolist(), strict=True)
-    assert list(found) == expected
-
-
-def test_roc_keeps_float32_and_counts_in_int64() -> None:
-    curve = roc(np.float32([0.5]), np.float32([0.25]))
-    assert curve.threshold.dtype == np.float32
-    assert curve.false_matches.dtype == curve.false_non_matches.dtype == np.int64
 
 
 # Operating points
@@ -198,6 +159,19 @@ def test_the_order_of_comparisons_does_not_matter(mated: list[float], nonmated: 
     assert auc(mated, nonmated) == auc(mixed_m, mixed_n)
 
 
+@properties
+@given(some_scores, some_scores, st.sampled_from([np.float32, np.float64]))
+def test_lists_that_were_sorted_once_give_what_plain_lists_give(
+    mated: list[float], nonmated: list[float], dtype: type
+) -> None:
+    plain = np.array(mated, dtype), np.array(nonmated)
+    once = Ascending.of(plain[0]), Ascending.of(plain[1])
+    for rule in RULES:
+        found = (operating_points(*lists, [0.1, 0.5], rule) for lists in (plain, once))
+        np.testing.assert_equal(*map(astuple, found))
+    assert (eer(*once), auc(*once)) == (eer(*plain), auc(*plain))
+
+
 # Empty and wrong input
 
 
@@ -216,14 +190,12 @@ def test_no_mated_scores_leave_the_threshold_defined_but_not_fnmr() -> None:
 
 
 def test_nothing_at_all_gives_nan_and_a_reason() -> None:
-    curve = roc([], [])
-    assert curve.threshold.tolist() == [math.inf]
-    assert np.isnan([*curve.fmr, *curve.fnmr, *eer([], []), auc([], [])]).all()
-    assert curve.reason == "no mated and no non-mated comparisons"
+    assert np.isnan([*eer([], []), auc([], [])]).all()
+    assert operating_points([], [], [0.1]).reason == "no mated and no non-mated comparisons"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("call", [roc, eer, auc, lambda m, n: operating_points(m, n, [0.1])])
+@pytest.mark.parametrize("call", [eer, auc, lambda m, n: operating_points(m, n, [0.1])])
 def test_a_score_that_is_not_finite_is_refused_with_its_place(call: object, bad: float) -> None:
     with pytest.raises(ValueError, match=r"nonmated must be finite, found -?(nan|inf) at index 1 .* FTA"):
         call([0.5], [0.1, bad])  # type: ignore[operator]
@@ -242,7 +214,7 @@ def test_an_unknown_rule_is_refused_with_the_known_ones() -> None:
 
 def test_a_matrix_of_scores_is_refused() -> None:
     with pytest.raises(ValueError, match=r"mated must be a 1-D array of scores, found shape \(1, 2\)"):
-        roc([[0.5, 0.6]], [0.1])
+        auc([[0.5, 0.6]], [0.1])
 
 
 # Failures to acquire

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from stages.metrics.verification import auc, eer, kfold_accuracy
+from stages.metrics.verification import auc, crossing, eer, kfold_accuracy
 
 properties = settings(deadline=None, max_examples=80)
 
@@ -60,6 +60,17 @@ def test_eer_worked_out_by_hand(mated: list[float], nonmated: list[float], rate:
 @given(some_scores, some_scores)
 def test_eer_equals_walking_the_curve_in_fractions(mated: list[float], nonmated: list[float]) -> None:
     assert eer(mated, nonmated)[0] == pytest.approx(float(slow_eer(mated, nonmated)), abs=1e-14)
+
+
+@properties
+@given(some_scores, some_scores)
+def test_eer_is_read_off_the_whole_curve_to_the_bit(mated: list[float], nonmated: list[float]) -> None:
+    threshold = np.array([math.inf, *sorted({*mated, *nonmated}, reverse=True)])
+    fmr = (np.array(nonmated) >= threshold[:, None]).sum(axis=1) / len(nonmated)
+    fnmr = (np.array(mated) < threshold[:, None]).sum(axis=1) / len(mated)
+    rate, after = crossing(fmr, fnmr)
+    gap = abs(fmr - fnmr)
+    assert eer(mated, nonmated) == (rate, threshold[after - (gap[after - 1] < gap[after])])
 
 
 @properties

@@ -91,6 +91,7 @@ def row() -> Callable[..., Row]:
                 "threshold": 0.3,
                 "false_matches": 40,
                 "nonmated": 40_000,
+                "subject_pairs": 38,
                 "trials": 100,
                 "few": few,
                 "cells": 1,

@@ -126,6 +126,12 @@ def test_of_unequal_numbers_of_replicates_the_smaller_serves(tiny: Run, make: Ma
             assert (c.difference.low, c.difference.high) == pytest.approx(interval(drawn), abs=1e-12)
 
 
+def test_replicates_of_other_halves_of_the_subjects_are_not_paired(make: Make) -> None:
+    a, b = (make(steps__evaluate_verification__options__half=half) for half in ("choose", "report"))
+    found = [c for c in diff(a, b).compared if not math.isnan(c.difference.low)]
+    assert {c.unpaired for c in found} == {"they are over other halves of the subjects"}
+
+
 def test_replicates_of_other_seeds_are_not_paired(tiny: Run, redrawn: Run) -> None:
     found = [c for c in diff(tiny, redrawn).compared if c.a.low is not None]
     assert {c.unpaired for c in found} == {"their replicates were drawn with other seeds"}

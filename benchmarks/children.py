@@ -1,0 +1,149 @@
+"""What is measured in a process of its own, whose memory then counts: `python -m benchmarks.children growth|streamed …`.
+
+`growth SCALE` runs the three 1:1 steps on a set of a scale; `streamed FOLDER` runs them from embeddings that `prepare` has
+stored there, and commits what they give. Each prints one JSON object. Memory is what the steps add at their peak: in
+`growth` to the process with its embeddings and tables, in `streamed` to the interpreter after its imports.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from benchmarks.material import PROFILE, Material, Row, compare_all, dataset, fuse_by, rates, run, stage_of
+from pipeline.schema import Batch
+from pipeline.stage import Source, Work
+from pipeline.store import Store
+from pipeline.workshop import tables_of
+from stages import fuse
+from stages.compare import Compare
+from stages.evaluate_verification import EvaluateVerification
+from stages.tables import EMBEDDINGS, FUSED, LAYOUT, SCORES
+
+ROOT = Path(__file__).resolve().parent.parent
+SCALES = (0.25, 0.5, 1.0, 2.0)
+BLOCK = 16_384  # embeddings of a stored shard
+TABLES = ("members", "templates", "roles", "comparisons", "pairings")
+
+
+def rows(made: Material, scale: float, folder: Path, in_memory: str) -> list[Row]:
+    """Return the lines; `in_memory` names that of the three steps together, whose common time is theirs too."""
+    prepare(made, folder)
+    return [
+        Row(
+            f"the three together from {made.data.tables['faces'].rows:,} stored embeddings, checksums on, results committed",
+            lambda: child("streamed", str(folder)),
+            (in_memory,),
+            told=lambda found: f"{found['megabytes']:.0f} MB beyond the interpreter",
+            alone=True,
+        ),
+        *(
+            Row(
+                f"the three together at scale {scale * part:g}",
+                lambda part=part: child("growth", str(scale * part)),
+                told=lambda found: (
+                    f"{found['comparisons']:,} comparisons, {found['each']:.1f} ns each with all three; "
+                    f"scores {found['scored']:.1f} ns; {found['megabytes']:.0f} MB beside embeddings and tables"
+                ),
+                alone=True,
+            )
+            for part in SCALES
+        ),
+    ]
+
+
+def child(*arguments: str) -> dict[str, Any]:
+    """Return what a process of this module prints."""
+    command = [sys.executable, "-m", "benchmarks.children", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def prepare(made: Material, folder: Path) -> None:
+    """Store the embeddings in shards, and the tables that the steps read."""
+    store = Store(folder)
+    for number, start in enumerate(range(0, made.embedded.rows, BLOCK)):
+        store.commit("embed", f"{number:064x}", made.embedded.take(slice(start, start + BLOCK)), EMBEDDINGS, {})
+    for name in TABLES:
+        store.commit(f"ingest.{name}", f"{0:064x}", made.data.tables[name], LAYOUT.schemas[name], {})
+
+
+def growth(scale: float) -> dict[str, float]:
+    made = Material.make(scale)
+    mated, before = made.listed["mated"], _peak(reset=True)
+    begin = time.perf_counter()
+    fused = fuse_by(made.data, "mean", made.embedded, made.scored, features="raw", media="mean")
+    built = time.perf_counter()
+    scores = compare_all(made.data, fused)
+    scored = time.perf_counter()
+    rates(scores, mated)
+    took, count = time.perf_counter() - begin, len(scores)
+    megabytes = (_peak() - before) / 1e6
+    each, alone = took / count * 1e9, (scored - built) / count * 1e9
+    return {"seconds": took, "comparisons": count, "each": each, "scored": alone, "megabytes": megabytes}
+
+
+def streamed(folder: Path) -> dict[str, float]:
+    before = _peak(reset=True)
+    store = Store(folder)
+    tables: Mapping[str, Batch] = {name: store.read(f"ingest.{name}", f"{0:064x}") for name in TABLES}
+    faces = tables["members"].rows
+    blank = np.full(faces, "", object)  # names of faces are not read here
+    data = dataset({**tables, "faces": Batch({"face_id": blank})}, faces=BLOCK)
+    key, begin = f"{os.getpid():064x}", time.perf_counter()
+    stage, parts = stage_of(fuse.Fuse, rule="mean", features="raw", media="mean"), []
+    for start, stop in data.axes["templates"].shards:
+        part = tables_of(stage, data, start, stop)
+        parts.append(stage.compute(Work(start, stop, part, {"embeddings": _stored(store, faces, part)}))[""])
+    fused = Batch({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    store.commit("fuse", key, fused, FUSED, {})
+    scores = run(stage_of(Compare), data, templates=fused)
+    store.commit("compare", key, scores, SCORES, {})
+    judge = stage_of(EvaluateVerification, replicates=0)
+    inputs = {"scores": scores, "templates": fused}
+    numbers = run(judge, data, **{name: inputs[name] for name in judge.uses()})
+    store.commit("evaluate_verification.numbers", key, numbers, judge.produces["numbers"], {})
+    return {"seconds": time.perf_counter() - begin, "megabytes": (_peak() - before) / 1e6}
+
+
+def _stored(store: Store, faces: int, part: Mapping[str, Batch]) -> Source:
+    """Return the stored shards that hold the members of one shard of templates, as a run hands them out."""
+    starts = np.arange(0, faces, BLOCK)
+    needed = np.unique(part["members"]["face"] // BLOCK)
+    return Source(
+        tuple(starts[needed].tolist()),
+        tuple(np.minimum(starts[needed] + BLOCK, faces).tolist()),
+        lambda index, columns: store.read("embed", f"{needed[index]:064x}", columns),
+    )
+
+
+def _peak(reset: bool = False) -> int:
+    """Return the bytes of memory at the peak since the last reset; after a reset, those of now."""
+    if reset:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not to hide what is taken later
+        Path("/proc/self/clear_refs").write_text("5")
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def main() -> None:
+    what, given = sys.argv[1:]
+    with threadpool_limits(PROFILE.threads):
+        print(json.dumps(growth(float(given)) if what == "growth" else streamed(Path(given))))
+
+
+if __name__ == "__main__":
+    main()

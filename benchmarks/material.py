@@ -1,0 +1,151 @@
+"""What is measured on: a synthetic set of IJB-C's shape, its list of comparisons, and stages called as a run calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.dataset import Dataset
+from pipeline.numerics import PROFILES
+from pipeline.schema import Array, Batch, concat, text
+from pipeline.stage import Context, Source, Stage, Work
+from pipeline.workshop import tables_of
+from stages import compare, embed, fuse
+from stages.datasets.synthetic import SynthOptions, synthesise
+from stages.metrics import verification
+from stages.statistics import Statistics
+from stages.tables import LAYOUT, Comparisons, role_rows
+
+PROFILE = PROFILES["cpu-fp32"]
+FMR = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+MATED, NONMATED, PRODUCT = 19_557, 15_638_932, 3531 * 19_593  # IJB-C's list, and the pairs that it is a part of
+ASTRAY = 1000  # of so many comparisons one lies elsewhere in a list that is otherwise in the order of its first templates
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the page: what is done, both ways of doing it, and a sentence on how the results compare."""
+
+    name: str
+    ours: Callable[[], Any]
+    common: Callable[[], Any] | tuple[str, ...] | None = None  # or the lines whose common times together are its own
+    compared: Callable[[Any, Any], str] = lambda theirs, ours: ""
+    amount: float = 0.0  # of `unit`, when the line is a speed
+    unit: str = ""
+    cost: str = ""  # what our side spends its time on; printed where that leaves us less than twice as fast
+    told: Callable[[Any], str] = lambda ours: ""  # what our result says by itself
+    alone: bool = False  # a process of its own: its result is its seconds, and what it told
+
+
+@dataclass(frozen=True)
+class Material:
+    """A synthetic set and what the steps in question read: embeddings, quality, fused templates, a list of comparisons."""
+
+    data: Dataset
+    embedded: Batch
+    scored: Batch
+    fused: Batch
+    unit: Array  # (t, 512) float32, the fused templates
+    subject: Array  # (t,) int64
+
+    @staticmethod
+    def make(scale: float) -> Material:
+        tables = synthesise(SynthOptions(scale=scale, dimension=512, seed=0))
+        faces = tables["faces"]
+        embedded = embed.as_embeddings(faces["embedding"], np.zeros(faces.rows, np.uint8))
+        scored = Batch({"status": embedded["status"], "quality": faces["quality"], "score": faces["quality"]})
+        _, subject = np.unique(tables["templates"]["subject"].astype(str), return_inverse=True)
+        roles = tables["roles"]
+        enrolled = role_rows(roles, "gallery")
+        others = np.setdiff1d(role_rows(roles, "reference"), enrolled)  # IJB-C has two galleries
+        both = {"template": [roles["template"], others], "role": [roles["role"], text(["gallery_2"] * len(others))]}
+        tables = {**tables, "roles": Batch({name: np.concatenate(parts) for name, parts in both.items()})}
+        tables["comparisons"] = a_list(tables, subject, MATED / PRODUCT, NONMATED / PRODUCT)
+        tables["pairings"] = tables["pairings"].take(slice(0, 0))
+        data = dataset(tables)
+        fused = fuse_by(data, "quality-minmax", embedded, scored)
+        return Material(data, embedded, scored, fused, compare.unit_rows(fused), subject)
+
+    def roles(self, role: str) -> Array:
+        return role_rows(self.data.tables["roles"], role)
+
+    @property
+    def listed(self) -> Batch:
+        return self.data.tables["comparisons"]
+
+    def with_tables(self, **tables: Batch) -> Dataset:
+        return dataset({**self.data.tables, **tables})
+
+
+def a_list(tables: Mapping[str, Batch], subject: Array, mated: float, nonmated: float) -> Batch:
+    """Return comparisons of references with probes: of all pairs the given shares, drawn at random without repeats.
+
+    They come in the order of their references but for one in ASTRAY, as such lists do.
+    """
+    rng = np.random.default_rng(1)
+    first, second = (role_rows(tables["roles"], role) for role in ("reference", "probe"))
+    pairs = len(first) * len(second)
+    wanted = round(pairs * nonmated)
+    drawn = np.unique(rng.integers(0, pairs, int(pairs * -np.log1p(-min(0.999, 1.08 * nonmated))) + 1000))
+    drawn = drawn[subject[first[drawn // len(second)]] != subject[second[drawn % len(second)]]]
+    surplus = rng.choice(len(drawn), max(0, len(drawn) - wanted), replace=False)
+    place = np.argsort(subject[first])  # each subject has one reference
+    row = place[np.searchsorted(subject[first], subject[second], sorter=place)]
+    same = rng.permutation(row * len(second) + np.arange(len(second)))[: round(pairs * mated)]
+    cells = np.sort(np.concatenate([np.delete(drawn, surplus), same]))
+    astray = rng.choice(len(cells), len(cells) // ASTRAY, replace=False)
+    cells[astray] = cells[rng.permutation(astray)]
+    a, b = first[cells // len(second)], second[cells % len(second)]
+    return Batch({"a": a, "b": b, "mated": subject[a] == subject[b], "fold": np.full(len(a), -1, np.int16)})
+
+
+def dataset(tables: Mapping[str, Batch], **shard_rows: int) -> Dataset:
+    return Dataset("synthetic", tables, LAYOUT.axes(tables, shard_rows), LAYOUT, None)
+
+
+def stage_of(cls: type[Stage], **options: Any) -> Stage:
+    return cls(cls.Options(**options), Context(PROFILE))
+
+
+def run(stage: Stage, data: Dataset, **inputs: Batch | Source) -> Batch:
+    """Compute every shard of a stage, as the runner does, and join them."""
+    sources = {name: given if isinstance(given, Source) else source(given) for name, given in inputs.items()}
+    axis = data.axes[stage.axis]
+    parts = []
+    for start, stop in [(0, axis.rows)] if stage.grain == "reduce" else axis.shards:
+        found = stage.compute(Work(start, stop, tables_of(stage, data, start, stop), sources))
+        parts.append(next(iter(found.values())))
+    return concat(parts)
+
+
+def source(batch: Batch) -> Source:
+    return Source((0,), (batch.rows,), lambda i, columns: batch if columns is None else batch.select(columns))
+
+
+def fuse_by(data: Dataset, rule: str, embedded: Batch | Source, scored: Batch, **options: Any) -> Batch:
+    """Fuse under a rule; where it reads statistics of the set, they are part of the work."""
+    stage = stage_of(fuse.Fuse, rule=rule, **options)
+    inputs: dict[str, Batch | Source] = {"embeddings": embedded, "quality": scored, "detections": scored}
+    if "statistics" in stage.uses():
+        inputs["statistics"] = run(stage_of(Statistics), data, quality=scored)
+    return run(stage, data, **{name: inputs[name] for name in stage.uses()})
+
+
+def compare_all(data: Dataset, fused: Batch) -> Array:
+    return run(stage_of(compare.Compare), data, templates=fused)["score"]
+
+
+def rates(scores: Array, mated: Array) -> tuple[Array, Array, float]:
+    """Return TAR and false matches at FMR, and the AUC."""
+    pair = verification.Ascending.of(scores[mated]), verification.Ascending.of(scores[~mated])
+    points = verification.operating_points(*pair, FMR, "nearest")
+    return points.tar, points.false_matches, verification.auc(*pair)
+
+
+def pairs_of(data: Dataset) -> tuple[Array, Array]:
+    """Return the template rows of every comparison."""
+    comparisons = Comparisons.of(data.tables)
+    return comparisons.pairs(0, comparisons.rows)

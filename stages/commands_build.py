@@ -1,0 +1,147 @@
+"""The verbs that hand something on to others: build (templates) and reference (statistics of a reference set)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import InvalidInput, ResourceRefused
+from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, warn
+
+if TYPE_CHECKING:
+    from pipeline.graph import Step
+    from pipeline.session import Session
+
+BUILD = "Example: qfuse build configs/gallery.yaml templates.h5"
+REFERENCE = "Example: qfuse reference configs/gallery.yaml lightqnet.json"
+Where = Annotated[
+    list[str] | None, typer.Option("--where", metavar="FACTOR=VALUE", help="Only cells of this value; repeatable.")
+]
+
+
+def build(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write; with several cells, one file each.")],
+    where: Where = None,
+    overrides: Overrides = None,
+    store: StorePath = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Threads in all.")] = None,
+    copied: Annotated[
+        bool, typer.Option("--copy", metavar="", help="Copy the templates; otherwise view the store's.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the templates of a config, and write them with members, weights and qualities as one HDF5 file for others."""
+    from stages.templates_file import write_templates
+
+    session, made, seconds = _computed(config, overrides, store, "fuse", workers, as_json)
+    steps = _chosen(session, "fuse", where)
+    written = []
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for step in steps:
+            path = out if len(steps) == 1 else out.with_name(f"{out.stem}-{_file_name(step)}{out.suffix or '.h5'}")
+            written.append(write_templates(path, session, step, copied))
+    except OSError as error:
+        raise ResourceRefused(f"{out} cannot be written ({error.strerror or error}); choose another place.") from None
+    speed = made / seconds if seconds else None
+    if as_json:
+        emit(
+            {
+                "files": [{**asdict(one), "path": str(one.path)} for one in written],
+                "fused": made,
+                "fuse_seconds": seconds,
+                "templates_per_second": speed,
+            }
+        )
+        return
+    for one in written:
+        failed = one.templates - one.status.get("ok", 0)
+        more = (f", {failed:,} without a usable face" if failed else "") + (
+            f", {one.fallback:,} with equal weights because theirs vanished" if one.fallback else ""
+        )
+        say(f"{one.path}: {one.templates:,} templates of {one.faces:,} faces ({one.step}){more}")
+    say(f"fused {made:,} templates, {speed:,.0f} a second" if speed else "all templates were in the store already")
+
+
+def reference(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The JSON file to write; it must not exist yet.")],
+    where: Where = None,
+    overrides: Overrides = None,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the statistics of a data set's quality, for `statistics.reference` of other configs."""
+    from pipeline.runner import Runner
+    from pipeline.session import write_json
+    from stages.quality import Quality
+    from stages.statistics import to_json
+
+    if out.exists():
+        raise InvalidInput(f"{out} exists already; give another name, so that nothing is lost.")
+    session, *_ = _computed(config, overrides, store, "statistics", None, as_json)
+    steps = _chosen(session, "statistics", where)
+    if len(steps) > 1:
+        names = ", ".join(step.name for step in steps[:4])
+        raise InvalidInput(f"there are {len(steps)} of them ({names}): choose one with --where FACTOR=VALUE.")
+    scored = session.plan.steps[steps[0].inputs["quality"].step].stage if "quality" in steps[0].inputs else None
+    if not isinstance(scored, Quality):
+        raise InvalidInput(f"steps.{steps[0].base} takes its statistics from a file already; pass that file on.")
+    found = to_json(session.config.name, scored.measure, Runner(session.plan, session.store).results(steps[0]))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, found)
+    except OSError as error:
+        raise ResourceRefused(f"{out} cannot be written ({error.strerror or error}); choose another place.") from None
+    if as_json:
+        emit(found)
+        return
+    say(f"wrote {out}: {scored.options.method} of {found['count']:,} faces, {found['minimum']:.4g} to {found['maximum']:.4g}")
+    say(f"use it as steps: {{statistics: {{options: {{reference: {out}}}}}}} (relative to the config that names it)")
+
+
+def _computed(
+    config: Path, overrides: Sequence[str] | None, store: Path | None, stage: str, workers: int | None, quiet: bool
+) -> tuple[Session, int, float]:
+    """Run a config down to a stage; return the session, and the rows and seconds of this stage, 0 where it was stored."""
+    import contextlib
+
+    from pipeline.check import open_all
+    from pipeline.config import load_config
+    from pipeline.events import Events
+    from pipeline.progress import Progress
+    from pipeline.session import execute, mended, open_session, store_root
+
+    loaded = load_config(config, overrides or [])
+    if not any(stage in (name, section.stage) for name, section in loaded.steps.items()):
+        raise InvalidInput(f"{loaded.name} has no `{stage}` step: add `{stage}: {{}}` to its steps.")
+
+    def once() -> tuple[Session, int, float]:
+        session = open_session(loaded, store=store, until=stage)
+        todo = session.plan.to_run
+        open_all(todo)
+        with Progress(session.plan, quiet=quiet or not todo) as progress:
+            events = Events(session.folder if todo else None, progress.on_event)
+            with contextlib.closing(events):
+                summary = execute(session, events, workers)
+        _, rows, seconds = summary.by_stage().get(stage, (0, 0, 0.0))
+        return session, rows, seconds
+
+    return mended(once, store_root(loaded, store), warn)
+
+
+def _chosen(session: Session, stage: str, where: Sequence[str] | None) -> list[Step]:
+    from stages.pair import agreeing
+
+    return agreeing(session, list(session.plan.cells(stage)), where or [])
+
+
+def _file_name(step: Step) -> str:
+    label: Any = ",".join(f"{name}={value}" for name, value in step.factors.items())
+    return re.sub(r"[^A-Za-z0-9._=-]+", "_", label).strip("_")

@@ -1,0 +1,116 @@
+"""compare_faces: faces + comparisons → one score for each comparison of two templates, which are not fused.
+
+Every face of the one template is compared with every face of the other, and a score rule (stages/score_rules.py) makes one
+score of these cosines. So a comparison costs as much as its templates have pairs of faces, some hundred times what a fused
+one costs. One with a template that has no usable face scores nan.
+
+Products go by first template and in blocks of second ones, as the whole list has them: a score is the same to the last bit
+in whatever shard it falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import field_validator
+
+from pipeline.registry import register
+from pipeline.schema import Array, Batch, Status
+from pipeline.stage import Options, Stage, Work
+from stages.score_rules import score_rule_named
+from stages.tables import SCORES, Comparisons
+
+BLOCK = 4096  # faces of second templates in one product: some megabytes of cosines
+
+
+class CompareFacesOptions(Options):
+    """`rule`: see stages/score_rules.py."""
+
+    rule: str = "max"
+
+    @field_validator("rule")
+    @classmethod
+    def _known(cls, label: str) -> str:
+        score_rule_named(label)
+        return label
+
+
+@register("stage", "compare_faces")
+class CompareFaces(Stage):
+    """Score-level fusion: compare the faces of two templates, and make one score of it."""
+
+    name = "compare_faces"
+    grain = "tile"
+    axis = "comparisons"
+    Options = CompareFacesOptions
+    produces: ClassVar = {"": SCORES}
+    inputs: ClassVar = {"embeddings": "embed"}
+    rows: ClassVar = {"embeddings": "faces"}
+    consumes: ClassVar = {
+        "comparisons": ("a", "b"),
+        "roles": ("template", "role"),
+        "pairings": ("role_a", "role_b"),
+        "members": ("template", "face"),
+    }
+    whole: ClassVar = ("comparisons",)
+    stored = False
+    options: CompareFacesOptions
+
+    def identity(self) -> Any:
+        return score_rule_named(self.options.rule).identity
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        return {"faces at unit length": tables["members"].rows * sizes["embeddings"]["embedding"], "pairs": rows[""] * 32}
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        comparisons, rule = Comparisons.of(work.tables), score_rule_named(self.options.rule)
+        if comparisons.is_product:
+            a, b = comparisons.pairs(work.start, work.stop)
+            mine = slice(0, len(a))
+        else:
+            a, b = comparisons.listed["a"], comparisons.listed["b"]
+            mine = slice(work.start, work.stop)
+        unit, bounds = _faces(work, 1 + max(a.max(initial=-1), b.max(initial=-1)))
+        size = np.diff(bounds)
+        score = np.full(len(a), np.nan, np.float32)
+        wanted = np.isin(a, a[mine]) & (size[a] > 0) & (size[b] > 0)
+        order = np.flatnonzero(wanted)
+        order = order[np.lexsort((b[order], a[order]))]
+        starts = np.flatnonzero(np.diff(a[order], prepend=-1))
+        for first, last in pairwise([*starts, len(order)]):
+            template = int(a[order[first]])
+            one = unit[bounds[template] : bounds[template + 1]]
+            for block in _blocks(order[first:last], size[b[order[first:last]]]):
+                rows, begin = _ranges(bounds[b[block]], size[b[block]])
+                score[block] = rule.score(unit[rows] @ one.T, begin)
+        lost = (size == 0).astype(np.uint8)
+        return {"": Batch({"score": score[mine], "failed": lost[a[mine]] + 2 * lost[b[mine]]})}
+
+
+def _faces(work: Work, templates: int) -> tuple[Array, Array]:
+    """Return the usable faces by template, (n, d) float32 of unit length, and (templates + 1,) where each template begins."""
+    members = work.tables["members"]
+    read = work.inputs["embeddings"].take(members["face"], ("status", "embedding", "norm"))
+    usable = (read["status"] == Status.OK) & (read["norm"] > 0)
+    unit = read["embedding"][usable] / read["norm"][usable, None]
+    return unit, np.searchsorted(members["template"][usable], np.arange(templates + 1))
+
+
+def _blocks(order: Array, size: Array) -> Iterator[Array]:
+    """Yield runs of comparisons whose second templates have about BLOCK faces together."""
+    number = (np.cumsum(size) - size) // BLOCK
+    yield from np.split(order, np.flatnonzero(np.diff(number)) + 1)
+
+
+def _ranges(start: Array, size: Array) -> tuple[Array, Array]:
+    """Return the rows start … start + size of each entry, one after another, and where each entry begins among them."""
+    begin = np.cumsum(size) - size
+    return np.repeat(start - begin, size) + np.arange(size.sum()), begin

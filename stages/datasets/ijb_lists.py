@@ -1,0 +1,294 @@
+"""Lists of IJB-B and IJB-C as columns: read piece by piece, checked, and every problem named with file, line and column.
+
+Conventions
+    List       UTF-8 lines of fields between single separators: a space, or a comma in a csv file. Lines count from 1, the
+               header's too. Quotes are ordinary characters. Empty lines at the end do not count.
+    Kinds      id: a whole number from 0 (int64); label: 0 or 1 (int8); number: a finite number (float64), at most 1e30 in
+               size; text.
+    Pieces     a list is never held whole as text: a piece is checked for its form, then parsed at C speed. Only a piece
+               in which something is wrong is looked through line by line, to say what.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pipeline.errors import InvalidInput
+from pipeline.files import Files, Folder, safe_name
+from pipeline.schema import Array
+
+PIECE = 16 << 20  # bytes parsed at a time
+SHOWN = 10  # problems of one file, or of one kind, that are printed
+_DTYPE: dict[str, Any] = {
+    "id": np.dtype(np.int64),
+    "label": np.dtype(np.int8),
+    "number": np.dtype(np.float64),
+    "text": np.dtype(object),
+}
+_WANTED = {"id": "a whole number from 0", "label": "0 or 1", "number": "a finite number", "text": "UTF-8 text"}
+_TRUTH = (b"rue", b"RUE", b"alse", b"ALSE")  # what the parser would take for the numbers 1 and 0
+_LARGEST = 1e30  # numbers are kept as float32
+_WHOLE = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass
+class Problems:
+    """What is wrong with a data set: of each file, or of each kind of problem, a count and the first ten in words."""
+
+    root: object
+    _found: dict[str, list[str]] = field(default_factory=dict)
+    _count: dict[str, int] = field(default_factory=dict)
+
+    def add(self, where: str, words: Sequence[str], count: int | None = None) -> None:
+        """Add problems of a file: some of them in words, `count` in all (default: those)."""
+        shown = self._found.setdefault(where, [])
+        shown.extend(words[: SHOWN - len(shown)])
+        self._count[where] = self._count.get(where, 0) + (len(words) if count is None else count)
+
+    def __bool__(self) -> bool:
+        return any(self._count.values())
+
+    def refuse(self) -> None:
+        """Raise InvalidInput with all that was added; nothing where that is nothing."""
+        if not self:
+            return
+        parts = []
+        for where, words in ((where, words) for where, words in self._found.items() if words):
+            more = self._count[where] - len(words)
+            parts.append(f"{where}: " + "; ".join(words) + (f" (and {more:,} more)" if more else ""))
+        raise InvalidInput(f"{self.root}: " + "; ".join(parts) + ".")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some lines of a list: the number of the first one, and a column for each name that was asked for."""
+
+    line: int
+    columns: dict[str, Array]
+
+
+def read_list(files: Files, name: str, kinds: Mapping[str, str], problems: Problems) -> dict[str, Array]:
+    """Return the columns of a whole list without a header, separated by spaces; what is wrong goes to `problems`."""
+    return joined(pieces(files, name, kinds, " ", problems), kinds)
+
+
+def first_line(files: Files, name: str) -> str:
+    """Return the first line of a file without what surrounds it; empty where there is none to read."""
+    stream = open_file(files, name, Problems(files.root))
+    if stream is None:
+        return ""
+    with stream:
+        return stream.readline(1 << 16).decode("utf-8-sig", "replace").strip()
+
+
+def read_csv(
+    files: Files, name: str, kinds: Mapping[str, str], problems: Problems, optional: Sequence[str] = ()
+) -> dict[str, Array]:
+    """Return the named columns of a csv file with a header, in whatever order and case it has them.
+
+    Columns of `optional` that are not there are left out; other columns of the file are not looked at.
+    """
+    stream = open_file(files, name, problems)
+    if stream is None:
+        return {}
+    with stream:
+        header = stream.readline(1 << 16).decode("utf-8-sig", "replace").strip()
+        there = [title.strip().upper() for title in header.split(",")]
+        lacking = [kind for kind in kinds if kind not in there and kind not in optional]
+        twice = sorted({kind for kind in kinds if there.count(kind) > 1})
+        if lacking or twice:
+            words = [f"line 1: there is no column {title}, found {header!r:.120}" for title in lacking]
+            problems.add(name, words + [f"line 1: column {title} is given twice" for title in twice])
+            return {}
+        wanted = {title: kinds[title] for title in kinds if title in there}
+        every = {title if title in wanted else f"#{i}": wanted.get(title, "") for i, title in enumerate(there)}
+        return joined(_parse(stream, name, every, ",", problems, 2), wanted)
+
+
+def pieces(files: Files, name: str, kinds: Mapping[str, str], separator: str, problems: Problems) -> Iterator[Piece]:
+    """Yield a list without a header, piece by piece; a piece in which something is wrong goes to `problems` instead."""
+    stream = open_file(files, name, problems)
+    if stream is not None:
+        with stream:
+            yield from _parse(stream, name, kinds, separator, problems, 1)
+
+
+def joined(parts: Iterator[Piece], kinds: Mapping[str, str]) -> dict[str, Array]:
+    """Return the columns of all pieces."""
+    found = [piece.columns for piece in parts]
+    empty = {name: np.empty(0, _DTYPE[kind]) for name, kind in kinds.items()}
+    return {name: np.concatenate([part[name] for part in found]) if found else empty[name] for name in kinds}
+
+
+def bad_names(names: Array, files: Files) -> dict[int, str]:
+    """Return row → sentence of names (n,) of files that lead out of the data set, or can name no file."""
+    found = {}
+    for row, name in enumerate(names.tolist()):
+        if not name or "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
+            try:
+                safe_name(name, files.root)
+            except InvalidInput:
+                found[row] = f"the name {name!r:.100} points outside the data set, or at no file"
+    return found
+
+
+def open_file(files: Files, name: str, problems: Problems) -> BinaryIO | None:
+    """Return a stream: in a folder of the file itself, as it may be larger than `Files.read` takes in."""
+    try:
+        if isinstance(files, Folder):
+            path = files.path(name)
+            if not path.is_file():
+                raise FileNotFoundError(name)
+            return path.open("rb")
+        return io.BytesIO(files.read(name))
+    except FileNotFoundError:
+        problems.add(name, ["there is no such file"])
+    except InvalidInput as error:
+        problems.add(name, [str(error).rstrip(".")])
+    except OSError as error:
+        problems.add(name, [f"it cannot be read ({error.strerror or error})"])
+    return None
+
+
+def _parse(
+    stream: BinaryIO, name: str, kinds: Mapping[str, str], separator: str, problems: Problems, line: int
+) -> Iterator[Piece]:
+    for chunk in _chunks(stream):
+        if len(chunk) > 2 * PIECE:
+            problems.add(name, [f"line {line}: no end of a line in {PIECE:,} bytes, so this is no list"])
+            return
+        columns = _columns(chunk, kinds, separator)
+        wrong = None if columns is None or any(word in chunk for word in _TRUTH) else _wrong(columns, kinds)
+        words, count = (
+            ([], 0) if wrong is not None and not wrong.any() else _look_through(chunk, kinds, separator, line, wrong)
+        )
+        if columns is None and not count:
+            words, count = (
+                [f"the {PIECE:,} bytes from line {line} on are no list of {', '.join(filter(None, kinds.values()))}"],
+                1,
+            )
+        problems.add(name, words, count)
+        if columns is not None and not count:
+            yield Piece(line, columns)
+        line += chunk.count(b"\n")
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield whole lines, each ending in a line feed; without the byte-order mark, carriage returns and a blank end."""
+    rest = stream.read(3).removeprefix(b"\xef\xbb\xbf")
+    while data := stream.read(PIECE):
+        cut = data.rfind(b"\n") + 1
+        whole, rest = (rest + data[:cut], data[cut:]) if cut else (b"", rest + data)
+        text = whole.rstrip(b"\r\n")
+        # Blank lines may be those at the list's end: they wait for what follows.
+        rest = whole[len(text) :].removeprefix(b"\r").removeprefix(b"\n") + rest if text else whole + rest
+        if text:
+            yield _plain(text + b"\n")
+        if len(rest) > PIECE:
+            yield rest + b" " * 2 * PIECE
+            return
+    if last := rest.rstrip(b"\r\n"):
+        yield _plain(last + b"\n")
+
+
+def _plain(chunk: bytes) -> bytes:
+    return chunk.replace(b"\r\n", b"\n") if b"\r" in chunk else chunk
+
+
+def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str, Array] | None:
+    """Return the columns of lines that all have one field for each kind; None where a line is not so."""
+    import pandas as pd
+
+    names: Any = list(kinds)
+    width = len(names)
+    data = np.frombuffer(chunk, np.uint8)
+    ends = np.flatnonzero((data == ord(separator)) | (data == 10))
+    if len(ends) % width or b"\0" in chunk or b"\r" in chunk:
+        return None
+    kind = data[ends].reshape(-1, width)
+    if (kind[:, -1] != 10).any() or (kind[:, :-1] == 10).any():
+        return None
+    if separator == " " and (np.diff(ends, prepend=-1) == 1).any():
+        return None
+    wanted: Any = [name for name in names if kinds[name]]
+    try:
+        with np.errstate(all="ignore"):  # an infinity that is no whole number is an error anyway
+            frame = pd.read_csv(
+                io.BytesIO(chunk),
+                sep=separator,
+                header=None,
+                names=names,
+                usecols=wanted,
+                dtype={name: _DTYPE[kinds[name]] for name in wanted},
+                engine="c",
+                na_filter=False,
+                quoting=3,
+                skip_blank_lines=False,
+                lineterminator="\n",
+                low_memory=False,
+            )
+    except (ValueError, ArithmeticError):
+        return None
+    columns = {name: frame[name].to_numpy() for name in wanted}
+    return columns if len(frame) == len(kind) else None
+
+
+def _wrong(columns: Mapping[str, Array], kinds: Mapping[str, str]) -> Array:
+    """Return which lines (bool) hold a value that its kind does not allow."""
+    wrong = np.zeros(len(next(iter(columns.values()))), bool)
+    for name, values in columns.items():
+        if kinds[name] == "number":
+            wrong |= ~(np.abs(values) <= _LARGEST)
+        elif kinds[name] != "text":
+            wrong |= (values < 0) | (values > (1 if kinds[name] == "label" else 10**18))
+    return wrong
+
+
+def _look_through(
+    chunk: bytes, kinds: Mapping[str, str], separator: str, line: int, which: Array | None
+) -> tuple[list[str], int]:
+    """Return the first ten problems of a piece in words, and how many there are. `which`: the lines known to be wrong."""
+    words: list[str] = []
+    count = 0
+    lines = chunk.split(b"\n")[:-1]
+    for i in range(len(lines)) if which is None else np.flatnonzero(which).tolist():
+        found = _line_problems(lines[i], kinds, separator)
+        count += len(found)
+        if len(words) < SHOWN:
+            words += [f"line {line + i}{problem}" for problem in found[: SHOWN - len(words)]]
+    return words, count
+
+
+def _line_problems(raw: bytes, kinds: Mapping[str, str], separator: str) -> list[str]:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        return [f": expected UTF-8 text, found the byte {raw[error.start]:#04x}"]
+    fields = text.split(separator)
+    if len(fields) != len(kinds) or (separator == " " and "" in fields):
+        form = separator.join(name for name in kinds) if all(kinds.values()) else f"{len(kinds)} fields as the header has"
+        return [f": expected {form!r}, found {text!r:.80}"]
+    return [
+        f", column {name!r}: expected {_WANTED[kind]}, found {value!r:.40}"
+        for (name, kind), value in zip(kinds.items(), fields, strict=True)
+        if kind and not _valid(value, kind)
+    ]
+
+
+def _valid(value: str, kind: str) -> bool:
+    if "\0" in value or "\r" in value:
+        return False
+    if kind == "text":
+        return True
+    if kind != "number":
+        return bool(_WHOLE.fullmatch(value)) and (kind == "id" or value in ("0", "1"))
+    try:
+        return abs(float(value)) <= _LARGEST and "_" not in value
+    except ValueError:
+        return False

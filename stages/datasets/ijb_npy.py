@@ -1,0 +1,48 @@
+"""Embeddings and qualities that lie beside IJB's lists, as .npy files of float32: read within bounds, and no pickle."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+
+from pipeline.files import Files
+from pipeline.schema import Array
+from stages.datasets.ijb_lists import Problems, open_file
+
+
+def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems: Problems) -> Array:
+    """Return a float32 .npy file of this shape (None: any length); a blank array where `problems` tell why not.
+
+    Its header is compared with its size before memory is taken, and no pickle is read. Rows of nan stay rows.
+    """
+    blank = np.empty([size or 0 for size in shape], np.float32)
+    stream = open_file(files, name, problems)
+    if stream is None:
+        return blank
+    with stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            with warnings.catch_warnings(action="ignore"):  # of files that old programs wrote
+                found, by_column, dtype = read(stream)
+        except Exception as error:  # the header is a Python literal, which fails in many ways
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            problems.add(name, [f"it is no .npy file ({line:.120})"])
+            return blank
+        here = stream.tell()
+        held = stream.seek(0, io.SEEK_END) - here
+        fits = len(found) == len(shape) and all(want in (None, got) for want, got in zip(shape, found, strict=True))
+        if not fits or dtype != np.dtype("<f4") or by_column:
+            words = "rows of float32, of shape (" + ", ".join("any" if n is None else f"{n:,}" for n in shape) + ")"
+            problems.add(name, [f"expected {words}, found {dtype}{' by column' if by_column else ''} of shape {found}"])
+            return blank
+        count = int(np.prod(found, dtype=object))
+        if held != 4 * count or 0 in found[1:]:
+            problems.add(name, [f"its header announces {4 * count:,} bytes of values, found {held:,}"])
+            return blank
+        stream.seek(here)
+        values = np.empty(count, np.float32)
+        stream.readinto(values.view(np.uint8))  # type: ignore[attr-defined]
+        return values.reshape(found)

@@ -1,0 +1,184 @@
+"""evaluate_verification: 1:1 scores → error rates with counts and intervals, the ROC, histograms.
+
+Intervals are subject-clustered bootstrap percentiles; replicate r draws the same subjects in every cell, so differences
+between cells are paired. FMR and FNMR are over comparisons of acquired templates. Failures follow ISO/IEC 19795-1: where no
+template stands on both sides of the comparisons, the first side is enrolled and the second is a probe. Then FTE is the share
+of the first that failed, FTA that of the second, and GFRR counts both; else every failure is one to acquire.
+
+    FRR  = FTA + FNMR (1 − FTA)
+    GFRR = FTE + (1 − FTE) FTA + (1 − FTE) (1 − FTA) FNMR = FTE + FRR (1 − FTE)
+
+Where mated follows from subjects, templates without one are left out and counted; so are, for one half of the subjects,
+comparisons across the halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.errors import InvalidInput
+from pipeline.registry import register
+from pipeline.schema import Array, Batch
+from pipeline.stage import Options, Stage, Work
+from stages.metrics import bootstrap, verification
+from stages.metrics.subjects import subject_pairs
+from stages.metrics.verification import Ascending
+from stages.metrics.weighted import Lists, Weighted
+from stages.numbers import Half, Numbers, curves, histogram, number_half, read_templates, write_fallback
+from stages.tables import CURVES, NUMBERS, refuse_itself
+from stages.trials import Failures, Trials
+
+RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
+FULL_LIST = 100_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
+CURVE_POINTS = 600
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class VerificationOptions(Options):
+    """`fmr`: targets. `half`: all comparisons, or those within one half of the subjects. `templates`: read these as well, to
+    count those that fell back to equal weights. `replicates`: bootstrap draws, 0 for no intervals."""
+
+    fmr: tuple[Rate, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
+    half: Half = "all"
+    templates: bool = False
+    replicates: int = Field(1000, ge=0, le=100_000)
+    seed: int = Field(0, ge=0)
+    level: float = Field(0.95, gt=0, lt=1)
+
+
+@register("stage", "evaluate_verification")
+class EvaluateVerification(Stage):
+    """1:1 error rates of one list of scores."""
+
+    name = "evaluate_verification"
+    version = 5
+    grain = "reduce"
+    axis = "comparisons"
+    Options = VerificationOptions
+    produces: ClassVar = {"numbers": NUMBERS, "curves": CURVES}
+    inputs: ClassVar = {"scores": "compare", "templates": "fuse"}
+    consumes: ClassVar = {
+        "comparisons": ("a", "b", "mated", "fold"),
+        "roles": ("template", "role"),
+        "pairings": ("role_a", "role_b"),
+        "templates": ("subject",),
+    }
+    options: VerificationOptions
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def uses(self) -> tuple[str, ...]:
+        return ("scores", "templates") if self.options.templates else ("scores",)
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        for one, other in zip(tables["pairings"]["role_a"], tables["pairings"]["role_b"], strict=True):
+            refuse_itself(tables, str(one), str(other))
+        listed = tables["comparisons"]
+        if len(same := np.flatnonzero(listed["a"] == listed["b"])):
+            raise InvalidInput(f"comparison {same[0]} is of a template with itself ({len(same)} such): take these out.")
+
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        # Which are mated and which are acquired, and the scores of the non-mated; for a bootstrap these again, sorted, with
+        # two subjects, and the best of them.
+        each = 6 + (26 if self.options.replicates else 0)
+        return {
+            "comparisons with subjects": rows["scores"] * each,
+            "subjects drawn": drawn_bytes(self.options.replicates, tables["templates"]),
+        }
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        o = self.options
+        numbers = Numbers(o.replicates, o.level)
+        trials = Trials.of(work, o.half, numbers)
+        column, subjects = number_half(work.tables["templates"], o.half)
+        weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
+        failures = Failures.of(trials, column, weights)
+        acquired = np.isfinite(trials.score)
+        mated, nonmated = acquired & trials.mated, acquired & ~trials.mated
+        genuine, impostor = trials.score[mated], trials.score[nonmated]
+        lists = None
+        if o.replicates:
+            trials.check_mated(column)
+            (own, _), others = trials.subjects(mated, column), trials.subjects(nonmated, column)
+            if len(genuine) and len(impostor):
+                lists = Lists.apart(Weighted(genuine.copy(), (own,)), Weighted(impostor.copy(), others), weights)
+        genuine.sort()
+        impostor.sort()
+        pair = Ascending(genuine), Ascending(impostor)
+        self._at_targets(numbers, pair, lists, failures, trials, nonmated, column)
+        value, threshold = verification.eer(*pair)
+        drawn = None if lists is None else bootstrap.eer_of(lists, value)
+        kept = len(genuine) + len(impostor)
+        numbers.add("eer", value, drawn, threshold=threshold, trials=kept)
+        drawn = None if lists is None or kept > FULL_LIST else bootstrap.auc_of(lists)
+        numbers.add("auc", verification.auc(*pair), drawn, trials=kept)
+        if kept and trials.fold is not None and (trials.fold >= 0).all():
+            accuracy = verification.kfold_accuracy(trials.score[acquired], trials.mated[acquired], trials.fold[acquired])
+            numbers.add("accuracy", accuracy.mean, trials=kept)
+            numbers.add("accuracy_deviation", accuracy.std, trials=kept)
+        failures.write(numbers)
+        if o.templates:
+            built = read_templates(work)
+            write_fallback(numbers, built, np.union1d(trials.a, trials.b))
+        numbers.add("comparisons_lost", float((~acquired).sum()), trials=len(acquired))
+        return {"numbers": numbers.batch(), "curves": self._curves(*pair)}
+
+    def _at_targets(
+        self,
+        numbers: Numbers,
+        pair: tuple[Ascending, Ascending],
+        lists: Lists | None,
+        failures: Failures,
+        trials: Trials,
+        nonmated: Array,
+        column: Array,
+    ) -> None:
+        o = self.options
+        points = [verification.operating_points(*pair, o.fmr, rule) for rule in RULES]
+        thresholds = np.concatenate([each.threshold for each in points])
+        accepted = nonmated & (trials.score >= np.fmin.reduce(thresholds, initial=np.inf).astype(trials.score.dtype))
+        pairs = subject_pairs(trials.score[accepted], *trials.subjects(accepted, column), thresholds)
+        drawn = None if lists is None else bootstrap.tar_of(lists, o.fmr, RULES)
+        for r, rule in enumerate(RULES):
+            at = points[r]
+            for i, target in enumerate(o.fmr):
+                tar = None if drawn is None else drawn[r][:, i]
+                shared = {
+                    "target": target,
+                    "rule": rule,
+                    "achieved": at.fmr[i],
+                    "threshold": at.threshold[i],
+                    "false_matches": at.false_matches[i],
+                    "nonmated": at.n_nonmated,
+                    "subject_pairs": pairs[r * len(o.fmr) + i],
+                    "few": at.few[i],
+                    "trials": at.n_mated,
+                }
+                numbers.add("tar", float(at.tar[i]), tar, **shared)
+                for metric, value, replicates in failures.rejected(at.fnmr[i], tar):
+                    numbers.add(metric, value, replicates, **shared)
+
+    def _curves(self, genuine: Ascending, impostor: Ascending) -> Batch:
+        parts = []
+        if len(genuine.scores) and len(impostor.scores):
+            least = 1 / len(impostor.scores)
+            fmr = np.unique(np.concatenate([np.geomspace(least, 1, CURVE_POINTS), list(self.options.fmr)]))
+            points = verification.operating_points(genuine, impostor, fmr, "at_most")
+            parts.append(("roc", points.fmr, points.tar))
+        edges = np.linspace(-1, 1, 101)
+        parts.append(histogram("mated scores", genuine.scores, edges))
+        parts.append(histogram("non-mated scores", impostor.scores, edges))
+        return curves(parts)
+
+
+def drawn_bytes(replicates: int, templates: Batch) -> int:
+    """Return the bytes of bootstrap weights: uint16, and float64 while they are added up."""
+    return replicates * len(set(templates["subject"])) * (2 + 8)

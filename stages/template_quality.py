@@ -1,0 +1,60 @@
+"""template_quality: qualities of faces → one quality of each template.
+
+`of`: the `min` (the published error-versus-discard scripts for IJB-C), `max`, `mean` or `median` over its usable faces. A
+template with no usable face is EMPTY.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from pipeline.registry import register
+from pipeline.schema import Batch, Status
+from pipeline.stage import Options, Stage, Work
+from stages.tables import QUALITIES
+
+
+class TemplateQualityOptions(Options):
+    of: Literal["min", "max", "mean", "median"] = "min"
+
+
+@register("stage", "template_quality")
+class TemplateQuality(Stage):
+    """Take one quality of a template from those of its faces."""
+
+    name = "template_quality"
+    grain = "group"
+    axis = "templates"
+    Options = TemplateQualityOptions
+    produces: ClassVar = {"": QUALITIES}
+    inputs: ClassVar = {"quality": "quality"}
+    consumes: ClassVar = {"members": ("template", "face")}
+    members: ClassVar = ("members", "face", "faces")
+    options: TemplateQualityOptions
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        members, count = work.tables["members"], work.stop - work.start
+        read = work.inputs["quality"].take(members["face"], ("status", "quality"))
+        usable = read["status"] == Status.OK
+        template, quality = members["template"][usable], read["quality"][usable].astype(np.float64)
+        # Sorted inside each template: then every choice is a place, or a sum that does not depend on the faces' order.
+        order = np.lexsort((quality, template))
+        quality = quality[order]
+        start, stop = np.searchsorted(template, np.arange(count)), np.searchsorted(template, np.arange(count), side="right")
+        some = stop > start
+        found = np.full(count, np.nan)
+        if some.any():
+            first, last = start[some], stop[some] - 1
+            if self.options.of == "mean":
+                found[some] = np.add.reduceat(quality, first) / (last - first + 1)
+            else:
+                low = {"min": first, "max": last, "median": (first + last) // 2}[self.options.of]
+                high = {"min": first, "max": last, "median": (first + last + 1) // 2}[self.options.of]
+                found[some] = (quality[low] + quality[high]) / 2
+        status = np.where(some, Status.OK, Status.EMPTY).astype(np.uint8)
+        return {"": Batch({"status": status, "reason": np.full(count, "", object), "quality": found.astype(np.float32)})}

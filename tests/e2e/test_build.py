@@ -1,0 +1,149 @@
+"""`qfuse build` (templates for other programs) and `qfuse reference` (statistics for other data sets)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from e2e.conftest import Answer, commands
+
+Qfuse = Callable[..., Answer]
+MINMAX = ("--set", "steps.fuse.options.rule=quality-minmax")
+
+
+def columns(path: Path) -> dict[str, Any]:
+    """Everything in a file of templates, by plain h5py."""
+    with h5py.File(path) as file:
+        found = {name: file[name][:] for name in ("status", "embedding", "used", "fallback")}
+        found |= {name: file[name].asstr()[:] for name in ("template_id", "subject", "members/face_id", "members/media")}
+        return {**found, **{f"members/{n}": file["members"][n][:] for n in ("template", "weight")}, **dict(file.attrs)}
+
+
+def test_build_writes_templates_members_and_weights_and_says_how_fast(qfuse: Qfuse, tmp_path: Path) -> None:
+    built = qfuse("build", "c.yaml", "out/t.h5", "--set", "steps.fuse.options.rule=quality-linear")
+    assert built.code == 0, built.err
+    assert "out/t.h5: 23 templates of 469 faces (fuse)" in built.out
+    assert "fused 23 templates, " in built.out
+    found = columns(tmp_path / "out/t.h5")
+    assert found["format"] == "qfuse-templates/1"
+    assert found["fuse.rule"] == "quality-linear"
+    assert (found["status"] == 0).all()
+    assert found["template_id"][0] == "t000000"
+    assert len(found["members/weight"]) == len(found["members/face_id"]) == 469
+    again = qfuse("build", "c.yaml", "out/t.h5", "--set", "steps.fuse.options.rule=quality-linear")
+    assert "all templates were in the store already" in again.out
+
+
+def test_the_weights_in_the_file_are_those_of_its_templates(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("build", "c.yaml", "t.h5", *MINMAX).code == 0
+    found = columns(tmp_path / "t.h5")
+    (stored,) = (tmp_path / ".qfuse/store/embed").glob("??/*.h5")
+    with h5py.File(stored) as file:
+        unit = file["embedding"][:].astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    for template in range(23):
+        rows = found["members/template"] == template
+        summed = (found["members/weight"][rows, None] * unit[rows]).sum(axis=0)
+        np.testing.assert_allclose(found["embedding"][template], summed / np.linalg.norm(summed), atol=1e-5)
+    with h5py.File(tmp_path / "t.h5") as file:
+        quality = file["members/quality"][:]
+    scaled = (quality - quality.min()) / (quality.max() - quality.min())
+    first = found["members/template"] == 0
+    np.testing.assert_allclose(found["members/weight"][first], scaled[first] / scaled[first].max(), atol=1e-6)
+
+
+def test_a_copy_stands_alone_and_a_view_says_which_templates_are_gone(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("build", "c.yaml", "view.h5").code == 0
+    assert qfuse("build", "c.yaml", "copy.h5", "--copy").code == 0
+    view, copied = columns(tmp_path / "view.h5"), columns(tmp_path / "copy.h5")
+    assert np.array_equal(view["embedding"], copied["embedding"])
+    for stored in (tmp_path / ".qfuse/store/fuse").glob("??/*.h5"):
+        stored.unlink()
+    gone, kept = columns(tmp_path / "view.h5"), columns(tmp_path / "copy.h5")
+    assert (gone["status"] == 255).all()
+    assert np.isnan(gone["embedding"]).all()
+    assert np.array_equal(kept["embedding"], copied["embedding"])
+
+
+def test_several_cells_are_files_of_their_own_and_where_chooses(qfuse: Qfuse, tmp_path: Path) -> None:
+    text = (tmp_path / "c.yaml").read_text().replace("rule: mean", "rule: $rule")
+    (tmp_path / "c.yaml").write_text(text + "factors: {rule: [mean, top-k(k=2)]}\n")
+    built = qfuse("build", "c.yaml", "t.h5", "--json").json
+    assert [Path(one["path"]).name for one in built["files"]] == ["t-rule=mean.h5", "t-rule=top-k_k=2.h5"]
+    assert built["fused"] == 46
+    assert qfuse("build", "c.yaml", "one.h5", "--where", "rule=mean").code == 0
+    assert columns(tmp_path / "one.h5")["step"] == "fuse[rule=mean]"
+    refused = qfuse("build", "c.yaml", "x.h5", "--where", "rule=maen")
+    assert (refused.code, "did you mean 'mean'" in refused.err) == (2, True)
+
+
+def test_a_config_without_the_step_is_refused(tmp_path: Path) -> None:
+    head = "name: d\ndataset: {reader: synthetic, options: {scale: 0.001}}\n"
+    (tmp_path / "d.yaml").write_text(head + "steps: {embed: {options: {model: given, flip: none}}}\n")
+    answers = commands(tmp_path, [("build", "d.yaml", "out"), ("reference", "d.yaml", "out")])
+    for step, answer in zip(("fuse", "statistics"), answers.values(), strict=True):
+        assert answer.code == 3
+        assert f"d has no `{step}` step: add `{step}: {{}}`" in answer.err
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = qfuse("build", "c.yaml", "file/t.h5")
+    assert (answer.code, "file/t.h5 cannot be written" in answer.err) == (6, True)
+
+
+# Reference sets
+
+
+def use(reference: str) -> tuple[str, ...]:
+    return ("--set", f"steps.statistics.options.reference={reference}", *MINMAX)
+
+
+def test_a_set_weighed_by_its_own_reference_file_has_the_same_templates(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("build", "c.yaml", "self.h5", *MINMAX).code == 0
+    written = qfuse("reference", "c.yaml", "r.json", *MINMAX)
+    assert "wrote r.json: given of 469 faces" in written.out
+    assert qfuse("build", "c.yaml", "named.h5", *use("r.json")).code == 0
+    assert np.array_equal(columns(tmp_path / "self.h5")["embedding"], columns(tmp_path / "named.h5")["embedding"])
+    assert qfuse("reference", "c.yaml", "r.json").code == 3  # never overwritten
+    assert "takes its statistics from a file already" in qfuse("reference", "c.yaml", "s.json", *use("r.json")).err
+
+
+def test_another_reference_file_changes_the_templates_and_only_its_bytes_are_in_the_key(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("reference", "c.yaml", "r.json").code == 0
+    assert qfuse("run", "c.yaml", *use("r.json")).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "r.json").rename(tmp_path / "elsewhere/q.json")
+    assert qfuse("run", "c.yaml", *use("elsewhere/q.json"), "--json").json["ran"] == []
+    found = json.loads((tmp_path / "elsewhere/q.json").read_text())
+    (tmp_path / "wide.json").write_text(json.dumps({**found, "minimum": -1.0}))
+    assert "fuse" in qfuse("run", "c.yaml", *use("wide.json"), "--json").json["ran"]
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "measure.json": ({"measure": {"method": "lightqnet"}}, "was scored by 'lightqnet', and the faces are by 'given'"),
+    "format.json": ({"format": "x"}, "is no reference file of format qfuse-reference/1"),
+    "lacking.json": ({"mean": None, "percentiles": [1, 2]}, "mean, percentiles should hold the finite numbers"),
+    "falling.json": ({"percentiles": list(range(101, 0, -1))}, "percentiles should hold"),
+    "count.json": ({"count": True}, "count should hold"),
+}
+CONTENTS = {"empty": b"", "list": b"[1]", "deep": b"{" * 5000, "bytes": b"\xff\xfe", "large": b"0" * (2 << 20)}
+
+
+def test_what_is_no_reference_file_or_does_not_fit_is_refused(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("reference", "c.yaml", "r.json").code == 0
+    found = json.loads((tmp_path / "r.json").read_text())
+    for name, (change, _) in CHANGES.items():
+        (tmp_path / name).write_text(json.dumps({**found, **change}))
+    for name, content in CONTENTS.items():
+        (tmp_path / name).write_bytes(content)
+    expected = {name: said for name, (_, said) in CHANGES.items()} | dict.fromkeys(CONTENTS, "reference file")
+    expected["absent.json"] = "`qfuse reference CONFIG FILE` writes one"
+    answers = commands(tmp_path, [("check", "c.yaml", *use(name)) for name in expected])
+    for said, answer in zip(expected.values(), answers.values(), strict=True):
+        assert answer.code == 3
+        assert said in answer.err

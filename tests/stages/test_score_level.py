@@ -1,0 +1,183 @@
+"""Template quality, score-level fusion and quality-aware scores against plain loops, whatever the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import registry
+from pipeline.dataset import Dataset
+from pipeline.errors import InvalidInput
+from pipeline.schema import Batch, Status
+from pipeline.stage import Stage, Work
+from pipeline.workshop import tables_of
+from stages.compare_faces import CompareFaces, CompareFacesOptions
+from stages.qmagface import QMagFace, QMagFaceOptions
+from stages.score_rules import score_rule, score_rule_named
+from stages.tables import LAYOUT, QUALITIES, SCORES, Protocol, build_tables
+from stages.template_quality import TemplateQuality, TemplateQualityOptions
+
+Make = Callable[..., Any]
+properties = settings(deadline=None, max_examples=25)
+OF = {"min": min, "max": max, "mean": np.mean, "median": np.median}
+SCORE = {
+    "max": np.max,
+    "mean": np.mean,
+    "softmax(beta=4)": lambda s: (s * np.exp(4 * s)).sum() / np.exp(4 * s).sum(),
+}
+
+
+class Set:
+    """Templates of 0 to 4 faces, some of which failed; a list of comparisons, or every reference with every probe."""
+
+    def __init__(self, seed: int, templates: int = 9, faces: int = 16, product: bool = False, listed: int = 30) -> None:
+        rng = np.random.default_rng(seed)
+        self.templates, self.status = templates, (rng.random(faces) < 0.2).astype(np.uint8) * Status.FAILED
+        self.x = (rng.standard_normal((faces, 5)) * rng.uniform(0.5, 20, (faces, 1))).astype(np.float32)
+        self.quality = rng.normal(0.5, 1, faces).astype(np.float32)
+        self.members = [(t, int(f)) for t in range(templates) for f in rng.integers(0, faces, rng.integers(0, 5))]
+        self.pairs = rng.integers(0, templates, (0 if product else listed, 2)).tolist()
+        half = templates // 2
+        if product:
+            self.pairs = [(a, b) for a in range(half) for b in range(half, templates)]
+        names, face_names = [f"t{i}" for i in range(templates)], [f"f{i}" for i in range(faces)]
+        found = Protocol(
+            face_id=face_names,
+            path=[""] * faces,
+            sha256=[""] * faces,
+            subject=[""] * faces,
+            template_id=names,
+            template_subject=[""] * templates,
+            member_template=[names[t] for t, _ in self.members],
+            member_face=[face_names[f] for _, f in self.members],
+            member_media=["m"] * len(self.members),
+            comparison_a=[] if product else [names[a] for a, _ in self.pairs],
+            comparison_b=[] if product else [names[b] for _, b in self.pairs],
+            mated=[] if product else [False] * len(self.pairs),
+            role_template=names if product else [],
+            role=["reference"] * half + ["probe"] * (templates - half) if product else [],
+            all_pairs=("reference", "probe") if product else None,
+        )
+        self.tables = build_tables(found, "a set")
+
+    def run(self, stage: Stage, inputs: dict[str, Any], schema: Any, shard: int = 10**9) -> Batch:
+        dataset = Dataset("", self.tables, LAYOUT.axes(self.tables, {stage.axis: shard}), LAYOUT, None)
+        parts = []
+        for start, stop in dataset.axes[stage.axis].shards:
+            work = Work(start, stop, tables_of(stage, dataset, start, stop), inputs)
+            parts.append(schema.check(stage.compute(work)[""]))
+        return Batch({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+    def usable(self, template: int) -> list[int]:
+        return [f for t, f in self.members if t == template and not self.status[f]]
+
+    def embeddings(self) -> Batch:
+        x = np.where(self.status[:, None] > 0, np.nan, self.x).astype(np.float32)
+        return Batch({"status": self.status, "embedding": x, "norm": np.linalg.norm(x, axis=1).astype(np.float32)})
+
+    def qualities(self) -> Batch:
+        return Batch({"status": self.status, "quality": np.where(self.status > 0, np.nan, self.quality).astype(np.float32)})
+
+
+@pytest.mark.parametrize("of", OF)
+@properties
+@given(seed=st.integers(0, 10**6), shard=st.integers(1, 9))
+def test_the_quality_of_a_template_is_taken_from_its_usable_faces(
+    source: Make, context: Make, of: Any, seed: int, shard: int
+) -> None:
+    made = Set(seed)
+    stage = TemplateQuality(TemplateQualityOptions(of=of), context())
+    found = made.run(stage, {"quality": source(made.qualities(), 3, 9)}, QUALITIES, shard)
+    for t in range(made.templates):
+        values = [float(made.quality[f]) for f in made.usable(t)]
+        assert found["status"][t] == (Status.OK if values else Status.EMPTY)
+        np.testing.assert_allclose(found["quality"][t], OF[of](values) if values else np.nan, rtol=1e-6)
+
+
+@pytest.mark.parametrize("product", [False, True])
+@pytest.mark.parametrize("rule", SCORE)
+@properties
+@given(seed=st.integers(0, 10**6))
+def test_a_score_is_made_of_the_cosines_of_all_faces_with_all_faces(
+    source: Make, context: Make, rule: str, product: bool, seed: int
+) -> None:
+    made = Set(seed, product=product)
+    stage = CompareFaces(CompareFacesOptions(rule=rule), context())
+    found = made.run(stage, {"embeddings": source(made.embeddings(), 5)}, SCORES)
+    unit = made.x.astype(np.float64) / np.linalg.norm(made.x.astype(np.float64), axis=1, keepdims=True)
+    for i, (a, b) in enumerate(made.pairs):
+        one, other = made.usable(a), made.usable(b)
+        assert found["failed"][i] == (not one) + 2 * (not other)
+        expected = SCORE[rule](unit[one] @ unit[other].T) if one and other else np.nan
+        np.testing.assert_allclose(found["score"][i], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("product", [False, True])
+@properties
+@given(seed=st.integers(0, 10**6), shard=st.integers(1, 40))
+def test_shards_change_no_bit_of_a_score_of_faces(source: Make, context: Make, product: bool, seed: int, shard: int) -> None:
+    made = Set(seed, product=product)
+    stage = CompareFaces(CompareFacesOptions(rule="softmax"), context())
+    inputs = {"embeddings": source(made.embeddings(), 5)}
+    with patch("stages.compare_faces.BLOCK", 5):
+        assert made.run(stage, inputs, SCORES, shard).digest() == made.run(stage, inputs, SCORES).digest()
+
+
+def test_softmax_goes_from_the_mean_to_the_largest() -> None:
+    cosines, starts = np.float32([[0.1, 0.9], [0.3, -0.5], [0.2, 0.2]]), np.array([0, 2])
+    low, high = (score_rule_named(f"softmax(beta={beta})").score(cosines, starts) for beta in (1e-6, 300))
+    np.testing.assert_allclose(low, score_rule_named("mean").score(cosines, starts), atol=1e-5)
+    np.testing.assert_allclose(high, score_rule_named("max").score(cosines, starts), atol=1e-5)
+
+
+def test_an_unknown_score_rule_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(InvalidInput, match="unknown score rule 'softmaks': did you mean 'softmax'"):
+        CompareFacesOptions(rule="softmaks")
+    with pytest.raises(InvalidInput, match="beta must be a finite number above 0 and up to 300"):
+        CompareFacesOptions(rule="softmax(beta=400)")
+
+
+def test_a_score_rule_of_ones_own_works_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = registry.available("score rule")
+    monkeypatch.setattr(registry, "_parts", {"score rule": dict(parts)})
+    score_rule("first", times=2.0)(lambda cosines, starts, times: times * cosines[starts, 0].astype(np.float64))
+    assert score_rule_named("first(times=4)").score(np.float32([[1, 0], [0, 1], [0.5, 0]]), np.array([0, 2])).tolist() == [
+        4,
+        2,
+    ]
+
+
+@pytest.mark.parametrize("product", [False, True])
+@properties
+@given(seed=st.integers(0, 10**6), shard=st.integers(1, 40))
+def test_qmagface_equals_its_formula_in_whatever_shard(
+    source: Make, context: Make, product: bool, seed: int, shard: int
+) -> None:
+    made, rng = Set(seed, product=product), np.random.default_rng(seed)
+    n = len(made.pairs)
+    failed = (rng.random(n) < 0.1).astype(np.uint8)
+    cosine = np.where(failed > 0, np.nan, rng.uniform(-1, 1, n)).astype(np.float32)
+    lost = rng.random(made.templates) < 0.2
+    quality = np.where(lost, np.nan, rng.uniform(0, 30, made.templates)).astype(np.float32)
+    inputs = {
+        "scores": source(Batch({"score": cosine, "failed": failed})),
+        "quality": source(Batch({"status": lost * np.uint8(Status.EMPTY), "quality": quality})),
+    }
+    stage = QMagFace(QMagFaceOptions(alpha=0.08, beta=0.12), context())
+    found = made.run(stage, inputs, SCORES, shard)
+    for i, (a, b) in enumerate(made.pairs):
+        assert found["failed"][i] == failed[i] | lost[a] | 2 * lost[b]
+        s, q = float(cosine[i]), min(float(quality[a]), float(quality[b]))
+        expected = np.nan if found["failed"][i] else s + min(0, 0.12 * s - 0.08) * q
+        np.testing.assert_allclose(found["score"][i], expected, atol=1e-6)
+
+
+def test_qmagface_has_no_numbers_that_would_fit_every_model() -> None:
+    with pytest.raises(ValueError, match="alpha"):
+        QMagFaceOptions()  # type: ignore[call-arg]
