@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, wait
+from distributed import Client, Future, KilledWorker, wait
 from distributed.comm.core import CommClosedError
 
 from pipeline import worker
 from pipeline.board import Job, Name
 from pipeline.errors import InvalidInput, QfuseError, ResourceRefused, UsageError
 from pipeline.keys import difference
+from pipeline.local_workers import LocalWorkers, local_workers
 from pipeline.order import Order, OtherKeys
 from pipeline.plan import Plan
 from pipeline.store import Store
@@ -55,7 +56,7 @@ class Cluster:
 
     memory = False
 
-    def __init__(self, where: str, plan: Plan, store: Store, threads: int | None) -> None:
+    def __init__(self, where: str | LocalWorkers, plan: Plan, store: Store, threads: int | None) -> None:
         self.outcomes: queue.SimpleQueue[tuple[Job, Outcome | BaseException]] = queue.SimpleQueue()
         self._where, self._plan = where, plan
         self._futures: dict[Name, Any] = {}
@@ -131,25 +132,14 @@ class Cluster:
         with suppress(Exception):
             self._client.run(worker.end, self._order.token)
 
-    def _connect(self, where: str, threads: int | None) -> tuple[Any, int | None]:
+    def _connect(self, where: str | LocalWorkers, threads: int | None) -> tuple[Any, int | None]:
         """Return a client, and the threads of each worker; None where each is to use as many as it offers."""
-        match = re.fullmatch(r"local:([0-9]{1,3})", where)
-        if match and int(match[1]):
-            count = int(match[1])
-            threads = math.ceil((threads or len(os.sched_getaffinity(0))) / count)
-            cluster = LocalCluster(
-                n_workers=count,
-                threads_per_worker=SLOTS,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                preload=["pipeline.worker"],
-                silence_logs=logging.CRITICAL,
-                memory_limit=0,  # nothing is kept in a worker that it could give up
-                resources={"GPU": 1} if self._gpu else None,
-            )
-            self._stack.callback(cluster.close, timeout=10)
-            return self._stack.enter_context(Client(cluster)), threads
+        if isinstance(where, str) and (started := local_workers(where)):
+            self._stack.callback(started.close)
+            where = started
+        if isinstance(where, LocalWorkers):
+            threads = math.ceil((threads or len(os.sched_getaffinity(0))) / where.count)
+            return self._stack.enter_context(Client(where.cluster())), threads
         if re.fullmatch(r"(tcp|tls|ucx|wss?)://\S+", where):
             address: dict[str, Any] = {"address": where}
         elif Path(where).is_file():

@@ -46,25 +46,35 @@ def run(
     from pipeline.check import check_report, open_all
     from pipeline.config import load_config
     from pipeline.events import Events
+    from pipeline.local_workers import local_workers
     from pipeline.progress import Progress, summary_table
     from pipeline.remarks import remarks, told
     from pipeline.session import current_report, execute, mended, store_root
 
     ran: list[str] = []
+    loaded = load_config(config, overrides or [])
+    where = dask or loaded.run.dask
 
     def once() -> Any:
+        started = local_workers(where)
+        with contextlib.ExitStack() as stack:
+            if started:
+                stack.callback(started.close)
+            return at(started or where)
+
+    def at(where: Any) -> Any:
         session = opened(config, overrides, store, until)
         if until is None:
             check_report(session.config)
         todo = session.plan.to_run
-        if not (dask or session.config.run.dask):  # workers open them for themselves; here there may be no GPU
+        if not where:  # workers open them for themselves; here there may be no GPU
             open_all(todo)
         ran.extend(step.name for step in todo if step.name not in ran)
         try:
             with Progress(session.plan, quiet=as_json or not todo) as progress:
                 events = Events(session.folder if todo else None, progress.on_event)
                 with contextlib.closing(events):
-                    summary = execute(session, events, workers, dask)
+                    summary = execute(session, events, workers, where)
         except TooManyFailures:
             print("\n".join(told(remarks(session.plan, session.store, notes=False), 10)), file=sys.stderr)
             raise
@@ -72,7 +82,7 @@ def run(
         results = results_table(session) if until is None and not as_json else None
         return session, summary, files, remarks(session.plan, session.store, notes=False), results
 
-    root = store_root(load_config(config, overrides or []), store)
+    root = store_root(loaded, store)
     session, summary, files, failed, results = mended(once, root, warn)
     if as_json:
         done = {name: {"steps": n, "rows": rows, "seconds": s} for name, (n, rows, s) in summary.by_stage().items()}

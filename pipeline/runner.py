@@ -17,6 +17,7 @@ from pipeline.board import Board, Job
 from pipeline.errors import INTERRUPTED, Interrupted, QfuseError, TooManyFailures
 from pipeline.events import Events
 from pipeline.graph import Step
+from pipeline.local_workers import LocalWorkers
 from pipeline.memory import require_memory
 from pipeline.microbatch import refusal
 from pipeline.numerics import require_device
@@ -95,11 +96,16 @@ class Here:
 class Runner:
     """Computes what a plan lacks. `results` reads any output of the plan, from memory or from the store.
 
-    `dask` says where: None for this process, `local:N`, an address or a scheduler file for a cluster.
+    `dask` says where: None for this process; `local:N`, workers that are on their way, an address or a scheduler file.
     """
 
     def __init__(
-        self, plan: Plan, store: Store, events: Events | None = None, workers: int | None = None, dask: str | None = None
+        self,
+        plan: Plan,
+        store: Store,
+        events: Events | None = None,
+        workers: int | None = None,
+        dask: str | LocalWorkers | None = None,
     ) -> None:
         self.plan, self.store = plan, store
         self.events = events or Events()
@@ -132,7 +138,7 @@ class Runner:
         steps = self.plan.to_run
         threads = max((step.stage.context.profile.threads for step in self.plan.steps.values()), default=1)
         self._judge_former()
-        if self.dask is None or self.dask.startswith("local:"):  # the memory of other machines is not ours to judge
+        if self.dask is None or str(self.dask).startswith("local:"):  # the memory of other machines is not ours to judge
             require_memory(self.plan, self.store, self.workers)
         try:
             with threadpool_limits(threads):

@@ -17,6 +17,7 @@ from pipeline.events import Events
 from pipeline.files import replace_text
 from pipeline.graph import Step
 from pipeline.keys import key_of
+from pipeline.local_workers import LocalWorkers
 from pipeline.plan import Plan, build, context_of
 from pipeline.recall import remember
 from pipeline.registry import lookup
@@ -102,7 +103,7 @@ def open_session(
     return Session(loaded, opened, dataset, build(loaded, dataset, opened, context, until, folder / "plan.json"), folder)
 
 
-def execute(session: Session, events: Events, workers: int | None = None, dask: str | None = None) -> Summary:
+def execute(session: Session, events: Events, workers: int | None = None, dask: str | LocalWorkers | None = None) -> Summary:
     """Run what the plan lacks, if anything, and remember the plan for the reasons of the next one."""
     runner = Runner(session.plan, session.store, events, workers, dask)
     try:
