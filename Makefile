@@ -23,6 +23,7 @@ test: $(STAMP)
 
 # What is too long for the tests, on the real photographs of ../shared (or QFUSE_SHARED); writes docs/acceptance.md.
 accept: $(STAMP)
+	-$(BIN)/python -m pip install --quiet --only-binary :all: atheris  # fuzzing guided by coverage, where it has a wheel
 	$(BIN)/python -m tests.accept
 
 # Our speed beside the field's common method, in one run; writes docs/performance.md.

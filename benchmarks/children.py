@@ -14,10 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd  # noqa: F401  what a step imports is not its time
 from threadpoolctl import threadpool_limits
 
 from benchmarks.material import PROFILE, Material, Row, compare_all, dataset, fuse_by, rates, run, stage_of
@@ -33,6 +35,7 @@ from stages.tables import EMBEDDINGS, FUSED, LAYOUT, SCORES
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = (0.25, 0.5, 1.0, 2.0)
 BLOCK = 16_384  # embeddings of a stored shard
+WORKERS = 2  # shards of templates at a time, as in a run of two workers; a library has one thread in each
 TABLES = ("members", "templates", "roles", "comparisons", "pairings")
 
 
@@ -104,10 +107,14 @@ def streamed(folder: Path) -> dict[str, float]:
     blank = np.full(faces, "", object)  # names of faces are not read here
     data = dataset({**tables, "faces": Batch({"face_id": blank})}, faces=BLOCK)
     key, begin = f"{os.getpid():064x}", time.perf_counter()
-    stage, parts = stage_of(fuse.Fuse, rule="mean", features="raw", media="mean"), []
-    for start, stop in data.axes["templates"].shards:
-        part = tables_of(stage, data, start, stop)
-        parts.append(stage.compute(Work(start, stop, part, {"embeddings": _stored(store, faces, part)}))[""])
+    stage = stage_of(fuse.Fuse, rule="mean", features="raw", media="mean")
+
+    def shard(bounds: tuple[int, int]) -> Batch:
+        part = tables_of(stage, data, *bounds)
+        return stage.compute(Work(*bounds, part, {"embeddings": _stored(store, faces, part)}))[""]
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        parts = list(pool.map(shard, data.axes["templates"].shards))
     fused = Batch({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     store.commit("fuse", key, fused, FUSED, {})
     scores = run(stage_of(Compare), data, templates=fused)

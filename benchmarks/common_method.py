@@ -2,8 +2,9 @@
 
 Conventions
     These functions are meant to be slow in the way those scripts are: a Python loop over templates and media, each
-    of which scans all faces; gathered rows multiplied element by element; every similarity sorted. They are not
-    wrong, and their results are compared with ours. Nothing else uses them.
+    of which scans all faces; gathered rows multiplied element by element; every similarity sorted; templates and scores
+    in float64, which is what NumPy's zeros are. They are not wrong, and their results are compared with ours. Nothing
+    else uses them.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ Array = NDArray[Any]
 
 
 def media_templates(features: Array, template: Array, medium: Array) -> Array:
-    """Return (t, d) float32 unit templates: mean of the raw features inside a medium, sum over media, unit length.
+    """Return (t, d) float64 unit templates: mean of the raw features inside a medium, sum over media, unit length.
 
     features (n, d) float32; template, medium (n,) int64. The 1:1 script for IJB sets, without detector scores.
     """
     wanted = np.unique(template)
-    out = np.zeros((len(wanted), features.shape[1]), features.dtype)
+    out = np.zeros((len(wanted), features.shape[1]))
     for row, number in enumerate(wanted):
         (mine,) = np.where(template == number)
         media = medium[mine]
@@ -35,11 +36,11 @@ def media_templates(features: Array, template: Array, medium: Array) -> Array:
 
 
 def minmax_templates(features: Array, template: Array, quality: Array) -> Array:
-    """Return (t, d) float32 unit templates: raw features times min-max normalised quality (n,), summed."""
+    """Return (t, d) float64 unit templates: raw features times min-max normalised quality (n,), summed."""
     scaled = (quality - quality.min()) / (quality.max() - quality.min())
     weighted = features * scaled[:, None]
     wanted = np.unique(template)
-    out = np.zeros((len(wanted), features.shape[1]), features.dtype)
+    out = np.zeros((len(wanted), features.shape[1]))
     for row, number in enumerate(wanted):
         out[row] = np.sum(weighted[np.where(template == number)], axis=0)
     with np.errstate(invalid="ignore"):  # a template of only the worst face of all has no vector: nan
@@ -47,8 +48,8 @@ def minmax_templates(features: Array, template: Array, quality: Array) -> Array:
 
 
 def pair_scores(unit: Array, a: Array, b: Array, batch: int = 100_000) -> Array:
-    """Return (m,) float32 cosines of unit rows a and b: gather both sides of a batch, multiply, sum."""
-    scores = np.zeros(len(a), np.float32)
+    """Return (m,) float64 cosines of unit rows a and b: gather both sides of a batch, multiply, sum."""
+    scores = np.zeros(len(a))
     for start in range(0, len(a), batch):
         cut = slice(start, start + batch)
         scores[cut] = np.sum(unit[a[cut]] * unit[b[cut]], axis=-1)

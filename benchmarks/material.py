@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,11 @@ class Material:
 
     def roles(self, role: str) -> Array:
         return role_rows(self.data.tables["roles"], role)
+
+    @cached_property
+    def wide(self) -> Array:
+        """The same templates in float64, as the common method has them."""
+        return self.unit.astype(np.float64)
 
     @property
     def listed(self) -> Batch:

@@ -76,7 +76,7 @@ def _verification(made: Material) -> list[Row]:
 
 
 def _identification(made: Material) -> list[Row]:
-    probes, subject, unit = made.roles("probe"), made.subject, made.unit
+    probes, subject, unit = made.roles("probe"), made.subject, made.wide
     enrolled = [made.roles(name) for name in GALLERIES]
 
     def theirs() -> list[tuple[Array, Array]]:
@@ -126,7 +126,7 @@ def _media_templates(made: Material) -> Batch:
 
 
 def _gathered(made: Material, data: Dataset) -> Array:
-    return common.pair_scores(made.unit, *pairs_of(data))
+    return common.pair_scores(made.wide, *pairs_of(data))
 
 
 def _ranks(made: Material, gallery: str, probe_subject: Array) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ from stages.tables import SCORES, Comparisons
 
 BLOCK = 256  # comparisons of a sparse list in one gather: few enough to stay in the cache
 LISTED = 1 << 17  # comparisons of a list that are put in the order of tiles at once: few enough to stay in the cache
-TILE, WIDTH = 256, 1 << 15  # rows and most columns of a tile of a product: 32 MiB of scores
+TILE, WIDTH = 512, 1 << 15  # rows and most columns of a tile of a product: 64 MiB of scores
 SPARSE = 32  # a list with fewer than one in so many pairs of its sides costs less by dot products than by tiles
 
 

@@ -86,11 +86,7 @@ class Fuse(Stage):
         faces = tables["members"]["face"]
         in_order = len(faces) == 0 or np.array_equal(faces, np.arange(faces[0], faces[0] + len(faces)))  # read without a copy
         row = sum(sizes["embeddings"][name] for name in ("status", "embedding", "norm"))
-        sums = 3 * rows[""] * sizes["embeddings"]["embedding"]  # the sums, those of templates with a face, and at unit length
-        if in_order:
-            return {"sums": sums}
-        # What was read is gone when the sums are made.
-        return {"faces by template": len(faces) * row, "sums": max(0, sums - rows["embeddings"] * row)}
+        return {} if in_order else {"faces by template": len(faces) * row}
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         quality, statistics = self.above.get("quality"), self.above.get("statistics")
@@ -174,15 +170,18 @@ def _sums(count: int, faces: rules.Faces, weight: NDArray[np.float64]) -> Array:
 
 
 def _templates(summed: Array, used: Array, vanished: Array) -> Batch:
-    """Return FUSED rows from what was summed, the template of each face that counted, and which templates fell back."""
-    length = np.linalg.norm(summed, axis=1)
+    """Return FUSED rows from what was summed, the template of each face that counted, and which templates fell back.
+
+    `summed` (count, d) float32 is put to unit length in place.
+    """
+    length = np.sqrt(np.einsum("ij,ij->i", summed, summed))
     ok = length > 0
-    embedding = np.full_like(summed, np.nan)
-    embedding[ok] = summed[ok] / length[ok, None].astype(np.float32)
+    length[~ok] = np.nan
+    summed /= length[:, None]
     return Batch(
         {
             "status": np.where(ok, Status.OK, Status.EMPTY).astype(np.uint8),
-            "embedding": embedding,
+            "embedding": summed,
             "used": np.bincount(used, minlength=len(ok)).astype(np.int32),
             "fallback": vanished & ok,
         }

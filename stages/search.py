@@ -88,7 +88,7 @@ class Search(Stage):
                 **lists,
                 "probes at unit length": rows[""] * width,
                 "gallery": 2 * gallery * width,
-                "tiles of scores": 2 * TILE * gallery * 4,
+                "tiles of scores": (TILE + min(rows[""], TILE)) * gallery * 4,
             }
         reach = min(gallery, k + 16)
         return {

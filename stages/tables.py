@@ -143,7 +143,7 @@ class FaceLayout:
         comparisons, faces, templates = Comparisons.of(tables), tables["faces"], tables["templates"]
         return {
             "faces": Axis(faces.rows, shard_rows.get("faces", 1024), names=faces["face_id"]),
-            "templates": Axis(templates.rows, shard_rows.get("templates", 8192), names=templates["template_id"]),
+            "templates": Axis(templates.rows, shard_rows.get("templates", 4096), names=templates["template_id"]),
             "comparisons": Axis(comparisons.rows, shard_rows.get("comparisons", 1 << 24), comparisons.multiple),
             "probes": Axis(len(role_rows(tables["roles"], "probe")), shard_rows.get("probes", 8192)),
         }

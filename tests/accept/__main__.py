@@ -1,6 +1,6 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: lfw, fusion, interruptions, threads, kills, flips, dask,
+    python -m tests.accept [PART ...]     parts: lfw, fusion, rules, interruptions, threads, kills, flips, dask,
                                           drivers, idle, hostile; all by default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
@@ -24,11 +24,13 @@ from tests.accept.fusion import fusion
 from tests.accept.hostile import hostile
 from tests.accept.kills import kills
 from tests.accept.recognition import lfw
+from tests.accept.rules import rules
 
 PAGE = ROOT / "docs" / "acceptance.md"
 PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
     "lfw": ("LFW: 13,173 photographs, 6,000 pairs, flip-add", lfw),
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
+    "rules": ("Fusion rules where true quality is known", rules),
     "interruptions": ("Interruptions and workers", interruptions),
     "threads": ("Threads", threads),
     "kills": ("Sixty kills: drivers, workers, nannies and schedulers", kills),

@@ -42,12 +42,13 @@ def _table(rows: list[dict[str, Any]]) -> str:
     body = []
     for rule, method in cells:
         found = [pick(rows, metric, target, rule=rule, method=method) for metric, target in columns]
-        body.append((found[0]["value"], [rule, method or "–", *map(_cell, found)]))
+        body.append((found[0]["value"], [rule, method or "–", *map(cell, found)]))
     body.sort(key=lambda item: -item[0])
     return table([head, *(line for _, line in body)])
 
 
-def _cell(row: dict[str, Any]) -> str:
+def cell(row: dict[str, Any]) -> str:
+    """Return a number with its interval or, where it has one, its paired difference to the baseline."""
     few = "†" if row["few"] else ""
     if row["difference"] is None or row["baseline"]:
         bounds = "" if row["low"] is None else f" [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"

@@ -130,6 +130,7 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "report.options.baseline": ({"rule": "mean"}, NOTHING),
     "report.options.fmr": ([0.01], NOTHING),
     "report.options.crops": (0, NOTHING),
+    "report.options.pairs": (0, NOTHING),
     "report.options.choose": (None, NOTHING),
     "report.options.method": ("lightqnet", NOTHING),
     "run.store": ("another/store", NOTHING),
