@@ -209,6 +209,14 @@ def test_without_shared_noise_no_power_of_quality_comes_nearer_the_centre_than_i
     assert all(best >= nearness(hidden.quality**power) for power in range(8))
 
 
+def test_the_variance_that_the_set_shows_is_that_of_the_best_weights() -> None:
+    options = SynthOptions(scale=0.002, seed=3)
+    variance = made(options)["faces"]["variance"]
+    assert variance.shape == (len(variance), 1)
+    weight = optimal_weights(truth(options).sigma).astype(np.float64)
+    np.testing.assert_allclose(1 / variance[:, 0], weight * options.dimension, rtol=1e-5)
+
+
 def test_the_reader_needs_no_files_and_gives_the_same_tables() -> None:
     reader = SyntheticReader(SynthOptions(scale=0.001))
     again = synthesise(SynthOptions(scale=0.001))
