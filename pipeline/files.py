@@ -98,6 +98,7 @@ class Folder:
         self._real = root.resolve()
         self._cache = digests or DigestCache(None)
         self._digests: dict[str, str] = {}  # of the first reading: keys and tables are made of the same one
+        self._folders: dict[str, str] = {}  # the real path of each folder that was met
 
     def names(self) -> list[str]:
         try:
@@ -107,10 +108,15 @@ class Folder:
 
     def path(self, name: str) -> Path:
         """Return the real path of one file; symbolic links may not lead outside the root."""
-        path = Path(os.path.realpath(self._real / safe_name(name, self.root)))  # a loop of links is no error here
-        if not path.is_relative_to(self._real):
+        above, _, own = safe_name(name, self.root).rpartition("/")
+        if (folder := self._folders.get(above)) is None:
+            folder = self._folders[above] = os.path.realpath(self._real / above)
+        path = os.path.join(folder, own)
+        if os.path.islink(path):
+            path = os.path.realpath(path)  # a loop of links is no error here
+        if not path.startswith(os.path.join(self._real, "")):
             raise InvalidInput(f"{self.root}: {name!r} links to a file outside the data set; such a file is never read.")
-        return path
+        return Path(path)
 
     def read(self, name: str) -> bytes:
         path = self.path(name)
@@ -136,7 +142,7 @@ class Folder:
                     paths[name] = self.path(name)
                 except InvalidInput:
                     self._digests[name] = UNREADABLE
-        self._digests.update(zip(paths, self._cache.digests(paths.values()), strict=True))
+        self._digests.update(zip(paths, self._cache.digests(paths.values(), real=True), strict=True))
         return [UNREADABLE if limit is not None and self._larger(name, limit) else self._digests[name] for name in names]
 
     def _larger(self, name: str, limit: int) -> bool:

@@ -84,9 +84,10 @@ class DigestCache:
             rows = db.execute("SELECT path, stat, sha256, seal FROM file_digest")
             self._known = {name: (stat, digest, seal) for name, stat, digest, seal in rows}
 
-    def digests(self, paths: Iterable[Path]) -> list[str]:
+    def digests(self, paths: Iterable[Path], real: bool = False) -> list[str]:
         """Return the sha256 (hex) of every file, in order; empty where there is none, UNREADABLE without permission.
 
+        `real`: no path leads over a symbolic link, so that none is looked for.
         Raises ResourceRefused where the machine fails: what fails for a moment must not be kept as what a file is.
         """
         found: list[str] = []
@@ -94,7 +95,7 @@ class DigestCache:
         try:
             for path in paths:
                 try:
-                    found.append(self._digest(path, fresh))
+                    found.append(self._digest(path, str(path) if real else os.path.realpath(path), fresh))
                 except PermissionError:
                     found.append(UNREADABLE)
                 except OSError as error:
@@ -109,8 +110,8 @@ class DigestCache:
     def digest(self, path: Path) -> str:
         return self.digests([path])[0]
 
-    def _digest(self, path: Path, fresh: list[tuple[str, str, str, str]]) -> str:
-        name, info = os.path.realpath(path), path.stat()
+    def _digest(self, path: Path, name: str, fresh: list[tuple[str, str, str, str]]) -> str:
+        info = os.stat(path)
         if not stat.S_ISREG(info.st_mode):
             return ""
         state = f"{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}:{info.st_ino}"
