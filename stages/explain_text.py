@@ -72,7 +72,7 @@ def cells_table(cells: Sequence[Scored]) -> Table:
     for cell in cells:
         decided = {d.target: WORDS[d.accepted] for d in cell.decisions if _is_point(d)}
         sides = [text for template in cell.templates for text in _spread(template)]
-        table.add_row(_name(name_of(cell.factors)), _number(cell.score), *(decided.get(t, "") for t in targets), *sides)
+        table.add_row(_name(name_of(cell.factors)), fixed(cell.score), *(decided.get(t, "") for t in targets), *sides)
     return table
 
 
@@ -129,13 +129,13 @@ def faces_table(template: Template, cell: Scored, every: bool) -> Table:
     weighed_by = cell.weighed_by.partition(":")[0]
     for name in [*([weighed_by] if weighed_by else []), "weight", "own", "other", "pull"]:
         table.add_column(name, justify="right", no_wrap=True)
-    digits, former = _digits(face.value for face in faces), ""
+    digits, former = decimals(face.value for face in faces), ""
     for face in faces if every else faces[:MOST_FACES]:
-        medium = (face.media, _percent(media[face.media])) if face.media != former else ("", "")
+        medium = (face.media, percent(media[face.media])) if face.media != former else ("", "")
         former = face.media
         left = (_name(medium[0]), medium[1]) if grouped else ()
-        weighed = [_number(face.value, digits)] if weighed_by else []
-        numbers = [_percent(face.weight), _number(face.own), _number(face.other), _signed(face.pull)]
+        weighed = [fixed(face.value, digits)] if weighed_by else []
+        numbers = [percent(face.weight), fixed(face.own), fixed(face.other), signed(face.pull)]
         table.add_row(*left, _name(face.face), *weighed, *numbers, style="dim" if face.weight == 0 else "")
     return table
 
@@ -145,7 +145,7 @@ def below(template: Template, every: bool) -> Iterator[str]:
     faces = _ordered(template)
     if rest := [] if every else faces[MOST_FACES:]:
         share = sum(face.weight for face in rest)
-        yield f"… and {len(rest):,} more {_plural('face', len(rest))}, {_percent(share)} of the weight (--all)"
+        yield f"… and {len(rest):,} more {_plural('face', len(rest))}, {percent(share)} of the weight (--all)"
     if template.fallback:
         yield "every weight of this template vanished, so its faces count equally"
     told = [face for face in template.faces if face.status != "ok" or face.reason]
@@ -194,7 +194,7 @@ def _is_point(decision: Decision) -> bool:
 
 def _spread(template: Template) -> tuple[str, str]:
     weights = [face.weight for face in template.faces if face.weight > 0]
-    return (f"{template.worth:.1f}", _percent(max(weights))) if weights else ("–", "–")
+    return (f"{template.worth:.1f}", percent(max(weights))) if weights else ("–", "–")
 
 
 def _table(*columns: str) -> Table:
@@ -216,20 +216,20 @@ def _plural(word: str, count: int) -> str:
     return word if count == 1 else f"{word}s"
 
 
-def _digits(values: Iterable[float]) -> int:
+def decimals(values: Iterable[float]) -> int:
     """Return how many decimals give the largest of some values four digits."""
     largest = max((abs(value) for value in values if value and math.isfinite(value)), default=1.0)
     return min(max(3 - math.floor(math.log10(largest)), 0), 9)
 
 
-def _number(value: float, digits: int = 4) -> str:
+def fixed(value: float, digits: int = 4) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     text = "–" if math.isnan(value) else f"{value:+.4f}"
     return text.replace("-", "−") if text.strip("+-0.") else text.lstrip("+-")
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
     return f"{value * 100:.1f} %"

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from stages import bars, charts, conventions, figures, headline, sections
+from stages import bars, charts, conventions, examples_page, figures, headline, sections
 from stages.acquisition import acquired
 from stages.charts import safe
 from stages.choice import Chosen
@@ -43,7 +43,8 @@ def render(found: Found) -> str:
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    view = {**_result(found), **charts.curves(found), **_faces(found), **_provenance(found), **_own()}
+    view = {**_result(found), **charts.curves(found), **examples_page.pairs(found), **_faces(found)}
+    view |= {**_provenance(found), **_own()}
     return environment.get_template("report.html.j2").render(view)
 
 

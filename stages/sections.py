@@ -113,14 +113,14 @@ def quality_scores(results: Results) -> list[Scores]:
 
 
 def _kinds(results: Results, step: Step, rows: int) -> Array | None:
-    source = _with_column(results, step, "kind")
+    source = with_column(results, step, "kind")
     if source is None or not results.available(*source):
         return None
     kind = results.read(*source, ("kind",))["kind"]
     return kind if len(kind) == rows else None
 
 
-def _with_column(results: Results, step: Step, column: str) -> tuple[Step, str] | None:
+def with_column(results: Results, step: Step, column: str) -> tuple[Step, str] | None:
     """Return the nearest output above a step that has a column."""
     waiting: list[Ref] = list(step.inputs.values())
     while waiting:
@@ -142,7 +142,7 @@ def choose(results: Results, scores: Sequence[Scores], method: str | None) -> Sc
 
 def crop_grid(results: Results, scores: Scores, count: int) -> list[Crop]:
     """Return `count` crops at equal steps of rank, from the lowest score to the highest; none where none are kept."""
-    source = _with_column(results, scores.step, "crop")
+    source = with_column(results, scores.step, "crop")
     if source is None or count == 0 or not results.available(*source):
         return []
     step, output = source
@@ -157,7 +157,7 @@ def crop_grid(results: Results, scores: Scores, count: int) -> list[Crop]:
         mine = wanted[(wanted >= task.start) & (wanted < task.stop)]
         if len(mine):
             shard = results.runner.source(step, output, (i,)).read(("crop",))["crop"]
-            images |= {int(row): _jpeg(shard[row - task.start]) for row in mine}
+            images |= {int(row): jpeg(shard[row - task.start]) for row in mine}
     kinds = scores.kind if scores.kind is not None else np.full(len(scores.quality), "", dtype=object)
     written = _alike(scores.quality[wanted])
     return [Crop(images[int(row)], score, str(kinds[row])) for row, score in zip(wanted, written, strict=True)]
@@ -171,7 +171,8 @@ def _alike(values: Array) -> list[str]:
     return [f"{value:.{min(digits, 6)}f}".replace("-", "−") for value in values.tolist()]
 
 
-def _jpeg(crop: Array) -> str:
+def jpeg(crop: Array) -> str:
+    """Return base64 of a JPEG of a crop (h, w, 3) uint8."""
     from PIL import Image
 
     written = io.BytesIO()

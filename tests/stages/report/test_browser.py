@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.session import Results
+from stages.headline import gather
+from stages.page import render
+
 Browse = Callable[..., tuple[str, str]]
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 NAMES = re.compile(r'<th scope="row" class="name"[^>]*>([^<]*)')
@@ -59,6 +63,17 @@ def test_the_policy_stops_scripts_and_loads_that_are_not_the_pages_own(
     assert asked == ["/report.html"]
     assert "<title>Small</title>" in became
     assert said.count("Content Security Policy") >= 2
+
+
+def test_pictures_of_faces_load_and_would_be_missed(browse: Browse, tmp_path: Path, pictures: Results) -> None:
+    page = render(gather(pictures, {"fmr": [1e-1], "crops": 0}))
+    assert page.count("<img") > 4
+    said = []
+    for policy in ("img-src data:", "img-src 'none'"):
+        (tmp_path / "copy.html").write_text(page.replace("img-src data:", policy), encoding="utf-8")
+        said.append(browse((tmp_path / "copy.html").as_uri(), "--window-size=1280,9000")[1])
+    assert said[0] == ""
+    assert "data:image/jpeg" in said[1]
 
 
 def clicked(browse: Browse, folder: Path, page: str, heading: str, times: int) -> list[str]:

@@ -99,7 +99,8 @@ def test_json_holds_conventions_config_data_set_and_versions(results: Results, r
 
 
 def test_every_section_is_there(page: str) -> None:
-    for name in ("Result", "Curves", "Comparison scores", "Quality", "Failures to acquire", "Every number", "Provenance"):
+    names = ("Result", "Curves", "Comparison scores", "Comparisons, face by face", "Quality")
+    for name in (*names, "Failures to acquire", "Every number", "Provenance"):
         assert f"<h2>{name}</h2>" in page
     for chart in ("ROC: TAR against FMR", "DET: FNMR against FMR", "CMC: probes found, by rank"):
         assert page.count(f'aria-label="{chart}"') == 1
