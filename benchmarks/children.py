@@ -115,14 +115,17 @@ def streamed(folder: Path) -> dict[str, float]:
 
     with ThreadPoolExecutor(WORKERS) as pool:
         parts = list(pool.map(shard, data.axes["templates"].shards))
-    fused = Batch({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    store.commit("fuse", key, fused, FUSED, {})
-    scores = run(stage_of(Compare), data, templates=fused)
-    store.commit("compare", key, scores, SCORES, {})
-    judge = stage_of(EvaluateVerification, replicates=0)
-    inputs = {"scores": scores, "templates": fused}
-    numbers = run(judge, data, **{name: inputs[name] for name in judge.uses()})
-    store.commit("evaluate_verification.numbers", key, numbers, judge.produces["numbers"], {})
+        fused = Batch({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        # What comes next reads from memory what is committed meanwhile.
+        commits = [pool.submit(store.commit, "fuse", key, fused, FUSED, {})]
+        scores = run(stage_of(Compare), data, templates=fused)
+        commits.append(pool.submit(store.commit, "compare", key, scores, SCORES, {}))
+        judge = stage_of(EvaluateVerification, replicates=0)
+        inputs = {"scores": scores, "templates": fused}
+        numbers = run(judge, data, **{name: inputs[name] for name in judge.uses()})
+        store.commit("evaluate_verification.numbers", key, numbers, judge.produces["numbers"], {})
+        for commit in commits:
+            commit.result()
     return {"seconds": time.perf_counter() - begin, "megabytes": (_peak() - before) / 1e6}
 
 
