@@ -6,7 +6,7 @@ inputs they actually use, so a cell that does not depend on a factor exists once
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -112,11 +112,17 @@ def ordered(config: Config) -> list[str]:
 
 def down_to(steps: dict[str, Step], bases: set[str]) -> dict[str, Step]:
     """Return the steps of these config steps and all that they read, in the same order."""
-    kept = {name for name, step in steps.items() if step.base in bases}
-    for name in reversed(steps):
+    kept = with_all_above(steps, {name for name, step in steps.items() if step.base in bases})
+    return {name: step for name, step in steps.items() if name in kept}
+
+
+def with_all_above(steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
+    """Return the names of some steps and of all that they read, directly or not; `steps` has each after what it reads."""
+    kept = set(names)
+    for name in reversed(list(steps)):
         if name in kept:
             kept |= {ref.step for ref in steps[name].inputs.values()}
-    return {name: step for name, step in steps.items() if name in kept}
+    return kept
 
 
 def own_factors(config: Config, name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.dataset import Axis, Dataset
 from pipeline.errors import InvalidInput, unknown
 from pipeline.files import Files
-from pipeline.graph import Step, Task, depth_first, down_to, expand, ordered, own_factors
+from pipeline.graph import Step, Task, depth_first, down_to, expand, ordered, own_factors, with_all_above
 from pipeline.keys import difference, key_of
 from pipeline.numerics import backend_version, profile_of
 from pipeline.recall import recalled
@@ -45,6 +45,13 @@ class Plan:
     def cells(self, stage: str) -> Iterator[Step]:
         """Yield every step that runs the named stage."""
         return (step for step in self.steps.values() if step.stage.name == stage)
+
+    def narrow(self, names: Iterable[str]) -> None:
+        """Leave to do only what the named steps, and all that they read, lack. No key changes."""
+        kept = with_all_above(self.steps, names)
+        for step in self.steps.values():
+            for task in step.tasks if step.name not in kept else ():
+                task.missing = set()
 
     def live(self) -> set[tuple[str, str]]:
         """Return (output, key) of everything this plan would keep."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,16 +37,21 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Make the templates of a config, and write them with members, weights and qualities as one HDF5 file for others."""
-    from stages.templates_file import write_templates
+    from stages.templates_file import need_ours, write_templates
 
-    session, made, seconds = _computed(config, overrides, store, "fuse", workers, as_json)
-    steps = _chosen(session, "fuse", where)
+    def targets(steps: Sequence[Step]) -> None:
+        paths = [_path(out, step, len(steps)) for step in steps]
+        if len(set(paths)) < len(paths):
+            raise InvalidInput(f"several cells would be written to one file ({paths[0]}): choose one with --where.")
+        for path in paths:
+            need_ours(path)
+
+    session, steps, made, seconds = _computed(config, overrides, store, "fuse", where, targets, workers, as_json)
     written = []
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for step in steps:
-            path = out if len(steps) == 1 else out.with_name(f"{out.stem}-{_file_name(step)}{out.suffix or '.h5'}")
-            written.append(write_templates(path, session, step, copied))
+            written.append(write_templates(_path(out, step, len(steps)), session, step, copied))
     except OSError as error:
         raise ResourceRefused(f"{out} cannot be written ({error.strerror or error}); choose another place.") from None
     speed = made / seconds if seconds else None
@@ -85,15 +90,19 @@ def reference(
 
     if out.exists():
         raise InvalidInput(f"{out} exists already; give another name, so that nothing is lost.")
-    session, *_ = _computed(config, overrides, store, "statistics", None, as_json)
-    steps = _chosen(session, "statistics", where)
-    if len(steps) > 1:
-        names = ", ".join(step.name for step in steps[:4])
-        raise InvalidInput(f"there are {len(steps)} of them ({names}): choose one with --where FACTOR=VALUE.")
-    scored = session.plan.steps[steps[0].inputs["quality"].step].stage if "quality" in steps[0].inputs else None
-    if not isinstance(scored, Quality):
-        raise InvalidInput(f"steps.{steps[0].base} takes its statistics from a file already; pass that file on.")
-    found = to_json(session.config.name, scored.measure, Runner(session.plan, session.store).results(steps[0]))
+
+    def one(steps: Sequence[Step]) -> None:
+        if len(steps) > 1:
+            names = ", ".join(step.name for step in steps[:4])
+            raise InvalidInput(f"there are {len(steps)} of them ({names}): choose one with --where FACTOR=VALUE.")
+        if not isinstance(steps[0].stage.above.get("quality"), Quality):
+            raise InvalidInput(f"steps.{steps[0].base} takes its statistics from a file already; pass that file on.")
+
+    session, (step,), *_ = _computed(config, overrides, store, "statistics", where, one, None, as_json)
+    scored: Any = step.stage.above["quality"]
+    found = to_json(session.config.name, scored.measure, Runner(session.plan, session.store).results(step))
+    if not found["count"]:
+        raise InvalidInput(f"{session.config.name} has no face with a quality score, so it is no reference set.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found)
@@ -107,9 +116,19 @@ def reference(
 
 
 def _computed(
-    config: Path, overrides: Sequence[str] | None, store: Path | None, stage: str, workers: int | None, quiet: bool
-) -> tuple[Session, int, float]:
-    """Run a config down to a stage; return the session, and the rows and seconds of this stage, 0 where it was stored."""
+    config: Path,
+    overrides: Sequence[str] | None,
+    store: Path | None,
+    stage: str,
+    where: Sequence[str] | None,
+    accept: Callable[[Sequence[Step]], None],
+    workers: int | None,
+    quiet: bool,
+) -> tuple[Session, list[Step], int, float]:
+    """Run the chosen cells of a stage, and nothing that they do not read, once `accept` has raised nothing.
+
+    Returns the session, these cells, and the rows and seconds of the stage, 0 where all was stored.
+    """
     import contextlib
 
     from pipeline.check import open_all
@@ -117,13 +136,19 @@ def _computed(
     from pipeline.events import Events
     from pipeline.progress import Progress
     from pipeline.session import execute, mended, open_session, store_root
+    from stages.pair import agreeing
 
     loaded = load_config(config, overrides or [])
-    if not any(stage in (name, section.stage) for name, section in loaded.steps.items()):
+    if not any(stage == (section.stage or name) for name, section in loaded.steps.items()):
         raise InvalidInput(f"{loaded.name} has no `{stage}` step: add `{stage}: {{}}` to its steps.")
 
-    def once() -> tuple[Session, int, float]:
+    def once() -> tuple[Session, list[Step], int, float]:
         session = open_session(loaded, store=store, until=stage)
+        steps = agreeing(session, list(session.plan.cells(stage)), where or [])
+        if not steps:
+            raise InvalidInput(f"no cell of `{stage}` agrees with {' '.join(where or [])}.")
+        accept(steps)
+        session.plan.narrow(step.name for step in steps)
         todo = session.plan.to_run
         open_all(todo)
         with Progress(session.plan, quiet=quiet or not todo) as progress:
@@ -131,17 +156,14 @@ def _computed(
             with contextlib.closing(events):
                 summary = execute(session, events, workers)
         _, rows, seconds = summary.by_stage().get(stage, (0, 0, 0.0))
-        return session, rows, seconds
+        return session, steps, rows, seconds
 
     return mended(once, store_root(loaded, store), warn)
 
 
-def _chosen(session: Session, stage: str, where: Sequence[str] | None) -> list[Step]:
-    from stages.pair import agreeing
-
-    return agreeing(session, list(session.plan.cells(stage)), where or [])
-
-
-def _file_name(step: Step) -> str:
-    label: Any = ",".join(f"{name}={value}" for name, value in step.factors.items())
-    return re.sub(r"[^A-Za-z0-9._=-]+", "_", label).strip("_")
+def _path(out: Path, step: Step, cells: int) -> Path:
+    """Return the file of a step: the one asked for, or one beside it that is named after the cell."""
+    if cells == 1:
+        return out
+    label = ",".join(f"{name}={value}" for name, value in step.factors.items()) or step.name
+    return out.with_name(f"{out.stem}-{re.sub(r'[^A-Za-z0-9._=-]+', '_', label).strip('_')}{out.suffix or '.h5'}")

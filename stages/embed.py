@@ -35,7 +35,7 @@ class Embed(Stage):
     """Run a face-recognition model over crops, or take embeddings that came with the data set."""
 
     name = "embed"
-    version = 2
+    version = 3
     grain = "map"
     Options = EmbedOptions
     produces: ClassVar = {"": EMBEDDINGS}
@@ -107,7 +107,14 @@ class Embed(Stage):
 
 
 def as_embeddings(embedding: Array, status: Array) -> Batch:
-    """Return an embeddings batch with the norm of each row; failed rows keep nan."""
+    """Return an embeddings batch with the norm of each row; failed rows keep nan, and one of length 0 has failed."""
     reason = np.full(len(status), "", dtype=object)
     norm = np.linalg.norm(embedding, axis=1).astype(np.float32)
+    nowhere = (norm == 0) & (status == Status.OK)
+    if nowhere.any():
+        status, embedding = (
+            np.where(nowhere, Status.FAILED, status),
+            np.where(nowhere[:, None], np.float32(np.nan), embedding),
+        )
+        reason[nowhere], norm[nowhere] = "the embedding has length 0, and so no direction", np.nan
     return Batch({"status": status.astype(np.uint8), "reason": reason, "embedding": embedding, "norm": norm})

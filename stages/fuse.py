@@ -55,7 +55,7 @@ class Fuse(Stage):
     """Build templates under one fusion rule."""
 
     name = "fuse"
-    version = 3
+    version = 4
     grain = "group"
     axis = "templates"
     Options = FuseOptions
@@ -98,6 +98,8 @@ class Fuse(Stage):
                 f"fuse.rule {self.options.rule!r} needs the {lacking[0]} of each embedding, and the data set brings none: "
                 f"name another rule, or let it bring a column faces/{lacking[0]} with embed.model 'given'."
             )
+        if "variance" in rules.rule_named(self.options.rule).reads:
+            _check_variance(tables["faces"])
 
     def compute(self, work: Work) -> dict[str, Batch]:
         return {"": self.explained(work)[0]}
@@ -158,6 +160,21 @@ class Fuse(Stage):
         ), usable
 
 
+def _check_variance(faces: Batch) -> None:
+    """Raise InvalidInput for variances that are none: the first face is named."""
+    variance, width = faces["variance"], faces["embedding"].shape[1] if "embedding" in faces else None
+    if variance.shape[1] not in (1, width):
+        raise InvalidInput(
+            f"faces/variance has {variance.shape[1]} numbers a face: give one, or {width or 'one for each dimension'}."
+        )
+    bad = np.flatnonzero(~((variance > 0) & np.isfinite(variance)).all(axis=1))
+    if len(bad):
+        raise InvalidInput(
+            f"faces/variance of face {faces['face_id'][bad[0]]!r} ({len(bad)} such) is not above 0 and finite: a face that "
+            "is certain in all would outweigh every other one; give it a small variance."
+        )
+
+
 def _inverse(norm: Array) -> Array:
     return np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
 
@@ -175,7 +192,7 @@ def _templates(summed: Array, used: Array, vanished: Array) -> Batch:
     `summed` (count, d) float32 is put to unit length in place.
     """
     length = np.sqrt(np.einsum("ij,ij->i", summed, summed))
-    ok = length > 0
+    ok = (length > 0) & np.isfinite(length)
     length[~ok] = np.nan
     summed /= length[:, None]
     return Batch(

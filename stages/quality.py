@@ -54,9 +54,10 @@ class Quality(Stage):
     @property
     def measure(self) -> dict[str, Any]:
         """What the scores are, as JSON: scores of equal measure are on one scale."""
-        above = self.above.get("embeddings") if self.options.method == "feature-norm" else None
-        model = {"embeddings": above.options.result_options(), "model": above.identity()} if above else {}
-        return {"method": self.options.method, "version": self.version, "identity": self.identity(), **model}
+        above = self.above.get({"feature-norm": "embeddings", "detector-score": "detections"}.get(self.options.method, ""))
+        model = {"stage": above.name, "version": above.version, "options": above.options.result_options()} if above else {}
+        given = {"from": {**model, "identity": above.identity()}} if above else {}
+        return {"method": self.options.method, "version": self.version, "identity": self.identity(), **given}
 
     def backends(self) -> tuple[str, ...]:
         return () if self.options.method in PLAIN else catalogue.backends(self._card())

@@ -30,6 +30,7 @@ import h5py
 import numpy as np
 
 from pipeline import hdf5
+from pipeline.errors import InvalidInput
 from pipeline.graph import Step
 from pipeline.runner import Runner
 from pipeline.schema import Array, Batch, Status
@@ -57,6 +58,19 @@ class Written:
     faces: int
     status: dict[str, int]
     fallback: int
+
+
+def need_ours(path: Path) -> None:
+    """Raise InvalidInput where something other than a file of templates is at `path`."""
+    if not os.path.exists(path):
+        return
+    try:
+        with h5py.File(path) as file:
+            ours = file.attrs.get("format") == FORMAT
+    except (OSError, RuntimeError, KeyError, ValueError):
+        ours = False
+    if not ours:
+        raise InvalidInput(f"{path} exists and is no file of templates; give another name, so that nothing is lost.")
 
 
 def write_templates(path: Path, session: Session, step: Step, copied: bool) -> Written:
@@ -120,9 +134,9 @@ def _view(file: h5py.File, name: str, session: Session, step: Step, values: Arra
     layout = h5py.VirtualLayout(values.shape, values.dtype)
     for task in step.tasks:
         if task.stop > task.start:
-            source = session.store.path(step.output(""), task.keys[""])
+            source = str(session.store.path(step.output(""), task.keys[""]).absolute()).replace("%", "%%")  # HDF5 reads %b
             shape = (task.stop - task.start, *values.shape[1:])
-            layout[task.start : task.stop] = h5py.VirtualSource(str(source.absolute()), name, shape, values.dtype)
+            layout[task.start : task.stop] = h5py.VirtualSource(source, name, shape, values.dtype)
     file.create_virtual_dataset(name, layout, fillvalue=_GONE.get(name, 0))
 
 

@@ -114,7 +114,7 @@ def top_k(faces: Faces, k: float) -> Floats:
 @weight_rule("top-fraction", needs=("quality",), f=Parameter(0.5, high=1))
 def top_fraction(faces: Faces, f: float) -> Floats:
     # 0.1 · 30 is a little more than 3 in binary.
-    return _first(faces, faces.quality, np.ceil(_sizes(faces) * f - 1e-9))
+    return _first(faces, faces.quality, np.maximum(1, np.ceil(_sizes(faces) * f - 1e-9)))
 
 
 @weight_rule("best", needs=("quality",))
@@ -138,7 +138,8 @@ def crfiqa_script(faces: Faces) -> Floats:
     span = faces.maximum - faces.minimum
     if not span > 0:
         raise InvalidInput("crfiqa-script divides by max − min of the quality, which is 0 here: the scores are all equal.")
-    return np.asarray(faces.norm * (faces.quality - faces.minimum) / span * media_mean(faces))
+    # A face below the minimum of another reference set counts nothing; below 0 it would push the template away.
+    return np.asarray(faces.norm * np.maximum(faces.quality - faces.minimum, 0) / span * media_mean(faces))
 
 
 @weight_rule(
@@ -151,7 +152,7 @@ def crfiqa_script(faces: Faces) -> Floats:
 def insightface_script(faces: Faces, norm: float, detector: float) -> Floats:
     weight: Floats = media_mean(faces)
     weight = weight * faces.norm if norm else weight
-    return weight * faces.detector if detector else weight
+    return weight * np.maximum(faces.detector, 0) if detector else weight
 
 
 def _first(faces: Faces, values: Floats, count: float | Floats) -> Floats:

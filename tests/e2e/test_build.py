@@ -90,6 +90,34 @@ def test_a_config_without_the_step_is_refused(tmp_path: Path) -> None:
         assert f"d has no `{step}` step: add `{step}: {{}}`" in answer.err
 
 
+def test_only_what_is_chosen_is_computed_and_a_wrong_choice_computes_nothing(qfuse: Qfuse, tmp_path: Path) -> None:
+    text = (tmp_path / "c.yaml").read_text().replace("rule: mean", "rule: $rule")
+    (tmp_path / "c.yaml").write_text(text + "factors: {rule: [mean, best, quality-linear]}\n")
+    assert qfuse("build", "c.yaml", "x.h5", "--where", "rule=maen").code == 2
+    assert not (tmp_path / ".qfuse/store/embed").exists()
+    assert qfuse("build", "c.yaml", "t.h5", "--where", "rule=mean", "--json").json["fused"] == 23
+    assert not (tmp_path / ".qfuse/store/quality").exists()
+
+
+def test_a_file_that_is_no_file_of_templates_is_never_replaced(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "notes.h5").write_text("mine")
+    answer = qfuse("build", "c.yaml", "notes.h5")
+    assert (answer.code, "exists and is no file of templates" in answer.err) == (3, True)
+    assert (tmp_path / "notes.h5").read_text() == "mine"
+
+
+def test_cells_without_factors_have_files_of_their_own(qfuse: Qfuse, tmp_path: Path) -> None:
+    text = (tmp_path / "c.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(text + "  other: {stage: fuse, options: {rule: best}}\n")
+    built = qfuse("build", "c.yaml", "t.h5", "--json").json
+    assert sorted(Path(one["path"]).name for one in built["files"]) == ["t-fuse.h5", "t-other.h5"]
+
+
+def test_a_view_reads_a_store_whose_name_has_a_per_cent_sign(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("build", "c.yaml", "t.h5", "--store", "50%%b/store").code == 0
+    assert (columns(tmp_path / "t.h5")["status"] == 0).all()
+
+
 def test_a_file_that_cannot_be_written_is_a_sentence(qfuse: Qfuse, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     answer = qfuse("build", "c.yaml", "file/t.h5")

@@ -326,6 +326,22 @@ def test_a_rule_that_reads_variance_needs_a_data_set_that_brings_it(context: Cal
         Fuse(FuseOptions(rule="inverse-variance"), context()).fits({"faces": Batch({})})
 
 
+@pytest.mark.parametrize(
+    ("variance", "said"),
+    [
+        ([[1, 1], [1, 1]], "has 2 numbers a face: give one, or 3"),
+        ([[1], [0]], r"of face 'b' \(1 such\) is not above 0"),
+        ([[-1], [np.nan]], r"of face 'a' \(2 such\)"),
+    ],
+)
+def test_a_variance_that_is_none_is_refused_before_anything_runs(
+    context: Callable[..., Context], variance: Any, said: str
+) -> None:
+    faces = Batch({"face_id": np.array(["a", "b"], object), "embedding": np.ones((2, 3)), "variance": np.float32(variance)})
+    with pytest.raises(InvalidInput, match=said):
+        Fuse(FuseOptions(rule="inverse-variance"), context()).fits({"faces": faces})
+
+
 def test_an_unknown_rule_is_refused_with_the_options(context: Callable[..., Context]) -> None:
     with pytest.raises(InvalidInput, match="did you mean 'quality-linear'"):
         FuseOptions(rule="quality-liner")

@@ -322,6 +322,8 @@ def test_trimmed_leaves_out_the_faces_farthest_from_the_mean(sizes: list[int], s
 def test_the_script_of_cr_fiqa_weighs_raw_features_by_scaled_quality_inside_media() -> None:
     faces = made([[(0, 2.0, 1, 1.0), (0, 4.0, 1, 3.0), (1, 8.0, 1, 5.0)]], minimum=1.0, maximum=5.0)
     assert rule_named("crfiqa-script").weigh(faces).tolist() == [0, 4 * 0.5 / 2, 8]
+    below = made([[(0, 2.0, 1, q) for q in (-9.0, 3.0)]], minimum=1.0, maximum=5.0)  # of another reference set
+    assert rule_named("crfiqa-script").weigh(below).tolist() == [0, 0.5]
     with pytest.raises(InvalidInput, match="the scores are all equal"):
         rule_named("crfiqa-script").weigh(made([[(0, 2.0, 1, 1.0)]]))
 
