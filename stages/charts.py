@@ -84,8 +84,8 @@ def _shown(found: Found) -> list[Row]:
 
 def _histograms(found: Found) -> Iterator[dict[str, Any]]:
     kinds: tuple[tuple[Kind, str, tuple[str, str]], ...] = (
-        ("1:1", "comparison score (cosine)", ("mated scores", "non-mated scores")),
-        ("1:N", "score of the best candidate (cosine)", ("top-1, mated probes", "top-1, non-mated probes")),
+        ("1:1", "comparison score", ("mated scores", "non-mated scores")),
+        ("1:N", "score of the best candidate", ("top-1, mated probes", "top-1, non-mated probes")),
     )
     rows = [row for group in found.groups[:1] for row in group.rows[:2]]
     for kind, label, names in kinds:

@@ -16,9 +16,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InvalidInput
-from stages.quantities import LOWER_IS_BETTER, Quantity, number_label
+from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, number_label, written
 from stages.report_options import Choose, half_factor
-from stages.summary import Entry, Row, RuleTable
+from stages.summary import Difference, Entry, Row, RuleTable
+
+MARKS = {1: "▲", -1: "▼", 0: ""}  # a direction that needs no colour
+
+
+def sign(d: Difference | None, of: Quantity) -> int:
+    """1: clearly better; -1: clearly worse; 0: not told apart, or not compared."""
+    if d is None or not d.clear:
+        return 0
+    return 1 if (d.low > 0) != (of.metric in LOWER_IS_BETTER) else -1
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,14 @@ class Chosen:
     quantity: Quantity
     choosing: Entry
     reported: Entry
+
+    def against(self) -> str:
+        """Write the difference to the baseline on the half `report`, as in '▲ +1.20 [+0.40, +2.00]'; empty without one."""
+        d, q = self.reported.difference, self.quantity
+        if d is None:
+            return ""
+        bounds = interval_written(q.metric, d.low, d.high, signed=True)
+        return " ".join(part for part in (MARKS[sign(d, q)], written(q.metric, d.value, signed=True), bounds) if part)
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON holds it; null for what is not defined."""
@@ -51,15 +68,15 @@ class Chosen:
 def choices(table: RuleTable, choose: Choose | None, factors: Mapping[str, Sequence[Any]]) -> list[Chosen]:
     """Return the choice in every family, in the order of the plan; none where none is asked for.
 
-    Raises InvalidInput where the number to choose by was not evaluated.
+    Raises InvalidInput where the number to choose by was not evaluated, and where there is nothing to choose.
     """
     half = half_factor(factors)
     if choose is None or half is None:
         return []
     quantities = table.find(choose.metric, choose.target)
+    asked = f"{choose.metric} {number_label(choose.target)}".strip()
     if not quantities:
         have = sorted({f"{q.metric} {number_label(q.target)}".strip() for q in table.quantities if q.rule != "nearest"})
-        asked = f"{choose.metric} {number_label(choose.target)}".strip()
         raise InvalidInput(f"report.options.choose: {asked!r} was not evaluated; there are {', '.join(have)}.")
     plain = not any("(" in str(value) for value in factors[choose.among])
     families: dict[tuple[str, tuple[tuple[str, Any], ...]], dict[Any, dict[str, Row]]] = {}
@@ -80,7 +97,14 @@ def choices(table: RuleTable, choose: Choose | None, factors: Mapping[str, Seque
             }
             able = {value: pair for value, pair in able.items() if not math.isnan(pair[0].value)}
             if len(able) > 1:
-                sign = -1 if q.metric in LOWER_IS_BETTER else 1
-                best = max(able, key=lambda value: sign * able[value][0].value)
+                up = -1 if q.metric in LOWER_IS_BETTER else 1
+                best = max(able, key=lambda value: up * able[value][0].value)
                 found.append(Chosen(family, dict(others), tuple(able), best, q, *able[best]))
+    if not found:
+        raise InvalidInput(
+            f"report.options.choose: there is nothing to choose: no evaluation of {asked!r} has both halves, or no family of "
+            f"{choose.among!r} has two values with it that are defined. Give the evaluation "
+            f"`half: ${half}`, choose by a number that has the halves, or name values that differ in their parameters, as "
+            "quality-power(p=1) and quality-power(p=2)."
+        )
     return found

@@ -28,6 +28,8 @@ STARTERS = {
     "gallery": ("gallery", "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/"),
     "folder": ("folder", "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/"),
     "tables": ("tables", "set dataset.path to the folder of your tables.h5 (`qfuse synth tables` writes an example)"),
+    "ijbc": ("ijbc", "set dataset.path to the folder of the common package (meta/, loose_crop/)"),
+    "ijbc_baseline": ("ijbc_baseline", "set dataset.path to the folder of the common package (meta/, loose_crop/)"),
     "lfw": ("lfw", "set QFUSE_SHARED, or dataset.path and models.folders"),
     "templates": ("lfw_templates", "set QFUSE_SHARED, or dataset.path and models.folders"),
     "synthetic": ("demo", "it needs no data"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -104,14 +104,18 @@ def synth_ijbc(
         return
     say(f"wrote {out}: {', '.join(f'{count:,} {name}' for name, count in counts.items())}")
     published = manifest("ijbc").counts
-    options: dict[str, Any] = {"counts": "any"} if any(counts[what] != n for what, n in published.items()) else {}
-    if made.beside:
-        options |= {"embeddings": "embeddings.npy", "quality": "quality.npy"}
-    written = ", ".join(f"{name}: {value}" for name, value in options.items())
+    whole = all(counts[what] == n for what, n in published.items())
+    part = [] if whole else ["counts: any"]
+    beside = ["embeddings: embeddings.npy", "quality: quality.npy"] if made.beside else []
     if layout != "nist":
-        say(f"next: in a config, dataset: {{reader: ijb, path: {out}/package, options: {{{written}}}}}")
-    if layout != "package":
-        say(f"next: in a config, dataset: {{reader: ijb_nist, path: {out}/nist}}")
+        say(_next("ijb", f"{out}/package", part + beside))
+    if layout != "package":  # without images it is not whole either
+        say(_next("ijb_nist", f"{out}/nist", part if image is not None else ["counts: any"]))
+
+
+def _next(reader: str, path: str, options: list[str]) -> str:
+    given = f", options: {{{', '.join(options)}}}" if options else ""
+    return f"next: in a config, dataset: {{reader: {reader}, path: {path}{given}}}"
 
 
 def _detector(folder: Path) -> Detector:

@@ -10,8 +10,8 @@ from stages.quantities import Quantity
 from stages.summary import RuleTable
 
 LEFT_OUT = {
-    "comparisons_across_halves": "comparisons of subjects of two halves, left out of every other number; a subject's half "
-    "follows from its name",
+    "comparisons_across_halves": "comparisons of subjects of two halves or, in a list, of a template whose subject is not "
+    "known, left out of every other number; a subject's half follows from its name",
     "comparisons_unlabelled": "comparisons of a template whose subject is not known, left out of every other number",
     "probes_unlabelled": "probes whose subject is not known, left out of every other number",
 }
@@ -52,13 +52,13 @@ def differences(table: RuleTable) -> str:
 def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> list[str]:
     """Say how the rates among some quantities are defined; `among`: all that the table has, where these are only some."""
     metrics = {q.metric for q in quantities}
-    have = metrics | {q.metric for q in among}
+    enrolled = any(q.metric == "fte" and q.kind == "1:1" for q in (*quantities, *among))
     said = []
     if metrics & {"tar", "frr", "eer"}:
         said.append(
             "1:1. A comparison is accepted when its score ≥ threshold. TAR = 1 − FNMR; FMR and FNMR are over comparisons "
             "of acquired templates. FRR = FTA + FNMR · (1 − FTA) includes failures to acquire: FTA is the share of the "
-            f"{'probes' if 'fte' in have else 'compared templates'} none of whose faces was usable."
+            f"{'probes' if enrolled else 'compared templates'} none of whose faces was usable."
         )
     if "gfrr" in metrics:
         said.append(
@@ -99,10 +99,25 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
         "comparisons_lost": "comparisons without a score, because a template failed",
         **LEFT_OUT,
     }
-    said += [f"{name.replace('_', ' ').capitalize()}: {what}." for name, what in lost.items() if name in metrics]
+    names = {q.metric: q.label[:1].upper() + q.label[1:] for q in quantities}
+    said += [f"{names[name]}: {what}." for name, what in lost.items() if name in metrics]
     return said
+
+
+def enrolment(table: RuleTable) -> list[str]:
+    """Say which side of the 1:1 comparisons was taken for enrolled, and why."""
+    cells = (cell for row in table.rows for cell in row.cells if cell.kind == "1:1")
+    told = dict.fromkeys((cell.step.stage.options.enrolled, "fte" in cell.numbers["metric"].tolist()) for cell in cells)
+    said = {
+        ("auto", True): "as no template stands on both sides, the first side of the comparisons is enrolled",
+        ("auto", False): "as templates stand on both sides of the comparisons, none is enrolled",
+        ("first", True): "the first side of the comparisons is enrolled, as the config says",
+        ("none", False): "no side of the comparisons is enrolled, as the config says",
+    }
+    ends = {True: "its failures are FTE, and FTA is of the second side", False: "every failure is one to acquire (FTA)"}
+    return [f"1:1, enrolled: {option}: {said[option, apart]}; {ends[apart]}." for option, apart in told]
 
 
 def everything(table: RuleTable) -> list[str]:
     """Return every convention behind a table."""
-    return [*rates(table.quantities), intervals(table), differences(table)]
+    return [*rates(table.quantities), *enrolment(table), intervals(table), differences(table)]

@@ -20,7 +20,17 @@ from pipeline.stage import Options, Stage, Work
 from stages.evaluate_verification import Rate, drawn_bytes
 from stages.metrics import bootstrap, identification
 from stages.metrics.subjects import subject_pairs
-from stages.numbers import Half, Numbers, curves, histogram, number_half, number_subjects, read_templates, write_fallback
+from stages.numbers import (
+    Half,
+    Numbers,
+    curves,
+    histogram,
+    need_fused,
+    number_half,
+    number_subjects,
+    read_templates,
+    write_fallback,
+)
 from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
 
 Rank = Annotated[int, Field(ge=1)]
@@ -45,12 +55,13 @@ class EvaluateIdentification(Stage):
     """1:N error rates of one search: closed set over mated probes, open set with the non-mated ones."""
 
     name = "evaluate_identification"
-    version = 3
+    version = 4
     grain = "reduce"
     axis = "probes"
     Options = IdentificationOptions
     produces: ClassVar = {"numbers": NUMBERS, "curves": CURVES}
     inputs: ClassVar = {"candidates": "search", "templates": "fuse"}
+    rows: ClassVar = {"templates": "templates"}
     consumes: ClassVar = {"roles": ("template", "role"), "templates": ("subject",)}
     options: IdentificationOptions
 
@@ -61,6 +72,7 @@ class EvaluateIdentification(Stage):
         return ("candidates", "templates") if self.options.templates else ("candidates",)
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
+        need_fused(self)
         need_role(tables["roles"], self.options.gallery, "evaluate_identification.gallery")
         refuse_itself(tables, self.options.gallery, "probe")
 

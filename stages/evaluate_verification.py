@@ -1,15 +1,15 @@
 """evaluate_verification: 1:1 scores → error rates with counts and intervals, the ROC, histograms.
 
 Intervals are subject-clustered bootstrap percentiles; replicate r draws the same subjects in every cell, so differences
-between cells are paired. FMR and FNMR are over comparisons of acquired templates. Failures follow ISO/IEC 19795-1: where no
-template stands on both sides of the comparisons, the first side is enrolled and the second is a probe. Then FTE is the share
-of the first that failed, FTA that of the second, and GFRR counts both; else every failure is one to acquire.
+between cells are paired. FMR and FNMR are over comparisons of acquired templates. Failures follow ISO/IEC 19795-1. The first
+side is enrolled and the second is a probe where no template of the whole list stands on both, or `enrolled` says so. Then FTE
+is the share of the first that failed, FTA that of the second, and GFRR counts both; else every failure is one to acquire.
 
     FRR  = FTA + FNMR (1 − FTA)
     GFRR = FTE + (1 − FTE) FTA + (1 − FTE) (1 − FTA) FNMR = FTE + FRR (1 − FTE)
 
 Where mated follows from subjects, templates without one are left out and counted; so are, for one half of the subjects,
-comparisons across the halves.
+comparisons across the halves and those of a template without a subject.
 """
 
 from __future__ import annotations
@@ -28,9 +28,19 @@ from stages.metrics import bootstrap, verification
 from stages.metrics.subjects import subject_pairs
 from stages.metrics.verification import Ascending
 from stages.metrics.weighted import Lists, Weighted
-from stages.numbers import Half, Numbers, curves, histogram, number_half, read_templates, write_fallback
+from stages.numbers import (
+    Half,
+    Numbers,
+    curves,
+    histogram,
+    need_fused,
+    number_half,
+    read_templates,
+    score_edges,
+    write_fallback,
+)
 from stages.tables import CURVES, NUMBERS, refuse_itself
-from stages.trials import Failures, Trials
+from stages.trials import Enrolled, Failures, Trials
 
 RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
 FULL_LIST = 100_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
@@ -41,11 +51,13 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 
 class VerificationOptions(Options):
     """`fmr`: targets. `half`: all comparisons, or those within one half of the subjects. `templates`: read these as well, to
-    count those that fell back to equal weights. `replicates`: bootstrap draws, 0 for no intervals."""
+    count those that fell back to equal weights. `enrolled`: which side of the comparisons is, the first or none; auto: the
+    first where no template of the whole list stands on both. `replicates`: bootstrap draws, 0 for no intervals."""
 
     fmr: tuple[Rate, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
     half: Half = "all"
     templates: bool = False
+    enrolled: Enrolled = "auto"
     replicates: int = Field(1000, ge=0, le=100_000)
     seed: int = Field(0, ge=0)
     level: float = Field(0.95, gt=0, lt=1)
@@ -56,12 +68,13 @@ class EvaluateVerification(Stage):
     """1:1 error rates of one list of scores."""
 
     name = "evaluate_verification"
-    version = 5
+    version = 6
     grain = "reduce"
     axis = "comparisons"
     Options = VerificationOptions
     produces: ClassVar = {"numbers": NUMBERS, "curves": CURVES}
     inputs: ClassVar = {"scores": "compare", "templates": "fuse"}
+    rows: ClassVar = {"templates": "templates"}
     consumes: ClassVar = {
         "comparisons": ("a", "b", "mated", "fold"),
         "roles": ("template", "role"),
@@ -77,6 +90,7 @@ class EvaluateVerification(Stage):
         return ("scores", "templates") if self.options.templates else ("scores",)
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
+        need_fused(self)
         for one, other in zip(tables["pairings"]["role_a"], tables["pairings"]["role_b"], strict=True):
             refuse_itself(tables, str(one), str(other))
         listed = tables["comparisons"]
@@ -100,7 +114,7 @@ class EvaluateVerification(Stage):
         trials = Trials.of(work, o.half, numbers)
         column, subjects = number_half(work.tables["templates"], o.half)
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
-        failures = Failures.of(trials, column, weights)
+        failures = Failures.of(trials, column, weights, o.enrolled)
         acquired = np.isfinite(trials.score)
         mated, nonmated = acquired & trials.mated, acquired & ~trials.mated
         genuine, impostor = trials.score[mated], trials.score[nonmated]
@@ -173,7 +187,7 @@ class EvaluateVerification(Stage):
             fmr = np.unique(np.concatenate([np.geomspace(least, 1, CURVE_POINTS), list(self.options.fmr)]))
             points = verification.operating_points(genuine, impostor, fmr, "at_most")
             parts.append(("roc", points.fmr, points.tar))
-        edges = np.linspace(-1, 1, 101)
+        edges = score_edges(genuine.scores, impostor.scores)  # not every score is a cosine
         parts.append(histogram("mated scores", genuine.scores, edges))
         parts.append(histogram("non-mated scores", impostor.scores, edges))
         return curves(parts)

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.session import Results
-from stages.choice import Chosen, choices
+from stages.choice import MARKS as MARKS
+from stages.choice import Chosen, choices, sign
 from stages.metrics import bootstrap
 from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, written
 from stages.report_options import ReportOptions, half_factor, read_options
@@ -28,7 +29,6 @@ from stages.summary import ROUNDING, Cell, Difference, Row, RuleTable, cells, ru
 
 HEADLINE_FMR = (1e-3, 1e-4)
 HEADLINE_FPIR = (1e-1, 1e-2)
-MARKS = {1: "▲", -1: "▼", 0: ""}  # a direction that needs no colour
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def _with_any(group: Group, shown: Sequence[Quantity]) -> Group:
 def primary(table: RuleTable, options: ReportOptions) -> Quantity | None:
     """Return the main number; None where nothing was evaluated."""
     asked = [q for target in options.fmr or () for q in table.find("tar", target)]
-    solid = [q for q in table.find("tar") if not any(row.entries[q].few for row in table.rows if q in row.entries)]
+    held = {q: [row.entries[q] for row in table.rows if q in row.entries] for q in table.find("tar")}
+    solid = [q for q, entries in held.items() if not any(e.few or math.isnan(e.value) for e in entries)]
     strict = sorted(solid, key=lambda q: q.target or 0)
     usual = [q for q in strict if any(math.isclose(q.target or 0, target) for target in HEADLINE_FMR)]
     candidates = [*asked, *usual, *table.find("eer"), *strict, *table.find("rank", 1), *table.find("tpir")]
@@ -141,11 +142,7 @@ def goodness(row: Row, by: Quantity | None) -> float:
 
 def direction(row: Row, by: Quantity) -> int:
     """1: clearly better than the baseline; -1: clearly worse; 0: not told apart, or not compared."""
-    entry = row.entries.get(by)
-    if entry is None or entry.difference is None or not entry.difference.clear:
-        return 0
-    better = (entry.difference.low > 0) != (by.metric in LOWER_IS_BETTER)
-    return 1 if better else -1
+    return sign(_difference(row, by), by)
 
 
 def winner(group: Group, by: Quantity | None) -> Row | None:
@@ -290,5 +287,6 @@ def _differs(row: Row, by: Quantity) -> str:
     if d is None:
         return "not compared"
     bounds = interval_written(by.metric, d.low, d.high, signed=True)
-    verdict = "" if direction(row, by) else ", an interval that holds 0" if bounds else ", without an interval"
+    unclear = "that holds 0" if d.low <= ROUNDING and d.high >= -ROUNDING else "that rests on few false matches (†)"
+    verdict = "" if direction(row, by) else f", an interval {unclear}" if bounds else ", without an interval"
     return f"{written(by.metric, d.value, signed=True)} points{' ' + bounds if bounds else ''}{verdict}"

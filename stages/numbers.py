@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InvalidInput
 from pipeline.schema import Array, Batch, text
-from pipeline.stage import Work
+from pipeline.stage import Stage, Work
 from stages.metrics import bootstrap
 from stages.metrics.subjects import in_second_half
 from stages.tables import NUMBERS
@@ -44,6 +45,16 @@ class Numbers:
         return Batch(columns)
 
 
+def need_fused(stage: Stage) -> None:
+    """Raise InvalidInput where the input `templates` of an evaluation does not say which templates fell back."""
+    above = stage.above.get("templates")
+    if above is not None and not any(field.name == "fallback" for s in above.produces.values() for field in s.fields):
+        raise InvalidInput(
+            f"the input `templates` of {stage.name} names a step of stage {above.name!r}, which does not say which templates "
+            "fell back to equal weights: name the step that fuses them, or leave out the option `templates`."
+        )
+
+
 def read_templates(work: Work) -> Batch:
     """Return status and fallback of every template. Raises InvalidInput where the input has other rows."""
     found = work.inputs["templates"].read(("status", "fallback"))
@@ -65,7 +76,7 @@ def number(table: Batch, metric: str, target: float | None = None, rule: str | N
     """Return the first row of NUMBERS that matches. Raises KeyError where there is none."""
     for i in range(table.rows):
         same = table["metric"][i] == metric and (rule is None or table["rule"][i] == rule)
-        if same and (target is None or np.isclose(table["target"][i], target)):
+        if same and (target is None or math.isclose(table["target"][i], target)):
             return {name: array[i] for name, array in table.items()}
     raise KeyError(f"no number {metric} at {target} under rule {rule}")
 
@@ -82,14 +93,24 @@ def curves(parts: Iterable[tuple[str, Array, Array]]) -> Batch:
     )
 
 
-def histogram(name: str, cosines: Array, edges: Array) -> tuple[str, Array, Array]:
-    """Return a curve of shares a bin; a cosine that rounding pushed past the last edge stays in the last bin.
+def score_edges(*ascending: Array) -> Array:
+    """Return the 101 edges of histograms of scores: −1 to 1, or to the whole numbers beyond what lies outside.
 
-    `cosines` ascend.
+    Whole numbers, as the cells of a row are averaged bin by bin. What rounding pushes past an end moves no edge.
     """
-    inner = edges[1:-1].astype(cosines.dtype)  # in their own type: float64 edges would widen every score
+    least = min((float(scores[0]) for scores in ascending if len(scores)), default=-1.0)
+    most = max((float(scores[-1]) for scores in ascending if len(scores)), default=1.0)
+    return np.linspace(min(-1, math.floor(least + 1e-4)), max(1, math.ceil(most - 1e-4)), 101)
+
+
+def histogram(name: str, scores: Array, edges: Array) -> tuple[str, Array, Array]:
+    """Return a curve of shares a bin; a score that rounding pushed past the last edge stays in the last bin.
+
+    `scores` ascend.
+    """
+    inner = edges[1:-1].astype(scores.dtype)  # in their own type: float64 edges would widen every score
     inner = np.where(inner < edges[1:-1], np.nextafter(inner, inner.dtype.type(np.inf)), inner)
-    counts = np.diff(np.searchsorted(cosines, inner), prepend=0, append=len(cosines))
+    counts = np.diff(np.searchsorted(scores, inner), prepend=0, append=len(scores))
     return name, edges[:-1], counts / max(1, counts.sum())
 
 
@@ -105,10 +126,16 @@ def number_subjects(templates: Batch) -> tuple[NDArray[np.int64], int, NDArray[n
 
 
 def number_half(templates: Batch, half: Half) -> tuple[NDArray[np.int64], int]:
-    """Number the subjects of one half, or of all: (number of each template, -1 outside the half; how many there are)."""
-    names, _ = _named(templates)
+    """Number the subjects of one half, or of all: (number of each template, -1 outside the half; how many there are).
+
+    A template without a subject is in neither half, as another one of the same person might be in the other.
+    """
+    names, known = _named(templates)
     unique, number = np.unique(names, return_inverse=True)
-    inside = np.ones(len(unique), bool) if half == "all" else in_second_half(unique) == (half == "report")
+    inside = np.ones(len(unique), bool)
+    if half != "all":
+        inside = in_second_half(unique) == (half == "report")
+        inside[number[~known]] = False
     return np.where(inside, np.cumsum(inside) - 1, -1)[number].astype(np.int64), int(inside.sum())
 
 

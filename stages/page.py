@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from stages import bars, charts, conventions, examples_page, figures, headline, sections
+from stages import bars, charts, choice, conventions, examples_page, figures, headline, sections
 from stages.acquisition import acquired
 from stages.charts import safe
 from stages.choice import Chosen
@@ -260,7 +260,7 @@ def _fallen(found: Found) -> tuple[bool, list[str]]:
 
 def _choice(found: Found, chosen: Chosen) -> dict[str, Any]:
     metric, e, d = chosen.quantity.metric, chosen.reported, chosen.reported.difference
-    sign = 0 if d is None or not d.clear else 1 if (d.value > 0) != (metric in LOWER_IS_BETTER) else -1
+    sign = 0 if d is None else choice.sign(d, chosen.quantity)
     steps = {each.quantity.step for each in found.chosen}
     return {
         "family": chosen.family + (f", {chosen.quantity.step}" if len(steps) > 1 else ""),

@@ -41,9 +41,10 @@ class Quantity:
             "frr": f"FRR @ FMR {sign} {target}",
             "gfrr": f"GFRR @ FMR {sign} {target}",
             "tpir": f"TPIR @ FPIR {sign} {target}",
-            "pooled_script": f"pooled script, not TPIR @ {target} of pooled scores",
+            "pooled_script": f"pooled script, not TPIR, @ the ⌈{target} · probes⌉-th pooled score",
             "rank": f"rank-{target}",
             "accuracy_deviation": "accuracy, SD of folds",
+            "fused_fallback": "fell back to equal weights",
         }
         plain = self.metric.upper() if self.metric in ("eer", "auc", "fta", "fte") else self.metric.replace("_", " ")
         return named.get(self.metric, plain)

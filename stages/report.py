@@ -141,7 +141,7 @@ def _chosen_text(chosen: Sequence[Chosen]) -> str:
     parts = []
     for c in chosen:
         metric, e = c.quantity.metric, c.reported
-        against = "" if e.difference is None else f" ({written(metric, e.difference.value, signed=True)})"
+        against = f" ({c.against()})" if e.difference is not None else ""
         others = headline.name_of(c.factors, empty="")
         named = f"{c.value} · {others}" if others else str(c.value)
         parts.append(f"{named} {written(metric, e.value)}{'†' if e.few else ''}{against}")

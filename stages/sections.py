@@ -69,12 +69,13 @@ def roc_of(row: Row, step: str) -> tuple[Array, Array]:
 
 
 def mean_curve(row: Row, step: str, name: str) -> tuple[Array, Array]:
-    """Return (x, y) of a curve whose cells share their x: a CMC or a histogram."""
+    """Return (x, y) of a CMC or a histogram, averaged over the cells that have the x of the first one, up to the shortest."""
     parts = [part for part in (curve(cell, name) for cell in _of(row, step)) if len(part[0])]
     length = min((len(x) for x, _ in parts), default=0)
     if not length:
         return np.empty(0), np.empty(0)
-    return parts[0][0][:length], np.mean([y[:length] for _, y in parts], axis=0)
+    first = parts[0][0][:length]
+    return first, np.mean([y[:length] for x, y in parts if np.array_equal(x[:length], first)], axis=0)
 
 
 def curve(cell: Cell, name: str) -> tuple[Array, Array]:

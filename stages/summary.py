@@ -11,11 +11,13 @@ Conventions
                 interval leaves out 0, and neither of the two rests on few false matches. No correction is made for the
                 number of rows compared.
     Counts      false matches, the pairs of subjects behind them, non-mated and trials are the smallest over a row's cells;
-                `few` marks a number that rests on fewer than 30 false matches (false positives) in any of them.
+                `few` marks a number that rests on fewer than 30 false matches (false positives) in any of them; never one
+                that is not defined.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -108,7 +110,7 @@ class RuleTable:
     def find(self, metric: str, target: float | None = None, rule: str = "at_most") -> list[Quantity]:
         """Return the quantities of a metric (at a target), one for each evaluating step."""
         same = (q for q in self.quantities if q.metric == metric and q.rule in ("", rule))
-        return [q for q in same if target is None or (q.target is not None and np.isclose(q.target, target))]
+        return [q for q in same if target is None or (q.target is not None and math.isclose(q.target, target))]
 
 
 def cells(results: Results) -> list[Cell]:
@@ -183,8 +185,9 @@ def _entry(parts: Sequence[tuple[Batch, int]], level: float) -> Entry:
 
     replicates = np.mean([batch["replicates"][i].astype(np.float64) for batch, i in parts], axis=0)
     low, high = bootstrap.interval(replicates, level)
+    value = float(column("value").mean())
     return Entry(
-        value=float(column("value").mean()),
+        value=value,
         low=float(low),
         high=float(high),
         achieved=float(column("achieved").mean()),
@@ -193,7 +196,7 @@ def _entry(parts: Sequence[tuple[Batch, int]], level: float) -> Entry:
         nonmated=int(column("nonmated").min()),
         subject_pairs=int(column("subject_pairs").min()),
         trials=int(column("trials").min()),
-        few=bool(column("few").any()),
+        few=bool(column("few").any()) and not math.isnan(value),
         cells=len(parts),
         replicates=replicates,
     )

@@ -6,6 +6,7 @@ A product of roles is never written out: what is asked of it is broadcast from i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -16,13 +17,16 @@ from stages.metrics import bootstrap, verification
 from stages.numbers import Half, Numbers, number_half, number_subjects
 from stages.tables import Comparisons
 
+Enrolled = Literal["auto", "first", "none"]  # which side of the comparisons is enrolled
+
 
 @dataclass(frozen=True)
 class Trials:
     """The comparisons that are evaluated.
 
     `score`, `failed`, `mated` (n,); `fold` (n,) of a list. `a`, `b`: template rows of each or, of a product, of its rows and
-    of its columns.
+    of its columns. `sides_apart`: there are comparisons, and no template stands on both sides of those that were given,
+    whatever was left out of them since.
     """
 
     score: Array
@@ -32,6 +36,7 @@ class Trials:
     a: Array
     b: Array
     is_product: bool
+    sides_apart: bool
 
     @staticmethod
     def of(work: Work, half: Half, numbers: Numbers) -> Trials:
@@ -42,12 +47,16 @@ class Trials:
         if not comparisons.is_product:
             a, b = comparisons.listed["a"], comparisons.listed["b"]
             mated, fold = comparisons.listed["mated"], comparisons.listed["fold"]
+            apart = _apart(a, b, len(subject))
             if half != "all":
-                numbers.add("comparisons_across_halves", float((inside[a] != inside[b]).sum()), trials=len(a))
+                # Those of two halves, and those of a template that is in neither.
+                across = (inside[a] != inside[b]) | ~known[a] | ~known[b]
+                numbers.add("comparisons_across_halves", float(across.sum()), trials=len(a))
                 kept = inside[a] & inside[b]
                 a, b, mated, fold, compared = a[kept], b[kept], mated[kept], fold[kept], compared.take(kept)
-            return Trials(compared["score"], compared["failed"], mated, fold, a, b, False)
+            return Trials(compared["score"], compared["failed"], mated, fold, a, b, False, apart)
         a, b = comparisons.a, comparisons.b
+        apart = _apart(a, b, len(subject))
         shape, told = (len(a), len(b)), int(known[a].sum()) * int(known[b].sum())
         if told < comparisons.rows:
             numbers.add("comparisons_unlabelled", float(comparisons.rows - told), trials=comparisons.rows)
@@ -62,7 +71,7 @@ class Trials:
             score, failed = score[cut], failed[cut]
         a, b = a[rows], b[columns]
         mated = subject[a][:, None] == subject[b]
-        return Trials(score.ravel(), failed.ravel(), mated.ravel(), None, a, b, True)
+        return Trials(score.ravel(), failed.ravel(), mated.ravel(), None, a, b, True, apart)
 
     def subjects(self, chosen: Array, subject: Array) -> tuple[Array, Array]:
         """Return the subjects of both sides, int32, of the comparisons at a mask (n,); `subject` is that of each template."""
@@ -100,6 +109,12 @@ class Trials:
         return found[0], found[1]
 
 
+def _apart(a: Array, b: Array, templates: int) -> bool:
+    first = np.zeros(templates, bool)
+    first[a] = True
+    return bool(len(a) and len(b) and not first[b].any())
+
+
 @dataclass(frozen=True)
 class _Share:
     """A share of templates, with its replicates (R,)."""
@@ -116,15 +131,16 @@ class _Share:
 
 @dataclass(frozen=True)
 class Failures:
-    """Failures to acquire and, where the sides of the comparisons have no template in common, to enrol."""
+    """Failures to acquire and, where the first side of the comparisons is enrolled, to enrol."""
 
     fta: _Share
     fte: _Share | None
 
     @staticmethod
-    def of(trials: Trials, column: Array, weights: Array) -> Failures:
+    def of(trials: Trials, column: Array, weights: Array, enrolled: Enrolled = "auto") -> Failures:
+        """`enrolled`: the first side, none, or the first side where the sides have no template in common."""
         (used_a, lost_a), (used_b, lost_b) = trials.sides(len(column))
-        if (used_a & used_b).any() or not used_a.any():
+        if enrolled == "none" or (enrolled == "auto" and not trials.sides_apart):
             return Failures(_Share.made(used_a | used_b, lost_a | lost_b, column, weights), None)
         fte, fta = _Share.made(used_a, lost_a, column, weights), _Share.made(used_b, lost_b, column, weights)
         return Failures(fta, fte)

@@ -87,7 +87,8 @@ def read(tree: object, **options: object) -> dict[str, Batch]:
 
 
 def read_nist(tree: object, **options: object) -> dict[str, Batch]:
-    return IjbNistReader(validate(IjbNistReader.Options, options, "options")).read(tree)
+    """Read NIST's tree; any counts unless they are asked for."""
+    return IjbNistReader(validate(IjbNistReader.Options, {"counts": "any", **options}, "options")).read(tree)
 
 
 def members(tables: dict[str, Batch]) -> dict[str, list[tuple[str, str]]]:

@@ -20,12 +20,13 @@ import numpy as np
 
 from pipeline.files import Files
 from pipeline.registry import register
-from pipeline.schema import Array, Batch
+from pipeline.schema import Array, Batch, text
 from pipeline.stage import Options
 from stages.datasets import ijb_protocol as protocol
 from stages.datasets.folder import file_names, need_files
-from stages.datasets.ijb_lists import SHOWN, Problems, bad_names, first_line, pieces, read_csv, read_list
+from stages.datasets.ijb_lists import bad_names, first_line, pieces, read_csv, read_list
 from stages.datasets.ijb_npy import read_array
+from stages.datasets.ijb_problems import SHOWN, Problems
 from stages.tables import LAYOUT, FaceLayout
 
 FACES = {"image": "text", "template": "id", "media": "text"}
@@ -59,7 +60,7 @@ class IjbReader:
     """The common package: a listed 1:1 protocol and, where its lists are there, 1:N with two galleries."""
 
     name: ClassVar[str] = "ijb"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = IjbOptions
     layout: ClassVar[FaceLayout] = LAYOUT
@@ -80,7 +81,8 @@ class IjbReader:
         """Return the tables.
 
         Raises InvalidInput with the first ten problems of every file: missing lists, lines that are not as they should be,
-        lists that do not fit together, comparisons that contradict each other, counts that are not the published ones.
+        lists that do not fit together, comparisons that are listed twice or contradict each other, counts that are not the
+        published ones, images that lack.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
@@ -100,6 +102,7 @@ class IjbReader:
         given = self._beside(files, package.base, rows["image"], problems)
         for file, words, more in strange:
             problems.add(file, words, more)
+        protocol.need_once(lists["pairs"], comparisons["a"], comparisons["b"], known, problems)
         wrong = bad_names(rows["image"], files)
         problems.add(lists["faces"], [f"line {row + 1}: {what}" for row, what in wrong.items()][:SHOWN], len(wrong))
         protocol.need_known(listed.values(), known, lists["faces"], problems)
@@ -111,15 +114,18 @@ class IjbReader:
             given["landmarks"] = given["landmarks"].reshape(-1, 5, 2).astype(np.float32)
             given["score"] = points["score"].astype(np.float32)
         face, first = _one_face_an_image(rows, given, lists, problems)
-        self._whole(len(first), known, comparisons, listed, problems)
+        paths = (f"{package.base}loose_crop/" + rows["image"][first]).tolist()
+        if self.options.counts == "published":
+            found = self._counts(len(first), known, comparisons, listed)
+            images = paths if self.options.embeddings is None else []
+            protocol.need_whole(self.options.name, found, f"{package.base}loose_crop/", images, names, problems)
         problems.refuse()
 
         subject = protocol.listed_subjects(listed.values(), known, problems)
         mated = comparisons["mated"]
         subject = protocol.inferred_subjects(known, subject, comparisons["a"][mated], comparisons["b"][mated])
-        paths = f"{package.base}loose_crop/" + rows["image"][first]
-        faces: dict[str, Array] = {"face_id": rows["image"][first], "path": paths}
-        faces["sha256"] = protocol.digests(files, paths.tolist(), names)
+        faces: dict[str, Array] = {"face_id": rows["image"][first], "path": text(paths)}
+        faces["sha256"] = protocol.digests(files, paths, names)
         once = len(first) == count
         faces |= {name: values if once else values[first] for name, values in given.items()}
         members = {"template": np.searchsorted(known, rows["template"]), "face": face, "media": rows["media"]}
@@ -163,8 +169,11 @@ class IjbReader:
             found["quality"] = read_array(files, name, (count,), problems)
             return found
         two = " " in first_line(files, name)
+        before = problems.count
         columns = read_list(files, name, {"image": "text", "score": "number"} if two else {"score": "number"}, problems)
         found["quality"] = columns["score"].astype(np.float32)
+        if problems.count > before:  # lines that could not be read lack in the columns
+            return found
         if two:
             bare = np.array([image.rpartition("/")[2] for image in columns["image"]], dtype=object)
             _same_images(images, bare, name, "the face list", problems)
@@ -172,26 +181,13 @@ class IjbReader:
             problems.add(name, [f"expected {count:,} lines, as the face list has, found {len(columns['score']):,}"])
         return found
 
-    def _whole(
-        self,
-        faces: int,
-        known: Array,
-        comparisons: Mapping[str, Array],
-        listed: Mapping[str, protocol.Listed],
-        problems: Problems,
-    ) -> None:
-        if self.options.counts == "any":
-            return
-        mated = int(comparisons["mated"].sum())
-        rows = len(comparisons["mated"])
+    def _counts(
+        self, faces: int, known: Array, comparisons: Mapping[str, Array], listed: Mapping[str, protocol.Listed]
+    ) -> dict[str, int]:
+        """What there is, by the words of the manifest; of what it does not count, nothing."""
+        rows, mated = len(comparisons["mated"]), int(comparisons["mated"].sum())
         found = {"faces": faces, "templates": len(known), "comparisons": rows, "mated": mated, "non-mated": rows - mated}
-        found |= {role: each.subjects for role, each in listed.items() if role != "probe"}
-        if "probe" in listed and self.options.probes == "mixed":
-            found["probe"] = len(np.unique(listed["probe"].template))
-        words = protocol.count_differences(self._manifest.counts, found)
-        if words:
-            words[-1] += "; complete the copy, or set dataset.options.counts to any to take what is there"
-            problems.add(f"this is not the whole of {self.options.name}", words)
+        return found | protocol.listed_counts(listed, self.options.probes == "mixed")
 
 
 def _comparisons(

@@ -1,10 +1,11 @@
 """Lists of IJB-B and IJB-C as columns: read piece by piece, checked, and every problem named with file, line and column.
 
 Conventions
-    List       UTF-8 lines of fields between single separators: a space, or a comma in a csv file. Lines count from 1, the
-               header's too. Quotes are ordinary characters. Empty lines at the end do not count.
-    Kinds      id: a whole number from 0 (int64); label: 0 or 1 (int8); number: a finite number (float64), at most 1e30 in
-               size; text.
+    List       UTF-8 lines of fields between single separators: a space, or a comma in a csv file, where blanks beside the
+               commas do not count and a value may not start with a quote. Lines count from 1, the header's too. Empty lines
+               at the end do not count. A byte-order mark may stand at the file's start only.
+    Kinds      id: a whole number from 0, in digits alone (int64); label: 0 or 1 (int8); number: a finite number (float64),
+               at most 1e30 in size; text.
     Pieces     a list is never held whole as text: a piece is checked for its form, then parsed at C speed. Only a piece
                in which something is wrong is looked through line by line, to say what.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,9 +23,9 @@ import numpy as np
 from pipeline.errors import InvalidInput
 from pipeline.files import Files, Folder, safe_name
 from pipeline.schema import Array
+from stages.datasets.ijb_problems import SHOWN, Problems
 
 PIECE = 16 << 20  # bytes parsed at a time
-SHOWN = 10  # problems of one file, or of one kind, that are printed
 _DTYPE: dict[str, Any] = {
     "id": np.dtype(np.int64),
     "label": np.dtype(np.int8),
@@ -32,37 +33,11 @@ _DTYPE: dict[str, Any] = {
     "text": np.dtype(object),
 }
 _WANTED = {"id": "a whole number from 0", "label": "0 or 1", "number": "a finite number", "text": "UTF-8 text"}
+_MARK = b"\xef\xbb\xbf"  # byte-order mark
 _TRUTH = (b"rue", b"RUE", b"alse", b"ALSE")  # what the parser would take for the numbers 1 and 0
 _LARGEST = 1e30  # numbers are kept as float32
 _WHOLE = re.compile(r"[0-9]{1,18}")
-
-
-@dataclass
-class Problems:
-    """What is wrong with a data set: of each file, or of each kind of problem, a count and the first ten in words."""
-
-    root: object
-    _found: dict[str, list[str]] = field(default_factory=dict)
-    _count: dict[str, int] = field(default_factory=dict)
-
-    def add(self, where: str, words: Sequence[str], count: int | None = None) -> None:
-        """Add problems of a file: some of them in words, `count` in all (default: those)."""
-        shown = self._found.setdefault(where, [])
-        shown.extend(words[: SHOWN - len(shown)])
-        self._count[where] = self._count.get(where, 0) + (len(words) if count is None else count)
-
-    def __bool__(self) -> bool:
-        return any(self._count.values())
-
-    def refuse(self) -> None:
-        """Raise InvalidInput with all that was added; nothing where that is nothing."""
-        if not self:
-            return
-        parts = []
-        for where, words in ((where, words) for where, words in self._found.items() if words):
-            more = self._count[where] - len(words)
-            parts.append(f"{where}: " + "; ".join(words) + (f" (and {more:,} more)" if more else ""))
-        raise InvalidInput(f"{self.root}: " + "; ".join(parts) + ".")
+_QUOTES = "; quotes are not understood: write the file without them"
 
 
 @dataclass(frozen=True)
@@ -102,8 +77,11 @@ def read_csv(
         there = [title.strip().upper() for title in header.split(",")]
         lacking = [kind for kind in kinds if kind not in there and kind not in optional]
         twice = sorted({kind for kind in kinds if there.count(kind) > 1})
-        if lacking or twice:
-            words = [f"line 1: there is no column {title}, found {header!r:.120}" for title in lacking]
+        quoted = [title for title in there if '"' in title and title.strip('" ') in kinds]
+        if lacking or twice or quoted:
+            quotes = _QUOTES if quoted else ""
+            words = [f"line 1: there is no column {title}, found {header!r:.120}{quotes}" for title in lacking]
+            words += [f"line 1: found {header!r:.120}{quotes}"] if quoted and not lacking else []
             problems.add(name, words + [f"line 1: column {title} is given twice" for title in twice])
             return {}
         wanted = {title: kinds[title] for title in kinds if title in there}
@@ -159,7 +137,7 @@ def open_file(files: Files, name: str, problems: Problems) -> BinaryIO | None:
 def _parse(
     stream: BinaryIO, name: str, kinds: Mapping[str, str], separator: str, problems: Problems, line: int
 ) -> Iterator[Piece]:
-    for chunk in _chunks(stream):
+    for chunk in _chunks(stream, line == 1):
         if len(chunk) > 2 * PIECE:
             problems.add(name, [f"line {line}: no end of a line in {PIECE:,} bytes, so this is no list"])
             return
@@ -179,9 +157,9 @@ def _parse(
         line += chunk.count(b"\n")
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield whole lines, each ending in a line feed; without the byte-order mark, carriage returns and a blank end."""
-    rest = stream.read(3).removeprefix(b"\xef\xbb\xbf")
+def _chunks(stream: BinaryIO, whole_file: bool) -> Iterator[bytes]:
+    """Yield whole lines, each ending in a line feed; without a file's byte-order mark, carriage returns and a blank end."""
+    rest = stream.read(3).removeprefix(_MARK) if whole_file else b""
     while data := stream.read(PIECE):
         cut = data.rfind(b"\n") + 1
         whole, rest = (rest + data[:cut], data[cut:]) if cut else (b"", rest + data)
@@ -208,14 +186,19 @@ def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str
     names: Any = list(kinds)
     width = len(names)
     data = np.frombuffer(chunk, np.uint8)
-    ends = np.flatnonzero((data == ord(separator)) | (data == 10))
-    if len(ends) % width or b"\0" in chunk or b"\r" in chunk:
+    is_end = (data == ord(separator)) | (data == 10)
+    ends = np.flatnonzero(is_end)
+    # The parser takes a byte-order mark away at the start of each piece.
+    if len(ends) % width or b"\0" in chunk or b"\r" in chunk or _MARK in chunk:
         return None
     kind = data[ends].reshape(-1, width)
     if (kind[:, -1] != 10).any() or (kind[:, :-1] == 10).any():
         return None
     if separator == " " and (np.diff(ends, prepend=-1) == 1).any():
         return None
+    whole = [i for i, name in enumerate(names) if kinds[name] in ("id", "label")]
+    if whole and _not_digits(data, is_end, ends, separator).reshape(-1, width)[:, whole].any():
+        return None  # the parser takes +1, 1e0 and 3.0 for whole numbers too
     wanted: Any = [name for name in names if kinds[name]]
     try:
         with np.errstate(all="ignore"):  # an infinity that is no whole number is an error anyway
@@ -235,8 +218,23 @@ def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str
             )
     except (ValueError, ArithmeticError):
         return None
-    columns = {name: frame[name].to_numpy() for name in wanted}
-    return columns if len(frame) == len(kind) else None
+    if len(frame) != len(kind):
+        return None
+    texts = [name for name in wanted if kinds[name] == "text"] if separator == "," else []
+    for name in texts:
+        frame[name] = frame[name].str.strip()
+        if b'"' in chunk and frame[name].str.startswith('"').any():
+            return None
+    return {name: frame[name].to_numpy() for name in wanted}
+
+
+def _not_digits(data: Array, is_end: Array, ends: Array, separator: str) -> Array:
+    """Return which fields (bool) hold what is no digit, nor a blank in a csv file."""
+    other = ~is_end & (data - np.uint8(ord("0")) > 9)
+    if separator == ",":
+        other &= (data != ord(" ")) & (data != ord("\t"))
+    found: Array = np.logical_or.reduceat(other, np.append(0, ends[:-1] + 1))
+    return found
 
 
 def _wrong(columns: Mapping[str, Array], kinds: Mapping[str, str]) -> Array:
@@ -270,22 +268,27 @@ def _line_problems(raw: bytes, kinds: Mapping[str, str], separator: str) -> list
         text = raw.decode()
     except UnicodeDecodeError as error:
         return [f": expected UTF-8 text, found the byte {raw[error.start]:#04x}"]
+    if "\ufeff" in text:
+        return [f": expected a byte-order mark at the start of the file only, found one in {text!r:.80}"]
     fields = text.split(separator)
+    quotes = _QUOTES if separator == "," and '"' in text else ""
     if len(fields) != len(kinds) or (separator == " " and "" in fields):
         form = separator.join(name for name in kinds) if all(kinds.values()) else f"{len(kinds)} fields as the header has"
-        return [f": expected {form!r}, found {text!r:.80}"]
+        return [f": expected {form!r}, found {text!r:.80}{quotes}"]
+    if separator == ",":
+        fields = [value.strip(" \t") for value in fields]
     return [
-        f", column {name!r}: expected {_WANTED[kind]}, found {value!r:.40}"
+        f", column {name!r}: expected {_WANTED[kind]}, found {value!r:.40}" + (quotes if '"' in value else "")
         for (name, kind), value in zip(kinds.items(), fields, strict=True)
-        if kind and not _valid(value, kind)
+        if kind and not _valid(value, kind, separator)
     ]
 
 
-def _valid(value: str, kind: str) -> bool:
+def _valid(value: str, kind: str, separator: str) -> bool:
     if "\0" in value or "\r" in value:
         return False
     if kind == "text":
-        return True
+        return separator != "," or not value.strip().startswith('"')
     if kind != "number":
         return bool(_WHOLE.fullmatch(value)) and (kind == "id" or value in ("0", "1"))
     try:

@@ -6,8 +6,10 @@ Conventions
                line. Columns are found by the header: TEMPLATE_ID, SUBJECT_ID (may be missing), FILENAME, FACE_X, FACE_Y,
                FACE_WIDTH, FACE_HEIGHT, SIGHTING_ID (may be missing), in any order and case; others are not looked at.
     Face       is a box in an image: its id is FILENAME[x,y,width,height].
-    Medium     is the sighting where one is given; else, of a file frames/V_N.png, the video V; else the image.
+    Medium     is the sighting where one is given; else, of a file frames/V_N.png, video:V; else image: and the file.
     Mated      says no list: two templates are mated where they have one subject.
+    Whole      is a tree whose galleries, mixed probes (with the templates of both) and `matches` count as published, and all
+               of whose images are there. Faces are not counted: the published number is of the common package's crops.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from pipeline.schema import Array, Batch
 from pipeline.stage import Options
 from stages.datasets import ijb_protocol as protocol
 from stages.datasets.folder import file_names, is_image, need_files
-from stages.datasets.ijb_lists import SHOWN, Problems, bad_names, joined, pieces, read_csv
+from stages.datasets.ijb_lists import bad_names, joined, pieces, read_csv
+from stages.datasets.ijb_problems import SHOWN, Problems
 from stages.datasets.ijb_protocol import Name
 from stages.tables import LAYOUT, FaceLayout
 
@@ -37,6 +40,7 @@ class IjbNistOptions(Options):
     """Which set, which of its lists, and where in the tree."""
 
     name: Name = "ijbc"
+    counts: Literal["published", "any"] = "published"  # any: take what is there
     protocol: Literal["1N", "test4"] | None = None  # whose galleries and probes; null: 1N where it is there
     probes: Literal["mixed", "img", "video"] = "mixed"  # which list of 1N
     comparisons: Literal["matches", "covariates", "none"] = "matches"
@@ -49,7 +53,7 @@ class IjbNistReader:
     """NIST's tree: 1:N with two galleries, and a 1:1 list whose mated comparisons follow from the subjects."""
 
     name: ClassVar[str] = "ijb_nist"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = IjbNistOptions
     layout: ClassVar[FaceLayout] = LAYOUT
@@ -67,7 +71,8 @@ class IjbNistReader:
         """Return the tables.
 
         Raises InvalidInput with the first ten problems of every file: missing lists, lines that are not as they should be,
-        templates of two subjects, comparisons of templates that have no face or no subject.
+        templates of two subjects, comparisons that are listed twice or of templates that have no face or no subject, counts
+        that are not the published ones, images that lack.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
@@ -101,14 +106,21 @@ class IjbNistReader:
         a, b = (protocol.rows_of(pairs[name], known) for name in PAIRS)
         if "comparisons" in lists:
             _need_subjects(lists["comparisons"], list(pairs.values()), (a, b), subject, problems)
+            protocol.need_once(lists["comparisons"], a, b, known, problems)
         base = self._image_folder(files, names, [columns["FILENAME"] for columns in found.values()], problems)
+        person = np.append(protocol.codes(subject), np.int32(-1))  # the last one is of what is not known, row -1
+        mated = (person[a] == person[b]) & (a >= 0)
+        if self.options.counts == "published":
+            images = [base + name for columns in found.values() for name in columns["FILENAME"].tolist()]
+            counted = self._counts(lists, listed, mated)
+            protocol.need_whole(self.options.name, counted, base, images, names, problems)
         problems.refuse()
 
         faces, members = _faces(list(found.values()), known)
         paths = [base + name for name in faces.pop("file").tolist()]
         faces["path"] = np.array(paths, dtype=object)
         faces["sha256"] = protocol.digests(files, paths, names)
-        comparisons = {"a": a, "b": b, "mated": subject[a] == subject[b]}
+        comparisons = {"a": a, "b": b, "mated": mated}
         return protocol.assembled(faces, members, known, subject, comparisons, protocol.roles(listed, known))
 
     def _lists(self, names: Sequence[str], problems: Problems) -> dict[str, str]:
@@ -127,6 +139,18 @@ class IjbNistReader:
         if self.options.comparisons == "covariates":
             lists["covariate_faces"] = protocol.find(own, wanted["covariate_faces"], problems)
         return {what: path for what, path in lists.items() if path is not None}
+
+    def _counts(self, lists: Mapping[str, str], listed: Mapping[str, protocol.Listed], mated: Array) -> dict[str, int]:
+        """What there is of what the manifest counts, by its words."""
+        mixed = lists["probe"].endswith(self._manifest.lists["mixed"])
+        found = protocol.listed_counts(listed, mixed)
+        if mixed:
+            ids = [listed[what].template for what in (*protocol.GALLERIES, "probe")]
+            found["templates"] = len(np.unique(np.concatenate(ids)))
+        if self.options.comparisons == "matches":
+            rows, same = len(mated), int(mated.sum())
+            found |= {"comparisons": rows, "mated": same, "non-mated": rows - same}
+        return found
 
     def _image_folder(self, files: Files, names: Sequence[str], listed: Sequence[Array], problems: Problems) -> str:
         """The folder that FILENAME is relative to, as the start of a path: where a listed file is found first."""
@@ -180,7 +204,8 @@ def _faces(found: Sequence[Mapping[str, Array]], known: Array) -> tuple[dict[str
     shape = [",".join(f"{value:.12g}" for value in row) for row in box.tolist()]
     file = frame["FILENAME"].astype(object)
     video = file.str.extract(r"^(?:.*/)?frames?/(?:.*/)?([^/]+)_[^/_]+$", expand=False)
-    medium = frame["SIGHTING_ID"].astype(object).where(frame["SIGHTING_ID"] != "", video.where(video.notna(), file))
+    derived = ("video:" + video).where(video.notna(), "image:" + file)  # no sighting is called so
+    medium = frame["SIGHTING_ID"].astype(object).where(frame["SIGHTING_ID"] != "", derived)
     return (
         {
             "face_id": np.array([f"{n}[{s}]" for n, s in zip(name, shape, strict=True)], dtype=object),

@@ -9,7 +9,8 @@ import numpy as np
 
 from pipeline.files import Files
 from pipeline.schema import Array
-from stages.datasets.ijb_lists import Problems, open_file
+from stages.datasets.ijb_lists import open_file
+from stages.datasets.ijb_problems import Problems
 
 
 def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems: Problems) -> Array:

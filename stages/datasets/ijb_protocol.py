@@ -21,7 +21,7 @@ from pipeline.config import read_yaml, validate
 from pipeline.files import Files
 from pipeline.schema import Array, Batch, text
 from stages.datasets.folder import digest_images
-from stages.datasets.ijb_lists import SHOWN, Problems
+from stages.datasets.ijb_problems import SHOWN, Problems
 from stages.resources import resource
 
 GALLERIES = ("gallery_1", "gallery_2")
@@ -152,11 +152,35 @@ def inferred_subjects(known: Array, subject: Array, a: Array, b: Array) -> Array
     return np.where(given, subject, name[group])
 
 
+def codes(subject: Array) -> Array:
+    """Return a number (int32) for each subject (text), equal where the subjects are."""
+    import pandas as pd
+
+    return np.asarray(pd.factorize(subject)[0], np.int32)
+
+
+def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -> None:
+    """Tell which comparisons, rows of `known` (-1: not in it), are listed before, as they are or the other way round."""
+    key = np.minimum(a, b) * np.int64(len(known))
+    key += np.maximum(a, b)  # negative where a template is not known
+    in_order = np.sort(key)
+    in_order = in_order[np.searchsorted(in_order, 0) :]
+    if not (in_order[1:] == in_order[:-1]).any():
+        return
+    by_key = np.argsort(key, kind="stable")
+    before, after = by_key[:-1], by_key[1:]
+    again = np.sort(after[(key[after] == key[before]) & (key[after] >= 0)])
+    words = [
+        f"line {i + 1}: templates {known[a[i]]} and {known[b[i]]} are compared in line {np.argmax(key == key[i]) + 1} already"
+        for i in again[:SHOWN].tolist()
+    ]
+    problems.add(file, words, len(again))
+
+
 def contradictions(tables: Mapping[str, Batch], file: str, problems: Problems) -> None:
     """Tell which comparisons are called mated though of two subjects, or non-mated though of one."""
     templates, comparisons = tables["templates"], tables["comparisons"]
-    _, code = np.unique(templates["subject"].astype(str), return_inverse=True)
-    code = code.astype(np.int32)
+    code = codes(templates["subject"])
     unknown = templates["subject"] == ""
     a, b = comparisons["a"], comparisons["b"]
     wrong = (code[a] == code[b]) != comparisons["mated"]
@@ -188,14 +212,37 @@ def roles(listed: Mapping[str, Listed], known: Array) -> Batch:
     )
 
 
+def listed_counts(listed: Mapping[str, Listed], probes: bool) -> dict[str, int]:
+    """Return the subjects of each gallery and, where `probes` says that they are those counted, how many probes there are."""
+    found = {role: listed[role].subjects for role in GALLERIES if role in listed}
+    return found | ({"probe": len(np.unique(listed["probe"].template))} if probes and "probe" in listed else {})
+
+
 def count_differences(published: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
-    """Return a sentence for each count that is not the published one."""
+    """Return a sentence for each count that is not the published one, where that is known."""
     called = {name: f"subjects of {name}" for name in GALLERIES} | {"probe": "probes"}
     return [
         f"{called.get(what, what)}: expected {published[what]:,}, found {count:,}"
         for what, count in found.items()
-        if count != published[what]
+        if count != published.get(what, count)
     ]
+
+
+def need_whole(
+    name: Name, found: Mapping[str, int], folder: str, paths: Iterable[str], names: Iterable[str], problems: Problems
+) -> None:
+    """Tell which counts are not the published ones, and how many images (`paths`, in `folder`) are not among `names`."""
+    words = count_differences(manifest(name).counts, found)
+    there, images = set(names), dict.fromkeys(paths)
+    lacking = [path for path in images if path not in there]
+    lack = (
+        [f"{len(lacking):,} of {len(images):,} images lack, the first {lacking[0].removeprefix(folder)}"] if lacking else []
+    )
+    last = words or lack
+    if last:
+        last[-1] += "; complete the copy, or set dataset.options.counts to any to take what is there"
+    problems.add(f"this is not the whole of {name}", words)
+    problems.add(folder or "images", lack)
 
 
 def assembled(

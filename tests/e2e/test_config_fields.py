@@ -111,6 +111,7 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.evaluate_verification.options.fmr": ([0.01], {"evaluate_verification"}),
     "steps.evaluate_verification.options.half": ("choose", {"evaluate_verification"}),
     "steps.evaluate_verification.options.templates": (True, {"evaluate_verification"}),
+    "steps.evaluate_verification.options.enrolled": ("none", {"evaluate_verification"}),
     "steps.evaluate_verification.options.replicates": (10, {"evaluate_verification"}),
     "steps.evaluate_verification.options.seed": (1, {"evaluate_verification"}),
     "steps.evaluate_verification.options.level": (0.9, {"evaluate_verification"}),

@@ -31,7 +31,7 @@ def test_a_package_runs_from_one_line_of_a_config(qfuse: Qfuse, tmp_path: Path) 
 def test_what_is_said_is_the_line_to_write(qfuse: Qfuse) -> None:
     said = qfuse("synth", "ijbc", "janus", "--scale", 0.0005, "--dimension", 2, "--layout", "both").out
     assert f"dataset: {{reader: ijb, path: janus/package, options: {{{GIVEN}}}}}" in said
-    assert "dataset: {reader: ijb_nist, path: janus/nist}" in said
+    assert "dataset: {reader: ijb_nist, path: janus/nist, options: {counts: any}}" in said
 
 
 def test_check_says_what_a_partial_copy_lacks(qfuse: Qfuse, tmp_path: Path) -> None:
@@ -40,6 +40,17 @@ def test_check_says_what_a_partial_copy_lacks(qfuse: Qfuse, tmp_path: Path) -> N
     answer = qfuse("check", "p.yaml")
     assert answer.code == 3
     assert "faces: expected 469,375, found 235" in answer.out + answer.err
+
+
+def test_check_takes_the_nist_tree_as_the_line_said_has_it(qfuse: Qfuse, tmp_path: Path) -> None:
+    said = qfuse("synth", "ijbc", "janus", "--scale", 0.0005, "--dimension", 2, "--layout", "nist").out
+    line = said.split("in a config, ")[1].strip()
+    (tmp_path / "p.yaml").write_text(f"name: nist\n{line}\nsteps:\n  align: {{options: {{detector: none}}}}\n")
+    assert qfuse("check", "p.yaml").code == 0
+    (tmp_path / "p.yaml").write_text((tmp_path / "p.yaml").read_text().replace(", options: {counts: any}", ""))
+    answer = qfuse("check", "p.yaml")
+    assert answer.code == 3
+    assert "images: 235 of 235 images lack, the first " in answer.err
 
 
 def test_a_folder_that_exists_is_not_replaced(qfuse: Qfuse, tmp_path: Path) -> None:

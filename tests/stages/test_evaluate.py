@@ -15,10 +15,12 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch
 from pipeline.stage import Work
+from stages.embed import Embed, EmbedOptions
 from stages.evaluate_verification import (
     EvaluateVerification,
     VerificationOptions,
 )
+from stages.fuse import Fuse, FuseOptions
 from stages.metrics.bootstrap import subject_weights
 from stages.metrics.subjects import in_second_half
 from stages.numbers import number
@@ -243,6 +245,52 @@ def test_a_half_holds_the_comparisons_of_its_subjects_and_counts_those_across(ve
     assert apart == {"choose": 2, "report": 2}
 
 
+def test_a_half_holds_no_comparison_of_a_template_without_a_subject(verify: Make) -> None:
+    (a, b), (x, y) = halves(2)
+    unknown = range(5, 13)
+    pairs = [(0, 1), (0, 2), (3, 4), *((i, u) for i in (0, 3) for u in unknown), (5, 6)]
+    made = tables([a, a, b, x, y, *[""] * len(unknown)], pairs)
+    score, trials = [0.5] * len(pairs), 0
+    for half in ("choose", "report"):
+        numbers = verify(made, score, half=half)["numbers"]
+        assert number(numbers, "comparisons_across_halves")["value"] == 17
+        trials += int(number(numbers, "auc")["trials"])
+    assert trials == 3
+    assert number(verify(made, score)["numbers"], "auc")["trials"] == len(pairs)
+
+
+def test_whether_the_first_side_is_enrolled_follows_from_the_whole_list_and_not_from_a_half(verify: Make) -> None:
+    (a, b), (x, y) = halves(2)
+    subjects, score = [a, b, x, y, a, b, x, y], [0.75, 0.5, 0.25, 0.0]
+    apart = tables(subjects, [(0, 4), (1, 5), (2, 6), (3, 7)])
+    swapped = tables(subjects, [(0, 4), (1, 5), (2, 6), (6, 3)])  # template 6 stands on both sides, in one half
+    for half in ("choose", "report"):
+        assert "fte" in verify(apart, score, half=half)["numbers"]["metric"]
+        assert "fte" not in verify(swapped, score, half=half)["numbers"]["metric"]
+
+
+def test_which_side_is_enrolled_may_be_said(verify: Make) -> None:
+    roles = [(0, "reference"), (1, "reference"), (2, "probe"), (3, "probe"), (4, "probe")]
+    made, nan = tables(["a", "b", "a", "b", "b"], roles=roles, product=True), np.nan
+    score, failed = [0.75, nan, 0.25, nan, nan, nan], [0, 2, 0, 1, 3, 1]  # reference 1 and probe 3 failed
+    first, none = (verify(made, score, failed, enrolled=which)["numbers"] for which in ("first", "none"))
+    assert (number(first, "fte")["value"], number(first, "fta")["value"]) == (1 / 2, pytest.approx(1 / 3))
+    assert number(none, "fta")["value"] == pytest.approx(2 / 5)
+    assert not {"fte", "gfrr"} & set(none["metric"])
+    # Template 2 stands on both sides, and failed on both.
+    both = tables(["a", "b", "c", "d"], [(0, 1), (2, 3), (1, 2)])
+    found = verify(both, [0.5, nan, nan], [0, 1, 2], enrolled="first")["numbers"]
+    assert (number(found, "fte")["value"], number(found, "fte")["trials"]) == (pytest.approx(1 / 3), 3)
+    assert (number(found, "fta")["value"], number(found, "fta")["trials"]) == (pytest.approx(1 / 3), 3)
+
+
+def test_a_half_without_comparisons_has_an_undefined_fte(verify: Make) -> None:
+    (a, b), _ = halves(2)
+    made = tables([a, b, a, b], [(0, 2), (1, 3)])
+    fte = number(verify(made, [0.5, 0.5], half="report", replicates=4)["numbers"], "fte")
+    assert (np.isnan(fte["value"]), fte["trials"]) == (True, 0)
+
+
 def test_with_every_template_failed_fta_and_frr_say_so(verify: Make) -> None:
     made, _ = listed([0.5, 0.5], [0.25])
     numbers = verify(made, [np.nan] * 3, failed=[3] * 3, replicates=5)["numbers"]
@@ -385,6 +433,15 @@ def test_the_roc_curve_is_made_of_points_of_the_roc(verify: Make) -> None:
         assert 0 < curves["y"][curves["curve"] == name].sum() <= 1 + 1e-9
 
 
+def test_histograms_hold_scores_that_are_no_cosines(verify: Make) -> None:
+    curves = verify(*listed([-1.5, -1.75, -2.25], [-2.5, -2.75, 1.5]))["curves"]
+    for name, tops in (("mated scores", [-2.25, -1.75, -1.5]), ("non-mated scores", [-2.75, -2.5, 1.5])):
+        x, y = (curves[axis][curves["curve"] == name] for axis in ("x", "y"))
+        assert (x[0], round(float(x[-1] + x[1] - x[0]), 9)) == (-3, 2)
+        np.testing.assert_allclose(x[y > 0], tops, atol=x[1] - x[0])
+        np.testing.assert_allclose(y[y > 0], 1 / 3)
+
+
 def test_a_list_that_contradicts_the_subjects_cannot_be_resampled(verify: Make) -> None:
     for subjects, mated, message in (
         (["a", "a"], [False], "comparison 0 is listed as non-mated, and its templates are of one subject"),
@@ -417,3 +474,13 @@ def test_templates_that_fell_back_to_equal_weights_are_counted_among_the_compare
     assert (run(4)["value"], run(4)["trials"]) == (1, 3)  # the fourth is compared with nobody
     with pytest.raises(InvalidInput, match="has 3 rows, and there are 4 templates"):
         run(3)
+
+
+def test_templates_that_do_not_say_which_fell_back_are_refused_before_any_work(context: Make) -> None:
+    made = tables(["a", "b"], [(0, 1)])
+    stage = EvaluateVerification(VerificationOptions(templates=True), context())
+    stage.above = {"templates": Embed(EmbedOptions(model="given"), context())}
+    with pytest.raises(InvalidInput, match="a step of stage 'embed', which does not say which templates fell back"):
+        stage.fits(made)
+    stage.above = {"templates": Fuse(FuseOptions(rule="mean"), context())}
+    stage.fits(made)

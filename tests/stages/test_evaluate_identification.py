@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch, Status
 from pipeline.stage import Work
+from stages.embed import Embed, EmbedOptions
 from stages.evaluate_identification import EvaluateIdentification, IdentificationOptions
 from stages.metrics.bootstrap import subject_weights
 from stages.metrics.subjects import in_second_half
@@ -243,3 +244,23 @@ def test_enrolled_templates_that_failed_are_failures_to_enrol(source: Make, cont
     fte, fallback = number(numbers, "fte"), number(numbers, "fused_fallback")
     assert (fte["value"], fte["trials"]) == (pytest.approx(1 / 3), 3)
     assert (fallback["value"], fallback["trials"]) == (2, 8)
+
+
+def test_a_gallery_that_does_not_say_which_fell_back_is_refused_before_any_work(context: Make) -> None:
+    stage = EvaluateIdentification(IdentificationOptions(templates=True), context())
+    stage.above = {"templates": Embed(EmbedOptions(model="given"), context())}
+    with pytest.raises(InvalidInput, match="a step of stage 'embed', which does not say which templates fell back"):
+        stage.fits(tables(SUBJECTS, [*GALLERY, *PROBES]))
+
+
+def test_templates_without_a_subject_are_drawn_in_neither_half(identify: Make) -> None:
+    names = [f"n{i}" for i in range(40)]
+    mine = next(n for n, second in zip(names, in_second_half(names), strict=True) if second)
+    candidate, score = [[0, 1], [0, 1]], [[0.75, 0.25], [0.5, 0.25]]
+    found = []
+    roles = [(0, "gallery"), (1, "gallery"), (2, "probe"), (3, "probe")]
+    for unknown in (0, 8):
+        subjects = [mine, mine, mine, next(n for n in names if n != mine and in_second_half([n])[0]), *[""] * unknown]
+        made = identify(subjects, roles, candidate, score, half="report", replicates=9)
+        found.append(number(made["numbers"], "rank", 1)["replicates"])
+    np.testing.assert_array_equal(*found)

@@ -61,7 +61,7 @@ def test_a_face_is_a_box_in_an_image() -> None:
 
 def test_media_are_sightings_else_the_video_of_a_frame_else_the_image() -> None:
     media = {template: [m for _, m in faces] for template, faces in janus.members(read_nist(tree())).items()}
-    assert media == {"3": ["s1", "s1"], "7": ["9", "9"], "20": ["img/3.png"], "21": ["img/1.png"]}
+    assert media == {"3": ["s1"] * 2, "7": ["video:9"] * 2, "20": ["image:img/3.png"], "21": ["image:img/1.png"]}
 
 
 def test_images_are_found_where_they_lie_and_missing_ones_have_no_digest() -> None:
@@ -103,7 +103,7 @@ def test_a_list_may_lack_sightings_and_subjects() -> None:
     short = "TEMPLATE_ID,FILENAME,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT\n7,img/7.png,1,2,3,4\n"
     tables = read_nist(tree(probe_mixed=short), comparisons="none")
     assert janus.subjects(tables)["7"] == ""
-    assert janus.members(tables)["7"] == [("img/7.png[1,2,3,4]", "img/7.png")]
+    assert janus.members(tables)["7"] == [("img/7.png[1,2,3,4]", "image:img/7.png")]
     assert "line 1: template 7 has no subject" in refused(tree(probe_mixed=short, matches="3,7\n"))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,16 @@ import pytest
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch
 from pipeline.session import Results
+from stages.choice import choices
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
 from stages.headline import gather
 from stages.metrics import bootstrap
 from stages.numbers import number
+from stages.quantities import Quantity
 from stages.report import terminal_table, write_report
-from stages.summary import cells
+from stages.report_options import Choose, read_options
+from stages.summary import Difference, cells, rule_table
 from stages.tables import role_rows
 
 Make = Callable[..., Any]
@@ -139,7 +145,7 @@ def test_a_parameter_is_chosen_on_one_half_and_reported_on_the_other(two: Result
 def test_the_terminal_says_in_one_line_what_was_chosen(two: Results) -> None:
     caption = str(terminal_table(two, CHOOSE | {"average": ["gallery"]}, 200).caption)
     (line,) = [line for line in caption.split("\n") if line.startswith("chosen on one half, TAR @ FMR ≤ 1e-2 on the other")]
-    assert "quality-power(p=" in line
+    assert re.search(r"quality-power\(p=.\) [0-9.]+†? \(([▲▼] )?[+−]?[0-9.]+ \[[+−]?[0-9.]+, [+−]?[0-9.]+\]\)", line), line
     assert "chosen" not in str(terminal_table(two, {"average": ["gallery"]}, 200).caption)
 
 
@@ -156,6 +162,36 @@ def test_a_choice_that_cannot_be_made_is_refused(two: Results, choose: dict[str,
         gather(two, {"average": ["gallery"], "choose": choose})
 
 
+@pytest.mark.parametrize(
+    ("choose", "message"),
+    [
+        ({"among": "rule", "metric": "pooled_script"}, "no evaluation of 'pooled_script' has both halves"),
+        ({"among": "rule"}, r"no family of 'rule' has two values with it that are defined\. Give .* `half: \$half`"),
+    ],
+)
+def test_a_choice_that_would_choose_nothing_is_refused(two: Results, choose: dict[str, Any], message: str) -> None:
+    checked = read_options({"average": ["gallery"]})
+    table = rule_table(two, checked)
+    rows = table.rows if "metric" in choose else [row for row in table.rows if row.factors.get("rule") != POWERS[1]]
+    with pytest.raises(InvalidInput, match=message):
+        choices(replace(table, rows=tuple(rows)), Choose(**choose), two.plan.config.factors)
+
+
+def test_the_difference_of_a_choice_is_written_with_its_interval_and_direction(two: Results) -> None:
+    (chosen,) = gather(two, CHOOSE | {"average": ["gallery"]}).chosen
+
+    def against(quantity: Quantity, d: Difference | None) -> str:
+        return replace(chosen, quantity=quantity, reported=replace(chosen.reported, difference=d)).against()
+
+    tar, eer = (replace(chosen.quantity, metric=metric) for metric in ("tar", "eer"))
+    assert against(tar, Difference(0.01, 0.005, 0.02)) == "▲ +1.00 [+0.50, +2.00]"
+    assert against(eer, Difference(0.01, 0.005, 0.02)) == "▼ +1.00 [+0.50, +2.00]"
+    assert against(tar, Difference(0.01, 0.005, 0.02, few=True)) == "+1.00 [+0.50, +2.00]"
+    assert against(tar, Difference(0.01, -0.005, 0.02)) == "+1.00 [−0.50, +2.00]"
+    assert against(tar, Difference(0.01, math.nan, math.nan)) == "+1.00"
+    assert against(tar, None) == ""
+
+
 def test_without_halves_a_choice_is_refused_with_what_to_add(results: Results) -> None:
     with pytest.raises(InvalidInput, match=r"add `half: \[choose, report\]` to the factors"):
         gather(results, {"choose": {"among": "rule"}})
@@ -164,7 +200,7 @@ def test_without_halves_a_choice_is_refused_with_what_to_add(results: Results) -
 def test_the_pooled_script_cannot_be_mistaken_for_tpir(two: Results, written: Path) -> None:
     found = gather(two, {"average": ["gallery"]})
     (q,) = found.table.find("pooled_script")
-    assert q.label == "pooled script, not TPIR @ 1e-1 of pooled scores"
+    assert q.label == "pooled script, not TPIR, @ the ⌈1e-1 · probes⌉-th pooled score"
     assert q not in found.columns
     # Its rows, which no factor of half or gallery reaches, hold nothing of the main table, and are nobody's baseline.
     assert all("half" in row.factors for row in found.rows)

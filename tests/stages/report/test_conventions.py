@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.session import Results
 from stages import conventions
+from stages.evaluate_verification import EvaluateVerification, VerificationOptions
 from stages.quantities import Quantity
 from stages.report_options import read_options
 from stages.summary import RuleTable, rule_table
@@ -43,6 +44,43 @@ def test_every_rate_has_its_definition_beside_it(metric: str, word: str) -> None
 def test_definitions_of_rates_that_are_not_shown_are_left_out() -> None:
     assert conventions.rates([]) == []
     assert "1:N" not in " ".join(conventions.rates([quantity("tar")]))
+
+
+def test_failures_to_enrol_of_1_n_say_nothing_of_the_1_1_sides() -> None:
+    tar, fte = quantity("tar"), Quantity("1:N", "i", "fte", None, "")
+    assert "share of the compared templates" in conventions.rates([tar, fte])[0]
+    assert "share of the probes" in conventions.rates([tar], [fte, quantity("fte")])[0]
+
+
+def test_templates_that_fell_back_are_explained_under_the_name_they_have_in_tables() -> None:
+    assert (
+        "Fell back to equal weights: templates all of whose weights vanished"
+        in conventions.rates([quantity("fused_fallback")])[0]
+    )
+
+
+def test_which_side_was_enrolled_and_why_stands_beside_the_numbers(table: RuleTable) -> None:
+    assert conventions.enrolment(table) == [
+        "1:1, enrolled: auto: as no template stands on both sides, the first side of the comparisons is enrolled; its "
+        "failures are FTE, and FTA is of the second side."
+    ]
+    assert conventions.enrolment(table)[0] in conventions.everything(table)
+    row = next(row for row in table.rows if any(cell.kind == "1:1" for cell in row.cells))
+    cell = next(cell for cell in row.cells if cell.kind == "1:1")
+    kept = cell.numbers.take(cell.numbers["metric"] != "fte")
+    for option, apart, words in (
+        (
+            "auto",
+            False,
+            "as templates stand on both sides of the comparisons, none is enrolled; every failure is one to acquire",
+        ),
+        ("first", True, "the first side of the comparisons is enrolled, as the config says"),
+        ("none", False, "no side of the comparisons is enrolled, as the config says"),
+    ):
+        stage = EvaluateVerification(VerificationOptions(enrolled=option), cell.step.stage.context)
+        other = replace(cell, step=replace(cell.step, stage=stage), numbers=cell.numbers if apart else kept)
+        (said,) = conventions.enrolment(replace(table, rows=(replace(row, cells=(other,)),)))
+        assert f"enrolled: {option}: {words}" in said
 
 
 def test_the_interval_names_its_level_replicates_and_what_was_averaged(table: RuleTable) -> None:

@@ -62,6 +62,11 @@ def test_one_shaky_row_keeps_an_fmr_from_being_the_main_number(row: Make) -> Non
     assert primary(table([solid, shaky]), read_options({})) == EER
 
 
+def test_an_fmr_that_is_undefined_in_one_row_is_not_the_main_number(row: Make) -> None:
+    defined, undefined = row(MEAN, {tar(1e-3): 0.9, EER: 0.1}), row({"rule": "best"}, {tar(1e-3): math.nan})
+    assert primary(table([defined, undefined]), read_options({})) == EER
+
+
 def test_the_fmr_that_is_asked_for_is_the_main_number_however_shaky(row: Make) -> None:
     assert primary(of_one(row, tar(1e-1), EER, few=[tar(1e-3)]), read_options({"fmr": [1e-3, 1e-1]})) == tar(1e-3)
 
@@ -171,6 +176,22 @@ def test_the_answer_claims_nothing_where_the_best_interval_holds_0(row: Make) ->
     assert answer == "No row is clearly better than the baseline mean, whose TAR @ FMR ≤ 1e-3 is 50.00 % [49.00, 51.00]."
     assert "a: +10.00 points [−5.00, +20.00], an interval that holds 0." in more
     assert "0 are clearly better" in more
+
+
+def test_an_interval_on_few_false_matches_claims_nothing_and_says_so(row: Make) -> None:
+    found = compared(row, tar(1e-3), a=(0.1, 0.05, 0.2))
+    few = [
+        replace(
+            r,
+            entries={
+                q: replace(e, few=True, difference=e.difference and replace(e.difference, few=True))
+                for q, e in r.entries.items()
+            },
+        )
+        for r in found.rows
+    ]
+    answer = " ".join(said(table(few), tar(1e-3)))
+    assert "+10.00 points [+5.00, +20.00], an interval that rests on few false matches (†)" in answer
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch
 from pipeline.session import Results
+from stages.quantities import Quantity
 from stages.report_options import read_options
 from stages.summary import Cell, Difference, Row, RuleTable, cells, rule_table, table_frame
 
@@ -87,6 +88,22 @@ def test_counts_are_the_smallest_and_one_shaky_cell_marks_the_row(results: Resul
     at = [(n["metric"] == "tpir") & np.isclose(n["target"], 1e-2) for n in parts]
     assert entry.false_matches == min(int(n["false_matches"][i][0]) for n, i in zip(parts, at, strict=True))
     assert entry.few == any(bool(n["few"][i][0]) for n, i in zip(parts, at, strict=True))
+
+
+def test_a_number_that_is_not_defined_is_not_said_to_rest_on_few_false_matches(results: Results) -> None:
+    first = next(c for c in cells(results) if c.kind == "1:1")
+    for value, few in ((0.5, True), (np.nan, False)):
+        n = first.numbers
+        spoilt = Batch({**n.columns, "value": np.full(n.rows, value), "few": np.ones(n.rows, bool)})
+        (row,) = table(results, [Cell(first.step, first.factors, "1:1", spoilt, first.curves)]).rows
+        assert {entry.few for entry in row.entries.values()} == {few}
+
+
+def test_a_quantity_is_found_at_its_own_target_however_small() -> None:
+    small = [Quantity("1:1", "v", "tar", target, "at_most") for target in (1e-8, 1e-9)]
+    found = RuleTable((), tuple(small), (), {}, {}, 0, 0.95)
+    assert found.find("tar", 1e-9) == [small[1]]
+    assert found.find("tar", 1e-3) == []
 
 
 def test_a_difference_is_paired_replicate_by_replicate(results: Results) -> None:
