@@ -15,6 +15,8 @@ from pipeline.errors import TooManyFailures, UsageError, unknown
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, console, emit, say, show, warn
 
 if TYPE_CHECKING:
+    from pipeline.local_workers import LocalWorkers
+    from pipeline.runner import Summary
     from pipeline.session import Session
 
 Until = Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step or stage.")]
@@ -43,13 +45,12 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Compute what a config lacks, then report. What is stored is never computed again."""
-    from pipeline.check import check_report, open_all
+    from pipeline.check import check_report
     from pipeline.config import load_config
-    from pipeline.events import Events
     from pipeline.local_workers import local_workers
-    from pipeline.progress import Progress, summary_table
+    from pipeline.progress import summary_table
     from pipeline.remarks import remarks, told
-    from pipeline.session import current_report, execute, mended, store_root
+    from pipeline.session import current_report, mended, store_root
 
     ran: list[str] = []
     loaded = load_config(config, overrides or [])
@@ -66,15 +67,9 @@ def run(
         session = opened(config, overrides, store, until)
         if until is None:
             check_report(session.config)
-        todo = session.plan.to_run
-        if not where:  # workers open them for themselves; here there may be no GPU
-            open_all(todo)
-        ran.extend(step.name for step in todo if step.name not in ran)
+        ran.extend(step.name for step in session.plan.to_run if step.name not in ran)
         try:
-            with Progress(session.plan, quiet=as_json or not todo) as progress:
-                events = Events(session.folder if todo else None, progress.on_event)
-                with contextlib.closing(events):
-                    summary = execute(session, events, workers, where)
+            summary = compute(session, as_json, workers, where)
         except TooManyFailures:
             print("\n".join(told(remarks(session.plan, session.store, notes=False), 10)), file=sys.stderr)
             raise
@@ -108,6 +103,22 @@ def run(
         show(results)
     if files:
         say(f"report: {files[0]}")
+
+
+def compute(session: Session, quiet: bool, workers: int | None = None, where: str | LocalWorkers | None = None) -> Summary:
+    """Compute what a plan lacks, with a progress display; `where`: on which cluster, None for this process."""
+    from pipeline.check import open_all
+    from pipeline.events import Events
+    from pipeline.progress import Progress
+    from pipeline.session import execute
+
+    todo = session.plan.to_run
+    if not where:  # workers open them for themselves; here there may be no GPU
+        open_all(todo)
+    with Progress(session.plan, quiet=quiet or not todo) as progress:
+        events = Events(session.folder if todo else None, progress.on_event)
+        with contextlib.closing(events):
+            return execute(session, events, workers, where)
 
 
 def opened(

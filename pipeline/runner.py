@@ -16,14 +16,14 @@ from threadpoolctl import threadpool_limits
 from pipeline.board import Board, Job
 from pipeline.errors import INTERRUPTED, Interrupted, QfuseError, TooManyFailures
 from pipeline.events import Events
-from pipeline.graph import Step
+from pipeline.graph import Step, Task
 from pipeline.local_workers import LocalWorkers
 from pipeline.memory import require_memory
 from pipeline.microbatch import refusal
 from pipeline.numerics import require_device
 from pipeline.plan import Plan
 from pipeline.schema import Batch
-from pipeline.stage import Source
+from pipeline.stage import Source, Work
 from pipeline.store import Store
 from pipeline.workshop import Barren, Busy, Done, Outcome, Workshop
 
@@ -161,6 +161,10 @@ class Runner:
     def source(self, step: Step, output: str, shards: Sequence[int]) -> Source:
         """Return the named shards of one output of a step, each read when it is asked for."""
         return self.workshop.source(step, output, shards)
+
+    def work(self, step: Step, task: Task) -> Work:
+        """Return what a group, tile or reduce step is given for one shard."""
+        return self.workshop.work(step, task)
 
     def _run(self, steps: list[Step]) -> None:
         told: dict[str, Any] = {"steps": len(steps), "shards": sum(len(step.to_run) for step in steps)}

@@ -109,6 +109,14 @@ class Workshop:
             lambda index, columns: self._shard(step, output, tasks[index], columns),
         )
 
+    def work(self, step: Step, task: Task) -> Work:
+        """Return what a group, tile or reduce step is given for one shard."""
+        tables = tables_of(step.stage, self.plan.dataset, task.start, task.stop)
+        inputs = {
+            key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key]) for key, ref in step.inputs.items()
+        }
+        return Work(task.start, task.stop, tables, inputs)
+
     def shard_rows(self, step: Step, task: Task) -> tuple[Batch, dict[str, Batch]]:
         """Return the table rows and the input rows of one shard of a map step."""
         axis = step.stage.axis
@@ -239,12 +247,7 @@ class Workshop:
     def _whole(self, step: Step, task: Task) -> tuple[dict[str, Batch], float]:
         """Compute a shard of a group, tile or reduce step; return its outputs, and when it began."""
         begin = time.perf_counter()
-        stage, dataset = step.stage, self.plan.dataset
-        tables = tables_of(stage, dataset, task.start, task.stop)
-        inputs = {
-            key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key]) for key, ref in step.inputs.items()
-        }
-        return stage.compute(Work(task.start, task.stop, tables, inputs)), begin
+        return step.stage.compute(self.work(step, task)), begin
 
     def _wait(self, future: Future[T]) -> T:
         """Return what a future of the pool brings, or give up when the workshop is closed."""

@@ -129,13 +129,9 @@ def _computed(
 
     Returns the session, these cells, and the rows and seconds of the stage, 0 where all was stored.
     """
-    import contextlib
-
-    from pipeline.check import open_all
     from pipeline.config import load_config
-    from pipeline.events import Events
-    from pipeline.progress import Progress
-    from pipeline.session import execute, mended, open_session, store_root
+    from pipeline.run_verb import compute
+    from pipeline.session import mended, open_session, store_root
     from stages.pair import agreeing
 
     loaded = load_config(config, overrides or [])
@@ -149,12 +145,7 @@ def _computed(
             raise InvalidInput(f"no cell of `{stage}` agrees with {' '.join(where or [])}.")
         accept(steps)
         session.plan.narrow(step.name for step in steps)
-        todo = session.plan.to_run
-        open_all(todo)
-        with Progress(session.plan, quiet=quiet or not todo) as progress:
-            events = Events(session.folder if todo else None, progress.on_event)
-            with contextlib.closing(events):
-                summary = execute(session, events, workers)
+        summary = compute(session, quiet, workers, session.config.run.dask)
         _, rows, seconds = summary.by_stage().get(stage, (0, 0, 0.0))
         return session, steps, rows, seconds
 

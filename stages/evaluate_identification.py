@@ -16,38 +16,22 @@ from pydantic import Field
 from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
-from pipeline.stage import Options, Stage, Work
-from stages.evaluate_verification import Rate, drawn_bytes
+from pipeline.stage import Stage, Work
+from stages.evaluation import EvaluationOptions, Rate, drawn_bytes, need_fused, read_templates, write_fallback
 from stages.metrics import bootstrap, identification
 from stages.metrics.subjects import subject_pairs
-from stages.numbers import (
-    Half,
-    Numbers,
-    curves,
-    histogram,
-    need_fused,
-    number_half,
-    number_subjects,
-    read_templates,
-    write_fallback,
-)
+from stages.numbers import Numbers, curves, histogram, number_half, number_subjects
 from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
 
 Rank = Annotated[int, Field(ge=1)]
 
 
-class IdentificationOptions(Options):
-    """`fpir`: targets. `half`: all probes, or those of one half of the subjects. `templates`: read these as well, for FTE of
-    the gallery and to count those that fell back to equal weights. `replicates`: bootstrap draws, 0 for no intervals."""
+class IdentificationOptions(EvaluationOptions):
+    """`fpir`: targets."""
 
     fpir: tuple[Rate, ...] = (1e-1, 1e-2)
     ranks: tuple[Rank, ...] = (1, 5, 10)
     gallery: str = "gallery"
-    half: Half = "all"
-    templates: bool = False
-    replicates: int = Field(1000, ge=0, le=100_000)
-    seed: int = Field(0, ge=0)
-    level: float = Field(0.95, gt=0, lt=1)
 
 
 @register("stage", "evaluate_identification")

@@ -18,7 +18,7 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
 from stages.evaluate_identification import check_gallery
-from stages.evaluate_verification import Rate
+from stages.evaluation import Rate
 from stages.metrics import identification
 from stages.numbers import Numbers, curves, number_subjects
 from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows

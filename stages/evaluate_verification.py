@@ -15,30 +15,20 @@ comparisons across the halves and those of a template without a subject.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch
-from pipeline.stage import Options, Stage, Work
+from pipeline.stage import Stage, Work
+from stages.evaluation import EvaluationOptions, Rate, drawn_bytes, need_fused, read_templates, write_fallback
 from stages.metrics import bootstrap, verification
 from stages.metrics.subjects import subject_pairs
 from stages.metrics.verification import Ascending
 from stages.metrics.weighted import Lists, Weighted
-from stages.numbers import (
-    Half,
-    Numbers,
-    curves,
-    histogram,
-    need_fused,
-    number_half,
-    read_templates,
-    score_edges,
-    write_fallback,
-)
+from stages.numbers import Numbers, curves, histogram, number_half, score_edges
 from stages.tables import CURVES, NUMBERS, refuse_itself
 from stages.trials import Enrolled, Failures, Trials
 
@@ -46,21 +36,13 @@ RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
 FULL_LIST = 100_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
 CURVE_POINTS = 600
 
-Rate = Annotated[float, Field(ge=0, le=1)]
 
-
-class VerificationOptions(Options):
-    """`fmr`: targets. `half`: all comparisons, or those within one half of the subjects. `templates`: read these as well, to
-    count those that fell back to equal weights. `enrolled`: which side of the comparisons is, the first or none; auto: the
-    first where no template of the whole list stands on both. `replicates`: bootstrap draws, 0 for no intervals."""
+class VerificationOptions(EvaluationOptions):
+    """`fmr`: targets. `enrolled`: which side of the comparisons is, the first or none; auto: the first where no template of
+    the whole list stands on both."""
 
     fmr: tuple[Rate, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
-    half: Half = "all"
-    templates: bool = False
     enrolled: Enrolled = "auto"
-    replicates: int = Field(1000, ge=0, le=100_000)
-    seed: int = Field(0, ge=0)
-    level: float = Field(0.95, gt=0, lt=1)
 
 
 @register("stage", "evaluate_verification")
@@ -191,8 +173,3 @@ class EvaluateVerification(Stage):
         parts.append(histogram("mated scores", genuine.scores, edges))
         parts.append(histogram("non-mated scores", impostor.scores, edges))
         return curves(parts)
-
-
-def drawn_bytes(replicates: int, templates: Batch) -> int:
-    """Return the bytes of bootstrap weights: uint16, and float64 while they are added up."""
-    return replicates * len(set(templates["subject"])) * (2 + 8)

@@ -28,11 +28,10 @@ from pipeline.session import Session
 from pipeline.stage import Source, Work
 from stages import rules
 from stages.compare import unit_rows
-from stages.fuse import Fuse
+from stages.fuse import WEIGHED_BY, Fuse
 from stages.pair import Pair
 
 NEAR = 1e-6
-WEIGHED_BY = {"quality": "quality", "detections": "score"}  # input of fuse → the column by which rules weigh
 
 
 @dataclass(frozen=True)

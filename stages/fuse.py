@@ -24,6 +24,8 @@ from stages.quality import Quality
 from stages.statistics import Statistics
 from stages.tables import FUSED
 
+WEIGHED_BY = {"quality": "quality", "detections": "score"}  # input → the column by which rules weigh
+
 
 class FuseOptions(Options):
     """`rule`: see stages/weight_rules.py and stages/vector_rules.py.
@@ -131,7 +133,7 @@ class Fuse(Stage):
         embedded = work.inputs["embeddings"].take(members["face"], ("status", "embedding", "norm", *rule.reads))
         usable = embedded["status"] == Status.OK
         known: dict[str, Any] = {}
-        for name, column in (("quality", "quality"), ("detections", "score")):
+        for name, column in WEIGHED_BY.items():
             if name in rule.needs:
                 read = work.inputs[name].take(members["face"], ("status", column))
                 usable &= read["status"] == Status.OK

@@ -9,9 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InvalidInput
 from pipeline.schema import Array, Batch, text
-from pipeline.stage import Stage, Work
 from stages.metrics import bootstrap
 from stages.metrics.subjects import in_second_half
 from stages.tables import NUMBERS
@@ -43,33 +41,6 @@ class Numbers:
             columns[field.name] = text(values) if field.dtype == "text" else np.array(values, dtype=field.dtype)
         columns["replicates"] = columns["replicates"].reshape(len(self.rows), -1)
         return Batch(columns)
-
-
-def need_fused(stage: Stage) -> None:
-    """Raise InvalidInput where the input `templates` of an evaluation does not say which templates fell back."""
-    above = stage.above.get("templates")
-    if above is not None and not any(field.name == "fallback" for s in above.produces.values() for field in s.fields):
-        raise InvalidInput(
-            f"the input `templates` of {stage.name} names a step of stage {above.name!r}, which does not say which templates "
-            "fell back to equal weights: name the step that fuses them, or leave out the option `templates`."
-        )
-
-
-def read_templates(work: Work) -> Batch:
-    """Return status and fallback of every template. Raises InvalidInput where the input has other rows."""
-    found = work.inputs["templates"].read(("status", "fallback"))
-    if found.rows != work.tables["templates"].rows:
-        raise InvalidInput(
-            f"the input `templates` of an evaluation has {found.rows:,} rows, and there are "
-            f"{work.tables['templates'].rows:,} templates: name the step that builds them, or leave out the option "
-            "`templates`."
-        )
-    return found
-
-
-def write_fallback(numbers: Numbers, templates: Batch, rows: Array) -> None:
-    """Add how many of the templates in `rows` fell back to equal weights, as those that their rule gave all vanished."""
-    numbers.add("fused_fallback", float(templates["fallback"][rows].sum()), trials=len(rows))
 
 
 def number(table: Batch, metric: str, target: float | None = None, rule: str | None = None) -> Mapping[str, Any]:

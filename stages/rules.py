@@ -87,12 +87,12 @@ class Family:
     """What a name stands for before its parameters are given."""
 
     function: Callable[..., Any]
-    vectors: bool
-    needs: Needs
-    reads: tuple[str, ...]
-    script: bool
     version: int
     parameters: dict[str, Parameter]
+    vectors: bool = False
+    needs: Needs = ()
+    reads: tuple[str, ...] = ()
+    script: bool = False
 
 
 def weight_rule(
@@ -109,7 +109,7 @@ def weight_rule(
     `Rule`; it may be a function of the parameters. `version` is raised when the weights may change. Scaling all weights of a
     template changes nothing.
     """
-    return _register(name, False, needs, reads, script, version, parameters)
+    return registered("fusion rule", name, version, parameters, needs=needs, reads=reads, script=script)
 
 
 def vector_rule(
@@ -121,30 +121,21 @@ def vector_rule(
     ones under `features: raw`; vectors (count, d) float32 are put to unit length afterwards, and zeros mean no template;
     share (n,) float64 ≥ 0 says what each face counted for, for whoever wants it explained.
     """
-    return _register(name, True, needs, reads, False, version, parameters)
+    return registered("fusion rule", name, version, parameters, vectors=True, needs=needs, reads=reads)
 
 
-def _register(
-    name: str,
-    vectors: bool,
-    needs: Needs,
-    reads: tuple[str, ...],
-    script: bool,
-    version: int,
-    parameters: dict[str, float | Parameter],
+def registered(
+    kind: str, name: str, version: int, parameters: Mapping[str, float | Parameter], **fields: Any
 ) -> Callable[[Any], Any]:
-    taken = as_parameters(parameters)
+    """Return a decorator that makes a function a rule of a kind. `fields`: further ones of `Family`."""
+    # A number is a default, above 0 and whole where it is an int.
+    taken = {n: p if isinstance(p, Parameter) else Parameter(p, whole=isinstance(p, int)) for n, p in parameters.items()}
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        register("fusion rule", name)(Family(function, vectors, needs, reads, script, version, taken))
+        register(kind, name)(Family(function, version, taken, **fields))
         return function
 
     return decorate
-
-
-def as_parameters(given: Mapping[str, float | Parameter]) -> dict[str, Parameter]:
-    """Return parameters by name; a number is a default, above 0 and whole where it is an int."""
-    return {n: p if isinstance(p, Parameter) else Parameter(p, whole=isinstance(p, int)) for n, p in given.items()}
 
 
 _FORM = re.compile(r"([a-z][a-z0-9-]*)(?:\(([^()]*)\))?")

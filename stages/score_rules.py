@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.registry import register
-from stages.rules import Family, Floats, Parameter, Vectors, as_parameters, parsed
+from stages.rules import Floats, Parameter, Vectors, parsed, registered
 
 Starts = NDArray[np.int64]
 
@@ -35,12 +34,7 @@ class ScoreRule:
 
 def score_rule(name: str, version: int = 1, **parameters: float | Parameter) -> Callable[[Any], Any]:
     """Register a score rule: `function(cosines, starts, **parameters) -> (p,) scores`; parameters as in `weight_rule`."""
-
-    def decorate(function: Callable[..., Floats]) -> Callable[..., Floats]:
-        register("score rule", name)(Family(function, False, (), (), False, version, as_parameters(parameters)))
-        return function
-
-    return decorate
+    return registered("score rule", name, version, parameters)
 
 
 def score_rule_named(label: str) -> ScoreRule:

@@ -35,17 +35,11 @@ from pipeline.graph import Step
 from pipeline.runner import Runner
 from pipeline.schema import Array, Batch, Status
 from pipeline.session import Session
-from pipeline.stage import Work
-from pipeline.workshop import tables_of
-from stages.fuse import Fuse
+from stages.fuse import WEIGHED_BY, Fuse
 from stages.tables import FUSED
 
 FORMAT = "qfuse-templates/1"
 _GONE: Mapping[str, Any] = {"status": 255, "embedding": np.nan}  # what a view shows of a shard that was deleted
-_WEIGHED_BY = {
-    "quality": ("quality", "quality"),
-    "detections": ("score", "detector_score"),
-}  # input: column, name in the file
 
 
 @dataclass(frozen=True)
@@ -116,14 +110,12 @@ def _members(session: Session, step: Step) -> dict[str, Array]:
         raise TypeError(f"{step.name} is no fuse step")
     columns: dict[str, list[Array]] = {}
     for task in step.tasks:
-        read = {
-            key: runner.source(session.plan.steps[ref.step], ref.output, task.needs[key]) for key, ref in step.inputs.items()
-        }
-        work = Work(task.start, task.stop, tables_of(stage, dataset, task.start, task.stop), read)
+        work = runner.work(step, task)
         columns.setdefault("weight", []).append(stage.explained(work)[1])
-        for key, (column, name) in _WEIGHED_BY.items():
-            if key in read:
-                columns.setdefault(name, []).append(read[key].take(work.tables["members"]["face"], (column,))[column])
+        for key, column in WEIGHED_BY.items():
+            if key in work.inputs:
+                read = work.inputs[key].take(work.tables["members"]["face"], (column,))[column]
+                columns.setdefault("detector_score" if key == "detections" else column, []).append(read)
     members = dataset.tables["members"]
     given = {"template": members["template"], "media": members["media"]}
     faces = dataset.tables["faces"]["face_id"][members["face"]]

@@ -11,6 +11,9 @@ import h5py
 import numpy as np
 from e2e.conftest import Answer, commands
 
+from stages.datasets.tables_file import write_tables
+from stages.tables import Protocol, build_tables, singletons
+
 Qfuse = Callable[..., Answer]
 MINMAX = ("--set", "steps.fuse.options.rule=quality-minmax")
 
@@ -175,3 +178,21 @@ def test_what_is_no_reference_file_or_does_not_fit_is_refused(qfuse: Qfuse, tmp_
     for said, answer in zip(expected.values(), answers.values(), strict=True):
         assert answer.code == 3
         assert said in answer.err
+
+
+def test_a_set_without_a_quality_score_is_no_reference_set(qfuse: Qfuse, tmp_path: Path) -> None:
+    faces = [f"f{i}" for i in range(3)]
+    found = Protocol(
+        face_id=faces,
+        path=[""] * 3,
+        sha256=[""] * 3,
+        subject=faces,
+        columns={"embedding": np.eye(3, dtype=np.float32), "quality": np.full(3, np.nan, np.float32)},
+        **singletons(faces, faces),
+    )
+    write_tables(tmp_path / "tables.h5", build_tables(found, "a set"))
+    steps = "steps: {quality: {options: {method: given}}, statistics: {}}\n"
+    (tmp_path / "d.yaml").write_text("name: d\ndataset: {reader: tables, path: .}\nrun: {max_failures: 1}\n" + steps)
+    answer = qfuse("reference", "d.yaml", "r.json")
+    assert (answer.code, "d has no face with a quality score" in answer.err) == (3, True), answer.err
+    assert not (tmp_path / "r.json").exists()

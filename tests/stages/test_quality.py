@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch, Status, text
 from pipeline.stage import Context, Work
+from stages.align import Align, AlignOptions
 from stages.degrade import Degrade, DegradeOptions
 from stages.embed import Embed, EmbedOptions
 from stages.models.iresnet import iresnet50
@@ -148,6 +149,20 @@ def test_a_crfiqa_checkpoint_with_another_digest_is_refused(crfiqa: tuple[Contex
 def test_a_checkpoint_that_is_absent_says_where_it_was_looked_for(context: Make, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"needs the file 32572backbone\.pth; looked in .*CC BY-NC"):
         Quality(QualityOptions(method="crfiqa_s"), context(folders=(tmp_path,))).open()
+
+
+def test_scores_of_another_detector_or_another_model_are_of_another_measure(context: Make) -> None:
+    def measure(method: str, **above: Any) -> Any:
+        stage = Quality(QualityOptions(method=method), context())
+        stage.above = above
+        return stage.measure
+
+    small, large = (Align(AlignOptions(detector=f"yunet_{side}"), context()) for side in (320, 640))
+    assert measure("detector-score", detections=small) == measure("detector-score", detections=small)
+    assert measure("detector-score", detections=small) != measure("detector-score", detections=large)
+    one, other = (Embed(EmbedOptions(model=f"edgeface_{size}"), context()) for size in ("xxs", "xs"))
+    assert measure("feature-norm", embeddings=one) != measure("feature-norm", embeddings=other)
+    assert measure("lightqnet", embeddings=one) == measure("lightqnet", embeddings=other)
 
 
 # Statistics of a set of scores

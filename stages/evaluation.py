@@ -1,0 +1,58 @@
+"""evaluation: what the evaluations have in common: options, and the templates that they may look at beside the scores."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.errors import InvalidInput
+from pipeline.schema import Array, Batch
+from pipeline.stage import Options, Stage, Work
+from stages.numbers import Half, Numbers
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class EvaluationOptions(Options):
+    """`half`: all comparisons (in 1:N probes), or those of one half of the subjects. `templates`: read these as well, to
+    count those that fell back to equal weights and, in 1:N, FTE of the gallery. `replicates`: bootstrap draws, 0 for no
+    intervals."""
+
+    half: Half = "all"
+    templates: bool = False
+    replicates: int = Field(1000, ge=0, le=100_000)
+    seed: int = Field(0, ge=0)
+    level: float = Field(0.95, gt=0, lt=1)
+
+
+def need_fused(stage: Stage) -> None:
+    """Raise InvalidInput where the input `templates` of an evaluation does not say which templates fell back."""
+    above = stage.above.get("templates")
+    if above is not None and not any(field.name == "fallback" for s in above.produces.values() for field in s.fields):
+        raise InvalidInput(
+            f"the input `templates` of {stage.name} names a step of stage {above.name!r}, which does not say which templates "
+            "fell back to equal weights: name the step that fuses them, or leave out the option `templates`."
+        )
+
+
+def read_templates(work: Work) -> Batch:
+    """Return status and fallback of every template. Raises InvalidInput where the input has other rows."""
+    found = work.inputs["templates"].read(("status", "fallback"))
+    if found.rows != work.tables["templates"].rows:
+        raise InvalidInput(
+            f"the input `templates` of an evaluation has {found.rows:,} rows, and there are "
+            f"{work.tables['templates'].rows:,} templates: name the step that builds them, or leave out the option "
+            "`templates`."
+        )
+    return found
+
+
+def write_fallback(numbers: Numbers, templates: Batch, rows: Array) -> None:
+    """Add how many of the templates in `rows` fell back to equal weights, as those that their rule gave all vanished."""
+    numbers.add("fused_fallback", float(templates["fallback"][rows].sum()), trials=len(rows))
+
+
+def drawn_bytes(replicates: int, templates: Batch) -> int:
+    """Return the bytes of bootstrap weights: uint16, and float64 while they are added up."""
+    return replicates * len(set(templates["subject"])) * (2 + 8)
