@@ -23,7 +23,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from benchmarks import children, other_steps, set_to_set
-from benchmarks.material import PROFILE, Material, Row
+from benchmarks.material import PROFILE, WORKERS, Material, Row
 from pipeline.numerics import backend_version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +73,8 @@ def main() -> None:
         common: dict[Any, Timing] = {}  # by function, and by the name of the line
         for row in rows:
             ours = timed(row.ours, given.budget, 3 if row.alone else 5, row.alone)
-            theirs = of_common(row, common, given.budget)
+            with threadpool_limits(row.threads):
+                theirs = of_common(row, common, given.budget)
             lines.append(line(row, ours, theirs))
             print(lines[-1], file=sys.stderr, flush=True)
             if not row.alone and ours.median < PROFILED:
@@ -189,7 +190,9 @@ hold better than the seconds do; other work on the machine moves both.
 - Libraries: {versions}.
 - Data: the synthetic set at scale {scale:g} of IJB-C, 512 dimensions: {", ".join(f"{n:,} {k}" for k, n in sizes.items())}.
   The list holds as large a share of references × probes as IJB-C's, at every scale; one in 1,000 is out of order.
-- Threads: {threads} in every library, on both sides, as the numerics profile `{PROFILE.name}` says.
+- Cores: both sides have all {WORKERS}. The common method has {WORKERS} threads in every library; ours has {WORKERS} workers,
+  as a run has here, with {threads} thread each in a library, as the numerics profile `{PROFILE.name}` says. “One thread” is
+  said of both sides.
 - The common method is `benchmarks/common_method.py`: the loops of the field's evaluation scripts, in our own words.
 - A time is the median of n repeats. Ratio: common time over ours; above 1, ours is faster.
 - A line that is made of others has the sum of their medians as its common time. Where “beyond the interpreter” or “beside”

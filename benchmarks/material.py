@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +23,7 @@ from stages.statistics import Statistics
 from stages.tables import LAYOUT, Comparisons, role_rows
 
 PROFILE = PROFILES["cpu-fp32"]
+WORKERS = len(os.sched_getaffinity(0))  # as a run has
 FMR = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 MATED, NONMATED, PRODUCT = 19_557, 15_638_932, 3531 * 19_593  # IJB-C's list, and the pairs that it is a part of
 ASTRAY = 1000  # of so many comparisons one lies elsewhere in a list that is otherwise in the order of its first templates
@@ -38,6 +41,7 @@ class Row:
     unit: str = ""
     cost: str = ""  # what our side spends its time on; printed where that leaves us less than twice as fast
     told: Callable[[Any], str] = lambda ours: ""  # what our result says by itself
+    threads: int = WORKERS  # of the common method in a library
     alone: bool = False  # a process of its own: its result is its seconds, and what it told
 
 
@@ -117,14 +121,16 @@ def stage_of(cls: type[Stage], **options: Any) -> Stage:
 
 
 def run(stage: Stage, data: Dataset, **inputs: Batch | Source) -> Batch:
-    """Compute every shard of a stage, as the runner does, and join them."""
+    """Compute every shard of a stage on the workers that a run has here, and join them."""
     sources = {name: given if isinstance(given, Source) else source(given) for name, given in inputs.items()}
     axis = data.axes[stage.axis]
-    parts = []
-    for start, stop in [(0, axis.rows)] if stage.grain == "reduce" else axis.shards:
-        found = stage.compute(Work(start, stop, tables_of(stage, data, start, stop), sources))
-        parts.append(next(iter(found.values())))
-    return concat(parts)
+
+    def shard(bounds: tuple[int, int]) -> Batch:
+        found = stage.compute(Work(*bounds, tables_of(stage, data, *bounds), sources, pool, WORKERS))
+        return next(iter(found.values()))
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return concat(list(pool.map(shard, [(0, axis.rows)] if stage.grain == "reduce" else axis.shards)))
 
 
 def source(batch: Batch) -> Source:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.dataset import ingest
-from pipeline.errors import QfuseError
+from pipeline.errors import InvalidInput, QfuseError
 from pipeline.files import Folder
 from pipeline.graph import Step, expand, ordered
 from pipeline.keys import DigestCache
@@ -34,6 +35,28 @@ class Problems:
         except QfuseError as problem:
             self.found.setdefault(str(problem), problem)
             return None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is wrong with a config, one by one and as one sentence; rows by table and steps of one that is fine."""
+
+    problems: list[str]
+    sentence: str = ""
+    tables: Mapping[str, int] = field(default_factory=dict)
+    steps: int = 0
+
+
+def checked(path: Path, load: Callable[[], Config]) -> Checked:
+    """Check the config that `load` returns, or say why it returns none."""
+    try:
+        problems, plan = check(load())
+    except InvalidInput as problem:
+        return Checked([str(problem)], str(problem))
+    if plan is None:
+        return Checked(problems, f"{path}: {listed(problems)}")
+    tables = {name: batch.rows for name, batch in plan.dataset.tables.items()}
+    return Checked(problems, f"{path}: {listed(problems)}" if problems else "", tables, len(plan.steps))
 
 
 def check(config: Config) -> tuple[list[str], Plan | None]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import entry_points, version
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -20,6 +20,9 @@ from pipeline.errors import INTERRUPTED, Interrupted, InvalidInput, QfuseError, 
 from pipeline.run_verb import Until, opened, run
 from pipeline.store_verbs import store_app
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 app = typer.Typer(
     name="qfuse",
@@ -63,17 +66,21 @@ def plan(
     """Say what would run, and why, without running anything."""
     from pipeline.memory import estimate, outlook
     from pipeline.progress import plan_table
+    from pipeline.study import on_each
 
-    session = opened(config, overrides, store, until, readonly=True)
-    needs = estimate(session.plan, session.store)
-    if as_json:
-        emit({**session.plan.to_json(), "memory": {need.step: need.bytes for need in needs}})
-        return
-    show(plan_table(session.plan))
-    shards = sum(len(step.to_run) for step in session.plan.to_run)
-    say(f"{shards:,} shards to run; `qfuse run` runs them" if shards else "nothing to do")
-    if needs:
-        say(outlook(session.plan, needs))
+    def told(loaded: Config) -> Any:
+        session = opened(loaded, None, store, until, readonly=True)
+        needs = estimate(session.plan, session.store)
+        if as_json:
+            return {**session.plan.to_json(), "memory": {need.step: need.bytes for need in needs}}
+        show(plan_table(session.plan))
+        shards = sum(len(step.to_run) for step in session.plan.to_run)
+        say(f"{shards:,} shards to run; `qfuse run` runs them" if shards else "nothing to do")
+        if needs:
+            say(outlook(session.plan, needs))
+        return None
+
+    on_each(config, overrides, told, as_json)
 
 
 @app.command(epilog="Example: qfuse why configs/lfw.yaml embed --set steps.embed.options.flip=none")
@@ -114,40 +121,40 @@ def status(
 ) -> None:
     """Show what of a config is stored, which rows failed, and why."""
     from pipeline.progress import status_rows, status_table
-    from pipeline.remarks import remarks, together, told
+    from pipeline.remarks import remarks, together
+    from pipeline.remarks import told as lines
+    from pipeline.study import on_each
 
-    session = opened(config, overrides, store, readonly=True)
-    rows = status_rows(session.plan, session.store)
-    found = remarks(session.plan, session.store)
-    if as_json:
-        emit({"steps": rows, "rows": [asdict(remark) for remark in found]})
-        return
-    show(status_table(rows if every else together(rows)))
-    for line in told(found, None if every else 10):
-        say(line)
+    def told(loaded: Config) -> Any:
+        session = opened(loaded, None, store, readonly=True)
+        rows = status_rows(session.plan, session.store)
+        found = remarks(session.plan, session.store)
+        if as_json:
+            return {"steps": rows, "rows": [asdict(remark) for remark in found]}
+        show(status_table(rows if every else together(rows)))
+        for line in lines(found, None if every else 10):
+            say(line)
+        return None
+
+    on_each(config, overrides, told, as_json)
 
 
 @app.command(epilog="Example: qfuse check configs/lfw.yaml")
 def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check a config, its data set and its weights without computing, and say all that is wrong at once."""
-    from pipeline import check as checks
-    from pipeline.config import load_config
+    from pipeline.check import listed
+    from pipeline.study import check_all
 
-    found = None
-    try:
-        problems, found = checks.check(load_config(config, overrides or []))
-        sentence = f"{config}: {checks.listed(problems)}" if problems else ""
-    except InvalidInput as problem:
-        problems, sentence = [str(problem)], str(problem)
-    tables = {name: batch.rows for name, batch in found.dataset.tables.items()} if found else {}
-    steps = len(found.steps) if found else 0
+    found = check_all(config, overrides)
+    values = {n: {"problems": one.problems, "tables": one.tables, "steps": one.steps} for n, one in found.items()}
     if as_json:
-        emit({"config": str(config), "problems": problems, "tables": tables, "steps": steps})
-    if problems:
-        raise InvalidInput(sentence)
-    if not as_json:
-        counts = ", ".join(f"{rows:,} {name}" for name, rows in tables.items() if rows)
-        say(f"{config}: fine. {counts}; {steps} steps; every file they need is there.")
+        emit({"config": str(config), **values.get("", {"benchmarks": values})})
+    if wrong := [f"{name}{': ' if name else ''}{one.sentence}" for name, one in found.items() if one.problems]:
+        raise InvalidInput(listed(wrong))
+    for name, one in found.items() if not as_json else ():
+        counts = ", ".join(f"{rows:,} {table}" for table, rows in one.tables.items() if rows)
+        place = f"{config} · {name}" if name else f"{config}"
+        say(f"{place}: fine. {counts}; {one.steps} steps; every file they need is there.")
 
 
 @app.command(epilog="Example: qfuse report configs/lfw.yaml")

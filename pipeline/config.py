@@ -1,8 +1,9 @@
 """YAML → a validated `Config`.
 
-A config may extend another (`extends: base.yaml`; mappings merge, null removes), name environment variables
-(`${NAME:-default}`) and be overridden field by field (`--set steps.embed.options.flip=none`). Unknown keys are refused
-with the nearest valid one. The `run` section holds execution settings only: nothing in it enters a key.
+A config may extend another (`extends: base.yaml`; mappings merge, null removes), have several `benchmarks`, each merged over
+the rest of the file and a config of its own, name environment variables (`${NAME:-default}`) and be overridden field by
+field (`--set steps.embed.options.flip=none`). Unknown keys are refused with the nearest valid one. The `run` section holds
+execution settings only: nothing in it enters a key.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import os
 import re
 import stat
 from collections.abc import Hashable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 from pipeline.errors import InvalidInput, UsageError, unknown
+from pipeline.layers import Layers, Override, layers, merge, overridden
 
 Scalar = str | int | float | bool
 MAX_CHARACTERS = 256_000  # a page of text has a hundredth of that; reading so many takes seconds
@@ -88,7 +91,7 @@ class ReportConfig(Section):
 
 
 class Config(Section):
-    """A whole experiment."""
+    """A whole experiment, on one data set. `benchmark`: which of its file's benchmarks it is, "" where there are none."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
@@ -100,31 +103,68 @@ class Config(Section):
     report: ReportConfig | None = None
     run: RunConfig = RunConfig()
     base: Path = Path(".")  # the folder of the config file; relative paths start here
+    benchmark: str = Field("", pattern=r"^[A-Za-z0-9_-]*$")
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, dump: Any) -> dict[str, Any]:
+        """A config that is no benchmark does not say so."""
+        return {name: value for name, value in dump(self).items() if name != "benchmark" or value}
+
+    @property
+    def full_name(self) -> str:
+        """The name that users are shown."""
+        return f"{self.name} · {self.benchmark}" if self.benchmark else self.name
 
     def resolve(self, path: str) -> Path:
         """Return `path` relative to the config file's folder."""
         return (self.base / os.path.expanduser(path)).absolute()
 
     def run_folder(self) -> Path:
-        return Path(self.run.folder or f".qfuse/runs/{self.name}").absolute()
+        return Path(self.run.folder or f".qfuse/runs/{self.name}").absolute() / self.benchmark
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read, merge, override and validate a config file.
+    """Read, merge, override and validate a config file of one benchmark, chosen or the only one, or of none.
 
     Raises InvalidInput naming the file, the field, what was expected and what was found; UsageError for an override
-    that is not FIELD=VALUE.
+    that is not FIELD=VALUE, and where several benchmarks are there and none is chosen.
     """
+    found = load_layers(path, overrides)
+    return config_of(found, found.only())
+
+
+def load_layers(path: Path, overrides: Sequence[str] = ()) -> Layers:
+    """Read a config file and what it extends, not validated yet but for which benchmarks it has. Raises as `load_config`."""
     data = _read_extended(path, ())
-    for override in overrides:
-        name, separator, value = override.partition("=")
-        if not separator or not name or name.count(".") >= MAX_DEPTH:
-            raise UsageError(f"--set {override!r:.80}: expected FIELD=VALUE, as in --set steps.embed.options.flip=none.")
-        _assign(data, name.split("."), _parse(value, f"--set {override}"))
+    return layers(path, data, [_override(text) for text in overrides], lambda value: _expand(value, str(path)))
+
+
+def config_of(found: Layers, benchmark: str = "") -> Config:
+    """Return the config of one benchmark, or of a file that has none. Raises InvalidInput, as `load_config`."""
+    data = found.of(benchmark)
     if "base" in data:
-        raise InvalidInput(f"{path}: unknown key 'base'.")
-    config: Config = validate(Config, {**_expand(data, str(path)), "base": path.parent.absolute()}, str(path))
+        raise InvalidInput(f"{found.path}: unknown key 'base'.")
+    where = str(found.path)
+    config: Config = validate(Config, {**_expand(data, where), "base": found.path.parent.absolute()}, where)
     return config
+
+
+def report_of(found: Layers) -> ReportConfig | None:
+    """Return the report section that stands for all benchmarks of a file. Raises InvalidInput where it is none."""
+    overrides = [override for override in found.overrides if override.field[0] == "report"]
+    section, where = overridden(found.common, overrides).get("report"), str(found.path)
+    return None if section is None else validate(_OnlyReport, {"report": _expand(section, where)}, where).report
+
+
+class _OnlyReport(Section):
+    report: ReportConfig
+
+
+def _override(text: str) -> Override:
+    name, separator, value = text.partition("=")
+    if not separator or not name or name.count(".") >= MAX_DEPTH:
+        raise UsageError(f"--set {text!r:.80}: expected FIELD=VALUE, as in --set steps.embed.options.flip=none.")
+    return Override(tuple(name.split(".")), _parse(value, f"--set {text}"))
 
 
 def validate(model: type[Any], data: Any, where: str) -> Any:
@@ -141,7 +181,9 @@ def _explain(model: Any, problem: Any) -> str:
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         parent = _model_at(model, problem["loc"][:-1])
-        known = [name for name in parent.model_fields if name != "base"] if parent else []
+        known = [name for name in parent.model_fields if name not in ("base", "benchmark")] if parent else []
+        if parent is Config:  # two keys are no fields, because they are gone when a config is put together
+            known += get_close_matches(str(problem["loc"][-1]), ("benchmarks", "extends"), 1)
         return f"{location}: {unknown('key', str(problem['loc'][-1]), known)}"
     found = "" if problem["type"] == "missing" else f" (found {problem['input']!r:.60})"
     if problem["type"] in ("model_type", "dict_type"):
@@ -229,28 +271,7 @@ def _read_extended(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         return data
     if not isinstance(base, str):
         raise InvalidInput(f"{path}: `extends` takes one path, found {base!r}.")
-    return _merge(_read_extended(path.parent / base, (*children, path.resolve())), data)
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for name, value in over.items():
-        if value is None:
-            merged.pop(name, None)
-        elif isinstance(value, dict) and isinstance(merged.get(name), dict):
-            merged[name] = _merge(merged[name], value)
-        else:
-            merged[name] = value
-    return merged
-
-
-def _assign(data: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        child = data.setdefault(part, {})
-        if not isinstance(child, dict):
-            raise InvalidInput(f"--set {'.'.join(path)}: {part!r} is not a section.")
-        data = child
-    data[path[-1]] = value
+    return merge(_read_extended(path.parent / base, (*children, path.resolve())), data)
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")

@@ -1,7 +1,9 @@
-"""A data set's files, in a folder or in a zip, read by relative name and never from outside it; and how text is written.
+"""A data set's files, in a folder, a zip or a pack of images, read by relative name and never from outside it; and how text
+is written.
 
 `Files` is safe to use from several threads. Names that climb out of the root, files above a size limit and zip
 members that expand beyond it are refused. Members are stored or deflated: other methods cannot be stopped on the way.
+A pack (`pipeline.pack`) is a pickle, and is read without the pickle module.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Protocol
 
 from pipeline.errors import InvalidInput, cannot_read
 from pipeline.keys import NO_FILE, UNREADABLE, DigestCache
+from pipeline.pack import open_pack
 from pipeline.temporary import temporary
 
 MAX_FILE_BYTES = 256 << 20
@@ -51,12 +54,14 @@ class Files(Protocol):
 
 
 def open_files(root: Path, digests: DigestCache | None = None) -> Files:
-    """Return the files of a folder or of a zip archive. Raises InvalidInput where `root` is neither.
+    """Return the files of a folder, of a zip archive or of a pack. Raises InvalidInput where `root` is none of them.
 
     `digests` remembers the digests of a folder's files and of the whole archive (`Zip.sha256`).
     """
     if os.path.isdir(root):  # os.path: a name too long to exist is no error
         return Folder(root, digests)
+    if (pack := open_pack(root)) is not None:
+        return pack
     if os.path.isfile(root) and zipfile.is_zipfile(root):
         return Zip(root, digests.digest(root) if digests is not None else "")
     state = "is neither a folder nor a zip archive" if os.path.exists(root) else "does not exist"

@@ -171,7 +171,7 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
     section: StepConfig = config.steps[name]
     cls: type[Stage] = lookup("stage", _stage_name(config, name))
     for own in _combinations(config, own_factors(config, name)):
-        where = f"{config.name}: steps.{name}.options"
+        where = f"{config.full_name}: steps.{name}.options"
         options = validate(cls.Options, _substitute(section.options, own), where)
         numerics = _substitute(section.numerics if section.numerics is not None else config.numerics, own)
         around = replace(context, profile=profile_of(numerics))

@@ -103,7 +103,7 @@ def build(
     reasons are told. Raises InvalidInput for unknown stages, steps, inputs, options or factors, and for cycles.
     """
     if not config.steps:
-        raise InvalidInput(f"{config.name}: `steps` is empty; name at least one, as in steps: {{embed: {{}}}}.")
+        raise InvalidInput(f"{config.full_name}: `steps` is empty; name at least one, as in steps: {{embed: {{}}}}.")
     steps: dict[str, Step] = {}
     for name in ordered(config):
         steps |= {step.name: step for step in expand(name, config, context, steps)}

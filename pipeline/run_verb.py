@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,9 @@ from pipeline.errors import TooManyFailures, UsageError, unknown
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, console, emit, say, show, warn
 
 if TYPE_CHECKING:
+    from pipeline.config import Config
     from pipeline.local_workers import LocalWorkers
+    from pipeline.remarks import Remark
     from pipeline.runner import Summary
     from pipeline.session import Session
 
@@ -45,64 +47,98 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Compute what a config lacks, then report. What is stored is never computed again."""
+    from pipeline.config import config_of, load_layers
+    from pipeline.study import run_all
+
+    def ran(loaded: Config) -> Ran:
+        return run_one(loaded, store, until, workers, dask or loaded.run.dask, as_json)
+
+    found = load_layers(config, overrides or [])
+    if found.several:
+        run_all(found, ran, until is None, as_json)
+        return
+    done = ran(config_of(found, found.only()))
+    if as_json:
+        emit(done.to_json())
+    else:
+        done.tell(config)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run that came to its end. `ran`: the steps that it computed, those computed anew after damage among them."""
+
+    session: Session
+    ran: list[str]
+    summary: Summary
+    files: list[Path]
+    failed: list[Remark]
+    results: Any  # the table for the terminal, if any
+
+    def to_json(self) -> dict[str, Any]:
+        done = {name: {"steps": n, "rows": rows, "seconds": s} for name, (n, rows, s) in self.summary.by_stage().items()}
+        return {
+            "ran": self.ran,
+            "steps": done,
+            "failed": [asdict(remark) for remark in self.failed],
+            "report": [str(path) for path in self.files],
+            "store": str(self.session.store.root),
+        }
+
+    def tell(self, path: Path) -> None:
+        """Print what was done for the config at `path`, what failed, the results and where the report is."""
+        from pipeline.progress import summary_table
+        from pipeline.remarks import told
+
+        config = self.session.config
+        if not self.ran:
+            say(f"nothing to do: all that {config.full_name} asks for is in {self.session.store.root}")
+        else:
+            show(summary_table(self.summary))
+        for line in told(self.failed, 5):
+            say(line)
+        if len(self.failed) > 5:
+            chosen = f" --set benchmark={config.benchmark}" if config.benchmark else ""
+            say(f"`qfuse status {path}{chosen} --all` names every one")
+        if self.results is not None:
+            show(self.results)
+        if self.files:
+            say(f"report: {self.files[0]}")
+
+
+def run_one(
+    config: Config, store: Path | None, until: str | None, workers: int | None, where: str | None, quiet: bool
+) -> Ran:
+    """Compute what one config lacks, and what is found damaged, then report unless `until` stops before the end."""
     from pipeline.check import check_report
-    from pipeline.config import load_config
     from pipeline.local_workers import local_workers
-    from pipeline.progress import summary_table
     from pipeline.remarks import remarks, told
     from pipeline.session import current_report, mended, store_root
 
     ran: list[str] = []
-    loaded = load_config(config, overrides or [])
-    where = dask or loaded.run.dask
 
-    def once() -> Any:
+    def once() -> Ran:
         started = local_workers(where)
         with contextlib.ExitStack() as stack:
             if started:
                 stack.callback(started.close)
             return at(started or where)
 
-    def at(where: Any) -> Any:
-        session = opened(config, overrides, store, until)
+    def at(where: str | LocalWorkers | None) -> Ran:
+        session = opened(config, None, store, until)
         if until is None:
             check_report(session.config)
         ran.extend(step.name for step in session.plan.to_run if step.name not in ran)
         try:
-            summary = compute(session, as_json, workers, where)
+            summary = compute(session, quiet, workers, where)
         except TooManyFailures:
             print("\n".join(told(remarks(session.plan, session.store, notes=False), 10)), file=sys.stderr)
             raise
         files = current_report(session) if until is None else []
-        results = results_table(session) if until is None and not as_json else None
-        return session, summary, files, remarks(session.plan, session.store, notes=False), results
+        results = results_table(session) if until is None and not quiet else None
+        return Ran(session, ran, summary, files, remarks(session.plan, session.store, notes=False), results)
 
-    root = store_root(loaded, store)
-    session, summary, files, failed, results = mended(once, root, warn)
-    if as_json:
-        done = {name: {"steps": n, "rows": rows, "seconds": s} for name, (n, rows, s) in summary.by_stage().items()}
-        emit(
-            {
-                "ran": ran,
-                "steps": done,
-                "failed": [asdict(remark) for remark in failed],
-                "report": [str(path) for path in files],
-                "store": str(session.store.root),
-            }
-        )
-        return
-    if not ran:
-        say(f"nothing to do: all that {session.config.name} asks for is in {session.store.root}")
-    else:
-        show(summary_table(summary))
-    for line in told(failed, 5):
-        say(line)
-    if len(failed) > 5:
-        say(f"`qfuse status {config} --all` names every one")
-    if results is not None:
-        show(results)
-    if files:
-        say(f"report: {files[0]}")
+    return mended(once, store_root(config, store), warn)
 
 
 def compute(session: Session, quiet: bool, workers: int | None = None, where: str | LocalWorkers | None = None) -> Summary:
@@ -122,7 +158,7 @@ def compute(session: Session, quiet: bool, workers: int | None = None, where: st
 
 
 def opened(
-    path: Path,
+    given: Path | Config,
     overrides: Sequence[str] | None,
     store: Path | None,
     until: str | None = None,
@@ -132,7 +168,7 @@ def opened(
     from pipeline.config import load_config
     from pipeline.session import open_session
 
-    config = load_config(path, overrides or [])
+    config = load_config(given, overrides or []) if isinstance(given, Path) else given
     names = {name for step, section in config.steps.items() for name in (step, section.stage or step)}
     if until is not None and until not in names:
         raise UsageError(f"--until: {unknown('step', until, names)}")

@@ -82,6 +82,16 @@ class Report(Protocol):
     def __call__(self, results: Results, options: Mapping[str, Any]) -> list[Path]: ...
 
 
+class StudyReport(Protocol):
+    """Makes files of a config's benchmarks together, in the folder. Registered under the kind 'study report'.
+
+    `results` are those of the benchmarks that ran, by name, in the order of the file; `options` those of the report section
+    that stands for all. A benchmark may have factors and steps that another has not.
+    """
+
+    def __call__(self, results: Sequence[tuple[str, Results]], folder: Path, options: Mapping[str, Any]) -> list[Path]: ...
+
+
 def store_root(config: Config, store: Path | None) -> Path:
     """Return the folder of the store: the one given, else the config's."""
     return (store or Path(config.run.store)).absolute()
@@ -148,15 +158,23 @@ def make_report(session: Session) -> list[Path]:
 
 def current_report(session: Session, anew: bool = False) -> list[Path]:
     """Return the report's files, written again unless they are of these very results, names and options."""
-    config = session.config
-    if config.report is None:
+    if session.config.report is None:
         return []
-    shown = config.model_dump(mode="json", exclude={"base", "run"})  # a page shows the whole config
-    made, of = session.folder / "report.of", key_of([version("qfuse"), shown, session.plan.digest])
+    return kept_pages(session.folder, shown(session), lambda: make_report(session), anew)
+
+
+def shown(session: Session) -> list[Any]:
+    """Return what a page of a session depends on: a page shows the whole config."""
+    return [session.config.model_dump(mode="json", exclude={"base", "run"}), session.plan.digest]
+
+
+def kept_pages(folder: Path, shown: list[Any], make: Callable[[], list[Path]], anew: bool = False) -> list[Path]:
+    """Return the files of a report in `folder`; `make` writes them again unless they are there and of what is `shown`."""
+    made, of = folder / "report.of", key_of([version("qfuse"), *shown])
     former = made.read_text(encoding="utf-8").split("\n") if made.is_file() else [""]
     files = [Path(name) for name in former[1:]]
     if anew or former[0] != of or not all(path.is_file() for path in files):
-        files = make_report(session)
+        files = make()
         replace_text(made, "\n".join([of, *map(str, files)]))
     return files
 

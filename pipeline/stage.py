@@ -10,10 +10,11 @@ Four grains say how a stage reads what is above it:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -23,8 +24,11 @@ from pipeline.errors import InvalidInput
 from pipeline.files import Files
 from pipeline.numerics import ON_DEVICE, Profile
 from pipeline.schema import Array, Batch, Schema, concat
+from pipeline.spread import spread
 
 Grain = Literal["map", "group", "tile", "reduce"]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Options(BaseModel):
@@ -107,12 +111,21 @@ def _span(rows: Array) -> slice | Array:
 
 @dataclass(frozen=True)
 class Work:
-    """One shard of a group, tile or reduce stage: its range on the axis, its tables, its inputs."""
+    """One shard of a group, tile or reduce stage: its range on the axis, its tables, its inputs, and who may help."""
 
     start: int
     stop: int
     tables: Mapping[str, Batch]
     inputs: Mapping[str, Source]
+    pool: Executor | None = field(default=None, repr=False)
+    threads: int = 1  # that compute shards, this one included
+
+    def each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Return the function's result of each item, in order, with the help of threads that have no shard to compute.
+
+        The items are to be of whole pieces that no number of threads moves, so that it moves no bit of a result either.
+        """
+        return spread(function, items, self.pool, self.threads)
 
 
 class Stage:

@@ -99,7 +99,7 @@ def store_gc(
     as_json: AsJson = False,
 ) -> None:
     """Delete what no given config needs: superseded artifacts, files without receipt, leftovers of killed writers."""
-    from pipeline.session import open_session
+    from pipeline.study import live as needed_by
     from pipeline.upkeep import SUPERSEDED, size_of
     from pipeline.upkeep import delete as delete_files
 
@@ -110,7 +110,7 @@ def store_gc(
     opened = existing_store(store)
     bulk, live = bulk_outputs(), set[tuple[str, str]]()
     for config in configs or []:
-        live |= open_session(config, [], opened.root, readonly=True).plan.live()
+        live |= needed_by(config, opened.root)
     found = opened.garbage(live, bulk if crops else None, quarantine)
     sizes = {path: size_of(path) for path in found}
     classes: dict[str, list[Path]] = {}

@@ -115,7 +115,7 @@ class Workshop:
         inputs = {
             key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key]) for key, ref in step.inputs.items()
         }
-        return Work(task.start, task.stop, tables, inputs)
+        return Work(task.start, task.stop, tables, inputs, self._pool, self.workers)
 
     def shard_rows(self, step: Step, task: Task) -> tuple[Batch, dict[str, Batch]]:
         """Return the table rows and the input rows of one shard of a map step."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InvalidInput
-from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, number_label, written
+from stages.quantities import Quantity, interval_written, lower_is_better, number_label, written
 from stages.report_options import Choose, half_factor
 from stages.summary import Difference, Entry, Row, RuleTable
 
@@ -27,7 +27,7 @@ def sign(d: Difference | None, of: Quantity) -> int:
     """1: clearly better; -1: clearly worse; 0: not told apart, or not compared."""
     if d is None or not d.clear:
         return 0
-    return 1 if (d.low > 0) != (of.metric in LOWER_IS_BETTER) else -1
+    return 1 if (d.low > 0) != (lower_is_better(of.metric)) else -1
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def choices(table: RuleTable, choose: Choose | None, factors: Mapping[str, Seque
             }
             able = {value: pair for value, pair in able.items() if not math.isnan(pair[0].value)}
             if len(able) > 1:
-                up = -1 if q.metric in LOWER_IS_BETTER else 1
+                up = -1 if lower_is_better(q.metric) else 1
                 best = max(able, key=lambda value: up * able[value][0].value)
                 found.append(Chosen(family, dict(others), tuple(able), best, q, *able[best]))
     if not found:

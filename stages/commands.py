@@ -12,7 +12,7 @@ import typer
 from pipeline.errors import ResourceRefused, UsageError
 from pipeline.run_verb import run
 from pipeline.terminal import AsJson, StorePath, emit, say, show
-from stages import commands_build, commands_runs, commands_synth
+from stages import commands_build, commands_quality, commands_runs, commands_synth
 
 models_app = typer.Typer(
     help="List the models, and whether their weights are there.",
@@ -47,6 +47,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=commands_runs.DIFF)(commands_runs.diff)
     models_app.command("list", epilog="Example: qfuse models list --folder weights")(models_list)
     app.add_typer(models_app, name="models")
+    app.add_typer(commands_quality.quality_app, name="quality")
     app.add_typer(commands_synth.synth_app, name="synth")
 
 

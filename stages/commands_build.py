@@ -46,7 +46,7 @@ def build(
         for path in paths:
             need_ours(path)
 
-    session, steps, made, seconds = _computed(config, overrides, store, "fuse", where, targets, workers, as_json)
+    session, steps, made, seconds = computed_cells(config, overrides, store, "fuse", where, targets, workers, as_json)
     written = []
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -98,11 +98,11 @@ def reference(
         if not isinstance(steps[0].stage.above.get("quality"), Quality):
             raise InvalidInput(f"steps.{steps[0].base} takes its statistics from a file already; pass that file on.")
 
-    session, (step,), *_ = _computed(config, overrides, store, "statistics", where, one, None, as_json)
+    session, (step,), *_ = computed_cells(config, overrides, store, "statistics", where, one, None, as_json)
     scored: Any = step.stage.above["quality"]
-    found = to_json(session.config.name, scored.measure, Runner(session.plan, session.store).results(step))
+    found = to_json(session.config.full_name, scored.measure, Runner(session.plan, session.store).results(step))
     if not found["count"]:
-        raise InvalidInput(f"{session.config.name} has no face with a quality score, so it is no reference set.")
+        raise InvalidInput(f"{session.config.full_name} has no face with a quality score, so it is no reference set.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found)
@@ -115,7 +115,7 @@ def reference(
     say(f"use it as steps: {{statistics: {{options: {{reference: {out}}}}}}} (relative to the config that names it)")
 
 
-def _computed(
+def computed_cells(
     config: Path,
     overrides: Sequence[str] | None,
     store: Path | None,
@@ -136,7 +136,7 @@ def _computed(
 
     loaded = load_config(config, overrides or [])
     if not any(stage == (section.stage or name) for name, section in loaded.steps.items()):
-        raise InvalidInput(f"{loaded.name} has no `{stage}` step: add `{stage}: {{}}` to its steps.")
+        raise InvalidInput(f"{loaded.full_name} has no `{stage}` step: add `{stage}: {{}}` to its steps.")
 
     def once() -> tuple[Session, list[Step], int, float]:
         session = open_session(loaded, store=store, until=stage)

@@ -9,8 +9,8 @@ templates the data set compares.) A comparison with a template that failed score
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from stages.tables import SCORES, Comparisons
 BLOCK = 256  # comparisons of a sparse list in one gather: few enough to stay in the cache
 LISTED = 1 << 17  # comparisons of a list that are put in the order of tiles at once: few enough to stay in the cache
 TILE, WIDTH = 512, 1 << 15  # rows and most columns of a tile of a product: 64 MiB of scores
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]  # as `Work.each`
 SPARSE = 32  # a list with fewer than one in so many pairs of its sides costs less by dot products than by tiles
 
 
@@ -30,7 +31,7 @@ class Compare(Stage):
     """Cosine of every comparison. Reads fused templates, or embeddings where each face is its own template."""
 
     name = "compare"
-    version = 3
+    version = 4
     grain = "tile"
     axis = "comparisons"
     Options = Options
@@ -58,26 +59,29 @@ class Compare(Stage):
         if comparisons.is_product:
             a, b, width = comparisons.a, comparisons.b, len(comparisons.b)
             rows = slice(work.start // width, work.stop // width)
-            score = product(unit[a], unit[b], rows.start, rows.stop).ravel()
+            score = product(unit[a], unit[b], rows.start, rows.stop, work.each).ravel()
             failed = (lost[a[rows], None] + 2 * lost[b]).ravel()
         else:
             part = comparisons.listed.take(slice(work.start, work.stop))
-            sides = [_side(comparisons.listed[name], len(unit)) for name in "ab"]
+            sides = work.each(lambda name: _side(comparisons.listed[name], len(unit)), "ab")
             if _dense(comparisons.rows, *map(len, sides)):
-                score = _from_tiles(unit, part["a"], part["b"], *sides)
+                score = _from_tiles(unit, part["a"], part["b"], sides, work.each)
             else:
-                score = _dots(unit, part["a"], part["b"])
+                score = _dots(unit, part["a"], part["b"], work.each)
             failed = lost[part["a"]] + 2 * lost[part["b"]] if lost.any() else np.zeros(part.rows, np.uint8)
         return {"": Batch({"score": score.astype(np.float32, copy=False), "failed": failed.astype(np.uint8, copy=False)})}
 
 
-def product(a: Array, b: Array, start: int, stop: int) -> Array:
+def product(a: Array, b: Array, start: int, stop: int, each: Each) -> Array:
     """Return rows start…stop of a @ b.T, (stop − start, n) float32, for a (m, d) and b (n, d) float32."""
     scores = np.empty((stop - start, len(b)), np.float32)
-    for first in range(start // TILE * TILE, stop, TILE):
+
+    def fill(first: int) -> None:
         low, high = max(first, start), min(first + TILE, stop)
         for left in range(0, len(b), WIDTH):
             scores[low - start : high - start, left : left + WIDTH] = tile(a, b, first, left)[low - first : high - first]
+
+    each(fill, range(start // TILE * TILE, stop, TILE))
     return scores
 
 
@@ -105,20 +109,26 @@ def _side(rows: Array, templates: int) -> Array:
     return np.flatnonzero(named)
 
 
-def _from_tiles(unit: Array, a: Array, b: Array, side_a: Array, side_b: Array) -> Array:
-    """Return the scores (m,) float32 of a list, tile by tile; `side_a` and `side_b` are those of the whole list."""
+def _from_tiles(unit: Array, a: Array, b: Array, sides: Sequence[Array], each: Each) -> Array:
+    """Return the scores (m,) float32 of a list, tile by tile; `sides` are the two of the whole list."""
+    side_a, side_b = sides
     place_a, place_b = _places(side_a, len(unit)), _places(side_b, len(unit))
     first, second = _rows(unit, side_a), _rows(unit, side_b)
     score = np.empty(len(a), np.float32)
     across = -(-len(side_b) // WIDTH)
     tile_a, tile_b = (place_a // TILE * across).astype(np.uint32), (place_b // WIDTH).astype(np.uint32)
     tiles = -(-len(side_a) // TILE) * across
-    cuts = [slice(start, start + LISTED) for start in range(0, len(a), LISTED)]
-    parts = [(cut, *_by_tile(tile_a[a[cut]] + tile_b[b[cut]] if across > 1 else tile_a[a[cut]], tiles)) for cut in cuts]
-    for number in range(tiles):
+
+    def ordered(start: int) -> tuple[slice, Array | None, Array]:
+        cut = slice(start, start + LISTED)
+        return cut, *_by_tile(tile_a[a[cut]] + tile_b[b[cut]] if across > 1 else tile_a[a[cut]], tiles)
+
+    parts = each(ordered, range(0, len(a), LISTED))
+
+    def gather(number: int) -> None:
         touched = [part for part in parts if part[2][number] < part[2][number + 1]]
         if not touched:
-            continue
+            return
         top, left = number // across * TILE, number % across * WIDTH
         found = tile(first, second, top, left)
         row, column = (place_a - top) * found.shape[1], place_b - left
@@ -126,6 +136,8 @@ def _from_tiles(unit: Array, a: Array, b: Array, side_a: Array, side_b: Array) -
             where: slice | Array = slice(int(bounds[number]), int(bounds[number + 1]))
             where = where if order is None else order[where]
             score[cut][where] = found.ravel()[row[a[cut][where]] + column[b[cut][where]]]
+
+    each(gather, range(tiles))
     return score
 
 
@@ -160,19 +172,22 @@ def _rows(unit: Array, side: Array) -> Array:
     return unit[first:last] if last - first == len(side) else unit[side]
 
 
-def _dots(unit: Array, a: Array, b: Array) -> Array:
+def _dots(unit: Array, a: Array, b: Array, each: Each) -> Array:
     """Return the scores (m,) float32 of a list by one dot product a comparison."""
     score = np.empty(len(a), np.float32)
-    for start in range(0, len(a), BLOCK):
-        cut = slice(start, start + BLOCK)
-        score[cut] = np.einsum("ij,ij->i", unit[a[cut]], unit[b[cut]])
+
+    def fill(first: int) -> None:
+        for start in range(first, min(first + LISTED, len(a)), BLOCK):
+            cut = slice(start, start + BLOCK)
+            score[cut] = np.einsum("ij,ij->i", unit[a[cut]], unit[b[cut]])
+
+    each(fill, range(0, len(a), LISTED))
     return score
 
 
 def unit_rows(templates: Batch) -> Array:
     """Return the embeddings (n, d) float32 at unit length; rows that failed are nan."""
     embedding = templates["embedding"]
-    length = np.linalg.norm(embedding, axis=1, keepdims=True)
-    unit = np.divide(embedding, length, out=np.full_like(embedding, np.nan), where=length > 0)
-    unit[templates["status"] != Status.OK] = np.nan
-    return np.asarray(unit)
+    length = np.sqrt(np.einsum("ij,ij->i", embedding, embedding))
+    length[~(length > 0) | (templates["status"] != Status.OK)] = np.nan
+    return np.asarray(embedding / length[:, None])

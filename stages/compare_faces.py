@@ -85,12 +85,16 @@ class CompareFaces(Stage):
         order = np.flatnonzero(wanted)
         order = order[np.lexsort((b[order], a[order]))]
         starts = np.flatnonzero(np.diff(a[order], prepend=-1))
-        for first, last in pairwise([*starts, len(order)]):
-            template = int(a[order[first]])
+
+        def fill(cut: tuple[int, int]) -> None:
+            own = order[slice(*cut)]
+            template = int(a[own[0]])
             one = unit[bounds[template] : bounds[template + 1]]
-            for block in _blocks(order[first:last], size[b[order[first:last]]]):
+            for block in _blocks(own, size[b[own]]):
                 rows, begin = _ranges(bounds[b[block]], size[b[block]])
                 score[block] = rule.score(unit[rows] @ one.T, begin)
+
+        work.each(fill, pairwise([*starts, len(order)]))
         lost = (size == 0).astype(np.uint8)
         return {"": Batch({"score": score[mine], "failed": lost[a[mine]] + 2 * lost[b[mine]]})}
 

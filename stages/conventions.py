@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from stages.evaluate_verification import FULL_LIST
-from stages.quantities import Quantity
+from stages.quantities import Quantity, is_area
 from stages.summary import RuleTable
 
 LEFT_OUT = {
@@ -89,6 +89,21 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
             "other subjects, and a mated probe counts when its mate scores above it, at whatever rank. It is not TPIR at an "
             "FPIR."
         )
+    if any(map(is_area, metrics)):
+        said.append(
+            "Error versus discard. EDC (ISO/IEC 29794-1:2024): the threshold is chosen once, on all comparisons; x is the "
+            "share of comparisons discarded, poorest quality first, equal qualities together, mated and non-mated each by "
+            "themselves unless the config says otherwise. pAUC(L) is the area under its steps from 0 to L, not divided by L, "
+            "in hundredths. Random: the expectation of discard at random, error · L. Pair oracle: all errors first, one by "
+            "one, which no quality of samples attains; attainable is its closed form, perfect NIST's straight line, which "
+            "nothing attains; sample oracle: a quality of samples that knows the errors."
+        )
+    if "erc_auc" in metrics:
+        said.append(
+            "ERC AUC, legacy: the form of CR-FIQA's published evaluation. Mated and non-mated comparisons are discarded "
+            "together in twenty steps; the threshold is chosen anew at each, at the observed score whose FMR is nearest the "
+            "target; a mated score at the threshold is an error. The area is by trapezoids over [0, 0.95], in hundredths."
+        )
     if "accuracy" in metrics:
         said.append(
             "Accuracy is the mean over folds, each decided at the threshold chosen on the other folds; SD is over folds, "
@@ -97,6 +112,8 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
     lost = {
         "fused_fallback": "templates all of whose weights vanished, so that their faces count equally",
         "comparisons_lost": "comparisons without a score, because a template failed",
+        "comparisons_without_quality": "comparisons of which a template has no quality, left out of error versus discard",
+        "probes_without_quality": "probes without a quality, left out of error versus discard",
         **LEFT_OUT,
     }
     names = {q.metric: q.label[:1].upper() + q.label[1:] for q in quantities}

@@ -23,7 +23,7 @@ from typing import Any
 from pipeline.errors import InvalidInput
 from pipeline.keys import canonical
 from stages.metrics import bootstrap
-from stages.quantities import LOWER_IS_BETTER, NO_DIRECTION, Quantity
+from stages.quantities import NO_DIRECTION, Quantity, lower_is_better
 from stages.runs import Line, Run
 from stages.summary import Difference
 
@@ -79,7 +79,7 @@ class Compared:
         metric = self.quantity.metric
         if not self.difference.clear or metric in NO_DIRECTION:
             return 0
-        return 1 if (self.difference.value > 0) != (metric in LOWER_IS_BETTER) else -1
+        return 1 if (self.difference.value > 0) != (lower_is_better(metric)) else -1
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,10 @@ class EvaluateVerification(Stage):
         column, subjects = number_half(work.tables["templates"], o.half)
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
         failures = Failures.of(trials, column, weights, o.enrolled)
-        acquired = np.isfinite(trials.score)
-        mated, nonmated = acquired & trials.mated, acquired & ~trials.mated
+        nonmated = np.isfinite(trials.score)
+        lost = len(nonmated) - np.count_nonzero(nonmated)
+        mated = nonmated & trials.mated
+        nonmated ^= mated
         genuine, impostor = trials.score[mated], trials.score[nonmated]
         lists = None
         if o.replicates:
@@ -117,14 +119,15 @@ class EvaluateVerification(Stage):
         drawn = None if lists is None or kept > FULL_LIST else bootstrap.auc_of(lists)
         numbers.add("auc", verification.auc(*pair), drawn, trials=kept)
         if kept and trials.fold is not None and (trials.fold >= 0).all():
-            accuracy = verification.kfold_accuracy(trials.score[acquired], trials.mated[acquired], trials.fold[acquired])
+            made = mated | nonmated
+            accuracy = verification.kfold_accuracy(trials.score[made], trials.mated[made], trials.fold[made])
             numbers.add("accuracy", accuracy.mean, trials=kept)
             numbers.add("accuracy_deviation", accuracy.std, trials=kept)
         failures.write(numbers)
         if o.templates:
             built = read_templates(work)
             write_fallback(numbers, built, np.union1d(trials.a, trials.b))
-        numbers.add("comparisons_lost", float((~acquired).sum()), trials=len(acquired))
+        numbers.add("comparisons_lost", float(lost), trials=len(nonmated))
         return {"numbers": numbers.batch(), "curves": self._curves(*pair)}
 
     def _at_targets(
@@ -140,7 +143,8 @@ class EvaluateVerification(Stage):
         o = self.options
         points = [verification.operating_points(*pair, o.fmr, rule) for rule in RULES]
         thresholds = np.concatenate([each.threshold for each in points])
-        accepted = nonmated & (trials.score >= np.fmin.reduce(thresholds, initial=np.inf).astype(trials.score.dtype))
+        accepted = trials.score >= np.fmin.reduce(thresholds, initial=np.inf).astype(trials.score.dtype)
+        accepted &= nonmated
         pairs = subject_pairs(trials.score[accepted], *trials.subjects(accepted, column), thresholds)
         drawn = None if lists is None else bootstrap.tar_of(lists, o.fmr, RULES)
         for r, rule in enumerate(RULES):

@@ -14,16 +14,20 @@ from stages.numbers import Half, Numbers
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
-class EvaluationOptions(Options):
-    """`half`: all comparisons (in 1:N probes), or those of one half of the subjects. `templates`: read these as well, to
-    count those that fell back to equal weights and, in 1:N, FTE of the gallery. `replicates`: bootstrap draws, 0 for no
-    intervals."""
+class Resampled(Options):
+    """`half`: all comparisons (in 1:N probes), or those of one half of the subjects. `replicates`: bootstrap draws of
+    subjects, 0 for no intervals."""
 
     half: Half = "all"
-    templates: bool = False
     replicates: int = Field(1000, ge=0, le=100_000)
     seed: int = Field(0, ge=0)
     level: float = Field(0.95, gt=0, lt=1)
+
+
+class EvaluationOptions(Resampled):
+    """`templates`: read these as well, to count those that fell back to equal weights and, in 1:N, FTE of the gallery."""
+
+    templates: bool = False
 
 
 def need_fused(stage: Stage) -> None:

@@ -179,6 +179,16 @@ def cmc(lines: Sequence[Line], frame: Frame = WIDE) -> str:
     return plot.svg(plot.curves(shown))
 
 
+def discard(title: str, lines: Sequence[Line], frame: Frame = WIDE) -> str:
+    """FNMR against the share of comparisons discarded, in steps, from 0 up to the largest error of any line."""
+    shown = [_finite(line) for line in lines]
+    last = max((float(line.x.max()) for line in shown if len(line.x)), default=1.0)
+    top = max((float(line.y.max()) for line in shown if len(line.y)), default=0.0)
+    x = _percent_axis("comparisons discarded, %", 0.0, last)
+    plot = _Plot(title, x, _percent_axis("FNMR, %", 0.0, top * 1.05 or 1.0), frame)
+    return plot.svg(plot.curves(shown))
+
+
 def histogram(
     title: str,
     label: str,

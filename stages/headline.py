@@ -23,7 +23,7 @@ from pipeline.session import Results
 from stages.choice import MARKS as MARKS
 from stages.choice import Chosen, choices, sign
 from stages.metrics import bootstrap
-from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, written
+from stages.quantities import AREA, Quantity, interval_written, lower_is_better, written
 from stages.report_options import ReportOptions, half_factor, read_options
 from stages.summary import ROUNDING, Cell, Difference, Row, RuleTable, cells, rule_table
 
@@ -94,6 +94,7 @@ def primary(table: RuleTable, options: ReportOptions) -> Quantity | None:
     strict = sorted(solid, key=lambda q: q.target or 0)
     usual = [q for q in strict if any(math.isclose(q.target or 0, target) for target in HEADLINE_FMR)]
     candidates = [*asked, *usual, *table.find("eer"), *strict, *table.find("rank", 1), *table.find("tpir")]
+    candidates += areas(table, options)
     return next(iter([*candidates, *table.quantities]), None)
 
 
@@ -109,7 +110,25 @@ def columns(table: RuleTable, options: ReportOptions) -> list[Quantity]:
     chosen += [*table.find("eer"), *table.find("accuracy"), *table.find("rank", 1)]
     for target in HEADLINE_FPIR:
         chosen += table.find("tpir", target)
+    chosen += areas(table, options)
     return list(dict.fromkeys(chosen))
+
+
+def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:
+    """Return the areas under error versus discard: standard ones up to the smallest limit, then the legacy form's.
+
+    First come those at the strictest headline FMR (or the first asked for) that rests on 30 false matches in every row.
+    """
+    plain = [q for q in table.quantities if (area := AREA.fullmatch(q.metric)) and area[1] in ("fnm", "fnir") and not area[3]]
+    least = min((float(AREA.fullmatch(q.metric)[2]) for q in plain), default=0.0)  # type: ignore[index]
+    plain = [q for q in plain if float(AREA.fullmatch(q.metric)[2]) == least]  # type: ignore[index]
+    wanted = options.fmr or ()
+
+    def rank(q: Quantity) -> tuple[bool, bool, float]:
+        few = any(row.entries[q].few for row in table.rows if q in row.entries)
+        return not any(math.isclose(q.target or 0, target) for target in wanted[:1]), few, q.target or 0
+
+    return [*sorted(plain, key=rank), *sorted(table.find("erc_auc", rule="nearest"), key=rank)]
 
 
 def _any_failed(table: RuleTable, share: str) -> bool:
@@ -137,7 +156,7 @@ def goodness(row: Row, by: Quantity | None) -> float:
     if by is None or by not in row.entries or math.isnan(row.entries[by].value):
         return -math.inf
     value = row.entries[by].value
-    return -value if by.metric in LOWER_IS_BETTER else value
+    return -value if lower_is_better(by.metric) else value
 
 
 def direction(row: Row, by: Quantity) -> int:

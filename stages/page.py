@@ -20,14 +20,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from stages import bars, charts, choice, conventions, examples_page, figures, headline, sections
+from stages import bars, charts, choice, conventions, discard_charts, examples_page, figures, headline, sections
 from stages.acquisition import acquired
 from stages.charts import safe
 from stages.choice import Chosen
 from stages.figures import Line
 from stages.headline import MARKS, Found
 from stages.metrics.verification import FEW
-from stages.quantities import LOWER_IS_BETTER, Quantity, interval_written, written
+from stages.quantities import Quantity, interval_written, lower_is_better, written
 from stages.summary import Entry, Row
 from stages.tables import Comparisons, role_rows
 
@@ -39,16 +39,23 @@ TONES = {1: "better", -1: "worse", 0: "level"}
 
 def render(found: Found) -> str:
     """Return the page. Raises InvalidInput for a quality method that the run does not have."""
+    view = {**_result(found), **charts.curves(found), **examples_page.pairs(found), **_faces(found)}
+    view |= {"discards": discard_charts.charts(found)}
+    view |= {**_provenance(found), **own()}
+    text: str = environment().get_template("report.html.j2").render(view)
+    return text
+
+
+def environment() -> Any:
+    """Return the templates, which escape whatever they are given."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    view = {**_result(found), **charts.curves(found), **examples_page.pairs(found), **_faces(found)}
-    view |= {**_provenance(found), **_own()}
-    return environment.get_template("report.html.j2").render(view)
+    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    made.trim_blocks = made.lstrip_blocks = True
+    return made
 
 
-def _own() -> dict[str, Any]:
+def own() -> dict[str, Any]:
     """The page's style and script, with the digests by which its policy knows them."""
     own: dict[str, Any] = {}
     for name, file in (("style", "report.css"), ("script", "report.js")):
@@ -67,8 +74,8 @@ def _result(found: Found) -> dict[str, Any]:
         conventions.differences(table),
     ]
     return {
-        "title": found.options.title or config.name,
-        "name": config.name,
+        "title": found.options.title or config.full_name,
+        "name": config.full_name,
         "question": config.description,
         "sentences": headline.sentences(found.groups, found.main, found.table.level),
         "facts": _facts(found),
@@ -116,7 +123,7 @@ def _header(found: Found, q: Quantity) -> dict[str, Any]:
         "at": at,
         "detail": f"{q.kind} · {q.step}" if len(steps) > 1 else q.kind,
         "of": f"of {number} {of.get(q.metric, 'comparisons')}" if number not in ("", "0") else "",
-        "lower": q.metric in LOWER_IS_BETTER,
+        "lower": lower_is_better(q.metric),
     }
 
 

@@ -91,7 +91,9 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
     """
     steps = list(session.plan.cells("compare"))
     if not steps:
-        raise InvalidInput(f"{session.config.name} has no `compare` step, so it has no scores: add `compare: {{}}` to steps.")
+        raise InvalidInput(
+            f"{session.config.full_name} has no `compare` step, so it has no scores: add `compare: {{}}` to steps."
+        )
     kept, factors = agreeing(session, steps, where), session.config.factors
     order = {name: {str(value): i for i, value in enumerate(values)} for name, values in factors.items()}
     return sorted(kept, key=lambda step: [order[k].get(str(step.factors.get(k)), -1) for k in rule_first(factors)])

@@ -7,6 +7,8 @@ from stages import (
     degrade,
     detector_scores,
     embed,
+    evaluate_discard,
+    evaluate_discard_identification,
     evaluate_identification,
     evaluate_pooled_script,
     evaluate_verification,
@@ -17,19 +19,24 @@ from stages import (
     score_rules,
     search,
     statistics,
+    study,
     template_quality,
     vector_rules,
     weight_rules,
 )
-from stages.datasets import folder, ijb, ijb_nist, lfw, synthetic, tables_file
+from stages.datasets import adience, bin_pack, folder, ijb, ijb_nist, lfw, synthetic, tables_file, tinyface, xqlfw
 
 __all__ = [
+    "adience",
     "align",
+    "bin_pack",
     "compare",
     "compare_faces",
     "degrade",
     "detector_scores",
     "embed",
+    "evaluate_discard",
+    "evaluate_discard_identification",
     "evaluate_identification",
     "evaluate_pooled_script",
     "evaluate_verification",
@@ -44,9 +51,12 @@ __all__ = [
     "score_rules",
     "search",
     "statistics",
+    "study",
     "synthetic",
     "tables_file",
     "template_quality",
+    "tinyface",
     "vector_rules",
     "weight_rules",
+    "xqlfw",
 ]

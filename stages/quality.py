@@ -1,15 +1,21 @@
 """quality: crop → quality score, higher = more useful.
 
 A method is a quality model's card, or one of: `feature-norm` (the embedding's norm), `detector-score`, `given` (scores
-that came with the data set). Scores are raw: their scale is the method's own.
+that came with the data set), `random` (no measure at all: what a method has to beat). Scores are raw: their scale is the
+method's own.
+
+Random    the first three bytes of the SHA-256 of "random quality|SEED|FACE_ID", over 2²⁴: even in [0, 1), exact in float32,
+          the same in every run, shard and data set, and with no face without a score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.errors import InvalidInput, unknown
 from pipeline.registry import register
@@ -20,11 +26,17 @@ from stages.models.cards import ModelCard, WeightFile
 from stages.tables import QUALITIES
 
 # Methods that need no model, and what they read.
-PLAIN = {"feature-norm": ("embeddings",), "detector-score": ("detections",), "given": ()}
+PLAIN = {"feature-norm": ("embeddings",), "detector-score": ("detections",), "given": (), "random": ()}
 
 
 class QualityOptions(Options):
+    """`seed`: of the method `random`; for all others it decides nothing."""
+
     method: str = "lightqnet"
+    seed: int = Field(0, ge=0)
+
+    def result_options(self) -> dict[str, Any]:
+        return {k: v for k, v in super().result_options().items() if k != "seed" or self.method == "random"}
 
 
 @register("stage", "quality")
@@ -42,7 +54,8 @@ class Quality(Stage):
         return PLAIN.get(self.options.method, ("crops",))
 
     def consumed(self) -> Mapping[str, tuple[str, ...]]:
-        return {"faces": ("quality",)} if self.options.method == "given" else {}
+        columns = {"given": ("quality",), "random": ("face_id",)}.get(self.options.method)
+        return {"faces": columns} if columns else {}
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         if self.options.method == "given" and "quality" not in tables["faces"]:
@@ -57,7 +70,7 @@ class Quality(Stage):
         above = self.above.get({"feature-norm": "embeddings", "detector-score": "detections"}.get(self.options.method, ""))
         model = {"stage": above.name, "version": above.version, "options": above.options.result_options()} if above else {}
         given = {"from": {**model, "identity": above.identity()}} if above else {}
-        return {"method": self.options.method, "version": self.version, "identity": self.identity(), **given}
+        return {**self.options.result_options(), "version": self.version, "identity": self.identity(), **given}
 
     def backends(self) -> tuple[str, ...]:
         return () if self.options.method in PLAIN else catalogue.backends(self._card())
@@ -70,6 +83,8 @@ class Quality(Stage):
         method = self.options.method
         if method == "given":
             return {"": _scored(rows["quality"], np.zeros(rows.rows, np.uint8))}
+        if method == "random":
+            return {"": _scored(random_numbers(rows["face_id"], self.options.seed), np.zeros(rows.rows, np.uint8))}
         if method in PLAIN:
             (name,) = PLAIN[method]
             values, status = inputs[name][{"embeddings": "norm", "detections": "score"}[name]], inputs[name]["status"]
@@ -96,6 +111,12 @@ class Quality(Stage):
         from stages.models.backends import open_model
 
         return open_model(self._card(), weights, self.context.profile)
+
+
+def random_numbers(face_ids: Iterable[str], seed: int) -> Array:
+    """Return one number in [0, 1) for each face id: (n,) float32, which depends on the id and the seed alone."""
+    hashes = (sha256(f"random quality|{seed}|{name}".encode("utf-8", "surrogatepass")).digest() for name in face_ids)
+    return np.array([int.from_bytes(found[:3], "big") for found in hashes], np.float32) / np.float32(1 << 24)
 
 
 def _scored(quality: Array, status: Array) -> Batch:

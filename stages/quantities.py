@@ -8,18 +8,24 @@ Conventions
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["1:1", "1:N", "1:N, pooled script"]
+Kind = Literal["1:1", "1:N", "1:N, pooled script", "discard", "discard, 1:N"]
 KINDS: dict[str, Kind] = {
     "evaluate_verification": "1:1",
     "evaluate_identification": "1:N",
     "evaluate_pooled_script": "1:N, pooled script",
+    "evaluate_discard": "discard",
+    "evaluate_discard_identification": "discard, 1:N",
 }
-LOWER_IS_BETTER = frozenset({"eer", "frr", "gfrr", "fta", "fte", "comparisons_lost", "accuracy_deviation"})
 NO_DIRECTION = frozenset({"comparisons_unlabelled", "probes_unlabelled", "comparisons_across_halves", "fused_fallback"})
-COUNTS = NO_DIRECTION | {"comparisons_lost"}
+COUNTS = NO_DIRECTION | {"comparisons_lost", "comparisons_without_quality", "probes_without_quality"}
+_LOWER = frozenset({"eer", "frr", "gfrr", "fta", "fte", "accuracy_deviation", "fnmr", "fmr", "fnir", "fpir", "erc_auc"})
+AREA = re.compile(
+    r"(fnm|fm|fnir|fpir)_pauc\(([^)]+)\)(?:_(\w+))?"
+)  # kind of error, limit, which line if not the method's own
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,25 @@ class Quantity:
             "accuracy_deviation": "accuracy, SD of folds",
             "fused_fallback": "fell back to equal weights",
         }
+        of = "FPIR" if self.kind == "discard, 1:N" else "FMR"
+        of, sign = ("FNMR", "≤") if self.rule == "starting" else (of, sign)
+        at = f" @ {of} {sign} {target}" + (", interpolated" if self.rule == "interpolated" else "")
+        if area := AREA.fullmatch(self.metric):
+            line = f", {area[3].replace('_', ' ')}" if area[3] else ""
+            return f"{area[1].upper()}-EDC pAUC({area[2]}){line}{at}"
+        named |= {"erc_auc": f"ERC AUC, legacy{at}"} | {name: name.upper() + at for name in ("fnmr", "fmr", "fnir", "fpir")}
         plain = self.metric.upper() if self.metric in ("eer", "auc", "fta", "fte") else self.metric.replace("_", " ")
         return named.get(self.metric, plain)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less of what a metric measures is better."""
+    return metric in _LOWER or metric in COUNTS - NO_DIRECTION or AREA.fullmatch(metric) is not None
+
+
+def is_area(metric: str) -> bool:
+    """Whether a metric is an area under a curve against the share discarded: a rate times a share."""
+    return metric == "erc_auc" or AREA.fullmatch(metric) is not None
 
 
 def number_label(value: float | None) -> str:
@@ -61,10 +84,10 @@ def number_label(value: float | None) -> str:
 
 
 def written(metric: str, value: float, signed: bool = False) -> str:
-    """Write a value of a metric: a rate in percent to two decimals, a count as it is."""
+    """Write a value of a metric: a rate in percent to two decimals, an area in hundredths to four, a count as it is."""
     if math.isnan(value):
         return "–"
-    scaled, digits = (value, 1) if metric in COUNTS else (value * 100, 2)
+    scaled, digits = (value, 1) if metric in COUNTS else (value * 100, 4 if is_area(metric) else 2)
     if metric in COUNTS and scaled == int(scaled):
         digits = 0
     text = f"{scaled:+.{digits}f}" if signed else f"{scaled:.{digits}f}"

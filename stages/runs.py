@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from pipeline.config import Config, Scalar, load_config, validate
+from pipeline.config import Config, Scalar, load_config, load_layers, validate
 from pipeline.errors import InvalidInput, unknown
 from pipeline.keys import canonical
 from pipeline.schema import Array
@@ -101,7 +101,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        return str(self.record.config.get("name", self.folder.name))
+        parts = [self.record.config.get(part) for part in ("name", "benchmark")]
+        return " · ".join(str(part) for part in parts if part) or self.folder.name
 
     @cached_property
     def store(self) -> Store | None:
@@ -146,21 +147,26 @@ class Run:
 
 
 def find_run(given: Path) -> Run:
-    """Return the run of a folder, of a name under .qfuse/runs, or of a config that has been run.
+    """Return the run of a folder, of a name (or NAME/BENCHMARK) under .qfuse/runs, or of a config that has been run.
 
     Raises InvalidInput for what is none of them, and for a record that is not whole.
     """
     config, folder = None, given
     if given.name == "numbers.json":
         folder = given.parent
-    elif not given.exists() and given == Path(given.name):
+    elif not given.exists() and (RUNS / given).is_dir():
         folder = RUNS / given
-        if not folder.is_dir():
+    elif not given.exists():
+        if given == Path(given.name):
             names = [path.name for path in RUNS.iterdir() if path.is_dir()] if RUNS.is_dir() else []
             raise InvalidInput(f"{unknown('run', str(given), names)} Give the folder of a run ({RUNS}/NAME), or its config.")
-    elif not given.exists():
         raise InvalidInput(f"{given} does not exist; give the folder of a run ({RUNS}/NAME), or its config.")
     elif given.is_file():
+        if (layers := load_layers(given, [])).several:
+            named = ", ".join(layers.benchmarks)
+            raise InvalidInput(
+                f"{given} has the benchmarks {named}: give the run of one, as NAME/{next(iter(layers.benchmarks))}."
+            )
         config = load_config(given)
         folder = config.run_folder()
     return Run(folder.absolute(), _record(folder / "numbers.json", given, config), config)

@@ -25,12 +25,13 @@ from pipeline.errors import ResourceRefused
 from pipeline.registry import register
 from pipeline.schema import Array, Batch
 from pipeline.stage import Options, Stage, Work, execution
-from stages.compare import TILE, WIDTH, tile, unit_rows
+from stages.compare import TILE, WIDTH, Each, tile, unit_rows
 from stages.tables import CANDIDATES, need_role, role_rows
 
 CELLS = 1 << 23  # scores of one product, or float64 numbers gathered at once to re-score candidates: 64 MiB at most
 SMALL = 1 << 23  # numbers in a small gallery's embeddings, 32 MiB: up to there, tiles cost less than a second scoring
 FULL = 64  # a small gallery is filled with zeros to a multiple of it, so that one kernel computes every column
+GROUP = 16  # columns of a group, a divisor of FULL
 GUARD = 1e-4  # cosine; far above what the order of summation can move a float32 product of unit vectors
 Floats = NDArray[np.float32]
 Select = Callable[[Floats, int], tuple[Floats, NDArray[np.int64]]]
@@ -49,7 +50,7 @@ class Search(Stage):
     """Exact 1:N search of the probes in one gallery."""
 
     name = "search"
-    version = 2
+    version = 3
     grain = "tile"
     axis = "probes"
     Options = SearchOptions
@@ -105,14 +106,16 @@ class Search(Stage):
         first, last = work.start // TILE * TILE, -(-work.stop // TILE) * TILE  # whole tiles of probes
         cut = slice(work.start - first, work.stop - first)
         enrolled, seeking = (unit_rows(templates.take(rows)) for rows in (gallery, everyone[first:last]))
-        known, usable = ~np.isnan(enrolled[:, 0]), ~np.isnan(seeking[cut, 0])
+        known, present = ~np.isnan(enrolled[:, 0]), ~np.isnan(seeking[:, 0])
+        usable = present[cut]
         probes = everyone[work.start : work.stop]
         candidate = np.full((len(probes), k), -1, np.int64)
         score = np.full((len(probes), k), np.nan, np.float32)
         if usable.any() and known.any():
             if _is_small(*enrolled.shape):
                 # What failed keeps its place, as zeros, so that the bits of what did not fail do not move.
-                found, scores = tiled_top(np.nan_to_num(enrolled), np.nan_to_num(seeking, copy=False), k, cut, known)
+                enrolled[~known], seeking[~present] = 0, 0
+                found, scores = tiled_top(enrolled, seeking, k, cut, known, work.each)
                 found, scores = found[usable], scores[usable]
             else:
                 gallery, enrolled = gallery[known], enrolled[known]
@@ -128,7 +131,9 @@ def _is_small(gallery: int, width: int) -> bool:
     return gallery * width <= SMALL and gallery <= WIDTH
 
 
-def tiled_top(gallery: Floats, probes: Floats, k: int, cut: slice, enrolled: Array) -> tuple[NDArray[np.int64], Floats]:
+def tiled_top(
+    gallery: Floats, probes: Floats, k: int, cut: slice, enrolled: Array, each: Each
+) -> tuple[NDArray[np.int64], Floats]:
     """Return the k best gallery rows (n, k) int64 of the n probes in `cut`, and their scores float32; −1 and nan pad.
 
     `gallery` (g, d) is the whole one and `probes` (p, d) are whole tiles, unit rows or zeros; rows that are not `enrolled`
@@ -138,26 +143,37 @@ def tiled_top(gallery: Floats, probes: Floats, k: int, cut: slice, enrolled: Arr
     size, best = len(gallery), min(k, int(enrolled.sum()))
     full = np.zeros((-(-size // FULL) * FULL, gallery.shape[1]), np.float32)
     full[:size] = gallery
+    lost = np.append(np.flatnonzero(~enrolled), np.arange(size, len(full)))
     found = np.full((stop - start, k), -1, np.int64)
     scores = np.full((stop - start, k), np.nan, np.float32)
-    for first in range(start // TILE * TILE, stop, TILE):
+
+    def fill(first: int) -> None:
         low, high = max(first, start), min(first + TILE, stop)
-        part = tile(probes, full, first)[low - first : high - first, :size]
-        part[:, ~enrolled] = -np.inf
+        part = tile(probes, full, first)[low - first : high - first]
+        part[:, lost] = -np.inf
         rows = slice(low - start, high - start)
         found[rows, :best], scores[rows, :best] = _best(part, best)
+
+    each(fill, range(start // TILE * TILE, stop, TILE))
     return found, scores
 
 
 def _best(scores: Floats, k: int) -> tuple[Array, Array]:
-    """Return the columns (n, k) of the k largest of each row, in the order of (−score, column), and their scores."""
+    """Return the columns (n, k) of the k largest of each row, in the order of (−score, column), and their scores.
+
+    Columns are a multiple of FULL. The k-th of the best of each group of columns is a bound that k scores of a row reach,
+    and few others do.
+    """
     count, size = scores.shape
-    least = np.partition(scores, size - k, axis=1)[:, size - k, None]
-    row, column = np.divmod(np.flatnonzero(scores >= least), size)  # k of each row, and what ties with its k-th
-    value = scores[row, column]
-    order = np.lexsort((-value, row))
-    taken = order[np.searchsorted(row, np.arange(count))[:, None] + np.arange(k)]
-    return column[taken], value[taken]
+    best = scores.reshape(count, GROUP, -1).max(axis=1) if size >= 2 * GROUP * k else scores
+    least = np.partition(best, best.shape[1] - k, axis=1)[:, best.shape[1] - k, None]
+    row, column = np.divmod(np.flatnonzero(scores >= least), size)
+    begin = np.searchsorted(row, np.arange(count + 1))
+    place = np.arange(len(row)) - begin[row]
+    less = np.full((count, int(np.diff(begin).max())), np.inf, np.float32)
+    less[row, place] = -scores[row, column]
+    taken = np.argsort(less, axis=1, kind="stable")[:, :k]
+    return column[begin[:-1, None] + taken], -np.take_along_axis(less, taken, axis=1)
 
 
 def with_faiss(gallery: Floats, threads: int = 1) -> Select:

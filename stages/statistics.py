@@ -111,7 +111,7 @@ class Statistics(Stage):
                 f"statistics.reference: {self.options.reference!r} is neither `self` nor a file that can be read "
                 f"({getattr(error, 'strerror', None) or error}); `qfuse reference CONFIG FILE` writes one."
             ) from None
-        return _checked(data, self._path), hashlib.sha256(data).hexdigest()
+        return checked(data, self._path), hashlib.sha256(data).hexdigest()
 
 
 def to_json(name: str, measure: Mapping[str, Any], statistics: Batch) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def to_json(name: str, measure: Mapping[str, Any], statistics: Batch) -> dict[st
     return {"format": FORMAT, "set": name, "measure": dict(measure), **counted}
 
 
-def _checked(data: bytes, path: Path) -> dict[str, Any]:
+def checked(data: bytes, path: Path) -> dict[str, Any]:
     found: Any = None
     with suppress(ValueError, RecursionError):
         found = json.loads(data)

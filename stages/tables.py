@@ -144,7 +144,7 @@ class FaceLayout:
         return {
             "faces": Axis(faces.rows, shard_rows.get("faces", 1024), names=faces["face_id"]),
             "templates": Axis(templates.rows, shard_rows.get("templates", 4096), names=templates["template_id"]),
-            "comparisons": Axis(comparisons.rows, shard_rows.get("comparisons", 1 << 24), comparisons.multiple),
+            "comparisons": Axis(comparisons.rows, shard_rows.get("comparisons", 1 << 26), comparisons.multiple),
             "probes": Axis(len(role_rows(tables["roles"], "probe")), shard_rows.get("probes", 8192)),
         }
 

@@ -1,7 +1,7 @@
 """template_quality: qualities of faces → one quality of each template.
 
-`of`: the `min` (the published error-versus-discard scripts for IJB-C), `max`, `mean` or `median` over its usable faces. A
-template with no usable face is EMPTY.
+`of`: the `min` (the published error-versus-discard scripts for IJB-C), `max`, `mean` or `median` over its usable faces, which
+are those that `fuse` can put into the template and that have a quality. A template with no usable face is EMPTY.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from stages.tables import QUALITIES
 
 
 class TemplateQualityOptions(Options):
+    """`faces`: `embedded` leaves out those without an embedding; `scored` takes all with a quality, and needs no `embed`."""
+
     of: Literal["min", "max", "mean", "median"] = "min"
+    faces: Literal["embedded", "scored"] = "embedded"
 
 
 @register("stage", "template_quality")
@@ -25,14 +28,18 @@ class TemplateQuality(Stage):
     """Take one quality of a template from those of its faces."""
 
     name = "template_quality"
+    version = 2
     grain = "group"
     axis = "templates"
     Options = TemplateQualityOptions
     produces: ClassVar = {"": QUALITIES}
-    inputs: ClassVar = {"quality": "quality"}
+    inputs: ClassVar = {"quality": "quality", "embeddings": "embed"}
     consumes: ClassVar = {"members": ("template", "face")}
     members: ClassVar = ("members", "face", "faces")
     options: TemplateQualityOptions
+
+    def uses(self) -> tuple[str, ...]:
+        return ("quality", "embeddings") if self.options.faces == "embedded" else ("quality",)
 
     def backends(self) -> tuple[str, ...]:
         return ("numpy",)
@@ -41,6 +48,8 @@ class TemplateQuality(Stage):
         members, count = work.tables["members"], work.stop - work.start
         read = work.inputs["quality"].take(members["face"], ("status", "quality"))
         usable = read["status"] == Status.OK
+        if self.options.faces == "embedded":
+            usable &= work.inputs["embeddings"].take(members["face"], ("status",))["status"] == Status.OK
         template, quality = members["template"][usable], read["quality"][usable].astype(np.float64)
         # Sorted inside each template: then every choice is a place, or a sum that does not depend on the faces' order.
         order = np.lexsort((quality, template))

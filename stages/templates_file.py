@@ -78,7 +78,7 @@ def write_templates(path: Path, session: Session, step: Step, copied: bool) -> W
         with h5py.File(partial, "w", libver=hdf5.LIBVER, track_order=False) as file:
             options = step.stage.options.model_dump(mode="json")
             statuses = json.dumps({status.name.lower(): int(status) for status in Status})
-            named = {"format": FORMAT, "config": session.config.name, "step": step.name, "statuses": statuses}
+            named = {"format": FORMAT, "config": session.config.full_name, "step": step.name, "statuses": statuses}
             file.attrs.update({**{f"fuse.{name}": str(value) for name, value in options.items()}, **named})
             for name in ("template_id", "subject"):
                 _text(file, name, tables["templates"][name])

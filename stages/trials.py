@@ -37,6 +37,7 @@ class Trials:
     b: Array
     is_product: bool
     sides_apart: bool
+    used: tuple[Array, Array]  # by either side: masks over templates
 
     @staticmethod
     def of(work: Work, half: Half, numbers: Numbers) -> Trials:
@@ -47,16 +48,18 @@ class Trials:
         if not comparisons.is_product:
             a, b = comparisons.listed["a"], comparisons.listed["b"]
             mated, fold = comparisons.listed["mated"], comparisons.listed["fold"]
-            apart = _apart(a, b, len(subject))
+            used = _used(work, len(subject), a, b)
+            apart = _apart(*used)
             if half != "all":
                 # Those of two halves, and those of a template that is in neither.
                 across = (inside[a] != inside[b]) | ~known[a] | ~known[b]
                 numbers.add("comparisons_across_halves", float(across.sum()), trials=len(a))
                 kept = inside[a] & inside[b]
                 a, b, mated, fold, compared = a[kept], b[kept], mated[kept], fold[kept], compared.take(kept)
-            return Trials(compared["score"], compared["failed"], mated, fold, a, b, False, apart)
+                used = _used(work, len(subject), a, b)
+            return Trials(compared["score"], compared["failed"], mated, fold, a, b, False, apart, used)
         a, b = comparisons.a, comparisons.b
-        apart = _apart(a, b, len(subject))
+        apart = _apart(*_used(work, len(subject), a, b))
         shape, told = (len(a), len(b)), int(known[a].sum()) * int(known[b].sum())
         if told < comparisons.rows:
             numbers.add("comparisons_unlabelled", float(comparisons.rows - told), trials=comparisons.rows)
@@ -71,16 +74,25 @@ class Trials:
             score, failed = score[cut], failed[cut]
         a, b = a[rows], b[columns]
         mated = subject[a][:, None] == subject[b]
-        return Trials(score.ravel(), failed.ravel(), mated.ravel(), None, a, b, True, apart)
+        used = _used(work, len(subject), a, b)
+        return Trials(score.ravel(), failed.ravel(), mated.ravel(), None, a, b, True, apart, used)
 
     def subjects(self, chosen: Array, subject: Array) -> tuple[Array, Array]:
         """Return the subjects of both sides, int32, of the comparisons at a mask (n,); `subject` is that of each template."""
         number = subject.astype(np.int32)
         if not self.is_product:
-            return number[self.a[chosen]], number[self.b[chosen]]
+            rows = np.flatnonzero(chosen)
+            return number[self.a[rows]], number[self.b[rows]]
         at = chosen.reshape(len(self.a), len(self.b))
         sides = number[self.a][:, None], number[self.b]
         return np.broadcast_to(sides[0], at.shape)[at], np.broadcast_to(sides[1], at.shape)[at]
+
+    def templates(self, chosen: Array) -> tuple[Array, Array]:
+        """Return the template rows of both sides, of the comparisons at a mask (n,)."""
+        if not self.is_product:
+            return self.a[chosen], self.b[chosen]
+        row, column = np.divmod(np.flatnonzero(chosen), max(1, len(self.b)))
+        return self.a[row], self.b[column]
 
     def check_mated(self, subject: Array) -> None:
         """Raise InvalidInput where a list says something else than the subjects, as these are what is resampled."""
@@ -97,22 +109,29 @@ class Trials:
 
     def sides(self, templates: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Return of each side (used, failed): masks over templates."""
-        found = []
-        for bit, rows in ((1, self.a), (2, self.b)):
-            used, lost = np.zeros((2, templates), bool)
-            used[rows] = True
+        lost = np.zeros((2, templates), bool)
+        for side, (bit, rows) in enumerate(((1, self.a), (2, self.b)) if self.failed.any() else ()):
             at: Array = np.asarray(self.failed & bit, bool)
             if self.is_product:
                 at = np.asarray(at.reshape(len(self.a), len(self.b)).any(axis=2 - bit))
-            lost[rows[at]] = True
-            found.append((used, lost))
-        return found[0], found[1]
+            lost[side, rows[at]] = True
+        return (self.used[0], lost[0]), (self.used[1], lost[1])
 
 
-def _apart(a: Array, b: Array, templates: int) -> bool:
-    first = np.zeros(templates, bool)
-    first[a] = True
-    return bool(len(a) and len(b) and not first[b].any())
+def _used(work: Work, templates: int, a: Array, b: Array) -> tuple[Array, Array]:
+    """Return which templates stand among rows `a` and among rows `b`."""
+
+    def named(rows: Array) -> Array:
+        used = np.zeros(templates, bool)
+        used[rows] = True
+        return used
+
+    first, second = work.each(named, (a, b))
+    return first, second
+
+
+def _apart(first: Array, second: Array) -> bool:
+    return bool(first.any() and second.any() and not (first & second).any())
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,15 @@ from stages.tables import Protocol, build_tables
 STEPS = (
     *("align", "degrade", "embed", "quality", "statistics", "fuse", "compare", "evaluate_verification"),
     *("search", "evaluate_identification", "evaluate_pooled_script"),
-    *("template_quality", "qmagface", "compare_faces"),
+    *("template_quality", "qmagface", "compare_faces", "evaluate_discard", "evaluate_discard_identification"),
 )
 ALL = set(STEPS)
-EVALUATIONS = {"evaluate_verification", "evaluate_identification", "evaluate_pooled_script"}
+DISCARDED = {"evaluate_discard", "evaluate_discard_identification"}
+EVALUATIONS = {"evaluate_verification", "evaluate_identification", "evaluate_pooled_script", *DISCARDED}
 FUSED = {"fuse", "compare", "search", "qmagface", *EVALUATIONS}
 GROUPED = {"template_quality", "compare_faces", *FUSED}  # what depends on which faces make a template
 SCORED = {"quality", "statistics", "template_quality", *FUSED}
-IDENTIFIED = {"search", "evaluate_identification", "evaluate_pooled_script"}
+IDENTIFIED = {"search", "evaluate_identification", "evaluate_pooled_script", "evaluate_discard_identification"}
 NOTHING: set[str] = set()
 
 CONFIG: dict[str, Any] = {
@@ -52,6 +53,7 @@ CONFIG: dict[str, Any] = {
         "quality": {"inputs": {"crops": "degrade"}},
         "fuse": {"options": {"rule": "quality-minmax"}},
         "qmagface": {"options": {"alpha": 0.1, "beta": 0.2}},
+        "evaluate_discard": {"inputs": {"quality": "template_quality"}},
     },
     "report": {"options": {}},
 }
@@ -60,6 +62,7 @@ CONFIG: dict[str, Any] = {
 TABLE: dict[str, tuple[Any, set[str]]] = {
     "name": ("other", NOTHING),
     "description": ("words", NOTHING),
+    "benchmark": ("another", NOTHING),  # a data set of the same bytes has the same keys, whatever the benchmark is called
     "dataset.reader": ("folder again", NOTHING),  # a reader enters through its tables
     "dataset.path": ("moved/elsewhere", NOTHING),
     "dataset.options.root": ("wrapped", NOTHING),  # the same faces below another folder
@@ -81,8 +84,8 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "models.folders": (["weights"], NOTHING),
     "steps.fuse.stage": ("fuse", NOTHING),
     "steps.fuse.inputs": ({"quality": "quality"}, NOTHING),  # the default, written out
-    "steps.embed.inputs": ({"crops": "align.crops"}, {"embed", "compare_faces", *FUSED}),
-    "steps.embed.numerics": ({"threads": 2}, {"embed", "compare_faces", *FUSED}),
+    "steps.embed.inputs": ({"crops": "align.crops"}, {"embed", "compare_faces", "template_quality", *FUSED}),
+    "steps.embed.numerics": ({"threads": 2}, {"embed", "compare_faces", "template_quality", *FUSED}),
     "steps.fuse.stored": (True, NOTHING),
     "steps.align.options.detector": ("yunet_640", ALL),
     "steps.align.options.pick": ("largest", ALL),
@@ -93,12 +96,14 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.align.options.max_pixels": (1000, ALL),
     "steps.degrade.options.fraction": (0.5, ALL - {"align"}),
     "steps.degrade.options.seed": (1, ALL - {"align"}),
-    "steps.embed.options.model": ("mobilefacenet", {"embed", "compare_faces", *FUSED}),
-    "steps.embed.options.flip": ("none", {"embed", "compare_faces", *FUSED}),
+    "steps.embed.options.model": ("mobilefacenet", {"embed", "compare_faces", "template_quality", *FUSED}),
+    "steps.embed.options.flip": ("none", {"embed", "compare_faces", "template_quality", *FUSED}),
     "steps.quality.options.method": ("crfiqa_s", SCORED),
+    "steps.quality.options.seed": (1, NOTHING),  # of the method random alone
     "steps.fuse.options.rule": ("mean", FUSED),
     "steps.statistics.options.reference": ("reference.json", {"statistics", *FUSED}),
-    "steps.template_quality.options.of": ("mean", {"template_quality", "qmagface"}),
+    "steps.template_quality.options.of": ("mean", {"template_quality", "qmagface", *DISCARDED}),
+    "steps.template_quality.options.faces": ("scored", {"template_quality", "qmagface", *DISCARDED}),
     "steps.compare_faces.options.rule": ("mean", {"compare_faces"}),
     "steps.qmagface.options.alpha": (0.3, {"qmagface"}),
     "steps.qmagface.options.beta": (0.3, {"qmagface"}),
@@ -123,6 +128,26 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.evaluate_identification.options.replicates": (10, {"evaluate_identification"}),
     "steps.evaluate_identification.options.seed": (1, {"evaluate_identification"}),
     "steps.evaluate_identification.options.level": (0.9, {"evaluate_identification"}),
+    "steps.evaluate_discard.options.fmr": ([0.01], {"evaluate_discard"}),
+    "steps.evaluate_discard.options.limits": ([0.1], {"evaluate_discard"}),
+    "steps.evaluate_discard.options.pair": ("mean", {"evaluate_discard"}),
+    "steps.evaluate_discard.options.rule": ("nearest", {"evaluate_discard"}),
+    "steps.evaluate_discard.options.discard": ("joint", {"evaluate_discard"}),
+    "steps.evaluate_discard.options.threshold": ("recomputed", {"evaluate_discard"}),
+    "steps.evaluate_discard.options.fnmr": ([0.05], {"evaluate_discard"}),
+    "steps.evaluate_discard.options.legacy": (False, {"evaluate_discard"}),
+    "steps.evaluate_discard.options.det_at": ([0.5], {"evaluate_discard"}),
+    "steps.evaluate_discard.options.half": ("choose", {"evaluate_discard"}),
+    "steps.evaluate_discard.options.replicates": (10, {"evaluate_discard"}),
+    "steps.evaluate_discard.options.seed": (1, {"evaluate_discard"}),
+    "steps.evaluate_discard.options.level": (0.9, {"evaluate_discard"}),
+    "steps.evaluate_discard_identification.options.fpir": ([0.2], {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.limits": ([0.1], {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.gallery": ("reference", {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.half": ("choose", {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.replicates": (10, {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.seed": (1, {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.level": (0.9, {"evaluate_discard_identification"}),
     "steps.evaluate_pooled_script.options.targets": ([0.2], {"evaluate_pooled_script"}),
     "steps.evaluate_pooled_script.options.gallery": ("reference", {"evaluate_pooled_script"}),
     "report.kind": ("html", NOTHING),
@@ -264,6 +289,7 @@ def test_a_weight_rule_that_needs_no_quality_does_not_depend_on_the_quality_meth
         "statistics",
         "template_quality",
         "qmagface",
+        *DISCARDED,
     }
 
 

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from e2e.conftest import CONFIG, REPORT, Answer, command, commands
 
+GROUPS = [("store",), ("models",), ("synth",), ("quality",)]
 VERBS = [
     *((verb,) for verb in ("run", "plan", "why", "status", "check", "report", "doctor", "demo", "init")),
     *((verb,) for verb in ("explain", "diff")),
+    ("quality", "calibrate"),
+    ("quality", "apply"),
     ("store", "list"),
     ("store", "verify"),
     ("store", "gc"),
@@ -33,11 +36,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Answer]:
-    lines = [(), ("store",), ("models",), ("synth",), *VERBS]
+    lines = [(), *GROUPS, *VERBS]
     return commands(tmp_path_factory.mktemp("help"), [(*line, "--help") for line in lines])
 
 
-@pytest.mark.parametrize("verb", [(), ("store",), ("models",), ("synth",), *VERBS], ids=" ".join)
+@pytest.mark.parametrize("verb", [(), *GROUPS, *VERBS], ids=" ".join)
 def test_help_shows_a_worked_example(helps: dict, verb: tuple[str, ...]) -> None:
     answer = helps[(*verb, "--help")]
     assert answer.code == 0

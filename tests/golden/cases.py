@@ -184,9 +184,19 @@ case("fuse raw, weighted mean inside media")(lambda: fused("quality-linear", fea
 case("fuse raw, mean inside media")(lambda: fused("quality-linear", features="raw", media="mean"))
 
 
+@case("quality random", exact=True)
+def _() -> Result:
+    return mapped(made("quality", method="random", seed=7), ids(12))
+
+
 @case("template_quality", exact=True)
 def _() -> Result:
-    return computed(made("template_quality", of="median"), 4, a_set(), quality=qualities())
+    return computed(made("template_quality", of="median", faces="scored"), 4, a_set(), quality=qualities())
+
+
+@case("template_quality of embedded faces", exact=True)
+def _() -> Result:
+    return computed(made("template_quality", of="median"), 4, a_set(), quality=qualities(), embeddings=embeddings())
 
 
 @case("compare_faces")
@@ -229,6 +239,20 @@ def _() -> Result:
     found = CASES["search"]()[1][""]
     stage = made("evaluate_identification", fpir=(0.5, 0.25), ranks=(1, 3), replicates=8)
     return computed(stage, 6, a_list(), candidates=found)
+
+
+@case("evaluate discard")
+def _() -> Result:
+    scores = CASES["compare a list"]()[1][""]
+    stage = made("evaluate_discard", fmr=(0.5, 0.25), fnmr=(0.25,), replicates=8)
+    return computed(stage, 66, a_list(), scores=scores, quality=qualities())
+
+
+@case("evaluate discard, 1:N")
+def _() -> Result:
+    found = CASES["search"]()[1][""]
+    stage = made("evaluate_discard_identification", fpir=(0.5, 0.25), replicates=8)
+    return computed(stage, 6, a_list(), candidates=found, quality=qualities())
 
 
 @case("evaluate 1:N, pooled script", exact=True)

@@ -38,7 +38,9 @@ def round_trip(folder: Path, batch: Batch) -> Batch:
     path = folder / "a.h5"
     path.unlink(missing_ok=True)
     hdf5.write(path, batch, "toy")
-    return hdf5.read(path)
+    found = hdf5.read(path)
+    assert hdf5.read(path, checked=True).digest() == found.digest()
+    return found
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
@@ -91,6 +93,14 @@ def test_a_file_is_hardly_larger_than_its_columns(tmp_path: Path, rows: int) -> 
     batch = Batch({"x": np.ones((rows, 512), np.float32)})
     hdf5.write(tmp_path / "a.h5", batch, "toy")
     assert (tmp_path / "a.h5").stat().st_size < 1.01 * batch["x"].nbytes + 4096
+
+
+def test_a_checked_file_that_lacks_a_chunk_is_still_told(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w", libver=hdf5.LIBVER) as file:
+        file.create_dataset("x", (8,), "f4", chunks=(4,), fletcher32=True)[:4] = 1
+        file["padding"] = np.zeros(64)
+    with pytest.raises(CorruptArtifact, match=r"column /x has 16 of its 32 bytes"):
+        hdf5.read(tmp_path / "a.h5", ["x"], checked=True)
 
 
 def test_columns_and_rows_are_read_alone(tmp_path: Path) -> None:

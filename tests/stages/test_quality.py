@@ -72,6 +72,48 @@ def test_scores_that_come_with_the_data_set_are_taken_as_they_are(context: Make)
         Quality(QualityOptions(method="given"), context()).fits({"faces": Batch({"face_id": text("ab")})})
 
 
+def random_scores(context: Make, faces: Any, seed: int = 0) -> list[float]:
+    stage = Quality(QualityOptions(method="random", seed=seed), context())
+    stage.open()
+    made = QUALITIES.check(stage.run(Batch({"face_id": text(faces)}), {}, None)[""])
+    assert (made["status"] == Status.OK).all()
+    return made["quality"].tolist()
+
+
+def test_a_random_quality_is_the_hash_of_the_seed_and_the_face(context: Make) -> None:
+    # The beginnings of `printf 'random quality|0|f0' | sha256sum` and of the same with the seed 7: 24 bits each.
+    assert random_scores(context, ["f0"]) == [0xD2A25C / 2**24]
+    assert random_scores(context, ["f0"], seed=7) == [0xAB59B6 / 2**24]
+
+
+def test_a_random_quality_is_a_faces_own_whatever_faces_are_beside_it(context: Make) -> None:
+    whole = random_scores(context, [f"f{i}" for i in range(20)])
+    assert random_scores(context, ["f7", "f3", "f7"]) == [whole[7], whole[3], whole[7]]
+    assert random_scores(context, ["\udcff"])[0] not in whole  # a name that is not UTF-8
+
+
+def test_random_qualities_are_even_between_0_and_1_and_those_of_two_seeds_have_nothing_in_common(context: Make) -> None:
+    faces = [f"f{i}" for i in range(5000)]
+    one, other = random_scores(context, faces), random_scores(context, faces, seed=1)
+    assert min(one) >= 0
+    assert max(one) < 1
+    # Standard errors of a bin of 500 and of a correlation over 5,000: about 21 and 0.014.
+    assert np.abs(np.histogram(one, 10, (0, 1))[0] - 500).max() < 100
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.06
+
+
+def test_the_seed_is_in_the_key_of_a_random_quality_and_of_no_other() -> None:
+    assert QualityOptions(method="random", seed=2).result_options() == {"method": "random", "seed": 2}
+    assert QualityOptions(method="given", seed=2).result_options() == {"method": "given"}
+    with pytest.raises(ValueError, match="seed"):
+        QualityOptions(method="random", seed=-1)
+
+
+def test_random_qualities_are_decided_by_face_ids_alone(context: Make) -> None:
+    assert Quality(QualityOptions(method="random"), context()).consumed() == {"faces": ("face_id",)}
+    assert Quality(QualityOptions(method="lightqnet"), context()).consumed() == {}
+
+
 def test_a_detector_score_that_no_detector_gave_is_not_invented(context: Make) -> None:
     scores = Batch({"status": np.zeros(2, np.uint8), "score": np.float32([0.9, np.nan])})
     with pytest.raises(InvalidInput, match="'detector-score', and some faces have none"):
@@ -117,7 +159,7 @@ def crfiqa(tmp_path_factory: pytest.TempPathFactory, context: Make) -> tuple[Con
         "dimension": 1,
         "licence": "none",
     }
-    (folder / "cards.yaml").write_text(yaml.safe_dump({"random": card}))
+    (folder / "cards.yaml").write_text(yaml.safe_dump({"untrained": card}))
     return context(folders=(folder,), cards=(folder / "cards.yaml",), compute_batch=2), network
 
 
@@ -127,10 +169,10 @@ def test_one_crfiqa_network_gives_quality_and_embedding(crfiqa: tuple[Context, A
     pixels = torch.from_numpy((crops["crop"][:1].transpose(0, 3, 1, 2) / np.float32(255) - 0.5) / 0.5)
     with torch.inference_mode():
         embedding, score = (answer.numpy() for answer in network(pixels))
-    found = quality(there, "random", crops=crops)
+    found = quality(there, "untrained", crops=crops)
     np.testing.assert_allclose(found["quality"][0], score[0], atol=1e-4)
     assert np.isnan(found["quality"][1])
-    stage = Embed(EmbedOptions(model="random", flip="none"), there)
+    stage = Embed(EmbedOptions(model="untrained", flip="none"), there)
     stage.open()
     as_recognition = stage.run(Batch({"face_id": text("ab")}), {"crops": crops}, None)[""]
     assert as_recognition["embedding"].shape == (2, 512)
@@ -143,7 +185,7 @@ def test_a_crfiqa_checkpoint_with_another_digest_is_refused(crfiqa: tuple[Contex
     (tmp_path / "random.pth").write_bytes(b"another file of the same name")
     elsewhere = replace(there, model_folders=(tmp_path,), profile=there.profile.model_copy(update={"compute_batch": 3}))
     with pytest.raises(InvalidInput, match="another digest than declared"):
-        Quality(QualityOptions(method="random"), elsewhere).open()
+        Quality(QualityOptions(method="untrained"), elsewhere).open()
 
 
 def test_a_checkpoint_that_is_absent_says_where_it_was_looked_for(context: Make, tmp_path: Path) -> None:
@@ -163,6 +205,7 @@ def test_scores_of_another_detector_or_another_model_are_of_another_measure(cont
     one, other = (Embed(EmbedOptions(model=f"edgeface_{size}"), context()) for size in ("xxs", "xs"))
     assert measure("feature-norm", embeddings=one) != measure("feature-norm", embeddings=other)
     assert measure("lightqnet", embeddings=one) == measure("lightqnet", embeddings=other)
+    assert measure("lightqnet").keys() == {"method", "version", "identity"}  # as files of reference sets have it
 
 
 # Statistics of a set of scores

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from helped import compute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,7 +72,7 @@ class Set:
         parts = []
         for start, stop in dataset.axes[stage.axis].shards:
             work = Work(start, stop, tables_of(stage, dataset, start, stop), inputs)
-            parts.append(schema.check(stage.compute(work)[""]))
+            parts.append(schema.check(compute(stage, work)[""]))
         return Batch({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def usable(self, template: int) -> list[int]:
@@ -85,19 +86,35 @@ class Set:
         return Batch({"status": self.status, "quality": np.where(self.status > 0, np.nan, self.quality).astype(np.float32)})
 
 
+@pytest.mark.parametrize("faces", ["embedded", "scored"])
 @pytest.mark.parametrize("of", OF)
 @properties
 @given(seed=st.integers(0, 10**6), shard=st.integers(1, 9))
 def test_the_quality_of_a_template_is_taken_from_its_usable_faces(
-    source: Make, context: Make, of: Any, seed: int, shard: int
+    source: Make, context: Make, of: Any, faces: Any, seed: int, shard: int
 ) -> None:
     made = Set(seed)
-    stage = TemplateQuality(TemplateQualityOptions(of=of), context())
-    found = made.run(stage, {"quality": source(made.qualities(), 3, 9)}, QUALITIES, shard)
+    lost = np.random.default_rng(seed + 1).random(len(made.status)) < 0.3  # without an embedding, though some have a quality
+    embeddings = Batch({**made.embeddings(), "status": (lost * Status.FAILED).astype(np.uint8)})
+    stage = TemplateQuality(TemplateQualityOptions(of=of, faces=faces), context())
+    given = {"quality": source(made.qualities(), 3, 9), "embeddings": source(embeddings, 5)}
+    found = made.run(stage, {name: given[name] for name in stage.uses()}, QUALITIES, shard)
     for t in range(made.templates):
-        values = [float(made.quality[f]) for f in made.usable(t)]
+        values = [float(made.quality[f]) for f in made.usable(t) if faces == "scored" or not lost[f]]
         assert found["status"][t] == (Status.OK if values else Status.EMPTY)
         np.testing.assert_allclose(found["quality"][t], OF[of](values) if values else np.nan, rtol=1e-6)
+
+
+def test_a_face_that_is_not_in_the_template_does_not_speak_for_it(source: Make, context: Make) -> None:
+    """The worst face of the first template has no embedding, and the only one of the second has none either."""
+    quality = Batch({"status": np.zeros(3, np.uint8), "quality": np.float32([0.1, 0.8, 0.5])})
+    embedded = Batch({"status": np.array([Status.FAILED, Status.OK, Status.FAILED], np.uint8)})
+    members = Batch({"template": np.array([0, 0, 1]), "face": np.array([0, 1, 2])})
+    stage = TemplateQuality(TemplateQualityOptions(), context())
+    work = Work(0, 2, {"members": members}, {"quality": source(quality), "embeddings": source(embedded)})
+    found = stage.compute(work)[""]
+    assert found["status"].tolist() == [Status.OK, Status.EMPTY]
+    np.testing.assert_array_equal(found["quality"], np.float32([0.8, np.nan]))
 
 
 @pytest.mark.parametrize("product", [False, True])

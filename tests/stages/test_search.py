@@ -10,6 +10,7 @@ from unittest.mock import patch
 import faiss
 import numpy as np
 import pytest
+from helped import compute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ class Set:
                 start, min(start + shards, len(self.probes)), {"roles": self.roles}, {"templates": source(self.templates)}
             )
             with patch.object(search, "SMALL", search.SMALL if way == "tiles" else -1):
-                parts.append(CANDIDATES.check(stage.compute(work)[""]))
+                parts.append(CANDIDATES.check(compute(stage, work)[""]))
         return Batch({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def slow(self, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +65,7 @@ class Set:
     @staticmethod
     def _unit(row: np.ndarray) -> np.ndarray:
         # Unit length in float32, as templates are compared everywhere; their products are exact in float64.
-        return (row / np.linalg.norm(row[None], axis=1)).astype(np.float32).astype(np.float64)
+        return (row / np.sqrt(np.einsum("ij,ij->i", row[None], row[None]))).astype(np.float64)
 
 
 def check(found: Batch, expected: tuple[np.ndarray, np.ndarray], way: str) -> None:

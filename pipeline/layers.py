@@ -1,0 +1,135 @@
+"""What a config is put together of: what it extends, its benchmarks, the overrides of the command line.
+
+All of them are plain mappings that nobody has validated yet. Mappings merge, null removes, and the later one wins: the file
+over what it extends, a benchmark over the rest of its file, `--set` over both, so that the command line has the last word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InvalidInput, UsageError, unknown
+
+Layer = dict[str, Any]
+PARTIAL = ("dataset", "description", "factors", "numerics", "report", "steps")  # what a benchmark may say for itself
+_COMMON = ("base", "benchmark", "benchmarks", "extends", "models", "name", "run")  # what stands for all of them
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # as of steps: it names a folder, and `--set benchmarks.NAME.…` names it
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value of the command line, and where it goes."""
+
+    field: tuple[str, ...]
+    value: Any
+
+
+@dataclass(frozen=True)
+class Layers:
+    """One config's parts. `benchmarks` are in the order of the file: none of a plain config, one where one was chosen."""
+
+    path: Path
+    common: Layer
+    benchmarks: dict[str, Layer]
+    chosen: bool
+    overrides: tuple[Override, ...]
+
+    @property
+    def several(self) -> bool:
+        """Whether the file has benchmarks, be it one, and all of them are meant."""
+        return bool(self.benchmarks) and not self.chosen
+
+    def of(self, benchmark: str = "") -> Layer:
+        """Return the parts merged: with one benchmark's, or without any. Raises InvalidInput for what is no section."""
+        data = self.common
+        if benchmark:
+            data = {**merge(data, self.benchmarks[benchmark]), "benchmark": benchmark}
+        return overridden(data, self.overrides)
+
+    def only(self) -> str:
+        """Return the name of the only benchmark, "" of a plain config. Raises UsageError where there are several."""
+        if len(self.benchmarks) > 1:
+            names, first = ", ".join(self.benchmarks), next(iter(self.benchmarks))
+            raise UsageError(f"{self.path} has the benchmarks {names}: choose one with --set benchmark={first}.")
+        return next(iter(self.benchmarks), "")
+
+
+def layers(path: Path, data: Layer, overrides: Iterable[Override], expand: Callable[[Any], Any]) -> Layers:
+    """Return the parts of what a file says, `benchmark` and `benchmarks` taken out of it; `expand` puts variables in.
+
+    Raises InvalidInput for benchmarks that are none, UsageError where one is chosen that is not there.
+    """
+    overrides = tuple(overrides)
+    early = [o for o in overrides if o.field[0] in ("benchmark", "benchmarks")]
+    common = overridden(data, early)
+    given, chosen = common.pop("benchmarks", None), expand(common.pop("benchmark", None))
+    if isinstance(chosen, dict | list):
+        raise InvalidInput(f"{path}: benchmark: expected the name of one benchmark; several stand in `benchmarks`.")
+    benchmarks = {} if given is None else _checked(path, given)
+    if name := "" if chosen is None else str(chosen):
+        if not benchmarks:
+            raise UsageError(f"{path} has no `benchmarks`, so there is no {name!r:.60} to choose.")
+        if name not in benchmarks:
+            raise UsageError(f"{path}: {unknown('benchmark', name[:60], benchmarks)}")
+        benchmarks = {name: benchmarks[name]}
+    return Layers(path, common, benchmarks, bool(name), tuple(o for o in overrides if o not in early))
+
+
+def _checked(path: Path, given: Any) -> dict[str, Layer]:
+    """Return the benchmarks that are not left out. Raises InvalidInput for names and fields that they cannot have."""
+    if not isinstance(given, dict):
+        raise InvalidInput(f"{path}: benchmarks: expected a mapping of names to partial configs (found {given!r:.60})")
+    for name, partial in given.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidInput(
+                f"{path}: benchmarks: {name!r:.60} is no name: letters, digits, - and _, in quotes where YAML takes it for "
+                "something else than text."
+            )
+        where = f"{path}: benchmarks.{name}"
+        if not isinstance(partial, dict | None):
+            raise InvalidInput(f"{where}: expected a section of fields (found {partial!r:.60})")
+        for field in partial or ():
+            if field in _COMMON:
+                raise InvalidInput(f"{where}.{field}: a benchmark cannot have its own `{field}`; it may have {_listed()}.")
+            if field not in PARTIAL:
+                raise InvalidInput(f"{where}.{field}: {unknown('key', str(field), PARTIAL)}")
+    kept = {name: partial for name, partial in given.items() if partial is not None}
+    if not kept:
+        raise InvalidInput(f"{path}: benchmarks: every one is left out; leave one, or take `benchmarks` out.")
+    return kept
+
+
+def _listed() -> str:
+    return f"{', '.join(PARTIAL[:-1])} and {PARTIAL[-1]}"
+
+
+def merge(base: Layer, over: Layer) -> Layer:
+    """Return `over` merged over `base`; neither is changed."""
+    merged = dict(base)
+    for name, value in over.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict) and isinstance(merged.get(name), dict):
+            merged[name] = merge(merged[name], value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def overridden(data: Layer, overrides: Iterable[Override]) -> Layer:
+    """Return `data` with every override in its place; `data` is not changed. Raises InvalidInput for what is no section."""
+    data = dict(data)
+    for override in overrides:
+        section, (*parents, last) = data, override.field
+        for part in parents:
+            child = section.get(part, {})
+            if not isinstance(child, dict):
+                raise InvalidInput(f"--set {'.'.join(override.field)}: {part!r} is not a section.")
+            section[part] = child = dict(child)
+            section = child
+        section[last] = override.value
+    return data

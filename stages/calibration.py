@@ -1,0 +1,186 @@
+"""Raw quality scores → 0…100, by where they stand among the scores of a named reference set.
+
+Conventions
+    File        that of `stages.statistics` (qfuse-reference/1): the one file serves `statistics.reference` too. What is
+                written here also has `digest`, the digest of the set's face ids, statuses and scores; equal scores of
+                equal faces give equal bytes, as there is no time in it.
+    Calibrated  the percentile of a score in the reference set: p at the p-th of its 101 percentiles, linear between two of
+                them, 0 below the least score and 100 above the greatest. A score at which several percentiles meet has the
+                middle of them. So it never falls where the raw score rises.
+    Integer     calibrated, rounded half up: 0…100, the range in which ISO/IEC 29794-1 records a quality. It is a place in
+                the reference set and no quality component of ISO/IEC 29794-5, whose mappings are others.
+    No score    nan stays nan; in a table it is blank.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.errors import InvalidInput, unknown
+from pipeline.files import MAX_FILE_BYTES
+from pipeline.schema import Array, Batch, Status
+from pipeline.stage import Context, Source, Work
+from stages.statistics import MAX_BYTES, Statistics, StatisticsOptions, checked, to_json
+
+CALIBRATED = ("calibrated", "calibrated_integer")
+DECIMALS = 4  # of a calibrated score in a table: far below what the percentiles of any set are known to
+Floats = NDArray[np.float64]
+
+
+def calibrated(scores: ArrayLike, percentiles: ArrayLike) -> Floats:
+    """Return the place of each score in a reference set, 0…100: (n,) float64, nan for nan.
+
+    scores (n,) float; percentiles (101,) float, ascending: the scores at 0, 1, …, 100 % of the set, as numpy.percentile
+    gives them.
+    """
+    score, levels = np.asarray(scores, np.float64), np.asarray(percentiles, np.float64)
+    first, after = np.searchsorted(levels, score, "left"), np.searchsorted(levels, score, "right")
+    below, above = np.clip(first - 1, 0, 100), np.clip(first, 0, 100)
+    gap = levels[above] - levels[below]
+    within = np.divide(score - levels[below], gap, out=np.zeros(score.shape), where=gap > 0)
+    place = np.where(after > first, (first + after - 1) / 2, below + within)
+    return np.where(np.isnan(score), np.nan, place)
+
+
+def as_integers(values: ArrayLike) -> Floats:
+    """Return calibrated scores rounded half up: (n,) float64 of whole numbers 0…100, nan for nan."""
+    return np.asarray(np.floor(np.asarray(values, np.float64) + 0.5), np.float64)
+
+
+def reference_set(name: str, measure: Mapping[str, Any], face_ids: Array, scored: Batch, context: Context) -> dict[str, Any]:
+    """Return the content of the file of a reference set, from the scores (QUALITIES) of its faces.
+
+    Raises InvalidInput where no face has a score.
+    """
+    source = Source((0,), (scored.rows,), lambda _, columns: scored if columns is None else scored.select(columns))
+    statistics = Statistics(StatisticsOptions(), context).compute(Work(0, scored.rows, {}, {"quality": source}))[""]
+    if not statistics["count"][0]:
+        raise InvalidInput(f"{name} has no face with a quality score, so it is no reference set.")
+    digest = Batch({"face_id": face_ids, "status": scored["status"], "quality": scored["quality"]}).digest()
+    return {**to_json(name, measure, statistics), "digest": digest}
+
+
+def read_reference(path: Path) -> dict[str, Any]:
+    """Return the checked content of a file of a reference set. Raises InvalidInput where it is none or cannot be read."""
+    found = checked(_read(path, MAX_BYTES, "`qfuse quality calibrate CONFIG --name NAME` writes one"), path)
+    return {**found, "set": str(found.get("set", "unnamed"))}
+
+
+def refuse_other(reference: Mapping[str, Any], measure: Mapping[str, Any], path: Path) -> None:
+    """Raise InvalidInput where the reference set was scored in another way than `measure` says."""
+    found = reference["measure"]
+    if found == measure:
+        return
+    was = found.get("method") if isinstance(found, dict) else None
+    if was == measure["method"]:
+        differs = "by the same method with another " + _differing(found, measure)
+    else:
+        differs = f"by {was!r}" if was else "in no way that it names"
+    raise InvalidInput(
+        f"{path}: the reference set {reference['set']!r} was scored {differs}, and these faces are by {measure['method']!r}: "
+        "scores of two measures have no common scale; name the file of a set that was scored as these faces are."
+    )
+
+
+def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -> str:
+    """Return a table (CSV with a header): face_id, status, reason, quality, calibrated, calibrated_integer."""
+    raw = np.where(scored["status"] == Status.OK, scored["quality"], np.float32(np.nan))
+    rows = [face_ids, [Status(code).name.lower() for code in scored["status"].tolist()], scored["reason"], _shown(raw)]
+    return _table(["face_id", "status", "reason", "quality", *CALIBRATED], [*rows, *_columns(raw, reference)])
+
+
+def read_scores(path: Path, column: str) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
+    """Return the header, the columns and the scores (n,) float32 of a table (CSV, UTF-8, with a header); blank is no score.
+
+    Raises InvalidInput for what is no such table, and for a score that is no number: its line is named.
+    """
+    try:
+        content = _read(path, MAX_FILE_BYTES, "give a config or a .csv of scores").decode("utf-8-sig")
+        rows = list(csv.reader(io.StringIO(content, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"{path} is no CSV in UTF-8 ({error}).") from None
+    header, *lines = [row for row in rows if row] or [[]]
+    if column not in header:
+        raise InvalidInput(f"{path}: {unknown('column', column, header)}")
+    if taken := [name for name in CALIBRATED if name in header]:
+        raise InvalidInput(f"{path} has a column {taken[0]!r} already: leave it out, so that nothing is lost.")
+    ragged = next((i for i, line in enumerate(lines) if len(line) != len(header)), None)
+    if ragged is not None:
+        raise InvalidInput(f"{path}: row {ragged + 1} has {len(lines[ragged])} fields, and the header {len(header)}.")
+    columns = [list(values) for values in zip(*lines, strict=True)] if lines else [[] for _ in header]
+    return header, columns, _numbers(columns[header.index(column)], column, path)
+
+
+def completed_table(header: list[str], columns: list[list[str]], scores: Array, reference: Mapping[str, Any]) -> str:
+    """Return a table as it was, and beside it the calibrated scores."""
+    return _table([*header, *CALIBRATED], [*columns, *_columns(scores, reference)])
+
+
+def told(scores: Array, reference: Mapping[str, Any]) -> str:
+    """Return the sentence that says how scores lie in a reference set."""
+    known = scores[~np.isnan(scores)]
+    low, high = int((known < reference["percentiles"][0]).sum()), int((known > reference["percentiles"][-1]).sum())
+    middle = f", the median at {np.median(calibrated(known, reference['percentiles'])):.1f}" if len(known) else ""
+    return (
+        f"{len(known):,} scores in the reference set {reference['set']} ({reference['count']:,} faces){middle}; "
+        f"{low:,} below its least, {high:,} above its greatest, {len(scores) - len(known):,} without a score"
+    )
+
+
+def _numbers(values: list[str], column: str, path: Path) -> NDArray[np.float32]:
+    """Return texts as float32, as the scores of a set are: in float64 one of its own would miss its percentile."""
+    numbers = np.full(len(values), np.nan, np.float32)
+    for i, value in enumerate(values):
+        try:
+            numbers[i] = float(value) if value.strip() else np.nan
+        except ValueError:
+            raise InvalidInput(
+                f"{path}: {column} of row {i + 1} is {value!r}, which is no number; blank means no score."
+            ) from None
+    return numbers
+
+
+def _columns(scores: Array, reference: Mapping[str, Any]) -> list[list[str]]:
+    found = calibrated(scores, reference["percentiles"])
+    return [_shown(np.round(found, DECIMALS)), [value.removesuffix(".0") for value in _shown(as_integers(found))]]
+
+
+def _shown(values: Array) -> list[str]:
+    """Return numbers as texts, the shortest that give the same number again in its own type; nan is blank."""
+    return ["" if value == "nan" else value for value in values.astype(str).tolist()]
+
+
+def _table(header: list[str], columns: list[Any]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(zip(*columns, strict=True))
+    return out.getvalue()
+
+
+def _differing(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
+    words = {
+        "version": "version",
+        "identity": "weights or preprocessing",
+        "from": "model or detector above it",
+        "seed": "seed",
+    }
+    return " and ".join(word for key, word in words.items() if found.get(key) != measure.get(key)) or "measure"
+
+
+def _read(path: Path, most: int, otherwise: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read ({error.strerror or error}); {otherwise}.") from None
+    if len(data) > most:
+        raise InvalidInput(f"{path} has more than {most:,} bytes, which is too large to be what is expected.")
+    return data

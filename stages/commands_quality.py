@@ -1,0 +1,164 @@
+"""The verbs that put quality scores on a common scale: quality calibrate and quality apply. `commands.add_to` adds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import InvalidInput, ResourceRefused, UsageError
+from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, warn
+from stages.commands_build import Where
+
+if TYPE_CHECKING:
+    from pipeline.graph import Step
+    from pipeline.session import Session
+
+FEW = 101  # faces: with fewer, some of the percentiles stand between two faces
+
+quality_app = typer.Typer(
+    help="Give raw quality scores a place of 0 to 100 in a named reference set.",
+    epilog="Example: qfuse quality calibrate configs/gallery.yaml --name gallery",
+    no_args_is_help=True,
+)
+
+
+@quality_app.command(epilog="Example: qfuse quality calibrate configs/gallery.yaml --name gallery -o gallery.json")
+def calibrate(
+    config: ConfigPath,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="What the set is called from now on: letters, digits, '.', '_' and '-'.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="The JSON file to write, not yet there; default: NAME.json."),
+    ] = None,
+    where: Where = None,
+    overrides: Overrides = None,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a config's quality scores as a named reference set: score its faces, and write the scores' percentiles.
+
+    `qfuse quality apply` gives other scores their place among them; `statistics.reference` takes the same file.
+    """
+    from pipeline.session import write_json
+    from stages.calibration import reference_set
+    from stages.commands_synth import absent
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or a digit.")
+    path = out or Path(f"{name}.json")
+    absent(path)
+    session, step, scored = _scored(config, overrides, store, where, as_json)
+    stage: Any = step.stage
+    found = reference_set(name, stage.measure, session.dataset.tables["faces"]["face_id"], scored, stage.context)
+    try:
+        write_json(path, found)
+    except OSError as error:
+        raise _refused(path, error) from None
+    if as_json:
+        emit(found)
+        return
+    say(
+        f"wrote {path}: the reference set {name}, {stage.options.method} of {found['count']:,} faces, "
+        f"{found['minimum']:.4g} to {found['maximum']:.4g}"
+    )
+    if found["count"] < FEW:
+        warn(f"note: {found['count']} faces are few for 101 percentiles; scores between them are interpolated.")
+    say(f"next: qfuse quality apply {path} CONFIG -o scores.csv")
+
+
+@quality_app.command(epilog="Example: qfuse quality apply gallery.json configs/folder.yaml -o scores.csv")
+def apply(
+    reference: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The reference set: what `qfuse quality calibrate` wrote.")
+    ],
+    source: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="The config whose faces are scored; or a .csv of scores, with --column.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="OUT.csv", help="The table to write, not yet there; default: print it."),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The column of a .csv that holds the raw scores, as in --column quality."),
+    ] = None,
+    where: Where = None,
+    overrides: Overrides = None,
+    store: StorePath = None,
+) -> None:
+    """Write each face's raw quality and, beside it, its percentile of 0 to 100 in a reference set, also as an integer.
+
+    Columns: face_id, status, reason, quality, calibrated, calibrated_integer. A score below the set's least has 0, one above
+    its greatest 100. A .csv keeps its columns and gets the last two; what its scores measure cannot be checked.
+    """
+    from stages import calibration
+    from stages.commands_synth import absent
+
+    table = source.suffix.lower() == ".csv"
+    if table != (column is not None):
+        raise UsageError(
+            f"{source} is a table of scores: say which column holds them, as in --column quality."
+            if table
+            else f"--column is of a .csv of scores, and {source} is none: leave it out."
+        )
+    if table and (where or overrides or store):
+        raise UsageError("--where, --set and --store are of a config, and not of a .csv of scores: leave them out.")
+    if out is not None:
+        absent(out)
+    found = calibration.read_reference(reference)
+    if table:
+        header, columns, scores = calibration.read_scores(source, column or "")
+        content = calibration.completed_table(header, columns, scores, found)
+        unchecked = f"a .csv does not say what its scores measure: that they are as those of {found['set']} was not checked."
+    else:
+        session, step, scored = _scored(source, overrides, store, where, False)
+        stage: Any = step.stage
+        calibration.refuse_other(found, stage.measure, reference)
+        scores = scored["quality"]
+        content = calibration.scores_table(session.dataset.tables["faces"]["face_id"], scored, found)
+        given = stage.options.method == "given"
+        unchecked = f"given scores do not say what they measure: that they are as those of {found['set']} was not checked."
+        unchecked = unchecked if given else ""
+    _hand_over(content, out)
+    tell = warn if out is None else say
+    tell(("" if out is None else f"wrote {out}: ") + calibration.told(scores, found))
+    if unchecked:
+        warn(f"note: {unchecked}")
+
+
+def _scored(
+    config: Path, overrides: Sequence[str] | None, store: Path | None, where: Sequence[str] | None, quiet: bool
+) -> tuple[Session, Step, Any]:
+    """Compute the one chosen quality cell; return the session, its step and its rows (QUALITIES)."""
+    from pipeline.runner import Runner
+    from stages.commands_build import computed_cells
+
+    def one(steps: Sequence[Step]) -> None:
+        if len(steps) > 1:
+            names = ", ".join(step.name for step in steps[:4]) + (", …" if len(steps) > 4 else "")
+            raise InvalidInput(f"there are {len(steps)} of them ({names}): choose one with --where FACTOR=VALUE.")
+
+    session, (step,), *_ = computed_cells(config, overrides, store, "quality", where, one, None, quiet)
+    return session, step, Runner(session.plan, session.store).results(step)
+
+
+def _hand_over(content: str, out: Path | None) -> None:
+    from pipeline.files import replace_text
+
+    if out is None:
+        say(content.removesuffix("\n"))
+        return
+    try:
+        replace_text(out, content)
+    except OSError as error:
+        raise _refused(out, error) from None
+
+
+def _refused(path: Path, error: OSError) -> ResourceRefused:
+    return ResourceRefused(f"{path} cannot be written ({error.strerror or error}); choose another place.")

@@ -1,0 +1,112 @@
+"""Reader `tinyface`: folders in TinyFace's manner, searched 1:N.
+
+Conventions
+    Tree       Gallery_Match/, Probe/ and Gallery_Distractor/, side by side wherever in the folder or zip they lie
+               (Testing_Set/); images may lie deeper inside. Without Gallery_Distractor/ there are no distractors.
+    Face       an image; its id is its path from there on. Every face is a template of its own.
+    Subject    in Gallery_Match/ and Probe/ what stands before the last underscore: SUBJECT_N.jpg. That these names say the
+               same as the set's own .mat lists, which are not read, has not been confirmed. A distractor has no subject.
+    Roles      `gallery` is matches and distractors, `gallery_match` the matches alone; `probe`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+from pipeline.files import Files
+from pipeline.registry import register
+from pipeline.schema import Batch
+from pipeline.stage import Options
+from stages.datasets.benchmarks import Counts, need_whole
+from stages.datasets.folder import digest_images, file_names, is_image, need_files
+from stages.datasets.ijb_problems import SHOWN, Problems
+from stages.datasets.ijb_protocol import below
+from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+
+MATCH, DISTRACTOR, PROBE = "Gallery_Match", "Gallery_Distractor", "Probe"
+FOLDERS = {"gallery match": MATCH, "distractors": DISTRACTOR, "probes": PROBE}
+ROLES = {MATCH: ("gallery", "gallery_match"), DISTRACTOR: ("gallery",), PROBE: ("probe",)}
+_NAMED = re.compile(r"(.+)_[0-9]+")
+
+
+class TinyFaceOptions(Options):
+    """Whether the set has to be whole, and where to look for it."""
+
+    counts: Counts = "published"
+    root: str = ""  # sub-folder to look in, where there are several sets of the three folders (aligned ones, say)
+
+
+@register("reader", "tinyface")
+class TinyFaceReader:
+    """Every probe against one gallery, with distractors; every image a template."""
+
+    name: ClassVar[str] = "tinyface"
+    version: ClassVar[int] = 1
+    backends: ClassVar[tuple[str, ...]] = ()
+    Options: ClassVar[type[Any]] = TinyFaceOptions
+    layout: ClassVar[FaceLayout] = LAYOUT
+
+    def __init__(self, options: TinyFaceOptions) -> None:
+        self.options = options
+
+    def sources(self, files: Files) -> list[str]:
+        """Every image of the three folders."""
+        return [path for _, path, _ in self._images(files, Problems(files.root))]
+
+    def read(self, files: Files | None) -> dict[str, Batch]:
+        """Return the tables, faces in the order of their paths.
+
+        Raises InvalidInput where Gallery_Match/ or Probe/ lacks or is there twice, an image in them does not name its
+        subject, or counts are not the published ones.
+        """
+        files = need_files(files, self.name)
+        problems = Problems(files.root)
+        images = self._images(files, problems)
+        subjects = [_subject(face, folder, problems) for face, _, folder in images]
+        if self.options.counts == "published" and not problems:
+            count = {what: sum(folder == name for _, _, folder in images) for what, name in FOLDERS.items()}
+            need_whole(self.name, count, problems)
+        problems.refuse()
+        faces, paths = [face for face, _, _ in images], [path for _, path, _ in images]
+        roles = [(face, role) for face, _, folder in images for role in ROLES[folder]]
+        found = Protocol(
+            face_id=faces,
+            path=paths,
+            sha256=digest_images(files, paths),
+            subject=subjects,
+            role_template=[face for face, _ in roles],
+            role=[role for _, role in roles],
+            **singletons(faces, subjects),
+        )
+        return build_tables(found, str(files.root))
+
+    def _images(self, files: Files, problems: Problems) -> list[tuple[str, str, str]]:
+        """(path below the folder of the three, path, which of the three) of every image, sorted."""
+        found, bases = [], dict[str, None]()
+        for path in below(file_names(files), self.options.root):
+            parts = PurePosixPath(path).parts[:-1]
+            folder = next((part for part in parts if part in ROLES), None)
+            if folder is not None and is_image(path):
+                base = "".join(f"{part}/" for part in parts[: parts.index(folder)])
+                bases[base] = None
+                found.append((path.removeprefix(base), path, folder))
+        if len(bases) > 1:
+            several = ", ".join(base or "the data set itself" for base in list(bases)[:SHOWN])
+            problems.add("folders", [f"the three are in several places: {several}; set dataset.options.root to one of them"])
+        for folder in (MATCH, PROBE):
+            if not any(each == folder for _, _, each in found):
+                advice = "set dataset.path to the folder that holds Gallery_Match/, Gallery_Distractor/ and Probe/"
+                problems.add(f"{folder}/", [f"there is no image in it; {advice}"])
+        return found
+
+
+def _subject(face: str, folder: str, problems: Problems) -> str:
+    """Return the subject that an image's name gives; none for a distractor."""
+    if folder == DISTRACTOR:
+        return ""
+    named = _NAMED.fullmatch(PurePosixPath(face).stem)
+    if named is None:
+        problems.add(f"{folder}/", [f"{face} should be called SUBJECT_N, as 12_3.jpg"])
+    return named[1] if named else ""

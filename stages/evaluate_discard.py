@@ -1,0 +1,252 @@
+"""evaluate_discard: 1:1 scores and the quality of templates → error versus discard, in two conventions, with reference lines.
+
+    standard   FNM-EDC and FM-EDC of ISO/IEC 29794-1:2024: the threshold is chosen once, on all comparisons (`threshold:
+               fixed`), mated and non-mated are discarded each by themselves (`discard: separate`), and every distinct quality
+               is a point. The options change one thing at a time.
+    legacy     the curve of CR-FIQA's published evaluation: both kinds discarded together, in twenty steps, the threshold
+               chosen anew at each.
+
+A comparison's quality is made of those of its two templates (`pair`). One whose template failed, or has no quality, is left
+out and counted. Intervals resample subjects, and choose the threshold anew in each replicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from pipeline.errors import InvalidInput
+from pipeline.registry import register
+from pipeline.schema import Array, Batch, Status
+from pipeline.stage import Stage, Work
+from stages.evaluate_verification import FULL_LIST
+from stages.evaluation import Rate, Resampled, drawn_bytes
+from stages.metrics import bootstrap, discard
+from stages.metrics import discard_replicates as again
+from stages.metrics.discard import Curve, Discard, DiscardRule, PairQuality
+from stages.metrics.discard_replicates import AreaReplicates
+from stages.metrics.verification import FEW, Ascending
+from stages.numbers import Numbers, curves, histogram, number_half
+from stages.tables import CURVES, NUMBERS
+from stages.trials import Trials
+
+STARTING = "starting"  # the rule by which a threshold follows from an FNMR
+POINTS = 400  # of a stored curve
+SHORT_LIST = 20_000  # comparisons up to which the legacy AUC is bootstrapped: each replicate walks all of them in every step
+DET_FMR = np.geomspace(1e-4, 1, 41)
+BINS = 60
+
+
+class DiscardOptions(Resampled):
+    """`fmr`: targets of the threshold, chosen by `rule`. `fnmr`: starting errors, each of which gives one as well, the
+    highest whose FNMR does not exceed it. `limits`: shares discarded up to which areas are taken (pAUC).
+    `pair`: the quality of a comparison from those of its templates. `discard`, `threshold`: of the standard curve (see the
+    module). `legacy`: draw that one as well. `det_at`: shares discarded at which a DET is drawn."""
+
+    fmr: tuple[Rate, ...] = (1e-2, 1e-3, 1e-4)
+    fnmr: tuple[Rate, ...] = ()
+    limits: tuple[Rate, ...] = (0.2, 0.3)
+    pair: PairQuality = "min"
+    rule: DiscardRule = "at_most"
+    discard: Discard = "separate"
+    threshold: Literal["fixed", "recomputed"] = "fixed"
+    legacy: bool = True
+    det_at: tuple[Rate, ...] = (0.0, 0.1, 0.2, 0.3)
+
+
+@dataclass(frozen=True)
+class _Comparisons:
+    """What is evaluated: (n,) of each comparison; `rows` its two templates, `subjects` their columns in `weights` (R, S)."""
+
+    score: Array
+    mated: Array
+    quality: Array
+    rows: tuple[Array, Array]
+    subjects: tuple[Array, Array]
+    weights: Array
+
+
+@register("stage", "evaluate_discard")
+class EvaluateDiscard(Stage):
+    """1:1 error versus discard of one quality measure."""
+
+    name = "evaluate_discard"
+    grain = "reduce"
+    axis = "comparisons"
+    Options = DiscardOptions
+    produces: ClassVar = {"numbers": NUMBERS, "curves": CURVES}
+    inputs: ClassVar = {"scores": "compare", "quality": "quality"}
+    rows: ClassVar = {"quality": "templates"}
+    consumes: ClassVar = {
+        "comparisons": ("a", "b", "mated", "fold"),
+        "roles": ("template", "role"),
+        "pairings": ("role_a", "role_b"),
+        "templates": ("subject",),
+    }
+    options: DiscardOptions
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy", "scipy")
+
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        drawn = drawn_bytes(self.options.replicates, tables["templates"])
+        return {"comparisons with quality and subjects": rows["scores"] * 24, "subjects drawn": drawn}
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        o = self.options
+        numbers = Numbers(o.replicates, o.level)
+        found = self._comparisons(work, numbers)
+        lists = Ascending.of(found.score[found.mated]), Ascending.of(found.score[~found.mated])
+        thresholds = [discard.threshold_for(*lists, fmr=target, rule=o.rule) for target in o.fmr]
+        thresholds += [discard.threshold_for(*lists, fnmr=start) for start in o.fnmr]
+        drawn = self._drawn(found)
+        parts = [part for i, limit in enumerate(thresholds) for part in self._at(numbers, found, i, limit, drawn)]
+        if o.legacy:
+            parts += self._legacy(numbers, found)
+        parts += _detection(found, o)
+        edges = np.linspace(*_ends(found.quality), BINS + 1)
+        kinds = (("mated", found.mated), ("non-mated", ~found.mated))
+        parts += [histogram(f"quality, {name}", np.sort(found.quality[kind]), edges) for name, kind in kinds]
+        return {"numbers": numbers.batch(), "curves": curves(parts)}
+
+    def _comparisons(self, work: Work, numbers: Numbers) -> _Comparisons:
+        o = self.options
+        trials = Trials.of(work, o.half, numbers)
+        read = work.inputs["quality"].read(("status", "quality"))
+        quality = np.where(read["status"] == Status.OK, read["quality"], np.nan)
+        column, subjects = number_half(work.tables["templates"], o.half)
+        made = np.isfinite(trials.score)
+        sides = trials.templates(np.ones(len(made), bool))
+        try:
+            paired = discard.pair_quality(quality[sides[0]], quality[sides[1]], o.pair)
+        except ValueError as problem:
+            raise InvalidInput(f"evaluate_discard.pair is {o.pair!r}: {problem}") from None
+        kept = made & np.isfinite(paired)
+        numbers.add("comparisons_lost", float((~made).sum()), trials=len(made))
+        numbers.add("comparisons_without_quality", float((made & ~kept).sum()), trials=len(made))
+        if o.replicates:
+            trials.check_mated(column)
+        rows = sides[0][kept], sides[1][kept]
+        return _Comparisons(
+            score=trials.score[kept],
+            mated=trials.mated[kept],
+            quality=paired[kept],
+            rows=rows,
+            subjects=(column[rows[0]], column[rows[1]]),
+            weights=bootstrap.subject_weights(subjects, o.replicates, o.seed),
+        )
+
+    def _at(
+        self, numbers: Numbers, c: _Comparisons, i: int, limit: float, drawn: Mapping[str, AreaReplicates]
+    ) -> Iterator[tuple[str, Array, Array]]:
+        """Add the numbers at one target, whose threshold is `limit`, and give the curves there."""
+        o = self.options
+        target, rule = [*((t, o.rule) for t in o.fmr), *((t, STARTING) for t in o.fnmr)][i]
+        at = f"{target:g}" if rule != STARTING else f"fnmr {target:g}"
+        matches, impostors = int((~c.mated & (c.score >= limit)).sum()), int((~c.mated).sum())
+        shared: dict[str, Any] = {"target": target, "rule": rule, "threshold": limit, "few": matches < FEW}
+        shared |= {"achieved": matches / impostors if impostors else np.nan, "false_matches": matches, "nonmated": impostors}
+        for name, kind in (("fnm", c.mated), ("fm", ~c.mated)):
+            curve, found = self._curve(c, name, target, rule, limit), drawn.get(name)
+            start, trials = float(curve.y[0]), int(kind.sum())
+            numbers.add(f"{name}r", start, None if found is None else found.start[:, i], **shared, trials=trials)
+            yield f"{name}-edc {at}", *thinned(curve)
+            lines = _oracles(c, limit) if name == "fnm" and not np.isnan(start) else {}
+            for what, line in lines.items():
+                yield f"{name}-edc {at} {what}", *thinned(line)
+            for j, share in enumerate(o.limits):
+                pauc, over = (None, None) if found is None else (found.pauc[:, i, j], found.over_random[:, i, j])
+                area, chance = curve.area(share), float(discard.random.area(start, share))
+                numbers.add(f"{name}_pauc({share:g})", area, pauc, **shared, trials=trials)
+                numbers.add(f"{name}_pauc({share:g})_over_random", area - chance, over, **shared, trials=trials)
+                known = {what: line.area(share) for what, line in lines.items()}
+                if lines:
+                    known |= {r.name: float(r.area(start, share)) for r in (discard.perfect, discard.attainable)}
+                for what, value in {**known, "random": chance}.items():
+                    numbers.add(f"{name}_pauc({share:g})_{what}", value, **shared, trials=trials)
+
+    def _drawn(self, c: _Comparisons) -> dict[str, AreaReplicates]:
+        """Return the areas in each replicate, of the standard form itself: a fixed threshold, each kind by itself."""
+        o, found = self.options, {}
+        if o.replicates and o.threshold == "fixed" and o.discard == "separate" and c.mated.any() and not c.mated.all():
+            others = c.subjects[0][~c.mated], c.subjects[1][~c.mated]
+            own = c.score[c.mated], c.quality[c.mated], c.subjects[0][c.mated]
+            starting = [again.starting_replicates(own[0], own[2], start, c.weights)[:, None] for start in o.fnmr]
+            fixed = again.threshold_replicates(c.score[~c.mated], *others, o.fmr, c.weights, o.rule)
+            thresholds = np.hstack([fixed, *starting])
+            found["fnm"] = again.fnm_pauc_replicates(*own, thresholds, c.weights, o.limits)
+            if len(others[0]) <= FULL_LIST:
+                own = c.score[~c.mated], c.quality[~c.mated], others[0]
+                found["fm"] = again.fm_pauc_replicates(*own, others[1], thresholds, c.weights, o.limits)
+        return found
+
+    def _curve(self, c: _Comparisons, name: str, target: float, rule: str, limit: float) -> Curve:
+        """The standard curve of one kind under the options."""
+        o, mine = self.options, c.mated if name == "fnm" else ~c.mated
+        if np.isnan(limit):
+            return discard.fnm_edc(c.score[:0], c.quality[:0], limit)
+        if o.threshold == "fixed" or rule == STARTING:
+            wrong = c.score[mine] < limit if name == "fnm" else c.score[mine] >= limit
+            return discard.edc(wrong, c.quality[mine], c.quality if o.discard == "joint" else None)
+        steps = discard.LEGACY_FRACTIONS
+        at = discard.recomputed(c.score, c.mated, c.quality, [target], steps, o.discard, o.rule)
+        return Curve(np.append(steps, 1.0), np.append((at.fnmr if name == "fnm" else at.fmr)[0], 0.0))
+
+    def _legacy(self, numbers: Numbers, c: _Comparisons) -> Iterator[tuple[str, Array, Array]]:
+        o, cosine = self.options, np.clip(c.score, -1, 1)
+        found = discard.legacy_erc(cosine, c.mated, c.quality, o.fmr)
+        drawn = None
+        if o.replicates and len(c.score) <= SHORT_LIST and c.mated.any() and not c.mated.all():
+            drawn = again.legacy_auc_replicates(cosine, c.mated, c.quality, *c.subjects, o.fmr, c.weights)
+        for i, target in enumerate(o.fmr):
+            numbers.add(
+                "erc_auc",
+                float(found.auc[i]),
+                None if drawn is None else drawn[:, i],
+                target=target,
+                rule="nearest",
+                achieved=float(found.fmr[i, 0]),
+                threshold=float(found.threshold[i, 0]),
+                false_matches=int(found.false_matches[i, 0]),
+                nonmated=int(found.n_nonmated[0]),
+                few=bool(found.few[i].any()),
+                trials=len(c.score),
+            )
+            yield f"erc {target:g}", found.fraction, found.fnmr[i]
+
+
+def _oracles(c: _Comparisons, limit: float) -> dict[str, Curve]:
+    """Return the bounds of FNM-EDC: all errors first, and a quality of samples that knows the errors."""
+    a, b = (rows[c.mated] for rows in c.rows)
+    wrong = c.score[c.mated] < limit
+    quality = discard.sample_oracle(a, b, wrong, int(max(a.max(), b.max())) + 1)
+    return {
+        "pair_oracle": discard.pair_oracle(int(wrong.sum()), len(wrong)),
+        "sample_oracle": discard.edc(wrong, np.minimum(quality[a], quality[b])),
+    }
+
+
+def _detection(c: _Comparisons, o: DiscardOptions) -> Iterator[tuple[str, Array, Array]]:
+    """The DET of what remains after each share of discard: FNMR against FMR."""
+    shares = sorted(o.det_at)
+    if not shares or not c.mated.any() or c.mated.all():
+        return
+    found = discard.recomputed(c.score, c.mated, c.quality, DET_FMR, shares, o.discard, "at_most")
+    for j, share in enumerate(shares):
+        yield f"det {share:g}", found.fmr[:, j], found.fnmr[:, j]
+
+
+def thinned(curve: Curve) -> tuple[Array, Array]:
+    """Return at most POINTS points of a curve, its ends among them."""
+    kept = np.unique(np.linspace(0, len(curve.x) - 1, min(POINTS, len(curve.x))).astype(np.int64))
+    return curve.x[kept], curve.y[kept]
+
+
+def _ends(quality: Array) -> tuple[float, float]:
+    low, high = float(quality.min(initial=np.inf)), float(quality.max(initial=-np.inf))
+    return (low, high) if low < high else (low - 0.5, low + 0.5) if low == high else (0.0, 1.0)

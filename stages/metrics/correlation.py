@@ -1,0 +1,92 @@
+"""Do two qualities order the same things in the same way, and are the two kinds of comparisons of equal quality?
+
+Conventions
+    Direction   higher = better, and only the order counts: a monotone change of a quality changes no rank correlation.
+    Ties        equal qualities share the mean of their ranks (Spearman); Kendall's coefficient is tau-b.
+    No quality  nan. A pair of qualities is correlated over the rows that have both, so the entries of one matrix may be over
+                different rows; infinities are ranked as what they are.
+    Undefined   nan: fewer than two such rows, or a quality that is constant over them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Shares of comparisons by quality: `edges` (B + 1,); `mated` and `nonmated` (B,), each of sum 1 or all nan."""
+
+    edges: Floats
+    mated: Floats
+    nonmated: Floats
+
+
+def rank_correlation(qualities: ArrayLike, kind: Literal["spearman", "kendall"] = "spearman") -> Floats:
+    """Return how far each two of M qualities agree on the order of n faces: (M, M) float64 in [−1, 1], symmetric.
+
+    qualities (M, n) float, nan where there is none. `spearman` is Pearson's coefficient of the ranks (Spearman 1904),
+    `kendall` is tau-b (Kendall 1945). Raises ValueError for another shape or kind.
+    """
+    table = np.asarray(qualities, np.float64)
+    if table.ndim != 2:
+        raise ValueError(f"qualities must be (methods, faces), found the shape {table.shape}.")
+    if kind not in ("spearman", "kendall"):
+        raise ValueError(f"kind must be 'spearman' or 'kendall', found {kind!r}.")
+    known = ~np.isnan(table)
+    own = [stats.rankdata(row[there]) for row, there in zip(table, known, strict=True)] if kind == "spearman" else []
+    found = np.full((len(table), len(table)), np.nan)
+    for i in range(len(table)):
+        for j in range(i + 1):
+            both = known[i] & known[j]
+            if kind == "kendall":
+                value = _kendall(table[i, both], table[j, both])
+            else:
+                value = _pearson(*(_ranks(table[k, both], own[k]) for k in (i, j)))
+            found[i, j] = found[j, i] = value
+    return found
+
+
+def histograms_by_kind(quality: ArrayLike, mated: ArrayLike, bins: int = 50) -> Histograms:
+    """Return the shares of mated and of non-mated comparisons in equal bins from the least quality of all to the greatest.
+
+    quality (n,) finite or nan: one number a comparison, such as the lower of its two samples' qualities; mated (n,) bool.
+    Both kinds have the same edges, and the last bin holds its upper edge. Comparisons without a quality are left out;
+    shares of a kind that has none are nan. Raises ValueError for shapes that differ, an infinite quality or no bin.
+    """
+    value, truth = np.asarray(quality, np.float64), np.asarray(mated, bool)
+    if value.ndim != 1 or value.shape != truth.shape:
+        raise ValueError(f"quality and mated must be two lists of one length, found {value.shape} and {truth.shape}.")
+    if np.isinf(value).any() or bins < 1:
+        raise ValueError("a histogram needs finite qualities and at least one bin.")
+    known = ~np.isnan(value)
+    edges = np.histogram_bin_edges(value[known], bins)
+    mine, other = (np.histogram(value[known & kind], edges)[0].astype(np.float64) for kind in (truth, ~truth))
+    return Histograms(edges, *(part / (part.sum() or np.nan) for part in (mine, other)))
+
+
+def _ranks(part: Floats, own: Floats) -> Floats:
+    """Return the ranks of some of a quality's values; `own`, the ranks of all of them, serve where these are all."""
+    return own if len(part) == len(own) else np.asarray(stats.rankdata(part), np.float64)
+
+
+def _pearson(a: Floats, b: Floats) -> float:
+    """Return the correlation of two lists of ranks, nan where one is constant."""
+    if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
+        return float("nan")
+    a, b = a - a.mean(), b - b.mean()
+    return float(np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1, 1))
+
+
+def _kendall(a: Floats, b: Floats) -> float:
+    if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
+        return float("nan")
+    found: Any = stats.kendalltau(a, b, variant="b")
+    return float(np.clip(found.statistic, -1, 1))

@@ -1,0 +1,223 @@
+"""study: the runs of several benchmarks → one table of quality measures: study.html, study.csv, study.tex and study.json.
+
+Conventions
+    Row       one benchmark, one combination of factors (an FR model, a quality measure, …), averaged as in the report of
+              that benchmark; under the rows that judge the same scores stand the reference lines of these scores.
+    Column    one area at one FMR target: the standard pAUC up to each limit, or the legacy AUC; in hundredths.
+    Marks     bold: the least of the measures that judge the same scores. ▼: a standard area that lies below that of discard
+              at random, by its interval. †: fewer than 30 false matches decide, in the legacy form at any step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import replace_text
+from pipeline.registry import register
+from pipeline.session import Results, write_json
+from stages import conventions, headline
+from stages.headline import Found, gather
+from stages.quantities import AREA, Quantity, number_label
+from stages.summary import Row
+
+BOUNDS = ("pair_oracle", "sample_oracle", "random")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One area: `limit` is None in the legacy form."""
+
+    form: str  # standard or legacy
+    limit: float | None
+    target: float
+
+
+@dataclass(frozen=True)
+class Area:
+    """One number of the table, as a share (not in hundredths)."""
+
+    value: float
+    low: float
+    high: float
+    few: bool
+    over_random: float = math.nan  # standard form: value − area of discard at random
+    over_random_low: float = math.nan
+    over_random_high: float = math.nan
+    best: bool = False
+
+    @property
+    def below_random(self) -> bool:
+        return self.over_random_high < 0 and not self.few
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table; `group` numbers those that judge the same scores, `bound` marks a reference line."""
+
+    benchmark: str
+    group: int
+    factors: Mapping[str, Any]
+    bound: str
+    areas: Mapping[Column, Area]
+
+
+@register("study report", "html")
+def write_study(runs: Sequence[tuple[str, Results]], folder: Path, options: Mapping[str, Any]) -> list[Path]:
+    """Write the table of several runs into a folder and return its files, the page first.
+
+    None where no run has error versus discard: then each benchmark's own report says all.
+    """
+    from stages.study_page import render
+
+    found = [(name, gather(results, options)) for name, results in runs]
+    lines = [line for name, each in found for line in lines_of(name, each)]
+    if not lines:
+        return []
+    columns = columns_of(lines)
+    paths = [folder / f"study.{kind}" for kind in ("html", "csv", "tex", "json")]
+    page = render(found, lines, columns)
+    replace_text(paths[0], page)
+    records = list(_records(lines))
+    replace_text(paths[1], _csv(records))
+    replace_text(paths[2], latex(lines, columns))
+    quantities = list(dict.fromkeys(q for _, each in found for q in each.table.quantities))
+    write_json(paths[3], {"conventions": conventions.rates(quantities), "areas": records})
+    return paths
+
+
+def lines_of(benchmark: str, found: Found) -> Iterator[Line]:
+    """Yield the rows of one benchmark, and after those that judge the same scores their bounds."""
+    groups: dict[str, list[Row]] = {}
+    for row in found.rows:
+        cells = [cell for cell in row.cells if cell.kind == "discard"]
+        if cells:
+            groups.setdefault(cells[0].step.inputs["scores"].step, []).append(row)
+    for number, (scores, rows) in enumerate(groups.items()):
+        yield from _with_best([Line(benchmark, number, row.factors, "", dict(_areas(row))) for row in rows])
+        above = {k: v for k, v in found.results.plan.steps[scores].factors.items() if k in rows[0].factors}
+        for bound in BOUNDS:
+            if areas := dict(_bound(rows[0], bound)):
+                yield Line(benchmark, number, above, bound.replace("_", " "), areas)
+
+
+def columns_of(lines: Sequence[Line]) -> list[Column]:
+    """Return every column, the standard form first, limits rising, targets from lenient to strict."""
+    columns = {column for line in lines for column in line.areas}
+    return sorted(columns, key=lambda c: (c.form == "legacy", c.limit or 0, -c.target))
+
+
+def factor_names(lines: Sequence[Line]) -> list[str]:
+    """Return the factors of any line, in the order in which they first appear; what bounds stand under is the last.
+
+    A bound has the factors of the scores that it is of, so that the first factor which it lacks is that of a measure.
+    """
+    names = headline.rule_first(dict.fromkeys(name for line in lines for name in line.factors))
+    full = any(line.bound and set(names) <= line.factors.keys() for line in lines)
+    return [*names, "bound"] if full else names
+
+
+def latex(lines: Sequence[Line], columns: Sequence[Column]) -> str:
+    """Return the table as LaTeX, for the package booktabs; its first line is a comment that says what is in it."""
+    names = factor_names(lines)
+    heads = ["benchmark", *names, *map(heading, columns)]
+    body = []
+    for i, line in enumerate(lines):
+        if i and (line.benchmark, line.group) != (lines[i - 1].benchmark, lines[i - 1].group):
+            body.append(r"\midrule")
+        cells = [line.benchmark, *labels(line, names)]
+        numbers = [_latex_number(line.areas.get(column)) for column in columns]
+        body.append(" & ".join([*map(_escaped, cells), *numbers]) + r" \\")
+    return "\n".join(
+        [
+            "% Areas under error versus discard, in hundredths; bold: least of a group; dagger: few false matches.",
+            rf"\begin{{tabular}}{{{'l' * (1 + len(names))}{'r' * len(columns)}}}",
+            r"\toprule",
+            " & ".join(map(_escaped, heads)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def labels(line: Line, names: Sequence[str]) -> list[str]:
+    """Return what stands under each name; that of a bound stands in the first place that it has no value for."""
+    found = [str(line.factors.get(name, "")) for name in names]
+    if line.bound:
+        found[next((i for i, name in enumerate(names) if name not in line.factors), -1)] = line.bound
+    return found
+
+
+def heading(column: Column) -> str:
+    """Write what a column holds, as in 'pAUC(0.2) @ 1e-3'."""
+    target = number_label(column.target)
+    return f"ERC @ {target}" if column.limit is None else f"pAUC({column.limit:g}) @ {target}"
+
+
+def _areas(row: Row) -> Iterator[tuple[Column, Area]]:
+    for q, e in row.entries.items():
+        if (column := _column(q)) is None:
+            continue
+        over = row.entries.get(Quantity(q.kind, q.step, f"{q.metric}_over_random", q.target, q.rule))
+        told = () if over is None else (over.value, over.low, over.high)
+        yield column, Area(e.value, e.low, e.high, e.few, *told)
+
+
+def _bound(row: Row, bound: str) -> Iterator[tuple[Column, Area]]:
+    for q, e in row.entries.items():
+        area = AREA.fullmatch(q.metric)
+        if area and area[1] == "fnm" and area[3] == bound and q.target is not None:
+            yield Column("standard", float(area[2]), q.target), Area(e.value, math.nan, math.nan, e.few)
+
+
+def _column(q: Quantity) -> Column | None:
+    if q.kind != "discard" or q.target is None:
+        return None
+    if q.metric == "erc_auc":
+        return Column("legacy", None, q.target)
+    area = AREA.fullmatch(q.metric)
+    return Column("standard", float(area[2]), q.target) if area and area[1] == "fnm" and not area[3] else None
+
+
+def _with_best(lines: Sequence[Line]) -> Iterator[Line]:
+    """Mark the least of each column, where there are two or more to choose from."""
+    least: dict[Column, float] = {}
+    for line in lines if len(lines) > 1 else ():
+        for column, area in line.areas.items():
+            least[column] = min(area.value, least.get(column, math.inf))
+    for line in lines:
+        areas = {c: Area(**{**asdict(a), "best": a.value == least.get(c)}) for c, a in line.areas.items()}
+        yield Line(line.benchmark, line.group, line.factors, line.bound, areas)
+
+
+def _records(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        for column, area in line.areas.items():
+            named = {"benchmark": line.benchmark, **{f"factor.{k}": v for k, v in line.factors.items()}, "bound": line.bound}
+            yield {**named, **asdict(column), **asdict(area)}
+
+
+def _csv(records: Sequence[Mapping[str, Any]]) -> str:
+    import pandas as pd
+
+    return str(pd.DataFrame(records).to_csv(index=False, lineterminator="\n"))
+
+
+def _latex_number(area: Area | None) -> str:
+    if area is None or math.isnan(area.value):
+        return "--"
+    text = f"{area.value * 100:.4f}"
+    return (rf"\textbf{{{text}}}" if area.best else text) + (r"$^\dagger$" if area.few else "")
+
+
+_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def _escaped(text: str) -> str:
+    return "".join(_SPECIAL.get(c, rf"\{c}" if c in "&%$#_{}" else c) for c in text)

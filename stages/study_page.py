@@ -1,0 +1,73 @@
+"""study_page: the table of several benchmarks → one HTML page, which loads nothing and links to each benchmark's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from stages import conventions, discard_charts
+from stages.headline import Found
+from stages.page import environment, own
+from stages.quantities import interval_written, written
+from stages.study import Area, Column, Line, factor_names, heading, labels
+
+
+def render(found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: Sequence[Column]) -> str:
+    """Return the page."""
+    config = found[0][1].results.plan.config
+    quantities = list(dict.fromkeys(q for _, each in found for q in each.columns))
+    names = factor_names(lines)
+    view = {
+        "title": found[0][1].options.title or config.name,
+        "name": config.name,
+        "question": config.description,
+        "factors": names,
+        "headers": [heading(column) for column in columns],
+        "forms": _forms(columns),
+        "benchmarks": [_benchmark(name, each, lines, columns, names) for name, each in found],
+        "notes": [*conventions.rates(quantities), conventions.intervals(found[0][1].table)],
+        **own(),
+    }
+    text: str = environment().get_template("study.html.j2").render(view)
+    return text
+
+
+def _forms(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    forms = [column.form for column in columns]
+    return [(form, forms.count(form)) for form in dict.fromkeys(forms)]
+
+
+def _benchmark(
+    name: str, found: Found, lines: Sequence[Line], columns: Sequence[Column], names: Sequence[str]
+) -> dict[str, Any]:
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for line in lines:
+        if line.benchmark == name:
+            row = {"labels": labels(line, names), "bound": line.bound, "cells": [_cell(line.areas.get(c)) for c in columns]}
+            groups.setdefault(line.group, []).append(row)
+    return {
+        "name": name,
+        "question": found.results.plan.config.description,
+        "groups": list(groups.values()),
+        "charts": discard_charts.charts(found),
+        "page": f"{name}/report.html" if found.results.plan.config.report else "",
+    }
+
+
+def _cell(area: Area | None) -> dict[str, Any] | None:
+    if area is None or math.isnan(area.value):
+        return None
+    over = "" if math.isnan(area.over_random) else written("erc_auc", area.over_random, signed=True)
+    return {
+        "value": area.value,
+        "text": written("erc_auc", area.value),
+        "interval": interval_written("erc_auc", area.low, area.high),
+        "few": area.few,
+        "best": area.best,
+        "below": area.below_random,
+        "over": over,
+        "over_interval": interval_written("erc_auc", area.over_random_low, area.over_random_high, signed=True)
+        if over
+        else "",
+    }

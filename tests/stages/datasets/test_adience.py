@@ -1,0 +1,187 @@
+"""What `stages.datasets.adience` promises, on small lists in Adience's format."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench_sets import ADIENCE, adience, adience_list, adience_rows, numbers, run, tree
+
+from pipeline.config import validate
+from pipeline.errors import InvalidInput
+from pipeline.files import open_files
+from pipeline.schema import Batch
+from pipeline.stage import Context
+from stages.datasets import adience as module
+from stages.datasets.adience import AdienceReader
+from stages.tables import LAYOUT, Comparisons, refuse_itself
+
+FOLDS = [{"7153718@N04": 3, "101@N01": 1}, {"102@N02": 4}, {"103@N03": 2}, {"104@N04": 1}, {"105@N05": 5}]
+
+
+def read(root: Path, **options: object) -> dict[str, Batch]:
+    return AdienceReader(validate(AdienceReader.Options, options, "options")).read(open_files(root))
+
+
+def test_every_pair_of_faces_is_compared_once(tmp_path: Path) -> None:
+    tables = read(adience(tmp_path, FOLDS))
+    for name, schema in LAYOUT.schemas.items():
+        schema.check(tables[name])
+    subject, list_ = tables["faces"]["subject"], tables["comparisons"]
+    found = [*zip(list_["a"].tolist(), list_["b"].tolist(), list_["mated"].tolist(), strict=True)]
+    assert found == [(a, b, bool(subject[a] == subject[b])) for a, b in combinations(range(16), 2)]
+
+
+def test_a_face_is_a_template_of_its_user_with_its_image(tmp_path: Path) -> None:
+    faces = read(adience(tmp_path, FOLDS))["faces"]
+    assert faces["face_id"][0] == "7153718@N04/0.1000_ab_o.jpg"
+    assert faces["path"][0] == "aligned/7153718@N04/landmark_aligned_face.0.1000_ab_o.jpg"
+    assert faces["subject"].tolist()[:4] == ["7153718@N04"] * 3 + ["101@N01"]
+    assert faces["sha256"].tolist() == [hashlib.sha256((tmp_path / p).read_bytes()).hexdigest() for p in faces["path"]]
+
+
+def test_the_faces_that_were_only_turned_upright_can_be_read_instead(tmp_path: Path) -> None:
+    faces = read(adience(tmp_path, FOLDS), images="faces")["faces"]
+    assert faces["path"][0] == "faces/7153718@N04/coarse_tilt_aligned_face.0.1000_ab_o.jpg"
+    assert "" not in faces["sha256"].tolist()
+
+
+def test_folds_can_be_chosen(tmp_path: Path) -> None:
+    tables = read(adience(tmp_path, FOLDS), folds=[3, 1])
+    assert tables["faces"]["subject"].tolist() == ["104@N04"] + ["102@N02"] * 4
+
+
+def test_halves_are_a_product_in_which_no_face_meets_itself(tmp_path: Path) -> None:
+    tables = read(adience(tmp_path, FOLDS), pairs="halves")
+    product = Comparisons.of(tables)
+    assert product.is_product
+    assert tables["comparisons"].rows == 0
+    refuse_itself(tables, "reference", "probe")
+    assert sorted([*product.a.tolist(), *product.b.tolist()]) == list(range(16))
+    subject = tables["faces"]["subject"]
+    halves = {name: (int((subject[product.a] == name).sum()), int((subject[product.b] == name).sum())) for name in subject}
+    assert halves == {
+        "7153718@N04": (2, 1),
+        "101@N01": (1, 0),
+        "102@N02": (2, 2),
+        "103@N03": (1, 1),
+        "104@N04": (1, 0),
+        "105@N05": (3, 2),
+    }
+
+
+def test_another_seed_gives_other_halves_and_another_user_does_not(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    one, more = adience(tmp_path / "one", FOLDS), adience(tmp_path / "more", [*FOLDS[:4], {"105@N05": 5, "106@N06": 9}])
+
+    def probes(root: Path, seed: int) -> set[str]:
+        tables = read(root, pairs="halves", seed=seed)
+        return set(tables["faces"]["face_id"][Comparisons.of(tables).b])
+
+    assert probes(one, 0) == {face for face in probes(more, 0) if not face.startswith("106")}
+    assert len({frozenset(probes(one, seed)) for seed in range(5)}) > 1
+
+
+def test_more_pairs_than_a_list_may_have_are_refused_naming_both_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_PAIRS", 119)
+    adience(tmp_path, FOLDS)
+    with pytest.raises(InvalidInput, match=r"16 faces are 120 pairs, .* at most 119: .*\.folds .*\.pairs to halves"):
+        read(tmp_path)
+    assert Comparisons.of(read(tmp_path, pairs="halves")).rows == 60
+    assert read(tmp_path, folds=[0, 1])["comparisons"].rows == 28
+
+
+def test_a_list_of_most_pairs_is_of_5793_faces() -> None:
+    assert 5793 * 5792 // 2 <= module.MOST_PAIRS < 5794 * 5793 // 2
+
+
+def test_an_image_that_is_not_there_keeps_its_row_without_a_digest(tmp_path: Path) -> None:
+    adience(tmp_path, FOLDS)
+    (tmp_path / "aligned/101@N01/landmark_aligned_face.3.1003_ab_o.jpg").unlink()
+    faces = read(tmp_path)["faces"]
+    assert faces["face_id"][faces["sha256"] == ""].tolist() == ["101@N01/3.1003_ab_o.jpg"]
+
+
+def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
+    adience(tmp_path, [FOLDS[0]])
+    lines = [line.split("\t") for line in (tmp_path / "fold_0_data.txt").read_text().splitlines()]
+    (tmp_path / "fold_0_data.txt").write_text("".join("\t".join(line[::-1]) + "\n" for line in lines))
+    assert read(tmp_path, folds=[0])["faces"]["face_id"][0] == "7153718@N04/0.1000_ab_o.jpg"
+
+
+GOOD = adience_list(adience_rows({"1@N1": 2}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("face_id", "face"), "line 1 should name tab-separated columns, and face_id among them"),
+        (GOOD.replace("\t", " "), "line 1 should name .* user_id, original_image, face_id among them"),
+        ("", "line 1 should name"),
+        (GOOD + "1@N1\tx.jpg\n", "line 4: expected 12 columns, found 2"),
+        (
+            GOOD + GOOD.splitlines()[1] + "\n",
+            r"line 4: face 1@N1/0\.1000_ab_o\.jpg is listed already, in .*, line 2",
+        ),
+        (GOOD.replace("1@N1", ".."), "line 2: '..', .* name no image"),
+        (GOOD.replace("1000_ab", "../../1000_ab"), "line 2: .* name no image"),
+        (GOOD.replace("1@N1\t1000", "\t1000"), "line 2: '', .* name no image"),
+        ("\t".join(ADIENCE) + "\n", "the lists name no face"),
+    ],
+)
+def test_a_malformed_list_is_refused_naming_the_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        read(tree(tmp_path, {"fold_0_data.txt": text}), folds=[0])
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"fold_0_data\.txt: it is not UTF-8 text"):
+        read(tree(tmp_path, {"fold_0_data.txt": b"\xff\xff"}), folds=[0])
+
+
+def test_a_list_that_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"fold_4_data\.txt: there is no such file; .*options\.folds"):
+        read(adience(tmp_path, FOLDS[:4]))
+
+
+def test_a_face_in_two_lists_is_refused_naming_both(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"fold_1_data\.txt: line 2: face .* already, in fold_0_data\.txt, line 2"):
+        read(tree(tmp_path, {"fold_0_data.txt": GOOD, "fold_1_data.txt": GOOD}), folds=[0, 1])
+
+
+def test_sources_are_the_lists_and_the_images_of_the_chosen_kind(tmp_path: Path) -> None:
+    files = open_files(adience(tmp_path, FOLDS))
+    sources = AdienceReader(validate(AdienceReader.Options, {"folds": [0, 1]}, "options")).sources(files)
+    assert sources[:2] == ["fold_0_data.txt", "fold_1_data.txt"]
+    assert set(sources[2:]) == {name for name in files.names() if name.startswith("aligned/")}
+
+
+def test_mated_pairs_of_many_users_are_counted_right(tmp_path: Path) -> None:
+    users = {f"{i}@N": 1 + i % 4 for i in range(20)}
+    made = read(adience(tmp_path, [users]), folds=[0])["comparisons"]["mated"]
+    assert int(made.sum()) == sum(count * (count - 1) // 2 for count in users.values())
+    assert len(made) == np.sum(list(users.values())) * (np.sum(list(users.values())) - 1) // 2
+
+
+CONFIG = """
+name: small
+dataset: {reader: adience, path: set, options: {pairs: PAIRS}}
+steps:
+  align: {options: {detector: none}}
+  embed: {options: {model: tiny}}
+  compare: {inputs: {templates: embed}}
+  evaluate_verification: {options: {fmr: [0.1], replicates: 20}}
+"""
+
+
+@pytest.mark.parametrize(("pairs", "count"), [("all", 120), ("halves", 60)])
+def test_the_lists_go_through_to_their_numbers(tmp_path: Path, tiny: Context, pairs: str, count: int) -> None:
+    adience(tmp_path / "set", FOLDS)
+    found = numbers(run(tmp_path, CONFIG.replace("PAIRS", pairs), tiny))
+    assert found["eer"]["trials"] == count
+    assert found["eer"]["low"] <= found["eer"]["high"]

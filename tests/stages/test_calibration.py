@@ -1,0 +1,239 @@
+"""Places of 0 to 100 in a reference set: what they are, the file of a set, and the tables they are written to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import InvalidInput
+from pipeline.schema import Batch, Status, text
+from stages.calibration import (
+    as_integers,
+    calibrated,
+    completed_table,
+    read_reference,
+    read_scores,
+    reference_set,
+    refuse_other,
+    scores_table,
+    told,
+)
+from stages.quality import Quality, QualityOptions
+from stages.statistics import Statistics, StatisticsOptions
+
+Make = Callable[..., Any]
+properties = settings(deadline=None, max_examples=80)
+# Eighths, few of them, so that scores meet percentiles and percentiles meet.
+eighths = st.integers(-12, 12).map(lambda i: i / 8)
+MEASURE = {"method": "given", "version": 1, "identity": None}
+
+
+def qualities(values: Any, failed: Any = ()) -> Batch:
+    quality, status = np.array(values, np.float32), np.zeros(len(values), np.uint8)
+    status[list(failed)], quality[list(failed)] = Status.NOT_FOUND, np.nan
+    return Batch({"status": status, "reason": text("no face" if s else "" for s in status), "quality": quality})
+
+
+def a_set(context: Make, values: Any, failed: Any = ()) -> dict[str, Any]:
+    return reference_set("a set", MEASURE, text(range(len(values))), qualities(values, failed), context())
+
+
+def slow_place(score: float, levels: list[float]) -> float:
+    """The definition, one score at a time."""
+    met = [p for p, level in enumerate(levels) if level == score]
+    if met:
+        return (met[0] + met[-1]) / 2
+    if score < levels[0] or score > levels[-1]:
+        return 0 if score < levels[0] else 100
+    low = max(p for p, level in enumerate(levels) if level < score)
+    return low + (score - levels[low]) / (levels[low + 1] - levels[low])
+
+
+# The numbers
+
+
+@properties
+@given(scores=st.lists(eighths, min_size=1, max_size=20), reference=st.lists(eighths, min_size=1, max_size=40))
+def test_a_place_is_the_percentile_the_middle_of_those_that_meet_and_linear_between(
+    scores: list[float], reference: list[float]
+) -> None:
+    levels = np.percentile(reference, np.arange(101))
+    np.testing.assert_allclose(calibrated(scores, levels), [slow_place(s, levels.tolist()) for s in scores], atol=1e-9)
+
+
+@properties
+@given(
+    scores=st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=30),
+    reference=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40),
+)
+def test_a_better_score_has_no_lower_place_and_none_outside_0_to_100(scores: list[float], reference: list[float]) -> None:
+    levels = np.sort(np.percentile(reference, np.arange(101)))
+    found = calibrated(np.sort([*scores, *reference]), levels)
+    assert (np.diff(found) >= 0).all()
+    assert found.min() >= 0
+    assert found.max() <= 100
+
+
+def test_places_by_hand() -> None:
+    # The p-th percentile is p, but those from 40 to 60 are all 50.
+    levels = [*range(40), *[50] * 21, *range(61, 101)]
+    assert len(levels) == 101
+    scores = [-1, 0, 7.25, 39, 44.5, 50, 55.5, 100, 1000, float("inf"), -float("inf"), float("nan")]
+    places = [0, 0, 7.25, 39, 39.5, 50, 60.5, 100, 100, 100, 0, float("nan")]
+    np.testing.assert_allclose(calibrated(scores, levels), places)
+
+
+def test_a_set_of_one_score_knows_below_at_and_above() -> None:
+    assert calibrated([1, 2, 3], np.full(101, 2.0)).tolist() == [0, 50, 100]
+
+
+def test_the_faces_of_the_set_itself_are_spread_evenly(context: Make) -> None:
+    scores = np.random.default_rng(0).permutation(1001).astype(np.float32) ** 3
+    found = calibrated(scores, a_set(context, scores)["percentiles"])
+    rank = np.argsort(np.argsort(scores)) / 10
+    assert np.abs(found - rank).max() < 1  # exact at each whole percentile, linear in the cubes between two of them
+    np.testing.assert_allclose(found[rank % 1 == 0], rank[rank % 1 == 0], atol=1e-9)
+
+
+def test_integers_are_rounded_half_up() -> None:
+    found = as_integers([0, 0.49, 0.5, 1.5, 2.5, 99.5, 100, np.nan])
+    np.testing.assert_array_equal(found, [0, 0, 1, 2, 3, 100, 100, np.nan])
+
+
+# The file of a reference set
+
+
+def test_a_set_is_its_name_measure_count_percentiles_and_the_digest_of_its_scores(context: Make) -> None:
+    found = a_set(context, [4, 1, 9, 3, 2], failed=[2])
+    assert (found["set"], found["measure"], found["count"]) == ("a set", MEASURE, 4)
+    assert (found["percentiles"][0], found["percentiles"][50], found["percentiles"][100]) == (1, 2.5, 4)
+    same, other = a_set(context, [4, 1, 9, 3, 2], failed=[2]), a_set(context, [1, 4, 9, 3, 2], failed=[2])
+    assert json.dumps(same) == json.dumps(found)
+    assert other["digest"] != found["digest"]
+    assert other["percentiles"] == found["percentiles"]
+
+
+def test_a_set_without_a_score_is_none(context: Make) -> None:
+    with pytest.raises(InvalidInput, match="a set has no face with a quality score"):
+        a_set(context, [1, 2], failed=[0, 1])
+
+
+def test_the_file_of_a_set_is_one_that_statistics_take(context: Make, tmp_path: Path) -> None:
+    path, found = tmp_path / "set.json", a_set(context, [1, 2, 3])
+    path.write_text(json.dumps(found))
+    assert read_reference(path) == found
+    stage = Statistics(StatisticsOptions(reference=str(path)), context())
+    stage.refuse_other(MEASURE)
+    assert stage.compute(None)[""]["percentiles"][0].tolist() == found["percentiles"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: small\n", "is no reference file of format qfuse-reference/1"),
+        (b'{"format": "qfuse-reference/1"}', "percentiles, measure should hold"),
+        (b"0" * (2 << 20), "has more than 1,048,576 bytes"),
+    ],
+    ids=["a config", "nothing", "large"],
+)
+def test_what_is_no_reference_set_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "r.json").write_bytes(content)
+    with pytest.raises(InvalidInput, match=message):
+        read_reference(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("name", ["absent.json", "."])
+def test_a_reference_set_that_cannot_be_read_says_what_writes_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInput, match=r"cannot be read .*`qfuse quality calibrate CONFIG --name NAME` writes one"):
+        read_reference(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({**MEASURE, "method": "lightqnet"}, "'a set' was scored by 'lightqnet', and these faces are by 'given'"),
+        ({**MEASURE, "version": 2}, "by the same method with another version"),
+        ({**MEASURE, "identity": 1, "from": 2}, "another weights or preprocessing and model or detector above it"),
+        ("words", "in no way that it names"),
+    ],
+)
+def test_scores_of_another_measure_are_refused_in_a_sentence(found: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        refuse_other({"set": "a set", "measure": found}, MEASURE, Path("r.json"))
+
+
+def test_scores_of_the_same_measure_are_taken(context: Make, tmp_path: Path) -> None:
+    measure = Quality(QualityOptions(method="random", seed=3), context()).measure
+    (tmp_path / "r.json").write_text(json.dumps({**a_set(context, [1, 2]), "measure": measure}))
+    read = read_reference(tmp_path / "r.json")
+    refuse_other(read, measure, tmp_path)
+    with pytest.raises(InvalidInput, match="the same method with another seed"):
+        refuse_other(read, Quality(QualityOptions(method="random"), context()).measure, tmp_path)
+
+
+# Tables
+
+
+def test_a_table_has_the_raw_score_its_place_and_that_as_an_integer_and_blanks_for_what_failed(context: Make) -> None:
+    reference = a_set(context, [0, 1])
+    content = scores_table(text(["a", 'b,"c"', "d"]), qualities([0.1, 5, 0.756], failed=[2]), reference)
+    assert content == (
+        "face_id,status,reason,quality,calibrated,calibrated_integer\n"
+        'a,ok,,0.1,10.0,10\n"b,""c""",ok,,5.0,100.0,100\nd,not_found,no face,,,\n'
+    )
+
+
+def test_a_csv_keeps_its_columns_and_gets_the_places_of_one_of_them(context: Make, tmp_path: Path) -> None:
+    scores = np.float32([0.1, 0.3, 0.7])
+    path = tmp_path / "scores.csv"
+    path.write_text(
+        "face,q\n" + "".join(f'"x,{i}",{s!s}\n' for i, s in enumerate(scores)) + "y, \nz,nan\n", encoding="utf-8-sig"
+    )
+    header, columns, found = read_scores(path, "q")
+    assert np.array_equal(found[:3], scores)
+    assert np.isnan(found[3:]).all()
+    rows = list(csv.reader(io.StringIO(completed_table(header, columns, found, a_set(context, scores)))))
+    assert rows[0] == ["face", "q", "calibrated", "calibrated_integer"]
+    assert rows[1:] == [
+        ["x,0", "0.1", "0.0", "0"],
+        ["x,1", "0.3", "50.0", "50"],
+        ["x,2", "0.7", "100.0", "100"],
+        ["y", " ", "", ""],
+        ["z", "nan", "", ""],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "unknown column 'quality': known are: none"),
+        (b"face,qualty\na,1\n", "unknown column 'quality': did you mean 'qualty'"),
+        (b"quality\n1\nhigh\n", "quality of row 2 is 'high', which is no number"),
+        (b"face,quality\na,1\nb\n", "row 2 has 1 fields, and the header 2"),
+        (b"quality,calibrated\n1,2\n", "has a column 'calibrated' already"),
+        (b"\xff\xfe\x00", "is no CSV in UTF-8"),
+        (b'quality\n"1\n', "is no CSV in UTF-8"),
+    ],
+)
+def test_a_table_that_is_not_what_it_should_be_is_a_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "s.csv").write_bytes(content)
+    with pytest.raises(InvalidInput, match=message):
+        read_scores(tmp_path / "s.csv", "quality")
+
+
+def test_it_is_told_how_many_scores_lie_beyond_the_set(context: Make) -> None:
+    said = told(np.float32([-1, 0.5, 2, 3, np.nan]), a_set(context, [0, 1]))
+    assert said == (
+        "4 scores in the reference set a set (2 faces), the median at 75.0; 1 below its least, 2 above its greatest, "
+        "1 without a score"
+    )
+    assert "median" not in told(np.float32([np.nan]), a_set(context, [0, 1]))
