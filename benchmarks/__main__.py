@@ -22,8 +22,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks import children, other_steps, set_to_set
-from benchmarks.material import PROFILE, WORKERS, Material, Row
+from benchmarks import children, discard, other_steps, set_to_set
+from benchmarks.material import PROFILE, WORKERS, Material, Row, compare_all
 from pipeline.numerics import backend_version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +94,8 @@ def prepared(scale: float, folder: Path) -> tuple[dict[str, int], list[Row]]:
     made = Material.make(scale)
     ours = set_to_set.rows(made, REPLICATES)
     together = next(row.name for row in ours if isinstance(row.common, tuple))
-    rows = [*ours, *children.rows(made, scale, folder / "streamed", together), *other_steps.rows(made, folder)]
+    listed = discard.rows(made, compare_all(made.data, made.fused), REPLICATES)
+    rows = [*ours, *listed, *children.rows(made, scale, folder / "streamed", together), *other_steps.rows(made, folder)]
     tables = made.data.tables
     sizes = {"faces": tables["faces"].rows, "templates": tables["templates"].rows, "subjects": int(made.subject.max()) + 1}
     return {**sizes, "comparisons": tables["comparisons"].rows}, rows
@@ -109,6 +110,7 @@ def of_common(row: Row, common: dict[Any, Timing], budget: float) -> Timing | No
     else:
         found = common.get(row.common) or timed(row.common, budget)
         common[row.common] = found
+        found = Timing([row.times * seconds for seconds in found.seconds], found.result)
     common[row.name] = found
     return found
 

@@ -71,6 +71,26 @@ def tar_table(scores: Array, mated: Array, targets: tuple[float, ...]) -> tuple[
     return tar[nearest], np.rint(fmr[nearest] * np.sum(~mated)).astype(np.int64), float(area)
 
 
+def discard_steps(scores: Array, mated: Array, quality: Array, targets: tuple[float, ...], fractions: Array) -> Array:
+    """Return FNMR (targets, fractions) of the legacy error versus discard, as its script goes about it.
+
+    At each step all qualities are sorted again and the poorest are dropped; then for each FMR all distances that are left
+    are sorted, and the threshold is the one whose FMR is nearest, the most lenient of equals.
+    """
+    distance = np.arccos(np.clip(scores.astype(np.float64), -1, 1)) / np.pi
+    found = np.zeros((len(targets), len(fractions)))
+    for step, fraction in enumerate(fractions):
+        kept = np.argsort(quality, kind="stable")[int(fraction * len(quality)) :]
+        near, truth = distance[kept], mated[kept]
+        for row, target in enumerate(targets):
+            order = np.argsort(near)
+            fmr = np.cumsum(~truth[order]) / np.sum(~truth)
+            apart = np.abs(fmr - target)
+            threshold = near[order][np.flatnonzero(apart == apart.min())[-1]]
+            found[row, step] = 1 - np.mean(near[truth] < threshold) if truth.any() else np.nan
+    return found
+
+
 def mate_ranks(gallery: Array, probes: Array, gallery_subject: Array, probe_subject: Array) -> tuple[Array, Array]:
     """Return (rank of the mate, best score), each (p,): the whole similarity matrix, every row sorted; rank 0: no mate."""
     similarity = probes @ gallery.T

@@ -41,6 +41,7 @@ class Row:
     unit: str = ""
     cost: str = ""  # what our side spends its time on; printed where that leaves us less than twice as fast
     told: Callable[[Any], str] = lambda ours: ""  # what our result says by itself
+    times: float = 1  # that the common method's work is of the line's, where only a part of it is timed
     threads: int = WORKERS  # of the common method in a library
     alone: bool = False  # a process of its own: its result is its seconds, and what it told
 

@@ -115,10 +115,10 @@ def listed(problems: Sequence[str]) -> str:
 def check_report(config: Config) -> None:
     """Check the report's kind and, where a kind registers such a check as 'report options', its options.
 
-    Such a check takes the options and the config's factors. Raises InvalidInput: better before a run than after it.
+    Such a check takes the options and the config. Raises InvalidInput: better before a run than after it.
     """
     if config.report is not None:
         lookup("report", config.report.kind)
         options = available("report options").get(config.report.kind)
         if options is not None:
-            options(config.report.options, config.factors)
+            options(config.report.options, config)

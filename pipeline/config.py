@@ -21,7 +21,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 from pipeline.errors import InvalidInput, UsageError, unknown
-from pipeline.layers import Layers, Override, layers, merge, overridden
+from pipeline.layers import Layers, Override, extended, layers, overridden
 
 Scalar = str | int | float | bool
 MAX_CHARACTERS = 256_000  # a page of text has a hundredth of that; reading so many takes seconds
@@ -271,7 +271,7 @@ def _read_extended(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         return data
     if not isinstance(base, str):
         raise InvalidInput(f"{path}: `extends` takes one path, found {base!r}.")
-    return merge(_read_extended(path.parent / base, (*children, path.resolve())), data)
+    return extended(_read_extended(path.parent / base, (*children, path.resolve())), data)
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")

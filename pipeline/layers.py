@@ -107,14 +107,23 @@ def _listed() -> str:
     return f"{', '.join(PARTIAL[:-1])} and {PARTIAL[-1]}"
 
 
-def merge(base: Layer, over: Layer) -> Layer:
-    """Return `over` merged over `base`; neither is changed."""
+def extended(base: Layer, over: Layer) -> Layer:
+    """Return a file's parts merged over those of what it extends; a null of a benchmark waits for what it is to remove."""
+    merged = merge(base, over)
+    former, given = base.get("benchmarks"), over.get("benchmarks")
+    if isinstance(former, dict) and isinstance(given, dict):
+        merged["benchmarks"] = merge(former, given, keep=True)
+    return merged
+
+
+def merge(base: Layer, over: Layer, keep: bool = False) -> Layer:
+    """Return `over` merged over `base`, neither of them changed; `keep` the nulls, which remove something else later."""
     merged = dict(base)
     for name, value in over.items():
-        if value is None:
+        if value is None and not keep:
             merged.pop(name, None)
         elif isinstance(value, dict) and isinstance(merged.get(name), dict):
-            merged[name] = merge(merged[name], value)
+            merged[name] = merge(merged[name], value, keep)
         else:
             merged[name] = value
     return merged

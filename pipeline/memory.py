@@ -96,7 +96,8 @@ def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None
     of_a_shard = step.stored or largest.what not in {schema.name for schema in step.stage.produces.values()}
     if step.stage.grain in ("map", "group") and of_a_shard and axis.shard_rows > 1:
         todo.append(f"make dataset.shard_rows.{step.stage.axis} smaller (now {axis.shard_rows:,})")
-    if step.stage.grain in ("tile", "reduce") and axis.multiple > 1:
+    pairings = plan.dataset.tables.get("pairings")
+    if step.stage.grain in ("tile", "reduce") and (axis.multiple > 1 or (pairings is not None and pairings.rows > 0)):
         todo.append(f"list the {step.stage.axis} that count in place of all `pairings`")
     todo = [*(todo or ["use a smaller data set or a machine with more memory"]), "set run.memory to the GB that it may take"]
     shown = [part for part in worst.parts[:4] if part.bytes > 0.02 * worst.bytes]

@@ -1,10 +1,11 @@
 """compare: templates + comparisons → cosine scores, higher = more similar.
 
-All pairs of two roles are a matrix product. So is a list that holds a fair part of the pairs of its two sides, the
-templates that it names first and second: its scores are gathered from the tiles of that product. A sparse list is read in
-blocks of dot products. Tiles begin at multiples of TILE and WIDTH of the whole sides, and sides and choice depend on the
-whole list, so a score is the same to the last bit in whatever shard it falls. (Its last bits may depend on which other
-templates the data set compares.) A comparison with a template that failed scores nan.
+All pairs of two roles are a matrix product, and all pairs of one its upper triangle. So is a list that holds a fair part of
+the pairs of its two sides, the templates that it names first and second: its scores are gathered from the tiles of that
+product. A sparse list is read in blocks of dot products. Tiles begin at multiples of TILE and WIDTH of the whole sides, those
+of a triangle at the diagonal, and sides and choice depend on the whole list, so a score is the same to the last bit in
+whatever shard it falls. (Its last bits may depend on which other templates the data set compares.) A comparison with a
+template that failed scores nan.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
+from stages.forms import Product, Triangle
 from stages.tables import SCORES, Comparisons
 
 BLOCK = 256  # comparisons of a sparse list in one gather: few enough to stay in the cache
@@ -48,19 +50,26 @@ class Compare(Stage):
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
     ) -> Mapping[str, int]:
-        comparisons = Comparisons.of(tables)
-        sides = len(comparisons.a) + len(comparisons.b) if comparisons.is_product else 0
-        return {"templates at unit length": (rows["templates"] + sides) * sizes["templates"]["embedding"]}
+        form, copied = Comparisons.of(tables).form, 0
+        if isinstance(form, Product):
+            copied = len(form.a) + len(form.b)
+        elif isinstance(form, Triangle) and not _together(form.role):
+            copied = len(form.role)
+        return {"templates at unit length": (rows["templates"] + copied) * sizes["templates"]["embedding"]}
 
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))
         unit, lost = unit_rows(templates), (templates["status"] != Status.OK).astype(np.uint8)
         comparisons = Comparisons.of(work.tables)
-        if comparisons.is_product:
-            a, b, width = comparisons.a, comparisons.b, len(comparisons.b)
+        form = comparisons.form
+        if isinstance(form, Product):
+            a, b, width = form.a, form.b, len(form.b)
             rows = slice(work.start // width, work.stop // width)
             score = product(unit[a], unit[b], rows.start, rows.stop, work.each).ravel()
             failed = (lost[a[rows], None] + 2 * lost[b]).ravel()
+        elif isinstance(form, Triangle):
+            score = triangle(_rows(unit, form.role), form, work.start, work.stop, work.each)
+            failed = _failed(lost[form.role], form, work.start, work.stop)
         else:
             part = comparisons.listed.take(slice(work.start, work.stop))
             sides = work.each(lambda name: _side(comparisons.listed[name], len(unit)), "ab")
@@ -70,6 +79,37 @@ class Compare(Stage):
                 score = _dots(unit, part["a"], part["b"], work.each)
             failed = lost[part["a"]] + 2 * lost[part["b"]] if lost.any() else np.zeros(part.rows, np.uint8)
         return {"": Batch({"score": score.astype(np.float32, copy=False), "failed": failed.astype(np.uint8, copy=False)})}
+
+
+def triangle(x: Array, form: Triangle, start: int, stop: int, each: Each) -> Array:
+    """Return the scores start…stop (float32) of a triangle whose templates are `x` (n, d) float32.
+
+    The tiles of TILE rows begin at the column of their first row, so that of those below the diagonal few are computed.
+    """
+    a, b = x[:-1], x[1:]
+    scores = np.empty(stop - start, np.float32)
+    low, high = form.rows(start, stop)
+
+    def fill(first: int) -> None:
+        begin, end = max(start, form.starts[first]), min(stop, form.starts[min(first + TILE, len(a))])
+        for left in range(first, len(b), WIDTH):
+            found = tile(a, b, first, left)
+            for row, columns, cut in form.lines(int(begin), int(end)):
+                near, far = max(columns.start, left), min(columns.stop, left + found.shape[1])
+                if near < far:
+                    place = cut.start + int(begin) - start - columns.start
+                    scores[place + near : place + far] = found[row - first, near - left : far - left]
+
+    each(fill, range(low // TILE * TILE, high, TILE))
+    return scores
+
+
+def _failed(lost: Array, form: Triangle, start: int, stop: int) -> Array:
+    """Return which of the templates failed, as in SCORES, of comparisons start…stop; `lost` is 1 where a template did."""
+    failed = np.zeros(stop - start, np.uint8)
+    for row, columns, cut in form.lines(start, stop) if lost.any() else ():
+        failed[cut] = lost[row] + 2 * lost[1:][columns]
+    return failed
 
 
 def product(a: Array, b: Array, start: int, stop: int, each: Each) -> Array:
@@ -168,8 +208,12 @@ def _places(side: Array, templates: int) -> Array:
 
 def _rows(unit: Array, side: Array) -> Array:
     """Return the rows of a side, without a copy where they lie together."""
-    first, last = int(side[0]), int(side[-1]) + 1
-    return unit[first:last] if last - first == len(side) else unit[side]
+    return unit[side[0] : side[-1] + 1] if _together(side) else unit[side]
+
+
+def _together(side: Array) -> bool:
+    """Whether rows (n,), at least one, follow one upon the other."""
+    return bool(side[-1] - side[0] == len(side) - 1 and (np.diff(side) == 1).all())
 
 
 def _dots(unit: Array, a: Array, b: Array, each: Each) -> Array:

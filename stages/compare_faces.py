@@ -4,7 +4,7 @@ Every face of the one template is compared with every face of the other, and a s
 score of these cosines. So a comparison costs as much as its templates have pairs of faces, some hundred times what a fused
 one costs. One with a template that has no usable face scores nan.
 
-Products go by first template and in blocks of second ones, as the whole list has them: a score is the same to the last bit
+All pairs go by first template and in blocks of second ones, as the whole list has them: a score is the same to the last bit
 in whatever shard it falls.
 """
 
@@ -20,6 +20,7 @@ from pydantic import field_validator
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
+from stages.forms import Listed, Product
 from stages.score_rules import score_rule_named
 from stages.tables import SCORES, Comparisons
 
@@ -72,12 +73,14 @@ class CompareFaces(Stage):
 
     def compute(self, work: Work) -> dict[str, Batch]:
         comparisons, rule = Comparisons.of(work.tables), score_rule_named(self.options.rule)
-        if comparisons.is_product:
-            a, b = comparisons.pairs(work.start, work.stop)
-            mine = slice(0, len(a))
-        else:
-            a, b = comparisons.listed["a"], comparisons.listed["b"]
+        form = comparisons.form
+        if isinstance(form, Listed):
+            a, b = form.a, form.b
             mine = slice(work.start, work.stop)
+        else:
+            start, stop = (work.start, work.stop) if isinstance(form, Product) else form.whole_rows(work.start, work.stop)
+            a, b = comparisons.pairs(start, stop)
+            mine = slice(work.start - start, work.stop - start)
         unit, bounds = _faces(work, 1 + max(a.max(initial=-1), b.max(initial=-1)))
         size = np.diff(bounds)
         score = np.full(len(a), np.nan, np.float32)

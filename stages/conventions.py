@@ -51,7 +51,7 @@ def differences(table: RuleTable) -> str:
 
 def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> list[str]:
     """Say how the rates among some quantities are defined; `among`: all that the table has, where these are only some."""
-    metrics = {q.metric for q in quantities}
+    metrics, discarding = {q.metric for q in quantities}, any(is_area(q.metric) for q in quantities)
     enrolled = any(q.metric == "fte" and q.kind == "1:1" for q in (*quantities, *among))
     said = []
     if metrics & {"tar", "frr", "eer"}:
@@ -69,7 +69,7 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
         said.append("EER is where the piecewise linear ROC meets FMR = FNMR.")
     if "auc" in metrics:
         said.append("AUC is the chance that a mated score exceeds a non-mated one, equal scores counting half.")
-    if metrics & {"tar", "frr", "tpir"}:
+    if metrics & {"tar", "frr", "tpir"} or discarding:
         said.append(
             "“FMR ≤ t” is the point with the largest FMR that does not exceed t; “FMR ≈ t” is the point nearest t, "
             "which may exceed it. The FMR actually held stands in the table of every number. † rests on fewer than 30 false "
@@ -89,12 +89,12 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
             "other subjects, and a mated probe counts when its mate scores above it, at whatever rank. It is not TPIR at an "
             "FPIR."
         )
-    if any(map(is_area, metrics)):
+    if discarding:
         said.append(
             "Error versus discard. EDC (ISO/IEC 29794-1:2024): the threshold is chosen once, on all comparisons; x is the "
             "share of comparisons discarded, poorest quality first, equal qualities together, mated and non-mated each by "
             "themselves unless the config says otherwise. pAUC(L) is the area under its steps from 0 to L, not divided by L, "
-            "in hundredths. Random: the expectation of discard at random, error · L. Pair oracle: all errors first, one by "
+            "in hundredths. Discard at random: its expectation, error · L. Pair oracle: all errors first, one by "
             "one, which no quality of samples attains; attainable is its closed form, perfect NIST's straight line, which "
             "nothing attains; sample oracle: a quality of samples that knows the errors."
         )
@@ -102,7 +102,8 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
         said.append(
             "ERC AUC, legacy: the form of CR-FIQA's published evaluation. Mated and non-mated comparisons are discarded "
             "together in twenty steps; the threshold is chosen anew at each, at the observed score whose FMR is nearest the "
-            "target; a mated score at the threshold is an error. The area is by trapezoids over [0, 0.95], in hundredths."
+            "target; a mated score at the threshold is an error. The area is by trapezoids over [0, 0.95], in hundredths. It "
+            "is marked † where fewer than 30 false matches decide at any of the steps."
         )
     if "accuracy" in metrics:
         said.append(

@@ -7,7 +7,8 @@
                chosen anew at each.
 
 A comparison's quality is made of those of its two templates (`pair`). One whose template failed, or has no quality, is left
-out and counted. Intervals resample subjects, and choose the threshold anew in each replicate.
+out and counted. Intervals resample subjects, and choose the threshold anew in each replicate. Intervals and oracles are of
+the standard form itself: a fixed threshold, each kind by itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from stages.metrics.discard import Curve, Discard, DiscardRule, PairQuality
 from stages.metrics.discard_replicates import AreaReplicates
 from stages.metrics.verification import FEW, Ascending
 from stages.numbers import Numbers, curves, histogram, number_half
-from stages.tables import CURVES, NUMBERS
+from stages.tables import CURVES, NUMBERS, Comparisons
 from stages.trials import Trials
 
 STARTING = "starting"  # the rule by which a threshold follows from an FNMR
@@ -38,6 +39,7 @@ POINTS = 400  # of a stored curve
 SHORT_LIST = 20_000  # comparisons up to which the legacy AUC is bootstrapped: each replicate walks all of them in every step
 DET_FMR = np.geomspace(1e-4, 1, 41)
 BINS = 60
+ROUNDED = 1e-4  # how far rounding pushes a cosine past ±1, at most
 
 
 class DiscardOptions(Resampled):
@@ -91,6 +93,9 @@ class EvaluateDiscard(Stage):
     def backends(self) -> tuple[str, ...]:
         return ("numpy", "scipy")
 
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        Comparisons.of(tables).refuse_itself(tables)
+
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
     ) -> Mapping[str, int]:
@@ -105,7 +110,8 @@ class EvaluateDiscard(Stage):
         thresholds = [discard.threshold_for(*lists, fmr=target, rule=o.rule) for target in o.fmr]
         thresholds += [discard.threshold_for(*lists, fnmr=start) for start in o.fnmr]
         drawn = self._drawn(found)
-        parts = [part for i, limit in enumerate(thresholds) for part in self._at(numbers, found, i, limit, drawn)]
+        # As float64 scalars, not Python's: those would be rounded to float32, perhaps onto a score.
+        parts = [part for i, limit in enumerate(np.array(thresholds)) for part in self._at(numbers, found, i, limit, drawn)]
         if o.legacy:
             parts += self._legacy(numbers, found)
         parts += _detection(found, o)
@@ -142,21 +148,23 @@ class EvaluateDiscard(Stage):
         )
 
     def _at(
-        self, numbers: Numbers, c: _Comparisons, i: int, limit: float, drawn: Mapping[str, AreaReplicates]
+        self, numbers: Numbers, c: _Comparisons, i: int, limit: np.float64, drawn: Mapping[str, AreaReplicates]
     ) -> Iterator[tuple[str, Array, Array]]:
         """Add the numbers at one target, whose threshold is `limit`, and give the curves there."""
         o = self.options
         target, rule = [*((t, o.rule) for t in o.fmr), *((t, STARTING) for t in o.fnmr)][i]
-        at = f"{target:g}" if rule != STARTING else f"fnmr {target:g}"
+        at = place(target, rule)
         matches, impostors = int((~c.mated & (c.score >= limit)).sum()), int((~c.mated).sum())
-        shared: dict[str, Any] = {"target": target, "rule": rule, "threshold": limit, "few": matches < FEW}
+        found_here, few = self._curves(c, target, rule, limit)
+        shared: dict[str, Any] = {"target": target, "rule": rule, "threshold": limit, "few": few or matches < FEW}
         shared |= {"achieved": matches / impostors if impostors else np.nan, "false_matches": matches, "nonmated": impostors}
         for name, kind in (("fnm", c.mated), ("fm", ~c.mated)):
-            curve, found = self._curve(c, name, target, rule, limit), drawn.get(name)
+            curve, found = found_here[name], drawn.get(name)
             start, trials = float(curve.y[0]), int(kind.sum())
             numbers.add(f"{name}r", start, None if found is None else found.start[:, i], **shared, trials=trials)
             yield f"{name}-edc {at}", *thinned(curve)
-            lines = _oracles(c, limit) if name == "fnm" and not np.isnan(start) else {}
+            bounded = name == "fnm" and self._standard(rule) and not np.isnan(start)
+            lines = _oracles(c, limit) if bounded else {}
             for what, line in lines.items():
                 yield f"{name}-edc {at} {what}", *thinned(line)
             for j, share in enumerate(o.limits):
@@ -171,9 +179,9 @@ class EvaluateDiscard(Stage):
                     numbers.add(f"{name}_pauc({share:g})_{what}", value, **shared, trials=trials)
 
     def _drawn(self, c: _Comparisons) -> dict[str, AreaReplicates]:
-        """Return the areas in each replicate, of the standard form itself: a fixed threshold, each kind by itself."""
+        """Return the areas in each replicate, of the standard form itself."""
         o, found = self.options, {}
-        if o.replicates and o.threshold == "fixed" and o.discard == "separate" and c.mated.any() and not c.mated.all():
+        if o.replicates and self._standard(o.rule) and c.mated.any() and not c.mated.all():
             others = c.subjects[0][~c.mated], c.subjects[1][~c.mated]
             own = c.score[c.mated], c.quality[c.mated], c.subjects[0][c.mated]
             starting = [again.starting_replicates(own[0], own[2], start, c.weights)[:, None] for start in o.fnmr]
@@ -185,20 +193,30 @@ class EvaluateDiscard(Stage):
                 found["fm"] = again.fm_pauc_replicates(*own, others[1], thresholds, c.weights, o.limits)
         return found
 
-    def _curve(self, c: _Comparisons, name: str, target: float, rule: str, limit: float) -> Curve:
-        """The standard curve of one kind under the options."""
-        o, mine = self.options, c.mated if name == "fnm" else ~c.mated
+    def _standard(self, rule: str) -> bool:
+        """Whether a curve is of the standard form itself. The threshold of a starting error is always a fixed one."""
+        return self.options.discard == "separate" and (self.options.threshold == "fixed" or rule == STARTING)
+
+    def _curves(self, c: _Comparisons, target: float, rule: str, limit: np.float64) -> tuple[dict[str, Curve], bool]:
+        """The standard curves of both kinds under the options, and whether few false matches decide at a step that counts."""
+        o = self.options
         if np.isnan(limit):
-            return discard.fnm_edc(c.score[:0], c.quality[:0], limit)
+            return dict.fromkeys(("fnm", "fm"), discard.edc([], [])), False
         if o.threshold == "fixed" or rule == STARTING:
-            wrong = c.score[mine] < limit if name == "fnm" else c.score[mine] >= limit
-            return discard.edc(wrong, c.quality[mine], c.quality if o.discard == "joint" else None)
+            among = c.quality if o.discard == "joint" else None
+            misses, matches = c.score[c.mated] < limit, c.score[~c.mated] >= limit
+            fnm, fm = discard.edc(misses, c.quality[c.mated], among), discard.edc(matches, c.quality[~c.mated], among)
+            return {"fnm": fnm, "fm": fm}, False
         steps = discard.LEGACY_FRACTIONS
         at = discard.recomputed(c.score, c.mated, c.quality, [target], steps, o.discard, o.rule)
-        return Curve(np.append(steps, 1.0), np.append((at.fnmr if name == "fnm" else at.fmr)[0], 0.0))
+        few = at.few[0, steps <= max(o.limits, default=0.0)].any()
+        kinds = {"fnm": (at.n_mated, at.fnmr[0]), "fm": (at.n_nonmated, at.fmr[0])}
+        # As in `discard.edc`: where none of a kind remains of those that were there, it has no error.
+        y = {name: np.where((left > 0) | (left[0] == 0), error, 0.0) for name, (left, error) in kinds.items()}
+        return {name: Curve(np.append(steps, 1.0), np.append(error, 0.0)) for name, error in y.items()}, bool(few)
 
     def _legacy(self, numbers: Numbers, c: _Comparisons) -> Iterator[tuple[str, Array, Array]]:
-        o, cosine = self.options, np.clip(c.score, -1, 1)
+        o, cosine = self.options, _clipped(c.score)
         found = discard.legacy_erc(cosine, c.mated, c.quality, o.fmr)
         drawn = None
         if o.replicates and len(c.score) <= SHORT_LIST and c.mated.any() and not c.mated.all():
@@ -220,7 +238,17 @@ class EvaluateDiscard(Stage):
             yield f"erc {target:g}", found.fraction, found.fnmr[i]
 
 
-def _oracles(c: _Comparisons, limit: float) -> dict[str, Curve]:
+def place(target: float, rule: str) -> str:
+    """Return how the names of curves say at which target they are."""
+    return f"fnmr {target:g}" if rule == STARTING else f"{target:g}"
+
+
+def _clipped(score: Array) -> Array:
+    """Return cosines as the legacy form has them, without what rounding pushed past ±1; other scores as they are."""
+    return np.clip(score, -1, 1) if np.abs(score).max(initial=0) <= 1 + ROUNDED else score
+
+
+def _oracles(c: _Comparisons, limit: np.float64) -> dict[str, Curve]:
     """Return the bounds of FNM-EDC: all errors first, and a quality of samples that knows the errors."""
     a, b = (rows[c.mated] for rows in c.rows)
     wrong = c.score[c.mated] < limit

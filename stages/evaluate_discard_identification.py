@@ -3,7 +3,8 @@
 The threshold is chosen once, on the non-mated probes of the whole set, by the largest FPIR that does not exceed the target.
 A mated probe is wrong where its mate is not at rank 1 with score ≥ threshold, a non-mated one where its best candidate has
 a score ≥ threshold; each kind is discarded by itself, probes of poorest quality first (ISO/IEC 29794-1:2024, of probes). A
-probe that failed counts as a miss, or as no false positive; one without a quality is left out and counted.
+probe that failed counts as a miss, or as no false positive; one without a quality, or without a subject, is left out and
+counted. Intervals resample subjects of probes, and choose the threshold anew in each replicate; the gallery stays.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.registry import register
-from pipeline.schema import Batch, Status
+from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
 from stages.evaluate_discard import thinned
 from stages.evaluate_identification import check_gallery
@@ -22,6 +23,7 @@ from stages.evaluation import Rate, Resampled, drawn_bytes
 from stages.metrics import bootstrap, discard
 from stages.metrics.discard_replicates import AreaReplicates, fnm_pauc_replicates
 from stages.metrics.identification import mate_rank, tpir_at_fpir
+from stages.metrics.weighted import Weighted, as_weights, barrier_scores, total_weight
 from stages.numbers import Numbers, curves, number_half, number_subjects
 from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
 
@@ -70,7 +72,10 @@ class EvaluateDiscardIdentification(Stage):
         gallery, probes = np.unique(role_rows(roles, o.gallery)), role_rows(roles, "probe")
         check_gallery(found["candidate"], gallery, self.name, o.gallery)
         quality = np.where(read["status"] == Status.OK, read["quality"], np.nan)[probes]
-        told = known[probes] & (column[probes] >= 0)
+        told = known[probes]
+        if not told.all():
+            numbers.add("probes_unlabelled", float((~told).sum()), trials=len(told))
+        told &= column[probes] >= 0
         numbers.add("probes_without_quality", float((told & np.isnan(quality)).sum()), trials=int(told.sum()))
         kept = told & np.isfinite(quality)
         probes, quality, found = probes[kept], quality[kept], found.take(kept)
@@ -80,6 +85,7 @@ class EvaluateDiscardIdentification(Stage):
         top = np.where(np.isfinite(found["score"][:, 0]), found["score"][:, 0], -np.inf)
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
         points = tpir_at_fpir(top[~mated], rank[mated], top[mated], o.fpir)
+        drawn = _drawn(top, rank, mated, quality, column[probes], weights, o) if o.replicates else {}
         parts = []
         for i, target in enumerate(o.fpir):
             limit = points.threshold[i]
@@ -90,23 +96,32 @@ class EvaluateDiscardIdentification(Stage):
                 if np.isnan(limit) or not kind.any():
                     continue
                 curve = discard.edc(wrong[kind], quality[kind])
-                drawn = _drawn(wrong[kind], quality[kind], column[probes[kind]], weights, o.limits)
+                again = drawn.get(name)
                 start, trials = float(curve.y[0]), int(kind.sum())
-                numbers.add(name, start, drawn.start, **shared, trials=trials)
+                numbers.add(name, start, None if again is None else again.start[:, i], **shared, trials=trials)
                 parts.append((f"{name}-edc {target:g}", *thinned(curve)))
                 for j, share in enumerate(o.limits):
+                    pauc, over = (None, None) if again is None else (again.pauc[:, i, j], again.over_random[:, i, j])
                     area, chance = curve.area(share), float(discard.random.area(start, share))
-                    numbers.add(f"{name}_pauc({share:g})", area, drawn.pauc[:, j], **shared, trials=trials)
-                    over = drawn.over_random[:, j]
+                    numbers.add(f"{name}_pauc({share:g})", area, pauc, **shared, trials=trials)
                     numbers.add(f"{name}_pauc({share:g})_over_random", area - chance, over, **shared, trials=trials)
                     numbers.add(f"{name}_pauc({share:g})_random", chance, **shared, trials=trials)
         return {"numbers": numbers.batch(), "curves": curves(parts)}
 
 
-def _drawn(wrong: Any, quality: Any, subject: Any, weights: Any, limits: tuple[float, ...]) -> AreaReplicates:
-    """Return the areas in each replicate of the probes, at the threshold of the whole set.
-
-    What is wrong is a score of 0 below the threshold 1. The threshold stays: the non-mated probes that decide it are of
-    other subjects.
-    """
-    return fnm_pauc_replicates(np.where(wrong, 0.0, 1.0), quality, subject, np.ones(len(weights)), weights, limits)
+def _drawn(
+    top: Array, rank: Array, mated: Array, quality: Array, subject: Array, weights: Array, o: DiscardIdentificationOptions
+) -> dict[str, AreaReplicates]:
+    """Return FNIR, FPIR and their areas in each replicate, by (replicate, target, limit)."""
+    table, others = as_weights(weights), ~mated
+    met = others & (top > -np.inf)
+    listed, total = Weighted(top[met], (subject[met],)), total_weight(table, subject[others])
+    (barrier,) = barrier_scores(listed, table, total, np.asarray(o.fpir, np.float64), ["at_most"])
+    # All above the barrier is accepted. A probe that failed, or whose mate is not at rank 1, lies below every threshold.
+    least = float(top[top > -np.inf].min(initial=0)) - 1
+    threshold = np.nextafter(np.maximum(barrier, least), np.inf)
+    hit, best = (np.where(kept, top, least).astype(np.float64) for kept in (rank == 1, top > -np.inf))
+    missed = fnm_pauc_replicates(hit[mated], quality[mated], subject[mated], threshold, weights, o.limits)
+    # No score is a threshold: upside down, a false positive is one below it.
+    matched = fnm_pauc_replicates(-best[others], quality[others], subject[others], -threshold, weights, o.limits)
+    return {"fnir": missed, "fpir": matched}

@@ -3,7 +3,8 @@
 Intervals are subject-clustered bootstrap percentiles; replicate r draws the same subjects in every cell, so differences
 between cells are paired. FMR and FNMR are over comparisons of acquired templates. Failures follow ISO/IEC 19795-1. The first
 side is enrolled and the second is a probe where no template of the whole list stands on both, or `enrolled` says so. Then FTE
-is the share of the first that failed, FTA that of the second, and GFRR counts both; else every failure is one to acquire.
+is the share of the first that failed, FTA that of the second, and GFRR counts both; else, and so in all pairs of one role,
+every failure is one to acquire.
 
     FRR  = FTA + FNMR (1 − FTA)
     GFRR = FTE + (1 − FTE) FTA + (1 − FTE) (1 − FTA) FNMR = FTE + FRR (1 − FTE)
@@ -19,7 +20,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch
 from pipeline.stage import Stage, Work
@@ -29,7 +29,7 @@ from stages.metrics.subjects import subject_pairs
 from stages.metrics.verification import Ascending
 from stages.metrics.weighted import Lists, Weighted
 from stages.numbers import Numbers, curves, histogram, number_half, score_edges
-from stages.tables import CURVES, NUMBERS, refuse_itself
+from stages.tables import CURVES, NUMBERS, Comparisons
 from stages.trials import Enrolled, Failures, Trials
 
 RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
@@ -73,11 +73,7 @@ class EvaluateVerification(Stage):
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         need_fused(self)
-        for one, other in zip(tables["pairings"]["role_a"], tables["pairings"]["role_b"], strict=True):
-            refuse_itself(tables, str(one), str(other))
-        listed = tables["comparisons"]
-        if len(same := np.flatnonzero(listed["a"] == listed["b"])):
-            raise InvalidInput(f"comparison {same[0]} is of a template with itself ({len(same)} such): take these out.")
+        Comparisons.of(tables).refuse_itself(tables)
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
@@ -126,7 +122,7 @@ class EvaluateVerification(Stage):
         failures.write(numbers)
         if o.templates:
             built = read_templates(work)
-            write_fallback(numbers, built, np.union1d(trials.a, trials.b))
+            write_fallback(numbers, built, np.flatnonzero(trials.used[0] | trials.used[1]))
         numbers.add("comparisons_lost", float(lost), trials=len(nonmated))
         return {"numbers": numbers.batch(), "curves": self._curves(*pair)}
 

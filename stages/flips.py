@@ -7,7 +7,7 @@ Conventions
                 highest score first.
     Apart       of one subject (of false matches: one pair of subjects) the most telling comparison stands for all.
 
-The comparisons of a product are never written out: mated ones are found by subject, false matches by score.
+All pairs of roles are never written out: mated ones are found by subject, false matches by score.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.schema import Array, Batch
+from stages.forms import Listed
 from stages.numbers import Half, number_half, number_subjects
 from stages.tables import Comparisons
 
@@ -44,36 +45,33 @@ class Evaluated:
         """`half`: as the comparisons were evaluated."""
         comparisons, (subject, _, known) = Comparisons.of(tables), number_subjects(tables["templates"])
         inside = number_half(tables["templates"], half)[0] >= 0
-        return Evaluated(comparisons, subject, inside & known if comparisons.is_product else inside)
+        return Evaluated(comparisons, subject, inside if isinstance(comparisons.form, Listed) else inside & known)
 
     def templates(self, numbers: Array) -> tuple[Array, Array]:
         """Return the template rows (int64) on both sides of comparisons."""
-        if not self.comparisons.is_product:
-            return self.comparisons.listed["a"][numbers], self.comparisons.listed["b"][numbers]
-        width = len(self.comparisons.b)
-        return self.comparisons.a[numbers // width], self.comparisons.b[numbers % width]
+        return self.comparisons.form.templates(numbers)
 
     def mated(self) -> Array:
         """Return the numbers (m,) int64 of the mated comparisons, ascending."""
-        comparisons, subject, usable = self.comparisons, self.subject, self.usable
-        if not comparisons.is_product:
-            mated = np.flatnonzero(comparisons.listed["mated"])
-            a, b = self.templates(mated)
+        form, subject, usable = self.comparisons.form, self.subject, self.usable
+        if isinstance(form, Listed):
+            mated = np.flatnonzero(self.comparisons.listed["mated"])
+            a, b = form.templates(mated)
             return np.asarray(mated[usable[a] & usable[b]])
-        rows, columns = (np.flatnonzero(usable[side]) for side in (comparisons.a, comparisons.b))
-        columns = columns[np.argsort(subject[comparisons.b[columns]], kind="stable")]
-        known, wanted = subject[comparisons.b[columns]], subject[comparisons.a[rows]]
+        rows, columns = (np.flatnonzero(usable[side]) for side in (form.a, form.b))
+        columns = columns[np.argsort(subject[form.b[columns]], kind="stable")]
+        known, wanted = subject[form.b[columns]], subject[form.a[rows]]
         start, stop = (np.searchsorted(known, wanted, side) for side in ("left", "right"))
         size = stop - start
         place = np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
-        return np.asarray(np.repeat(rows, size) * len(comparisons.b) + columns[place])
+        return form.numbers(np.repeat(rows, size), columns[place])
 
     def false_matches(self, score: Array, limit: Any) -> Array:
         """Return the numbers (m,) int64 of the non-mated comparisons whose score is `limit` or more, ascending."""
         accepted = np.flatnonzero(score >= limit)
         a, b = self.templates(accepted)
-        listed = self.comparisons.listed
-        mated = self.subject[a] == self.subject[b] if self.comparisons.is_product else listed["mated"][accepted]
+        listed = isinstance(self.comparisons.form, Listed)
+        mated = self.comparisons.listed["mated"][accepted] if listed else self.subject[a] == self.subject[b]
         return np.asarray(accepted[self.usable[a] & self.usable[b] & ~mated])
 
 

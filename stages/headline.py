@@ -22,6 +22,7 @@ import numpy as np
 from pipeline.session import Results
 from stages.choice import MARKS as MARKS
 from stages.choice import Chosen, choices, sign
+from stages.evaluate_discard import STARTING
 from stages.metrics import bootstrap
 from stages.quantities import AREA, Quantity, interval_written, lower_is_better, written
 from stages.report_options import ReportOptions, half_factor, read_options
@@ -115,20 +116,27 @@ def columns(table: RuleTable, options: ReportOptions) -> list[Quantity]:
 
 
 def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:
-    """Return the areas under error versus discard: standard ones up to the smallest limit, then the legacy form's.
+    """Return the areas under error versus discard: standard ones up to each step's smallest limit, then the legacy form's.
 
-    First come those at the strictest headline FMR (or the first asked for) that rests on 30 false matches in every row.
+    First come those at the first FMR asked for, then the strictest target that rests on 30 false matches in every row; where
+    none does, the most lenient. Those from a starting error come last.
     """
-    plain = [q for q in table.quantities if (area := AREA.fullmatch(q.metric)) and area[1] in ("fnm", "fnir") and not area[3]]
-    least = min((float(AREA.fullmatch(q.metric)[2]) for q in plain), default=0.0)  # type: ignore[index]
-    plain = [q for q in plain if float(AREA.fullmatch(q.metric)[2]) == least]  # type: ignore[index]
-    wanted = options.fmr or ()
+    plain = {
+        q: float(area[2])
+        for q in table.quantities
+        if (area := AREA.fullmatch(q.metric)) and area[1] in ("fnm", "fnir") and not area[3]
+    }
+    least = {step: min(limit for q, limit in plain.items() if q.step == step) for step in {q.step for q in plain}}
+    wanted = (options.fmr or ())[:1]
 
-    def rank(q: Quantity) -> tuple[bool, bool, float]:
+    def rank(q: Quantity) -> tuple[bool, bool, bool, float]:
         few = any(row.entries[q].few for row in table.rows if q in row.entries)
-        return not any(math.isclose(q.target or 0, target) for target in wanted[:1]), few, q.target or 0
+        starting, target = q.rule == STARTING, q.target or 0
+        asked = q.kind == "discard" and not starting and any(math.isclose(target, each) for each in wanted)
+        return starting, not asked, few, -target if few else target
 
-    return [*sorted(plain, key=rank), *sorted(table.find("erc_auc", rule="nearest"), key=rank)]
+    standard = [q for q, limit in plain.items() if limit == least[q.step]]
+    return [*sorted(standard, key=rank), *sorted(table.find("erc_auc", rule="nearest"), key=rank)]
 
 
 def _any_failed(table: RuleTable, share: str) -> bool:

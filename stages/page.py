@@ -26,8 +26,9 @@ from stages.charts import safe
 from stages.choice import Chosen
 from stages.figures import Line
 from stages.headline import MARKS, Found
+from stages.metrics.correlation import rank_correlation
 from stages.metrics.verification import FEW
-from stages.quantities import Quantity, interval_written, lower_is_better, written
+from stages.quantities import Quantity, interval_written, lower_is_better, signed, written
 from stages.summary import Entry, Row
 from stages.tables import Comparisons, role_rows
 
@@ -224,6 +225,7 @@ def _faces(found: Found) -> dict[str, Any]:
         "by": _by(grid) if grid else "",
         "scored": f"{int(np.isfinite(grid.quality).sum()):,}" if grid else "",
         "wanted": found.options.crops,
+        "agreement": agreement(scores),
         "acquired": acquired(found.results),
         "fta": _fta(found),
         "fallen": _fallen(found),
@@ -235,6 +237,14 @@ def _quality(scores: sections.Scores, lines: Sequence[Line]) -> dict[str, Any]:
     if len(lines) > 1:
         return {"name": _by(scores), "apart": True, "svg": safe(figures.ridges(title, label, lines))}
     return {"name": _by(scores), "apart": False, "svg": safe(figures.histogram(title, label, lines, figures.NARROW))}
+
+
+def agreement(scores: Sequence[sections.Scores]) -> list[tuple[str, list[str]]]:
+    """Return of each method its rank correlation with every one, in words; nothing where there is only one."""
+    if len(scores) < 2:
+        return []
+    matrix = rank_correlation([each.quality for each in scores])
+    return [(_by(s), [signed(value) for value in row]) for s, row in zip(scores, matrix.tolist(), strict=True)]
 
 
 def _by(scores: sections.Scores) -> str:

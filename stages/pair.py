@@ -11,6 +11,7 @@ from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.graph import Step
 from pipeline.schema import Batch
 from pipeline.session import Session
+from stages.forms import Listed
 from stages.headline import rule_first
 from stages.numbers import number_subjects
 from stages.tables import Comparisons
@@ -39,17 +40,10 @@ def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
         )
     subject, _, known = number_subjects(tables["templates"])
     same = bool(subject[one] == subject[other]) if known[one] and known[other] else None
-    comparisons, listed, number = Comparisons.of(tables), tables["comparisons"], None
-    if comparisons.is_product:
-        for x, y in ((one, other), (other, one)):
-            i, j = np.flatnonzero(comparisons.a == x), np.flatnonzero(comparisons.b == y)
-            if number is None and len(i) and len(j):
-                number = int(i[0]) * len(comparisons.b) + int(j[0])
-    else:
-        left, right = listed["a"], listed["b"]
-        hits = np.flatnonzero(((left == one) & (right == other)) | ((left == other) & (right == one)))
-        number = int(hits[0]) if len(hits) else None
-    in_list = number is not None and not comparisons.is_product
+    comparisons, listed = Comparisons.of(tables), tables["comparisons"]
+    places = (comparisons.form.number(*rows) for rows in ((one, other), (other, one)))
+    number = min((place for place in places if place is not None), default=None)
+    in_list = number is not None and isinstance(comparisons.form, Listed)
     roles = tables["roles"]
     return Pair(
         ids=(a, b),

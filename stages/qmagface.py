@@ -17,6 +17,7 @@ from pydantic import Field
 from pipeline.registry import register
 from pipeline.schema import Batch, Status
 from pipeline.stage import Options, Stage, Work
+from stages.forms import Listed
 from stages.tables import SCORES, Comparisons
 
 BLOCK = 1 << 20  # comparisons handled at once
@@ -53,7 +54,7 @@ class QMagFace(Stage):
         cosine = work.inputs["scores"].take(np.arange(work.start, work.stop))
         comparisons, o = Comparisons.of(work.tables), self.options
         score, failed = cosine["score"].copy(), cosine["failed"].copy()
-        first = 0 if comparisons.is_product else work.start  # of a list, a shard has its own part
+        first = work.start if isinstance(comparisons.form, Listed) else 0  # of a list, a shard has its own part
         for start in range(work.start, work.stop, BLOCK):
             stop = min(start + BLOCK, work.stop)
             a, b = comparisons.pairs(start - first, stop - first)

@@ -23,9 +23,8 @@ KINDS: dict[str, Kind] = {
 NO_DIRECTION = frozenset({"comparisons_unlabelled", "probes_unlabelled", "comparisons_across_halves", "fused_fallback"})
 COUNTS = NO_DIRECTION | {"comparisons_lost", "comparisons_without_quality", "probes_without_quality"}
 _LOWER = frozenset({"eer", "frr", "gfrr", "fta", "fte", "accuracy_deviation", "fnmr", "fmr", "fnir", "fpir", "erc_auc"})
-AREA = re.compile(
-    r"(fnm|fm|fnir|fpir)_pauc\(([^)]+)\)(?:_(\w+))?"
-)  # kind of error, limit, which line if not the method's own
+# Kind of error, limit, which line if not the method's own.
+AREA = re.compile(r"(fnm|fm|fnir|fpir)_pauc\(([^)]+)\)(?:_(\w+))?")
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,11 @@ def written(metric: str, value: float, signed: bool = False) -> str:
     if float(text) == 0:
         text = text.lstrip("+-")  # neither +0.00 nor -0.00 is a direction
     return text.replace("-", "−")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Write a plain number with its sign; an en dash where it is not defined."""
+    return "–" if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
 
 
 def interval_written(metric: str, low: float, high: float, signed: bool = False) -> str:

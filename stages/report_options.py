@@ -7,10 +7,13 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from pipeline.config import Scalar, validate
+from pipeline.config import Config, Scalar, validate
 from pipeline.errors import InvalidInput, unknown
-from pipeline.registry import register
+from pipeline.registry import available, register
 from pipeline.stage import Options
+from stages.quantities import KINDS
+
+DRAWN = ("seed", "replicates", "level")  # what decides how subjects are drawn
 
 
 class Choose(Options):
@@ -47,6 +50,26 @@ class ReportOptions(Options):
 
 
 @register("report options", "html")
+def check_options(options: Mapping[str, Any], config: Config) -> None:
+    """Check the options of a report, and that the replicates of what it is to compare can be paired.
+
+    Raises InvalidInput naming the wrong field, or the steps whose draws differ.
+    """
+    read_options(options, config.factors)
+    drawn: dict[str, str] = {}
+    for name, section in config.steps.items():
+        stage = available("stage").get(section.stage or name)
+        if (section.stage or name) in KINDS and stage is not None and "replicates" in stage.Options.model_fields:
+            fields = stage.Options.model_fields
+            drawn[name] = ", ".join(str(section.options.get(field, fields[field].default)) for field in DRAWN)
+    if len(set(drawn.values())) > 1:
+        told = "; ".join(f"{name}: {values}" for name, values in drawn.items())
+        raise InvalidInput(
+            f"the evaluating steps differ in {', '.join(DRAWN)} ({told}), so their replicates cannot be paired: give them "
+            "the same."
+        )
+
+
 def read_options(options: Mapping[str, Any], factors: Mapping[str, Sequence[Any]] | None = None) -> ReportOptions:
     """Validate report options; with the config's factors, the names and values that they speak of as well.
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from pipeline.config import Config, Scalar, load_config, load_layers, validate
-from pipeline.errors import InvalidInput, unknown
+from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.keys import canonical
 from pipeline.schema import Array
 from pipeline.store import Store
@@ -149,7 +149,8 @@ class Run:
 def find_run(given: Path) -> Run:
     """Return the run of a folder, of a name (or NAME/BENCHMARK) under .qfuse/runs, or of a config that has been run.
 
-    Raises InvalidInput for what is none of them, and for a record that is not whole.
+    Raises InvalidInput for what is none of them, and for a record that is not whole; UsageError for a config of several
+    benchmarks.
     """
     config, folder = None, given
     if given.name == "numbers.json":
@@ -164,7 +165,7 @@ def find_run(given: Path) -> Run:
     elif given.is_file():
         if (layers := load_layers(given, [])).several:
             named = ", ".join(layers.benchmarks)
-            raise InvalidInput(
+            raise UsageError(
                 f"{given} has the benchmarks {named}: give the run of one, as NAME/{next(iter(layers.benchmarks))}."
             )
         config = load_config(given)

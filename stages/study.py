@@ -1,18 +1,19 @@
 """study: the runs of several benchmarks → one table of quality measures: study.html, study.csv, study.tex and study.json.
 
 Conventions
-    Row       one benchmark, one combination of factors (an FR model, a quality measure, …), averaged as in the report of
-              that benchmark; under the rows that judge the same scores stand the reference lines of these scores.
-    Column    one area at one FMR target: the standard pAUC up to each limit, or the legacy AUC; in hundredths.
-    Marks     bold: the least of the measures that judge the same scores. ▼: a standard area that lies below that of discard
-              at random, by its interval. †: fewer than 30 false matches decide, in the legacy form at any step.
+    Row       one benchmark, one combination of factors (an FR model, a quality measure, …), averaged as the report
+              section of all benchmarks says; under the rows that judge the same scores stand their reference lines.
+    Column    one area of one evaluating step at one target: the standard pAUC up to each limit, or the legacy AUC; in
+              hundredths.
+    Marks     bold: the least of two or more measures that judge the same scores. ▼: a standard area that lies below that
+              of discard at random, by its interval. †: fewer than 30 false matches decide, in the legacy form at any step.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,22 @@ from pipeline.files import replace_text
 from pipeline.registry import register
 from pipeline.session import Results, write_json
 from stages import conventions, headline
+from stages.evaluate_discard import STARTING
 from stages.headline import Found, gather
 from stages.quantities import AREA, Quantity, number_label
-from stages.summary import Row
+from stages.summary import ROUNDING, Row
 
-BOUNDS = ("pair_oracle", "sample_oracle", "random")
+BOUNDS = {"pair_oracle": "pair oracle", "sample_oracle": "sample oracle", "random": "discard at random"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One area: `limit` is None in the legacy form."""
+    """One area. `limit` is None in the legacy form; `of` the error that the target is of, FNMR for a starting error."""
 
     form: str  # standard or legacy
+    step: str
     limit: float | None
+    of: str
     target: float
 
 
@@ -51,7 +55,7 @@ class Area:
 
     @property
     def below_random(self) -> bool:
-        return self.over_random_high < 0 and not self.few
+        return self.over_random_high < -ROUNDING and not self.few
 
 
 @dataclass(frozen=True)
@@ -99,15 +103,15 @@ def lines_of(benchmark: str, found: Found) -> Iterator[Line]:
     for number, (scores, rows) in enumerate(groups.items()):
         yield from _with_best([Line(benchmark, number, row.factors, "", dict(_areas(row))) for row in rows])
         above = {k: v for k, v in found.results.plan.steps[scores].factors.items() if k in rows[0].factors}
-        for bound in BOUNDS:
+        for bound, name in BOUNDS.items():
             if areas := dict(_bound(rows[0], bound)):
-                yield Line(benchmark, number, above, bound.replace("_", " "), areas)
+                yield Line(benchmark, number, above, name, areas)
 
 
 def columns_of(lines: Sequence[Line]) -> list[Column]:
     """Return every column, the standard form first, limits rising, targets from lenient to strict."""
     columns = {column for line in lines for column in line.areas}
-    return sorted(columns, key=lambda c: (c.form == "legacy", c.limit or 0, -c.target))
+    return sorted(columns, key=lambda c: (c.form == "legacy", c.step, c.limit or 0, c.of, -c.target))
 
 
 def factor_names(lines: Sequence[Line]) -> list[str]:
@@ -123,8 +127,7 @@ def factor_names(lines: Sequence[Line]) -> list[str]:
 def latex(lines: Sequence[Line], columns: Sequence[Column]) -> str:
     """Return the table as LaTeX, for the package booktabs; its first line is a comment that says what is in it."""
     names = factor_names(lines)
-    heads = ["benchmark", *names, *map(heading, columns)]
-    body = []
+    heads, body = ["benchmark", *names, *headings(columns)], []
     for i, line in enumerate(lines):
         if i and (line.benchmark, line.group) != (lines[i - 1].benchmark, lines[i - 1].group):
             body.append(r"\midrule")
@@ -155,9 +158,15 @@ def labels(line: Line, names: Sequence[str]) -> list[str]:
 
 
 def heading(column: Column) -> str:
-    """Write what a column holds, as in 'pAUC(0.2) @ 1e-3'."""
-    target = number_label(column.target)
-    return f"ERC @ {target}" if column.limit is None else f"pAUC({column.limit:g}) @ {target}"
+    """Write what a column holds, as in 'pAUC(0.2) @ FMR 1e-3'."""
+    area = "ERC" if column.limit is None else f"pAUC({column.limit:g})"
+    return f"{area} @ {column.of} {number_label(column.target)}"
+
+
+def headings(columns: Sequence[Column]) -> list[str]:
+    """Return the heading of every column, with its step where there are several."""
+    several = len({column.step for column in columns}) > 1
+    return [heading(column) + (f" ({column.step})" if several else "") for column in columns]
 
 
 def _areas(row: Row) -> Iterator[tuple[Column, Area]]:
@@ -171,29 +180,31 @@ def _areas(row: Row) -> Iterator[tuple[Column, Area]]:
 
 def _bound(row: Row, bound: str) -> Iterator[tuple[Column, Area]]:
     for q, e in row.entries.items():
-        area = AREA.fullmatch(q.metric)
-        if area and area[1] == "fnm" and area[3] == bound and q.target is not None:
-            yield Column("standard", float(area[2]), q.target), Area(e.value, math.nan, math.nan, e.few)
+        if (column := _column(q, bound)) is not None:
+            yield column, Area(e.value, math.nan, math.nan, e.few)
 
 
-def _column(q: Quantity) -> Column | None:
+def _column(q: Quantity, line: str | None = None) -> Column | None:
+    """Return the column of a measure's own area or, for a `line`, that of a bound's; None for any other number."""
     if q.kind != "discard" or q.target is None:
         return None
-    if q.metric == "erc_auc":
-        return Column("legacy", None, q.target)
+    if q.metric == "erc_auc" and line is None:
+        return Column("legacy", q.step, None, "FMR", q.target)
     area = AREA.fullmatch(q.metric)
-    return Column("standard", float(area[2]), q.target) if area and area[1] == "fnm" and not area[3] else None
+    if not area or area[1] != "fnm" or area[3] != line:
+        return None
+    return Column("standard", q.step, float(area[2]), "FNMR" if q.rule == STARTING else "FMR", q.target)
 
 
 def _with_best(lines: Sequence[Line]) -> Iterator[Line]:
     """Mark the least of each column, where there are two or more to choose from."""
-    least: dict[Column, float] = {}
-    for line in lines if len(lines) > 1 else ():
-        for column, area in line.areas.items():
-            least[column] = min(area.value, least.get(column, math.inf))
+    values: dict[Column, list[float]] = {}
     for line in lines:
-        areas = {c: Area(**{**asdict(a), "best": a.value == least.get(c)}) for c, a in line.areas.items()}
-        yield Line(line.benchmark, line.group, line.factors, line.bound, areas)
+        for column, area in line.areas.items():
+            values.setdefault(column, []).extend([] if math.isnan(area.value) else [area.value])
+    least = {column: min(known) for column, known in values.items() if len(known) > 1}
+    for line in lines:
+        yield replace(line, areas={c: replace(a, best=a.value == least.get(c)) for c, a in line.areas.items()})
 
 
 def _records(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
@@ -216,8 +227,9 @@ def _latex_number(area: Area | None) -> str:
     return (rf"\textbf{{{text}}}" if area.best else text) + (r"$^\dagger$" if area.few else "")
 
 
-_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
 
 
 def _escaped(text: str) -> str:
-    return "".join(_SPECIAL.get(c, rf"\{c}" if c in "&%$#_{}" else c) for c in text)
+    special = {c: rf"\text{name}{{}}" for c, name in _SPECIAL.items()} | {c: rf"\{c}" for c in "&%$#_{}"}
+    return "".join(special.get(c, c) for c in " ".join(text.split()))

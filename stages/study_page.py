@@ -10,7 +10,7 @@ from stages import conventions, discard_charts
 from stages.headline import Found
 from stages.page import environment, own
 from stages.quantities import interval_written, written
-from stages.study import Area, Column, Line, factor_names, heading, labels
+from stages.study import Area, Column, Line, factor_names, headings, labels
 
 
 def render(found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: Sequence[Column]) -> str:
@@ -23,10 +23,10 @@ def render(found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: S
         "name": config.name,
         "question": config.description,
         "factors": names,
-        "headers": [heading(column) for column in columns],
+        "headers": [header.split(" @ ") for header in headings(columns)],
         "forms": _forms(columns),
         "benchmarks": [_benchmark(name, each, lines, columns, names) for name, each in found],
-        "notes": [*conventions.rates(quantities), conventions.intervals(found[0][1].table)],
+        "notes": [*conventions.rates(quantities), *dict.fromkeys(conventions.intervals(each.table) for _, each in found)],
         **own(),
     }
     text: str = environment().get_template("study.html.j2").render(view)

@@ -7,7 +7,7 @@
 | templates   | a set of faces compared as one                    |
 | roles       | what a template serves as: reference, probe, gallery |
 | comparisons | one 1:1 comparison of a list                      |
-| pairings    | *all pairs* of two roles, never materialised      |
+| pairings    | *all pairs* of two roles or of one, never materialised |
 
 Readers give ids; `build_tables` resolves them to row numbers and refuses what does not fit together.
 """
@@ -23,6 +23,7 @@ import numpy as np
 from pipeline.dataset import Axis
 from pipeline.errors import InvalidInput, unknown
 from pipeline.schema import Array, Batch, Field, Schema, text
+from stages.forms import Listed, Product, Triangle
 
 FACES = Schema(
     "faces",
@@ -126,7 +127,7 @@ CURVES = Schema("curves", (Field("curve", "text"), Field("x", "float64"), Field(
 
 
 class FaceLayout:
-    """Tables and axes of every face data set: faces, templates, comparisons (list or product of roles), probes."""
+    """Tables and axes of every face data set: faces, templates, comparisons (a list or all pairs of roles), probes."""
 
     schemas: Mapping[str, Schema] = {
         schema.name: schema for schema in (FACES, MEMBERS, TEMPLATES, ROLES, COMPARISONS, PAIRINGS)
@@ -150,6 +151,7 @@ class FaceLayout:
 
 
 LAYOUT = FaceLayout()
+_NONE = np.empty(0, np.int64)
 
 
 def role_rows(roles: Batch, role: str) -> Array:
@@ -178,41 +180,64 @@ def refuse_itself(tables: Mapping[str, Batch], one: str, other: str) -> None:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """The 1:1 comparisons of a data set: a list, or every reference with every probe, numbered row by row."""
+    """The 1:1 comparisons of a data set: a list, or all pairs of two roles or of one, which are never written out."""
 
     listed: Batch
-    a: Array  # product: template rows of the first role; empty for a list
-    b: Array
+    form: Listed | Product | Triangle
 
     @staticmethod
     def of(tables: Mapping[str, Batch]) -> Comparisons:
-        pairings = tables["pairings"]
-        empty = np.empty(0, np.int64)
-        if pairings.rows == 0:
-            return Comparisons(tables["comparisons"], empty, empty)
-        a, b = (role_rows(tables["roles"], str(pairings[name][0])) for name in ("role_a", "role_b"))
-        return Comparisons(tables["comparisons"], a, b)
+        """Of a pairing, a role that no template has leaves nothing to pair, and what is listed counts."""
+        pairings, listed = tables["pairings"], tables["comparisons"]
+        names = [str(pairings[name][0]) for name in ("role_a", "role_b")] if pairings.rows else []
+        a, b = (role_rows(tables["roles"], name) for name in names) if names else (_NONE, _NONE)
+        if not (len(a) and len(b)):
+            return Comparisons(listed, Listed(listed["a"], listed["b"]))
+        return Comparisons(listed, Triangle(a) if names[0] == names[1] else Product(a, b))
+
+    @property
+    def a(self) -> Array:
+        """Template rows of the first side: of each comparison, or of the rows of all pairs."""
+        return self.form.a
+
+    @property
+    def b(self) -> Array:
+        return self.form.b
 
     @property
     def is_product(self) -> bool:
-        return len(self.a) > 0 and len(self.b) > 0
+        return isinstance(self.form, Product)
 
     @property
     def rows(self) -> int:
-        return len(self.a) * len(self.b) if self.is_product else self.listed.rows
+        return self.form.size
 
     @property
     def multiple(self) -> int:
-        """Shards of a product hold whole rows of it."""
-        return max(1, len(self.b)) if self.is_product else 1
+        """Shards of a product hold whole rows of it. Those of a triangle, whose rows differ in length, do not."""
+        return len(self.form.b) if isinstance(self.form, Product) else 1
 
     def pairs(self, start: int, stop: int) -> tuple[Array, Array]:
         """Return the template rows (int64) of comparisons start…stop."""
-        if not self.is_product:
-            part = self.listed.take(slice(start, stop))
-            return part["a"], part["b"]
-        index = np.arange(start, stop, dtype=np.int64)
-        return self.a[index // len(self.b)], self.b[index % len(self.b)]
+        if isinstance(self.form, Listed):
+            return self.form.templates(slice(start, stop))
+        return self.form.templates(np.arange(start, stop, dtype=np.int64))
+
+    def refuse_itself(self, tables: Mapping[str, Batch]) -> None:
+        """Raise InvalidInput where a comparison is of a template with itself."""
+        form = self.form
+        if isinstance(form, Product):
+            refuse_itself(tables, *(str(tables["pairings"][name][0]) for name in ("role_a", "role_b")))
+        elif isinstance(form, Triangle):
+            rows, times = np.unique(form.role, return_counts=True)
+            if len(twice := rows[times > 1]):
+                role, name = (str(x) for x in (tables["pairings"]["role_a"][0], tables["templates"]["template_id"][twice[0]]))
+                raise InvalidInput(
+                    f"template {name!r} is listed more than once as {role!r} ({len(twice)} such), and would be compared with "
+                    "itself: give each template a role once."
+                )
+        elif len(same := np.flatnonzero(form.a == form.b)):
+            raise InvalidInput(f"comparison {same[0]} is of a template with itself ({len(same)} such): take these out.")
 
 
 @dataclass
@@ -234,7 +259,7 @@ class Protocol:
     comparison_b: list[str] = field(default_factory=list)
     mated: Sequence[bool] = ()
     fold: Sequence[int] = ()
-    all_pairs: tuple[str, str] | None = None
+    all_pairs: tuple[str, str] | None = None  # of two roles or, where both are one, every unordered pair of it
     columns: dict[str, Array] = field(default_factory=dict)  # optional columns of faces
 
 

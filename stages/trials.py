@@ -1,6 +1,6 @@
 """trials: the 1:1 comparisons that an evaluation is over, and the templates of them that failed.
 
-A product of roles is never written out: what is asked of it is broadcast from its rows and columns.
+All pairs of roles are never written out: what is asked of them is made of their rows and columns.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.errors import InvalidInput
 from pipeline.schema import Array
 from pipeline.stage import Work
+from stages.forms import Listed, Product, Triangle
 from stages.metrics import bootstrap, verification
 from stages.numbers import Half, Numbers, number_half, number_subjects
 from stages.tables import Comparisons
@@ -24,18 +25,16 @@ Enrolled = Literal["auto", "first", "none"]  # which side of the comparisons is 
 class Trials:
     """The comparisons that are evaluated.
 
-    `score`, `failed`, `mated` (n,); `fold` (n,) of a list. `a`, `b`: template rows of each or, of a product, of its rows and
-    of its columns. `sides_apart`: there are comparisons, and no template stands on both sides of those that were given,
-    whatever was left out of them since.
+    `score`, `failed`, `mated` (n,); `fold` (n,) of a list. `form`: which two templates each is of. `sides_apart`: there are
+    comparisons, and no template stands on both sides of those that were given, whatever was left out of them since; in
+    all pairs of one role the sides are one.
     """
 
     score: Array
     failed: Array
     mated: Array
     fold: Array | None
-    a: Array
-    b: Array
-    is_product: bool
+    form: Listed | Product | Triangle
     sides_apart: bool
     used: tuple[Array, Array]  # by either side: masks over templates
 
@@ -45,88 +44,67 @@ class Trials:
         compared, comparisons = work.inputs["scores"].read(), Comparisons.of(work.tables)
         subject, _, known = number_subjects(work.tables["templates"])
         inside = number_half(work.tables["templates"], half)[0] >= 0
-        if not comparisons.is_product:
-            a, b = comparisons.listed["a"], comparisons.listed["b"]
-            mated, fold = comparisons.listed["mated"], comparisons.listed["fold"]
-            used = _used(work, len(subject), a, b)
-            apart = _apart(*used)
+        form: Listed | Product | Triangle = comparisons.form
+        used = _used(work, len(subject), form)
+        if isinstance(form, Listed):
+            mated, fold, apart = comparisons.listed["mated"], comparisons.listed["fold"], _apart(*used)
             if half != "all":
                 # Those of two halves, and those of a template that is in neither.
+                a, b = form.a, form.b
                 across = (inside[a] != inside[b]) | ~known[a] | ~known[b]
-                numbers.add("comparisons_across_halves", float(across.sum()), trials=len(a))
+                numbers.add("comparisons_across_halves", float(across.sum()), trials=form.size)
                 kept = inside[a] & inside[b]
-                a, b, mated, fold, compared = a[kept], b[kept], mated[kept], fold[kept], compared.take(kept)
-                used = _used(work, len(subject), a, b)
-            return Trials(compared["score"], compared["failed"], mated, fold, a, b, False, apart, used)
-        a, b = comparisons.a, comparisons.b
-        apart = _apart(*_used(work, len(subject), a, b))
-        shape, told = (len(a), len(b)), int(known[a].sum()) * int(known[b].sum())
-        if told < comparisons.rows:
-            numbers.add("comparisons_unlabelled", float(comparisons.rows - told), trials=comparisons.rows)
+                form, mated, fold, compared = Listed(a[kept], b[kept]), mated[kept], fold[kept], compared.take(kept)
+                used = _used(work, len(subject), form)
+            return Trials(compared["score"], compared["failed"], mated, fold, form, apart, used)
+        apart, told, within = isinstance(form, Product) and _apart(*used), form.among(known).size, form.among(known & inside)
+        if told < form.size:
+            numbers.add("comparisons_unlabelled", float(form.size - told), trials=form.size)
         if half != "all":
-            first, second = int((known & inside)[a].sum()), int((known & inside)[b].sum())
-            across = first * (int(known[b].sum()) - second) + (int(known[a].sum()) - first) * second
+            across = told - within.size - form.among(known & ~inside).size
             numbers.add("comparisons_across_halves", float(across), trials=told)
-        rows, columns = (known & inside)[a], (known & inside)[b]
-        score, failed = compared["score"].reshape(shape), compared["failed"].reshape(shape)
-        if not (rows.all() and columns.all()):
-            cut = np.ix_(rows, columns)
-            score, failed = score[cut], failed[cut]
-        a, b = a[rows], b[columns]
-        mated = subject[a][:, None] == subject[b]
-        used = _used(work, len(subject), a, b)
-        return Trials(score.ravel(), failed.ravel(), mated.ravel(), None, a, b, True, apart, used)
+        score, failed = (form.cut(known & inside, compared[name]) for name in ("score", "failed"))
+        used = _used(work, len(subject), within)
+        return Trials(score, failed, within.same(subject), None, within, apart, used)
 
     def subjects(self, chosen: Array, subject: Array) -> tuple[Array, Array]:
         """Return the subjects of both sides, int32, of the comparisons at a mask (n,); `subject` is that of each template."""
-        number = subject.astype(np.int32)
-        if not self.is_product:
-            rows = np.flatnonzero(chosen)
-            return number[self.a[rows]], number[self.b[rows]]
-        at = chosen.reshape(len(self.a), len(self.b))
-        sides = number[self.a][:, None], number[self.b]
-        return np.broadcast_to(sides[0], at.shape)[at], np.broadcast_to(sides[1], at.shape)[at]
+        return self.form.chosen(chosen, subject.astype(np.int32))
 
     def templates(self, chosen: Array) -> tuple[Array, Array]:
-        """Return the template rows of both sides, of the comparisons at a mask (n,)."""
-        if not self.is_product:
-            return self.a[chosen], self.b[chosen]
-        row, column = np.divmod(np.flatnonzero(chosen), max(1, len(self.b)))
-        return self.a[row], self.b[column]
+        """Return the template rows (int64) of both sides, of the comparisons at a mask (n,)."""
+        return self.form.chosen(chosen, np.arange(len(self.used[0])))
 
     def check_mated(self, subject: Array) -> None:
         """Raise InvalidInput where a list says something else than the subjects, as these are what is resampled."""
-        if self.is_product:
+        if not isinstance(self.form, Listed):
             return
-        wrong = np.flatnonzero(self.mated != (subject[self.a] == subject[self.b]))
+        wrong = np.flatnonzero(self.mated != (subject[self.form.a] == subject[self.form.b]))
         if len(wrong):
             mated = self.mated[wrong[0]]
             what = "mated, and its templates are not of one" if mated else "non-mated, and its templates are of one"
             raise InvalidInput(
                 f"comparison {wrong[0]} is listed as {what} subject ({len(wrong)} such). Intervals resample subjects: mend "
-                "the list or the subjects, or set evaluate_verification.replicates to 0 to do without."
+                "the list or the subjects, or set the evaluation's replicates to 0 to do without."
             )
 
-    def sides(self, templates: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    def sides(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Return of each side (used, failed): masks over templates."""
-        lost = np.zeros((2, templates), bool)
-        for side, (bit, rows) in enumerate(((1, self.a), (2, self.b)) if self.failed.any() else ()):
-            at: Array = np.asarray(self.failed & bit, bool)
-            if self.is_product:
-                at = np.asarray(at.reshape(len(self.a), len(self.b)).any(axis=2 - bit))
-            lost[side, rows[at]] = True
+        lost = np.zeros((2, len(self.used[0])), bool)
+        for side, rows in enumerate(self.form.failed(self.failed) if self.failed.any() else ()):
+            lost[side, rows] = True
         return (self.used[0], lost[0]), (self.used[1], lost[1])
 
 
-def _used(work: Work, templates: int, a: Array, b: Array) -> tuple[Array, Array]:
-    """Return which templates stand among rows `a` and among rows `b`."""
+def _used(work: Work, templates: int, form: Listed | Product | Triangle) -> tuple[Array, Array]:
+    """Return which templates stand on side a and which on side b."""
 
     def named(rows: Array) -> Array:
         used = np.zeros(templates, bool)
         used[rows] = True
         return used
 
-    first, second = work.each(named, (a, b))
+    first, second = work.each(named, (form.a, form.b))
     return first, second
 
 
@@ -158,7 +136,7 @@ class Failures:
     @staticmethod
     def of(trials: Trials, column: Array, weights: Array, enrolled: Enrolled = "auto") -> Failures:
         """`enrolled`: the first side, none, or the first side where the sides have no template in common."""
-        (used_a, lost_a), (used_b, lost_b) = trials.sides(len(column))
+        (used_a, lost_a), (used_b, lost_b) = trials.sides()
         if enrolled == "none" or (enrolled == "auto" and not trials.sides_apart):
             return Failures(_Share.made(used_a | used_b, lost_a | lost_b, column, weights), None)
         fte, fta = _Share.made(used_a, lost_a, column, weights), _Share.made(used_b, lost_b, column, weights)

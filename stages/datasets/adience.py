@@ -6,10 +6,7 @@ Conventions
     Images     beside the lists: aligned/USER/landmark_aligned_face.FACE.ORIGINAL, or faces/USER/coarse_tilt_aligned_face. and
                the same. Neither is aligned as a recognition model wants it: `align` detects faces in them.
     Face       its id is USER/FACE.ORIGINAL, its subject the user. Every face is a template. Order is that of the lists.
-    Pairs      "all": every unordered pair once, as a list, which is made for up to MOST_PAIRS. "halves": one half of each
-               user's faces, drawn by the seed, is a reference and the other a probe, and every reference meets every probe.
-               That is about half of all pairs, each at most once, and they are never written out; a user's only face is a
-               reference.
+    Pairs      every unordered pair of faces once, which are never written out: all faces have the one role FACE.
     Folds      the lists are published as having no user in common: list against list would give no mated pair.
 """
 
@@ -19,31 +16,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from pipeline.errors import InvalidInput
 from pipeline.files import Files
 from pipeline.registry import register
-from pipeline.schema import Array, Batch
+from pipeline.schema import Batch
 from pipeline.stage import Options
-from stages.datasets.folder import digest_images, file_names, identity_generator, need_files
+from stages.datasets.folder import digest_images, file_names, need_files
 from stages.datasets.ijb_problems import Problems
 from stages.datasets.ijb_protocol import below, find
 from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
 
-MOST_PAIRS = 1 << 24  # of a list, 19 bytes each: of 5,793 faces
+FACE = "face"
 COLUMNS = ("user_id", "original_image", "face_id")
 IMAGES = {"aligned": "landmark_aligned_face", "faces": "coarse_tilt_aligned_face"}
 
 
 class AdienceOptions(Options):
-    """Which lists, which of the two sets of images, and which pairs."""
+    """Which lists, and which of the two sets of images."""
 
     folds: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (0, 1, 2, 3, 4)
     images: Literal["aligned", "faces"] = "aligned"
-    pairs: Literal["all", "halves"] = "all"
-    seed: int = Field(0, ge=0)  # of the halves
     root: str = ""  # sub-folder to look in, where lists of the same names lie in several
 
 
@@ -58,11 +52,11 @@ class _Faces:
 
 @register("reader", "adience")
 class AdienceReader:
-    """Every face a template of its own; all pairs, or every reference with every probe."""
+    """Every face a template of its own; all pairs of them."""
 
     name: ClassVar[str] = "adience"
     version: ClassVar[int] = 1
-    backends: ClassVar[tuple[str, ...]] = ("numpy",)
+    backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = AdienceOptions
     layout: ClassVar[FaceLayout] = LAYOUT
 
@@ -79,7 +73,7 @@ class AdienceReader:
         """Return the tables.
 
         Raises InvalidInput where a list lacks, with the first ten lines of each that are not as they should be or name a face
-        again, and where more than MOST_PAIRS pairs would be listed.
+        again.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
@@ -90,22 +84,17 @@ class AdienceReader:
         ids = list(faces.lines)
         if not ids:
             raise InvalidInput(f"{files.root}: the lists name no face.")
-        self._need_few(len(ids), files)
-        roles = self._halves(ids, faces.subject) if self.options.pairs == "halves" else []
         found = Protocol(
             face_id=ids,
             path=faces.path,
             sha256=digest_images(files, faces.path),
             subject=faces.subject,
-            role_template=ids if roles else [],
-            role=roles,
-            all_pairs=("reference", "probe") if roles else None,
+            role_template=ids,
+            role=[FACE] * len(ids),
+            all_pairs=(FACE, FACE),
             **singletons(ids, faces.subject),
         )
-        tables = build_tables(found, str(files.root))
-        if self.options.pairs == "all":
-            tables["comparisons"] = _every_pair(faces.subject)
-        return tables
+        return build_tables(found, str(files.root))
 
     def _lists(self, names: Sequence[str], problems: Problems) -> list[str]:
         advice = (
@@ -142,30 +131,3 @@ class AdienceReader:
                 continue
             faces.subject.append(user)
             faces.path.append(f"{folder}/{user}/{IMAGES[self.options.images]}.{face}.{original}")
-
-    def _need_few(self, faces: int, files: Files) -> None:
-        pairs = faces * (faces - 1) // 2
-        if self.options.pairs == "all" and pairs > MOST_PAIRS:
-            raise InvalidInput(
-                f"{files.root}: {faces:,} faces are {pairs:,} pairs, and a list is made of at most {MOST_PAIRS:,}: set "
-                "dataset.options.folds to fewer lists, or dataset.options.pairs to halves."
-            )
-
-    def _halves(self, ids: Sequence[str], subjects: Sequence[str]) -> list[str]:
-        """Return the role of each face."""
-        own: dict[str, list[int]] = {}
-        for row, subject in enumerate(subjects):
-            own.setdefault(subject, []).append(row)
-        probes: set[int] = set()
-        for subject, rows in own.items():
-            ordered = sorted(rows, key=lambda row: ids[row])
-            order = identity_generator(self.options.seed, "halves", subject).permutation(len(ordered))
-            probes.update(ordered[i] for i in order[: len(ordered) // 2].tolist())
-        return ["probe" if row in probes else "reference" for row in range(len(ids))]
-
-
-def _every_pair(subjects: Sequence[str]) -> Batch:
-    """Return the comparisons of every face with every later one."""
-    number: Array = np.unique(np.array(subjects, dtype=str), return_inverse=True)[1]
-    a, b = (rows.astype(np.int64) for rows in np.triu_indices(len(subjects), 1))
-    return Batch({"a": a, "b": b, "mated": number[a] == number[b], "fold": np.full(len(a), -1, np.int16)})

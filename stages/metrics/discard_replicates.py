@@ -138,7 +138,7 @@ def _areas(
         raise ValueError(f"quality must have one entry a score, found shapes {value.shape} and {listed.score.shape}.")
     if at.ndim not in (1, 2) or len(at) != len(table):
         raise ValueError(f"thresholds must be (R,) or (R, T) for R = {len(table)} replicates, found {at.shape}.")
-    columns = at.reshape(len(table), -1)
+    columns = at.reshape(len(table), at.shape[1] if at.ndim == 2 else 1)
     order = np.argsort(value)
     rising, n = value[order], order.size
     listed = Weighted(listed.score[order].astype(np.float64), tuple(side[order] for side in listed.subjects))

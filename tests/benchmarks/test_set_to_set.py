@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import set_to_set
-from benchmarks.material import MATED, NONMATED, PRODUCT, Material
+from benchmarks import discard, set_to_set
+from benchmarks.material import MATED, NONMATED, PRODUCT, Material, compare_all
 from pipeline.schema import Array
 
 
@@ -50,3 +50,15 @@ def test_both_ways_give_the_same_numbers(made: Material) -> None:
     assert len(told) == 6
     assert any("false matches identical" in sentence for sentence in told.values())
     assert any(sentence.startswith("100 % of ranks identical") for sentence in told.values())
+
+
+def test_both_ways_give_the_same_error_versus_discard(made: Material) -> None:
+    told = []
+    for row in discard.rows(made, compare_all(made.data, made.fused), replicates=3):
+        ours = row.ours()
+        if callable(row.common):
+            theirs = row.common()
+            np.testing.assert_allclose(theirs, ours[:, : theirs.shape[1]], atol=1e-12)
+            told.append(row.compared(theirs, ours))
+    assert len(told) == 3
+    assert sum("1 of 20 steps timed" in sentence for sentence in told) == 2

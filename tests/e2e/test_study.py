@@ -98,7 +98,6 @@ def test_a_chosen_benchmark_is_planned_as_a_plain_config_is(looks: Looks) -> Non
         ("why", "c.yaml", "fuse"),
         ("report", "c.yaml"),
         ("explain", "c.yaml", "a", "b"),
-        ("diff", "c.yaml", "c.yaml"),
         ("build", "c.yaml", "t.h5"),
         ("reference", "c.yaml", "r.json"),
     ],
@@ -108,6 +107,12 @@ def test_a_verb_that_needs_one_config_names_the_benchmarks(looks: Looks, words: 
     answer = looks[words]
     assert answer.code == 2
     assert "c.yaml has the benchmarks lfw, agedb_30, adience: choose one with --set benchmark=lfw." in answer.err
+
+
+def test_diff_takes_the_run_of_one_benchmark(looks: Looks) -> None:
+    answer = looks["diff", "c.yaml", "c.yaml"]
+    assert answer.code == 2
+    assert "c.yaml has the benchmarks lfw, agedb_30, adience: give the run of one, as NAME/lfw." in answer.err
 
 
 def test_check_looks_at_every_benchmark(looks: Looks) -> None:

@@ -251,7 +251,7 @@ def _() -> Result:
 @case("evaluate discard, 1:N")
 def _() -> Result:
     found = CASES["search"]()[1][""]
-    stage = made("evaluate_discard_identification", fpir=(0.5, 0.25), replicates=8)
+    stage = made("evaluate_discard_identification", fpir=(1.0, 0.75), limits=(0.5, 0.75), replicates=8)
     return computed(stage, 6, a_list(), candidates=found, quality=qualities())
 
 

@@ -113,7 +113,7 @@ def config(rng: Random, folder: Path) -> Callable[[], object]:
             options = {key: value for key, value in step.options.items() if not str(value).startswith("$")}  # factors
             made.append(validate(stage.Options, options, f"steps.{name}.options").result_options())
         if found.report and found.report.kind in available("report options"):
-            made.append(available("report options")[found.report.kind](found.report.options, found.factors))
+            made.append(available("report options")[found.report.kind](found.report.options, found))
         return made
 
     return call

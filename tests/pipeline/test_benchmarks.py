@@ -107,6 +107,13 @@ def test_benchmarks_of_a_config_that_extends_another_are_merged_with_its(tmp_pat
     assert (configs["first"].factors, configs["first"].description) == ({"power": [3]}, "x")
 
 
+def test_a_null_of_a_config_that_extends_another_removes_what_all_benchmarks_have(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(TWO)
+    configs = load(tmp_path, "extends: base.yaml\nbenchmarks: {first: {steps: {power: null}}}\n")
+    assert list(configs["first"].steps) == ["measure"]
+    assert list(configs["second"].steps) == ["measure", "power"]
+
+
 @pytest.mark.parametrize("field", ["name", "run", "extends", "benchmarks", "benchmark", "models", "base"])
 def test_what_stands_for_all_benchmarks_is_refused_in_one(tmp_path: Path, field: str) -> None:
     sentence = refused(tmp_path, REST + f"benchmarks: {{a: {{{field}: x}}}}\n")

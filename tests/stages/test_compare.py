@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.stage import Options, Work
 from pipeline.workshop import tables_of
 from stages import compare as module
 from stages.compare import TILE, Compare
+from stages.forms import Triangle
 from stages.tables import LAYOUT, SCORES, Protocol, build_tables, singletons
 
 Make = Callable[..., Any]
@@ -33,7 +35,9 @@ def templates(rows: int, width: int = 7, failed: Any = (), seed: int = 0) -> Bat
     return Batch({"status": status, "embedding": embedding})
 
 
-def tables(rows: int, pairs: Any = (), roles: Any = (), product: bool = False) -> dict[str, Batch]:
+def tables(rows: int, pairs: Any = (), roles: Any = (), product: bool = False, triangle: Any = None) -> dict[str, Batch]:
+    """A list of pairs, every reference with every probe, or all pairs of the rows `triangle`, in their order."""
+    roles = roles if triangle is None else [(i, "face") for i in triangle]
     names = [f"t{i}" for i in range(rows)]
     found = Protocol(
         face_id=names,
@@ -45,7 +49,7 @@ def tables(rows: int, pairs: Any = (), roles: Any = (), product: bool = False) -
         mated=[False] * len(pairs),
         role_template=[names[i] for i, _ in roles],
         role=[role for _, role in roles],
-        all_pairs=("reference", "probe") if product else None,
+        all_pairs=("reference", "probe") if product else None if triangle is None else ("face", "face"),
         **singletons(names, names),
     )
     return build_tables(found, "a set")
@@ -86,6 +90,50 @@ def test_a_list_and_a_product_equal_a_float64_cosine(source: Make, context: Make
     multiplied = compare(source, context, tables(rows, roles=roles, product=True), batch)
     np.testing.assert_allclose(listed, expected, atol=1e-6)
     np.testing.assert_allclose(multiplied, expected, atol=1e-6)
+
+
+@properties
+@given(seed=st.integers(0, 10**6), rows=st.integers(0, 12), shard=st.integers(1, 20), one_span=st.booleans())
+def test_all_pairs_of_a_role_score_as_the_list_of_them_does(
+    source: Make, context: Make, seed: int, rows: int, shard: int, one_span: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    batch = templates(12, failed=rng.permutation(12)[:3], seed=seed)
+    role = np.arange(12 - rows, 12) if one_span else rng.permutation(12)[:rows]
+    made, pairs = tables(12, triangle=role), list(combinations(role.tolist(), 2))
+    whole = compare(source, context, made, batch)
+    np.testing.assert_allclose(whole, [slow(batch, i, j) for i, j in pairs], atol=1e-6)
+    np.testing.assert_allclose(whole, compare(source, context, tables(12, pairs), batch), atol=1e-6)
+    assert np.array_equal(compare(source, context, made, batch, shards=shard), whole, equal_nan=True)
+
+
+@pytest.mark.parametrize("columns", [module.WIDTH, 200])
+@pytest.mark.parametrize("width", [7, 128])
+def test_shards_of_all_pairs_of_a_role_change_no_bit(
+    source: Make, context: Make, monkeypatch: pytest.MonkeyPatch, width: int, columns: int
+) -> None:
+    monkeypatch.setattr(module, "WIDTH", columns)
+    rows = 2 * TILE + 37
+    batch, role = templates(rows, width, failed=[5, TILE, rows - 1]), np.random.default_rng(0).permutation(rows)
+    made, size = tables(rows, triangle=role), rows * (rows - 1) // 2
+    whole = compare(source, context, made, batch)
+    for shards in (40_009, size - 1):
+        assert np.array_equal(compare(source, context, made, batch, shards=shards), whole, equal_nan=True)
+    a, b = Triangle(role).templates(some := np.arange(0, size, 991))
+    np.testing.assert_allclose(whole[some], [slow(batch, *pair) for pair in zip(a, b, strict=True)], atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_of_a_role_of_few_templates_there_are_few_pairs(source: Make, context: Make, rows: int) -> None:
+    assert compare(source, context, tables(3, triangle=range(rows)), templates(3)).shape == (rows == 2,)
+
+
+def test_a_failure_of_all_pairs_of_a_role_says_on_which_side_it_is(source: Make, context: Make) -> None:
+    made, batch = tables(4, triangle=[2, 0, 3, 1]), templates(4, failed=[0, 1])
+    found = compute(Compare(Options(), context()), Work(0, 6, made, {"templates": source(batch)}))[""]
+    #                                   20 23 21 03 01 31
+    assert found["failed"].tolist() == [2, 0, 2, 1, 3, 2]
+    assert np.isnan(found["score"]).tolist() == [True, False, True, True, True, True]
 
 
 def test_a_comparison_with_a_failed_template_scores_nan_and_no_other_does(source: Make, context: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,17 @@ scores_with_ties = st.lists(st.integers(-6, 6).map(lambda i: i / 8), min_size=1,
 METRICS = ("tar", "frr", "eer", "auc", "fta")
 
 
-def tables(subjects: Any, pairs: Any = (), mated: Any = None, fold: Any = (), roles: Any = (), product: bool = False) -> Any:
+def tables(
+    subjects: Any,
+    pairs: Any = (),
+    mated: Any = None,
+    fold: Any = (),
+    roles: Any = (),
+    product: bool = False,
+    triangle: Any = None,
+) -> Any:
+    """A list of pairs, every reference with every probe, or all pairs of the templates `triangle`, in their order."""
+    roles = roles if triangle is None else [(i, "face") for i in triangle]
     names = [f"t{i}" for i in range(len(subjects))]
     found = Protocol(
         face_id=names,
@@ -46,7 +57,7 @@ def tables(subjects: Any, pairs: Any = (), mated: Any = None, fold: Any = (), ro
         fold=fold,
         role_template=[names[i] for i, _ in roles],
         role=[role for _, role in roles],
-        all_pairs=("reference", "probe") if product else None,
+        all_pairs=("reference", "probe") if product else None if triangle is None else ("face", "face"),
         **singletons(names, subjects),
     )
     return build_tables(found, "a set")
@@ -137,6 +148,50 @@ def test_where_mated_follows_from_subjects_templates_without_one_are_left_out_an
     assert (number(numbers, "fte")["trials"], number(numbers, "fta")["trials"]) == (1, 2)
 
 
+@pytest.mark.parametrize("replicates", [0, 9])
+@pytest.mark.parametrize("half", ["all", "choose", "report"])
+@properties
+@given(seed=st.integers(0, 10**6), count=st.integers(0, 12), enrolled=st.sampled_from(["none", "first"]))
+def test_all_pairs_of_a_role_give_the_numbers_of_the_list_of_those_with_subjects(
+    verify: Make, half: str, replicates: int, seed: int, count: int, enrolled: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    subjects = rng.choice(["", *(f"n{i}" for i in range(6))], 12, p=[0.1, *[0.15] * 6]).tolist()
+    role, lost = rng.permutation(12)[:count].tolist(), rng.random(12) < 0.15
+    pairs = list(combinations(role, 2))
+    failed = np.array([lost[a] + 2 * lost[b] for a, b in pairs], np.uint8)
+    score = np.where(failed > 0, np.nan, rng.integers(-4, 8, len(pairs)) / 8)
+    told = [k for k, (a, b) in enumerate(pairs) if subjects[a] and subjects[b]]
+    options = {"half": half, "replicates": replicates, "enrolled": enrolled, "fmr": (0.05, 0.3)}
+    mine = verify(tables(subjects, triangle=role), score, failed, **options)
+    listed = tables(subjects, [pairs[k] for k in told])
+    theirs = verify(listed, score[told], failed[told], **options)
+    numbers, unlabelled = mine["numbers"], mine["numbers"]["metric"] == "comparisons_unlabelled"
+    assert numbers.take(~unlabelled).digest() == theirs["numbers"].digest()
+    assert mine["curves"].digest() == theirs["curves"].digest()
+    assert unlabelled.any() == (len(told) < len(pairs))
+    if unlabelled.any():
+        row = number(numbers, "comparisons_unlabelled")
+        assert (row["value"], row["trials"]) == (len(pairs) - len(told), len(pairs))
+
+
+def test_in_all_pairs_of_a_role_every_failure_is_one_to_acquire(verify: Make) -> None:
+    # Even of two templates, of which each is on one side.
+    for count, score in ((2, [np.nan]), (3, [np.nan, 0.5, np.nan])):  # template 1 failed
+        found = verify(tables(["a", "b", "b"], triangle=range(count)), score, [2, 0, 1][: len(score)])["numbers"]
+        assert (number(found, "fta")["value"], number(found, "fta")["trials"]) == (1 / count, count)
+        assert not {"fte", "gfrr"} & set(found["metric"])
+
+
+def test_fallen_back_templates_of_all_pairs_are_counted_among_those_with_subjects(source: Make, context: Make) -> None:
+    made = tables(["a", "", "b", "c"], triangle=[3, 1, 0])
+    scores = source(Batch({"score": np.zeros(3, np.float32), "failed": np.zeros(3, np.uint8)}))
+    built = source(Batch({"status": np.zeros(4, np.uint8), "fallback": np.ones(4, bool)}))
+    stage = EvaluateVerification(VerificationOptions(replicates=0, templates=True), context())
+    row = number(stage.compute(Work(0, 3, made, {"scores": scores, "templates": built}))["numbers"], "fused_fallback")
+    assert (row["value"], row["trials"]) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("roles", "message"),
     [
@@ -148,6 +203,13 @@ def test_a_template_that_would_be_compared_with_itself_is_refused(context: Make,
     made = tables(["a", "b"], [] if roles else [(0, 1), (1, 1)], roles=roles, product=bool(roles))
     with pytest.raises(InvalidInput, match=message):
         EvaluateVerification(VerificationOptions(), context()).fits(made)
+
+
+def test_in_all_pairs_of_a_role_no_template_meets_itself_unless_it_is_listed_twice(context: Make) -> None:
+    stage = EvaluateVerification(VerificationOptions(), context())
+    stage.fits(tables(["a", "b", "c"], triangle=[2, 0]))
+    with pytest.raises(InvalidInput, match="template 't2' is listed more than once as 'face'"):
+        stage.fits(tables(["a", "b", "c"], triangle=[2, 0, 2]))
 
 
 def test_failed_probes_count_in_fta_and_frr_and_in_no_matching_rate(verify: Make) -> None:

@@ -46,6 +46,12 @@ def all_pairs(references: int, probes: int) -> dict[str, Batch]:
     }
 
 
+def one_role(rows: int) -> dict[str, Batch]:
+    """All pairs of the templates."""
+    tables = all_pairs(rows, 0)
+    return {**tables, "pairings": Batch({"role_a": text(["gallery"]), "role_b": text(["gallery"])})}
+
+
 def listed(rows: int, count: int) -> dict[str, Batch]:
     a, b = np.random.default_rng(1).integers(0, rows, (2, count))
     b = np.where(a == b, (b + 1) % rows, b)
@@ -93,6 +99,14 @@ def test_compare_of_all_pairs(source: Make, context: Make, references: int, prob
     compare_stage(source, Compare(Options(), context()), references * probes, all_pairs(references, probes), inputs)
 
 
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_compare_of_all_pairs_of_one_role(source: Make, context: Make, shuffled: bool) -> None:
+    tables, size = one_role(2000), 2000 * 1999 // 2
+    if shuffled:
+        tables["roles"] = tables["roles"].take(np.random.default_rng(5).permutation(2000))
+    compare_stage(source, Compare(Options(), context()), size, tables, {"templates": templates(2000)})
+
+
 def test_compare_of_a_list(source: Make, context: Make) -> None:
     tables = listed(4000, 100_000)
     compare_stage(source, Compare(Options(), context()), 100_000, tables, {"templates": templates(4000)})
@@ -121,11 +135,32 @@ def test_fuse_of_faces_in_order_and_not(source: Make, context: Make, shuffled: b
 
 
 @pytest.mark.parametrize("replicates", [0, 5])
-@pytest.mark.parametrize("product", [True, False])
-def test_evaluate_verification(source: Make, context: Make, product: bool, replicates: int) -> None:
-    tables = all_pairs(500, 1000) if product else listed(2000, 500_000)
+@pytest.mark.parametrize("form", ["product", "list", "triangle"])
+def test_evaluate_verification(source: Make, context: Make, form: str, replicates: int) -> None:
+    tables = {"product": all_pairs(500, 1000), "list": listed(2000, 500_000), "triangle": one_role(1000)}[form]
+    rows = 1000 * 999 // 2 if form == "triangle" else 500_000
     stage = EvaluateVerification(VerificationOptions(fmr=(1e-2,), replicates=replicates), context())
-    compare_stage(source, stage, 500_000, tables, {"scores": scores(500_000)})
+    compare_stage(source, stage, rows, tables, {"scores": scores(rows)})
+
+
+@pytest.mark.parametrize("half", ["all", "choose"])
+def test_all_pairs_of_one_role_are_never_numbered_all_at_once(source: Make, context: Make, half: Any) -> None:
+    """One int64 of each of 3,000 × 3,000 would be 72 MB; 4.5 million scores are 18."""
+    tables, rows = one_role(3000), 3000 * 2999 // 2
+    stage = EvaluateVerification(VerificationOptions(fmr=(1e-3,), replicates=0, half=half), context())
+    for made, inputs in (
+        (Compare(Options(), context()), {"templates": templates(3000, 8)}),
+        (stage, {"scores": scores(rows)}),
+    ):
+        work = Work(0, rows, tables, {key: source(batch) for key, batch in inputs.items()})
+        gc.collect()
+        tracemalloc.start()
+        try:
+            made.compute(work)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 8 * 3000**2
 
 
 def test_evaluate_verification_of_many_subjects_and_replicates(source: Make, context: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +27,7 @@ from stages.template_quality import TemplateQuality, TemplateQualityOptions
 
 Make = Callable[..., Any]
 properties = settings(deadline=None, max_examples=25)
+FORMS = ["list", "product", "triangle"]
 OF = {"min": min, "max": max, "mean": np.mean, "median": np.median}
 SCORE = {
     "max": np.max,
@@ -35,18 +37,26 @@ SCORE = {
 
 
 class Set:
-    """Templates of 0 to 4 faces, some of which failed; a list of comparisons, or every reference with every probe."""
+    """Templates of 0 to 4 faces, some of which failed; a list of comparisons, all pairs of two roles, or of one."""
 
-    def __init__(self, seed: int, templates: int = 9, faces: int = 16, product: bool = False, listed: int = 30) -> None:
+    def __init__(self, seed: int, form: str = "list", templates: int = 9, faces: int = 16, listed: int = 30) -> None:
         rng = np.random.default_rng(seed)
         self.templates, self.status = templates, (rng.random(faces) < 0.2).astype(np.uint8) * Status.FAILED
         self.x = (rng.standard_normal((faces, 5)) * rng.uniform(0.5, 20, (faces, 1))).astype(np.float32)
         self.quality = rng.normal(0.5, 1, faces).astype(np.float32)
         self.members = [(t, int(f)) for t in range(templates) for f in rng.integers(0, faces, rng.integers(0, 5))]
-        self.pairs = rng.integers(0, templates, (0 if product else listed, 2)).tolist()
-        half = templates // 2
-        if product:
+        self.pairs = rng.integers(0, templates, (listed if form == "list" else 0, 2)).tolist()
+        half, order = templates // 2, np.arange(templates)
+        role = {
+            "list": [],
+            "product": ["reference"] * half + ["probe"] * (templates - half),
+            "triangle": ["face"] * templates,
+        }
+        if form == "product":
             self.pairs = [(a, b) for a in range(half) for b in range(half, templates)]
+        if form == "triangle":
+            order = rng.permutation(templates)
+            self.pairs = list(combinations(order.tolist(), 2))
         names, face_names = [f"t{i}" for i in range(templates)], [f"f{i}" for i in range(faces)]
         found = Protocol(
             face_id=face_names,
@@ -58,12 +68,12 @@ class Set:
             member_template=[names[t] for t, _ in self.members],
             member_face=[face_names[f] for _, f in self.members],
             member_media=["m"] * len(self.members),
-            comparison_a=[] if product else [names[a] for a, _ in self.pairs],
-            comparison_b=[] if product else [names[b] for _, b in self.pairs],
-            mated=[] if product else [False] * len(self.pairs),
-            role_template=names if product else [],
-            role=["reference"] * half + ["probe"] * (templates - half) if product else [],
-            all_pairs=("reference", "probe") if product else None,
+            comparison_a=[names[a] for a, _ in self.pairs] if form == "list" else [],
+            comparison_b=[names[b] for _, b in self.pairs] if form == "list" else [],
+            mated=[False] * len(self.pairs) if form == "list" else [],
+            role_template=[] if form == "list" else [names[i] for i in order],
+            role=role[form],
+            all_pairs={"list": None, "product": ("reference", "probe"), "triangle": ("face", "face")}[form],
         )
         self.tables = build_tables(found, "a set")
 
@@ -117,14 +127,14 @@ def test_a_face_that_is_not_in_the_template_does_not_speak_for_it(source: Make, 
     np.testing.assert_array_equal(found["quality"], np.float32([0.8, np.nan]))
 
 
-@pytest.mark.parametrize("product", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rule", SCORE)
 @properties
 @given(seed=st.integers(0, 10**6))
 def test_a_score_is_made_of_the_cosines_of_all_faces_with_all_faces(
-    source: Make, context: Make, rule: str, product: bool, seed: int
+    source: Make, context: Make, rule: str, form: str, seed: int
 ) -> None:
-    made = Set(seed, product=product)
+    made = Set(seed, form=form)
     stage = CompareFaces(CompareFacesOptions(rule=rule), context())
     found = made.run(stage, {"embeddings": source(made.embeddings(), 5)}, SCORES)
     unit = made.x.astype(np.float64) / np.linalg.norm(made.x.astype(np.float64), axis=1, keepdims=True)
@@ -135,11 +145,11 @@ def test_a_score_is_made_of_the_cosines_of_all_faces_with_all_faces(
         np.testing.assert_allclose(found["score"][i], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("product", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @properties
 @given(seed=st.integers(0, 10**6), shard=st.integers(1, 40))
-def test_shards_change_no_bit_of_a_score_of_faces(source: Make, context: Make, product: bool, seed: int, shard: int) -> None:
-    made = Set(seed, product=product)
+def test_shards_change_no_bit_of_a_score_of_faces(source: Make, context: Make, form: str, seed: int, shard: int) -> None:
+    made = Set(seed, form=form)
     stage = CompareFaces(CompareFacesOptions(rule="softmax"), context())
     inputs = {"embeddings": source(made.embeddings(), 5)}
     with patch("stages.compare_faces.BLOCK", 5):
@@ -170,13 +180,11 @@ def test_a_score_rule_of_ones_own_works_once_it_is_registered(monkeypatch: pytes
     ]
 
 
-@pytest.mark.parametrize("product", [False, True])
+@pytest.mark.parametrize("form", FORMS)
 @properties
 @given(seed=st.integers(0, 10**6), shard=st.integers(1, 40))
-def test_qmagface_equals_its_formula_in_whatever_shard(
-    source: Make, context: Make, product: bool, seed: int, shard: int
-) -> None:
-    made, rng = Set(seed, product=product), np.random.default_rng(seed)
+def test_qmagface_equals_its_formula_in_whatever_shard(source: Make, context: Make, form: str, seed: int, shard: int) -> None:
+    made, rng = Set(seed, form=form), np.random.default_rng(seed)
     n = len(made.pairs)
     failed = (rng.random(n) < 0.1).astype(np.uint8)
     cosine = np.where(failed > 0, np.nan, rng.uniform(-1, 1, n)).astype(np.float32)

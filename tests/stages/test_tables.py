@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,11 @@ def protocol(**fields: Any) -> Protocol:
 
 
 def product(references: list[int], probes: list[int]) -> dict[str, Batch]:
+    return paired([*((i, "reference") for i in references), *((i, "probe") for i in probes)], ("reference", "probe"))
+
+
+def paired(roles: list[tuple[int, str]], pairing: tuple[str, str]) -> dict[str, Batch]:
     names = [f"t{i}" for i in range(10)]
-    roles = [*((i, "reference") for i in references), *((i, "probe") for i in probes)]
     found = Protocol(
         face_id=names,
         path=names,
@@ -42,10 +47,10 @@ def product(references: list[int], probes: list[int]) -> dict[str, Batch]:
         subject=names,
         role_template=[names[i] for i, _ in roles],
         role=[role for _, role in roles],
-        all_pairs=("reference", "probe"),
+        all_pairs=pairing,
         **singletons(names, names),
     )
-    return build_tables(found, "a product")
+    return build_tables(found, "all pairs")
 
 
 def test_ids_become_rows_and_members_are_sorted_by_template() -> None:
@@ -156,6 +161,43 @@ def test_shards_of_all_pairs_hold_whole_rows(references: int, probes: int, rows:
         assert stop == following[0]
         assert start % probes == stop % probes == 0
         assert stop - start <= max(rows, probes)
+
+
+@properties
+@given(role=st.permutations(range(10)), count=st.integers(0, 10), data=st.data())
+def test_all_pairs_of_one_role_are_each_unordered_pair_once(role: list[int], count: int, data: Any) -> None:
+    tables = paired([(i, "face") for i in role[:count]], ("face", "face"))
+    comparisons, expected = Comparisons.of(tables), list(combinations(role[:count], 2))
+    assert (comparisons.rows, comparisons.is_product) == (len(expected), False)
+    start = data.draw(st.integers(0, len(expected)))
+    stop = data.draw(st.integers(start, len(expected)))
+    a, b = comparisons.pairs(start, stop)
+    assert list(zip(a.tolist(), b.tolist(), strict=True)) == expected[start:stop]
+    comparisons.refuse_itself(tables)
+
+
+@properties
+@given(count=st.integers(0, 10), rows=st.integers(1, 30))
+def test_all_pairs_of_one_role_are_cut_anywhere(count: int, rows: int) -> None:
+    tables = paired([(i, "face") for i in range(count)], ("face", "face"))
+    shards = FaceLayout().axes(tables, {"comparisons": rows})["comparisons"].shards
+    sizes, size = [stop - start for start, stop in shards], count * (count - 1) // 2
+    assert sizes == [rows] * (size // rows) + [size % rows] * (size % rows > 0 or size == 0)
+
+
+@pytest.mark.parametrize(
+    ("roles", "pairing", "message"),
+    [
+        ([(3, "face"), (1, "face"), (3, "face")], ("face", "face"), "'t3' is listed more than once as 'face' (1 such)"),
+        ([(1, "reference"), (2, "probe"), (1, "probe")], ("reference", "probe"), "'t1' serves as 'reference' and as 'probe'"),
+    ],
+)
+def test_all_pairs_with_one_of_a_template_with_itself_are_refused(
+    roles: list[tuple[int, str]], pairing: tuple[str, str], message: str
+) -> None:
+    tables = paired(roles, pairing)
+    with pytest.raises(InvalidInput, match=re.escape(message)):
+        Comparisons.of(tables).refuse_itself(tables)
 
 
 def test_a_list_is_cut_anywhere() -> None:

@@ -6,7 +6,6 @@ import hashlib
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pytest
 from bench_sets import ADIENCE, adience, adience_list, adience_rows, numbers, run, tree
 
@@ -15,9 +14,8 @@ from pipeline.errors import InvalidInput
 from pipeline.files import open_files
 from pipeline.schema import Batch
 from pipeline.stage import Context
-from stages.datasets import adience as module
 from stages.datasets.adience import AdienceReader
-from stages.tables import LAYOUT, Comparisons, refuse_itself
+from stages.tables import LAYOUT, Comparisons
 
 FOLDS = [{"7153718@N04": 3, "101@N01": 1}, {"102@N02": 4}, {"103@N03": 2}, {"104@N04": 1}, {"105@N05": 5}]
 
@@ -30,9 +28,11 @@ def test_every_pair_of_faces_is_compared_once(tmp_path: Path) -> None:
     tables = read(adience(tmp_path, FOLDS))
     for name, schema in LAYOUT.schemas.items():
         schema.check(tables[name])
-    subject, list_ = tables["faces"]["subject"], tables["comparisons"]
-    found = [*zip(list_["a"].tolist(), list_["b"].tolist(), list_["mated"].tolist(), strict=True)]
-    assert found == [(a, b, bool(subject[a] == subject[b])) for a, b in combinations(range(16), 2)]
+    comparisons = Comparisons.of(tables)
+    comparisons.refuse_itself(tables)
+    a, b = comparisons.pairs(0, comparisons.rows)
+    assert [*zip(a.tolist(), b.tolist(), strict=True)] == [*combinations(range(16), 2)]
+    assert tables["comparisons"].rows == 0
 
 
 def test_a_face_is_a_template_of_its_user_with_its_image(tmp_path: Path) -> None:
@@ -52,52 +52,6 @@ def test_the_faces_that_were_only_turned_upright_can_be_read_instead(tmp_path: P
 def test_folds_can_be_chosen(tmp_path: Path) -> None:
     tables = read(adience(tmp_path, FOLDS), folds=[3, 1])
     assert tables["faces"]["subject"].tolist() == ["104@N04"] + ["102@N02"] * 4
-
-
-def test_halves_are_a_product_in_which_no_face_meets_itself(tmp_path: Path) -> None:
-    tables = read(adience(tmp_path, FOLDS), pairs="halves")
-    product = Comparisons.of(tables)
-    assert product.is_product
-    assert tables["comparisons"].rows == 0
-    refuse_itself(tables, "reference", "probe")
-    assert sorted([*product.a.tolist(), *product.b.tolist()]) == list(range(16))
-    subject = tables["faces"]["subject"]
-    halves = {name: (int((subject[product.a] == name).sum()), int((subject[product.b] == name).sum())) for name in subject}
-    assert halves == {
-        "7153718@N04": (2, 1),
-        "101@N01": (1, 0),
-        "102@N02": (2, 2),
-        "103@N03": (1, 1),
-        "104@N04": (1, 0),
-        "105@N05": (3, 2),
-    }
-
-
-def test_another_seed_gives_other_halves_and_another_user_does_not(tmp_path: Path) -> None:
-    (tmp_path / "more").mkdir()
-    one, more = adience(tmp_path / "one", FOLDS), adience(tmp_path / "more", [*FOLDS[:4], {"105@N05": 5, "106@N06": 9}])
-
-    def probes(root: Path, seed: int) -> set[str]:
-        tables = read(root, pairs="halves", seed=seed)
-        return set(tables["faces"]["face_id"][Comparisons.of(tables).b])
-
-    assert probes(one, 0) == {face for face in probes(more, 0) if not face.startswith("106")}
-    assert len({frozenset(probes(one, seed)) for seed in range(5)}) > 1
-
-
-def test_more_pairs_than_a_list_may_have_are_refused_naming_both_ways_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MOST_PAIRS", 119)
-    adience(tmp_path, FOLDS)
-    with pytest.raises(InvalidInput, match=r"16 faces are 120 pairs, .* at most 119: .*\.folds .*\.pairs to halves"):
-        read(tmp_path)
-    assert Comparisons.of(read(tmp_path, pairs="halves")).rows == 60
-    assert read(tmp_path, folds=[0, 1])["comparisons"].rows == 28
-
-
-def test_a_list_of_most_pairs_is_of_5793_faces() -> None:
-    assert 5793 * 5792 // 2 <= module.MOST_PAIRS < 5794 * 5793 // 2
 
 
 def test_an_image_that_is_not_there_keeps_its_row_without_a_digest(tmp_path: Path) -> None:
@@ -161,16 +115,9 @@ def test_sources_are_the_lists_and_the_images_of_the_chosen_kind(tmp_path: Path)
     assert set(sources[2:]) == {name for name in files.names() if name.startswith("aligned/")}
 
 
-def test_mated_pairs_of_many_users_are_counted_right(tmp_path: Path) -> None:
-    users = {f"{i}@N": 1 + i % 4 for i in range(20)}
-    made = read(adience(tmp_path, [users]), folds=[0])["comparisons"]["mated"]
-    assert int(made.sum()) == sum(count * (count - 1) // 2 for count in users.values())
-    assert len(made) == np.sum(list(users.values())) * (np.sum(list(users.values())) - 1) // 2
-
-
 CONFIG = """
 name: small
-dataset: {reader: adience, path: set, options: {pairs: PAIRS}}
+dataset: {reader: adience, path: set}
 steps:
   align: {options: {detector: none}}
   embed: {options: {model: tiny}}
@@ -179,9 +126,9 @@ steps:
 """
 
 
-@pytest.mark.parametrize(("pairs", "count"), [("all", 120), ("halves", 60)])
-def test_the_lists_go_through_to_their_numbers(tmp_path: Path, tiny: Context, pairs: str, count: int) -> None:
+def test_the_lists_go_through_to_their_numbers(tmp_path: Path, tiny: Context) -> None:
     adience(tmp_path / "set", FOLDS)
-    found = numbers(run(tmp_path, CONFIG.replace("PAIRS", pairs), tiny))
-    assert found["eer"]["trials"] == count
+    found = numbers(run(tmp_path, CONFIG, tiny))
+    assert found["eer"]["trials"] == 120
+    assert found["tar"]["trials"] == 3 + 6 + 1 + 10  # of users with 3, 4, 2 and 5 faces
     assert found["eer"]["low"] <= found["eer"]["high"]

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.files import open_files
 from pipeline.session import Results
 from stages import sections
 from stages.acquisition import Kind, acquired
+from stages.page import agreement
 from stages.report import write_report
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -124,3 +126,16 @@ def test_a_choice_among_several_faces_is_a_note_and_no_failure(shared: Path, tmp
     page = write_report(results, {})[0].read_text(encoding="utf-8")
     assert "<h3>Notes on faces that were acquired</h3>" in page
     assert "None: every face passed align." in page
+
+
+def test_methods_are_compared_by_the_order_that_they_give_faces() -> None:
+    def scored(method: str, *quality: float) -> sections.Scores:
+        return sections.Scores(method, SimpleNamespace(factors={"method": method}), np.array(quality), None)  # type: ignore[arg-type]
+
+    one, other, none = scored("one", 1, 2, 3, np.nan), scored("other", 9, 5, 1, 7), scored("none", *[np.nan] * 4)
+    assert agreement([one, other, none]) == [
+        ("one", ["+1.00", "−1.00", "–"]),
+        ("other", ["−1.00", "+1.00", "–"]),
+        ("none", ["–", "–", "–"]),
+    ]
+    assert agreement([one]) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ Tables = dict[str, Any]
 TEMPLATES = 14
 
 
-def tables_of(subjects: list[str], pairs: list[tuple[int, int]] | None, seed: int = 0) -> Tables:
-    """Tables of templates, one face each: a list of pairs or, without one, the first nine with all the others."""
+def tables_of(subjects: list[str], pairs: list[tuple[int, int]] | None, seed: int = 0, one_role: bool = False) -> Tables:
+    """Tables of templates, one face each: a list of pairs or, without one, the first nine with all others, or all pairs."""
     names = [f"t{i}" for i in range(len(subjects))]
     faces = {"face_id": names, "path": [""] * len(names), "sha256": [""] * len(names), "subject": subjects}
     members = {"member_template": names, "member_face": names, "member_media": names}
@@ -27,8 +27,8 @@ def tables_of(subjects: list[str], pairs: list[tuple[int, int]] | None, seed: in
         order = np.random.default_rng(seed).permutation(len(names))  # roles in no order of rows
         compared: dict[str, Any] = {
             "role_template": [names[i] for i in order],
-            "role": ["reference" if i < 9 else "probe" for i in order],
-            "all_pairs": ("reference", "probe"),
+            "role": ["face" if one_role else "reference" if i < 9 else "probe" for i in order],
+            "all_pairs": ("face", "face") if one_role else ("reference", "probe"),
         }
     else:
         compared = {
@@ -45,9 +45,11 @@ def plain(tables: Tables, scores: Any, thresholds: Any, most: int, half: str) ->
     listed, roles = tables["comparisons"], tables["roles"]
     if listed.rows:
         rows = list(zip(listed["a"], listed["b"], strict=True))
+    elif "face" in roles["role"]:
+        rows = list(combinations(roles["template"], 2))
     else:
         sides = (roles["template"][roles["role"] == role] for role in ("reference", "probe"))
-        rows = [(a, b) for a, b in product(*sides)]
+        rows = list(product(*sides))
     met: dict[str, list[tuple[float, int, Any]]] = {"won": [], "lost": [], "false": []}
     for n, (a, b) in enumerate(rows):
         told = bool(listed.rows) or (subject[a] != "" and subject[b] != "")
@@ -71,15 +73,15 @@ def plain(tables: Tables, scores: Any, thresholds: Any, most: int, half: str) ->
     return chosen
 
 
-@pytest.mark.parametrize("listed", [False, True], ids=["product", "list"])
+@pytest.mark.parametrize("form", ["list", "product", "triangle"])
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10**6), most=st.integers(1, 4), half=st.sampled_from(["all", "choose", "report"]))
-def test_the_comparisons_chosen_are_those_of_a_plain_loop(listed: bool, seed: int, most: int, half: Any) -> None:
+def test_the_comparisons_chosen_are_those_of_a_plain_loop(form: str, seed: int, most: int, half: Any) -> None:
     rng = np.random.default_rng(seed)
     subjects = rng.choice(["", "ann", "bob", "cid", "dan"], TEMPLATES, p=[0.1, 0.3, 0.3, 0.15, 0.15]).tolist()
     every = [(a, b) for a in range(TEMPLATES) for b in range(a)]
-    pairs = [every[i] for i in rng.permutation(len(every))[:60]] if listed else None
-    tables = tables_of(subjects, pairs, seed)
+    pairs = [every[i] for i in rng.permutation(len(every))[:60]] if form == "list" else None
+    tables = tables_of(subjects, pairs, seed, form == "triangle")
     evaluated = Evaluated.of(tables, half)
     scores = rng.integers(-8, 8, (2, evaluated.comparisons.rows)).astype(np.float32) / 8  # many are equal
     scores[rng.random(scores.shape) < 0.05] = np.nan

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.config import Config, DatasetConfig
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch
 from pipeline.session import Results
 from stages.quantities import Quantity
-from stages.report_options import read_options
+from stages.report_options import check_options, read_options
 from stages.summary import Cell, Difference, Row, RuleTable, cells, rule_table, table_frame
 
 
@@ -185,3 +186,14 @@ def test_a_factor_named_like_a_column_keeps_both(results: Results) -> None:
     frame = table_frame(table(results, renamed))
     assert set(frame["factor.kind"]) == {"red"}
     assert set(frame["kind"]) == {"1:1"}
+
+
+def test_steps_whose_replicates_cannot_be_paired_are_told_before_any_work() -> None:
+    def checked(**options: object) -> None:
+        steps = {"evaluate_verification": {}, "nn": {"stage": "evaluate_identification", "options": options}, "compare": {}}
+        check_options({}, Config(name="c", dataset=DatasetConfig(reader="lfw"), steps=steps))  # type: ignore[arg-type]
+
+    checked()
+    checked(replicates=1000, fpir=[0.1])
+    with pytest.raises(InvalidInput, match=r"evaluate_verification: 0, 1000, 0\.95; nn: 0, 10, 0\.95\)"):
+        checked(replicates=10)
