@@ -104,6 +104,7 @@ def test_the_shipped_config_judges_faces_as_they_are_and_degraded(shared: Path, 
         "steps.evaluate_discard.options.fmr=[0.1]",
         "steps.evaluate_discard.options.replicates=20",
         "report.options.fmr=[0.1]",
+        "benchmarks.degraded.steps.degrade.options.fraction=0.9",  # of so few faces, some mated pair has to be lost
     ]
     words = [word for override in overrides for word in ("--set", override)]
     answer = command(tmp_path, "run", ROOT / "configs/fiqa_lfw.yaml", *words, "--json", env={"QFUSE_SHARED": str(shared)})
