@@ -64,8 +64,10 @@ def open_files(root: Path, digests: DigestCache | None = None) -> Files:
         return pack
     if os.path.isfile(root) and zipfile.is_zipfile(root):
         return Zip(root, digests.digest(root) if digests is not None else "")
-    state = "is neither a folder nor a zip archive" if os.path.exists(root) else "does not exist"
-    raise InvalidInput(f"data set path {root} {state}; set dataset.path to the folder or the .zip that holds it.")
+    state = "is neither a folder, a zip archive nor a pack of pairs (.bin)" if os.path.exists(root) else "does not exist"
+    raise InvalidInput(
+        f"data set path {root} {state}; set dataset.path to the folder or the .zip (or the .bin) that holds it."
+    )
 
 
 def safe_name(name: str, where: Path) -> str:

@@ -69,6 +69,10 @@ def layers(path: Path, data: Layer, overrides: Iterable[Override], expand: Calla
     given, chosen = common.pop("benchmarks", None), expand(common.pop("benchmark", None))
     if isinstance(chosen, dict | list):
         raise InvalidInput(f"{path}: benchmark: expected the name of one benchmark; several stand in `benchmarks`.")
+    known = data.get("benchmarks")
+    for name in (o.field[1] for o in early if len(o.field) > 1):
+        if isinstance(known, dict) and name not in known:
+            raise UsageError(f"--set benchmarks.{name}: {unknown('benchmark', name[:60], known)}")
     benchmarks = {} if given is None else _checked(path, given)
     if name := "" if chosen is None else str(chosen):
         if not benchmarks:

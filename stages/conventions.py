@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from stages.evaluate_discard import departures
 from stages.evaluate_verification import FULL_LIST
 from stages.quantities import Quantity, is_area
 from stages.summary import RuleTable
@@ -113,8 +114,8 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
     lost = {
         "fused_fallback": "templates all of whose weights vanished, so that their faces count equally",
         "comparisons_lost": "comparisons without a score, because a template failed",
-        "comparisons_without_quality": "comparisons of which a template has no quality, left out of error versus discard",
-        "probes_without_quality": "probes without a quality, left out of error versus discard",
+        "comparisons_without_quality": "comparisons of which a template has no quality, discarded first",
+        "probes_without_quality": "probes without a quality, discarded first",
         **LEFT_OUT,
     }
     names = {q.metric: q.label[:1].upper() + q.label[1:] for q in quantities}
@@ -136,6 +137,17 @@ def enrolment(table: RuleTable) -> list[str]:
     return [f"1:1, enrolled: {option}: {said[option, apart]}; {ends[apart]}." for option, apart in told]
 
 
+def variants(table: RuleTable) -> list[str]:
+    """Say in what each evaluating step departs from the standard's form of error versus discard, and from the legacy one."""
+    steps = {cell.step.base: cell.step.stage.options for row in table.rows for cell in row.cells if cell.kind == "discard"}
+    said = []
+    for name, options in steps.items():
+        for form, legacy in (("the standard's form", False), ("the legacy form", True)):
+            if but := departures(options, legacy):
+                said.append(f"{name} is not {form} itself: {', '.join(but)}.")
+    return said
+
+
 def everything(table: RuleTable) -> list[str]:
     """Return every convention behind a table."""
-    return [*rates(table.quantities), *enrolment(table), intervals(table), differences(table)]
+    return [*rates(table.quantities), *variants(table), *enrolment(table), intervals(table), differences(table)]

@@ -6,9 +6,11 @@
     legacy     the curve of CR-FIQA's published evaluation: both kinds discarded together, in twenty steps, the threshold
                chosen anew at each.
 
-A comparison's quality is made of those of its two templates (`pair`). One whose template failed, or has no quality, is left
-out and counted. Intervals resample subjects, and choose the threshold anew in each replicate. Intervals and oracles are of
-the standard form itself: a fixed threshold, each kind by itself.
+A comparison's quality is made of those of its two templates (`pair`). One whose template failed is left out and counted. One
+of which a template has no quality is counted, and discarded before all others (`unscored: first`): so measures that fail on
+different faces are judged on the same comparisons, at the same threshold. Intervals resample subjects, and choose the
+threshold anew in each replicate. Intervals and oracles are of the standard form itself: a fixed threshold, each kind by
+itself.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from stages.tables import CURVES, NUMBERS, Comparisons
 from stages.trials import Trials
 
 STARTING = "starting"  # the rule by which a threshold follows from an FNMR
-POINTS = 400  # of a stored curve
+POINTS = 3001  # of a stored curve, at most: those of 3,000 comparisons of a kind are whole
 SHORT_LIST = 20_000  # comparisons up to which the legacy AUC is bootstrapped: each replicate walks all of them in every step
 DET_FMR = np.geomspace(1e-4, 1, 41)
 BINS = 60
@@ -45,13 +47,15 @@ ROUNDED = 1e-4  # how far rounding pushes a cosine past ±1, at most
 class DiscardOptions(Resampled):
     """`fmr`: targets of the threshold, chosen by `rule`. `fnmr`: starting errors, each of which gives one as well, the
     highest whose FNMR does not exceed it. `limits`: shares discarded up to which areas are taken (pAUC).
-    `pair`: the quality of a comparison from those of its templates. `discard`, `threshold`: of the standard curve (see the
-    module). `legacy`: draw that one as well. `det_at`: shares discarded at which a DET is drawn."""
+    `pair`: the quality of a comparison from those of its templates. `unscored`: what becomes of comparisons without a
+    quality. `discard`, `threshold`: of the standard curve (see the module). `legacy`: draw that one as well. `det_at`: shares
+    discarded at which a DET is drawn."""
 
     fmr: tuple[Rate, ...] = (1e-2, 1e-3, 1e-4)
     fnmr: tuple[Rate, ...] = ()
     limits: tuple[Rate, ...] = (0.2, 0.3)
     pair: PairQuality = "min"
+    unscored: Literal["first", "left_out"] = "first"
     rule: DiscardRule = "at_most"
     discard: Discard = "separate"
     threshold: Literal["fixed", "recomputed"] = "fixed"
@@ -61,7 +65,11 @@ class DiscardOptions(Resampled):
 
 @dataclass(frozen=True)
 class _Comparisons:
-    """What is evaluated: (n,) of each comparison; `rows` its two templates, `subjects` their columns in `weights` (R, S)."""
+    """What is evaluated: (n,) of each comparison.
+
+    `rows`: both templates of each mated one. `subjects`: columns of both templates in `weights` (R, S), of no comparison
+    where there are no replicates.
+    """
 
     score: Array
     mated: Array
@@ -100,7 +108,8 @@ class EvaluateDiscard(Stage):
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
     ) -> Mapping[str, int]:
         drawn = drawn_bytes(self.options.replicates, tables["templates"])
-        return {"comparisons with quality and subjects": rows["scores"] * 24, "subjects drawn": drawn}
+        each = 44 + (8 if self.options.replicates else 0)  # bytes: scores and qualities in several orders, and subjects
+        return {"comparisons with quality and subjects": rows["scores"] * each, "subjects drawn": drawn}
 
     def compute(self, work: Work) -> dict[str, Batch]:
         o = self.options
@@ -124,26 +133,30 @@ class EvaluateDiscard(Stage):
         o = self.options
         trials = Trials.of(work, o.half, numbers)
         read = work.inputs["quality"].read(("status", "quality"))
-        quality = np.where(read["status"] == Status.OK, read["quality"], np.nan)
+        quality = np.where(read["status"] == Status.OK, read["quality"], np.nan).astype(np.float32)
         column, subjects = number_half(work.tables["templates"], o.half)
-        made = np.isfinite(trials.score)
-        sides = trials.templates(np.ones(len(made), bool))
+        kept = np.isfinite(trials.score)
+        numbers.add("comparisons_lost", float(len(kept) - np.count_nonzero(kept)), trials=len(kept))
         try:
-            paired = discard.pair_quality(quality[sides[0]], quality[sides[1]], o.pair)
+            paired = discard.pair_quality(*trials.form.chosen(kept, quality), o.pair)
         except ValueError as problem:
             raise InvalidInput(f"evaluate_discard.pair is {o.pair!r}: {problem}") from None
-        kept = made & np.isfinite(paired)
-        numbers.add("comparisons_lost", float((~made).sum()), trials=len(made))
-        numbers.add("comparisons_without_quality", float((made & ~kept).sum()), trials=len(made))
+        scored = np.isfinite(paired)
+        numbers.add("comparisons_without_quality", float(len(scored) - np.count_nonzero(scored)), trials=len(kept))
+        if o.unscored == "first":
+            paired = unscored_first(paired)
+        else:
+            kept[np.flatnonzero(kept)[~scored]] = False
+            paired = paired[scored]
         if o.replicates:
             trials.check_mated(column)
-        rows = sides[0][kept], sides[1][kept]
+        template = np.arange(len(quality), dtype=np.int32)
         return _Comparisons(
             score=trials.score[kept],
             mated=trials.mated[kept],
-            quality=paired[kept],
-            rows=rows,
-            subjects=(column[rows[0]], column[rows[1]]),
+            quality=paired,
+            rows=trials.form.chosen(kept & trials.mated, template),
+            subjects=trials.subjects(kept if o.replicates else np.zeros_like(kept), column),
             weights=bootstrap.subject_weights(subjects, o.replicates, o.seed),
         )
 
@@ -156,7 +169,8 @@ class EvaluateDiscard(Stage):
         at = place(target, rule)
         matches, impostors = int((~c.mated & (c.score >= limit)).sum()), int((~c.mated).sum())
         found_here, few = self._curves(c, target, rule, limit)
-        shared: dict[str, Any] = {"target": target, "rule": rule, "threshold": limit, "few": few or matches < FEW}
+        deciding = int((c.score[c.mated] < limit).sum()) if rule == STARTING else matches  # errors that set the threshold
+        shared: dict[str, Any] = {"target": target, "rule": rule, "threshold": limit, "few": few or deciding < FEW}
         shared |= {"achieved": matches / impostors if impostors else np.nan, "false_matches": matches, "nonmated": impostors}
         for name, kind in (("fnm", c.mated), ("fm", ~c.mated)):
             curve, found = found_here[name], drawn.get(name)
@@ -238,6 +252,25 @@ class EvaluateDiscard(Stage):
             yield f"erc {target:g}", found.fraction, found.fnmr[i]
 
 
+def unscored_first(quality: Array) -> Array:
+    """Return qualities (n,) in which those that are not finite are equal, and lower than all others."""
+    known = np.isfinite(quality)
+    least = quality[known].min() if known.any() else quality.dtype.type(0)
+    return np.where(known, quality, np.nextafter(least, quality.dtype.type(-np.inf)))
+
+
+def departures(options: DiscardOptions, legacy: bool = False) -> list[str]:
+    """Say in what the options depart from the standard's form or, where they reach it, from the legacy one."""
+    o = options
+    said = [f"pair quality by {o.pair}"] if o.pair != "min" else []
+    said += ["comparisons without a quality left out"] if o.unscored == "left_out" else []
+    if not legacy:
+        said += ["both kinds discarded together"] if o.discard == "joint" else []
+        said += ["threshold chosen anew at each of twenty steps"] if o.threshold == "recomputed" else []
+        said += [f"threshold rule {o.rule.replace('_', ' ')}"] if o.rule != "at_most" else []
+    return said
+
+
 def place(target: float, rule: str) -> str:
     """Return how the names of curves say at which target they are."""
     return f"fnmr {target:g}" if rule == STARTING else f"{target:g}"
@@ -250,7 +283,7 @@ def _clipped(score: Array) -> Array:
 
 def _oracles(c: _Comparisons, limit: np.float64) -> dict[str, Curve]:
     """Return the bounds of FNM-EDC: all errors first, and a quality of samples that knows the errors."""
-    a, b = (rows[c.mated] for rows in c.rows)
+    a, b = c.rows
     wrong = c.score[c.mated] < limit
     quality = discard.sample_oracle(a, b, wrong, int(max(a.max(), b.max())) + 1)
     return {

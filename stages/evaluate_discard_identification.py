@@ -3,8 +3,8 @@
 The threshold is chosen once, on the non-mated probes of the whole set, by the largest FPIR that does not exceed the target.
 A mated probe is wrong where its mate is not at rank 1 with score ≥ threshold, a non-mated one where its best candidate has
 a score ≥ threshold; each kind is discarded by itself, probes of poorest quality first (ISO/IEC 29794-1:2024, of probes). A
-probe that failed counts as a miss, or as no false positive; one without a quality, or without a subject, is left out and
-counted. Intervals resample subjects of probes, and choose the threshold anew in each replicate; the gallery stays.
+probe that failed counts as a miss, or as no false positive. One without a quality, as one that failed has none, is counted
+and discarded before all others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
-from stages.evaluate_discard import thinned
+from stages.evaluate_discard import thinned, unscored_first
 from stages.evaluate_identification import check_gallery
 from stages.evaluation import Rate, Resampled, drawn_bytes
 from stages.metrics import bootstrap, discard
@@ -77,8 +77,7 @@ class EvaluateDiscardIdentification(Stage):
             numbers.add("probes_unlabelled", float((~told).sum()), trials=len(told))
         told &= column[probes] >= 0
         numbers.add("probes_without_quality", float((told & np.isnan(quality)).sum()), trials=int(told.sum()))
-        kept = told & np.isfinite(quality)
-        probes, quality, found = probes[kept], quality[kept], found.take(kept)
+        probes, quality, found = probes[told], unscored_first(quality[told]), found.take(told)
         mated = np.isin(subject[probes], subject[gallery])
         named = np.where(found["candidate"] >= 0, subject[found["candidate"]], -1)
         rank = mate_rank(named, subject[probes])

@@ -179,13 +179,13 @@ def cmc(lines: Sequence[Line], frame: Frame = WIDE) -> str:
     return plot.svg(plot.curves(shown))
 
 
-def discard(title: str, lines: Sequence[Line], frame: Frame = WIDE) -> str:
-    """FNMR against the share of comparisons discarded, in steps, from 0 up to the largest error of any line."""
+def discard(title: str, lines: Sequence[Line], of: str = "comparisons", rate: str = "FNMR", frame: Frame = WIDE) -> str:
+    """An error rate against the share discarded of what `of` names, in steps, from 0 to the largest error of any line."""
     shown = [_finite(line) for line in lines]
     last = max((float(line.x.max()) for line in shown if len(line.x)), default=1.0)
     top = max((float(line.y.max()) for line in shown if len(line.y)), default=0.0)
-    x = _percent_axis("comparisons discarded, %", 0.0, last)
-    plot = _Plot(title, x, _percent_axis("FNMR, %", 0.0, top * 1.05 or 1.0), frame)
+    x = _percent_axis(f"{of} discarded, %", 0.0, last)
+    plot = _Plot(title, x, _percent_axis(f"{rate}, %", 0.0, top * 1.05 or 1.0), frame)
     return plot.svg(plot.curves(shown))
 
 

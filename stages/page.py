@@ -41,7 +41,7 @@ TONES = {1: "better", -1: "worse", 0: "level"}
 def render(found: Found) -> str:
     """Return the page. Raises InvalidInput for a quality method that the run does not have."""
     view = {**_result(found), **charts.curves(found), **examples_page.pairs(found), **_faces(found)}
-    view |= {"discards": discard_charts.charts(found)}
+    view |= {"discards": [*discard_charts.charts(found), *discard_charts.details(found)]}
     view |= {**_provenance(found), **own()}
     text: str = environment().get_template("report.html.j2").render(view)
     return text
@@ -71,6 +71,7 @@ def _result(found: Found) -> dict[str, Any]:
     reach = _reach(differences)
     notes = [
         *conventions.rates(found.columns, table.quantities),
+        *conventions.variants(table),
         conventions.intervals(table),
         conventions.differences(table),
     ]

@@ -21,7 +21,7 @@ from pipeline.files import replace_text
 from pipeline.registry import register
 from pipeline.session import Results, write_json
 from stages import conventions, headline
-from stages.evaluate_discard import STARTING
+from stages.evaluate_discard import STARTING, departures
 from stages.headline import Found, gather
 from stages.quantities import AREA, Quantity, number_label
 from stages.summary import ROUNDING, Row
@@ -31,9 +31,13 @@ BOUNDS = {"pair_oracle": "pair oracle", "sample_oracle": "sample oracle", "rando
 
 @dataclass(frozen=True)
 class Column:
-    """One area. `limit` is None in the legacy form; `of` the error that the target is of, FNMR for a starting error."""
+    """One area. `limit` is None in the legacy form; `of` the error that the target is of, FNMR for a starting error.
+
+    `but` says in what it departs from its form; empty where it does not.
+    """
 
     form: str  # standard or legacy
+    but: str
     step: str
     limit: float | None
     of: str
@@ -48,6 +52,7 @@ class Area:
     low: float
     high: float
     few: bool
+    trials: int = 0
     over_random: float = math.nan  # standard form: value − area of discard at random
     over_random_low: float = math.nan
     over_random_high: float = math.nan
@@ -89,7 +94,8 @@ def write_study(runs: Sequence[tuple[str, Results]], folder: Path, options: Mapp
     replace_text(paths[1], _csv(records))
     replace_text(paths[2], latex(lines, columns))
     quantities = list(dict.fromkeys(q for _, each in found for q in each.table.quantities))
-    write_json(paths[3], {"conventions": conventions.rates(quantities), "areas": records})
+    told = [*conventions.rates(quantities), *(said for _, each in found for said in conventions.variants(each.table))]
+    write_json(paths[3], {"conventions": list(dict.fromkeys(told)), "areas": records})
     return paths
 
 
@@ -111,7 +117,7 @@ def lines_of(benchmark: str, found: Found) -> Iterator[Line]:
 def columns_of(lines: Sequence[Line]) -> list[Column]:
     """Return every column, the standard form first, limits rising, targets from lenient to strict."""
     columns = {column for line in lines for column in line.areas}
-    return sorted(columns, key=lambda c: (c.form == "legacy", c.step, c.limit or 0, c.of, -c.target))
+    return sorted(columns, key=lambda c: (c.form == "legacy", c.but, c.step, c.limit or 0, c.of, -c.target))
 
 
 def factor_names(lines: Sequence[Line]) -> list[str]:
@@ -171,38 +177,45 @@ def headings(columns: Sequence[Column]) -> list[str]:
 
 def _areas(row: Row) -> Iterator[tuple[Column, Area]]:
     for q, e in row.entries.items():
-        if (column := _column(q)) is None:
+        if (column := _column(row, q)) is None:
             continue
         over = row.entries.get(Quantity(q.kind, q.step, f"{q.metric}_over_random", q.target, q.rule))
         told = () if over is None else (over.value, over.low, over.high)
-        yield column, Area(e.value, e.low, e.high, e.few, *told)
+        yield column, Area(e.value, e.low, e.high, e.few, e.trials, *told)
 
 
 def _bound(row: Row, bound: str) -> Iterator[tuple[Column, Area]]:
     for q, e in row.entries.items():
-        if (column := _column(q, bound)) is not None:
-            yield column, Area(e.value, math.nan, math.nan, e.few)
+        if (column := _column(row, q, bound)) is not None:
+            yield column, Area(e.value, math.nan, math.nan, e.few, e.trials)
 
 
-def _column(q: Quantity, line: str | None = None) -> Column | None:
+def _column(row: Row, q: Quantity, line: str | None = None) -> Column | None:
     """Return the column of a measure's own area or, for a `line`, that of a bound's; None for any other number."""
     if q.kind != "discard" or q.target is None:
         return None
     if q.metric == "erc_auc" and line is None:
-        return Column("legacy", q.step, None, "FMR", q.target)
+        return Column("legacy", _but(row, q, True), q.step, None, "FMR", q.target)
     area = AREA.fullmatch(q.metric)
     if not area or area[1] != "fnm" or area[3] != line:
         return None
-    return Column("standard", q.step, float(area[2]), "FNMR" if q.rule == STARTING else "FMR", q.target)
+    of = "FNMR" if q.rule == STARTING else "FMR"
+    return Column("standard", _but(row, q), q.step, float(area[2]), of, q.target)
+
+
+def _but(row: Row, q: Quantity, legacy: bool = False) -> str:
+    options = next(cell.step.stage.options for cell in row.cells if cell.step.base == q.step)
+    return ", ".join(departures(options, legacy))
 
 
 def _with_best(lines: Sequence[Line]) -> Iterator[Line]:
-    """Mark the least of each column, where there are two or more to choose from."""
-    values: dict[Column, list[float]] = {}
+    """Mark the least of each column, where there are two or more to choose from, all over as many comparisons."""
+    known: dict[Column, list[Area]] = {}
     for line in lines:
         for column, area in line.areas.items():
-            values.setdefault(column, []).extend([] if math.isnan(area.value) else [area.value])
-    least = {column: min(known) for column, known in values.items() if len(known) > 1}
+            known.setdefault(column, []).extend([] if math.isnan(area.value) else [area])
+    alike = {column for column, areas in known.items() if len(areas) > 1 and len({area.trials for area in areas}) == 1}
+    least = {column: min(area.value for area in known[column]) for column in alike}
     for line in lines:
         yield replace(line, areas={c: replace(a, best=a.value == least.get(c)) for c, a in line.areas.items()})
 

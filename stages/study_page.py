@@ -26,7 +26,11 @@ def render(found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: S
         "headers": [header.split(" @ ") for header in headings(columns)],
         "forms": _forms(columns),
         "benchmarks": [_benchmark(name, each, lines, columns, names) for name, each in found],
-        "notes": [*conventions.rates(quantities), *dict.fromkeys(conventions.intervals(each.table) for _, each in found)],
+        "notes": [
+            *conventions.rates(quantities),
+            *dict.fromkeys(said for _, each in found for said in conventions.variants(each.table)),
+            *dict.fromkeys(conventions.intervals(each.table) for _, each in found),
+        ],
         **own(),
     }
     text: str = environment().get_template("study.html.j2").render(view)
@@ -34,7 +38,9 @@ def render(found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: S
 
 
 def _forms(columns: Sequence[Column]) -> list[tuple[str, int]]:
-    forms = [column.form for column in columns]
+    """Return what stands above neighbouring columns, and above how many."""
+    named = {"standard": "ISO/IEC 29794-1, FNM-EDC", "legacy": "legacy form"}
+    forms = [f"{named[column.form]}{', but ' + column.but if column.but else ''}" for column in columns]
     return [(form, forms.count(form)) for form in dict.fromkeys(forms)]
 
 

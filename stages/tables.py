@@ -205,10 +205,6 @@ class Comparisons:
         return self.form.b
 
     @property
-    def is_product(self) -> bool:
-        return isinstance(self.form, Product)
-
-    @property
     def rows(self) -> int:
         return self.form.size
 

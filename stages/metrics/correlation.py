@@ -1,4 +1,4 @@
-"""Do two qualities order the same things in the same way, and are the two kinds of comparisons of equal quality?
+"""Do two qualities order the same things in the same way?
 
 Conventions
     Direction   higher = better, and only the order counts: a monotone change of a quality changes no rank correlation.
@@ -10,7 +10,6 @@ Conventions
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,15 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Histograms:
-    """Shares of comparisons by quality: `edges` (B + 1,); `mated` and `nonmated` (B,), each of sum 1 or all nan."""
-
-    edges: Floats
-    mated: Floats
-    nonmated: Floats
 
 
 def rank_correlation(qualities: ArrayLike, kind: Literal["spearman", "kendall"] = "spearman") -> Floats:
@@ -52,24 +42,6 @@ def rank_correlation(qualities: ArrayLike, kind: Literal["spearman", "kendall"] 
                 value = _pearson(*(_ranks(table[k, both], own[k]) for k in (i, j)))
             found[i, j] = found[j, i] = value
     return found
-
-
-def histograms_by_kind(quality: ArrayLike, mated: ArrayLike, bins: int = 50) -> Histograms:
-    """Return the shares of mated and of non-mated comparisons in equal bins from the least quality of all to the greatest.
-
-    quality (n,) finite or nan: one number a comparison, such as the lower of its two samples' qualities; mated (n,) bool.
-    Both kinds have the same edges, and the last bin holds its upper edge. Comparisons without a quality are left out;
-    shares of a kind that has none are nan. Raises ValueError for shapes that differ, an infinite quality or no bin.
-    """
-    value, truth = np.asarray(quality, np.float64), np.asarray(mated, bool)
-    if value.ndim != 1 or value.shape != truth.shape:
-        raise ValueError(f"quality and mated must be two lists of one length, found {value.shape} and {truth.shape}.")
-    if np.isinf(value).any() or bins < 1:
-        raise ValueError("a histogram needs finite qualities and at least one bin.")
-    known = ~np.isnan(value)
-    edges = np.histogram_bin_edges(value[known], bins)
-    mine, other = (np.histogram(value[known & kind], edges)[0].astype(np.float64) for kind in (truth, ~truth))
-    return Histograms(edges, *(part / (part.sum() or np.nan) for part in (mine, other)))
 
 
 def _ranks(part: Floats, own: Floats) -> Floats:

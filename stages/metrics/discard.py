@@ -117,7 +117,7 @@ def pair_quality(a: ArrayLike, b: ArrayLike, how: PairQuality = "min") -> Scores
         return np.minimum(one, two)
     if how == "mean":
         return np.asarray((one + two) / 2)
-    lowest = min(np.min(q, initial=np.inf) for q in (one, two))
+    lowest = min(np.fmin.reduce(q, initial=np.inf) for q in (one, two))
     if lowest < 0:
         raise ValueError(
             f"a product needs qualities of 0 or more, found {lowest}: two poor samples would make a good pair. "

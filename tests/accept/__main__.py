@@ -1,7 +1,7 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: lfw, fusion, rules, interruptions, threads, kills, flips, dask,
-                                          drivers, idle, hostile; all by default
+    python -m tests.accept [PART ...]     parts: lfw, fusion, rules, discard, interruptions, threads, kills,
+                                          flips, dask, drivers, idle, hostile; all by default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.accept.command import ROOT, SHARED, Check, table
 from tests.accept.determinism import interruptions, threads
+from tests.accept.discard import discard
 from tests.accept.drivers import dask, drivers, idle
 from tests.accept.flips import flips
 from tests.accept.fusion import fusion
@@ -31,6 +32,7 @@ PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
     "lfw": ("LFW: 13,173 photographs, 6,000 pairs, flip-add", lfw),
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
     "rules": ("Fusion rules where true quality is known", rules),
+    "discard": ("Error versus discard on LFW, clean and degraded", discard),
     "interruptions": ("Interruptions and workers", interruptions),
     "threads": ("Threads", threads),
     "kills": ("Sixty kills: drivers, workers, nannies and schedulers", kills),

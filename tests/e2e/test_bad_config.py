@@ -30,7 +30,11 @@ OVERRIDES = [
     (f"{'x.' * 2000}x=1", 2, "expected FIELD=VALUE, as in"),
     ("name.first=x", 3, "'name' is not a section"),
     ("dataset={reader: folder, path: gone}", 3, "gone does not exist; set dataset.path to the folder or the .zip"),
-    ("dataset={reader: folder, path: c.yaml}", 3, "c.yaml is neither a folder nor a zip archive; set dataset.path"),
+    (
+        "dataset={reader: folder, path: c.yaml}",
+        3,
+        "c.yaml is neither a folder, a zip archive nor a pack of pairs (.bin); set dataset.path",
+    ),
     ("dataset={reader: folder}", 3, "set dataset.path to the folder or the .zip that holds them"),
     ("dataset={reader: tables, path: .}", 3, "tables.h5: no such file; set dataset.options.file to its name"),
 ]

@@ -131,6 +131,7 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.evaluate_discard.options.fmr": ([0.01], {"evaluate_discard"}),
     "steps.evaluate_discard.options.limits": ([0.1], {"evaluate_discard"}),
     "steps.evaluate_discard.options.pair": ("mean", {"evaluate_discard"}),
+    "steps.evaluate_discard.options.unscored": ("left_out", {"evaluate_discard"}),
     "steps.evaluate_discard.options.rule": ("nearest", {"evaluate_discard"}),
     "steps.evaluate_discard.options.discard": ("joint", {"evaluate_discard"}),
     "steps.evaluate_discard.options.threshold": ("recomputed", {"evaluate_discard"}),

@@ -91,12 +91,14 @@ def test_the_command_line_has_the_last_word_over_a_benchmarks_own_fields(tmp_pat
 
 
 def test_an_override_may_be_for_one_benchmark(tmp_path: Path) -> None:
-    configs = load(tmp_path, TWO, "benchmarks.first.dataset.path=third", "benchmarks.new.description=x")
-    assert {name: config.dataset.path for name, config in configs.items()} == {
-        "second": "more",
-        "first": "third",
-        "new": "files",
-    }
+    configs = load(tmp_path, TWO, "benchmarks.first.dataset.path=third")
+    assert {name: config.dataset.path for name, config in configs.items()} == {"second": "more", "first": "third"}
+
+
+@pytest.mark.parametrize("override", ["benchmarks.frist=null", "benchmarks.frist.description=x"])
+def test_an_override_for_a_benchmark_that_is_not_there_is_refused(tmp_path: Path, override: str) -> None:
+    said = refused(tmp_path, TWO, override, kind=UsageError)
+    assert "benchmarks.frist: unknown benchmark 'frist': did you mean 'first'" in said
 
 
 def test_benchmarks_of_a_config_that_extends_another_are_merged_with_its(tmp_path: Path) -> None:

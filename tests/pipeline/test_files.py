@@ -182,12 +182,13 @@ def test_whatever_bit_of_an_archive_flips_no_wrong_bytes_are_read(
 def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.zip")
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(InvalidInput, match="neither a folder nor a zip archive"):
+    with pytest.raises(InvalidInput, match="neither a folder, a zip archive nor a pack"):
         open_files(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "state"), [("none", "does not exist"), ("text", "neither a folder nor a zip"), ("x" * 5000, "does not exist")]
+    ("name", "state"),
+    [("none", "does not exist"), ("text", "neither a folder, a zip archive nor a pack"), ("x" * 5000, "does not exist")],
 )
 def test_a_path_that_is_neither_folder_nor_zip_is_refused(tmp_path: Path, name: str, state: str) -> None:
     (tmp_path / "text").write_text("no archive")

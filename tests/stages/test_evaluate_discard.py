@@ -167,11 +167,30 @@ def test_a_product_of_roles_gives_the_numbers_of_its_list(judge: Make) -> None:
     assert number(plain["numbers"], "fnmr")["trials"] == 4
 
 
-def test_comparisons_without_a_score_or_a_quality_are_left_out_and_counted(judge: Make) -> None:
+def test_comparisons_without_a_quality_are_counted_and_discarded_before_all_others(judge: Make) -> None:
+    bare, low = (listed([*MATED, (0.0, q), (0.9, q)], [*NONMATED, (1.0, q)]) for q in (None, -7.0))
+    found, expected = judge(*bare), judge(*low)
+    assert number(found["numbers"], "comparisons_without_quality")["value"] == 3
+    assert number(found["numbers"], "comparisons_without_quality")["trials"] == 11
+    for metric in ("fnmr", "fnm_pauc(0.5)", "fm_pauc(0.5)", "fnm_pauc(0.5)_sample_oracle", "erc_auc"):
+        mine, theirs = number(found["numbers"], metric), number(expected["numbers"], metric)
+        for field in ("value", "threshold", "trials"):
+            np.testing.assert_equal(mine[field], theirs[field])
+    assert curve(found, "fnm-edc 0.25") == curve(expected, "fnm-edc 0.25")
+
+
+def test_where_nothing_has_a_quality_all_are_alike(judge: Make) -> None:
+    none, one = (judge(*listed([(s, q) for s, _ in MATED], [(s, q) for s, _ in NONMATED])) for q in (None, 1.0))
+    assert curve(none, "fnm-edc 0.25") == curve(one, "fnm-edc 0.25") == [(0, 0.5), (1, 0)]
+
+
+def test_comparisons_without_a_score_or_a_quality_can_be_left_out(judge: Make) -> None:
     made, score, quality = listed([*MATED, (0.0, None), (np.nan, 2.0), (np.nan, None)], [*NONMATED, (1.0, np.nan)])
-    numbers, alone = judge(made, score, quality)["numbers"], judge(*listed(MATED, NONMATED))["numbers"]
+    numbers = judge(made, score, quality, unscored="left_out")["numbers"]
+    alone = judge(*listed(MATED, NONMATED))["numbers"]
     assert (number(numbers, "comparisons_lost")["value"], number(numbers, "comparisons_lost")["trials"]) == (2, 12)
-    assert number(numbers, "comparisons_without_quality")["value"] == 2
+    without = number(numbers, "comparisons_without_quality")
+    assert (without["value"], without["trials"]) == (2, 12)
     for metric in ("fnmr", "fnm_pauc(0.5)", "fm_pauc(0.5)", "fnm_pauc(0.5)_sample_oracle"):
         mine, theirs = number(numbers, metric), number(alone, metric)
         assert (mine["value"], mine["threshold"], mine["trials"]) == (theirs["value"], theirs["threshold"], theirs["trials"])
@@ -192,6 +211,13 @@ def test_a_half_holds_the_comparisons_of_its_subjects(judge: Make) -> None:
             assert number(numbers, metric)["value"] == number(alone, metric)["value"]
             assert number(numbers, metric)["trials"] == number(alone, metric)["trials"]
         assert number(numbers, "comparisons_across_halves")["value"] == 16
+
+
+def test_a_starting_error_is_marked_few_by_the_mated_errors_that_set_its_threshold(judge: Make) -> None:
+    mated = [(i / 128, 1.0 + i % 7) for i in range(100)]
+    numbers = judge(*listed(mated, [(0.9, 1.0)]), fmr=(), fnmr=(0.29, 0.3))["numbers"]
+    for metric in ("fnmr", "fnm_pauc(0.5)", "fnm_pauc(0.5)_over_random"):
+        assert [bool(number(numbers, metric, start)["few"]) for start in (0.29, 0.3)] == [True, False]
 
 
 def test_numbers_are_marked_few_below_thirty_false_matches(judge: Make) -> None:
@@ -513,12 +539,13 @@ def test_a_failed_probe_is_a_miss_and_no_false_positive_at_any_target(search_jud
         np.testing.assert_allclose(number(found, "fpir", target)["replicates"], expected, atol=1e-6)
 
 
-def test_probes_without_a_quality_or_a_subject_are_left_out_and_counted(search_judge: Make) -> None:
+def test_probes_without_a_subject_are_left_out_and_those_without_a_quality_discarded_first(search_judge: Make) -> None:
     more = [(i, "probe") for i in range(3, 12)]
     subjects, quality = [*SUBJECTS, "a", "x", "", ""], [*QUALITY, None, np.nan, 1.0, None]
     candidate, score = [*CANDIDATE, *[[0, 1]] * 4], [*SCORE, *[[1.0, 0.5]] * 4]
     numbers = search_judge(subjects, [*GALLERY, *more], candidate, score, quality)["numbers"]
-    alone = search_judge(SUBJECTS, [*GALLERY, *PROBES], CANDIDATE, SCORE, QUALITY)["numbers"]
+    roles = [*GALLERY, *more[:7]]
+    alone = search_judge(subjects[:10], roles, candidate[:7], score[:7], [*QUALITY, -7.0, -7.0])["numbers"]
     unlabelled, bare = number(numbers, "probes_unlabelled"), number(numbers, "probes_without_quality")
     assert (unlabelled["value"], unlabelled["trials"], bare["value"], bare["trials"]) == (2, 9, 2, 7)
     for metric in ("fnir", "fnir_pauc(0.5)", "fpir", "fpir_pauc(0.5)"):

@@ -18,6 +18,7 @@ from pipeline.schema import Batch, text
 from pipeline.session import open_session
 from pipeline.stage import Options, Stage, Work
 from stages.compare import Compare
+from stages.evaluate_discard import DiscardOptions, EvaluateDiscard
 from stages.evaluate_identification import EvaluateIdentification, IdentificationOptions
 from stages.evaluate_verification import EvaluateVerification, VerificationOptions
 from stages.fuse import Fuse, FuseOptions
@@ -141,6 +142,17 @@ def test_evaluate_verification(source: Make, context: Make, form: str, replicate
     rows = 1000 * 999 // 2 if form == "triangle" else 500_000
     stage = EvaluateVerification(VerificationOptions(fmr=(1e-2,), replicates=replicates), context())
     compare_stage(source, stage, rows, tables, {"scores": scores(rows)})
+
+
+@pytest.mark.parametrize("replicates", [0, 5])
+@pytest.mark.parametrize("form", ["product", "list", "triangle"])
+def test_evaluate_discard(source: Make, context: Make, form: str, replicates: int) -> None:
+    tables = {"product": all_pairs(500, 1000), "list": listed(2000, 500_000), "triangle": one_role(1000)}[form]
+    rows = 1000 * 999 // 2 if form == "triangle" else 500_000
+    count = tables["templates"].rows
+    quality = {"status": np.zeros(count, np.uint8), "quality": np.random.default_rng(6).random(count, np.float32)}
+    stage = EvaluateDiscard(DiscardOptions(fmr=(1e-2,), replicates=replicates), context())
+    compare_stage(source, stage, rows, tables, {"scores": scores(rows), "quality": Batch(quality)})
 
 
 @pytest.mark.parametrize("half", ["all", "choose"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch
+from stages.forms import Listed, Product
 from stages.tables import LAYOUT, Comparisons, FaceLayout, Protocol, build_tables, role_rows, singletons
 
 properties = settings(deadline=None, max_examples=40)
@@ -142,7 +143,7 @@ def test_a_role_lists_its_templates_in_the_order_of_the_table() -> None:
 def test_all_pairs_are_numbered_row_by_row(references: list[int], probes: list[int], data: Any) -> None:
     comparisons = Comparisons.of(product(references, probes))
     expected = [(a, b) for a in references for b in probes]
-    assert comparisons.is_product
+    assert isinstance(comparisons.form, Product)
     assert comparisons.rows == len(expected)
     start = data.draw(st.integers(0, len(expected)))
     stop = data.draw(st.integers(start, len(expected)))
@@ -168,7 +169,7 @@ def test_shards_of_all_pairs_hold_whole_rows(references: int, probes: int, rows:
 def test_all_pairs_of_one_role_are_each_unordered_pair_once(role: list[int], count: int, data: Any) -> None:
     tables = paired([(i, "face") for i in role[:count]], ("face", "face"))
     comparisons, expected = Comparisons.of(tables), list(combinations(role[:count], 2))
-    assert (comparisons.rows, comparisons.is_product) == (len(expected), False)
+    assert (comparisons.rows, isinstance(comparisons.form, Product)) == (len(expected), False)
     start = data.draw(st.integers(0, len(expected)))
     stop = data.draw(st.integers(start, len(expected)))
     a, b = comparisons.pairs(start, stop)
@@ -205,7 +206,7 @@ def test_a_list_is_cut_anywhere() -> None:
         comparison_a=["ada's"] * 5, comparison_b=["bob's", "ada's"] * 2 + ["bob's"], mated=[False, True] * 2 + [False]
     )
     comparisons = Comparisons.of(build_tables(found, "a set"))
-    assert not comparisons.is_product
+    assert isinstance(comparisons.form, Listed)
     assert (comparisons.rows, comparisons.multiple) == (5, 1)
     a, b = comparisons.pairs(1, 4)
     assert (a.tolist(), b.tolist()) == ([1, 1, 1], [1, 0, 1])

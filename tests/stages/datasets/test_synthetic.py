@@ -21,6 +21,7 @@ from stages.datasets.synthetic import (
     synthesise,
     synthesise_truth,
 )
+from stages.forms import Product
 from stages.metrics.verification import operating_points
 from stages.tables import LAYOUT, Comparisons, role_rows
 
@@ -103,7 +104,7 @@ def test_half_of_the_references_are_the_gallery() -> None:
 
 def test_every_reference_is_compared_with_every_probe() -> None:
     comparisons = Comparisons.of(made())
-    assert comparisons.is_product
+    assert isinstance(comparisons.form, Product)
     assert comparisons.rows == len(comparisons.a) * len(comparisons.b)
 
 

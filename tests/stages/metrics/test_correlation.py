@@ -1,9 +1,9 @@
-"""Rank correlations against plain loops over faces and pairs, and histograms of the two kinds of comparisons."""
+"""Rank correlations against plain loops over faces and pairs."""
 
 from __future__ import annotations
 
 import math
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.metrics.correlation import histograms_by_kind, rank_correlation
+from stages.metrics.correlation import rank_correlation
 
 properties = settings(deadline=None, max_examples=60)
 # Few distinct values, so that most lists hold ties, and some that lack.
@@ -94,35 +94,3 @@ def test_another_shape_or_kind_is_refused() -> None:
         rank_correlation([1, 2, 3])
     with pytest.raises(ValueError, match="'spearman' or 'kendall', found 'pearson'"):
         rank_correlation([[1, 2]], "pearson")  # type: ignore[arg-type]
-
-
-# Histograms by kind
-
-
-@properties
-@given(
-    rows=st.lists(
-        st.tuples(st.one_of(st.integers(-8, 8).map(lambda i: i / 4), st.just(math.nan)), st.booleans()), max_size=30
-    ),
-    bins=st.integers(1, 9),
-)
-def test_shares_are_counts_in_common_bins_over_the_comparisons_of_a_kind(rows: list[tuple[float, bool]], bins: int) -> None:
-    found = histograms_by_kind([q for q, _ in rows], [kind for _, kind in rows], bins)
-    edges = found.edges.tolist()
-    assert len(edges) == bins + 1
-    known = [q for q, _ in rows if q == q]
-    if len(set(known)) > 1:
-        assert (edges[0], edges[-1]) == (min(known), max(known))
-    for kind, shares in ((True, found.mated), (False, found.nonmated)):
-        mine = [q for q, k in rows if k == kind and q == q]
-        counts = [sum(low <= q < high for q in mine) for low, high in pairwise(edges)]
-        counts[-1] += sum(q == edges[-1] for q in mine)
-        np.testing.assert_allclose(shares, np.array(counts) / len(mine) if mine else np.full(bins, np.nan), atol=1e-12)
-
-
-def test_a_histogram_of_what_it_cannot_count_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"one length, found \(2,\) and \(3,\)"):
-        histograms_by_kind([1, 2], [True, True, False])
-    for quality, bins in (([math.inf], 5), ([1.0], 0)):
-        with pytest.raises(ValueError, match="finite qualities and at least one bin"):
-            histograms_by_kind(quality, [True], bins)

@@ -61,6 +61,8 @@ def test_quality_in_float32_stays_so() -> None:
 def test_a_product_of_negative_qualities_is_refused() -> None:
     with pytest.raises(ValueError, match="Calibrate"):
         pair_quality([0.5, -0.1], [0.5, 0.5], "product")
+    with pytest.raises(ValueError, match="qualities of 0 or more, found -2"):
+        pair_quality([-2, np.nan, 1], [0.5, 1, np.nan], "product")
 
 
 def test_qualities_of_unequal_number_are_refused() -> None:

@@ -140,7 +140,7 @@ def test_the_headline_numbers_are_areas_with_the_main_one_first(found: Found, pa
 
 def test_a_chart_of_each_form_has_its_rows_its_reference_lines_and_a_key(page: str) -> None:
     section = page[page.index('<section id="discard">') :]
-    figures = re.findall(r"<figure>.*?</figure>", section[: section.index("</section>")], re.S)
+    figures = re.findall(r"<figure>.*?</figure>", section[: section.index("</section>")], re.S)[:2]
     assert [re.findall(r"<strong>(.*?)</strong>", figure) for figure in figures] == [
         ["FNM-EDC @ FMR ≤ 1e-2"],
         ["ERC, legacy form @ FMR ≈ 1e-1"],
@@ -150,6 +150,32 @@ def test_a_chart_of_each_form_has_its_rows_its_reference_lines_and_a_key(page: s
         keys = re.findall(r"<span>([^<]*)</span></li>", figure)
         assert set(keys) == set(re.findall(r"<title>([^<]*)</title>", figure)) == expected
         assert len(set(re.findall(r'class="line s(\d)"', figure))) == len(keys)
+
+
+def test_the_best_row_shows_what_is_left_after_discard_and_the_quality_of_comparisons(found: Found, page: str) -> None:
+    det, quality = discard_charts.details(found)
+    best = headline.name_of(max(found.rows, key=lambda row: headline.goodness(row, found.main)).factors)
+    assert (det["name"], quality["name"]) == (f"DET · {best}", f"Quality of comparisons · {best}")
+    assert [key["label"] for key in det["lines"]] == [f"{share} % discarded" for share in (0, 10, 20, 30)]
+    assert [key["label"] for key in quality["lines"]] == ["mated", "non-mated"]
+    assert det["svg"] in page
+    assert quality["svg"] in page
+
+
+def test_probes_discarded_have_a_chart_of_their_own(runs: Callable[..., Results], tmp_path: Path) -> None:
+    config = json.loads(json.dumps(CONFIG))
+    config["steps"]["search"] = {"options": {"k": 5}}
+    config["steps"]["nn"] = {
+        "stage": "evaluate_discard_identification",
+        "options": {"fpir": [0.5], "limits": [0.2], "replicates": 40},
+    }
+    del config["steps"]["evaluate_discard"], config["steps"]["compare"]
+    found = gather(runs(config, tmp_path), {})
+    (chart,) = discard_charts.charts(found)
+    assert chart["name"] == "FNIR-EDC @ FPIR ≤ 5e-1"
+    assert {"given", "feature-norm", "random", "discard at random"} == {key["label"] for key in chart["lines"]}
+    assert "mated probes discarded, %" in chart["svg"]
+    assert not discard_charts.details(found)
 
 
 def test_the_curves_of_a_chart_are_those_that_were_stored(found: Found) -> None:

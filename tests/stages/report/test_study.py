@@ -23,9 +23,9 @@ from stages.study import _with_best as with_best
 from stages.study_page import _cell as shown_cell
 
 Browse = Callable[..., tuple[str, str]]
-FMR = Column("standard", "d", 0.2, "FMR", 1e-2)
-FNMR = Column("standard", "d", 0.2, "FNMR", 1e-2)
-LEGACY = Column("legacy", "d", None, "FMR", 1e-2)
+FMR = Column("standard", "", "d", 0.2, "FMR", 1e-2)
+FNMR = Column("standard", "", "d", 0.2, "FNMR", 1e-2)
+LEGACY = Column("legacy", "", "d", None, "FMR", 1e-2)
 BOUNDS = ["pair oracle", "sample oracle", "discard at random"]
 OPTIONS: dict[str, Any] = {"title": "All <b>of</b> them", "crops": 0}
 CONFIG: dict[str, Any] = {
@@ -184,6 +184,30 @@ def test_bold_is_the_least_of_those_that_are_defined() -> None:
     ):
         marked = [each.areas[FMR] for each in with_best([line(value) for value in values])]
         assert {area.value for area in marked if area.best} == best
+
+
+def test_nothing_is_bold_among_areas_of_different_comparisons() -> None:
+    marked = [x.areas[FMR].best for x in with_best([line(0.1, trials=90), line(0.2, trials=100)])]
+    assert marked == [False, False]
+    assert [x.areas[FMR].best for x in with_best([line(0.1, trials=90), line(0.2, trials=90)])] == [True, False]
+
+
+def test_areas_that_are_not_of_the_form_itself_say_so_wherever_they_stand(
+    runs: Callable[..., Results], tmp_path: Path
+) -> None:
+    steps = copy.deepcopy(CONFIG["steps"])
+    steps["evaluate_discard"]["options"] |= {"pair": "mean", "discard": "joint", "rule": "nearest", "unscored": "left_out"}
+    results = runs(changed(steps=steps), tmp_path)
+    paths = {path.name: path for path in write_study([("one", results)], tmp_path, OPTIONS)}
+    both = "pair quality by mean, comparisons without a quality left out"
+    standard = f"{both}, both kinds discarded together, threshold rule nearest"
+    page = paths["study.html"].read_text(encoding="utf-8")
+    assert f"ISO/IEC 29794-1, FNM-EDC, but {standard}</th>" in page
+    assert f"legacy form, but {both}</th>" in page
+    assert f"evaluate_discard is not the standard&#39;s form itself: {standard}." in page
+    assert f"Not the form itself: {standard}." in page
+    told = json.loads(paths["study.json"].read_text(encoding="utf-8"))
+    assert {area["but"] for area in told["areas"]} == {both, standard}
 
 
 def test_a_column_that_only_one_row_has_marks_nothing() -> None:
