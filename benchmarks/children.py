@@ -121,9 +121,10 @@ def streamed(folder: Path) -> dict[str, float]:
         # What comes next reads from memory what is committed meanwhile.
         commits = [pool.submit(store.commit, "fuse", key, fused, FUSED, {})]
         scores = run(stage_of(Compare), data, templates=fused)
+        commits.pop().result()
+        del fused  # nothing else reads them: a run lets them go now
         commits.append(pool.submit(store.commit, "compare", key, scores, SCORES, {}))
-        inputs = {"scores": scores, "templates": fused}
-        numbers = run(judge, data, **{name: inputs[name] for name in judge.uses()})
+        numbers = run(judge, data, scores=scores)
         store.commit("evaluate_verification.numbers", key, numbers, judge.produces["numbers"], {})
         for commit in commits:
             commit.result()

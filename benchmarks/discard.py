@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -42,7 +43,7 @@ def rows(made: Material, scores: Array, replicates: int) -> list[Row]:
                 f"legacy error versus discard, {size:,} comparisons, 20 steps × {len(FMR)} FMRs",
                 partial(_legacy, *part),
                 partial(common.discard_steps, *part, FMR, steps),
-                partial(_same, len(steps)),
+                partial(_same, len(steps), _megabytes(partial(_legacy, *part))),
                 times=discard.LEGACY_FRACTIONS.size / len(steps),
             )
         )
@@ -86,6 +87,16 @@ def _replicated(
     return work
 
 
-def _same(steps: int, theirs: Array, ours: Array) -> str:
+def _megabytes(function: Callable[[], Any]) -> float:
+    """Return what a function allocates at its peak, in MB."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def _same(steps: int, megabytes: float, theirs: Array, ours: Array) -> str:
     told = "" if steps == ours.shape[1] else f"common method: {steps} of 20 steps timed, × {20 // steps}; "
-    return f"{told}FNMR within {np.nanmax(np.abs(theirs - ours[:, :steps])):.1e}"
+    return f"{told}{megabytes:.0f} MB beside the lists; FNMR within {np.nanmax(np.abs(theirs - ours[:, :steps])):.1e}"
