@@ -64,7 +64,7 @@ def test_a_run_in_one_process_and_one_on_workers_share_a_store(slow: Lab) -> Non
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_waits_for_anothers_shard_goes_on_when_that_one_ends(lab: Lab, number: signal.Signals) -> None:
     first = drive(lab, 1, "--set", "steps.total.options.sleep=1000")
-    until(lambda: computed(lab.root / "log")["total"] > 0, first)
+    until(lambda: computed(lab.root / "log")["total"] > 0 and settled(lab), first)
     os.kill(first.pid, signal.SIGSTOP)
     held = {path.name for path in (lab.root / "store" / "journal").iterdir()}
     assert held
@@ -78,6 +78,15 @@ def test_a_run_that_waits_for_anothers_shard_goes_on_when_that_one_ends(lab: Lab
         os.kill(first.pid, signal.SIGCONT)
     assert first.wait()[0] == (-number if number == signal.SIGKILL else 130)
     ended_well(lab, second, tidy=number != signal.SIGKILL)
+
+
+def settled(lab: Lab) -> bool:
+    """Whether nothing has been claimed or committed for a while: so no commit is stopped halfway, with a folder locked."""
+    looks = []
+    for _ in range(3):
+        looks.append([names for _, _, names in os.walk(lab.root / "store")])
+        time.sleep(0.2)
+    return looks[0] == looks[1] == looks[2]
 
 
 def behind(lab: Lab, held: set[str]) -> set[str]:
