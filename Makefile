@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/qfuse demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2
 
 # What is too long for the tests, on the real photographs of ../shared (or QFUSE_SHARED); writes docs/acceptance.md.
 accept: $(STAMP)
