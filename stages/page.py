@@ -26,7 +26,6 @@ from stages.charts import safe
 from stages.choice import Chosen
 from stages.figures import Line
 from stages.headline import MARKS, Found
-from stages.metrics.correlation import rank_correlation
 from stages.metrics.verification import FEW
 from stages.quantities import Quantity, interval_written, lower_is_better, signed, written
 from stages.summary import Entry, Row
@@ -244,6 +243,9 @@ def agreement(scores: Sequence[sections.Scores]) -> list[tuple[str, list[str]]]:
     """Return of each method its rank correlation with every one, in words; nothing where there is only one."""
     if len(scores) < 2:
         return []
+    # Here, as scipy.stats takes half a second and every command imports this module.
+    from stages.metrics.correlation import rank_correlation
+
     matrix = rank_correlation([each.quality for each in scores])
     return [(_by(s), [signed(value) for value in row]) for s, row in zip(scores, matrix.tolist(), strict=True)]
 

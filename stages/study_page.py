@@ -54,7 +54,6 @@ def _benchmark(
             groups.setdefault(line.group, []).append(row)
     return {
         "name": name,
-        "question": found.results.plan.config.description,
         "groups": list(groups.values()),
         "charts": discard_charts.charts(found),
         "page": f"{name}/report.html" if found.results.plan.config.report else "",

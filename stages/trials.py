@@ -71,10 +71,6 @@ class Trials:
         """Return the subjects of both sides, int32, of the comparisons at a mask (n,); `subject` is that of each template."""
         return self.form.chosen(chosen, subject.astype(np.int32))
 
-    def templates(self, chosen: Array) -> tuple[Array, Array]:
-        """Return the template rows (int64) of both sides, of the comparisons at a mask (n,)."""
-        return self.form.chosen(chosen, np.arange(len(self.used[0])))
-
     def check_mated(self, subject: Array) -> None:
         """Raise InvalidInput where a list says something else than the subjects, as these are what is resampled."""
         if not isinstance(self.form, Listed):

@@ -61,8 +61,11 @@ def test_help_lists_every_verb_and_exit_code(helps: dict) -> None:
             {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py", "scipy", "cv2", "onnxruntime", "distributed"},
         ),
         (["run", "--help"], {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py"}),
-        (["plan", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed"}),
-        (["status", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed"}),
+        (["plan", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed", "scipy.stats"}),
+        (
+            ["status", "c.yaml"],
+            {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed", "scipy.stats"},
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
