@@ -111,6 +111,17 @@ def top_candidates(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]
     return np.take_along_axis(part, order, axis=1), np.take_along_axis(score, order, axis=1)
 
 
+def flat_index(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]:
+    """Return the k best gallery rows of each probe and their scores, (p, k), as FAISS's flat index gives them."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    index = faiss.IndexFlatIP(gallery.shape[1])
+    index.add(gallery)
+    scores, rows = index.search(probes, k)
+    return rows, scores
+
+
 def aligned_crop(jpeg: bytes, landmarks: Array, template: Array) -> Array:
     """Return the crop (112, 112, 3) uint8 RGB: OpenCV decode, Umeyama's fit by SVD (TPAMI 1991), OpenCV warp."""
     import cv2

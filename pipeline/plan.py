@@ -177,7 +177,7 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
 def _table_digest(
     dataset: Dataset, stage: Stage, table: str, columns: tuple[str, ...], start: int, stop: int, lists: dict[Any, str]
 ) -> str:
-    axis = stage.cut_along(table)
+    axis = stage.cut_along
     if not axis or stage.members is None or stage.members[0] != table:
         return dataset.digest(table, columns, axis, start, stop)
     name = (stage.members, columns, stage.axis, start, stop)

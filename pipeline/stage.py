@@ -139,7 +139,6 @@ class Stage:
     produces: ClassVar[Mapping[str, Schema]]  # output name → schema; a single output is called ""
     inputs: ClassVar[Mapping[str, str]] = {}  # input name → the step (or step.output) it reads by default
     consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that decide numbers
-    whole: ClassVar[tuple[str, ...]] = ()  # group, tile: tables that no shard cuts, as a reduce stage has them all
     locates: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that only say where to find things
     members: ClassVar[tuple[str, str, str] | None] = None  # group: (table, column that numbers upstream rows, their axis)
     rows: ClassVar[Mapping[str, str]] = {}  # input name → the axis whose rows it must have, where that matters
@@ -159,9 +158,10 @@ class Stage:
         """Table columns that decide numbers under these options."""
         return self.consumes
 
-    def cut_along(self, table: str) -> str:
-        """The axis along which shards cut a table; empty where each has all of it."""
-        return "" if self.grain == "reduce" or table in self.whole else self.axis
+    @property
+    def cut_along(self) -> str:
+        """The axis along which shards cut tables; empty where each has all of them."""
+        return "" if self.grain == "reduce" else self.axis
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         """Raise InvalidInput where a data set lacks what these options need; asked while planning."""
@@ -185,7 +185,7 @@ class Stage:
         """Bytes that one shard (map: one micro-batch) surely holds besides its inputs and outputs, by what they are.
 
         `rows` counts those of the shard (under "") and of each input, `sizes` has the bytes a row of each input's columns,
-        `tables` are the shard's own, those that are `whole` in full. An entry that is called like an output's column of
+        `tables` are the shard's own. An entry that is called like an output's column of
         open length stands for that column. Asked before any work starts; nothing is open yet.
         """
         return {}

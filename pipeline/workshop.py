@@ -332,7 +332,7 @@ def _pieces(cut: Rows, alone: dict[int, str]) -> Iterator[Rows]:
 def tables_of(stage: Stage, dataset: Dataset, start: int, stop: int) -> dict[str, Batch]:
     """Return the tables of one shard, rows start…stop of its stage's axis."""
     known = columns_of(stage, dataset).items()
-    return {table: dataset.part(table, columns, stage.cut_along(table), start, stop) for table, columns in known}
+    return {table: dataset.part(table, columns, stage.cut_along, start, stop) for table, columns in known}
 
 
 def columns_of(stage: Stage, dataset: Dataset) -> dict[str, tuple[str, ...]]:

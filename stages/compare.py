@@ -1,11 +1,10 @@
 """compare: templates + comparisons → cosine scores, higher = more similar.
 
-All pairs of two roles are a matrix product, and all pairs of one its upper triangle. So is a list that holds a fair part of
-the pairs of its two sides, the templates that it names first and second: its scores are gathered from the tiles of that
-product. A sparse list is read in blocks of dot products. Tiles begin at multiples of TILE and WIDTH of the whole sides, those
-of a triangle at the diagonal, and sides and choice depend on the whole list, so a score is the same to the last bit in
-whatever shard it falls. (Its last bits may depend on which other templates the data set compares.) A comparison with a
-template that failed scores nan.
+A score is a function of its two templates: products are exact (stages/exact), so neither tile, shard, thread nor machine
+moves a bit of it. All pairs of two roles are a matrix product, and all pairs of one its upper triangle. So is a list that
+holds a fair part of the pairs of its two sides, the templates that it names first and second: its scores are gathered from
+the tiles of that product. A sparse list is read in blocks of dot products. A comparison with a template that failed scores
+nan.
 """
 
 from __future__ import annotations
@@ -18,14 +17,15 @@ import numpy as np
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
-from stages.forms import Product, Triangle
+from stages.exact import products, vectors
+from stages.forms import Listed, Product, Triangle
 from stages.tables import SCORES, Comparisons
 
 BLOCK = 256  # comparisons of a sparse list in one gather: few enough to stay in the cache
 LISTED = 1 << 17  # comparisons of a list that are put in the order of tiles at once: few enough to stay in the cache
-TILE, WIDTH = 512, 1 << 15  # rows and most columns of a tile of a product: 64 MiB of scores
+TILE, WIDTH = 256, 1 << 15  # rows and most columns of a tile of a product: 64 MiB of float64
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]  # as `Work.each`
-SPARSE = 32  # a list with fewer than one in so many pairs of its sides costs less by dot products than by tiles
+SPARSE = 32  # with fewer than one in so many pairs of its sides, a list takes less time by dot products than by tiles
 
 
 @register("stage", "compare")
@@ -33,7 +33,7 @@ class Compare(Stage):
     """Cosine of every comparison. Reads fused templates, or embeddings where each face is its own template."""
 
     name = "compare"
-    version = 4
+    version = 5
     grain = "tile"
     axis = "comparisons"
     Options = Options
@@ -41,7 +41,6 @@ class Compare(Stage):
     inputs: ClassVar = {"templates": "fuse"}
     rows: ClassVar = {"templates": "templates"}
     consumes: ClassVar = {"comparisons": ("a", "b"), "roles": ("template", "role"), "pairings": ("role_a", "role_b")}
-    whole: ClassVar = ("comparisons",)
     stored = False
 
     def backends(self) -> tuple[str, ...]:
@@ -50,95 +49,84 @@ class Compare(Stage):
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
     ) -> Mapping[str, int]:
-        form, copied = Comparisons.of(tables).form, 0
-        if isinstance(form, Product):
-            copied = len(form.a) + len(form.b)
-        elif isinstance(form, Triangle) and not _together(form.role):
-            copied = len(form.role)
-        return {"templates at unit length": (rows["templates"] + copied) * sizes["templates"]["embedding"]}
+        form, width = Comparisons.of(tables).form, sizes["templates"]["embedding"]
+        sides = 0 if isinstance(form, Listed) else len(form.a) + len(form.b)
+        return {"unit rows": rows["templates"] * width, "both sides in float64": 2 * sides * width}
 
     def compute(self, work: Work) -> dict[str, Batch]:
-        templates = work.inputs["templates"].read(("status", "embedding"))
-        unit, lost = unit_rows(templates), (templates["status"] != Status.OK).astype(np.uint8)
-        comparisons = Comparisons.of(work.tables)
-        form = comparisons.form
+        templates, form = work.inputs["templates"].read(("status", "embedding")), Comparisons.of(work.tables).form
+        unit = unit_rows(templates)
         if isinstance(form, Product):
-            a, b, width = form.a, form.b, len(form.b)
-            rows = slice(work.start // width, work.stop // width)
-            score = product(unit[a], unit[b], rows.start, rows.stop, work.each).ravel()
-            failed = (lost[a[rows], None] + 2 * lost[b]).ravel()
+            rows = slice(work.start // len(form.b), work.stop // len(form.b))
+            score = product(unit[form.a[rows]], unit[form.b], work.each).ravel()
         elif isinstance(form, Triangle):
-            score = triangle(_rows(unit, form.role), form, work.start, work.stop, work.each)
-            failed = _failed(lost[form.role], form, work.start, work.stop)
-        else:
-            part = comparisons.listed.take(slice(work.start, work.stop))
-            sides = work.each(lambda name: _side(comparisons.listed[name], len(unit)), "ab")
-            if _dense(comparisons.rows, *map(len, sides)):
-                score = _from_tiles(unit, part["a"], part["b"], sides, work.each)
-            else:
-                score = _dots(unit, part["a"], part["b"], work.each)
-            failed = lost[part["a"]] + 2 * lost[part["b"]] if lost.any() else np.zeros(part.rows, np.uint8)
-        return {"": Batch({"score": score.astype(np.float32, copy=False), "failed": failed.astype(np.uint8, copy=False)})}
+            score = triangle(unit[form.role], form, work.start, work.stop, work.each)
+        else:  # the shard's own part of a list
+            sides = work.each(lambda side: _side(side, len(unit)), (form.a, form.b))
+            listed = _from_tiles if _dense(form.size, *map(len, sides)) else _dots
+            score = listed(unit, form.a, form.b, sides, work.each)
+        nowhere: Array = ~unit.any(axis=1)  # the templates that failed, and any of length 0
+        if nowhere.any():
+            score[_either(nowhere, form, work.start, work.stop) > 0] = np.nan
+        return {"": Batch({"score": score, "failed": _either(templates["status"] != Status.OK, form, work.start, work.stop)})}
 
 
-def triangle(x: Array, form: Triangle, start: int, stop: int, each: Each) -> Array:
-    """Return the scores start…stop (float32) of a triangle whose templates are `x` (n, d) float32.
+def _either(mask: Array, form: Listed | Product | Triangle, start: int, stop: int) -> Array:
+    """Return of comparisons start…stop which of the two templates are at a mask, (n,) uint8: 1 first, 2 second, 3 both.
 
-    The tiles of TILE rows begin at the column of their first row, so that of those below the diagonal few are computed.
+    Of a list, `form` is the shard's own part.
     """
-    a, b = x[:-1], x[1:]
+    if not mask.any():
+        return np.zeros(stop - start, np.uint8)
+    first, second = mask.astype(np.uint8), 2 * mask.astype(np.uint8)
+    if isinstance(form, Listed):
+        return np.asarray(first[form.a] + second[form.b])
+    if isinstance(form, Product):
+        rows = slice(start // len(form.b), stop // len(form.b))
+        return np.asarray((first[form.a[rows], None] + second[form.b]).ravel())
+    found = np.zeros(stop - start, np.uint8)
+    for row, columns, cut in form.lines(start, stop):
+        found[cut] = first[form.a[row]] + second[form.b[columns]]
+    return found
+
+
+def triangle(unit: Array, form: Triangle, start: int, stop: int, each: Each) -> Array:
+    """Return the scores start…stop (float32) of a triangle whose templates have the unit rows (n, d)."""
+    x = products.wide(unit)
     scores = np.empty(stop - start, np.float32)
     low, high = form.rows(start, stop)
 
     def fill(first: int) -> None:
-        begin, end = max(start, form.starts[first]), min(stop, form.starts[min(first + TILE, len(a))])
-        for left in range(first, len(b), WIDTH):
-            found = tile(a, b, first, left)
-            for row, columns, cut in form.lines(int(begin), int(end)):
-                near, far = max(columns.start, left), min(columns.stop, left + found.shape[1])
+        last = min(first + TILE, high)
+        begin, end = max(start, int(form.starts[first])), min(stop, int(form.starts[last]))
+        for left in range(first + 1, len(x), WIDTH):  # side b begins with the second template
+            found = products.as_scores(products.cosines(x[first:last], x[left : left + WIDTH]))
+            for row, columns, cut in form.lines(begin, end):
+                near, far = max(columns.start, left - 1), min(columns.stop, left - 1 + found.shape[1])
                 if near < far:
-                    place = cut.start + int(begin) - start - columns.start
-                    scores[place + near : place + far] = found[row - first, near - left : far - left]
+                    place = cut.start + begin - start - columns.start
+                    scores[place + near : place + far] = found[row - first, near - left + 1 : far - left + 1]
 
-    each(fill, range(low // TILE * TILE, high, TILE))
+    each(fill, range(low, high, TILE))
     return scores
 
 
-def _failed(lost: Array, form: Triangle, start: int, stop: int) -> Array:
-    """Return which of the templates failed, as in SCORES, of comparisons start…stop; `lost` is 1 where a template did."""
-    failed = np.zeros(stop - start, np.uint8)
-    for row, columns, cut in form.lines(start, stop) if lost.any() else ():
-        failed[cut] = lost[row] + 2 * lost[1:][columns]
-    return failed
-
-
-def product(a: Array, b: Array, start: int, stop: int, each: Each) -> Array:
-    """Return rows start…stop of a @ b.T, (stop − start, n) float32, for a (m, d) and b (n, d) float32."""
-    scores = np.empty((stop - start, len(b)), np.float32)
+def product(a: Array, b: Array, each: Each) -> Array:
+    """Return the score of each unit row of a (m, d) with each of b (n, d), (m, n) float32."""
+    scores, others = np.empty((len(a), len(b)), np.float32), products.wide(b)
 
     def fill(first: int) -> None:
-        low, high = max(first, start), min(first + TILE, stop)
+        rows = products.wide(a[first : first + TILE])
         for left in range(0, len(b), WIDTH):
-            scores[low - start : high - start, left : left + WIDTH] = tile(a, b, first, left)[low - first : high - first]
+            found = products.cosines(rows, others[left : left + WIDTH])
+            scores[first : first + TILE, left : left + WIDTH] = products.as_scores(found)
 
-    each(fill, range(start // TILE * TILE, stop, TILE))
+    each(fill, range(0, len(a), TILE))
     return scores
-
-
-def tile(a: Array, b: Array, first: int, left: int = 0) -> Array:
-    """Return the tile of a @ b.T, for a (m, d) and b (n, d) float32, that begins at row `first` and column `left`.
-
-    The last bits of a matrix product may change with its shape: a tile has TILE rows whatever is asked for, the last
-    one zeros behind its end, and WIDTH columns or what is left of `b`.
-    """
-    rows = np.zeros((TILE, a.shape[1]), np.float32)
-    part = a[first : first + TILE]
-    rows[: len(part)] = part
-    return np.asarray(rows @ b[left : left + WIDTH].T)
 
 
 def _dense(count: int, a: int, b: int) -> bool:
-    """Whether so many comparisons of `a` templates with `b` are had for less from their whole product."""
+    """Whether the whole product of `a` templates with `b` takes less time than so many dot products."""
     return count * SPARSE >= a * b > 0
 
 
@@ -150,10 +138,10 @@ def _side(rows: Array, templates: int) -> Array:
 
 
 def _from_tiles(unit: Array, a: Array, b: Array, sides: Sequence[Array], each: Each) -> Array:
-    """Return the scores (m,) float32 of a list, tile by tile; `sides` are the two of the whole list."""
+    """Return the scores (m,) float32 of a list, tile by tile; `sides` are the distinct rows of either side."""
     side_a, side_b = sides
     place_a, place_b = _places(side_a, len(unit)), _places(side_b, len(unit))
-    first, second = _rows(unit, side_a), _rows(unit, side_b)
+    second = products.wide(unit[side_b])
     score = np.empty(len(a), np.float32)
     across = -(-len(side_b) // WIDTH)
     tile_a, tile_b = (place_a // TILE * across).astype(np.uint32), (place_b // WIDTH).astype(np.uint32)
@@ -170,12 +158,12 @@ def _from_tiles(unit: Array, a: Array, b: Array, sides: Sequence[Array], each: E
         if not touched:
             return
         top, left = number // across * TILE, number % across * WIDTH
-        found = tile(first, second, top, left)
+        found = products.cosines(unit[side_a[top : top + TILE]], second[left : left + WIDTH])
         row, column = (place_a - top) * found.shape[1], place_b - left
         for cut, order, bounds in touched:
             where: slice | Array = slice(int(bounds[number]), int(bounds[number + 1]))
             where = where if order is None else order[where]
-            score[cut][where] = found.ravel()[row[a[cut][where]] + column[b[cut][where]]]
+            score[cut][where] = products.as_scores(found.ravel()[row[a[cut][where]] + column[b[cut][where]]])
 
     each(gather, range(tiles))
     return score
@@ -206,32 +194,19 @@ def _places(side: Array, templates: int) -> Array:
     return place
 
 
-def _rows(unit: Array, side: Array) -> Array:
-    """Return the rows of a side, without a copy where they lie together."""
-    return unit[side[0] : side[-1] + 1] if _together(side) else unit[side]
-
-
-def _together(side: Array) -> bool:
-    """Whether rows (n,), at least one, follow one upon the other."""
-    return bool(side[-1] - side[0] == len(side) - 1 and (np.diff(side) == 1).all())
-
-
-def _dots(unit: Array, a: Array, b: Array, each: Each) -> Array:
+def _dots(unit: Array, a: Array, b: Array, _: Sequence[Array], each: Each) -> Array:
     """Return the scores (m,) float32 of a list by one dot product a comparison."""
     score = np.empty(len(a), np.float32)
 
     def fill(first: int) -> None:
         for start in range(first, min(first + LISTED, len(a)), BLOCK):
             cut = slice(start, start + BLOCK)
-            score[cut] = np.einsum("ij,ij->i", unit[a[cut]], unit[b[cut]])
+            score[cut] = products.as_scores(products.paired(unit[a[cut]], unit[b[cut]]))
 
     each(fill, range(0, len(a), LISTED))
     return score
 
 
 def unit_rows(templates: Batch) -> Array:
-    """Return the embeddings (n, d) float32 at unit length; rows that failed are nan."""
-    embedding = templates["embedding"]
-    length = np.sqrt(np.einsum("ij,ij->i", embedding, embedding))
-    length[~(length > 0) | (templates["status"] != Status.OK)] = np.nan
-    return np.asarray(embedding / length[:, None])
+    """Return the embeddings (n, d) float32 as unit rows (stages/exact); rows that failed are zeros."""
+    return vectors.units(templates["embedding"], templates["status"] == Status.OK)

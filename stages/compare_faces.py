@@ -4,8 +4,8 @@ Every face of the one template is compared with every face of the other, and a s
 score of these cosines. So a comparison costs as much as its templates have pairs of faces, some hundred times what a fused
 one costs. One with a template that has no usable face scores nan.
 
-All pairs go by first template and in blocks of second ones, as the whole list has them: a score is the same to the last bit
-in whatever shard it falls.
+Cosines are exact and so are the sums of a rule, so a score depends on the faces of its two templates alone: not on their
+order, nor on which template is the first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pydantic import field_validator
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
-from stages.forms import Listed, Product
+from stages.exact import products, vectors
+from stages.forms import Listed
 from stages.score_rules import score_rule_named
 from stages.tables import SCORES, Comparisons
 
@@ -44,6 +45,7 @@ class CompareFaces(Stage):
     """Score-level fusion: compare the faces of two templates, and make one score of it."""
 
     name = "compare_faces"
+    version = 2
     grain = "tile"
     axis = "comparisons"
     Options = CompareFacesOptions
@@ -56,7 +58,6 @@ class CompareFaces(Stage):
         "pairings": ("role_a", "role_b"),
         "members": ("template", "face"),
     }
-    whole: ClassVar = ("comparisons",)
     stored = False
     options: CompareFacesOptions
 
@@ -69,24 +70,17 @@ class CompareFaces(Stage):
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
     ) -> Mapping[str, int]:
-        return {"faces at unit length": tables["members"].rows * sizes["embeddings"]["embedding"], "pairs": rows[""] * 32}
+        return {"faces as unit rows": tables["members"].rows * sizes["embeddings"]["embedding"], "pairs": rows[""] * 32}
 
     def compute(self, work: Work) -> dict[str, Batch]:
         comparisons, rule = Comparisons.of(work.tables), score_rule_named(self.options.rule)
         form = comparisons.form
-        if isinstance(form, Listed):
-            a, b = form.a, form.b
-            mine = slice(work.start, work.stop)
-        else:
-            start, stop = (work.start, work.stop) if isinstance(form, Product) else form.whole_rows(work.start, work.stop)
-            a, b = comparisons.pairs(start, stop)
-            mine = slice(work.start - start, work.stop - start)
+        a, b = (form.a, form.b) if isinstance(form, Listed) else comparisons.pairs(work.start, work.stop)  # the shard's own
         unit, bounds = _faces(work, 1 + max(a.max(initial=-1), b.max(initial=-1)))
         size = np.diff(bounds)
         score = np.full(len(a), np.nan, np.float32)
-        wanted = np.isin(a, a[mine]) & (size[a] > 0) & (size[b] > 0)
-        order = np.flatnonzero(wanted)
-        order = order[np.lexsort((b[order], a[order]))]
+        order = np.flatnonzero((size[a] > 0) & (size[b] > 0))
+        order = order[np.argsort(a[order], kind="stable")]
         starts = np.flatnonzero(np.diff(a[order], prepend=-1))
 
         def fill(cut: tuple[int, int]) -> None:
@@ -95,19 +89,19 @@ class CompareFaces(Stage):
             one = unit[bounds[template] : bounds[template + 1]]
             for block in _blocks(own, size[b[own]]):
                 rows, begin = _ranges(bounds[b[block]], size[b[block]])
-                score[block] = rule.score(unit[rows] @ one.T, begin)
+                score[block] = products.as_scores(rule.score(products.cosines(unit[rows], one), begin))
 
         work.each(fill, pairwise([*starts, len(order)]))
         lost = (size == 0).astype(np.uint8)
-        return {"": Batch({"score": score[mine], "failed": lost[a[mine]] + 2 * lost[b[mine]]})}
+        return {"": Batch({"score": score, "failed": lost[a] + 2 * lost[b]})}
 
 
 def _faces(work: Work, templates: int) -> tuple[Array, Array]:
-    """Return the usable faces by template, (n, d) float32 of unit length, and (templates + 1,) where each template begins."""
+    """Return the unit rows (n, d) of the usable faces by template, and (templates + 1,) where each template begins."""
     members = work.tables["members"]
-    read = work.inputs["embeddings"].take(members["face"], ("status", "embedding", "norm"))
-    usable = (read["status"] == Status.OK) & (read["norm"] > 0)
-    unit = read["embedding"][usable] / read["norm"][usable, None]
+    read = work.inputs["embeddings"].take(members["face"], ("status", "embedding"))
+    usable = read["status"] == Status.OK
+    unit = vectors.units(read["embedding"][usable])
     return unit, np.searchsorted(members["template"][usable], np.arange(templates + 1))
 
 

@@ -16,6 +16,7 @@ from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage
+from stages.exact import vectors
 from stages.models import catalogue
 from stages.models.cards import ModelCard, WeightFile
 from stages.tables import EMBEDDINGS
@@ -35,7 +36,7 @@ class Embed(Stage):
     """Run a face-recognition model over crops, or take embeddings that came with the data set."""
 
     name = "embed"
-    version = 3
+    version = 4
     grain = "map"
     Options = EmbedOptions
     produces: ClassVar = {"": EMBEDDINGS}
@@ -90,9 +91,9 @@ class Embed(Stage):
         mirrored: Array = self._model(np.ascontiguousarray(crops[:, :, ::-1])).embedding
         if self.options.flip == "add":
             return feature + mirrored
-        lengths = [np.linalg.norm(x, axis=1, keepdims=True) for x in (feature, mirrored)]
+        lengths = [vectors.lengths(x)[:, None] for x in (feature, mirrored)]
         side_by_side = np.concatenate([feature / lengths[0], mirrored / lengths[1]], axis=1)
-        return np.asarray(side_by_side * ((lengths[0] + lengths[1]) / np.float32(2**1.5)), np.float32)
+        return np.asarray(side_by_side * ((lengths[0] + lengths[1]) / 2**1.5), np.float32)
 
     def _card(self) -> ModelCard:
         found = catalogue.card(self.context, self.options.model, ("recognition", "quality"))
@@ -109,7 +110,7 @@ class Embed(Stage):
 def as_embeddings(embedding: Array, status: Array) -> Batch:
     """Return an embeddings batch with the norm of each row; failed rows keep nan, and one of length 0 has failed."""
     reason = np.full(len(status), "", dtype=object)
-    norm = np.linalg.norm(embedding, axis=1).astype(np.float32)
+    norm = vectors.lengths(embedding).astype(np.float32)
     nowhere = (norm == 0) & (status == Status.OK)
     if nowhere.any():
         status, embedding = (

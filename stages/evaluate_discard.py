@@ -84,6 +84,7 @@ class EvaluateDiscard(Stage):
     """1:1 error versus discard of one quality measure."""
 
     name = "evaluate_discard"
+    version = 2
     grain = "reduce"
     axis = "comparisons"
     Options = DiscardOptions

@@ -41,6 +41,7 @@ class EvaluateDiscardIdentification(Stage):
     """1:N error versus discarded probes, of one quality measure."""
 
     name = "evaluate_discard_identification"
+    version = 2
     grain = "reduce"
     axis = "probes"
     Options = DiscardIdentificationOptions

@@ -50,7 +50,7 @@ class EvaluateVerification(Stage):
     """1:1 error rates of one list of scores."""
 
     name = "evaluate_verification"
-    version = 6
+    version = 7
     grain = "reduce"
     axis = "comparisons"
     Options = VerificationOptions

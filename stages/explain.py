@@ -7,8 +7,7 @@ Conventions
     worth     1 / Σ w²: as many faces of equal weight spread it as little.
     own, other  cosine of a face with its own template, and with the template that it is compared with.
     pull      score − the score without this face, the others keeping their proportions; nan where none are left.
-    Decision  score ≥ threshold. A score that is not in the store is computed from the two templates alone, and may differ
-              in its last bits from the one that was evaluated: nearer than NEAR to a threshold it decides nothing (None).
+    Decision  score ≥ threshold. A score that is not in the store is computed from the two templates, to the same bits.
 
 Only what concerns the two templates is read: the shards that hold their faces, and the thresholds.
 """
@@ -28,10 +27,9 @@ from pipeline.session import Session
 from pipeline.stage import Source, Work
 from stages import rules
 from stages.compare import unit_rows
+from stages.exact import products, sums, vectors
 from stages.fuse import WEIGHED_BY, Fuse
 from stages.pair import Pair
-
-NEAR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Decision:
     target: float
     rule: str
     threshold: float
-    accepted: bool | None
+    accepted: bool | None  # None where there is no score
 
 
 @dataclass(frozen=True)
@@ -174,13 +172,15 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
         )
 
     unit, stored = unit_rows(templates), _stored_score(reader, step, pair.number)
-    score = float(np.einsum("ij,ij->i", unit[:1], unit[1:])[0]) if stored is None else stored
-    effects = _effects(embedded["embedding"], weight, side, unit.astype(np.float64), raw)
+    lost = templates["status"] != Status.OK
+    made_now = np.nan if lost.any() else float(products.as_scores(products.paired(unit[0], unit[1])))
+    score = made_now if stored is None else stored
+    effects = _effects(embedded, weight, side, unit, lost, raw)
     names = reader.session.dataset.tables["faces"]["face_id"][reader.faces]
     codes = [Status(code).name.lower() for code in status.tolist()]
     columns = (names, media, np.array(codes, object), reason, value, weight, *effects)
     faces = [Face(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-    squares = np.bincount(side, np.nan_to_num(weight) ** 2, 2)
+    squares = sums.by_group(side, np.nan_to_num(weight) ** 2, 2)
     made = [
         Template(
             template=pair.ids[t],
@@ -188,7 +188,7 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
             fallback=bool(templates["fallback"][t]),
             worth=float(1 / squares[t]) if squares[t] > 0 else np.nan,
             faces=tuple(face for face, of in zip(faces, side.tolist(), strict=True) if of == t),
-            embedding=unit[t],
+            embedding=np.full_like(unit[t], np.nan) if lost[t] else unit[t],
         )
         for t in (0, 1)
     ]
@@ -197,7 +197,7 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
         factors=dict(step.factors),
         score=score,
         stored=stored is not None,
-        decisions=tuple(_decisions(reader, step, score, exact=stored is not None)),
+        decisions=tuple(_decisions(reader, step, score)),
         rule=str(getattr(options, "rule", "")),
         media=str(getattr(options, "media", "none")),
         features="raw" if raw else "unit",
@@ -227,7 +227,7 @@ def _fused(reader: _Reader, step: Step, fuse: Fuse, side: Array, media: Array) -
     read = {name: reader.rows(reader.plan.steps[ref.step], ref.output) for name, ref in step.inputs.items()}
     work = Work(0, 2, tables, {name: _source(rows) for name, rows in read.items()})
     templates, weight = fuse.explained(work)
-    total = np.bincount(side, np.nan_to_num(weight), 2)[side]
+    total = sums.by_group(side, np.nan_to_num(weight), 2)[side]
     return templates, read["embeddings"], np.divide(weight, total, out=np.full(len(side), np.nan), where=total > 0)
 
 
@@ -235,22 +235,27 @@ def _source(batch: Batch) -> Source:
     return Source((0,), (batch.rows,), lambda shard, columns: batch if columns is None else batch.select(columns))
 
 
-def _effects(features: Array, weight: Array, side: Array, unit: Array, raw: bool) -> tuple[Array, Array, Array]:
-    """Return (own, other, pull), each (n,) float64: features (n, d) and their weights (n,), the two templates unit (2, d)."""
-    x = features.astype(np.float64)
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    direction = np.divide(x, length, out=np.full_like(x, np.nan), where=length > 0)
-    part = np.nan_to_num(weight)[:, None] * np.nan_to_num(x if raw else direction)
+def _effects(embedded: Batch, weight: Array, side: Array, unit: Array, lost: Array, raw: bool) -> tuple[Array, Array, Array]:
+    """Return (own, other, pull), each (n,) float64, of faces with their weights (n,), and of the two templates `unit` (2, d).
+
+    Both are nan where there is no direction: `lost` (2,) says which templates have none.
+    """
+    direction = vectors.units(embedded["embedding"], embedded["status"] == Status.OK)
+    none = ~direction.any(axis=1)
+    own, other = (np.where(none | lost[which], np.nan, products.paired(direction, unit[which])) for which in (side, 1 - side))
+    usable = np.isfinite(weight)
+    counted = np.nan_to_num(weight) * (embedded["norm"] if raw else 1)
+    share = sums.shares(side, np.nan_to_num(counted), 2)
+    part = share[:, None] * direction  # whole multiples of one step: the sum and every difference are exact
     whole = np.stack([part[side == t].sum(axis=0) for t in (0, 1)])[side]
-    own, other = ((direction * unit[which]).sum(axis=1) for which in (side, 1 - side))
-    pull = _cosine(whole, unit[1 - side], 0) - _cosine(whole - part, unit[1 - side], 1e-9 * np.linalg.norm(whole, axis=1))
-    return own, other, np.where(np.isfinite(weight), pull, np.nan)
+    with_it, without = (_cosines(each, unit[1 - side]) for each in (whole, whole - part))
+    return own, other, np.where(usable & ~lost[1 - side], with_it - without, np.nan)
 
 
-def _cosine(x: Array, unit: Array, least: Any) -> Array:
-    """Return the cosine of each row of x with a row of unit length; nan where x is no longer than `least`."""
-    length = np.linalg.norm(x, axis=1)
-    return np.asarray(np.divide((x * unit).sum(axis=1), length, out=np.full(len(x), np.nan), where=length > least))
+def _cosines(x: Array, unit: Array) -> Array:
+    """Return the cosine of each row of x (n, d) with the unit row beside it; nan where x has no direction."""
+    direction = vectors.units(x)
+    return np.where(direction.any(axis=1), products.paired(direction, unit), np.nan)
 
 
 def _stored_score(reader: _Reader, step: Step, number: int | None) -> float | None:
@@ -262,13 +267,12 @@ def _stored_score(reader: _Reader, step: Step, number: int | None) -> float | No
     return None
 
 
-def _decisions(reader: _Reader, step: Step, score: float, exact: bool) -> Iterator[Decision]:
+def _decisions(reader: _Reader, step: Step, score: float) -> Iterator[Decision]:
     for evaluation in reader.plan.cells("evaluate_verification"):
         if evaluation.inputs["scores"].step != step.name:
             continue
         n = reader.shard(evaluation, "numbers", 0, ("metric", "target", "rule", "threshold"))
         kept = np.flatnonzero(np.isin(n["metric"], ("tar", "eer")) & ~np.isnan(n["threshold"]))
         for metric, target, rule, threshold in zip(*(n[name][kept].tolist() for name in n), strict=True):
-            decided = not np.isnan(score) and (exact or abs(score - threshold) > NEAR)
-            accepted = score >= threshold if decided else None
+            accepted = None if np.isnan(score) else score >= threshold
             yield Decision(evaluation.base, metric, target, rule, threshold, accepted)

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MOST_CELLS, MOST_FACES = 40, 20
-KEEP = "the score as it was evaluated would tell: `qfuse run CONFIG --until compare` keeps it"
-WORDS = {True: "yes", False: "no", None: "≈"}
+WORDS = {True: "yes", False: "no", None: "–"}
 
 
 def to_json(pair: Pair, cells: Iterable[Scored]) -> dict[str, Any]:
@@ -84,7 +83,6 @@ def cells_legend(cells: Sequence[Scored], shown: int) -> list[str]:
     return [
         *more,
         *(["yes: accepted, score ≥ threshold of the largest FMR that does not exceed the target"] if points else []),
-        *([f"≈: too near to tell; {KEEP}"] if any(d.accepted is None for d in points) else []),
         "worth: 1 / Σ w², so many faces of equal weight · largest: the largest weight of a face in the template",
         f"{len(cells):,} cells; every face of one: {one}",
     ]
@@ -96,19 +94,14 @@ def decided(cell: Scored) -> list[str]:
         lost = [letter for letter, template in zip("AB", cell.templates, strict=True) if template.status != "ok"]
         return [f"no score: {' and '.join(lost)} {'has' if len(lost) == 1 else 'have'} no usable face"]
     lines = [f"score {cell.score:.6f}".replace("-", "−") + ("" if cell.stored else ", computed again from the two templates")]
-    said = {
-        True: "accepted",
-        False: "rejected",
-        None: "too near to tell",
-    }
-    for accepted, words in said.items():
+    for accepted, words in ((True, "accepted"), (False, "rejected")):
         at = [
             f"{'EER' if d.metric == 'eer' else f'FMR ≤ {number_label(d.target)}'} ({d.threshold:.4f})"
             for d in cell.decisions
             if d.accepted is accepted and (_is_point(d) or d.metric == "eer")
         ]
         lines += [f"{words} at {', '.join(at)}"] if at else []
-    return lines + ([f"  {KEEP}"] if lines[-1].startswith(said[None]) else [])
+    return lines
 
 
 def template_line(letter: str, template: Template) -> str:

@@ -1,8 +1,9 @@
 """fuse: embeddings → templates, under one fusion rule.
 
-A template is normalize(Σ w_i x_i) over its usable faces, x_i the unit embedding (or the raw one, `features: raw`). It is one
-sparse product W @ X; a vector rule makes it in its own way. Weights that all vanish are replaced by equal ones, and
-`fallback` says so; a template with no usable face is EMPTY.
+A template is normalize(Σ w_i x_i) over its usable faces, x_i the unit embedding (or the raw one, `features: raw`, which is
+the unit one with its norm in the weight). It is one sparse product W @ X, whose sums are exact (stages/exact), so the order
+of a template's faces moves no bit of it; a vector rule makes it in its own way. Weights that all vanish are replaced by equal
+ones, and `fallback` says so; a template with no usable face is EMPTY.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
-from scipy import sparse
 
 from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
 from stages import rules
+from stages.exact import sums, vectors
 from stages.quality import Quality
 from stages.statistics import Statistics
 from stages.tables import FUSED
@@ -57,7 +58,7 @@ class Fuse(Stage):
     """Build templates under one fusion rule."""
 
     name = "fuse"
-    version = 4
+    version = 5
     grain = "group"
     axis = "templates"
     Options = FuseOptions
@@ -114,15 +115,17 @@ class Fuse(Stage):
         if rule.weigh is None:
             features = faces.embedding
             if self.options.features == "unit":
-                features = features * _inverse(faces.norm).astype(np.float32)[:, None]
-            summed, weight = rule.combine(faces, features, count)
-            vanished = np.zeros(count, bool)
+                features = features * vectors.inverse_lengths(faces.norm).astype(np.float32)[:, None]
+            combined, weight = rule.combine(faces, features, count)
+            summed, vanished = combined.astype(np.float64, copy=False), np.zeros(count, bool)
         else:
-            weight, vanished = _scaled(count, faces.template, rule.weigh(faces), self.options.fallback == "equal")
+            weight, vanished = _usable(count, faces.template, rule.weigh(faces), self.options.fallback == "equal")
             if self.options.media != "none" and not rule.script:
                 weight = _inside_media(weight, faces.medium, self.options.media == "weighted")
-            scale = _inverse(faces.norm) if self.options.features == "unit" else np.ones(len(weight))
-            summed = _sums(count, faces, weight * scale)
+            share = sums.shares(faces.template, weight if self.options.features == "unit" else weight * faces.norm, count)
+            weight = np.where(share > 0, weight, 0)
+            inverse = vectors.inverse_lengths(faces.norm)
+            summed = sums.weighted(faces.embedding, inverse, faces.template, share, count)
         counted = np.full(len(usable), np.nan)
         counted[usable] = weight
         return _templates(summed, faces.template[weight > 0], vanished), counted
@@ -177,47 +180,32 @@ def _check_variance(faces: Batch) -> None:
         )
 
 
-def _inverse(norm: Array) -> Array:
-    return np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
-
-
-def _sums(count: int, faces: rules.Faces, weight: NDArray[np.float64]) -> Array:
-    """Return Σ w x of each template, (count, d) float32."""
-    indptr = np.searchsorted(faces.template, np.arange(count + 1))
-    matrix = sparse.csr_matrix((weight.astype(np.float32), np.arange(len(weight)), indptr), shape=(count, len(weight)))
-    return np.asarray(matrix @ faces.embedding, np.float32)
-
-
 def _templates(summed: Array, used: Array, vanished: Array) -> Batch:
-    """Return FUSED rows from what was summed, the template of each face that counted, and which templates fell back.
-
-    `summed` (count, d) float32 is put to unit length in place.
-    """
-    length = np.sqrt(np.einsum("ij,ij->i", summed, summed))
+    """Return FUSED rows from what was summed (count, d), the template of each face that counted, and which fell back."""
+    length = vectors.lengths(summed)
     ok = (length > 0) & np.isfinite(length)
-    length[~ok] = np.nan
-    summed /= length[:, None]
+    embedding = np.full(summed.shape, np.nan, np.float32)
+    np.divide(summed, length[:, None], out=embedding, where=ok[:, None], casting="same_kind")
     return Batch(
         {
             "status": np.where(ok, Status.OK, Status.EMPTY).astype(np.uint8),
-            "embedding": summed,
+            "embedding": embedding,
             "used": np.bincount(used, minlength=len(ok)).astype(np.int32),
             "fallback": vanished & ok,
         }
     )
 
 
-def _scaled(count: int, template: Array, weight: Array, equal: bool) -> tuple[Array, Array]:
-    """Return (n,) weights scaled to at most 1 in each template, and (count,) which templates fell back to equal ones.
+def _usable(count: int, template: Array, weight: Array, equal: bool) -> tuple[Array, Array]:
+    """Return weights (n,) that are finite, and (count,) which templates fell back to equal ones: all of theirs vanish.
 
-    The scale keeps float32 sums exact enough: weights of size 1e-6 would lose them. Without `equal` none falls back.
+    Without `equal` none falls back.
     """
     weight = np.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0)
-    top = np.zeros(count)
-    np.maximum.at(top, template, weight)
-    vanished = (np.bincount(template, minlength=count) > 0) & ~(top > 0) & equal
-    scaled = weight / np.where(top > 0, top, 1.0)[template]
-    return np.where(vanished[template], 1.0, scaled), vanished
+    if (weight < 0).any():
+        raise InvalidInput(f"fuse.rule gave a weight of {weight.min():g}: a weight is 0 or more; mend the rule.")
+    vanished = (np.bincount(template, minlength=count) > 0) & ~(np.bincount(template, weight > 0, count) > 0) & equal
+    return np.where(vanished[template], 1.0, weight), vanished
 
 
 def _medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:
@@ -231,5 +219,6 @@ def _medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int
 
 def _inside_media(weight: NDArray[np.float64], medium: NDArray[np.int64], weighted: bool) -> NDArray[np.float64]:
     """Divide each weight by the number of faces in its medium or, `weighted`, by the sum of their weights."""
-    total = np.bincount(medium, weight if weighted else None)[medium]
-    return np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    count = int(medium.max(initial=-1)) + 1
+    total = sums.by_group(medium, weight, count) if weighted else np.bincount(medium, minlength=count)
+    return np.divide(weight, total[medium], out=np.zeros_like(weight), where=total[medium] > 0)

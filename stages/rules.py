@@ -75,7 +75,7 @@ class Rule:
 
     label: str
     weigh: Callable[[Faces], Floats] | None
-    combine: Callable[[Faces, Vectors, int], tuple[Vectors, Floats]]
+    combine: Callable[[Faces, Vectors, int], tuple[Vectors | Floats, Floats]]
     needs: tuple[str, ...]
     reads: tuple[str, ...]
     script: bool
@@ -118,8 +118,8 @@ def vector_rule(
     """Register a rule that makes the templates itself; the place of learned fusion, too.
 
     `function(faces, features, count, **parameters) -> (vectors, share)`: features (n, d) float32 are unit embeddings, or raw
-    ones under `features: raw`; vectors (count, d) float32 are put to unit length afterwards, and zeros mean no template;
-    share (n,) float64 ≥ 0 says what each face counted for, for whoever wants it explained.
+    ones under `features: raw`; vectors (count, d) float32 or float64 are put to unit length afterwards, and zeros mean no
+    template; share (n,) float64 ≥ 0 says what each face counted for, for whoever wants it explained.
     """
     return registered("fusion rule", name, version, parameters, vectors=True, needs=needs, reads=reads)
 

@@ -6,8 +6,9 @@
 | mean          | their mean, which is the product of the two plain means   |
 | softmax(beta) | Σ s · exp(β s) / Σ exp(β s): β → 0 mean, β → ∞ max        |
 
-A rule is given a block of pairs: `cosines` (n, m) float32, row by row the faces of the second templates with the m faces of
-the first one, and `starts` (p,) int64, where each second template begins. It returns (p,) scores.
+A rule is given a block of pairs: `cosines` (n, m) float64, row by row the faces of the second templates with the m faces of
+the first one, and `starts` (p,) int64, where each second template begins. It returns (p,) scores. What these rules sum is
+rounded to multiples of STEP first, so that the order of faces moves no bit: sums of fewer than 2²³ numbers are exact.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.rules import Floats, Parameter, Vectors, parsed, registered
+from stages.exact.functions import exp
+from stages.rules import Floats, Parameter, parsed, registered
 
 Starts = NDArray[np.int64]
+STEP = 2.0**-30
 
 
 @dataclass(frozen=True)
 class ScoreRule:
     """A score rule with its parameters fixed."""
 
-    score: Callable[[Vectors, Starts], Floats]
+    score: Callable[[Floats, Starts], Floats]
     identity: dict[str, Any]
 
 
@@ -44,19 +47,25 @@ def score_rule_named(label: str) -> ScoreRule:
     return ScoreRule(lambda cosines, starts: family.function(cosines, starts, **parameters), identity)
 
 
-@score_rule("max")
-def largest(cosines: Vectors, starts: Starts) -> Floats:
-    return np.maximum.reduceat(cosines.max(axis=1), starts).astype(np.float64)
+@score_rule("max", version=2)
+def largest(cosines: Floats, starts: Starts) -> Floats:
+    return np.asarray(np.maximum.reduceat(cosines.max(axis=1), starts))
 
 
-@score_rule("mean")
-def mean(cosines: Vectors, starts: Starts) -> Floats:
-    faces = np.diff(starts, append=len(cosines)) * cosines.shape[1]
-    return np.asarray(np.add.reduceat(cosines.sum(axis=1, dtype=np.float64), starts) / faces)
+@score_rule("mean", version=2)
+def mean(cosines: Floats, starts: Starts) -> Floats:
+    pairs = np.diff(starts, append=len(cosines)) * cosines.shape[1]
+    return np.asarray(_sums(cosines, starts) / pairs)
 
 
-@score_rule("softmax", beta=Parameter(10.0, high=300))
-def softmax(cosines: Vectors, starts: Starts, beta: float) -> Floats:
-    weight = np.exp(beta * (cosines.astype(np.float64) - 1))  # at most 1, and above 0 down to a cosine of −1
-    above = np.add.reduceat((cosines * weight).sum(axis=1), starts)
-    return np.asarray(above / np.add.reduceat(weight.sum(axis=1), starts))
+@score_rule("softmax", version=2, beta=Parameter(10.0, high=300))
+def softmax(cosines: Floats, starts: Starts, beta: float) -> Floats:
+    # Against the largest cosine of the pair of templates, so that not all weights of one can vanish.
+    best = np.repeat(largest(cosines, starts), np.diff(starts, append=len(cosines)))
+    weight = exp(beta * (cosines - best[:, None]))
+    return np.asarray(_sums(cosines * weight, starts) / _sums(weight, starts))
+
+
+def _sums(values: Floats, starts: Starts) -> Floats:
+    """Return the sum of the rows from each start to the next, exactly, of values that are rounded to multiples of STEP."""
+    return np.asarray(np.add.reduceat(np.rint(values / STEP).sum(axis=1), starts) * STEP)

@@ -1,21 +1,16 @@
 """search: gallery + probes → the k best candidates of every probe, exactly.
 
-A list is ordered by (−score, template row), and neither shards nor the back end change a bit of it, in either way:
-
-small gallery   scores come from tiles of the product of all probes with all the gallery, as in `compare`. Their last bits
-                may depend on a probe's place among the probes and on the gallery's size.
-large gallery   a back end (FAISS flat or torch) only *selects*: every gallery template within a guard band of the k-th
-                score is re-scored in float64. A score depends on the two templates alone. FAISS by itself leaves the order
-                of ties open and takes nan without a word.
-
-Identical templates of a gallery have identical scores, so they stand in the order of their rows.
+A list is ordered by (−score, template row), and a score is the exact cosine of two templates (stages/exact): no shard, back
+end or machine changes a bit of it. Of a small gallery all scores are computed exactly. Of a large one a back end only
+*selects* (stages/selection.py), and what it selects is scored exactly. FAISS by itself leaves the order of ties open and
+takes nan without a word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +20,15 @@ from pipeline.errors import ResourceRefused
 from pipeline.registry import register
 from pipeline.schema import Array, Batch
 from pipeline.stage import Options, Stage, Work, execution
-from stages.compare import TILE, WIDTH, Each, tile, unit_rows
+from stages.compare import TILE, Each, unit_rows
+from stages.exact import products
+from stages.selection import COLUMNS, PROBES, Select, with_faiss, with_torch
 from stages.tables import CANDIDATES, need_role, role_rows
 
-CELLS = 1 << 23  # scores of one product, or float64 numbers gathered at once to re-score candidates: 64 MiB at most
-SMALL = 1 << 23  # numbers in a small gallery's embeddings, 32 MiB: up to there, tiles cost less than a second scoring
-FULL = 64  # a small gallery is filled with zeros to a multiple of it, so that one kernel computes every column
-GROUP = 16  # columns of a group, a divisor of FULL
-GUARD = 1e-4  # cosine; far above what the order of summation can move a float32 product of unit vectors
+CELLS = 1 << 23  # scores of one product, or numbers gathered at once to score candidates: 64 MiB of float64
+SMALL = 1 << 24  # numbers in a small gallery's embeddings: up to there, all scores cost less than selecting
+GROUP = 16  # columns of a group
 Floats = NDArray[np.float32]
-Select = Callable[[Floats, int], tuple[Floats, NDArray[np.int64]]]
 
 
 class SearchOptions(Options):
@@ -50,7 +44,7 @@ class Search(Stage):
     """Exact 1:N search of the probes in one gallery."""
 
     name = "search"
-    version = 3
+    version = 4
     grain = "tile"
     axis = "probes"
     Options = SearchOptions
@@ -84,158 +78,102 @@ class Search(Stage):
         k, width = self.options.k, sizes["templates"]["embedding"]
         gallery = len(np.unique(role_rows(tables["roles"], self.options.gallery)))
         lists = {"candidate": rows[""] * k * 8, "score": rows[""] * k * 4}
+        lists["probes as unit rows"] = rows[""] * width
         if _is_small(gallery, width // 4):
-            return {
-                **lists,
-                "probes at unit length": rows[""] * width,
-                "gallery": 2 * gallery * width,
-                "tiles of scores": (TILE + min(rows[""], TILE)) * gallery * 4,
-            }
-        reach = min(gallery, k + 16)
-        return {
-            **lists,
-            "probes at unit length": rows[""] * width,
-            "gallery, and its index": 2 * gallery * width,
-            "candidates to score again": rows[""] * reach * 12 + min(CELLS, rows[""] * reach * width // 4) * 8,
-        }
+            return {**lists, "gallery in float64": 2 * gallery * width, "tiles of scores": TILE * gallery * 12}
+        return {**lists, "gallery, and its index": 2 * gallery * width, "scores of a block": 4 * PROBES * COLUMNS}
 
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))
         roles, k = work.tables["roles"], self.options.k
         gallery, everyone = np.unique(role_rows(roles, self.options.gallery)), role_rows(roles, "probe")
-        first, last = work.start // TILE * TILE, -(-work.stop // TILE) * TILE  # whole tiles of probes
-        cut = slice(work.start - first, work.stop - first)
-        enrolled, seeking = (unit_rows(templates.take(rows)) for rows in (gallery, everyone[first:last]))
-        known, present = ~np.isnan(enrolled[:, 0]), ~np.isnan(seeking[:, 0])
-        usable = present[cut]
         probes = everyone[work.start : work.stop]
+        enrolled, seeking = (unit_rows(templates.take(rows)) for rows in (gallery, probes))
+        known, usable = enrolled.any(axis=1), seeking.any(axis=1)  # what failed has no direction
         candidate = np.full((len(probes), k), -1, np.int64)
         score = np.full((len(probes), k), np.nan, np.float32)
         if usable.any() and known.any():
+            gallery, enrolled, seeking = gallery[known], enrolled[known], seeking[usable]
             if _is_small(*enrolled.shape):
-                # What failed keeps its place, as zeros, so that the bits of what did not fail do not move.
-                enrolled[~known], seeking[~present] = 0, 0
-                found, scores = tiled_top(enrolled, seeking, k, cut, known, work.each)
-                found, scores = found[usable], scores[usable]
+                found, scores = tiled_top(enrolled, seeking, k, work.each)
             else:
-                gallery, enrolled = gallery[known], enrolled[known]
                 backend = {"faiss": with_faiss, "torch": with_torch}[self.options.backend]
-                select = backend(enrolled, self.context.profile.threads)
-                found, scores = exact_top(enrolled, seeking[cut][usable], k, select)
+                found, scores = exact_top(enrolled, seeking, k, backend(enrolled, self.context.profile.threads))
             candidate[usable] = np.where(found >= 0, gallery[found], -1)
             score[usable] = scores
         return {"": Batch({"status": templates["status"][probes], "candidate": candidate, "score": score})}
 
 
 def _is_small(gallery: int, width: int) -> bool:
-    return gallery * width <= SMALL and gallery <= WIDTH
+    return gallery * width <= SMALL
 
 
-def tiled_top(
-    gallery: Floats, probes: Floats, k: int, cut: slice, enrolled: Array, each: Each
-) -> tuple[NDArray[np.int64], Floats]:
-    """Return the k best gallery rows (n, k) int64 of the n probes in `cut`, and their scores float32; −1 and nan pad.
+def tiled_top(gallery: Floats, probes: Floats, k: int, each: Each) -> tuple[NDArray[np.int64], Floats]:
+    """Return the k best gallery rows (p, k) int64 of every probe and their scores (p, k) float32; −1 and nan pad.
 
-    `gallery` (g, d) is the whole one and `probes` (p, d) are whole tiles, unit rows or zeros; rows that are not `enrolled`
-    (g,) bool are never found. Order is (−score, row), and a tie at the k-th place goes to the first rows.
+    `gallery` (g, d) and `probes` (p, d) are unit rows. Order is (−score, row), and a tie at the k-th place goes to the first
+    rows. Every score is computed.
     """
-    start, stop = cut.start, cut.stop
-    size, best = len(gallery), min(k, int(enrolled.sum()))
-    full = np.zeros((-(-size // FULL) * FULL, gallery.shape[1]), np.float32)
-    full[:size] = gallery
-    lost = np.append(np.flatnonzero(~enrolled), np.arange(size, len(full)))
-    found = np.full((stop - start, k), -1, np.int64)
-    scores = np.full((stop - start, k), np.nan, np.float32)
+    best, step = min(k, len(gallery)), max(1, min(TILE, CELLS // len(gallery)))
+    found = np.full((len(probes), k), -1, np.int64)
+    scores = np.full((len(probes), k), np.nan, np.float32)
+    wide = products.wide(gallery)
 
     def fill(first: int) -> None:
-        low, high = max(first, start), min(first + TILE, stop)
-        part = tile(probes, full, first)[low - first : high - first]
-        part[:, lost] = -np.inf
-        rows = slice(low - start, high - start)
-        found[rows, :best], scores[rows, :best] = _best(part, best)
+        rows = slice(first, first + step)
+        found[rows, :best], scores[rows, :best] = _best(products.as_scores(products.cosines(probes[rows], wide)), best)
 
-    each(fill, range(start // TILE * TILE, stop, TILE))
+    each(fill, range(0, len(probes), step))
     return found, scores
 
 
 def _best(scores: Floats, k: int) -> tuple[Array, Array]:
     """Return the columns (n, k) of the k largest of each row, in the order of (−score, column), and their scores.
 
-    Columns are a multiple of FULL. The k-th of the best of each group of columns is a bound that k scores of a row reach,
-    and few others do.
+    The k-th of the best of each group of columns is a bound that k scores of a row reach, and few others do.
     """
     count, size = scores.shape
-    best = scores.reshape(count, GROUP, -1).max(axis=1) if size >= 2 * GROUP * k else scores
-    least = np.partition(best, best.shape[1] - k, axis=1)[:, best.shape[1] - k, None]
+    if size >= 2 * GROUP * k:
+        grouped = scores[:, : size // GROUP * GROUP].reshape(count, GROUP, -1).max(axis=1)
+        least = np.partition(grouped, grouped.shape[1] - k, axis=1)[:, grouped.shape[1] - k, None]
+    else:
+        least = np.partition(scores, size - k, axis=1)[:, size - k, None]
     row, column = np.divmod(np.flatnonzero(scores >= least), size)
-    begin = np.searchsorted(row, np.arange(count + 1))
+    return _ranked(row, column, scores[row, column], count, k)
+
+
+def _ranked(row: Array, column: Array, score: Array, rows: int, k: int) -> tuple[Array, Array]:
+    """Return of each row its k best columns (rows, k) in the order of (−score, column), and their scores.
+
+    row, column, score (n,), at least k of each row; rows and, in each, columns ascend.
+    """
+    begin = np.searchsorted(row, np.arange(rows + 1))
     place = np.arange(len(row)) - begin[row]
-    less = np.full((count, int(np.diff(begin).max())), np.inf, np.float32)
-    less[row, place] = -scores[row, column]
+    less = np.full((rows, int(np.diff(begin).max(initial=0))), np.inf, np.float32)
+    less[row, place] = -score
     taken = np.argsort(less, axis=1, kind="stable")[:, :k]
     return column[begin[:-1, None] + taken], -np.take_along_axis(less, taken, axis=1)
 
 
-def with_faiss(gallery: Floats, threads: int = 1) -> Select:
-    """Return a selector of the best gallery rows by FAISS's flat index; it keeps to `threads` in the calling thread."""
-    import faiss
-
-    faiss.omp_set_num_threads(threads)
-    index = faiss.IndexFlatIP(gallery.shape[1])
-    index.add(np.ascontiguousarray(gallery))
-
-    def select(probes: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
-        scores, rows = index.search(np.ascontiguousarray(probes), count)
-        return scores, rows
-
-    return select
-
-
-def with_torch(gallery: Floats, threads: int = 1) -> Select:
-    """Return a selector of the best gallery rows by a product in PyTorch; it keeps to `threads` in the calling thread."""
-    import torch
-
-    torch.set_num_threads(threads)
-    matrix = torch.from_numpy(np.ascontiguousarray(gallery)).T
-
-    def select(probes: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
-        step = max(1, CELLS // len(gallery))
-        parts = [torch.from_numpy(np.ascontiguousarray(probes[i : i + step])) for i in range(0, len(probes), step)]
-        tops = [torch.topk(part @ matrix, count, dim=1) for part in parts]
-        return np.concatenate([t.values.numpy() for t in tops]), np.concatenate([t.indices.numpy() for t in tops])
-
-    return select
-
-
 def exact_top(gallery: Floats, probes: Floats, k: int, select: Select) -> tuple[NDArray[np.int64], Floats]:
-    """Return the k best gallery rows (p, k) int64 of every probe and their scores (p, k) float32; −1 and nan pad.
-
-    `gallery` (g, d) and `probes` (p, d) are unit rows without nan. Order is (−score, row).
-    """
+    """Return what `tiled_top` does; only what is selected is scored exactly."""
+    best = min(k, len(gallery))
     found = np.full((len(probes), k), -1, np.int64)
     scores = np.full((len(probes), k), np.nan, np.float32)
-    waiting = np.arange(len(probes))
-    reach = min(len(gallery), k + 16)
-    while len(waiting):
-        near, rows = select(probes[waiting], reach)
-        # Enough was selected when its last score lies below the guard band of the k-th, or when it is everything.
-        settled = np.full(len(waiting), True) if reach == len(gallery) else near[:, -1] < near[:, k - 1] - GUARD
-        step = max(1, CELLS // (reach * gallery.shape[1]))
-        for start in range(0, int(settled.sum()), step):
-            block = np.flatnonzero(settled)[start : start + step]
-            best, exact = _ranked(gallery, probes[waiting[block]], rows[block], k)
-            found[waiting[block], : best.shape[1]] = best
-            scores[waiting[block], : best.shape[1]] = exact
-        waiting = waiting[~settled]
-        reach = min(len(gallery), reach * 4)
+    selected = select(probes, best)
+    order = np.lexsort((selected.row, selected.probe))
+    probe, row, exact = selected.probe[order], selected.row[order], np.empty(len(order), np.float32)
+    step = max(1, CELLS // (4 * gallery.shape[1]))
+    for start in range(0, len(order), step):
+        cut = slice(start, start + step)
+        exact[cut] = products.as_scores(products.paired(gallery[row[cut]], probes[probe[cut]]))
+    named, crowded = np.flatnonzero(~selected.crowded), np.flatnonzero(selected.crowded)
+    if len(named):
+        found[named, :best], scores[named, :best] = _ranked(np.searchsorted(named, probe), row, exact, len(named), best)
+    if len(crowded):
+        found[crowded], scores[crowded] = tiled_top(gallery, probes[crowded], k, _in_turn)
     return found, scores
 
 
-def _ranked(gallery: Floats, probes: Floats, rows: NDArray[np.int64], k: int) -> tuple[Array, Array]:
-    """Re-score candidate rows (p, c) in float64, in one fixed order, and return the best k of each probe."""
-    rows = np.sort(rows, axis=1)
-    # Widened first: einsum would cast in buffers whose ends fall where the shapes say, and the sums with them.
-    near = gallery[rows].astype(np.float64)
-    exact = np.einsum("pcd,pd->pc", near, probes.astype(np.float64)).astype(np.float32)
-    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(exact, order, axis=1)
+def _in_turn(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    return [function(item) for item in items]

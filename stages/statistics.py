@@ -24,6 +24,7 @@ from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Batch, Field, Schema, Status
 from pipeline.stage import Options, Stage, Work
+from stages.exact import sums
 
 FORMAT = "qfuse-reference/1"
 MAX_BYTES = 1 << 20
@@ -56,6 +57,7 @@ class Statistics(Stage):
     """What the quality scores of a reference set look like, for rules that scale by them."""
 
     name = "statistics"
+    version = 2
     grain = "reduce"
     Options = StatisticsOptions
     produces: ClassVar = {"": STATISTICS}
@@ -90,7 +92,12 @@ class Statistics(Stage):
         scores = work.inputs["quality"].read(("status", "quality"))
         usable = scores["quality"][scores["status"] == Status.OK].astype(np.float64)
         count, usable = len(usable), usable if len(usable) else np.array([np.nan])
-        columns = {"minimum": usable.min(), "maximum": usable.max(), "mean": usable.mean(), "deviation": usable.std()}
+        columns = {
+            "minimum": usable.min(),
+            "maximum": usable.max(),
+            "mean": sums.mean(usable),
+            "deviation": sums.deviation(usable),
+        }
         row = {name: np.array([value]) for name, value in columns.items()}
         percentiles = np.percentile(usable, np.arange(101))[None]
         return {"": Batch({"count": np.array([count], np.int64), **row, "percentiles": percentiles})}

@@ -28,6 +28,7 @@ from pipeline.errors import InvalidInput, unknown
 from pipeline.graph import Step
 from pipeline.schema import Array, Batch
 from pipeline.session import Results
+from stages.exact import sums
 from stages.metrics import bootstrap
 from stages.quantities import KINDS, Kind, Quantity
 from stages.report_options import ReportOptions
@@ -183,15 +184,16 @@ def _entry(parts: Sequence[tuple[Batch, int]], level: float) -> Entry:
     def column(name: str) -> Array:
         return np.array([batch[name][i] for batch, i in parts])
 
-    replicates = np.mean([batch["replicates"][i].astype(np.float64) for batch, i in parts], axis=0)
+    drawn = np.stack([batch["replicates"][i].astype(np.float64) for batch, i in parts], axis=-1)
+    replicates = sums.total(drawn) / len(parts)
     low, high = bootstrap.interval(replicates, level)
-    value = float(column("value").mean())
+    value = sums.mean(column("value"))
     return Entry(
         value=value,
         low=float(low),
         high=float(high),
-        achieved=float(column("achieved").mean()),
-        threshold=float(column("threshold").mean()),
+        achieved=sums.mean(column("achieved")),
+        threshold=sums.mean(column("threshold")),
         false_matches=int(column("false_matches").min()),
         nonmated=int(column("nonmated").min()),
         subject_pairs=int(column("subject_pairs").min()),

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.registry import register
 from pipeline.schema import Batch, Status
 from pipeline.stage import Options, Stage, Work
+from stages.exact import sums
 from stages.tables import QUALITIES
 
 
@@ -28,7 +29,7 @@ class TemplateQuality(Stage):
     """Take one quality of a template from those of its faces."""
 
     name = "template_quality"
-    version = 2
+    version = 3
     grain = "group"
     axis = "templates"
     Options = TemplateQualityOptions
@@ -51,16 +52,14 @@ class TemplateQuality(Stage):
         if self.options.faces == "embedded":
             usable &= work.inputs["embeddings"].take(members["face"], ("status",))["status"] == Status.OK
         template, quality = members["template"][usable], read["quality"][usable].astype(np.float64)
-        # Sorted inside each template: then every choice is a place, or a sum that does not depend on the faces' order.
-        order = np.lexsort((quality, template))
-        quality = quality[order]
+        quality = quality[np.lexsort((quality, template))]  # sorted inside each template: then a choice is a place
         start, stop = np.searchsorted(template, np.arange(count)), np.searchsorted(template, np.arange(count), side="right")
         some = stop > start
         found = np.full(count, np.nan)
         if some.any():
             first, last = start[some], stop[some] - 1
             if self.options.of == "mean":
-                found[some] = np.add.reduceat(quality, first) / (last - first + 1)
+                found[some] = sums.by_group(template, quality, count)[some] / (last - first + 1)
             else:
                 low = {"min": first, "max": last, "median": (first + last) // 2}[self.options.of]
                 high = {"min": first, "max": last, "median": (first + last + 1) // 2}[self.options.of]

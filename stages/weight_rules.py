@@ -32,13 +32,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from pipeline.errors import InvalidInput
+from stages.exact import functions, products, sums, vectors
 from stages.rules import Faces, Floats, Parameter, weight_rule
 
 FLAG = Parameter(1, 0, 1, closed=True, whole=True)
-_BLOCK = 4096  # faces whose template is gathered at a time
+_BLOCK = 1024  # faces whose template is gathered at a time
 
 
 @weight_rule("mean")
@@ -74,20 +74,20 @@ def quality_linear(faces: Faces) -> Floats:
     return np.maximum(faces.quality, 0)
 
 
-@weight_rule("quality-power", needs=("quality",), p=2.0)
+@weight_rule("quality-power", needs=("quality",), version=2, p=2.0)
 def quality_power(faces: Faces, p: float) -> Floats:
     # Scaled by the template's best first, so that no power overflows or vanishes for all of its faces.
     best = _by_template(np.maximum, faces, np.maximum(faces.quality, 0))
     ratio = np.divide(np.maximum(faces.quality, 0), best, out=np.zeros(len(best)), where=best > 0)
-    return np.asarray(ratio**p)
+    return functions.power(ratio, p)
 
 
-@weight_rule("quality-softmax", needs=("quality", "statistics"), T=0.5)
+@weight_rule("quality-softmax", needs=("quality", "statistics"), version=2, T=0.5)
 def quality_softmax(faces: Faces, T: float) -> Floats:  # noqa: N803  the field's letter for a temperature
     if not faces.deviation > 0:
         return np.ones(len(faces.template))
     z = (faces.quality - faces.mean) / faces.deviation
-    return np.asarray(np.exp((z - _by_template(np.maximum, faces, z)) / T))
+    return functions.exp((z - _by_template(np.maximum, faces, z)) / T)
 
 
 @weight_rule("quality-rank", needs=("quality", "statistics"))
@@ -122,14 +122,14 @@ def best(faces: Faces) -> Floats:
     return _first(faces, faces.quality, 1)
 
 
-@weight_rule("trimmed", f=Parameter(0.2, high=0.99))
+@weight_rule("trimmed", version=2, f=Parameter(0.2, high=0.99))
 def trimmed(faces: Faces, f: float) -> Floats:
     return _first(faces, _closeness(faces), _sizes(faces) - np.floor(_sizes(faces) * f + 1e-9))
 
 
-@weight_rule("medoid")
+@weight_rule("medoid", version=2)
 def medoid(faces: Faces) -> Floats:
-    # A unit vector's sum of cosines with all, itself included, is its product with their sum.
+    # A unit vector's sum of cosines with all, itself included, is its product with their sum, which has the mean's direction.
     return _first(faces, _closeness(faces), 1)
 
 
@@ -165,19 +165,18 @@ def _first(faces: Faces, values: Floats, count: float | Floats) -> Floats:
 
 
 def _closeness(faces: Faces) -> Floats:
-    """Return the product of each face's unit embedding with the sum of those of its template."""
+    """Return the cosine of each face with the plain mean of its template."""
     if len(faces.template) == 0:
         return np.empty(0)
-    scale = np.divide(1, faces.norm, out=np.zeros_like(faces.norm), where=faces.norm > 0)
-    starts = np.append(_starts(faces), len(scale))
-    column = np.arange(len(scale))
-    total = sparse.csr_matrix((scale.astype(np.float32), column, starts)) @ faces.embedding
-    own = np.repeat(np.arange(len(total)), np.diff(starts))
-    product = np.empty(len(scale), np.float32)
-    for start in range(0, len(product), _BLOCK):
+    starts = _starts(faces)
+    own = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(faces.template)))
+    equal = sums.shares(own, np.ones(len(own)), len(starts))
+    mean = vectors.units(sums.weighted(faces.embedding, vectors.inverse_lengths(faces.norm), own, equal, len(starts)))
+    found = np.empty(len(own))
+    for start in range(0, len(own), _BLOCK):
         cut = slice(start, start + _BLOCK)
-        product[cut] = np.einsum("ij,ij->i", faces.embedding[cut], total[own[cut]])
-    return np.asarray(product * scale)
+        found[cut] = products.paired(vectors.units(faces.embedding[cut]), mean[own[cut]])
+    return found
 
 
 def _sizes(faces: Faces) -> Floats:

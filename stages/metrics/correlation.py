@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from stages.exact.sums import dot, mean
+
 Floats = NDArray[np.float64]
 
 
@@ -53,8 +55,8 @@ def _pearson(a: Floats, b: Floats) -> float:
     """Return the correlation of two lists of ranks, nan where one is constant."""
     if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
         return float("nan")
-    a, b = a - a.mean(), b - b.mean()
-    return float(np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1, 1))
+    a, b = a - mean(a), b - mean(b)
+    return float(np.clip(dot(a, b) / np.sqrt(dot(a, a) * dot(b, b)), -1, 1))
 
 
 def _kendall(a: Floats, b: Floats) -> float:

@@ -27,8 +27,9 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import xlog1py
 
+from stages.exact.functions import log1p
+from stages.exact.sums import dot
 from stages.metrics.discard_steps import LEGACY_FRACTIONS as LEGACY_FRACTIONS
 from stages.metrics.discard_steps import Discard as Discard
 from stages.metrics.discard_steps import DiscardRule as DiscardRule
@@ -58,7 +59,7 @@ class Curve:
     def area(self, limit: float) -> float:
         """pAUC: the integral of the steps from 0 to the limit, not divided by it. Raises ValueError outside [0, 1]."""
         ends = np.minimum(self.x, _known(limit, "limit"))
-        return float(np.dot(self.y[:-1], np.diff(ends)))
+        return float(dot(self.y[:-1], np.diff(ends)))
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def _attainable_line(e0: Floats, x: Floats) -> Floats:
 
 def _attainable_area(e0: Floats, limit: Floats) -> Floats:
     end = np.minimum(limit, e0)
-    return np.asarray(end + xlog1py(1 - e0, -end))
+    with np.errstate(invalid="ignore"):  # all wrong: 0 · ln 0
+        return np.asarray(end + np.where(e0 < 1, (1 - e0) * log1p(-end), 0 * e0))
 
 
 def _perfect_line(e0: Floats, x: Floats) -> Floats:

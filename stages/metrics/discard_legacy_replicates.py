@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.metrics.discard_steps import LEGACY_FRACTIONS, Flags
+from stages.metrics.discard_steps import LEGACY_FRACTIONS, Flags, trapezoids
 from stages.metrics.verification import Counts, Floats, Scores, Targets, allowed_count, as_scores, as_targets
 from stages.metrics.weighted import Lists, Subjects, Weighted, Weights, blocks
 
@@ -55,7 +55,7 @@ def legacy_auc_replicates(
         top, unsolved = _Falling.of(lists.impostor, place[~truth], count), []
         for rows in blocks(pending, value.size + LEGACY_FRACTIONS.size * (mates.score.size + top.score.size)):
             fnmr, solved = _legacy_fnmr(lists.table[rows], mates, whole, top, goal)
-            out[rows[solved]] = np.trapezoid(fnmr[solved], LEGACY_FRACTIONS, axis=-1)
+            out[rows[solved]] = trapezoids(fnmr[solved])
             unsolved.append(rows[~solved])
         pending, count = np.concatenate(unsolved), 4 * count
     return out

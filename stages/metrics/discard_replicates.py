@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stages.exact.sums import dot
 from stages.metrics.discard_legacy_replicates import Sums
 from stages.metrics.discard_legacy_replicates import legacy_auc_replicates as legacy_auc_replicates
 from stages.metrics.discard_steps import (
@@ -139,7 +140,7 @@ def _areas(
     if at.ndim not in (1, 2) or len(at) != len(table):
         raise ValueError(f"thresholds must be (R,) or (R, T) for R = {len(table)} replicates, found {at.shape}.")
     columns = at.reshape(len(table), at.shape[1] if at.ndim == 2 else 1)
-    order = np.argsort(value)
+    order = np.argsort(value, kind="stable")
     rising, n = value[order], order.size
     listed = Weighted(listed.score[order].astype(np.float64), tuple(side[order] for side in listed.subjects))
     runs = np.concatenate([[True], rising[1:] != rising[:-1]]) if n else np.zeros(0, bool)
@@ -160,7 +161,7 @@ def _areas(
             remaining = lost[:, -1:] - lost[:, :-1]
             start[rows[known], j] = lost[known, -1] / total[known, 0]
             for k, each in enumerate(scale):
-                area[rows[known], j, k] = np.einsum("rk,rk->r", remaining, each)[known]
+                area[rows[known], j, k] = dot(remaining, each)[known]
     return AreaReplicates(start.reshape(at.shape), area.reshape(*at.shape, ends.size), ends)
 
 

@@ -27,6 +27,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stages.exact.functions import arccos
+from stages.exact.sums import dot
 from stages.metrics.verification import FEW, Counts, Floats, Rule, Scores, Targets, as_scores, as_targets, choose_threshold
 
 DiscardRule = Literal["at_most", "nearest", "interpolated"]
@@ -100,12 +102,17 @@ def legacy_erc(score: ArrayLike, mated: ArrayLike, quality: ArrayLike, targets: 
     """
     data = _Comparisons.of(score, mated, quality)
     found = _at_steps(data, as_targets(targets), LEGACY_FRACTIONS, "joint", _nearest_observed, "right")
-    return LegacyErc(**vars(found), auc=np.asarray(np.trapezoid(found.fnmr, LEGACY_FRACTIONS, axis=1)))
+    return LegacyErc(**vars(found), auc=trapezoids(found.fnmr))
 
 
 def angular_distance(cosine: ArrayLike) -> Floats:
     """arccos(cosine) / π in [0, 1], in float64; cosines beyond ±1 are clipped, nan stays nan."""
-    return np.asarray(np.arccos(np.clip(np.asarray(cosine, np.float64), -1, 1)) / np.pi)
+    return np.asarray(arccos(np.clip(np.asarray(cosine, np.float64), -1, 1)) / np.pi)
+
+
+def trapezoids(fnmr: Floats) -> Floats:
+    """(…) the area under curves of the legacy form, (…, 20) at LEGACY_FRACTIONS: [0, 0.95], not divided by 0.95."""
+    return dot((fnmr[..., 1:] + fnmr[..., :-1]) / 2, np.diff(LEGACY_FRACTIONS))
 
 
 # What the sibling modules share: the checks and the choice of thresholds.
@@ -251,7 +258,7 @@ def _at_steps(
 
 def _rising(data: _Comparisons, index: NDArray[np.intp], cuts: _Cuts) -> tuple[Scores, NDArray[np.intp]]:
     """The scores at ``index``, ascending, and how many steps each survives."""
-    index = index[np.argsort(data.score[index])]
+    index = index[np.argsort(data.score[index], kind="stable")]
     return data.score[index], cuts.survived(data.quality[index], index)
 
 

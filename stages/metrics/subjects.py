@@ -25,7 +25,7 @@ def subject_pairs(scores: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike,
     """
     score, limits = np.asarray(scores), np.asarray(thresholds, np.float64)
     out = np.full(limits.shape, -1, np.int64)
-    known = np.argsort(limits)[: int((~np.isnan(limits)).sum())]
+    known = np.argsort(limits, kind="stable")[: int((~np.isnan(limits)).sum())]
     if not known.size:
         return out
     kept = np.flatnonzero(score >= limits[known[0]].astype(score.dtype))  # a float64 limit would widen every score

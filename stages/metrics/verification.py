@@ -23,6 +23,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stages.exact import sums
+
 Rule = Literal["at_most", "nearest"]
 Scores = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
@@ -165,7 +167,7 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
     if not score.shape == truth.shape == label.shape:
         shapes = f"{score.shape}, {truth.shape} and {label.shape}"
         raise ValueError(f"scores, mated and fold must have one entry a comparison, found shapes {shapes}.")
-    order = np.argsort(score)
+    order = np.argsort(score, kind="stable")
     score, truth, label = score[order], truth[order], label[order]
     folds = np.unique(label)
     accuracy, threshold = np.full((2, folds.size), np.nan)
@@ -174,7 +176,7 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
         test = label == name
         threshold[i] = _most_accurate(score[~test], truth[~test])
         accuracy[i] = np.mean((score[test] >= threshold[i]) == truth[test])
-    mean, std = (np.nan, np.nan) if reason else (accuracy.mean(), accuracy.std())
+    mean, std = (np.nan, np.nan) if reason else (sums.mean(accuracy), sums.deviation(accuracy))
     return FoldAccuracy(folds, accuracy, threshold, float(mean), float(std), reason)
 
 

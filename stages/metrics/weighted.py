@@ -38,7 +38,7 @@ class Weighted:
             keep = np.flatnonzero(rising <= np.partition(rising, count - 1)[count - 1])
         else:
             keep = np.arange(rising.size)
-        order = keep[np.argsort(rising[keep])]
+        order = keep[np.argsort(rising[keep], kind="stable")]
         return Weighted(self.score[order], tuple(column[order].astype(np.intp) for column in self.subjects))
 
     def weigh(self, block: Weights) -> NDArray[np.uint32]:

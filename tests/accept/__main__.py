@@ -1,7 +1,7 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: lfw, fusion, rules, discard, interruptions, threads, kills,
-                                          flips, dask, drivers, idle, hostile; all by default
+    python -m tests.accept [PART ...]     parts: lfw, fusion, rules, discard, machines, interruptions, threads,
+                                          kills, flips, dask, drivers, idle, hostile; all by default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
 """
@@ -24,6 +24,7 @@ from tests.accept.flips import flips
 from tests.accept.fusion import fusion
 from tests.accept.hostile import hostile
 from tests.accept.kills import kills
+from tests.accept.machines import machines
 from tests.accept.recognition import lfw
 from tests.accept.rules import rules
 
@@ -33,6 +34,7 @@ PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
     "rules": ("Fusion rules where true quality is known", rules),
     "discard": ("Error versus discard on LFW, clean and degraded", discard),
+    "machines": ("The same bits on every machine", machines),
     "interruptions": ("Interruptions and workers", interruptions),
     "threads": ("Threads", threads),
     "kills": ("Sixty kills: drivers, workers, nannies and schedulers", kills),

@@ -317,7 +317,7 @@ def test_decisions_are_made_at_the_thresholds_of_the_evaluation(results: Results
         assert all(d.accepted == (cell.score >= d.threshold) for d in cell.decisions)
 
 
-def test_only_a_stored_score_decides_at_the_threshold_itself(kept: Results) -> None:
+def test_a_score_that_is_not_stored_decides_as_the_stored_one_at_the_threshold_itself(kept: Results) -> None:
     (step,) = chosen_cells(kept.session, ["rule=mean", "features=unit", "media=none"])
     evaluation = next(e for e in kept.cells("evaluate_verification") if e.inputs["scores"].step == step.name)
     threshold = kept.read(evaluation, "numbers")["threshold"][0]
@@ -328,7 +328,8 @@ def test_only_a_stored_score_decides_at_the_threshold_itself(kept: Results) -> N
     assert pair.number == number
     (stored,), (computed,) = (list(explained(kept.session, p, [step])) for p in (pair, replace(pair, number=None)))
     assert [d.accepted for d in stored.decisions if d.threshold == threshold] == [True] * 2
-    assert {d.accepted for d in computed.decisions if d.threshold == threshold} == {None}
+    assert (computed.stored, computed.score) == (False, stored.score)
+    assert [d.accepted for d in computed.decisions] == [d.accepted for d in stored.decisions]
 
 
 # -- the store --------------------------------------------------------------------------------------------------------
