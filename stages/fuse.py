@@ -119,7 +119,7 @@ class Fuse(Stage):
             combined, weight = rule.combine(faces, features, count)
             summed, vanished = combined.astype(np.float64, copy=False), np.zeros(count, bool)
         else:
-            weight, vanished = _usable(count, faces.template, rule.weigh(faces), self.options.fallback == "equal")
+            weight, vanished = _scaled(count, faces.template, rule.weigh(faces), self.options.fallback == "equal")
             if self.options.media != "none" and not rule.script:
                 weight = _inside_media(weight, faces.medium, self.options.media == "weighted")
             share = sums.shares(faces.template, weight if self.options.features == "unit" else weight * faces.norm, count)
@@ -196,16 +196,18 @@ def _templates(summed: Array, used: Array, vanished: Array) -> Batch:
     )
 
 
-def _usable(count: int, template: Array, weight: Array, equal: bool) -> tuple[Array, Array]:
-    """Return weights (n,) that are finite, and (count,) which templates fell back to equal ones: all of theirs vanish.
+def _scaled(count: int, template: Array, weight: Array, equal: bool) -> tuple[Array, Array]:
+    """Return weights (n,) of which a template's largest is 1, and (count,) which templates fell back to equal ones.
 
-    Without `equal` none falls back.
+    Those whose weights all vanish do; without `equal` none does. Raises InvalidInput for a weight below 0.
     """
     weight = np.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0)
     if (weight < 0).any():
         raise InvalidInput(f"fuse.rule gave a weight of {weight.min():g}: a weight is 0 or more; mend the rule.")
-    vanished = (np.bincount(template, minlength=count) > 0) & ~(np.bincount(template, weight > 0, count) > 0) & equal
-    return np.where(vanished[template], 1.0, weight), vanished
+    top = np.zeros(count)
+    np.maximum.at(top, template, weight)
+    vanished = (np.bincount(template, minlength=count) > 0) & ~(top > 0) & equal
+    return np.where(vanished[template], 1.0, weight / np.where(top > 0, top, 1.0)[template]), vanished
 
 
 def _medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:
