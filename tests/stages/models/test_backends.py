@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -291,3 +294,12 @@ def test_real_models_answer_alike_in_every_grouping(
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.mark.parametrize("module", ["stages.models.backends", "pipeline.worker"])
+def test_onnx_runtime_collects_nothing_about_its_user(module: str, tmp_path: Path) -> None:
+    # Where it does, importing it is enough: it names the machine in a file below the home folder, and opens a queue there.
+    known = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # as no CI would have it
+    code = f"import {module}, onnxruntime"
+    subprocess.run([sys.executable, "-c", code], env={**known, "HOME": str(tmp_path)}, cwd=tmp_path, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
