@@ -1,11 +1,17 @@
-"""Dask workers of this machine: processes that start while the driver still reads the data set and plans."""
+"""Dask workers of this machine: processes that start while the driver still reads the data set and plans.
+
+They, the scheduler and the driver talk by TLS with a certificate that only they have, so that no other account of the
+machine can give them work; and what they write lies in a folder that only this account may open.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -20,8 +26,9 @@ class LocalWorkers:
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self._folder = tempfile.TemporaryDirectory(prefix="qfuse-", ignore_cleanup_errors=True)
         self._pool = ThreadPoolExecutor(1, "qfuse-cluster")
-        self._cluster = self._pool.submit(_start, count)
+        self._cluster = self._pool.submit(_start, count, self._folder.name)
 
     def __str__(self) -> str:
         return f"local:{self.count}"
@@ -35,23 +42,59 @@ class LocalWorkers:
         with suppress(Exception):
             self._cluster.result().close(timeout=10)
         self._pool.shutdown()
+        self._folder.cleanup()
 
 
-def _start(count: int) -> Any:
+def _start(count: int, folder: str) -> Any:
     import dask
     from distributed import LocalCluster
 
     from pipeline.cluster import SETTINGS, SLOTS
 
-    with dask.config.set(SETTINGS):
+    # The folder is the first place where the driver and the workers look for modules: Dask's own choice, below /tmp, may
+    # have been made, and be written to, by somebody else.
+    with dask.config.set({**SETTINGS, "temporary-directory": folder}):
         return LocalCluster(
             n_workers=count,
             threads_per_worker=SLOTS,
             processes=True,
             host="127.0.0.1",
+            security=_credentials(),
             dashboard_address="127.0.0.1:0",
             preload=["pipeline.worker"],
             silence_logs=logging.CRITICAL,
             memory_limit=0,  # nothing is kept in a worker that it could give up
             resources={"GPU": 1},  # asked for by steps on a GPU alone
         )
+
+
+def _credentials() -> Any:
+    """Return distributed's Security with a key and a certificate of this run alone, which are in memory only.
+
+    As `Security.temporary` makes them, but valid whatever the clock does, and of a curve, whose keys are made at once.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+    from distributed.security import Security
+
+    pem = serialization.Encoding.PEM
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "qfuse")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(1970, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(9999, 12, 31, tzinfo=UTC))
+        .sign(key, hashes.SHA256())
+    )
+    certificate = made.public_bytes(pem).decode()
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    of_roles: dict[str, str] = {}
+    for role in ("client", "scheduler", "worker"):
+        of_roles |= {f"tls_{role}_cert": certificate, f"tls_{role}_key": private}
+    return Security(require_encryption=True, tls_ca_file=certificate, **of_roles)
