@@ -14,9 +14,11 @@ from pipeline.dataset import ingest
 from pipeline.errors import InvalidInput, QfuseError
 from pipeline.files import Folder
 from pipeline.graph import Step, expand, ordered
+from pipeline.instructions import lacks_bf16
 from pipeline.keys import DigestCache
 from pipeline.numerics import profile_of
 from pipeline.plan import Plan, build, context_of
+from pipeline.processors import computes_here, slow_bf16
 from pipeline.registry import available, lookup
 from pipeline.stage import Context
 from pipeline.store import Store
@@ -39,10 +41,11 @@ class Problems:
 
 @dataclass(frozen=True)
 class Checked:
-    """What is wrong with a config, one by one and as one sentence; rows by table and steps of one that is fine."""
+    """What is wrong with a config, one by one and as one sentence; rows by table, steps and notes of one that is fine."""
 
     problems: list[str]
     sentence: str = ""
+    notes: Sequence[str] = ()
     tables: Mapping[str, int] = field(default_factory=dict)
     steps: int = 0
 
@@ -56,7 +59,14 @@ def checked(path: Path, load: Callable[[], Config]) -> Checked:
     if plan is None:
         return Checked(problems, f"{path}: {listed(problems)}")
     tables = {name: batch.rows for name, batch in plan.dataset.tables.items()}
-    return Checked(problems, f"{path}: {listed(problems)}" if problems else "", tables, len(plan.steps))
+    sentence = f"{path}: {listed(problems)}" if problems else ""
+    return Checked(
+        problems,
+        sentence,
+        slow_bf16(plan.steps.values(), computes_here(plan.config) and lacks_bf16()),
+        tables,
+        len(plan.steps),
+    )
 
 
 def check(config: Config) -> tuple[list[str], Plan | None]:

@@ -65,19 +65,23 @@ def plan(
 ) -> None:
     """Say what would run, and why, without running anything."""
     from pipeline.memory import estimate, outlook
+    from pipeline.processors import notes_here
     from pipeline.progress import plan_table
     from pipeline.study import on_each
 
     def told(loaded: Config) -> Any:
         session = opened(loaded, None, store, until, readonly=True)
         needs = estimate(session.plan, session.store)
+        found = notes_here(session.plan, session.store)
         if as_json:
-            return {**session.plan.to_json(), "memory": {need.step: need.bytes for need in needs}}
+            return {**session.plan.to_json(), "memory": {need.step: need.bytes for need in needs}, "notes": found}
         show(plan_table(session.plan))
         shards = sum(len(step.to_run) for step in session.plan.to_run)
         say(f"{shards:,} shards to run; `qfuse run` runs them" if shards else "nothing to do")
         if needs:
             say(outlook(session.plan, needs))
+        for note in found:
+            say(f"note: {note}")
         return None
 
     on_each(config, overrides, told, as_json)
@@ -120,6 +124,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what of a config is stored, which rows failed, and why."""
+    from pipeline.processors import computed_otherwise, computing
     from pipeline.progress import status_rows, status_table
     from pipeline.remarks import remarks, together
     from pipeline.remarks import told as lines
@@ -129,11 +134,14 @@ def status(
         session = opened(loaded, None, store, readonly=True)
         rows = status_rows(session.plan, session.store)
         found = remarks(session.plan, session.store)
+        notes = computed_otherwise(session.plan, session.store, computing(session.plan.steps.values()))
         if as_json:
-            return {"steps": rows, "rows": [asdict(remark) for remark in found]}
+            return {"steps": rows, "rows": [asdict(remark) for remark in found], "notes": notes}
         show(status_table(rows if every else together(rows)))
         for line in lines(found, None if every else 10):
             say(line)
+        for note in notes:
+            say(f"note: {note}")
         return None
 
     on_each(config, overrides, told, as_json)
@@ -146,7 +154,10 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     from pipeline.study import check_all
 
     found = check_all(config, overrides)
-    values = {n: {"problems": one.problems, "tables": one.tables, "steps": one.steps} for n, one in found.items()}
+    values = {
+        name: {"problems": one.problems, "notes": one.notes, "tables": one.tables, "steps": one.steps}
+        for name, one in found.items()
+    }
     if as_json:
         emit({"config": str(config), **values.get("", {"benchmarks": values})})
     if wrong := [f"{name}{': ' if name else ''}{one.sentence}" for name, one in found.items() if one.problems]:
@@ -155,6 +166,8 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
         counts = ", ".join(f"{rows:,} {table}" for table, rows in one.tables.items() if rows)
         place = f"{config} · {name}" if name else f"{config}"
         say(f"{place}: fine. {counts}; {one.steps} steps; every file they need is there.")
+        for note in one.notes:
+            say(f"note: {note}")
 
 
 @app.command(epilog="Example: qfuse report configs/lfw.yaml")

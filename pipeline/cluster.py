@@ -14,8 +14,10 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from pipeline.keys import difference
 from pipeline.local_workers import LocalWorkers, local_workers
 from pipeline.order import Order, OtherKeys
 from pipeline.plan import Plan
+from pipeline.processors import notes, refusal
 from pipeline.store import Store
 from pipeline.workshop import Outcome
 
@@ -58,7 +61,7 @@ class Cluster:
 
     def __init__(self, where: str | LocalWorkers, plan: Plan, store: Store, threads: int | None) -> None:
         self.outcomes: queue.SimpleQueue[tuple[Job, Outcome | BaseException]] = queue.SimpleQueue()
-        self._where, self._plan = where, plan
+        self._where, self._plan, self._store = where, plan, store
         self._futures: dict[Name, Any] = {}
         self._given_up: Counter[Name] = Counter()
         self._alone_since: float | None = None
@@ -168,15 +171,26 @@ class Cluster:
         answers = self._client.run(
             worker.greet, self._order, self._threads, tuple(step.name for step in self._plan.to_run), on_error="return"
         )
-        living = [answer for answer in answers.values() if not isinstance(answer, CommClosedError)]  # a death ends no run
-        for problem in filter(None, living):
+        living = {at: one for at, one in answers.items() if not isinstance(one, CommClosedError)}  # a death ends no run
+        for problem in living.values():
             if isinstance(problem, QfuseError):
                 raise self._told(problem)
-            raise ResourceRefused(
-                f"a worker of {self._where} cannot be used ({str(problem) or type(problem).__name__:.200}): start it in an "
-                "environment with this version of qfuse and all plug-ins."
-            )
+            if not isinstance(problem, worker.Greeting):
+                raise ResourceRefused(
+                    f"a worker of {self._where} cannot be used ({str(problem) or type(problem).__name__:.200}): start it in "
+                    "an environment with this version of qfuse and all plug-ins."
+                )
+        self._compare(living)
         return len(living)
+
+    def _compare(self, greetings: Mapping[str, worker.Greeting]) -> None:
+        """Look at what the workers compute with. Raises ResourceRefused where they would mix instruction sets unasked."""
+        computing = {name: what for one in greetings.values() for name, what in one.computing.items()}
+        if not self._plan.config.run.mixed_instruction_sets:
+            if sentence := refusal(self._plan, str(self._where), {at: one.computing for at, one in greetings.items()}):
+                raise ResourceRefused(sentence)
+            self._order = replace(self._order, computing=computing)  # for workers that join later
+        self.notes = notes(self._plan, self._store, computing, any(one.slow_bf16 for one in greetings.values()))
 
     def _offer_gpu(self) -> bool:
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()

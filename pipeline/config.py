@@ -81,6 +81,7 @@ class RunConfig(Section):
     dask: str | None = None
     max_failures: float = Field(0.5, ge=0, le=1)
     memory: float | None = Field(None, gt=0)  # GB that a run may use; default: what the system says is free
+    mixed_instruction_sets: bool = False  # whether networks may be computed with several: their last bits differ
 
 
 class ReportConfig(Section):

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ class OtherKeys(InvalidInput):
 
 @dataclass(frozen=True)
 class Order:
-    """A validated config (JSON), the store, the data set by key, where to stop, and the digest of all keys of the plan."""
+    """A validated config (JSON), the store, the data set by key, where to stop, and the digest of all keys of the plan.
+
+    `computing`: step → what it has to be computed with, where a run does not mix instruction sets.
+    """
 
     config: dict[str, Any]
     store: str
@@ -43,6 +46,7 @@ class Order:
     until: str | None
     plan: str
     token: str = ""
+    computing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan, store: Store) -> Order:

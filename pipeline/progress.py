@@ -52,6 +52,8 @@ class Progress:
         self._tasks: dict[str, TaskID] = {}
 
     def on_event(self, event: Event) -> None:
+        for note in event.get("notes", ()):
+            self._bars.console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         if event.get("dashboard"):
             self._bars.console.print(f"{event['workers']} workers; dashboard: {event['dashboard']}")
         base = self._bases.get(event.get("step", ""), "")

@@ -81,6 +81,7 @@ class Ran:
             "ran": self.ran,
             "steps": done,
             "failed": [asdict(remark) for remark in self.failed],
+            "notes": self.summary.notes,
             "report": [str(path) for path in self.files],
             "store": str(self.session.store.root),
         }

@@ -22,6 +22,7 @@ from pipeline.memory import require_memory
 from pipeline.microbatch import refusal
 from pipeline.numerics import require_device
 from pipeline.plan import Plan
+from pipeline.processors import notes_here
 from pipeline.schema import Batch
 from pipeline.stage import Source, Work
 from pipeline.store import Store
@@ -32,11 +33,12 @@ AGAIN = 0.25  # seconds until a shard is asked for again that another process wo
 
 @dataclass
 class Summary:
-    """What a run did: seconds and rows a step, and failed rows by status."""
+    """What a run did: seconds and rows a step, failed rows by status, and what was to be known before."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     failures: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def by_stage(self) -> dict[str, tuple[int, int, float]]:
         """Return (steps, rows, seconds of work) for each config step, its factors taken together."""
@@ -174,13 +176,15 @@ class Runner:
 
             executor = cluster = Cluster(self.dask, self.plan, self.store, self.workers)
             told |= {"workers": cluster.workers, "dashboard": cluster.dashboard}
+            self.summary.notes = cluster.notes
         else:
             for profile in {step.stage.context.profile for step in steps}:
                 require_device(profile)
             executor = Here(self.workshop)
+            self.summary.notes = notes_here(self.plan, self.store)
         whole = False
         try:
-            self.events.send("run_started", **told)
+            self.events.send("run_started", **told, notes=self.summary.notes)
             self._hand_out(executor)
             whole = True
         finally:

@@ -22,6 +22,7 @@ from pydantic import Field as PydanticField
 
 from pipeline.errors import InvalidInput
 from pipeline.files import Files
+from pipeline.instructions import gpu_architecture, instruction_set
 from pipeline.numerics import ON_DEVICE, Profile
 from pipeline.schema import Array, Batch, Schema, concat
 from pipeline.spread import spread
@@ -178,6 +179,11 @@ class Stage:
     def gpu(self) -> bool:
         """Whether it computes on the GPU of the numerics profile: on a cluster, its shards ask for one."""
         return self.context.profile.device == "cuda" and not ON_DEVICE.isdisjoint(self.backends())
+
+    @property
+    def computed_with(self) -> str:
+        """The instruction set of this process that decides last bits here, on a GPU its architecture; "" if unknown."""
+        return gpu_architecture() if self.gpu else instruction_set(self.backends())
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]

@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distributed import get_worker
@@ -20,7 +20,10 @@ from threadpoolctl import threadpool_limits
 from pipeline.available import available_memory
 from pipeline.check import open_all
 from pipeline.errors import INTERRUPTED, CorruptArtifact, Interrupted, InvalidInput, QfuseError, ResourceRefused
+from pipeline.instructions import lacks_bf16
 from pipeline.order import Order, OtherKeys
+from pipeline.plan import Plan
+from pipeline.processors import OPTION, computing
 from pipeline.workshop import Outcome, Workshop
 
 RUNS = 4  # that one worker keeps open while none of their shards is under way
@@ -35,7 +38,15 @@ def dask_setup(worker: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def greet(order: Order, threads: int | None, steps: Sequence[str], dask_worker: Any) -> QfuseError | None:
+@dataclass(frozen=True)
+class Greeting:
+    """What a worker computes with: each step's instruction set, and whether it lacks instructions for bf16."""
+
+    computing: dict[str, str]
+    slow_bf16: bool
+
+
+def greet(order: Order, threads: int | None, steps: Sequence[str], dask_worker: Any) -> Greeting | QfuseError:
     """Open an order and its steps that are to run, ahead of their shards; return what speaks against this worker, if any.
 
     Steps on a GPU are opened where there is one to be had.
@@ -49,7 +60,8 @@ def greet(order: Order, threads: int | None, steps: Sequence[str], dask_worker: 
         return problem
     except QfuseError as problem:  # of a config that is fine where the run began
         return InvalidInput(f"the worker {dask_worker.address} cannot open the config: {problem}")
-    return None
+    known = (step for step in workshop.plan.steps.values() if gpu or not step.stage.gpu)
+    return Greeting(computing(known), lacks_bf16())
 
 
 def compute(
@@ -91,6 +103,7 @@ def _workshop(order: Order, threads: int | None, here: Any) -> Workshop:
             path = plan.dataset.path
             if path is not None and not path.exists():
                 raise InvalidInput(f"the worker {here.address} does not see the data set {path}: put it on a shared disk.")
+            _refuse_mixing(order, plan, here.address)
             threadpool_limits(max(step.stage.context.profile.threads for step in plan.steps.values()))
             count = threads or here.state.nthreads
             budget = (available_memory() or 8 << 30) // 8
@@ -100,6 +113,17 @@ def _workshop(order: Order, threads: int | None, here: Any) -> Workshop:
                 _workshops.pop(token).close()
         _workshops.move_to_end(order.token)
         return _workshops[order.token]
+
+
+def _refuse_mixing(order: Order, plan: Plan, address: str) -> None:
+    """Raise ResourceRefused on a worker that joins a run whose others have another instruction set."""
+    for step, here in computing(plan.steps.values()).items():
+        wanted = order.computing.get(step)
+        if here and wanted and here != wanted:
+            raise ResourceRefused(
+                f"the worker {address} computes {step} with {here}, the others with {wanted}, and their last bits differ: "
+                f"stop that worker and run the same command again, or set {OPTION}: true."
+            )
 
 
 def _travels(error: BaseException) -> bool:

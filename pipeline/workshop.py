@@ -299,8 +299,9 @@ class Workshop:
 
     def _commit(self, step: Step, task: Task, outputs: dict[str, Batch]) -> None:
         # What others read is committed last: where it is present, a killed run has left nothing of the shard out.
+        provenance = {"step": step.name, "factors": step.factors, "preimage": task.preimage}
+        provenance["computed_with"] = step.stage.computed_with
         for output, batch in sorted(outputs.items(), key=lambda item: Ref(step.name, item[0]) in self._read):
-            provenance = {"step": step.name, "factors": step.factors, "preimage": task.preimage}
             self.store.commit(step.output(output), task.keys[output], batch, step.stage.produces[output], provenance)
             self._events.send("committed", step=step.name, shard=task.index, output=output, key=task.keys[output])
 

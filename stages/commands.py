@@ -115,12 +115,15 @@ def doctor(as_json: AsJson = False) -> None:
     import importlib
     import shutil
 
+    from pipeline.instructions import DEPENDENT, instruction_set, lacks_bf16
     from pipeline.numerics import PROFILES, backend_version
     from pipeline.stage import Context
     from stages.models.catalogue import all_cards
 
     facts: dict[str, Any] = {"python": sys.version.split()[0], "cores": len(os.sched_getaffinity(0))}
     facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    facts["instructions"] = instruction_set([*sorted(DEPENDENT), "numpy"])
+    facts["bf16"] = "no instructions for it: cpu-bf16 is five to nine times slower than cpu-fp32" if lacks_bf16() else "yes"
     facts["disk_free_gib"] = round(shutil.disk_usage(".").free / 2**30, 1)
     problems: list[str] = []
     for module, name, advice in (

@@ -303,7 +303,7 @@ def _provenance(found: Found) -> dict[str, Any]:
     config = sections.config_of(found.results)
     return {
         "steps": sections.step_lines(found.results),
-        "versions": sections.versions(),
+        "versions": sections.versions(found.results),
         "dataset": found.results.session.dataset.key,
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
     }

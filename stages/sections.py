@@ -25,6 +25,7 @@ import numpy as np
 from pipeline.errors import InvalidInput, unknown
 from pipeline.graph import Ref, Step
 from pipeline.numerics import backend_version
+from pipeline.processors import computed, computing
 from pipeline.schema import Array, Status
 from pipeline.session import Results
 from stages.figures import Line
@@ -248,11 +249,15 @@ def config_of(results: Results) -> dict[str, Any]:
     return dumped
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of everything that may move a last bit."""
+def versions(results: Results) -> dict[str, str]:
+    """Return the versions of everything that may move a last bit, and the instruction sets that computed the networks."""
     try:
         own = version("qfuse")
     except PackageNotFoundError:
         own = "not installed"
     found = {name: backend_version(name) for name in LIBRARIES}
-    return {"qfuse": own, "python": sys.version.split()[0], **{k: v for k, v in found.items() if v != "absent"}}
+    plan, sets = results.plan, set[str]()
+    for name in computing(plan.steps.values()):
+        sets |= computed(plan.steps[name], results.session.store).keys()
+    known = {"instruction set": " and ".join(sorted(sets))} if sets else {}
+    return {"qfuse": own, "python": sys.version.split()[0], **{k: v for k, v in found.items() if v != "absent"}, **known}

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from e2e.conftest import CONFIG, REPORT, START, Answer, command, commands
 
+from pipeline.instructions import instruction_set, lacks_bf16
+
 Qfuse = Callable[..., Answer]
 Looks = dict[tuple[str, ...], Answer]
 BEST = ("--set", "steps.fuse.options.rule=best")
@@ -285,5 +287,7 @@ def test_doctor_tells_versions_weights_and_problems(qfuse: Qfuse, tmp_path: Path
     facts = qfuse("doctor", "--json", env={"QFUSE_SHARED": str(tmp_path / "nowhere")}).json
     assert facts["python"] == sys.version.split()[0]
     assert facts["h5py"] != "absent"
+    assert facts["instructions"] == instruction_set(("torch", "onnxruntime", "opencv", "numpy"))
+    assert (facts["bf16"] == "yes") is not lacks_bf16()
     assert facts["weights"] == ["edgeface_xs"]
     assert facts["problems"] == []  # the tests need all that a job needs

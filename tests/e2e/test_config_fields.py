@@ -166,6 +166,7 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "run.dask": ("local:3", NOTHING),
     "run.max_failures": (0.1, NOTHING),
     "run.memory": (2.5, NOTHING),
+    "run.mixed_instruction_sets": (True, NOTHING),
 }
 
 

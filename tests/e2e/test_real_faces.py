@@ -15,6 +15,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from pipeline import hdf5
+from pipeline.instructions import instruction_set
 from pipeline.runner import Runner
 from pipeline.session import Session, open_session
 
@@ -143,3 +144,11 @@ def test_any_number_of_workers_gives_the_same_columns(run: Run, tmp_path: Path, 
     first = {path.name: hdf5.read(path).digest() for path in (run.folder / ".qfuse/store").glob("embed/??/*.h5")}
     assert len(again) >= 3  # shards of 64 faces
     assert again.items() <= first.items()
+
+
+def test_the_report_names_the_instruction_set_that_computed_its_models(run: Run) -> None:
+    folder = run.folder / ".qfuse/runs/small"
+    named = {instruction_set(backends) for backends in (("opencv",), ("torch", "opencv"), ("onnxruntime", "opencv"))}
+    versions = json.loads((folder / "numbers.json").read_text())["versions"]
+    assert versions["instruction set"] == " and ".join(sorted(named))
+    assert f"instruction set {versions['instruction set']}" in (folder / "report.html").read_text()

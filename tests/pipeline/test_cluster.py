@@ -14,8 +14,13 @@ from pathlib import Path
 
 import pytest
 from children import DaskCluster, end, finished, run, start, wait_for
+from distributed import Client
 from laboratory import Lab
 
+from pipeline import worker
+from pipeline.errors import ResourceRefused
+from pipeline.order import Order
+from pipeline.runner import Runner
 from pipeline.schema import Status
 
 SLOW = ("--set", "steps.measure.options.sleep=0.01")
@@ -175,6 +180,33 @@ def test_a_worker_with_another_version_of_a_library_is_refused_by_its_name(slow:
     assert "the worker tcp://127.0.0.1:" in error
     assert "numerics.backends.numpy: " in error
     assert " → 0.0.1. Install the same versions everywhere." in error
+
+
+@pytest.fixture
+def mixed(lab: Lab) -> Iterator[str]:
+    """The scheduler file of two workers of which one is told to leave instructions unused."""
+    with DaskCluster(lab, workers=1, nanny=False) as dask:
+        dask.workers.append(dask.worker(ONEDNN_MAX_CPU_ISA="SSE41"))
+        with Client(scheduler_file=str(dask.file), timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield str(dask.file)
+
+
+def test_workers_of_several_instruction_sets_are_refused_unless_the_config_allows_it(lab: Lab, mixed: str) -> None:
+    network = "steps.measure.options.network=true"
+    session = lab.session(network)
+    sentence = r"different instruction sets, between which measure differs .*\(ONEDNN_MAX_CPU_ISA=SSE41\): tcp://[0-9.:]+\. "
+    with pytest.raises(ResourceRefused, match=f"{sentence}Use workers of one, or set run.mixed_instruction_sets: true"):
+        Runner(session.plan, session.store, dask=mixed).run()
+    # One that joins later, and gets a shard of a run whose workers compute with something else.
+    with Order.of(session.plan, session.store).shown() as order, Client(scheduler_file=mixed) as client:
+        other = replace(order, computing={"measure": "avx2"})
+        found = client.submit(worker.compute, other, 1, "measure", 0, frozenset({"number"}), None).result(timeout=60)
+    assert isinstance(found, ResourceRefused)
+    assert re.search(r"the worker tcp://\S+ computes measure with .*, the others with avx2", str(found))
+    session = lab.session(network, "run.mixed_instruction_sets=true")
+    Runner(session.plan, session.store, dask=mixed).run()
+    assert not lab.session(network).plan.to_run
 
 
 @pytest.mark.parametrize("where", ["local:0", "nowhere.json", "http://127.0.0.1:1"])

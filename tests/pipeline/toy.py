@@ -102,6 +102,7 @@ def _number(content: bytes) -> float:
 class MeasureOptions(Options):
     scale: float = 1.0
     sleep: float = execution(0.0)  # seconds a row
+    network: bool = False  # whether it says of itself that PyTorch computes it
 
 
 class Measure(Stage):
@@ -113,7 +114,7 @@ class Measure(Stage):
     locates: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("path",)}
 
     def backends(self) -> tuple[str, ...]:
-        return ("numpy",)
+        return ("numpy", *["torch"] * self.options.network)
 
     def load(self, rows: Batch) -> Array:
         files = self.context.files()

@@ -1,0 +1,78 @@
+"""Instruction sets: which one computes here, and whether it has bf16.
+
+Networks, and OpenCV's warps, give other last bits with other instruction sets (AVX2, AVX-512, AMX), under the same keys. So
+every receipt names the one that computed it: the processor's, and what its libraries are told to leave unused.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Collection, Mapping
+from functools import cache
+from pathlib import Path
+
+DEPENDENT = {"torch", "onnxruntime", "opencv"}  # back ends whose results depend on it; NumPy's and SciPy's are made not to
+
+# From the least to the most, by the flags of /proc/cpuinfo.
+_AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+_X86 = {
+    "sse2": set[str](),
+    "sse4": {"sse4_1"},
+    "avx": {"avx"},
+    "avx2": {"avx2", "fma"},
+    "avx512": _AVX512,
+    "avx512+bf16": {*_AVX512, "avx512_bf16"},
+    "avx512+amx": {*_AVX512, "amx_tile", "amx_bf16"},
+}
+_ARM = {"neon": set[str](), "neon+bf16": {"bf16"}, "sve": {"sve"}, "sve+bf16": {"sve", "bf16"}}
+
+# The variables by which a library of a back end uses less than the processor has.
+_ONEDNN = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_LIMITS = {
+    "torch": (*_ONEDNN, "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR"),
+    "opencv": ("OPENCV_CPU_DISABLE",),
+    "numpy": ("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE"),
+    "scipy": ("OPENBLAS_CORETYPE",),
+}
+_NO_BF16 = {"sse41", "avx", "avx2", "avx2_vnni", "avx512_core", "avx512_core_vnni"}  # oneDNN's names of what lacks it
+
+
+@cache
+def processor_flags() -> frozenset[str]:
+    """Return what the processor can do, in the kernel's words; nothing where the kernel does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    told = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return frozenset(told.partition(":")[2].split())
+
+
+def instruction_set(
+    backends: Collection[str],
+    flags: Collection[str] | None = None,
+    environment: Mapping[str, str] = os.environ,
+    machine: str = platform.machine(),
+) -> str:
+    """Return what these back ends compute with here, such as "avx2" or "avx512+amx (ONEDNN_MAX_CPU_ISA=SSE41)"."""
+    found = processor_flags() if flags is None else frozenset(flags)
+    levels = _X86 if machine in ("x86_64", "AMD64") else _ARM if machine in ("aarch64", "arm64") else {machine: set[str]()}
+    name = [level for level, needed in levels.items() if needed <= found][-1]
+    variables = dict.fromkeys(variable for backend in backends for variable in _LIMITS.get(backend, ()))
+    limits = ", ".join(f"{variable}={environment[variable]}" for variable in variables if environment.get(variable))
+    return f"{name} ({limits})" if limits else name
+
+
+def gpu_architecture() -> str:
+    """Return the GPU's, such as "cuda sm_90"; "" as long as torch is not imported, which takes seconds."""
+    torch = sys.modules.get("torch")
+    return "cuda sm_{}{}".format(*torch.cuda.get_device_capability()) if torch and torch.cuda.is_available() else ""
+
+
+def lacks_bf16(flags: Collection[str] | None = None, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether PyTorch has to compute bf16 without instructions for it; False where the kernel does not tell."""
+    found = processor_flags() if flags is None else frozenset(flags)
+    most = next((environment[name].lower() for name in _ONEDNN if environment.get(name)), "")
+    return bool(found) and (most in _NO_BF16 or found.isdisjoint({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}))
