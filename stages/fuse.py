@@ -89,7 +89,8 @@ class Fuse(Stage):
         faces = tables["members"]["face"]
         in_order = len(faces) == 0 or np.array_equal(faces, np.arange(faces[0], faces[0] + len(faces)))  # read without a copy
         row = sum(sizes["embeddings"][name] for name in ("status", "embedding", "norm"))
-        return {} if in_order else {"faces by template": len(faces) * row}
+        held = {"sums": 2 * rows[""] * sizes["embeddings"]["embedding"]}
+        return held if in_order else {**held, "faces by template": len(faces) * row}
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         quality, statistics = self.above.get("quality"), self.above.get("statistics")
