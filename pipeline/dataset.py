@@ -74,7 +74,7 @@ def _cuts(names: Array, most: int) -> list[int]:
 class Layout(Protocol):
     """How a family of data sets is laid out: its tables, and which axes they span."""
 
-    schemas: Mapping[str, Schema]
+    schemas: Mapping[str, Schema]  # of each table; its first column, where that is text, is the id of a row
     # (table, column): the axis whose rows a *sorted* int64 column numbers; such a table is cut with that axis
     sorted_index: Mapping[tuple[str, str], str]
 
@@ -136,6 +136,13 @@ class Dataset:
                 if column in part.columns:
                     part = Batch({**part.columns, column: part[column] - start})
         return part
+
+    def ids(self, axis: str) -> Array | None:
+        """Return the id of each row of an axis; None where it is no table, or one whose rows have no ids."""
+        if axis not in self.tables:
+            return None
+        first = self.layout.schemas[axis].fields[0]  # not the first of the batch: a stored one has its columns by name
+        return self.tables[axis][first.name] if first.dtype == "text" else None
 
     def digest(self, table: str, columns: tuple[str, ...], axis: str, start: int, stop: int) -> str:
         """Return the digest of what `part` returns."""

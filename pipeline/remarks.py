@@ -47,8 +47,7 @@ def _of_step(step: Step, plan: Plan, store: Store, notes: bool) -> Iterator[Rema
     columns = [field.name for field in schema.fields if field.name in ("status", "reason")]
     if not step.stored or columns != ["status", "reason"]:
         return
-    table = plan.dataset.tables.get(step.stage.axis)
-    ids = next(iter(table.values())) if table is not None else None  # a table's first column is its id
+    ids = plan.dataset.ids(step.stage.axis)
     for task in step.tasks:
         name = step.output(output), task.keys[output]
         if not store.has(*name) or not (notes or store.receipt(*name).status.keys() - {"ok"}):
