@@ -29,20 +29,22 @@ from pipeline.store import Store
 class Axis:
     """A numbered line of rows that is cut into shards of at most `shard_rows`, which end at a multiple of `multiple`.
 
-    With `names` (one text a row), shards end where the hash of a name says so: a row that comes or goes changes the
-    shard that it lies in, about every third time the next, and never all that follow.
+    With `names` (one text a row), shards end where the hashes of names say so: a row that comes or goes changes the shard
+    that it lies in, rarely the next, and never all that follow. If `growing`, shards are smaller near the first row, so
+    that a small set has several of them too.
     """
 
     rows: int
     shard_rows: int
     multiple: int = 1
     names: Array | None = field(default=None, repr=False, compare=False)
+    growing: bool = False
 
     @cached_property
     def shards(self) -> tuple[tuple[int, int], ...]:
         """(first, one past last) row of every shard; at least one shard, also when there are no rows."""
         step = max(1, self.shard_rows // self.multiple) * self.multiple
-        stops = _cuts(self.names, step) if self.names is not None else [*range(step, self.rows, step), self.rows]
+        stops = [*range(step, self.rows, step), self.rows] if self.names is None else _cuts(self.names, step, self.growing)
         return tuple(zip([0, *stops[:-1]], stops, strict=True))
 
     def places(self, rows: Array) -> tuple[Array, Array]:
@@ -57,18 +59,28 @@ class Axis:
         return starts, stops
 
 
-def _cuts(names: Array, most: int) -> list[int]:
-    """Return the ends of shards of most/2 … most rows: after the first row whose name hashes low, or at `most`."""
-    least = max(1, most // 2)
-    if len(names) <= least:
-        return [len(names)]
+def _cuts(names: Array, most: int, growing: bool) -> list[int]:
+    """Return the ends of shards of size/2 … size rows, each after the row of that range whose name has the lowest hash.
+
+    What is left at the end, up to `size` rows, is one shard. The size is `most`. If `growing`, it depends on how many rows
+    lie before, not on how many there are in all: a set that grows keeps the shards that it has.
+    """
     hashes = np.fromiter((crc32(name.encode("utf-8", "surrogatepass")) for name in names), np.uint32, len(names))
-    low = hashes * np.uint32(2654435761) < (1 << 32) // least  # the factor spreads the hashes of consecutive names
-    ends, stops = np.flatnonzero(low) + 1, [0]
-    while stops[-1] + least < len(names):
-        i = np.searchsorted(ends, stops[-1] + least)
-        stops.append(min(int(ends[i]) if i < len(ends) else len(names), stops[-1] + most, len(names)))
-    return stops[1:] if stops[-1] == len(names) else [*stops[1:], len(names)]
+    hashes *= np.uint32(2654435761)  # spreads the hashes of consecutive names
+    start, stops = 0, []
+    while len(names) - start > (size := _size_at(start, most) if growing else most):
+        first = start + (size - 1) // 2  # the first row that may be a shard's last
+        start = first + 1 + int(hashes[first : start + size].argmin())
+        stops.append(start)
+    return [*stops, len(names)]
+
+
+def _size_at(row: int, most: int) -> int:
+    """Return the size of a shard that begins at `row`: an eighth of `most`, and twice that with each eightfold of rows."""
+    size, limit = max(1, most // 8), most // 2
+    while size < most and row >= limit:
+        size, limit = 2 * size, 8 * limit
+    return min(size, most)
 
 
 class Layout(Protocol):

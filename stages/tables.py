@@ -127,12 +127,18 @@ CURVES = Schema("curves", (Field("curve", "text"), Field("x", "float64"), Field(
 
 
 class FaceLayout:
-    """Tables and axes of every face data set: faces, templates, comparisons (a list or all pairs of roles), probes."""
+    """Tables and axes of every face data set: faces, templates, comparisons (a list or all pairs of roles), probes.
+
+    `growing`: faces are added to such a set, or taken out of it, so its first shards are small.
+    """
 
     schemas: Mapping[str, Schema] = {
         schema.name: schema for schema in (FACES, MEMBERS, TEMPLATES, ROLES, COMPARISONS, PAIRINGS)
     }
     sorted_index: Mapping[tuple[str, str], str] = {("members", "template"): "templates"}
+
+    def __init__(self, growing: bool = False) -> None:
+        self.growing = growing
 
     def same_rows(self, one: str, other: str, tables: Mapping[str, Batch]) -> bool:
         """Whether two axes number the same rows: faces and templates do where each face is a template, in order."""
@@ -141,16 +147,21 @@ class FaceLayout:
         return alike and all((members[name] == np.arange(count)).all() for name in ("template", "face"))
 
     def axes(self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]) -> dict[str, Axis]:
-        comparisons, faces, templates = Comparisons.of(tables), tables["faces"], tables["templates"]
+        def named(axis: str, column: str, most: int) -> Axis:
+            names = tables[axis][column]
+            growing = self.growing and axis not in shard_rows
+            return Axis(len(names), shard_rows.get(axis, most), names=names, growing=growing)
+
+        comparisons = Comparisons.of(tables)
         return {
-            "faces": Axis(faces.rows, shard_rows.get("faces", 1024), names=faces["face_id"]),
-            "templates": Axis(templates.rows, shard_rows.get("templates", 4096), names=templates["template_id"]),
+            "faces": named("faces", "face_id", 1024),
+            "templates": named("templates", "template_id", 4096),
             "comparisons": Axis(comparisons.rows, shard_rows.get("comparisons", 1 << 26), comparisons.multiple),
             "probes": Axis(len(role_rows(tables["roles"], "probe")), shard_rows.get("probes", 8192)),
         }
 
 
-LAYOUT = FaceLayout()
+LAYOUT, GROWING = FaceLayout(), FaceLayout(growing=True)
 _NONE = np.empty(0, np.int64)
 
 

@@ -27,7 +27,7 @@ from pipeline.files import MAX_FILE_BYTES, Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
-from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables
+from stages.tables import GROWING, FaceLayout, Protocol, build_tables
 
 IMAGES = ("jpg", "jpeg", "png", "bmp", "webp")
 
@@ -99,7 +99,7 @@ class FolderReader:
     version: ClassVar[int] = 1
     backends: ClassVar[tuple[str, ...]] = ("numpy",)
     Options: ClassVar[type[Any]] = FolderOptions
-    layout: ClassVar[FaceLayout] = LAYOUT
+    layout: ClassVar[FaceLayout] = GROWING
 
     def __init__(self, options: FolderOptions) -> None:
         self.options = options

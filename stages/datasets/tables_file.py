@@ -35,7 +35,7 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, Field, Schema, decode_text
 from pipeline.stage import Options
 from stages.datasets.folder import need_files
-from stages.tables import LAYOUT, FaceLayout
+from stages.tables import GROWING, LAYOUT, FaceLayout
 
 FORMAT = "qfuse-tables/1"
 MAX_BYTES = 64 << 20  # of a column, where that is not
@@ -77,7 +77,7 @@ class TablesReader:
     version: ClassVar[int] = 1
     backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = TablesOptions
-    layout: ClassVar[FaceLayout] = LAYOUT
+    layout: ClassVar[FaceLayout] = GROWING
 
     def __init__(self, options: TablesOptions) -> None:
         self.options = options

@@ -330,6 +330,21 @@ def test_a_face_added_in_the_middle_re_keys_its_shard_and_not_all_that_follow(
     assert 1 <= len(set(after) - set(before)) <= 4
 
 
+def test_a_photograph_that_comes_to_a_few_hundred_or_goes_re_keys_its_shard_alone(tmp_path: Path) -> None:
+    for i in range(388):
+        photo = tmp_path / f"faces/s{i // 4:02d}/{i % 4}.jpg"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        photo.write_bytes(str(i).encode())
+    before = shards(CONFIG, tmp_path)
+    (tmp_path / "faces/s40/new.jpg").write_bytes(b"new")
+    more = shards(CONFIG, tmp_path)
+    (tmp_path / "faces/s60/2.jpg").unlink()
+    less = shards(CONFIG, tmp_path)
+    for step in ("align", "degrade", "embed", "quality"):
+        assert len(before[step]) > 2
+        assert len(set(more[step]) - set(before[step])) == len(set(less[step]) - set(more[step])) == 1
+
+
 def shards(config: dict[str, Any], root: Path) -> dict[str, list[str]]:
     session = open_session(Config.model_validate({**config, "base": root}), store=root / "store", readonly=True)
     return {s.base: [next(iter(t.keys.values())) for t in s.tasks] for s in session.plan.steps.values()}

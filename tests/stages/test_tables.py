@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch
 from stages.forms import Listed, Product
-from stages.tables import LAYOUT, Comparisons, FaceLayout, Protocol, build_tables, role_rows, singletons
+from stages.tables import GROWING, LAYOUT, Comparisons, FaceLayout, Protocol, build_tables, role_rows, singletons
 
 properties = settings(deadline=None, max_examples=40)
 
@@ -199,6 +199,18 @@ def test_all_pairs_with_one_of_a_template_with_itself_are_refused(
     tables = paired(roles, pairing)
     with pytest.raises(InvalidInput, match=re.escape(message)):
         Comparisons.of(tables).refuse_itself(tables)
+
+
+def test_a_set_that_grows_is_cut_into_small_shards_at_first_and_a_fixed_one_or_as_asked_for_into_large_ones() -> None:
+    ids = [f"f{i}" for i in range(3000)]
+    tables = build_tables(protocol(face_id=ids, path=ids, sha256=ids, subject=ids, **singletons(ids, ids)), "a set")
+
+    def shards(layout: FaceLayout, asked: dict[str, int], axis: str) -> int:
+        return len(layout.axes(tables, asked)[axis].shards)
+
+    assert shards(GROWING, {}, "faces") > 3 * shards(LAYOUT, {}, "faces")
+    assert shards(GROWING, {}, "templates") > 3 * shards(LAYOUT, {}, "templates")
+    assert shards(GROWING, {"faces": 1024}, "faces") == shards(LAYOUT, {}, "faces")
 
 
 def test_a_list_is_cut_anywhere() -> None:
