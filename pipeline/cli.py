@@ -19,7 +19,7 @@ import typer
 from pipeline.errors import INTERRUPTED, Interrupted, InvalidInput, QfuseError, UsageError, unknown
 from pipeline.run_verb import Until, opened, run
 from pipeline.store_verbs import store_app
-from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show
+from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show, warn
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -128,6 +128,7 @@ def status(
     from pipeline.progress import status_rows, status_table
     from pipeline.remarks import remarks, together
     from pipeline.remarks import told as lines
+    from pipeline.store import is_store
     from pipeline.study import on_each
 
     def told(loaded: Config) -> Any:
@@ -136,8 +137,10 @@ def status(
         found = remarks(session.plan, session.store)
         notes = computed_otherwise(session.plan, session.store, computing(session.plan.steps.values()))
         if as_json:
-            return {"steps": rows, "rows": [asdict(remark) for remark in found], "notes": notes}
+            told_rows = [asdict(remark) for remark in found]
+            return {"steps": rows, "rows": told_rows, "notes": notes, "store": str(session.store.root)}
         show(status_table(rows if every else together(rows)))
+        say(f"store: {session.store.root}{'' if is_store(session.store.root) else ' (not there yet)'}")
         for line in lines(found, None if every else 10):
             say(line)
         for note in notes:
@@ -180,7 +183,7 @@ def report(config: ConfigPath, overrides: Overrides = None, store: StorePath = N
         raise InvalidInput(f"{config} has no `report` section; add `report: {{}}` to get one.")
     if session.plan.to_run:
         raise InvalidInput(f"{len(session.plan.to_run)} steps have not run yet: `qfuse run {config}` first.")
-    files = current_report(session, anew=True)
+    files = current_report(session, warn, anew=True)
     emit([str(path) for path in files]) if as_json else say(f"report: {files[0]}")
 
 

@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_serializer
 
 from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.layers import Layers, Override, extended, layers, overridden
+from pipeline.origin import Origin
 
 Scalar = str | int | float | bool
 MAX_CHARACTERS = 256_000  # a page of text has a hundredth of that; reading so many takes seconds
 MAX_EXTENDED = 20  # files, one extending the next
 MAX_DEPTH = 50  # parts of an override's field
 _SHOWN = 20  # wrong fields told at once
+_CODE = Path(__file__).resolve().parents[1]
+_SHIPPED = (_CODE / "configs", _CODE / "stages/data/configs")  # in a checkout, and installed
 
 
 def _distinct(values: list[Scalar]) -> list[Scalar]:
@@ -73,7 +76,7 @@ class ModelsConfig(Section):
 
 
 class RunConfig(Section):
-    """Execution settings: none of them changes a number."""
+    """Execution settings: none of them changes a number. Relative paths start at the config's `home`."""
 
     store: str = ".qfuse/store"
     folder: str | None = None
@@ -105,6 +108,7 @@ class Config(Section):
     run: RunConfig = RunConfig()
     base: Path = Path(".")  # the folder of the config file; relative paths start here
     benchmark: str = Field("", pattern=r"^[A-Za-z0-9_-]*$")
+    _origin: Origin = PrivateAttr(Origin())
 
     @model_serializer(mode="wrap")
     def _dumped(self, dump: Any) -> dict[str, Any]:
@@ -120,8 +124,34 @@ class Config(Section):
         """Return `path` relative to the config file's folder."""
         return (self.base / os.path.expanduser(path)).absolute()
 
+    @property
+    def origin(self) -> Origin:
+        """What it was asked for by. Of a config that was not read from a file nothing is known."""
+        return self._origin.of_benchmark(self.benchmark)
+
+    @property
+    def origin_of_all(self) -> Origin:
+        """What its file was asked for by, with whatever was said of other benchmarks."""
+        return self._origin
+
+    @property
+    def home(self) -> Path:
+        """Where its store and its runs are: the folder of its file. Configs that ship with qfuse use the working folder."""
+        base = self.base.resolve()
+        return Path.cwd() if base in _SHIPPED else base
+
+    def store_folder(self) -> Path:
+        return self.home / os.path.expanduser(self.run.store)
+
+    @property
+    def cluster(self) -> str | None:
+        """`run.dask`, as it is seen from any folder where it names a scheduler file."""
+        file = self.home / os.path.expanduser(self.run.dask or "")
+        return str(file) if os.path.isfile(file) else self.run.dask
+
     def run_folder(self) -> Path:
-        return Path(self.run.folder or f".qfuse/runs/{self.name}").absolute() / self.benchmark
+        """Return the folder of reports and logs."""
+        return self.home / os.path.expanduser(self.run.folder or f".qfuse/runs/{self.name}") / self.benchmark
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -136,8 +166,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def load_layers(path: Path, overrides: Sequence[str] = ()) -> Layers:
     """Read a config file and what it extends, not validated yet but for which benchmarks it has. Raises as `load_config`."""
-    data = _read_extended(path, ())
-    return layers(path, data, [_override(text) for text in overrides], lambda value: _expand(value, str(path)))
+    data, told = _read_extended(path, ()), tuple(overrides)
+    return layers(path, data, [_override(text) for text in told], lambda value: _expand(value, str(path)), told)
 
 
 def config_of(found: Layers, benchmark: str = "") -> Config:
@@ -147,6 +177,7 @@ def config_of(found: Layers, benchmark: str = "") -> Config:
         raise InvalidInput(f"{found.path}: unknown key 'base'.")
     where = str(found.path)
     config: Config = validate(Config, {**_expand(data, where), "base": found.path.parent.absolute()}, where)
+    config._origin = Origin.of(found.path, found.told)
     return config
 
 

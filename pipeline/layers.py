@@ -37,6 +37,7 @@ class Layers:
     benchmarks: dict[str, Layer]
     chosen: bool
     overrides: tuple[Override, ...]
+    told: tuple[str, ...] = ()  # every override of the command line as it was written
 
     @property
     def several(self) -> bool:
@@ -58,7 +59,9 @@ class Layers:
         return next(iter(self.benchmarks), "")
 
 
-def layers(path: Path, data: Layer, overrides: Iterable[Override], expand: Callable[[Any], Any]) -> Layers:
+def layers(
+    path: Path, data: Layer, overrides: Iterable[Override], expand: Callable[[Any], Any], told: tuple[str, ...] = ()
+) -> Layers:
     """Return the parts of what a file says, `benchmark` and `benchmarks` taken out of it; `expand` puts variables in.
 
     Raises InvalidInput for benchmarks that are none, UsageError where one is chosen that is not there.
@@ -80,7 +83,7 @@ def layers(path: Path, data: Layer, overrides: Iterable[Override], expand: Calla
         if name not in benchmarks:
             raise UsageError(f"{path}: {unknown('benchmark', name[:60], benchmarks)}")
         benchmarks = {name: benchmarks[name]}
-    return Layers(path, common, benchmarks, bool(name), tuple(o for o in overrides if o not in early))
+    return Layers(path, common, benchmarks, bool(name), tuple(o for o in overrides if o not in early), told)
 
 
 def _checked(path: Path, given: Any) -> dict[str, Layer]:

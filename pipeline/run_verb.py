@@ -51,7 +51,7 @@ def run(
     from pipeline.study import run_all
 
     def ran(loaded: Config) -> Ran:
-        return run_one(loaded, store, until, workers, dask or loaded.run.dask, as_json)
+        return run_one(loaded, store, until, workers, dask or loaded.cluster, as_json)
 
     found = load_layers(config, overrides or [])
     if found.several:
@@ -135,7 +135,7 @@ def run_one(
         except TooManyFailures:
             print("\n".join(told(remarks(session.plan, session.store, notes=False), 10)), file=sys.stderr)
             raise
-        files = current_report(session) if until is None else []
+        files = current_report(session, warn) if until is None else []
         results = results_table(session) if until is None and not quiet else None
         return Ran(session, ran, summary, files, remarks(session.plan, session.store, notes=False), results)
 
@@ -165,14 +165,19 @@ def opened(
     until: str | None = None,
     readonly: bool = False,
 ) -> Session:
-    """Return a config's session. Raises UsageError where `until` is no step of it, before any data is read."""
+    """Return a config's session, and tell where a store seems to be that it does not use.
+
+    Raises UsageError where `until` is no step of it, before any data is read.
+    """
     from pipeline.config import load_config
-    from pipeline.session import open_session
+    from pipeline.session import open_session, other_store
 
     config = load_config(given, overrides or []) if isinstance(given, Path) else given
     names = {name for step, section in config.steps.items() for name in (step, section.stage or step)}
     if until is not None and until not in names:
         raise UsageError(f"--until: {unknown('step', until, names)}")
+    if note := other_store(config, store):
+        warn(note)
     return open_session(config, store=store, until=until, readonly=readonly)
 
 

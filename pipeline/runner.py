@@ -111,7 +111,7 @@ class Runner:
     ) -> None:
         self.plan, self.store = plan, store
         self.events = events or Events()
-        self.dask = dask or plan.config.run.dask
+        self.dask = dask or plan.config.cluster
         self.workers = workers or plan.config.run.workers
         self.summary = Summary()
         self.workshop = Workshop(plan, store, self.workers or len(os.sched_getaffinity(0)), self.events)

@@ -18,12 +18,13 @@ from pipeline.files import replace_text
 from pipeline.graph import Step
 from pipeline.keys import key_of
 from pipeline.local_workers import LocalWorkers
+from pipeline.origin import kept_apart
 from pipeline.plan import Plan, build, context_of
 from pipeline.recall import remember
 from pipeline.registry import lookup
 from pipeline.runner import Runner, Summary
 from pipeline.schema import Batch
-from pipeline.store import Store
+from pipeline.store import Store, is_store
 
 T = TypeVar("T")
 
@@ -94,7 +95,18 @@ class StudyReport(Protocol):
 
 def store_root(config: Config, store: Path | None) -> Path:
     """Return the folder of the store: the one given, else the config's."""
-    return (store or Path(config.run.store)).absolute()
+    return store.absolute() if store else config.store_folder()
+
+
+def other_store(config: Config, store: Path | None) -> str | None:
+    """Return a sentence where the config has no store at its own place yet and the working folder has one; else None."""
+    own, here = store_root(config, store), Path.cwd() / config.run.store
+    if store is not None or own == here or is_store(own) or not is_store(here):
+        return None
+    return (
+        f"There is no store at {own}, which is this config's, but one in the working folder. If that is the one, move it "
+        f"there, or give --store {here}."
+    )
 
 
 def open_session(
@@ -156,11 +168,20 @@ def make_report(session: Session) -> list[Path]:
     return report(Results(session, Runner(session.plan, session.store)), section.options)
 
 
-def current_report(session: Session, anew: bool = False) -> list[Path]:
-    """Return the report's files, written again unless they are of these very results, names and options."""
-    if session.config.report is None:
+def current_report(session: Session, tell: Callable[[str], None], anew: bool = False) -> list[Path]:
+    """Return the report's files, written again unless they are of these very results, names, options and config.
+
+    `tell` gets a sentence where the report of another config, or of other overrides, makes way for them.
+    """
+    config, folder = session.config, session.folder
+    if config.report is None:
         return []
-    return kept_pages(session.folder, shown(session), lambda: make_report(session), anew)
+    return kept_pages(
+        folder,
+        [config.origin.command, *shown(session)],
+        lambda: kept_apart(folder, config.name, config.origin, lambda: make_report(session), tell),
+        anew,
+    )
 
 
 def shown(session: Session) -> list[Any]:

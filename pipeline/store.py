@@ -253,6 +253,10 @@ def _reads_back(part: Path, digest: str) -> bool:
         return False
 
 
+def is_store(root: Path) -> bool:
+    return os.path.isfile(root / "format.json")
+
+
 def _holds_others(root: Path) -> bool:
     """Whether a folder holds anything besides what another driver, opening a new store at this moment, puts there."""
     return root.exists() and any(not entry.name.endswith("format.json") for entry in root.iterdir())

@@ -88,7 +88,9 @@ def store_verify(
 @store_app.command("gc", epilog="Example: qfuse store gc configs/lfw.yaml configs/lfw_templates.yaml --delete")
 def store_gc(
     configs: Annotated[list[Path] | None, typer.Argument(metavar="CONFIG", help="What these configs need is kept.")] = None,
-    store: StoreFolder = HERE,
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="FOLDER", help="The store's folder; default: the configs' own.")
+    ] = None,
     crops: Annotated[
         bool, typer.Option("--crops", metavar="", help="Collect only crops, needed or not: the bulk of a store.")
     ] = False,
@@ -100,6 +102,7 @@ def store_gc(
 ) -> None:
     """Delete what no given config needs: superseded artifacts, files without receipt, leftovers of killed writers."""
     from pipeline.study import live as needed_by
+    from pipeline.study import store_of
     from pipeline.upkeep import SUPERSEDED, size_of
     from pipeline.upkeep import delete as delete_files
 
@@ -107,7 +110,10 @@ def store_gc(
         raise UsageError("name every config whose artifacts are to be kept, as in `qfuse store gc a.yaml b.yaml`.")
     if configs and crops:
         raise UsageError("--crops collects crops whatever a config needs: give either --crops or configs to keep.")
-    opened = existing_store(store)
+    stores = [store] if store else list(dict.fromkeys(map(store_of, configs or []))) or [HERE]
+    if len(stores) > 1:
+        raise UsageError(f"these configs have stores of their own ({', '.join(map(str, stores))}): choose one with --store.")
+    opened = existing_store(stores[0])
     bulk, live = bulk_outputs(), set[tuple[str, str]]()
     for config in configs or []:
         live |= needed_by(config, opened.root)
@@ -142,8 +148,8 @@ def bulk_outputs() -> set[str]:
 
 def existing_store(root: Path) -> Any:
     """Return the store at `root`. Raises InvalidInput where there is none."""
-    from pipeline.store import Store
+    from pipeline.store import Store, is_store
 
-    if not (root / "format.json").is_file():
+    if not is_store(root):
         raise InvalidInput(f"{root.absolute()} is no qfuse store; give its folder with --store.")
     return Store(root.absolute())

@@ -98,6 +98,12 @@ def live(path: Path, root: Path) -> set[tuple[str, str]]:
     return kept
 
 
+def store_of(path: Path) -> Path:
+    """Return the store of a config, or of all its benchmarks. Raises as `load_config`."""
+    found = load_layers(path)
+    return config_of(found, next(iter(found.benchmarks), "")).store_folder()
+
+
 def check_all(path: Path, overrides: Sequence[str] | None) -> dict[str, Checked]:
     """Return what is wrong with a config, by "", or with each of its benchmarks."""
     from pipeline.check import Checked, checked
@@ -164,6 +170,7 @@ def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -
 
     No file where no report is asked for, or of a kind that has no such page.
     """
+    from pipeline.origin import kept_apart
     from pipeline.registry import available
     from pipeline.runner import Runner
     from pipeline.session import Results, StudyReport, kept_pages, shown
@@ -172,11 +179,12 @@ def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -
     if make is None or section is None or not sessions:
         return []
     write, options = make, section.options
-    folder = next(iter(sessions.values())).folder.parent
-    of = [section.model_dump(mode="json"), *([name, *shown(session)] for name, session in sessions.items())]
+    one = next(iter(sessions.values()))
+    config, folder, origin = one.config, one.folder.parent, one.config.origin_of_all
+    of = [section.model_dump(mode="json"), origin.command, *([name, *shown(session)] for name, session in sessions.items())]
 
     def written() -> list[Path]:
         results = [(name, Results(s, Runner(s.plan, s.store))) for name, s in sessions.items()]
         return write(results, folder, options)
 
-    return kept_pages(folder, of, written)
+    return kept_pages(folder, of, lambda: kept_apart(folder, config.name, origin, written, warn))

@@ -21,7 +21,8 @@ Overrides = Annotated[
     ),
 ]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", metavar="FOLDER", help="The store's folder, instead of the config's run.store.")
+    Path | None,
+    typer.Option("--store", metavar="FOLDER", help="The store's folder; default: beside the config (run.store)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON instead of text.")]
 

@@ -130,8 +130,8 @@ def computed_cells(
     Returns the session, these cells, and the rows and seconds of the stage, 0 where all was stored.
     """
     from pipeline.config import load_config
-    from pipeline.run_verb import compute
-    from pipeline.session import mended, open_session, store_root
+    from pipeline.run_verb import compute, opened
+    from pipeline.session import mended, store_root
     from stages.pair import agreeing
 
     loaded = load_config(config, overrides or [])
@@ -139,13 +139,13 @@ def computed_cells(
         raise InvalidInput(f"{loaded.full_name} has no `{stage}` step: add `{stage}: {{}}` to its steps.")
 
     def once() -> tuple[Session, list[Step], int, float]:
-        session = open_session(loaded, store=store, until=stage)
+        session = opened(loaded, None, store, stage)
         steps = agreeing(session, list(session.plan.cells(stage)), where or [])
         if not steps:
             raise InvalidInput(f"no cell of `{stage}` agrees with {' '.join(where or [])}.")
         accept(steps)
         session.plan.narrow(step.name for step in steps)
-        summary = compute(session, quiet, workers, session.config.run.dask)
+        summary = compute(session, quiet, workers, session.config.cluster)
         _, rows, seconds = summary.by_stage().get(stage, (0, 0, 0.0))
         return session, steps, rows, seconds
 

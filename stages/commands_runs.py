@@ -29,12 +29,12 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explain a score of a finished run: the pair, its templates, their media and faces, and what each face weighs."""
-    from pipeline.session import open_session
+    from pipeline.run_verb import opened
     from stages import explain_text
     from stages.explain import explained
     from stages.pair import chosen_cells, find_pair
 
-    session = open_session(config, overrides or [], store, readonly=True)
+    session = opened(config, overrides, store, readonly=True)
     steps = chosen_cells(session, where or [])
     pair = find_pair(session.dataset.tables, template_a, template_b)
     _finished(session, config)

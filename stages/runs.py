@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from pipeline.config import Config, Scalar, load_config, load_layers, validate
 from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.keys import canonical
+from pipeline.origin import report_folder
 from pipeline.schema import Array
 from pipeline.store import Store
 from stages.quantities import Kind, Quantity
@@ -169,7 +170,7 @@ def find_run(given: Path) -> Run:
                 f"{given} has the benchmarks {named}: give the run of one, as NAME/{next(iter(layers.benchmarks))}."
             )
         config = load_config(given)
-        folder = config.run_folder()
+        folder = report_folder(config.run_folder(), config.name, config.origin)
     return Run(folder.absolute(), _record(folder / "numbers.json", given, config), config)
 
 

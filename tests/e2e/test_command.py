@@ -174,6 +174,19 @@ def test_the_report_follows_its_options_and_the_results_without_computing(qfuse:
     assert page.read_text() != of_best
 
 
+def test_a_run_with_other_overrides_keeps_the_former_report_beside_its_own_and_diff_compares_them(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG + REPORT)
+    (tmp_path / "sub").mkdir()
+    lines = [("run", "c.yaml"), ("run", "c.yaml", *BEST), ("diff", "small+c", "small"), ("status", "c.yaml", *BEST)]
+    _, best, diff, status = commands(tmp_path, lines).values()
+    kept = tmp_path / ".qfuse/runs/small+c"
+    assert f"/small held the report of `c.yaml`, which is now kept in {kept}." in best.err
+    assert "steps.fuse.options.rule  mean → best" in diff.out
+    below = command(tmp_path / "sub", "status", "../c.yaml", *BEST)
+    assert (below.code, below.out) == (0, status.out)
+    assert f"store: {tmp_path / '.qfuse/store'}\n" in below.out
+
+
 def test_an_interrupted_run_exits_with_130_and_the_same_command_finishes_it(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
         CONFIG.replace("scale: 0.001", "scale: 0.02").replace("replicates: 20", "replicates: 4000")
