@@ -65,10 +65,11 @@ class Compare(Stage):
             sides = work.each(lambda side: _side(side, len(unit)), (form.a, form.b))
             listed = _from_tiles if _dense(form.size, *map(len, sides)) else _dots
             score = listed(unit, form.a, form.b, sides, work.each)
-        nowhere: Array = ~unit.any(axis=1)  # the templates that failed, and any of length 0
+        nowhere: Array = np.logical_not(unit.any(axis=1))  # the templates that failed, and any of length 0
         if nowhere.any():
             score[_either(nowhere, form, work.start, work.stop) > 0] = np.nan
-        return {"": Batch({"score": score, "failed": _either(templates["status"] != Status.OK, form, work.start, work.stop)})}
+        failed = _either(np.not_equal(templates["status"], Status.OK), form, work.start, work.stop)
+        return {"": Batch({"score": score, "failed": failed})}
 
 
 def _either(mask: Array, form: Listed | Product | Triangle, start: int, stop: int) -> Array:
