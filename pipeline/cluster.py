@@ -19,7 +19,6 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import dask
@@ -145,7 +144,7 @@ class Cluster:
             return self._stack.enter_context(Client(where.cluster())), threads
         if re.fullmatch(r"(tcp|tls|ucx|wss?)://\S+", where):
             address: dict[str, Any] = {"address": where}
-        elif Path(where).is_file():
+        elif os.path.isfile(where):  # to which a name too long to exist is no error
             address = {"scheduler_file": where}
         else:
             raise UsageError(f"--dask {where}: expected local:N, an address such as tcp://HOST:8786, or a scheduler file.")

@@ -8,10 +8,10 @@ execution settings only: nothing in it enters a key.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
-import stat
 from collections.abc import Hashable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.layers import Layers, Override, extended, layers, overridden
 from pipeline.origin import Origin
+from pipeline.regular import NotRegular, open_regular
 
 Scalar = str | int | float | bool
 MAX_CHARACTERS = 256_000  # a page of text has a hundredth of that; reading so many takes seconds
@@ -277,14 +278,12 @@ def _parse(text: str, where: str, kind: str = "config") -> Any:
 def read_yaml(path: Path, kind: str = "config") -> Any:
     """Return a YAML file's value. Raises InvalidInput, which asks for a `kind`, where it is missing or not YAML."""
     try:
-        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):  # a pipe or a device never ends
-            raise InvalidInput(f"{path} is no regular file; give the path of a {kind} (.yaml).")
-        with path.open(encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise InvalidInput(f"{path} does not exist; give the path of a {kind} (.yaml).") from None
-    except IsADirectoryError:
-        raise InvalidInput(f"{path} is a folder; give the path of a {kind} (.yaml).") from None
+    except NotRegular as error:
+        raise InvalidInput(f"{path}: {error.strerror}; give the path of a {kind} (.yaml).") from None
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{str(path)!r} cannot be read as text ({error}); give the path of a {kind} (.yaml).") from None
     return _parse(text, str(path), kind)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import ResourceRefused
-from pipeline.temporary import temporary
+from pipeline.temporary import alive, process, temporary
 
 _PATIENCE = 10.0  # seconds: nobody waits for ever for a process that was stopped while it had a folder to itself
 
@@ -48,21 +48,44 @@ def writing(root: Path) -> Iterator[None]:
 def alone(folder: Path) -> Iterator[int]:
     """Hold a folder, an open file number of which is given, against others that ask for it in this way.
 
-    Where the file system knows no locks, and where the holder does not let go for long, it goes on without.
+    Where the file system has no locks (NFS has none on folders) a link beside the folder, which only one process can make,
+    stands for one. Where the holder does not let go for long, it goes on without.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    handle, mark = os.open(folder, os.O_RDONLY), folder.with_name(f".{folder.name}.lock")
+    marked, until = False, time.monotonic() + _PATIENCE
     try:
-        until = time.monotonic() + _PATIENCE
-        with suppress(OSError):
+        try:
             while time.monotonic() < until:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     time.sleep(0.005)
+        except OSError:
+            marked = _mark(mark, until)
         yield handle
     finally:
+        if marked:
+            remove(mark)
         os.close(handle)  # which gives the lock back
+
+
+def _mark(path: Path, until: float) -> bool:
+    """Make the link that stands for a lock, which leads to this process's name; whether it could be made.
+
+    One of a process that is no more is taken away, and any other one when the time is over.
+    """
+    while True:
+        try:
+            os.symlink(process(), path)
+            return True
+        except FileExistsError:
+            with suppress(OSError):
+                if alive(os.readlink(path)) is False or time.monotonic() > until:
+                    path.unlink()
+            time.sleep(0.005)
+        except OSError:
+            return False
 
 
 def make_folders(folder: Path) -> None:

@@ -76,6 +76,17 @@ def advice(error: OSError) -> str:
     return known.get(error.errno or 0, "check the disk or the network")
 
 
+def cannot_write(path: Path, error: OSError) -> ResourceRefused:
+    """Return the sentence for a file that the machine refuses to write."""
+    known = {
+        errno.ENOSPC: "free some space, or choose another place",
+        errno.EDQUOT: "free some space, or choose another place",
+        errno.EFBIG: "no file may be as large as that: raise the limit (`ulimit -f`), or choose another place",
+    }
+    what = known.get(error.errno or 0, "choose another place")
+    return ResourceRefused(f"{path} cannot be written ({error.strerror or error}): {what}.")
+
+
 def cannot_read(path: Path, error: OSError) -> ResourceRefused:
     """Return the sentence for a file that the machine, not the file's owner, refuses to read."""
     return ResourceRefused(f"{path} cannot be read ({error.strerror or error}): {advice(error)}, and run again.")

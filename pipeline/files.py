@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 import struct
 import threading
 import zipfile
@@ -20,9 +19,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from pipeline.errors import InvalidInput, cannot_read
+from pipeline.errors import InvalidInput, cannot_read, cannot_write
 from pipeline.keys import NO_FILE, UNREADABLE, DigestCache
 from pipeline.pack import open_pack
+from pipeline.regular import NotRegular, open_regular
 from pipeline.temporary import temporary
 
 MAX_FILE_BYTES = 256 << 20
@@ -82,19 +82,39 @@ def safe_name(name: str, where: Path) -> str:
     return str(path)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file (UTF-8) by rename: whoever reads it, also after a power cut, finds the old text or the new one.
+def is_free(path: Path) -> bool:
+    """Whether nothing is at `path`, where something is going to be written. Raises ResourceRefused where nothing can be."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError as error:  # a name too long, a file where a folder should be
+        raise cannot_write(path, error) from None
+    return False
 
-    Makes the folder. Several processes may write one path at once; one of their texts stays. Raises OSError.
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8), as `replace_bytes` does."""
+    replace_bytes(path, text.encode("utf-8", "surrogatepass"))
+
+
+def replace_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file by rename: whoever reads it, also after a power cut, finds the old bytes or the new ones.
+
+    Makes the folder. Several processes may write one path at once; what one of them wrote stays. Raises OSError; then
+    nothing is left of what was written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary(path)
     try:
         with part.open("xb") as file:
-            file.write(text.encode("utf-8", "surrogatepass"))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk does not say which file it refused
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -128,12 +148,12 @@ class Folder:
     def read(self, name: str) -> bytes:
         path = self.path(name)
         try:
-            info = path.stat()
-            if not stat.S_ISREG(info.st_mode):
-                raise FileNotFoundError(name)
-            if info.st_size > MAX_FILE_BYTES:
-                raise InvalidInput(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; it is not read as one sample.")
-            return path.read_bytes()
+            with open_regular(path) as file:
+                if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                    raise InvalidInput(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; it is not read as one sample.")
+                return file.read()
+        except NotRegular:
+            raise FileNotFoundError(name) from None
         except PermissionError as error:
             raise InvalidInput(f"{path} cannot be read ({error.strerror}); mend its permissions.") from error
         except OSError as error:

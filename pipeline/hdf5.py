@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
 from pipeline.errors import CorruptArtifact, InvalidInput, cannot_read, unknown
+from pipeline.regular import need_regular
 from pipeline.schema import Array, Batch, decode_text, encode_text
 
 CHUNK_BYTES = 4 << 20
@@ -27,14 +28,38 @@ _MACHINE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, er
 
 def write(path: Path, batch: Batch, schema: str) -> None:
     """Write all columns to a new file at `path`. Raises OSError where the disk is full or refuses."""
-    # In memory first: HDF5 crashes on a file that it cannot write to the end.
-    image = BytesIO()
-    with h5py.File(image, "w", libver=LIBVER, track_order=False) as file:
+
+    def fill(file: h5py.File) -> None:
         file.attrs["schema"] = schema
         file.attrs["rows"] = batch.rows
         write_columns(file, batch)
+
+    data = image(fill, batch.nbytes)
     with path.open("xb") as output:
-        output.write(image.getbuffer())
+        output.write(data)
+
+
+def image(fill: Callable[[h5py.File], None], size: int) -> memoryview:
+    """Return the bytes of a new file of about `size` bytes, into which `fill` writes. Raises MemoryError.
+
+    HDF5 crashes the process, at once or when it ends, where it cannot write a file to the end: a disk that is full, a quota,
+    a limit on files, a Python file that raises. So every file is made in memory, and written by Python.
+    """
+    np.empty(size + max(size // 4, 32 << 20), np.uint8)  # what memory refuses is raised here: inside HDF5 it is such a crash
+    made = BytesIO()
+    with h5py.File(made, "w", libver=LIBVER, track_order=False) as file:
+        fill(file)
+    return made.getbuffer()
+
+
+def opened(source: Path | BinaryIO, **options: Any) -> h5py.File:
+    """Open a file for reading. Raises OSError, at once where it is no regular file.
+
+    Without HDF5's locks: a file appears when it is complete and is never written again, and some file systems have no locks.
+    """
+    if isinstance(source, Path):
+        need_regular(source)
+    return h5py.File(source, "r", locking=False, **options)
 
 
 def write_columns(group: h5py.Group, batch: Batch) -> None:
@@ -61,7 +86,7 @@ def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(N
     """
     try:
         # The chunk cache is off: shards are read once, in large pieces, and the cache only slows random rows.
-        with h5py.File(path, "r", rdcc_nbytes=0) as file:
+        with opened(path, rdcc_nbytes=0) as file:
             names = list(file) if columns is None else list(columns)
             return Batch({name: _column(file, name, rows, path, checked) for name in names})
     except (OSError, ValueError, TypeError, OverflowError, RuntimeError, KeyError) as error:

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.files import replace_text
+from pipeline.regular import read_regular
 from pipeline.temporary import alive, process, temporary
 
 BEAT, SILENCE = 15.0, 120.0  # seconds: how often living claims are touched, how long an untouched one is honoured
@@ -167,7 +168,7 @@ def _beat_from_now_on() -> None:
 def _read(path: Path) -> tuple[str, list[Rows]]:
     """Return a claim's process and the rows that began and did not end. What is torn or not ours to read names nobody."""
     try:
-        owner, *lines = path.read_text(errors="replace").splitlines(keepends=True)
+        owner, *lines = read_regular(path).decode(errors="replace").splitlines(keepends=True)
     except (OSError, ValueError):
         return "", []
     flying: Counter[Rows] = Counter()

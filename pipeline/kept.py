@@ -49,4 +49,4 @@ class Kept:
 
 
 def _bytes(outputs: Mapping[str, Batch]) -> int:
-    return sum(array.nbytes for batch in outputs.values() for array in batch.columns.values())
+    return sum(batch.nbytes for batch in outputs.values())

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import cannot_read
+from pipeline.regular import need_regular, open_regular
 
 UNREADABLE = "unreadable"  # stands for the digest of a file that is there and may not or cannot be read, whoever tries
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -59,7 +60,7 @@ def _short(value: Any) -> str:
 
 def file_digest(path: Path) -> str:
     """Return the sha256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -80,7 +81,7 @@ class DigestCache:
         if self._path is not None:
             with suppress(OSError):
                 path.touch()  # later it is only opened: a folder that vanishes meanwhile is not given one anew
-        with suppress(sqlite3.Error), closing(_connect(path, "ro", 1)) as db:
+        with suppress(sqlite3.Error, OSError), closing(_connect(path, "ro", 1)) as db:
             rows = db.execute("SELECT path, stat, sha256, seal FROM file_digest")
             self._known = {name: (stat, digest, seal) for name, stat, digest, seal in rows}
 
@@ -128,6 +129,7 @@ def _seal(name: str, state: str, digest: str) -> str:
 
 
 def _connect(path: Path, mode: str, timeout: float) -> sqlite3.Connection:
+    need_regular(path)  # SQLite opens whatever is there
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", timeout=timeout, uri=True)
 
 
@@ -142,3 +144,5 @@ def _keep(path: Path, fresh: list[tuple[str, str, str, str]]) -> None:
         if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             with suppress(OSError):
                 os.truncate(path, 0)  # an empty file is an empty cache, for the next run to fill
+    except OSError:
+        return  # it has gone meanwhile

@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.errors import InvalidInput, cannot_read
 from pipeline.keys import UNREADABLE
 from pipeline.pickled import Bytes1D, Chunk, load
+from pipeline.regular import open_regular
 
 MAX_PACK_BYTES = 1 << 30  # published ones have about 100 MB
 MAX_IMAGE_BYTES = 256 << 20
@@ -29,7 +30,7 @@ def open_pack(root: Path) -> Pack | None:
     if not os.path.isfile(root):
         return None
     try:
-        with open(root, "rb") as file:
+        with open_regular(root) as file:
             beginning = file.read(2)
     except OSError:  # whoever looks for something else there will tell
         return None
@@ -42,7 +43,7 @@ class Pack:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            self._file = open(root, "rb")  # noqa: SIM115 - for as long as images may be asked for
+            self._file = open_regular(root)  # for as long as images may be asked for
         except OSError as error:
             raise cannot_read(root, error) from error
         try:

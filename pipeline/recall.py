@@ -14,13 +14,14 @@ from typing import Any
 from pipeline.files import replace_text
 from pipeline.graph import Step, Task
 from pipeline.keys import canonical
+from pipeline.regular import read_regular
 from pipeline.store import Store
 
 
 def recalled(path: Path | None) -> dict[str, Any]:
     """Return the remembered pre-images by `STEP#SHARD`; nothing where there are none or they cannot be read."""
     try:
-        data = json.loads(path.read_bytes(), parse_constant=str) if path is not None else {}
+        data = json.loads(read_regular(path), parse_constant=str) if path is not None else {}
     except (OSError, ValueError, RecursionError):
         return {}  # only reasons are lost
     return data if isinstance(data, dict) else {}

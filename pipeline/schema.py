@@ -148,6 +148,11 @@ class Batch(Mapping[str, Array]):
     def __repr__(self) -> str:
         return f"Batch({self.rows} rows: {', '.join(self.columns)})"
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its columns; of text, those that lead to it."""
+        return sum(array.nbytes for array in self.columns.values())
+
     def take(self, rows: slice | Array) -> Batch:
         """Return the given rows (a slice, an index array or a mask) of every column."""
         return Batch({name: array[rows] for name, array in self.columns.items()})

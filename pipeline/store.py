@@ -26,6 +26,7 @@ from pipeline.disk import alone, fsync, link_new, make_folders, remove, writing
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused, cannot_read
 from pipeline.keys import DigestCache, canonical, file_digest
 from pipeline.receipt import Receipt, sealed, unsealed
+from pipeline.regular import read_regular
 from pipeline.schema import Batch, Schema, status_counts
 from pipeline.temporary import temporary
 from pipeline.upkeep import NO_OUTPUTS, Problem
@@ -98,8 +99,7 @@ class Store:
         if (output, key) not in self._receipts:
             path = self._receipt_path(output, key)
             try:
-                with open(path, "rb") as file:
-                    self._receipts[output, key] = unsealed(file.read(), output, key)
+                self._receipts[output, key] = unsealed(read_regular(path), output, key)
             except FileNotFoundError:
                 self.require()
                 raise _lacking(path, output, key) from None
@@ -265,7 +265,7 @@ def _holds_others(root: Path) -> bool:
 def _format_of(marker: Path) -> int:
     """Return a store's format number. Raises InvalidInput where the file that tells it is damaged."""
     try:
-        data = marker.read_bytes()
+        data = read_regular(marker)
     except OSError as error:
         raise cannot_read(marker, error) from error
     with suppress(ValueError, KeyError, TypeError, RecursionError):

@@ -51,8 +51,9 @@ def alive(process: str) -> bool | None:
 
 
 def temporary(path: Path) -> Path:
-    """Return a new hidden name beside `path`, for what is going to be `path`."""
-    return path.with_name(f".{process()}-{next(_number)}-{path.name}")
+    """Return a new hidden name beside `path`, for what is going to be `path`; of a long name it has the end only."""
+    name = os.fsdecode(os.fsencode(path.name)[-150:])
+    return path.with_name(f".{process()}-{next(_number)}-{name}")
 
 
 def being_written(file: Path) -> str:

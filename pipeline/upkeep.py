@@ -15,6 +15,7 @@ from pipeline import faults
 from pipeline.errors import cannot_read
 from pipeline.keys import file_digest
 from pipeline.receipt import Receipt, unsealed
+from pipeline.regular import open_regular, read_regular
 from pipeline.temporary import alive, being_written, untouched
 
 NO_OUTPUTS = {"quarantine", "runs", "journal"}  # folders of a store that hold no artifacts
@@ -46,7 +47,7 @@ def check(receipt_path: Path) -> Problem | None:
     path = receipt_path.with_suffix(".h5")
     named = Problem(path, "")
     try:
-        receipt = unsealed(receipt_path.read_bytes(), named.output, named.key)
+        receipt = unsealed(read_regular(receipt_path), named.output, named.key)
         if reason := difference(path, receipt):
             return Problem(path, reason)
     except FileNotFoundError:
@@ -146,7 +147,7 @@ def size_of(path: Path) -> int:
 def _forgotten(claim: Path) -> bool:
     """Whether a file of the journal is a dead process's. For a day it may still tell a run which row killed that process."""
     try:
-        with claim.open("rb") as file:
+        with open_regular(claim) as file:
             owner = file.readline(100).decode("ascii", "replace").strip()
     except OSError:
         return False

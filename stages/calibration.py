@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import InvalidInput, unknown
 from pipeline.files import MAX_FILE_BYTES
+from pipeline.regular import open_regular
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Context, Source, Work
 from stages.statistics import MAX_BYTES, Statistics, StatisticsOptions, checked, to_json
@@ -177,7 +178,7 @@ def _differing(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
 
 def _read(path: Path, most: int, otherwise: str) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(most + 1)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read ({error.strerror or error}); {otherwise}.") from None

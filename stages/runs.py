@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from pipeline.config import Config, Scalar, load_config, load_layers, validate
 from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.keys import canonical
 from pipeline.origin import report_folder
+from pipeline.regular import read_regular
 from pipeline.schema import Array
 from pipeline.store import Store
 from stages.quantities import Kind, Quantity
@@ -156,9 +158,9 @@ def find_run(given: Path) -> Run:
     config, folder = None, given
     if given.name == "numbers.json":
         folder = given.parent
-    elif not given.exists() and (RUNS / given).is_dir():
+    elif not os.path.exists(given) and os.path.isdir(RUNS / given):  # to which a name too long to exist is no error
         folder = RUNS / given
-    elif not given.exists():
+    elif not os.path.exists(given):
         if given == Path(given.name):
             names = [path.name for path in RUNS.iterdir() if path.is_dir()] if RUNS.is_dir() else []
             raise InvalidInput(f"{unknown('run', str(given), names)} Give the folder of a run ({RUNS}/NAME), or its config.")
@@ -176,7 +178,7 @@ def find_run(given: Path) -> Run:
 
 def _record(path: Path, given: Path, config: Config | None) -> Record:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_regular(path))
     except (FileNotFoundError, NotADirectoryError):
         if config is None:
             raise InvalidInput(

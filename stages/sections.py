@@ -26,6 +26,7 @@ from pipeline.errors import InvalidInput, unknown
 from pipeline.graph import Ref, Step
 from pipeline.numerics import backend_version
 from pipeline.processors import computed, computing
+from pipeline.regular import read_regular
 from pipeline.schema import Array, Status
 from pipeline.session import Results
 from stages.figures import Line
@@ -237,7 +238,7 @@ def _options(results: Results, step: Step) -> dict[str, Any]:
 def _seconds(results: Results) -> Mapping[str, float]:
     path = results.folder / "summary.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+        found = json.loads(read_regular(path))["seconds"]
         return {str(name): float(value) for name, value in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # times are a courtesy: a report is made without them

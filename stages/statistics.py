@@ -22,6 +22,7 @@ import numpy as np
 
 from pipeline.errors import InvalidInput
 from pipeline.registry import register
+from pipeline.regular import read_regular
 from pipeline.schema import Batch, Field, Schema, Status
 from pipeline.stage import Options, Stage, Work
 from stages.exact import sums
@@ -112,7 +113,7 @@ class Statistics(Stage):
         try:
             if self._path.stat().st_size > MAX_BYTES:
                 raise InvalidInput(f"{self._path}: a reference file is small, and this has more than {MAX_BYTES:,} bytes.")
-            data = self._path.read_bytes()
+            data = read_regular(self._path)
         except (OSError, ValueError) as error:
             raise InvalidInput(
                 f"statistics.reference: {self.options.reference!r} is neither `self` nor a file that can be read "

@@ -22,6 +22,7 @@ import numpy as np
 
 from pipeline.errors import InvalidInput
 from pipeline.files import Files, Folder, safe_name
+from pipeline.regular import open_regular
 from pipeline.schema import Array
 from stages.datasets.ijb_problems import SHOWN, Problems
 
@@ -120,10 +121,7 @@ def open_file(files: Files, name: str, problems: Problems) -> BinaryIO | None:
     """Return a stream: in a folder of the file itself, as it may be larger than `Files.read` takes in."""
     try:
         if isinstance(files, Folder):
-            path = files.path(name)
-            if not path.is_file():
-                raise FileNotFoundError(name)
-            return path.open("rb")
+            return open_regular(files.path(name))
         return io.BytesIO(files.read(name))
     except FileNotFoundError:
         problems.add(name, ["there is no such file"])

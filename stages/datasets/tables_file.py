@@ -30,8 +30,9 @@ import numpy as np
 
 from pipeline import hdf5
 from pipeline.errors import InvalidInput, unknown
-from pipeline.files import Files, Folder
+from pipeline.files import Files, Folder, replace_bytes
 from pipeline.registry import register
+from pipeline.regular import NotRegular, open_regular
 from pipeline.schema import Array, Batch, Field, Schema, decode_text
 from pipeline.stage import Options
 from stages.datasets.folder import need_files
@@ -48,19 +49,17 @@ _MAY_LACK = ("roles", "comparisons", "pairings")
 def write_tables(path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, str | int | float] | None = None) -> None:
     """Write `tables` as one file, which appears at `path` when it is complete and replaces what was there.
 
-    Raises InvalidInput where the tables are not those of a face data set.
+    Raises InvalidInput where the tables are not those of a face data set, OSError where the file cannot be written.
     """
     for name, batch in tables.items():
         _schema(name, str(path)).check(batch, f"{path}, table {name}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w", libver=hdf5.LIBVER, track_order=False) as file:
-            file.attrs.update({**(attrs or {}), "format": FORMAT})
-            for name in sorted(tables):
-                hdf5.write_columns(file.create_group(name), tables[name])
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    def fill(file: h5py.File) -> None:
+        file.attrs.update({**(attrs or {}), "format": FORMAT})
+        for name in sorted(tables):
+            hdf5.write_columns(file.create_group(name), tables[name])
+
+    replace_bytes(path, hdf5.image(fill, sum(batch.nbytes for batch in tables.values())))
 
 
 class TablesOptions(Options):
@@ -87,7 +86,7 @@ class TablesReader:
 
         Raises InvalidInput where it is absent.
         """
-        if isinstance(files, Folder) and not files.path(self.options.file).exists():
+        if isinstance(files, Folder) and not os.path.exists(files.path(self.options.file)):  # a name may be too long
             raise self._absent(files)
         return [self.options.file]
 
@@ -102,10 +101,12 @@ class TablesReader:
         try:
             source = _open(files, self.options.file)
             _check_heaps(source)
-            with h5py.File(source, "r") as file:
+            with hdf5.opened(source) as file:
                 tables = _read_file(file, where)
         except FileNotFoundError:
             raise self._absent(files) from None
+        except NotRegular as error:
+            raise InvalidInput(f"{where}: {error.strerror}; set dataset.options.file to a file of tables.") from None
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InvalidInput(f"{where} is damaged, or no HDF5 file ({reason}); write it again.") from error
@@ -129,7 +130,7 @@ def _check_heaps(source: Path | io.BytesIO) -> None:
     """
     if isinstance(source, io.BytesIO):
         return _walk_heaps(source.getvalue())
-    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+    with open_regular(source) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         return _walk_heaps(view)
 
 

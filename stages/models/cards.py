@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.config import read_yaml
 from pipeline.errors import InvalidInput, unknown
+from pipeline.regular import read_regular
 
 Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
@@ -128,7 +129,7 @@ def read_weights(path: Path, sha256: str | None) -> WeightFile:
     """Return the bytes of `path`. Raises InvalidInput where they cannot be read or have another digest than
     `sha256` (64 hex digits; None checks nothing)."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise InvalidInput(f"weight file {path} cannot be read ({error.strerror}).") from error
     found = hashlib.sha256(data).hexdigest()

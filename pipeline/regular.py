@@ -1,0 +1,50 @@
+"""Opening the files that a user names: a regular file is opened, and anything else is refused at once.
+
+Opening a pipe waits for whoever writes to it, a device may never end, and libraries that are given a path open whatever is
+there. So every file is opened here, or looked at here before a library opens it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class NotRegular(OSError):
+    """Something that is no regular file is where one should be; `strerror` says what."""
+
+
+def need_regular(path: str | Path) -> None:
+    """Raise OSError where no regular file is at `path`: NotRegular where it is something else, FileNotFoundError …"""
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError:  # NUL, or half a surrogate pair
+        raise OSError(errno.EINVAL, "no file can have that name", str(path)) from None
+    if not stat.S_ISREG(mode):
+        if stat.S_ISDIR(mode):
+            raise NotRegular(errno.EISDIR, "it is a folder", str(path))
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise NotRegular(errno.EINVAL, f"{kind} is no regular file", str(path))
+
+
+def open_regular(path: str | Path) -> BufferedReader:
+    """Open a regular file for reading. Raises OSError, as `need_regular` does."""
+    need_regular(path)
+    # Should it have become a pipe meanwhile, that is not waited for either.
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def read_regular(path: str | Path) -> bytes:
+    """Return the bytes of a regular file. Raises OSError, as `need_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
