@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import ResourceRefused, UsageError
+from pipeline.errors import UsageError
 from pipeline.run_verb import run
 from pipeline.terminal import AsJson, StorePath, emit, say, show
 from stages import commands_build, commands_quality, commands_runs, commands_synth
@@ -63,21 +63,22 @@ def init(
     kind: Annotated[str, typer.Option(metavar="KIND", help=f"What you have: {', '.join(STARTERS)}.")] = "folder",
 ) -> None:
     """Write a commented config to start from."""
-    from pipeline.errors import unknown
+    from pipeline.errors import cannot_write, unknown
+    from pipeline.files import replace_text
     from stages.resources import resource
 
     if kind not in STARTERS:
         raise UsageError(f"--kind: {unknown('kind of config', kind, STARTERS)}")
+    commands_synth.need_suffix(path, "YAML", ".yaml", ".yml")
     commands_synth.absent(path)
     shipped, advice = STARTERS[kind]
     lines = resource(f"configs/{shipped}.yaml").read_text(encoding="utf-8").splitlines()
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in path.stem).lstrip("._-") or "experiment"
     named = [f"name: {name}" if line.startswith("name: ") else line for line in lines]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(named) + "\n", encoding="utf-8")
+        replace_text(path, "\n".join(named) + "\n")
     except OSError as error:
-        raise ResourceRefused(f"cannot write {path} ({error.strerror}); choose another place.") from None
+        raise cannot_write(path, error) from None
     say(f"wrote {path}: {advice}; then `qfuse check {path}` and `qfuse run {path}`.")
 
 
@@ -92,7 +93,7 @@ def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
     folders = folder or model_folders()
     rows: list[dict[str, Any]] = []
     for name, card in all_cards(Context(PROFILES["cpu-fp32"])).items():
-        path = next((f / card.file for f in folders if (f / card.file).is_file()), None)
+        path = next((f / card.file for f in folders if os.path.isfile(f / card.file)), None)
         rows.append({**card.model_dump(mode="json"), "name": name, "found": path, "state": _state(path, card.sha256)})
     if as_json:
         emit([{**row, "found": str(row["found"]) if row["found"] else None} for row in rows])
@@ -150,7 +151,7 @@ def doctor(as_json: AsJson = False) -> None:
         facts["gpu"] = "unknown"
     folders = model_folders()
     cards = all_cards(Context(PROFILES["cpu-fp32"]))
-    there = [name for name, card in cards.items() if any((folder / card.file).is_file() for folder in folders)]
+    there = [name for name, card in cards.items() if any(os.path.isfile(folder / card.file) for folder in folders)]
     facts["weights"] = there
     facts["problems"] = problems
     if as_json:

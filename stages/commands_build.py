@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.errors import InvalidInput, ResourceRefused
+from pipeline.errors import InvalidInput, cannot_write
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, warn
 
 if TYPE_CHECKING:
@@ -31,13 +31,22 @@ def build(
     overrides: Overrides = None,
     store: StorePath = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Threads in all.")] = None,
-    copied: Annotated[
-        bool, typer.Option("--copy", metavar="", help="Copy the templates; otherwise view the store's.")
+    view: Annotated[
+        bool,
+        typer.Option(
+            "--view/--copy",
+            metavar="",
+            help="View the store's shards, or copy them (the default). A view is small, and only as good as the store: where "
+            "the store is moved or swept, or too few files may be open, templates read as status 255 and nan.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the templates of a config, and write them with members, weights and qualities as one HDF5 file for others."""
+    from stages.commands_synth import need_suffix
     from stages.templates_file import need_ours, write_templates
+
+    need_suffix(out, "HDF5", ".h5", ".hdf5")
 
     def targets(steps: Sequence[Step]) -> None:
         paths = [_path(out, step, len(steps)) for step in steps]
@@ -49,11 +58,10 @@ def build(
     session, steps, made, seconds = computed_cells(config, overrides, store, "fuse", where, targets, workers, as_json)
     written = []
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         for step in steps:
-            written.append(write_templates(_path(out, step, len(steps)), session, step, copied))
+            written.append(write_templates(_path(out, step, len(steps)), session, step, view))
     except OSError as error:
-        raise ResourceRefused(f"{out} cannot be written ({error.strerror or error}); choose another place.") from None
+        raise cannot_write(out, error) from None
     speed = made / seconds if seconds else None
     if as_json:
         emit(
@@ -85,11 +93,12 @@ def reference(
     """Write the statistics of a data set's quality, for `statistics.reference` of other configs."""
     from pipeline.runner import Runner
     from pipeline.session import write_json
+    from stages.commands_synth import absent, need_suffix
     from stages.quality import Quality
     from stages.statistics import to_json
 
-    if out.exists():
-        raise InvalidInput(f"{out} exists already; give another name, so that nothing is lost.")
+    need_suffix(out, "JSON", ".json")
+    absent(out)
 
     def one(steps: Sequence[Step]) -> None:
         if len(steps) > 1:
@@ -104,10 +113,9 @@ def reference(
     if not found["count"]:
         raise InvalidInput(f"{session.config.full_name} has no face with a quality score, so it is no reference set.")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found)
     except OSError as error:
-        raise ResourceRefused(f"{out} cannot be written ({error.strerror or error}); choose another place.") from None
+        raise cannot_write(out, error) from None
     if as_json:
         emit(found)
         return

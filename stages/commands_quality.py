@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.errors import InvalidInput, ResourceRefused, UsageError
+from pipeline.errors import InvalidInput, UsageError, cannot_write
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, warn
 from stages.commands_build import Where
 
@@ -47,11 +47,12 @@ def calibrate(
     """
     from pipeline.session import write_json
     from stages.calibration import reference_set
-    from stages.commands_synth import absent
+    from stages.commands_synth import absent, need_suffix
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or a digit.")
     path = out or Path(f"{name}.json")
+    need_suffix(path, "JSON", ".json")
     absent(path)
     session, step, scored = _scored(config, overrides, store, where, as_json)
     stage: Any = step.stage
@@ -59,7 +60,7 @@ def calibrate(
     try:
         write_json(path, found)
     except OSError as error:
-        raise _refused(path, error) from None
+        raise cannot_write(path, error) from None
     if as_json:
         emit(found)
         return
@@ -98,7 +99,7 @@ def apply(
     its greatest 100. A .csv keeps its columns and gets the last two; what its scores measure cannot be checked.
     """
     from stages import calibration
-    from stages.commands_synth import absent
+    from stages.commands_synth import absent, need_suffix
 
     table = source.suffix.lower() == ".csv"
     if table != (column is not None):
@@ -110,6 +111,7 @@ def apply(
     if table and (where or overrides or store):
         raise UsageError("--where, --set and --store are of a config, and not of a .csv of scores: leave them out.")
     if out is not None:
+        need_suffix(out, "CSV", ".csv", ".txt")
         absent(out)
     found = calibration.read_reference(reference)
     if table:
@@ -157,8 +159,4 @@ def _hand_over(content: str, out: Path | None) -> None:
     try:
         replace_text(out, content)
     except OSError as error:
-        raise _refused(out, error) from None
-
-
-def _refused(path: Path, error: OSError) -> ResourceRefused:
-    return ResourceRefused(f"{path} cannot be written ({error.strerror or error}); choose another place.")
+        raise cannot_write(out, error) from None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.errors import InvalidInput, ResourceRefused, UsageError
+from pipeline.errors import InvalidInput, UsageError, cannot_write
+from pipeline.files import is_free
 from pipeline.terminal import AsJson, emit, say, warn
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ def synth_tables(
     from stages.datasets.synthetic import SynthOptions, synthesise
     from stages.datasets.tables_file import write_tables
 
+    need_suffix(out, "HDF5", ".h5", ".hdf5")
     absent(out)
     options = SynthOptions(scale=scale, seed=seed, dimension=dimension)
     tables = synthesise(options)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_tables(out, tables, {"made by": "qfuse synth", **options.model_dump()})
     except OSError as error:
-        raise _refused(out, error) from None
+        raise cannot_write(out, error) from None
     counts = {name: batch.rows for name, batch in tables.items()}
     if as_json:
         emit({"path": str(out), "tables": counts})
@@ -97,7 +98,7 @@ def synth_ijbc(
     try:
         write_set(out, made, layout, image)
     except OSError as error:
-        raise _refused(out, error) from None
+        raise cannot_write(out, error) from None
     counts = made.counts()
     if as_json:
         emit({"path": str(out), "layout": layout, "counts": counts})
@@ -132,9 +133,11 @@ def _detector(folder: Path) -> Detector:
 
 def absent(path: Path) -> None:
     """Raise InvalidInput where something is at `path`."""
-    if path.exists() or path.is_symlink():
+    if not is_free(path):
         raise InvalidInput(f"{path} exists already; give another name, so that nothing is lost.")
 
 
-def _refused(path: Path, error: OSError) -> ResourceRefused:
-    return ResourceRefused(f"cannot write {path} ({error.strerror or error}); choose another place.")
+def need_suffix(path: Path, form: str, *suffixes: str) -> None:
+    """Raise UsageError where a file's name says that it is of another form than what is going to be written."""
+    if path.suffix and path.suffix.lower() not in suffixes:
+        raise UsageError(f"{path}: {form} is written, so give a name that ends in {' or '.join(suffixes)}.")

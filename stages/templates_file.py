@@ -3,7 +3,7 @@
     /                      attributes: format "qfuse-templates/1", config, step, and every option of the fuse step
     /template_id           (T,) text
     /subject               (T,) text; empty where it is not known
-    /status                (T,) uint8: 0 = usable; every other code is in the attribute `statuses`; 255 = its shard is gone
+    /status                (T,) uint8: 0 = usable; every other code is in the attribute `statuses`
     /embedding             (T, d) float32 of unit length; nan where the template is not usable
     /used                  (T,) int32: faces with a weight above 0
     /fallback              (T,) bool: its weights vanished, so its faces count equally
@@ -14,13 +14,16 @@
     /members/quality       (M,) float32, where the rule weighs by quality
     /members/detector_score  (M,) float32, where it weighs by that
 
-The columns of templates are views of the store's own shards (HDF5 virtual data sets), or copies of them.
+The columns of templates are copies, and the file stands alone. In a view (attribute `view`: the store's folder) they are HDF5
+virtual data sets over the store's own shards, which HDF5 looks for at that place and opens all at once. What it cannot open
+(moved, deleted, too many open files) it reads without an error, as status 255, `gone` in `statuses`, with embeddings of nan,
+`used` 0 and `fallback` false. The columns of /members are copies in both.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +33,8 @@ import h5py
 import numpy as np
 
 from pipeline import hdf5
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, ResourceRefused
+from pipeline.files import is_free, replace_bytes
 from pipeline.graph import Step
 from pipeline.runner import Runner
 from pipeline.schema import Array, Batch, Status
@@ -39,7 +43,9 @@ from stages.fuse import WEIGHED_BY, Fuse
 from stages.tables import FUSED
 
 FORMAT = "qfuse-templates/1"
-_GONE: Mapping[str, Any] = {"status": 255, "embedding": np.nan}  # what a view shows of a shard that was deleted
+GONE = 255
+_FILL: Mapping[str, Any] = {"status": GONE, "embedding": np.nan}  # what a view shows of a shard that HDF5 cannot open
+_OTHERS = 64  # files that a program has open beside a view's shards
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,10 @@ class Written:
 
 def need_ours(path: Path) -> None:
     """Raise InvalidInput where something other than a file of templates is at `path`."""
-    if not os.path.exists(path):
+    if is_free(path):
         return
     try:
-        with h5py.File(path) as file:
+        with hdf5.opened(path) as file:
             ours = file.attrs.get("format") == FORMAT
     except (OSError, RuntimeError, KeyError, ValueError):
         ours = False
@@ -67,32 +73,35 @@ def need_ours(path: Path) -> None:
         raise InvalidInput(f"{path} exists and is no file of templates; give another name, so that nothing is lost.")
 
 
-def write_templates(path: Path, session: Session, step: Step, copied: bool) -> Written:
+def write_templates(path: Path, session: Session, step: Step, view: bool) -> Written:
     """Write the stored templates of a fuse step; the file appears at `path` when it is complete.
 
-    Raises CorruptArtifact where a shard is damaged, OSError where the file cannot be written.
+    Raises CorruptArtifact where a shard is damaged, ResourceRefused where this process could not read a view, OSError where
+    the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    tables, fused = session.dataset.tables, _fused(session, step)
-    try:
-        with h5py.File(partial, "w", libver=hdf5.LIBVER, track_order=False) as file:
-            options = step.stage.options.model_dump(mode="json")
-            statuses = json.dumps({status.name.lower(): int(status) for status in Status})
-            named = {"format": FORMAT, "config": session.config.full_name, "step": step.name, "statuses": statuses}
-            file.attrs.update({**{f"fuse.{name}": str(value) for name, value in options.items()}, **named})
-            for name in ("template_id", "subject"):
-                _text(file, name, tables["templates"][name])
-            for field in FUSED.fields:
-                if copied:
-                    _numbers(file, field.name, fused[field.name])
-                else:
-                    _view(file, field.name, session, step, fused[field.name])
-            members = file.create_group("members")
-            for name, column in _members(session, step).items():
-                (_text if column.dtype == object else _numbers)(members, name, column)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    if view:
+        _need_open_files(len(step.tasks))
+    tables, fused, members = session.dataset.tables, _fused(session, step), Batch(_members(session, step))
+    statuses = {status.name.lower(): int(status) for status in Status} | ({"gone": GONE} if view else {})
+    options = step.stage.options.model_dump(mode="json")
+
+    def fill(file: h5py.File) -> None:
+        named = {"format": FORMAT, "config": session.config.full_name, "step": step.name, "statuses": json.dumps(statuses)}
+        file.attrs.update({**{f"fuse.{name}": str(value) for name, value in options.items()}, **named})
+        if view:
+            file.attrs["view"] = str(session.store.root)
+        for name in ("template_id", "subject"):
+            _text(file, name, tables["templates"][name])
+        for field in FUSED.fields:
+            if view:
+                _view(file, field.name, session, step, fused[field.name])
+            else:
+                _numbers(file, field.name, fused[field.name])
+        group = file.create_group("members")
+        for name, column in members.items():
+            (_text if column.dtype == object else _numbers)(group, name, column)
+
+    replace_bytes(path, hdf5.image(fill, members.nbytes + (0 if view else fused.nbytes)))
     counts = {status.name.lower(): int((fused["status"] == status).sum()) for status in Status}
     used = {name: count for name, count in counts.items() if count}
     return Written(path, step.name, fused.rows, tables["members"].rows, used, int(fused["fallback"].sum()))
@@ -122,6 +131,15 @@ def _members(session: Session, step: Step) -> dict[str, Array]:
     return {**given, "face_id": faces, **{name: np.concatenate(parts) for name, parts in columns.items()}}
 
 
+def _need_open_files(shards: int) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most != resource.RLIM_INFINITY and shards + _OTHERS > most:
+        raise ResourceRefused(
+            f"a view of {shards:,} shards is read with as many files open at once, and `ulimit -n` is {most:,} here: "
+            "leave --view out, or raise the limit wherever the view is to be read."
+        )
+
+
 def _view(file: h5py.File, name: str, session: Session, step: Step, values: Array) -> None:
     layout = h5py.VirtualLayout(values.shape, values.dtype)
     for task in step.tasks:
@@ -129,7 +147,7 @@ def _view(file: h5py.File, name: str, session: Session, step: Step, values: Arra
             source = str(session.store.path(step.output(""), task.keys[""]).absolute()).replace("%", "%%")  # HDF5 reads %b
             shape = (task.stop - task.start, *values.shape[1:])
             layout[task.start : task.stop] = h5py.VirtualSource(source, name, shape, values.dtype)
-    file.create_virtual_dataset(name, layout, fillvalue=_GONE.get(name, 0))
+    file.create_virtual_dataset(name, layout, fillvalue=_FILL.get(name, 0))
 
 
 def _numbers(group: h5py.Group, name: str, values: Array) -> None:

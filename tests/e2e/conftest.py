@@ -74,11 +74,11 @@ json.dump(answers, sys.stdout)
 """
 
 
-def commands(folder: Path, lines: list[tuple[str, ...]]) -> dict[tuple[str, ...], Answer]:
-    """Run many command lines in `folder`, one after another in one child, and return their answers by line."""
+def commands(folder: Path, lines: list[tuple[str, ...]], first: str = "") -> dict[tuple[str, ...], Answer]:
+    """Run many command lines in `folder`, one after another in one child that executes `first`; return answers by line."""
     env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     done = subprocess.run(
-        [sys.executable, "-c", MANY],
+        [sys.executable, "-c", first + MANY],
         cwd=folder,
         env=env,
         input=json.dumps(lines),

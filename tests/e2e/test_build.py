@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from e2e.conftest import Answer, commands
+from e2e.conftest import CONFIG, Answer, commands
 
 from stages.datasets.tables_file import write_tables
 from stages.tables import Protocol, build_tables, singletons
@@ -59,17 +59,47 @@ def test_the_weights_in_the_file_are_those_of_its_templates(qfuse: Qfuse, tmp_pa
     np.testing.assert_allclose(found["members/weight"][first], scaled[first] / scaled[first].max(), atol=1e-6)
 
 
-def test_a_copy_stands_alone_and_a_view_says_which_templates_are_gone(qfuse: Qfuse, tmp_path: Path) -> None:
-    assert qfuse("build", "c.yaml", "view.h5").code == 0
-    assert qfuse("build", "c.yaml", "copy.h5", "--copy").code == 0
+def test_what_is_built_stands_alone_and_a_view_says_which_templates_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    built = [("copy.h5",), ("same.hdf5", "--copy"), ("view.h5", "--view")]
+    assert {answer.code for answer in commands(tmp_path, [("build", "c.yaml", *words) for words in built]).values()} == {0}
     view, copied = columns(tmp_path / "view.h5"), columns(tmp_path / "copy.h5")
     assert np.array_equal(view["embedding"], copied["embedding"])
-    for stored in (tmp_path / ".qfuse/store/fuse").glob("??/*.h5"):
-        stored.unlink()
+    assert (tmp_path / "copy.h5").read_bytes() == (tmp_path / "same.hdf5").read_bytes()
+    (tmp_path / ".qfuse/store").rename(tmp_path / "moved")
     gone, kept = columns(tmp_path / "view.h5"), columns(tmp_path / "copy.h5")
-    assert (gone["status"] == 255).all()
+    assert set(gone["status"].tolist()) == {json.loads(gone["statuses"])["gone"]}
     assert np.isnan(gone["embedding"]).all()
+    assert gone["view"] == str(tmp_path / ".qfuse/store")
+    assert "view" not in kept
     assert np.array_equal(kept["embedding"], copied["embedding"])
+
+
+def test_a_view_that_may_not_be_read_here_is_refused_and_a_copy_is_written(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG + "run: {workers: 1}\n")
+    cut = ("--set", "dataset.shard_rows={templates: 1}")
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (75, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+    view, copied = commands(tmp_path, [("build", "c.yaml", "t.h5", *cut, *more) for more in (["--view"], [])], few).values()
+    assert (view.code, "shards is read with as many files open at once, and `ulimit -n` is 75" in view.err) == (6, True)
+    assert copied.code == 0, copied.err
+    assert (columns(tmp_path / "t.h5")["status"] == 0).all()
+
+
+def test_a_file_is_of_the_form_that_its_name_says_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    lines = [
+        ("build", "c.yaml", "t.csv"),
+        ("build", "c.yaml", "t.npz", "--view"),
+        ("synth", "tables", "t.parquet", "--scale", "0.0005"),
+        ("reference", "c.yaml", "r.yaml"),
+        ("quality", "calibrate", "c.yaml", "--name", "a", "-o", "a.h5"),
+        ("quality", "apply", "a.json", "c.yaml", "-o", "a.xlsx"),
+        ("init", "new.toml"),
+    ]
+    for line, answer in commands(tmp_path, lines).items():
+        assert answer.code == 2, line
+        assert "is written, so give a name that ends in " in answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
 def test_several_cells_are_files_of_their_own_and_where_chooses(qfuse: Qfuse, tmp_path: Path) -> None:
@@ -117,7 +147,7 @@ def test_cells_without_factors_have_files_of_their_own(qfuse: Qfuse, tmp_path: P
 
 
 def test_a_view_reads_a_store_whose_name_has_a_per_cent_sign(qfuse: Qfuse, tmp_path: Path) -> None:
-    assert qfuse("build", "c.yaml", "t.h5", "--store", "50%%b/store").code == 0
+    assert qfuse("build", "c.yaml", "t.h5", "--view", "--store", "50%%b/store").code == 0
     assert (columns(tmp_path / "t.h5")["status"] == 0).all()
 
 

@@ -71,7 +71,7 @@ def test_a_file_where_the_folder_would_be_made_is_told(qfuse: Qfuse, tmp_path: P
     (tmp_path / "file").write_text("")
     answer = qfuse("synth", "ijbc", "file/janus", "--scale", 0.0005)
     assert answer.code == 6
-    assert "cannot write file/janus" in answer.err
+    assert "file/janus cannot be written (Not a directory)" in answer.err
 
 
 def test_real_faces_become_crops_and_run(qfuse: Qfuse, tmp_path: Path, shared: Path) -> None:

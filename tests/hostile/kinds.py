@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import archives, commands, documents, pictures, tables, weights
+from . import archives, commands, documents, pictures, places, tables, weights
 from .guard import Case
 
 KINDS: dict[str, Case] = {
@@ -14,5 +14,6 @@ KINDS: dict[str, Case] = {
     "images": pictures.images,
     "weights": weights.weights,
     "stored artifacts": tables.store,
+    "what is no file": places.places,
     "whole commands": commands.command,
 }
