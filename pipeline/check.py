@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pipeline.config import Config
 from pipeline.dataset import ingest
 from pipeline.errors import InvalidInput, QfuseError
 from pipeline.files import Folder
-from pipeline.graph import Step, expand, ordered
+from pipeline.graph import Step, combinations, count_cells, expand, ordered, own_factors
 from pipeline.instructions import lacks_bf16
 from pipeline.keys import DigestCache
 from pipeline.numerics import profile_of
@@ -92,13 +91,15 @@ def check(config: Config) -> tuple[list[str], Plan | None]:
 def _steps(config: Config, context: Context, attempt: Callable[..., Any]) -> Iterator[Step]:
     """Yield the steps that can be made, and attempt every combination of factors of one that cannot."""
     steps: dict[str, Step] = {}
-    for name in attempt(ordered, config) or config.steps:
+    order = attempt(ordered, config) or list(config.steps)
+    if attempt(count_cells, config, order) is None:
+        return
+    for name in order:
         try:
             made = list(expand(name, config, context, steps))
         except QfuseError:
-            for values in itertools.product(*config.factors.values()):
-                factors = {factor: [value] for factor, value in zip(config.factors, values, strict=True)}
-                single = config.model_copy(update={"factors": factors})
+            for values in combinations(config, attempt(own_factors, config, name) or ()):
+                single = config.model_copy(update={"factors": {factor: [value] for factor, value in values.items()}})
                 attempt(lambda name=name, single=single: list(expand(name, single, context, {})))
             continue
         steps |= {step.name: step for step in made}

@@ -43,9 +43,19 @@ class Axis:
     @cached_property
     def shards(self) -> tuple[tuple[int, int], ...]:
         """(first, one past last) row of every shard; at least one shard, also when there are no rows."""
-        step = max(1, self.shard_rows // self.multiple) * self.multiple
+        step = self._most
         stops = [*range(step, self.rows, step), self.rows] if self.names is None else _cuts(self.names, step, self.growing)
         return tuple(zip([0, *stops[:-1]], stops, strict=True))
+
+    @property
+    def fewest(self) -> int:
+        """How many shards there are at least, without cutting them."""
+        return max(1, -(-self.rows // self._most))
+
+    @property
+    def _most(self) -> int:
+        """Rows of a shard at most."""
+        return max(1, self.shard_rows // self.multiple) * self.multiple
 
     def places(self, rows: Array) -> tuple[Array, Array]:
         """Return the shard of each row (int64), and its number inside that shard."""

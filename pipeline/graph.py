@@ -6,6 +6,7 @@ inputs they actually use, so a cell that does not depend on a factor exists once
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,8 @@ from pipeline.errors import InvalidInput, unknown
 from pipeline.numerics import profile_of
 from pipeline.registry import lookup
 from pipeline.stage import Context, Stage
+
+MAX_CELLS = 10_000  # of a config: planning takes a millisecond for each
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,32 @@ def ordered(config: Config) -> list[str]:
     return order
 
 
+def count_cells(config: Config, names: Iterable[str]) -> int:
+    """Return how many cells the factors make of the config steps, in this order; too many where some do not read all inputs.
+
+    Nothing is expanded: the factors that a step's options name, and those of what it reads, multiply. Raises InvalidInput
+    where there are more than a config may have.
+    """
+    reach: dict[str, set[str]] = {}
+    counts: dict[str, int] = {}
+    for name in names:
+        step = config.steps[name]
+        inputs = lookup("stage", _stage_name(config, name)).inputs
+        above = {step.inputs.get(key, default).partition(".")[0] for key, default in inputs.items()}
+        reach[name] = {factor for factor in _variables([step.options, step.numerics]) if factor in config.factors}
+        reach[name] = reach[name].union(*(reach[base] for base in above if base in reach))
+        counts[name] = math.prod(len(config.factors[factor]) for factor in reach[name])
+    cells = sum(counts.values())
+    if cells > MAX_CELLS:
+        worst = max(counts, key=lambda name: counts[name])
+        values = " × ".join(f"{name} ({len(given)})" for name, given in config.factors.items() if name in reach[worst])
+        raise InvalidInput(
+            f"{config.full_name}: factors: {values} make {counts[worst]:,} cells of {worst}, and a config may have "
+            f"{MAX_CELLS:,} cells in all: give fewer values, or make several configs."
+        )
+    return cells
+
+
 def down_to(steps: dict[str, Step], bases: set[str]) -> dict[str, Step]:
     """Return the steps of these config steps and all that they read, in the same order."""
     kept = with_all_above(steps, {name for name, step in steps.items() if step.base in bases})
@@ -156,7 +185,8 @@ def _substitute(value: Any, factors: dict[str, Any]) -> Any:
     return value
 
 
-def _combinations(config: Config, factors: Iterable[str]) -> list[dict[str, Any]]:
+def combinations(config: Config, factors: Iterable[str]) -> list[dict[str, Any]]:
+    """Return every combination of the factors' values."""
     combos: list[dict[str, Any]] = [{}]
     for factor in factors:
         combos = [{**combo, factor: value} for combo in combos for value in config.factors[factor]]
@@ -170,7 +200,7 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
     """
     section: StepConfig = config.steps[name]
     cls: type[Stage] = lookup("stage", _stage_name(config, name))
-    for own in _combinations(config, own_factors(config, name)):
+    for own in combinations(config, own_factors(config, name)):
         where = f"{config.full_name}: steps.{name}.options"
         options = validate(cls.Options, _substitute(section.options, own), where)
         numerics = _substitute(section.numerics if section.numerics is not None else config.numerics, own)

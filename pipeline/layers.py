@@ -17,6 +17,7 @@ from pipeline.errors import InvalidInput, UsageError, unknown
 Layer = dict[str, Any]
 PARTIAL = ("dataset", "description", "factors", "numerics", "report", "steps")  # what a benchmark may say for itself
 _COMMON = ("base", "benchmark", "benchmarks", "extends", "models", "name", "run")  # what stands for all of them
+MAX_BENCHMARKS = 100  # each is a run of its own
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # as of steps: it names a folder, and `--set benchmarks.NAME.…` names it
 
 
@@ -90,6 +91,8 @@ def _checked(path: Path, given: Any) -> dict[str, Layer]:
     """Return the benchmarks that are not left out. Raises InvalidInput for names and fields that they cannot have."""
     if not isinstance(given, dict):
         raise InvalidInput(f"{path}: benchmarks: expected a mapping of names to partial configs (found {given!r:.60})")
+    if len(given) > MAX_BENCHMARKS:
+        raise InvalidInput(f"{path}: {len(given):,} benchmarks, and a file may have {MAX_BENCHMARKS}: make several files.")
     for name, partial in given.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidInput(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +15,15 @@ from pipeline.config import Config
 from pipeline.dataset import Axis, Dataset
 from pipeline.errors import InvalidInput, unknown
 from pipeline.files import Files
-from pipeline.graph import Step, Task, depth_first, down_to, expand, ordered, own_factors, with_all_above
+from pipeline.graph import Step, Task, count_cells, depth_first, down_to, expand, ordered, own_factors, with_all_above
 from pipeline.keys import difference, key_of
 from pipeline.numerics import backend_version, profile_of
 from pipeline.recall import recalled
 from pipeline.schema import Batch
 from pipeline.stage import Context, Stage
 from pipeline.store import Store
+
+MAX_SHARDS = 250_000  # of all steps of a plan: each takes 2 kB, and planning it 0.2 ms
 
 
 @dataclass
@@ -105,7 +108,9 @@ def build(
     if not config.steps:
         raise InvalidInput(f"{config.full_name}: `steps` is empty; name at least one, as in steps: {{embed: {{}}}}.")
     steps: dict[str, Step] = {}
-    for name in ordered(config):
+    order = ordered(config)
+    count_cells(config, order)
+    for name in order:
         steps |= {step.name: step for step in expand(name, config, context, steps)}
     if until is not None:
         wanted = {name for name, step in config.steps.items() if until in (name, step.stage)}
@@ -117,6 +122,7 @@ def build(
     steps = depth_first(steps)
     read = {ref.step for step in steps.values() for ref in step.inputs.values()}
     lists: dict[Any, str] = {}
+    _need_few_shards(steps.values(), dataset)
     for step in steps.values():
         _check_rows(step, steps, dataset)
         step.stage.fits(dataset.tables)
@@ -125,6 +131,24 @@ def build(
     plan = Plan(config, dataset, steps, context, until)
     _mark(plan, store, recalled(recall))
     return plan
+
+
+def _need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
+    """Raise InvalidInput where all steps together have more shards than a plan may have, before any is cut."""
+    shards, cells = dict[str, int](), Counter[str]()
+    for step in steps:
+        axis = dataset.axes[step.stage.axis]
+        shards[step.base] = 1 if step.stage.grain == "reduce" else axis.fewest
+        cells[step.base] += 1
+    if sum(cells[base] * shards[base] for base in cells) > MAX_SHARDS:
+        worst = max(cells, key=lambda base: cells[base] * shards[base])
+        name = next(step.stage.axis for step in steps if step.base == worst)
+        axis = dataset.axes[name]
+        raise InvalidInput(
+            f"{axis.rows:,} {name}, {axis.shard_rows:,} a shard, make {shards[worst]:,} shards of each of {cells[worst]:,} "
+            f"cells of {worst}, and a plan may have {MAX_SHARDS:,} shards in all: raise dataset.shard_rows.{name}"
+            + (", or give factors fewer values." if cells[worst] > 1 else ".")
+        )
 
 
 def _check_rows(step: Step, steps: dict[str, Step], dataset: Dataset) -> None:

@@ -26,7 +26,7 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
 from stages.evaluate_verification import FULL_LIST
-from stages.evaluation import Rate, Resampled, drawn_bytes
+from stages.evaluation import Rates, Resampled, drawn_bytes
 from stages.metrics import bootstrap, discard
 from stages.metrics import discard_replicates as again
 from stages.metrics.discard import Curve, Discard, DiscardRule, PairQuality
@@ -51,16 +51,16 @@ class DiscardOptions(Resampled):
     quality. `discard`, `threshold`: of the standard curve (see the module). `legacy`: draw that one as well. `det_at`: shares
     discarded at which a DET is drawn."""
 
-    fmr: tuple[Rate, ...] = (1e-2, 1e-3, 1e-4)
-    fnmr: tuple[Rate, ...] = ()
-    limits: tuple[Rate, ...] = (0.2, 0.3)
+    fmr: Rates = (1e-2, 1e-3, 1e-4)
+    fnmr: Rates = ()
+    limits: Rates = (0.2, 0.3)
     pair: PairQuality = "min"
     unscored: Literal["first", "left_out"] = "first"
     rule: DiscardRule = "at_most"
     discard: Discard = "separate"
     threshold: Literal["fixed", "recomputed"] = "fixed"
     legacy: bool = True
-    det_at: tuple[Rate, ...] = (0.0, 0.1, 0.2, 0.3)
+    det_at: Rates = (0.0, 0.1, 0.2, 0.3)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
 from stages.evaluate_discard import thinned, unscored_first
 from stages.evaluate_identification import check_gallery
-from stages.evaluation import Rate, Resampled, drawn_bytes
+from stages.evaluation import Rates, Resampled, drawn_bytes
 from stages.metrics import bootstrap, discard
 from stages.metrics.discard_replicates import AreaReplicates, fnm_pauc_replicates
 from stages.metrics.identification import mate_rank, tpir_at_fpir
@@ -31,8 +31,8 @@ from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
 class DiscardIdentificationOptions(Resampled):
     """`fpir`: targets of the threshold. `limits`: shares of probes discarded up to which areas are taken (pAUC)."""
 
-    fpir: tuple[Rate, ...] = (1e-1, 1e-2)
-    limits: tuple[Rate, ...] = (0.2, 0.3)
+    fpir: Rates = (1e-1, 1e-2)
+    limits: Rates = (0.2, 0.3)
     gallery: str = "gallery"
 
 

@@ -17,20 +17,20 @@ from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
-from stages.evaluation import EvaluationOptions, Rate, drawn_bytes, need_fused, read_templates, write_fallback
+from stages.evaluation import MOST_TARGETS, EvaluationOptions, Rates, drawn_bytes, need_fused, read_templates, write_fallback
 from stages.metrics import bootstrap, identification
 from stages.metrics.subjects import subject_pairs
 from stages.numbers import Numbers, curves, histogram, number_half, number_subjects
 from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
 
-Rank = Annotated[int, Field(ge=1)]
+Ranks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MOST_TARGETS)]
 
 
 class IdentificationOptions(EvaluationOptions):
     """`fpir`: targets."""
 
-    fpir: tuple[Rate, ...] = (1e-1, 1e-2)
-    ranks: tuple[Rank, ...] = (1, 5, 10)
+    fpir: Rates = (1e-1, 1e-2)
+    ranks: Ranks = (1, 5, 10)
     gallery: str = "gallery"
 
 

@@ -18,7 +18,7 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
 from stages.evaluate_identification import check_gallery
-from stages.evaluation import Rate
+from stages.evaluation import Rates
 from stages.metrics import identification
 from stages.numbers import Numbers, curves, number_subjects
 from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
@@ -27,7 +27,7 @@ from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
 class PooledScriptOptions(Options):
     """`targets`: what the script calls FPIR. `gallery`: the role of both galleries together."""
 
-    targets: tuple[Rate, ...] = (1e-1, 1e-2, 1e-3)
+    targets: Rates = (1e-1, 1e-2, 1e-3)
     gallery: str = "gallery"
 
 

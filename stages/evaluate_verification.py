@@ -23,7 +23,7 @@ import numpy as np
 from pipeline.registry import register
 from pipeline.schema import Array, Batch
 from pipeline.stage import Stage, Work
-from stages.evaluation import EvaluationOptions, Rate, drawn_bytes, need_fused, read_templates, write_fallback
+from stages.evaluation import EvaluationOptions, Rates, drawn_bytes, need_fused, read_templates, write_fallback
 from stages.metrics import bootstrap, verification
 from stages.metrics.subjects import subject_pairs
 from stages.metrics.verification import Ascending
@@ -41,7 +41,7 @@ class VerificationOptions(EvaluationOptions):
     """`fmr`: targets. `enrolled`: which side of the comparisons is, the first or none; auto: the first where no template of
     the whole list stands on both."""
 
-    fmr: tuple[Rate, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
+    fmr: Rates = (1e-1, 1e-2, 1e-3, 1e-4)
     enrolled: Enrolled = "auto"
 
 

@@ -11,7 +11,8 @@ from pipeline.schema import Array, Batch
 from pipeline.stage import Options, Stage, Work
 from stages.numbers import Half, Numbers
 
-Rate = Annotated[float, Field(ge=0, le=1)]
+MOST_TARGETS = 100  # of a list of them: each has curves and replicates of its own
+Rates = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(max_length=MOST_TARGETS)]
 
 
 class Resampled(Options):

@@ -25,6 +25,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from pipeline.available import available_memory
+from pipeline.errors import ResourceRefused
 from pipeline.files import Files
 from pipeline.registry import register
 from pipeline.schema import Array, Batch
@@ -131,6 +133,7 @@ def make(options: SynthOptions) -> tuple[Structure, dict[str, Array], Truth]:
         np.random.default_rng(seed) for seed in np.random.SeedSequence(options.seed).spawn(4)
     )
     made = _structure(options, structure_rng)
+    _need_memory(4 * len(made.template) * options.dimension)
     quality = _true_quality(made, quality_rng)
     sigma = noise_level(quality, options)
     observed = quality + quality_rng.normal(0, options.quality_noise, len(quality))
@@ -143,6 +146,15 @@ def make(options: SynthOptions) -> tuple[Structure, dict[str, Array], Truth]:
         "variance": (1 / optimal_weights(sigma) / options.dimension)[:, None],
     }
     return made, columns, Truth(quality, sigma, centre, subject)
+
+
+def _need_memory(embeddings: int) -> None:
+    available = available_memory()
+    if available is not None and embeddings > available:
+        raise ResourceRefused(
+            f"the set's embeddings alone take {embeddings / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} GB are "
+            "available: lower its scale or its dimension."
+        )
 
 
 def _structure(options: SynthOptions, rng: np.random.Generator) -> Structure:
