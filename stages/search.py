@@ -80,7 +80,8 @@ class Search(Stage):
         lists = {"candidate": rows[""] * k * 8, "score": rows[""] * k * 4}
         lists["probes as unit rows"] = rows[""] * width
         if _is_small(gallery, width // 4):
-            return {**lists, "gallery in float64": 2 * gallery * width, "tiles of scores": min(rows[""] * gallery, TILE * gallery, CELLS) * 12}
+            tile = min(rows[""] * gallery, TILE * gallery, CELLS)
+            return {**lists, "gallery in float64": 2 * gallery * width, "a tile of scores": 12 * tile}
         return {**lists, "gallery, and its index": 2 * gallery * width, "scores of a block": 4 * PROBES * COLUMNS}
 
     def compute(self, work: Work) -> dict[str, Batch]:
