@@ -28,6 +28,7 @@ from pipeline.files import MAX_FILE_BYTES
 from pipeline.regular import open_regular
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Context, Source, Work
+from stages import csv_text
 from stages.statistics import MAX_BYTES, Statistics, StatisticsOptions, checked, to_json
 
 CALIBRATED = ("calibrated", "calibrated_integer")
@@ -94,7 +95,8 @@ def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -
     """Return a table (CSV with a header): face_id, status, reason, quality, calibrated, calibrated_integer."""
     raw = np.where(scored["status"] == Status.OK, scored["quality"], np.float32(np.nan))
     rows = [face_ids, [Status(code).name.lower() for code in scored["status"].tolist()], scored["reason"], _shown(raw)]
-    return _table(["face_id", "status", "reason", "quality", *CALIBRATED], [*rows, *_columns(raw, reference)])
+    columns = [*rows, *_columns(raw, reference)]
+    return csv_text.of_rows(["face_id", "status", "reason", "quality", *CALIBRATED], zip(*columns, strict=True))
 
 
 def read_scores(path: Path, column: str) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
@@ -121,7 +123,7 @@ def read_scores(path: Path, column: str) -> tuple[list[str], list[list[str]], ND
 
 def completed_table(header: list[str], columns: list[list[str]], scores: Array, reference: Mapping[str, Any]) -> str:
     """Return a table as it was, and beside it the calibrated scores."""
-    return _table([*header, *CALIBRATED], [*columns, *_columns(scores, reference)])
+    return csv_text.of_rows([*header, *CALIBRATED], zip(*columns, *_columns(scores, reference), strict=True))
 
 
 def told(scores: Array, reference: Mapping[str, Any]) -> str:
@@ -156,14 +158,6 @@ def _columns(scores: Array, reference: Mapping[str, Any]) -> list[list[str]]:
 def _shown(values: Array) -> list[str]:
     """Return numbers as texts, the shortest that give the same number again in its own type; nan is blank."""
     return ["" if value == "nan" else value for value in values.astype(str).tolist()]
-
-
-def _table(header: list[str], columns: list[Any]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(zip(*columns, strict=True))
-    return out.getvalue()
 
 
 def _differing(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.files import replace_text
 from pipeline.registry import register
 from pipeline.session import Results, write_json
-from stages import conventions, headline, sections
+from stages import conventions, csv_text, headline, sections
 from stages.choice import Chosen
 from stages.headline import MARKS, Found, gather
 from stages.page import render
@@ -38,8 +38,8 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
     page = render(found)  # before anything is written: an option may turn out not to fit
     paths = [folder / name for name in ("report.html", "numbers.csv", "table.csv", "numbers.json")]
     replace_text(paths[0], page)
-    replace_text(paths[1], numbers.to_csv(index=False, lineterminator="\n"))
-    replace_text(paths[2], table.to_csv(index=False, lineterminator="\n"))
+    replace_text(paths[1], csv_text.of_frame(numbers))
+    replace_text(paths[2], csv_text.of_frame(table))
     record = {
         "conventions": conventions.everything(found.table),
         "config": sections.config_of(results),

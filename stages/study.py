@@ -20,7 +20,7 @@ from typing import Any
 from pipeline.files import replace_text
 from pipeline.registry import register
 from pipeline.session import Results, write_json
-from stages import conventions, headline
+from stages import conventions, csv_text, headline
 from stages.evaluate_discard import STARTING, departures
 from stages.headline import Found, gather
 from stages.quantities import AREA, Quantity, number_label
@@ -80,6 +80,8 @@ def write_study(runs: Sequence[tuple[str, Results]], folder: Path, options: Mapp
 
     None where no run has error versus discard: then each benchmark's own report says all.
     """
+    import pandas as pd
+
     from stages.study_page import render
 
     found = [(name, gather(results, options)) for name, results in runs]
@@ -91,7 +93,7 @@ def write_study(runs: Sequence[tuple[str, Results]], folder: Path, options: Mapp
     page = render(found, lines, columns)
     replace_text(paths[0], page)
     records = list(_records(lines))
-    replace_text(paths[1], _csv(records))
+    replace_text(paths[1], csv_text.of_frame(pd.DataFrame(records)))
     replace_text(paths[2], latex(lines, columns))
     quantities = list(dict.fromkeys(q for _, each in found for q in each.table.quantities))
     told = [*conventions.rates(quantities), *(said for _, each in found for said in conventions.variants(each.table))]
@@ -225,12 +227,6 @@ def _records(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
         for column, area in line.areas.items():
             named = {"benchmark": line.benchmark, **{f"factor.{k}": v for k, v in line.factors.items()}, "bound": line.bound}
             yield {**named, **asdict(column), **asdict(area)}
-
-
-def _csv(records: Sequence[Mapping[str, Any]]) -> str:
-    import pandas as pd
-
-    return str(pd.DataFrame(records).to_csv(index=False, lineterminator="\n"))
 
 
 def _latex_number(area: Area | None) -> str:
