@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,11 @@ _MENDED = "a run that needs it computes it again."
 class Store:
     """A folder of artifacts addressed by (output name, key)."""
 
-    def __init__(self, root: Path, readonly: bool = False) -> None:
+    def __init__(self, root: Path, readonly: bool = False, absent: Container[tuple[str, str]] = ()) -> None:
+        """`absent`: artifacts (output, key) that count as absent, because they are damaged and cannot be set aside."""
         self.root = root
         self.readonly = readonly
+        self._absent = absent
         self._marker = root / "format.json"
         self._receipts: dict[tuple[str, str], Receipt] = {}  # read once; a receipt never changes
         self._sound: set[tuple[str, str]] = set()  # artifacts whose files were compared with their receipts
@@ -78,7 +81,7 @@ class Store:
         return self.root / output / key[:2] / f"{key}.h5"
 
     def has(self, output: str, key: str) -> bool:
-        return os.path.exists(self._receipt_path(output, key))
+        return (output, key) not in self._absent and os.path.lexists(self._receipt_path(output, key))
 
     def present(self, output: str) -> set[str]:
         """Return the keys of all committed artifacts of one output (one folder scan, no file opened)."""
@@ -89,7 +92,16 @@ class Store:
             return keys
         for folder in folders:
             keys.update(name[:-5] for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")
-        return keys
+        return {key for key in keys if (output, key) not in self._absent} if self._absent else keys
+
+    def aside(self) -> set[tuple[str, str]]:
+        """Return (output, first 16 digits of the key) of every artifact that was set aside (one folder scan)."""
+        try:
+            names = os.listdir(self.root / upkeep.QUARANTINE)
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        parts = (name.removesuffix(".reason").rsplit("-", 2) for name in names if name.endswith(".reason"))
+        return {(part[0], part[1]) for part in parts if len(part) == 3}
 
     def receipt(self, output: str, key: str) -> Receipt:
         """Return an artifact's receipt.
@@ -167,6 +179,8 @@ class Store:
                     self._link(part, path, sha256)
                     faults.at("commit:before_receipt", output)
                     link_new(path.with_suffix(".json"), sealed(receipt))
+                    if not os.path.exists(path):  # where no lock can be had, `gc` may have found it without receipt
+                        self._link(part, path, sha256)
                     os.fsync(folder)
                 self._sound.add((output, key))
                 faults.at("commit:after_receipt", output)

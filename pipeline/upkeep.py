@@ -5,20 +5,22 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import faults
+from pipeline.disk import alone
 from pipeline.errors import cannot_read
 from pipeline.keys import file_digest
 from pipeline.receipt import Receipt, unsealed
-from pipeline.regular import open_regular, read_regular
+from pipeline.regular import NotRegular, need_regular, open_regular, read_regular
 from pipeline.temporary import alive, being_written, untouched
 
-NO_OUTPUTS = {"quarantine", "runs", "journal"}  # folders of a store that hold no artifacts
+QUARANTINE = "quarantine"
+NO_OUTPUTS = {QUARANTINE, "runs", "journal"}  # folders of a store that hold no artifacts
 # Classes of garbage.
 SUPERSEDED, ORPHAN, LEFTOVER, ASIDE = "superseded", "without receipt", "left by killed writers", "set aside"
 
@@ -82,7 +84,7 @@ def verify(receipts: Sequence[Path], workers: int, advance: Callable[[int], obje
 
 def move_aside(root: Path, path: Path, reason: str) -> None:
     """Move an artifact's receipt and file to ROOT/quarantine/, beside a line that says why; replace nothing there."""
-    aside = root / "quarantine"
+    aside = root / QUARANTINE
     aside.mkdir(exist_ok=True)
     for number in itertools.count(1):
         name = f"{path.parent.parent.name}-{path.stem[:16]}-{number}"
@@ -102,14 +104,15 @@ def garbage(
 ) -> dict[Path, str]:
     """Return the files that no live (output, key) needs, each with its class; with `live` None every artifact is live.
 
-    With `outputs`, only those outputs are considered. With `aside`, what was set aside is garbage too.
+    With `outputs`, only those outputs are considered, and of these what was set aside too. With `aside`, all that was set
+    aside is garbage.
     """
     wanted = None if outputs is None else set(outputs)
     found: dict[Path, str] = {}
     busy: set[Path] = set()  # what running processes are about to commit
     for path in sorted(root.glob("*/??/*")):  # temporary files first: their names begin with a dot
         output = path.parent.parent.name
-        if output in NO_OUTPUTS or (wanted is not None and output not in wanted):
+        if output in NO_OUTPUTS or (wanted is not None and output not in wanted) or path.is_dir():
             continue
         if path.name.startswith("."):
             if name := being_written(path):
@@ -117,28 +120,45 @@ def garbage(
             else:
                 found[path] = LEFTOVER
         elif path not in busy and path.suffix in (".h5", ".json"):
-            if not path.with_suffix(".json").exists():
+            if not os.path.lexists(path.with_suffix(".json")):
                 found[path] = ORPHAN
             elif live is not None and (output, path.stem) not in live:
                 found[path] = SUPERSEDED
     if wanted is None:
         found |= {path: LEFTOVER for path in sorted(root.glob(".*-format.json")) if not being_written(path)}
         found |= {path: LEFTOVER for path in sorted(root.glob("journal/*")) if _forgotten(path)}
-    if aside:
-        found |= dict.fromkeys(sorted(root.glob("quarantine/*")), ASIDE)
+    for path in sorted(root.glob(f"{QUARANTINE}/*")):
+        if (aside or (wanted is not None and path.name.rsplit("-", 2)[0] in wanted)) and not path.is_dir():
+            found[path] = ASIDE
     return found
 
 
-def delete(found: dict[Path, str]) -> None:
-    """Delete garbage, receipts first; a file that has got a receipt since it was found without one stays."""
-    for path in sorted(found, key=lambda path: path.suffix == ".h5"):
-        if found[path] != ORPHAN or not path.with_suffix(".json").exists():
+def delete(found: Mapping[Path, str]) -> None:
+    """Delete garbage, an artifact as a whole: its receipt, and right after that its file, while its folder is held.
+
+    So nobody commits it in between; and cut short at any point this leaves no receipt without its file. A file that has got
+    a receipt since it was found without one stays.
+    """
+    artifacts: dict[Path, dict[Path, str]] = {}  # by folder
+    for path, kind in found.items():
+        if kind in (SUPERSEDED, ORPHAN):
+            artifacts.setdefault(path.parent, {})[path.with_suffix("")] = kind
+        else:
             path.unlink(missing_ok=True)
+    for folder, of_folder in artifacts.items():
+        with suppress(FileNotFoundError), alone(folder):
+            for name, kind in of_folder.items():
+                if kind == ORPHAN and os.path.lexists(name.with_suffix(".json")):
+                    continue
+                for suffix in (".json", ".h5", ".json"):  # twice: of one who committed meanwhile, where no lock can be had
+                    with suppress(FileNotFoundError, IsADirectoryError):
+                        name.with_suffix(suffix).unlink()
 
 
 def size_of(path: Path) -> int:
-    """Return a file's bytes; 0 where it is gone."""
+    """Return a file's bytes; 0 where it is gone, or something else is there."""
     try:
+        need_regular(path)
         return path.stat().st_size
     except OSError:
         return 0

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import itertools
 import os
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import toy
 from artifacts import KEY, OTHER, commit, dead_process, files, flip
 
-from pipeline import temporary, upkeep
+from pipeline import disk, temporary, upkeep
 from pipeline.errors import UsageError
+from pipeline.keys import key_of
 from pipeline.store import Store
 from pipeline.store_verbs import store_gc
 from pipeline.upkeep import ASIDE, LEFTOVER, ORPHAN, SUPERSEDED
@@ -108,13 +113,77 @@ def test_a_file_that_has_got_its_receipt_since_it_was_found_without_is_not_delet
     assert not other.exists()
 
 
+@pytest.mark.parametrize("stop", range(1, 10))
+def test_wherever_deleting_is_cut_short_no_receipt_is_without_its_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    for i in range(3):
+        commit(store, key_of(i))
+    found, unlink, count = store.garbage(set()), Path.unlink, itertools.count(1)
+
+    def stopped(path: Path, missing_ok: bool = False) -> None:
+        if next(count) == stop:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        upkeep.delete(found)
+    assert [problem for path in store.receipts() if (problem := store.check(path))] == []
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["with locks", "on a file system without locks"])
+def test_what_is_committed_while_garbage_is_deleted_has_its_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    names = [key_of(i) for i in range(3)]
+    for key in names:
+        commit(store, key)
+    found, unlink, threads = store.garbage(set()), Path.unlink, list[Thread]()
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.suffix == ".json" and path.stem in names and len(threads) < len(names):  # a run finds it missing now
+            threads.append(Thread(target=commit, args=(Store(store.root), path.stem)))
+            threads[-1].start()
+            threads[-1].join(0.1)  # where it has to wait for the folder, it comes later
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", refused)
+    upkeep.delete(found)
+    for thread in threads:
+        thread.join(20)
+    assert [problem for path in store.receipts() if (problem := store.check(path))] == []
+    assert not locks or store.present("toy") == set(names)
+
+
+def test_a_commit_whose_file_is_taken_before_its_receipt_is_there_links_it_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(path: Path, data: bytes) -> None:
+        path.with_suffix(".h5").unlink()
+        disk.link_new(path, data)
+
+    monkeypatch.setattr("pipeline.store.link_new", taken)
+    commit(store)
+    assert [store.check(path) for path in store.receipts()] == [None]
+
+
 def test_bulk_outputs_alone_are_collected_as_crops(toys: None, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy.Measure, "bulk", ("multiples",))
     monkeypatch.setattr(toy.Power, "bulk", ("",))
     for output in ("measure.number", "measure.multiples", "power", "total"):
         commit(store, output=output)
+        commit(store, OTHER, output=output)
+        flip(store.path(output, OTHER))
+        store.set_aside(output, OTHER, "a bit")
     store_gc(None, store.root, crops=True, delete=True)
     assert {path.parent.parent.name for path in store.receipts()} == {"measure.number", "total"}
+    assert {output for output, _ in store.aside()} == {"measure.number", "total"}
 
 
 def test_crops_are_not_collected_beside_configs(store: Store) -> None:
