@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.config import Config, validate
 from pipeline.errors import InvalidInput, unknown
 from pipeline.files import Files, Zip, open_files
-from pipeline.keys import DigestCache, key_of
+from pipeline.keys import KEY_FORMAT, DigestCache, key_of
 from pipeline.numerics import backend_version
 from pipeline.registry import lookup
 from pipeline.schema import Array, Batch, Schema
@@ -193,7 +193,7 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
     sources = _sources(reader, files)
     names = list(cls.layout.schemas)
     identity = [
-        *("qfuse/1", "ingest", cls.name, cls.version, options.model_dump(mode="json"), sources),
+        *(KEY_FORMAT, "ingest", cls.name, cls.version, options.model_dump(mode="json"), sources),
         {name: backend_version(name) for name in cls.backends},
         [cls.layout.schemas[name].fingerprint for name in names],
     ]

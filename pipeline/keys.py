@@ -20,7 +20,9 @@ from typing import Any
 from pipeline.errors import cannot_read
 from pipeline.regular import need_regular, open_regular
 
+KEY_FORMAT = "qfuse/1"  # stands in what every key is made of, and says how it is hashed
 UNREADABLE = "unreadable"  # stands for the digest of a file that is there and may not or cannot be read, whoever tries
+_NO_CACHE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: its table is another
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 

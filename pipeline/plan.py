@@ -16,7 +16,7 @@ from pipeline.dataset import Axis, Dataset
 from pipeline.errors import InvalidInput, unknown
 from pipeline.files import Files
 from pipeline.graph import Step, Task, count_cells, depth_first, down_to, expand, ordered, own_factors, with_all_above
-from pipeline.keys import difference, key_of
+from pipeline.keys import KEY_FORMAT, difference, key_of
 from pipeline.numerics import backend_version, profile_of
 from pipeline.recall import recalled
 from pipeline.schema import Batch
@@ -169,7 +169,7 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
     axis: Axis = dataset.axes[stage.axis]
     backends = stage.backends()
     fixed = {
-        "format": "qfuse/1",
+        "format": KEY_FORMAT,
         "stage": stage.name,
         "version": stage.version,
         "produces": {name: schema.fingerprint for name, schema in stage.produces.items()},

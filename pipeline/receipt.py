@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.keys import canonical
+from pipeline.keys import KEY_FORMAT, canonical, key_of
 
 _SEAL, _END = b',"seal":"', b'"}'
 _LENGTH = len(_SEAL) + 64 + len(_END)
@@ -64,4 +64,20 @@ def unsealed(data: bytes, output: str, key: str) -> Receipt:
         raise ValueError("the receipt has other fields than it should")
     if (receipt.output, receipt.key) != (output, key):
         raise ValueError("the receipt belongs to another artifact")
+    if not _of_its_key(receipt):
+        raise ValueError("the receipt belongs to another artifact: its key is not that of what it says the key was made of")
     return receipt
+
+
+def _of_its_key(receipt: Receipt) -> bool:
+    """Whether the key is the hash of what the provenance says it is of; true where it says nothing that this qfuse hashes."""
+    identity, preimage = receipt.provenance.get("identity"), receipt.provenance.get("preimage")
+    try:
+        if isinstance(identity, list) and identity[:1] == [KEY_FORMAT]:  # of a table of a data set
+            return receipt.key == key_of(identity)
+        if isinstance(preimage, dict) and preimage.get("format") == KEY_FORMAT:
+            name = receipt.output.removeprefix(str(preimage.get("stage")))
+            return name[:1] in ("", ".") and receipt.key == key_of([preimage, name[1:]])
+    except (ValueError, RecursionError):
+        return False
+    return True

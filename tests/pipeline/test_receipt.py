@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 from artifacts import KEY, OTHER
 
+from pipeline.keys import key_of
 from pipeline.receipt import Receipt, sealed, unsealed
 
 RECEIPT = Receipt("toy", KEY, "toy", 5, {"ok": 4, "failed": 1}, 6246, "a" * 64, "b" * 64, 1e9 + 0.25, {"path": "é\udcff"})
@@ -43,6 +45,37 @@ def test_what_is_no_receipt_is_found(data: bytes) -> None:
 def test_the_receipt_of_another_artifact_is_told_apart(output: str, key: str) -> None:
     with pytest.raises(ValueError, match="the receipt belongs to another artifact"):
         unsealed(sealed(RECEIPT), output, key)
+
+
+PREIMAGE = {"format": "qfuse/1", "stage": "toy", "options": {"scale": 0.1, "of": "é\udcff"}, "inputs": {}}
+MADE = [
+    ("toy", key_of([PREIMAGE, ""]), {"preimage": PREIMAGE}),
+    ("toy.crops", key_of([PREIMAGE, "crops"]), {"preimage": PREIMAGE}),
+    ("ingest.faces", key_of(["qfuse/1", "files"]), {"identity": ["qfuse/1", "files"]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("output", "key", "made"),
+    [*MADE, ("toy", KEY, {"preimage": {"format": "qfuse/2"}}), ("toy", KEY, {"preimage": None}), ("toy", KEY, {})],
+)
+def test_a_receipt_is_read_where_its_key_is_that_of_what_made_it(output: str, key: str, made: dict[str, Any]) -> None:
+    receipt = replace(RECEIPT, output=output, key=key, provenance=made)
+    assert unsealed(sealed(receipt), output, key) == receipt
+
+
+@pytest.mark.parametrize(
+    ("output", "key", "made"),
+    [
+        *((output, OTHER, made) for output, _, made in MADE),
+        ("toy", MADE[1][1], MADE[1][2]),
+        ("toys", MADE[0][1], MADE[0][2]),
+        ("other", MADE[0][1], MADE[0][2]),
+    ],
+)
+def test_a_receipt_that_was_sealed_again_for_another_key_is_told_apart(output: str, key: str, made: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the receipt belongs to another artifact: its key is not that of"):
+        unsealed(sealed(replace(RECEIPT, output=output, key=key, provenance=made)), output, key)
 
 
 def test_a_receipt_with_other_fields_is_none() -> None:
