@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import ResourceRefused
-from pipeline.regular import need_regular
+from pipeline.files import make_way
+from pipeline.regular import NotRegular, need_regular
 
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
@@ -28,10 +32,7 @@ class Events:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                path = folder / "events.jsonl"
-                if path.exists():
-                    need_regular(path)
-                self._file = path.open("a", encoding="utf-8")
+                self._file = _appended(folder / "events.jsonl")
             except OSError as error:
                 raise _refused(folder, error) from error
 
@@ -56,3 +57,19 @@ class Events:
 def _refused(folder: Path | None, error: OSError) -> ResourceRefused:
     advice = "set run.folder to one that can be written to"
     return ResourceRefused(f"cannot write to the run folder {folder} ({error.strerror or error}): {advice}.")
+
+
+def _appended(path: Path) -> IO[str]:
+    """Open a file of lines to append to it. A last line that was cut short is ended; what is no file is renamed."""
+    try:
+        need_regular(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if not isinstance(error, NotRegular) and error.errno != errno.ELOOP:
+            raise
+        make_way(path)
+    file = path.open("a+b")
+    if file.seek(0, os.SEEK_END) and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+        file.write(b"\n")
+    return io.TextIOWrapper(file, encoding="utf-8", errors="surrogatepass")

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import struct
 import threading
 import zipfile
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -101,8 +103,8 @@ def replace_text(path: Path, text: str) -> None:
 def replace_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file by rename: whoever reads it, also after a power cut, finds the old bytes or the new ones.
 
-    Makes the folder. Several processes may write one path at once; what one of them wrote stays. Raises OSError; then
-    nothing is left of what was written.
+    Makes the folder. Several processes may write one path at once; what one of them wrote stays. A folder that is in the
+    way is renamed. Raises OSError; then nothing is left of what was written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary(path)
@@ -111,12 +113,22 @@ def replace_bytes(path: Path, data: bytes | memoryview) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except IsADirectoryError:
+            make_way(path)
+            os.replace(part, path)
     except OSError as error:
         error.filename = str(path)  # a full disk does not say which file it refused
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_way(path: Path) -> None:
+    """Rename what stands where a file should be, to a name beside it that is free, so that nothing of it is lost."""
+    with suppress(FileNotFoundError):  # another process was faster
+        os.rename(path, next(other for n in itertools.count(1) if not os.path.lexists(other := Path(f"{path}.{n}"))))
 
 
 class Folder:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from pipeline.files import replace_text
+from pipeline.files import make_way, replace_text
 from pipeline.regular import read_regular
 from pipeline.temporary import alive, process, temporary
 
@@ -80,7 +80,7 @@ class Journal:
 
     def claim(self, key: str) -> Claim | None:
         """Claim a shard by its key; None while another living process works on it. Raises OSError."""
-        self.folder.mkdir(exist_ok=True)
+        _make_folder(self.folder)
         path = self.folder / key
         with _lock:
             if path in _held or not (claim := self._claimed(path)):
@@ -104,6 +104,8 @@ class Journal:
                     return None
                 # Suspects stay written down until they are cleared: this process may be killed before that.
                 os.write(file, _lines(process(), suspects)[len(_lines(process())) :].encode())
+                if path.is_dir() and not path.is_symlink():
+                    make_way(path)
                 os.replace(part, path)
         except BaseException:
             os.close(file)
@@ -132,7 +134,7 @@ class Journal:
 @contextmanager
 def alive_as_long(path: Path) -> Iterator[None]:
     """Keep a file that is not a claim, with this process's name in it, from being taken for a dead one's."""
-    path.parent.mkdir(exist_ok=True)
+    _make_folder(path.parent)
     path.write_text(_lines(process()))
     with _lock:
         _held.add(path)
@@ -143,6 +145,14 @@ def alive_as_long(path: Path) -> Iterator[None]:
         with _lock:
             _held.discard(path)
         path.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        make_way(folder)
+        folder.mkdir(exist_ok=True)
 
 
 def _lines(owner: str, suspects: Iterable[Rows] = ()) -> str:

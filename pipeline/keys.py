@@ -84,6 +84,7 @@ class DigestCache:
             with suppress(OSError):
                 path.touch()  # later it is only opened: a folder that vanishes meanwhile is not given one anew
         with suppress(sqlite3.Error, OSError), closing(_connect(path, "ro", 1)) as db:
+            db.text_factory = lambda data: data.decode("utf-8", "replace")  # whose seal does not fit then
             rows = db.execute("SELECT path, stat, sha256, seal FROM file_digest")
             self._known = {name: (stat, digest, seal) for name, stat, digest, seal in rows}
 
@@ -143,7 +144,7 @@ def _keep(path: Path, fresh: list[tuple[str, str, str, str]]) -> None:
             db.execute("CREATE TABLE IF NOT EXISTS file_digest (path TEXT PRIMARY KEY, stat TEXT, sha256 TEXT, seal TEXT)")
             db.executemany("INSERT OR REPLACE INTO file_digest VALUES (?, ?, ?, ?)", rows)
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if getattr(error, "sqlite_errorcode", None) in _NO_CACHE:
             with suppress(OSError):
                 os.truncate(path, 0)  # an empty file is an empty cache, for the next run to fill
     except OSError:

@@ -262,7 +262,10 @@ def _remembered(store: Store) -> Callable[[str], set[str]]:
 def _reason(step: Step, task: Task, former: dict[str, Any] | None) -> str:
     if former is None:
         return "never computed"
-    changes = difference(former, task.preimage)
+    try:
+        changes = difference(former, task.preimage)
+    except (ValueError, RecursionError):  # what is remembered may be damaged in any way
+        return "never computed"
     if not changes:
         return "not in the store" if step.stored else "kept in memory only, and needed below"
     words = []

@@ -24,7 +24,7 @@ def recalled(path: Path | None) -> dict[str, Any]:
         data = json.loads(read_regular(path), parse_constant=str) if path is not None else {}
     except (OSError, ValueError, RecursionError):
         return {}  # only reasons are lost
-    return data if isinstance(data, dict) else {}
+    return {name: value for name, value in data.items() if isinstance(value, dict)} if isinstance(data, dict) else {}
 
 
 def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
@@ -33,7 +33,11 @@ def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
     now = {f"{s.name}#{t.index}": t.preimage for s in steps for t in s.tasks if _there(s, t, store)}
     kept = {**former, **now}
     if kept != former:
-        replace_text(path, canonical(kept))
+        try:
+            text = canonical(kept)
+        except (ValueError, RecursionError):  # the file is damaged in what it says of others
+            text = canonical(now)
+        replace_text(path, text)
 
 
 def _there(step: Step, task: Task, store: Store) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,12 +17,13 @@ from pipeline.errors import CorruptArtifact
 from pipeline.events import Events
 from pipeline.files import replace_text
 from pipeline.graph import Step
-from pipeline.keys import key_of
+from pipeline.keys import file_digest, key_of
 from pipeline.local_workers import LocalWorkers
 from pipeline.origin import kept_apart
 from pipeline.plan import Plan, build, context_of
 from pipeline.recall import remember
 from pipeline.registry import lookup
+from pipeline.regular import read_regular
 from pipeline.runner import Runner, Summary
 from pipeline.schema import Batch
 from pipeline.store import Store, is_store
@@ -190,14 +192,22 @@ def shown(session: Session) -> list[Any]:
 
 
 def kept_pages(folder: Path, shown: list[Any], make: Callable[[], list[Path]], anew: bool = False) -> list[Path]:
-    """Return the files of a report in `folder`; `make` writes them again unless they are there and of what is `shown`."""
-    made, of = folder / "report.of", key_of([version("qfuse"), *shown])
-    former = made.read_text(encoding="utf-8").split("\n") if made.is_file() else [""]
-    files = [Path(name) for name in former[1:]]
-    if anew or former[0] != of or not all(path.is_file() for path in files):
-        files = make()
-        replace_text(made, "\n".join([of, *map(str, files)]))
+    """Return the files of a report in `folder`; `make` writes them again unless they are whole and of what is `shown`."""
+    made, of = folder / "report.of", [version("qfuse"), *shown]
+    with suppress(OSError, ValueError):
+        seal, *names = read_regular(made).decode("utf-8", "surrogatepass").split("\n")
+        files = [folder / name for name in names]
+        if not anew and seal == _seal(of, files):
+            return files
+    files = make()
+    with suppress(FileNotFoundError):  # a file that was not made is asked for again
+        replace_text(made, "\n".join([_seal(of, files), *(os.path.relpath(path, folder) for path in files)]))
     return files
+
+
+def _seal(of: list[Any], files: Sequence[Path]) -> str:
+    """Return a digest of what a report is of and of its files' names and bytes. Raises OSError where one is not there."""
+    return key_of([of, [[path.name, file_digest(path)] for path in files]])
 
 
 def write_json(path: Path, value: Any) -> None:

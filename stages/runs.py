@@ -124,7 +124,10 @@ class Run:
         if (row, step) not in self._drawn:
             found = [e for e in self.record.rows[row].evaluations if e.step == step]
             kept = self.store is not None and all(self.store.has(e.output, e.key) for e in found)
-            self._drawn[row, step] = self._read(row, step, found) if kept and found else None
+            try:
+                self._drawn[row, step] = self._read(row, step, found) if kept and found else None
+            except (KeyError, TypeError, InvalidInput):  # the record names what is no evaluation
+                self._drawn[row, step] = None
         return self._drawn[row, step]
 
     def _read(self, row: int, step: str, found: list[Evaluation]) -> Drawn:
@@ -179,6 +182,7 @@ def find_run(given: Path) -> Run:
 def _record(path: Path, given: Path, config: Config | None) -> Record:
     try:
         found = json.loads(read_regular(path))
+        canonical(found)  # raises where a number is not finite, or the JSON too deep to be compared
     except (FileNotFoundError, NotADirectoryError):
         if config is None:
             raise InvalidInput(

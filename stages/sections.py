@@ -239,9 +239,10 @@ def _seconds(results: Results) -> Mapping[str, float]:
     path = results.folder / "summary.json"
     try:
         found = json.loads(read_regular(path))["seconds"]
-        return {str(name): float(value) for name, value in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        seconds = {str(name): float(value) for name, value in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return {}  # times are a courtesy: a report is made without them
+    return {name: value for name, value in seconds.items() if math.isfinite(value)}
 
 
 def config_of(results: Results) -> dict[str, Any]:

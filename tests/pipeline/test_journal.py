@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,21 @@ def test_a_torn_last_line_names_no_rows(tmp_path: Path) -> None:
     claim = Journal(tmp_path).claim("k")
     assert claim is not None
     assert claim.suspects == [(0, 32)]
+
+
+@pytest.mark.parametrize(
+    "put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("nowhere")], ids=str
+)
+@pytest.mark.parametrize("name", ["journal/k", "journal"])
+def test_what_is_no_file_in_the_place_of_a_claim_and_no_folder_in_that_of_the_journal_counts_as_absent(
+    tmp_path: Path, put: Callable[[Path], object], name: str
+) -> None:
+    if name != "journal":
+        (tmp_path / "journal").mkdir()
+    put(tmp_path / name)
+    claim = Journal(tmp_path).claim("k")
+    assert claim is not None
+    assert claim.suspects == []
+    assert Journal(tmp_path).claim("k") is None
+    claim.release(whole=True)
+    assert not (tmp_path / "journal" / "k").exists()

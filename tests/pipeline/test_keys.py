@@ -149,6 +149,36 @@ def test_a_damaged_cache_costs_time_and_never_an_answer(tmp_path: Path, damage: 
     assert remembered(cache) == {os.path.realpath(file): sha256(b"abc")}  # and by then it is mended
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE file_digest; CREATE TABLE file_digest (path TEXT PRIMARY KEY, sha256 TEXT)",
+        "INSERT INTO file_digest VALUES (CAST(x'ff' AS TEXT), 'a', 'b', 'c')",
+        "INSERT INTO file_digest VALUES (1, NULL, 2.5, x'00ff')",
+    ],
+    ids=["another table", "no UTF-8", "other types"],
+)
+def test_a_cache_that_holds_other_things_is_mended(tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
+    file.write_bytes(b"abc")
+    DigestCache(cache).digest(file)
+    with closing(sqlite3.connect(cache)) as db, db:
+        db.executescript(statement)
+    for _ in range(2):
+        assert DigestCache(cache).digest(file) == sha256(b"abc")
+    monkeypatch.setattr("pipeline.keys.file_digest", lambda path: pytest.fail("it is read again"))
+    assert DigestCache(cache).digest(file) == sha256(b"abc")
+
+
+def test_whatever_is_in_the_place_of_the_cache_costs_time_and_never_an_answer(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("folder", "pipe", "loop"):
+        assert DigestCache(tmp_path / name).digest(tmp_path / "a") == sha256(b"abc")
+
+
 def remembered(cache: Path) -> dict[str, str]:
     with closing(sqlite3.connect(cache)) as db:
         return dict(db.execute("SELECT path, sha256 FROM file_digest"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -18,11 +19,27 @@ def test_text_is_replaced_whole_in_a_folder_that_is_made(tmp_path: Path) -> None
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
 
 
-def test_text_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "a.json").mkdir()
-    with pytest.raises(IsADirectoryError):
+def test_a_folder_in_the_way_is_renamed_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in ("one", "two"):
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        (path / "mine").write_text(text)
+        replace_text(path, text)
+        assert path.read_text() == text
+    assert [(tmp_path / f"a.json.{i}" / "mine").read_text() for i in (1, 2)] == ["one", "two"]
+
+
+def test_text_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.json").write_text("former")
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(PermissionError):
         replace_text(tmp_path / "a.json", "text")
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.json", "former")]
 
 
 def test_text_written_by_several_at_once_is_one_of_theirs(tmp_path: Path) -> None:

@@ -81,6 +81,16 @@ def test_events_are_appended_as_lines_and_sent_to_every_listener(tmp_path: Path)
     assert heard == [lines[0], lines[0], lines[1], lines[1]]
 
 
+def test_an_event_begins_a_line_also_after_one_that_was_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"event": "cut sh')
+    for number in (1, 2):
+        events = Events(tmp_path)
+        events.send("ran", number=number)
+        events.close()
+    _, *lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [1, 2]
+
+
 def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(ResourceRefused, match=r"cannot write to the run folder .*: set run\.folder"):

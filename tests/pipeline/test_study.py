@@ -16,6 +16,7 @@ from laboratory import Lab
 from pipeline import registry
 from pipeline.config import Config, load_layers
 from pipeline.errors import INTERRUPTED, Interrupted, InvalidInput, UsageError
+from pipeline.files import replace_text
 from pipeline.registry import register
 from pipeline.run_verb import run
 from pipeline.session import Results
@@ -46,7 +47,7 @@ def pages(toys: None) -> Iterator[Pages]:
 
 
 def _written(path: Path, value: Any) -> Path:
-    path.write_text(json.dumps(value))
+    replace_text(path, json.dumps(value))
     return path
 
 
@@ -207,6 +208,24 @@ def test_what_the_page_of_all_finds_damaged_is_computed_again(study: Lab, ran: R
     assert "It was set aside; the run goes on" in told
     assert sum("overall" in one["ran"] for one in answer["benchmarks"].values()) >= 1
     assert pages[-1] == pages[0]
+
+
+@pytest.mark.parametrize("name", ["report.of", "all.txt"])
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"\0", b"", b"a" * 64, None], ids=["no UTF-8", "NUL", "empty", "other", "a folder"]
+)
+def test_a_damaged_page_of_all_is_made_again(study: Lab, ran: Run, pages: Pages, name: str, content: bytes | None) -> None:
+    ran()
+    path = study.root / "run" / name
+    path.unlink()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    assert ran()[0]["report"] == [str(study.root / "run/all.txt")]
+    assert len(pages) == 2
+    ran()
+    assert len(pages) == 2
 
 
 # -- other verbs ------------------------------------------------------------------------------------------------------
