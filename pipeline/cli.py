@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipeline.errors import INTERRUPTED, Interrupted, InvalidInput, QfuseError, UsageError, unknown
-from pipeline.run_verb import Until, opened, run
+from pipeline.run_verb import Until, looked_at, looked_into, run
 from pipeline.store_verbs import store_app
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show, warn
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.memory import Need
+    from pipeline.plan import Plan
+    from pipeline.remarks import Remark
+    from pipeline.session import Session
 
 app = typer.Typer(
     name="qfuse",
@@ -70,17 +74,19 @@ def plan(
     from pipeline.study import on_each
 
     def told(loaded: Config) -> Any:
-        session = opened(loaded, None, store, until, readonly=True)
-        needs = estimate(session.plan, session.store)
-        found = notes_here(session.plan, session.store)
+        def look(session: Session) -> tuple[Plan, list[Need], list[str]]:
+            plan = session.plan
+            return plan, estimate(plan, session.store), notes_here(plan, session.store)
+
+        planned, needs, notes = looked_at(loaded, store, look, until)
         if as_json:
-            return {**session.plan.to_json(), "memory": {need.step: need.bytes for need in needs}, "notes": found}
-        show(plan_table(session.plan))
-        shards = sum(len(step.to_run) for step in session.plan.to_run)
+            return {**planned.to_json(), "memory": {need.step: need.bytes for need in needs}, "notes": notes}
+        show(plan_table(planned))
+        shards = sum(len(step.to_run) for step in planned.to_run)
         say(f"{shards:,} shards to run; `qfuse run` runs them" if shards else "nothing to do")
         if needs:
-            say(outlook(session.plan, needs))
-        for note in found:
+            say(outlook(planned, needs))
+        for note in notes:
             say(f"note: {note}")
         return None
 
@@ -96,10 +102,12 @@ def why(
     as_json: AsJson = False,
 ) -> None:
     """Say which field made a step stale, against the last run of this config."""
-    session = opened(config, overrides, store, readonly=True)
-    found = [s for s in session.plan.steps.values() if step in (s.name, s.base, s.stage.name)]
+    from pipeline.config import load_config
+
+    steps = looked_at(load_config(config, overrides or []), store, lambda session: session.plan.steps.values())
+    found = [s for s in steps if step in (s.name, s.base, s.stage.name)]
     if not found:
-        raise UsageError(unknown("step", step, {s.base for s in session.plan.steps.values()}))
+        raise UsageError(unknown("step", step, {s.base for s in steps}))
     rows: list[dict[str, Any]] = [
         {"step": s.name, "shard": t.index, "rows": [t.start, t.stop], "reason": t.reason} for s in found for t in s.to_run
     ]
@@ -128,19 +136,23 @@ def status(
     from pipeline.progress import status_rows, status_table
     from pipeline.remarks import remarks, together
     from pipeline.remarks import told as lines
+    from pipeline.session import store_root
     from pipeline.store import is_store
     from pipeline.study import on_each
 
     def told(loaded: Config) -> Any:
-        session = opened(loaded, None, store, readonly=True)
-        rows = status_rows(session.plan, session.store)
-        found = remarks(session.plan, session.store)
-        notes = computed_otherwise(session.plan, session.store, computing(session.plan.steps.values()))
+        def look(session: Session) -> tuple[list[dict[str, Any]], list[Remark], list[str]]:
+            plan, opened = session.plan, session.store
+            here = computing(plan.steps.values())
+            return status_rows(plan, opened), remarks(plan, opened), computed_otherwise(plan, opened, here)
+
+        rows, found, notes = looked_at(loaded, store, look)
+        root = store_root(loaded, store)
         if as_json:
             told_rows = [asdict(remark) for remark in found]
-            return {"steps": rows, "rows": told_rows, "notes": notes, "store": str(session.store.root)}
+            return {"steps": rows, "rows": told_rows, "notes": notes, "store": str(root)}
         show(status_table(rows if every else together(rows)))
-        say(f"store: {session.store.root}{'' if is_store(session.store.root) else ' (not there yet)'}")
+        say(f"store: {root}{'' if is_store(root) else ' (not there yet)'}")
         for line in lines(found, None if every else 10):
             say(line)
         for note in notes:
@@ -176,14 +188,13 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
 @app.command(epilog="Example: qfuse report configs/lfw.yaml")
 def report(config: ConfigPath, overrides: Overrides = None, store: StorePath = None, as_json: AsJson = False) -> None:
     """Write the report of a finished run again."""
+    from pipeline.config import load_config
     from pipeline.session import current_report
 
-    session = opened(config, overrides, store)
-    if session.config.report is None:
+    loaded = load_config(config, overrides or [])
+    if loaded.report is None:
         raise InvalidInput(f"{config} has no `report` section; add `report: {{}}` to get one.")
-    if session.plan.to_run:
-        raise InvalidInput(f"{len(session.plan.to_run)} steps have not run yet: `qfuse run {config}` first.")
-    files = current_report(session, warn, anew=True)
+    files = looked_into(loaded, store, lambda session: current_report(session, warn, anew=True), config, as_json)
     emit([str(path) for path in files]) if as_json else say(f"report: {files[0]}")
 
 

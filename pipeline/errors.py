@@ -35,13 +35,16 @@ class TooManyFailures(QfuseError):
 
 
 class CorruptArtifact(QfuseError):
-    """A stored artifact no longer holds what was written: `output` and `key` name it, where it is known which."""
+    """A stored artifact no longer holds what was written.
+
+    `output` and `key` name it in the store at `root`, where it is known which it is.
+    """
 
     exit_code = 5
 
-    def __init__(self, sentence: str, output: str = "", key: str = "") -> None:
+    def __init__(self, sentence: str, output: str = "", key: str = "", root: Path | None = None) -> None:
         super().__init__(sentence)
-        self.output, self.key = output, key
+        self.output, self.key, self.root = output, key, root
 
 
 class ResourceRefused(QfuseError):

@@ -24,6 +24,7 @@ from pipeline.stage import Context, Stage
 from pipeline.store import Store
 
 MAX_SHARDS = 250_000  # of all steps of a plan: each takes 2 kB, and planning it 0.2 ms
+SET_ASIDE = "set aside as damaged"
 
 
 @dataclass
@@ -44,6 +45,13 @@ class Plan:
     @property
     def to_run(self) -> list[Step]:
         return [step for step in self.steps.values() if step.to_run]
+
+    @property
+    def finished(self) -> bool:
+        """Whether a run has computed all that was asked for. What was set aside since, as damaged, does not count."""
+        read = {ref.step for step in self.steps.values() for ref in step.inputs.values()}
+        lacking = (task for step in self.to_run if step.name not in read for task in step.to_run)
+        return all(task.reason == SET_ASIDE for task in lacking)
 
     def cells(self, stage: str) -> Iterator[Step]:
         """Yield every step that runs the named stage."""
@@ -233,19 +241,25 @@ def _keys_of(step: Step, output: str, shards: tuple[int, ...], lists: dict[Any, 
 
 
 def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
-    """From the leaves up, mark the tasks whose outputs are wanted and not stored, and say why."""
+    """From the leaves up, mark the tasks whose outputs are wanted and not stored, and say why.
+
+    What was set aside as damaged is wanted, also where nothing that lacks would read it.
+    """
     leaves = plan.steps.keys() - {ref.step for step in plan.steps.values() for ref in step.inputs.values()}
     wanted: dict[tuple[str, str], set[int]] = {}
     present: Callable[[str], set[str]] = _remembered(store)
+    aside = store.aside()
     for step in reversed(plan.steps.values()):
         for task in step.tasks:
+            hurt = {o for o, key in task.keys.items() if (step.output(o), key[:16]) in aside} if step.stored else set()
             outputs = [o for o in step.stage.produces if step.name in leaves or task.index in wanted.get((step.name, o), ())]
-            task.missing = {o for o in outputs if not (step.stored and task.keys[o] in present(step.output(o)))}
+            task.missing = {o for o in {*outputs, *hurt} if not (step.stored and task.keys[o] in present(step.output(o)))}
             if not task.missing:
                 continue
             for key, ref in step.inputs.items():
                 wanted.setdefault((ref.step, ref.output), set()).update(task.needs[key])
-            task.reason = _reason(step, task, former.get(f"{step.name}#{task.index}"))
+            known = task.missing <= hurt
+            task.reason = SET_ASIDE if known else _reason(step, task, former.get(f"{step.name}#{task.index}"))
 
 
 def _remembered(store: Store) -> Callable[[str], set[str]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from pipeline.errors import TooManyFailures, UsageError, unknown
+from pipeline.errors import InvalidInput, TooManyFailures, UsageError, unknown
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, console, emit, say, show, warn
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.runner import Summary
     from pipeline.session import Session
 
+T = TypeVar("T")
 Until = Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step or stage.")]
 
 
@@ -114,8 +115,9 @@ def run_one(
     from pipeline.check import check_report
     from pipeline.local_workers import local_workers
     from pipeline.remarks import remarks, told
-    from pipeline.session import current_report, mended, store_root
+    from pipeline.session import current_report, mended, open_session
 
+    need_step(config, until)
     ran: list[str] = []
 
     def once() -> Ran:
@@ -126,7 +128,7 @@ def run_one(
             return at(started or where)
 
     def at(where: str | LocalWorkers | None) -> Ran:
-        session = opened(config, None, store, until)
+        session = open_session(config, store=store, until=until)
         if until is None:
             check_report(session.config)
         ran.extend(step.name for step in session.plan.to_run if step.name not in ran)
@@ -139,7 +141,7 @@ def run_one(
         results = results_table(session) if until is None and not quiet else None
         return Ran(session, ran, summary, files, remarks(session.plan, session.store, notes=False), results)
 
-    return mended(once, store_root(config, store), warn)
+    return mended(once, warn)
 
 
 def compute(session: Session, quiet: bool, workers: int | None = None, where: str | LocalWorkers | None = None) -> Summary:
@@ -158,27 +160,49 @@ def compute(session: Session, quiet: bool, workers: int | None = None, where: st
             return execute(session, events, workers, where)
 
 
-def opened(
-    given: Path | Config,
-    overrides: Sequence[str] | None,
-    store: Path | None,
-    until: str | None = None,
-    readonly: bool = False,
-) -> Session:
-    """Return a config's session, and tell where a store seems to be that it does not use.
+def looked_at(config: Config, store: Path | None, look: Callable[[Session], T], until: str | None = None) -> T:
+    """Return what `look` makes of a config's session, which computes and commits nothing.
 
     Raises UsageError where `until` is no step of it, before any data is read.
     """
-    from pipeline.config import load_config
-    from pipeline.session import open_session, other_store
+    from pipeline.session import with_session
 
-    config = load_config(given, overrides or []) if isinstance(given, Path) else given
+    need_step(config, until)
+    return with_session(config, store, look, warn, until, readonly=True)
+
+
+def looked_into(
+    config: Config,
+    store: Path | None,
+    look: Callable[[Session], T],
+    path: Path,
+    quiet: bool,
+    accept: Callable[[Session], object] = lambda session: None,
+) -> T:
+    """Return what `look` makes of the session of a config that has been run; what was set aside is computed again before.
+
+    Raises what `accept` does, then InvalidInput where steps have not run yet; `path` is the config's.
+    """
+    from pipeline.session import open_session, with_session
+
+    def whole(session: Session) -> T:
+        accept(session)
+        if not session.plan.finished:
+            todo = len(session.plan.to_run)
+            raise InvalidInput(f"{todo} {'step has' if todo == 1 else 'steps have'} not run yet: `qfuse run {path}` first.")
+        if session.plan.to_run:
+            session = open_session(config, store=store)
+            compute(session, quiet, where=config.cluster)
+        return look(session)
+
+    return with_session(config, store, whole, warn, readonly=True)
+
+
+def need_step(config: Config, until: str | None) -> None:
+    """Raise UsageError where `until` is no step of a config."""
     names = {name for step, section in config.steps.items() for name in (step, section.stage or step)}
     if until is not None and until not in names:
         raise UsageError(f"--until: {unknown('step', until, names)}")
-    if note := other_store(config, store):
-        warn(note)
-    return open_session(config, store=store, until=until, readonly=readonly)
 
 
 def results_table(session: Session) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.config import Config, load_config
 from pipeline.dataset import Dataset, ingest
-from pipeline.errors import CorruptArtifact
+from pipeline.errors import CorruptArtifact, ResourceRefused
 from pipeline.events import Events
 from pipeline.files import replace_text
 from pipeline.graph import Step
@@ -29,6 +30,8 @@ from pipeline.schema import Batch
 from pipeline.store import Store, is_store
 
 T = TypeVar("T")
+_AFTER = "It was set aside; the run goes on."
+_TOLD = 5  # damaged artifacts that are named one by one
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,14 @@ def open_session(
     store: Path | None = None,
     until: str | None = None,
     readonly: bool = False,
+    absent: Container[tuple[str, str]] = (),
 ) -> Session:
-    """Load a config, ingest its data set and plan it. Raises the QfuseError of whatever is wrong first."""
+    """Load a config, ingest its data set and plan it. Raises the QfuseError of whatever is wrong first.
+
+    `absent`: artifacts (output, key) that count as absent. Verbs open sessions with `with_session`.
+    """
     loaded = config if isinstance(config, Config) else load_config(config, overrides)
-    opened = Store(store_root(loaded, store), readonly)
+    opened = Store(store_root(loaded, store), readonly, absent)
     dataset = ingest(loaded, opened, opened.open_digests())
     context = context_of(loaded, lambda: dataset.files)
     folder = loaded.run_folder()
@@ -142,23 +149,67 @@ def execute(session: Session, events: Events, workers: int | None = None, dask: 
     return summary
 
 
-def mended(work: Callable[[], T], root: Path, tell: Callable[[str], None]) -> T:
+def with_session(
+    config: Config,
+    store: Path | None,
+    work: Callable[[Session], T],
+    tell: Callable[[str], None],
+    until: str | None = None,
+    readonly: bool = False,
+) -> T:
+    """Open a config and return what `work` makes of its session. What either finds damaged is mended, as `mended` says.
+
+    So whoever reads a store reads it here. A store that a `readonly` session cannot mend is seen without what is damaged.
+    """
+    if note := other_store(config, store):
+        tell(note)
+    absent: set[tuple[str, str]] = set()
+    return mended(
+        lambda: work(open_session(config, store=store, until=until, readonly=readonly, absent=absent)),
+        tell,
+        absent.add if readonly else None,
+    )
+
+
+def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[tuple[str, str]], None] | None = None) -> T:
     """Return what `work` returns. A stored artifact that it finds damaged is set aside, and `work` begins anew.
 
-    So exactly what is damaged is computed again. `root` is the store's folder; `tell` gets a sentence for each. Raises
-    CorruptArtifact where the same artifact is found damaged twice, ResourceRefused where it may not be set aside.
+    So exactly what is damaged is computed again. With the first one all go whose damage shows without reading them, so that
+    a thousand lost files are one beginning and not a thousand. `tell` gets a sentence for each of the first few. Raises
+    CorruptArtifact where the same artifact is found damaged twice, ResourceRefused where it may not be set aside; then
+    `hide`, where given, is told its name instead, and has to keep `work` from meeting it again.
     """
-    met: set[tuple[str, str]] = set()
+    met: dict[Path, set[tuple[str, str]]] = {}  # by store
     while True:
         try:
             return work()
         except CorruptArtifact as damage:
             name = damage.output, damage.key
-            if not damage.key or name in met:
+            if not damage.key or damage.root is None or name in met.get(damage.root, ()):
                 raise
-            met.add(name)
-            aside = Store.existing(root).set_aside(*name, str(damage))
-            tell(f"{damage} {'It was set aside' if aside else 'It is no longer as it was found'}; the run goes on.")
+            try:
+                aside = Store.existing(damage.root).set_aside(*name, str(damage))
+            except ResourceRefused:
+                if hide is None:
+                    raise
+                hide(name)
+                tell(f"{damage} It counts as absent, because the store cannot be written.")
+            else:
+                tell(f"{damage} {_AFTER if aside else 'It is no longer as it was found; the run goes on.'}")
+                if damage.root not in met:
+                    _set_others_aside(damage.root, tell)
+            met.setdefault(damage.root, set()).add(name)
+
+
+def _set_others_aside(root: Path, tell: Callable[[str], None]) -> None:
+    store = Store.existing(root)
+    problems = [p for p in store.plainly_damaged() if store.set_aside(p.output, p.key, p.reason)]
+    for problem in problems[:_TOLD]:
+        tell(f"{problem.path}: {problem.reason}. {_AFTER}")
+    if len(problems) > _TOLD:
+        counts = Counter(problem.output for problem in problems[_TOLD:])
+        by = ", ".join(f"{output}: {count:,}" for output, count in counts.items())
+        tell(f"{counts.total():,} more artifacts are damaged ({by}). They were set aside; the run goes on.")
 
 
 def make_report(session: Session) -> list[Path]:

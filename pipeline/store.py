@@ -27,7 +27,7 @@ from pipeline.disk import alone, fsync, link_new, make_folders, remove, writing
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused, cannot_read
 from pipeline.keys import DigestCache, canonical, file_digest
 from pipeline.receipt import Receipt, sealed, unsealed
-from pipeline.regular import read_regular
+from pipeline.regular import NotRegular, read_regular
 from pipeline.schema import Batch, Schema, status_counts
 from pipeline.temporary import temporary
 from pipeline.upkeep import NO_OUTPUTS, Problem
@@ -35,6 +35,7 @@ from pipeline.upkeep import NO_OUTPUTS, Problem
 FORMAT = 2
 
 _MENDED = "a run that needs it computes it again."
+_LOOKERS = 8  # threads that look at receipts at once: they wait for the disk or the network
 
 
 class Store:
@@ -114,11 +115,13 @@ class Store:
                 self._receipts[output, key] = unsealed(read_regular(path), output, key)
             except FileNotFoundError:
                 self.require()
-                raise _lacking(path, output, key) from None
+                raise self._lacking(path, output, key) from None
+            except NotRegular as error:
+                raise CorruptArtifact(f"{path}: {error.strerror}; {_MENDED}", output, key, self.root) from None
             except OSError as error:
                 raise cannot_read(Path(path), error) from error
             except ValueError as error:
-                raise CorruptArtifact(f"{path}: {error}; {_MENDED}", output, key) from error
+                raise CorruptArtifact(f"{path}: {error}; {_MENDED}", output, key, self.root) from error
         return self._receipts[output, key]
 
     def read(self, output: str, key: str, columns: Iterable[str] | None = None, rows: slice = slice(None)) -> Batch:
@@ -137,12 +140,15 @@ class Store:
                 self._sound.add((output, key))
             return hdf5.read(path, columns, rows, checked=not known)
         except CorruptArtifact as error:
-            raise CorruptArtifact(f"{str(error).removesuffix('.')}; {_MENDED}", output, key) from error
+            raise CorruptArtifact(f"{str(error).removesuffix('.')}; {_MENDED}", output, key, self.root) from error
+        except NotRegular as error:
+            raise CorruptArtifact(f"{path}: {error.strerror}; {_MENDED}", output, key, self.root) from None
         except FileNotFoundError:
             self.require()
             if not self.has(output, key):
-                raise _lacking(path, output, key) from None
-            raise CorruptArtifact(f"{path}: the receipt is there but the file is gone; {_MENDED}", output, key) from None
+                raise self._lacking(path, output, key) from None
+            sentence = f"{path}: the receipt is there but the file is gone; {_MENDED}"
+            raise CorruptArtifact(sentence, output, key, self.root) from None
         except OSError as error:
             raise cannot_read(path, error) from error
 
@@ -198,6 +204,18 @@ class Store:
         """Compare one artifact with its receipt, byte for byte (see `upkeep.check`)."""
         return upkeep.check(receipt_path)
 
+    def plainly_damaged(self) -> list[Problem]:
+        """Return what shows to be damaged without reading its file: its receipt is, or the file is gone or cut short."""
+
+        def look(path: Path) -> Problem | None:
+            try:
+                return upkeep.check(path, whole=False)
+            except ResourceRefused:  # told when it is needed
+                return None
+
+        with ThreadPoolExecutor(_LOOKERS, "qfuse-look") as pool:
+            return list(filter(None, pool.map(look, self.receipts())))
+
     def set_aside(self, output: str, key: str, reason: str) -> bool:
         """Set a damaged artifact aside (receipt, file and a line saying why), so that the next run computes it again.
 
@@ -243,6 +261,9 @@ class Store:
             return None
         return receipt if upkeep.size_of(self.path(output, key)) == receipt.bytes else None
 
+    def _lacking(self, path: Path | str, output: str, key: str) -> CorruptArtifact:
+        return CorruptArtifact(f"{path}: it is not in the store; {_MENDED}", output, key, self.root)
+
     def _link(self, part: Path, path: Path, sha256: str) -> None:
         while True:
             with suppress(FileExistsError):
@@ -250,14 +271,15 @@ class Store:
                 return
             # A writer was killed between file and receipt. Equal columns give equal bytes, so a file of another digest can
             # only be a damaged one.
-            with suppress(FileNotFoundError):  # another driver has just set it aside
+            try:
                 if file_digest(path) == sha256:
                     return
-                upkeep.move_aside(self.root, path, "a file without receipt held other bytes")
-
-
-def _lacking(path: Path | str, output: str, key: str) -> CorruptArtifact:
-    return CorruptArtifact(f"{path}: it is not in the store; {_MENDED}", output, key)
+            except FileNotFoundError:
+                if not path.is_symlink():
+                    continue  # another driver has just set it aside
+            except NotRegular:
+                pass  # a folder, say
+            upkeep.move_aside(self.root, path, "a file without receipt held other bytes")
 
 
 def _reads_back(part: Path, digest: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import CorruptArtifact, InvalidInput, UsageError
-from pipeline.terminal import AsJson, emit, say, show
+from pipeline.terminal import AsJson, emit, say, show, warn
 
 if TYPE_CHECKING:
     from pipeline.stage import Stage
@@ -27,11 +27,9 @@ HERE = Path(".qfuse/store")
 def store_list(store: StoreFolder = HERE, as_json: AsJson = False) -> None:
     """Show what the store holds: artifacts, rows and bytes by output."""
     from pipeline.progress import store_rows, store_table
+    from pipeline.session import mended
 
-    try:
-        rows = store_rows(existing_store(store))
-    except CorruptArtifact as damage:
-        raise CorruptArtifact(f"{damage} `qfuse store verify` sets aside what is damaged.") from damage
+    rows = mended(lambda: store_rows(existing_store(store)), warn)
     if as_json:
         emit(rows)
         return

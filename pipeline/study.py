@@ -85,12 +85,12 @@ def live(path: Path, root: Path) -> set[tuple[str, str]]:
 
     Raises the first QfuseError: nobody knows what a benchmark needs whose plan cannot be made.
     """
-    from pipeline.session import open_session
+    from pipeline.run_verb import looked_at
 
     found, kept = load_layers(path), set[tuple[str, str]]()
     for name in found.benchmarks or [""]:
         try:
-            kept |= open_session(config_of(found, name), store=root, readonly=True).plan.live()
+            kept |= looked_at(config_of(found, name), root, lambda session: session.plan.live())
         except QfuseError as error:
             if name:
                 error.args = (f"benchmark {name}: {error}",)
@@ -142,7 +142,7 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
     files: list[Path] = []
     if ran:
         try:
-            files = mended(page, next(iter(ran.values())).session.store.root, warn)
+            files = mended(page, warn)
         except Interrupted:
             raise
         except QfuseError as error:

@@ -41,8 +41,8 @@ class Problem:
         return self.path.stem
 
 
-def check(receipt_path: Path) -> Problem | None:
-    """Compare one artifact with its receipt: the receipt's seal and name, the file's size and every byte of it.
+def check(receipt_path: Path, whole: bool = True) -> Problem | None:
+    """Compare one artifact with its receipt: the receipt's seal and name, the file's size and, if `whole`, every byte of it.
 
     An artifact that has gone meanwhile, with its receipt, has no problem. Raises ResourceRefused where the machine refuses.
     """
@@ -50,12 +50,14 @@ def check(receipt_path: Path) -> Problem | None:
     named = Problem(path, "")
     try:
         receipt = unsealed(read_regular(receipt_path), named.output, named.key)
-        if reason := difference(path, receipt):
+        if reason := difference(path, receipt, whole):
             return Problem(path, reason)
     except FileNotFoundError:
-        return Problem(path, "the file is gone") if receipt_path.exists() else None
+        return Problem(path, "the file is gone") if os.path.lexists(receipt_path) else None
     except ValueError as error:
         return Problem(path, str(error))
+    except NotRegular as error:
+        return Problem(path, f"{Path(error.filename).name}: {error.strerror}")
     except OSError as error:
         if error.errno != errno.EIO:
             raise cannot_read(Path(error.filename or path), error) from error
@@ -63,11 +65,15 @@ def check(receipt_path: Path) -> Problem | None:
     return None
 
 
-def difference(path: Path, receipt: Receipt) -> str:
-    """Say in what a file differs from its receipt, byte for byte; "" where it does not. Raises OSError."""
+def difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
+    """Say in what a file differs from its receipt, byte for byte or, unless `whole`, in size; "" where it does not.
+
+    Raises OSError.
+    """
+    need_regular(path)
     if (size := path.stat().st_size) != receipt.bytes:
         return f"expected {receipt.bytes:,} bytes, found {size:,}"
-    if (found := file_digest(path)) != receipt.sha256:
+    if whole and (found := file_digest(path)) != receipt.sha256:
         return f"expected sha256 {receipt.sha256[:12]}…, found {found[:12]}…"
     return ""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,7 +16,9 @@ from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, sa
 if TYPE_CHECKING:
     from pipeline.graph import Step
     from pipeline.session import Session
+    from stages.templates_file import Written
 
+T = TypeVar("T")
 BUILD = "Example: qfuse build configs/gallery.yaml templates.h5"
 REFERENCE = "Example: qfuse reference configs/gallery.yaml lightqnet.json"
 Where = Annotated[
@@ -55,13 +57,13 @@ def build(
         for path in paths:
             need_ours(path)
 
-    session, steps, made, seconds = computed_cells(config, overrides, store, "fuse", where, targets, workers, as_json)
-    written = []
-    try:
-        for step in steps:
-            written.append(write_templates(_path(out, step, len(steps)), session, step, view))
-    except OSError as error:
-        raise cannot_write(out, error) from None
+    def write(session: Session, steps: Sequence[Step]) -> list[Written]:
+        try:
+            return [write_templates(_path(out, step, len(steps)), session, step, view) for step in steps]
+        except OSError as error:
+            raise cannot_write(out, error) from None
+
+    written, made, seconds = with_cells(config, overrides, store, "fuse", where, targets, write, workers, as_json)
     speed = made / seconds if seconds else None
     if as_json:
         emit(
@@ -107,11 +109,15 @@ def reference(
         if not isinstance(steps[0].stage.above.get("quality"), Quality):
             raise InvalidInput(f"steps.{steps[0].base} takes its statistics from a file already; pass that file on.")
 
-    session, (step,), *_ = computed_cells(config, overrides, store, "statistics", where, one, None, as_json)
-    scored: Any = step.stage.above["quality"]
-    found = to_json(session.config.full_name, scored.measure, Runner(session.plan, session.store).results(step))
-    if not found["count"]:
-        raise InvalidInput(f"{session.config.full_name} has no face with a quality score, so it is no reference set.")
+    def read(session: Session, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
+        scored: Any = steps[0].stage.above["quality"]
+        read = Runner(session.plan, session.store).results(steps[0])
+        found = to_json(session.config.full_name, scored.measure, read)
+        if not found["count"]:
+            raise InvalidInput(f"{session.config.full_name} has no face with a quality score, so it is no reference set.")
+        return str(scored.options.method), found
+
+    (method, found), *_ = with_cells(config, overrides, store, "statistics", where, one, read, None, as_json)
     try:
         write_json(out, found)
     except OSError as error:
@@ -119,45 +125,49 @@ def reference(
     if as_json:
         emit(found)
         return
-    say(f"wrote {out}: {scored.options.method} of {found['count']:,} faces, {found['minimum']:.4g} to {found['maximum']:.4g}")
+    say(f"wrote {out}: {method} of {found['count']:,} faces, {found['minimum']:.4g} to {found['maximum']:.4g}")
     say(f"use it as steps: {{statistics: {{options: {{reference: {out}}}}}}} (relative to the config that names it)")
 
 
-def computed_cells(
+def with_cells(
     config: Path,
     overrides: Sequence[str] | None,
     store: Path | None,
     stage: str,
     where: Sequence[str] | None,
     accept: Callable[[Sequence[Step]], None],
+    use: Callable[[Session, Sequence[Step]], T],
     workers: int | None,
     quiet: bool,
-) -> tuple[Session, list[Step], int, float]:
+) -> tuple[T, int, float]:
     """Run the chosen cells of a stage, and nothing that they do not read, once `accept` has raised nothing.
 
-    Returns the session, these cells, and the rows and seconds of the stage, 0 where all was stored.
+    Returns what `use` makes of the session and these cells, and the rows and seconds of the stage, 0 where all was stored.
     """
     from pipeline.config import load_config
-    from pipeline.run_verb import compute, opened
-    from pipeline.session import mended, store_root
+    from pipeline.run_verb import compute
+    from pipeline.session import with_session
     from stages.pair import agreeing
 
     loaded = load_config(config, overrides or [])
     if not any(stage == (section.stage or name) for name, section in loaded.steps.items()):
         raise InvalidInput(f"{loaded.full_name} has no `{stage}` step: add `{stage}: {{}}` to its steps.")
 
-    def once() -> tuple[Session, list[Step], int, float]:
-        session = opened(loaded, None, store, stage)
+    rows, seconds = 0, 0.0  # of all beginnings
+
+    def computed(session: Session) -> T:
+        nonlocal rows, seconds
         steps = agreeing(session, list(session.plan.cells(stage)), where or [])
         if not steps:
             raise InvalidInput(f"no cell of `{stage}` agrees with {' '.join(where or [])}.")
         accept(steps)
         session.plan.narrow(step.name for step in steps)
         summary = compute(session, quiet, workers, session.config.cluster)
-        _, rows, seconds = summary.by_stage().get(stage, (0, 0, 0.0))
-        return session, steps, rows, seconds
+        _, more, spent = summary.by_stage().get(stage, (0, 0, 0.0))
+        rows, seconds = rows + more, seconds + spent
+        return use(session, steps)
 
-    return mended(once, store_root(loaded, store), warn)
+    return with_session(loaded, store, computed, warn, until=stage), rows, seconds
 
 
 def _path(out: Path, step: Step, cells: int) -> Path:

@@ -15,6 +15,7 @@ from stages.commands_build import Where
 
 if TYPE_CHECKING:
     from pipeline.graph import Step
+    from pipeline.schema import Array, Batch
     from pipeline.session import Session
 
 FEW = 101  # faces: with fewer, some of the percentiles stand between two faces
@@ -54,9 +55,8 @@ def calibrate(
     path = out or Path(f"{name}.json")
     need_suffix(path, "JSON", ".json")
     absent(path)
-    session, step, scored = _scored(config, overrides, store, where, as_json)
-    stage: Any = step.stage
-    found = reference_set(name, stage.measure, session.dataset.tables["faces"]["face_id"], scored, stage.context)
+    stage, face_ids, scored = _scored(config, overrides, store, where, as_json)
+    found = reference_set(name, stage.measure, face_ids, scored, stage.context)
     try:
         write_json(path, found)
     except OSError as error:
@@ -119,11 +119,10 @@ def apply(
         content = calibration.completed_table(header, columns, scores, found)
         unchecked = f"a .csv does not say what its scores measure: that they are as those of {found['set']} was not checked."
     else:
-        session, step, scored = _scored(source, overrides, store, where, False)
-        stage: Any = step.stage
+        stage, face_ids, scored = _scored(source, overrides, store, where, False)
         calibration.refuse_other(found, stage.measure, reference)
         scores = scored["quality"]
-        content = calibration.scores_table(session.dataset.tables["faces"]["face_id"], scored, found)
+        content = calibration.scores_table(face_ids, scored, found)
         given = stage.options.method == "given"
         unchecked = f"given scores do not say what they measure: that they are as those of {found['set']} was not checked."
         unchecked = unchecked if given else ""
@@ -136,18 +135,22 @@ def apply(
 
 def _scored(
     config: Path, overrides: Sequence[str] | None, store: Path | None, where: Sequence[str] | None, quiet: bool
-) -> tuple[Session, Step, Any]:
-    """Compute the one chosen quality cell; return the session, its step and its rows (QUALITIES)."""
+) -> tuple[Any, Array, Batch]:
+    """Compute the one chosen quality cell; return its stage, the ids of the faces and its rows (QUALITIES)."""
     from pipeline.runner import Runner
-    from stages.commands_build import computed_cells
+    from stages.commands_build import with_cells
 
     def one(steps: Sequence[Step]) -> None:
         if len(steps) > 1:
             names = ", ".join(step.name for step in steps[:4]) + (", …" if len(steps) > 4 else "")
             raise InvalidInput(f"there are {len(steps)} of them ({names}): choose one with --where FACTOR=VALUE.")
 
-    session, (step,), *_ = computed_cells(config, overrides, store, "quality", where, one, None, quiet)
-    return session, step, Runner(session.plan, session.store).results(step)
+    def read(session: Session, steps: Sequence[Step]) -> tuple[Any, Array, Batch]:
+        ids = session.dataset.tables["faces"]["face_id"]
+        return steps[0].stage, ids, Runner(session.plan, session.store).results(steps[0])
+
+    found, *_ = with_cells(config, overrides, store, "quality", where, one, read, None, quiet)
+    return found
 
 
 def _hand_over(content: str, out: Path | None) -> None:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show
+from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show, warn
 
 if TYPE_CHECKING:
+    from pipeline.graph import Step
     from pipeline.session import Session
+    from stages.explain import Scored
+    from stages.pair import Pair
 
 EXPLAIN = "Example: qfuse explain configs/demo.yaml t000003 t000200 --where rule=quality-linear --where method=given"
 DIFF = "Example: qfuse diff .qfuse/runs/before .qfuse/runs/after --all"
@@ -29,19 +32,23 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explain a score of a finished run: the pair, its templates, their media and faces, and what each face weighs."""
-    from pipeline.run_verb import opened
+    from pipeline.config import load_config
+    from pipeline.run_verb import looked_into
     from stages import explain_text
     from stages.explain import explained
     from stages.pair import chosen_cells, find_pair
 
-    session = opened(config, overrides, store, readonly=True)
-    steps = chosen_cells(session, where or [])
-    pair = find_pair(session.dataset.tables, template_a, template_b)
-    _finished(session, config)
+    def asked(session: Session) -> tuple[list[Step], Pair]:
+        return chosen_cells(session, where or []), find_pair(session.dataset.tables, template_a, template_b)
+
+    def told(session: Session) -> tuple[Pair, list[Scored]]:
+        steps, pair = asked(session)
+        return pair, list(explained(session, pair, steps))
+
+    pair, cells = looked_into(load_config(config, overrides or []), store, told, config, as_json, asked)
     if as_json:
-        emit(explain_text.to_json(pair, explained(session, pair, steps)))
+        emit(explain_text.to_json(pair, cells))
         return
-    cells = list(explained(session, pair, steps))
     for line in explain_text.heading(pair, cells):
         say(line)
     if len(cells) > 1:
@@ -60,14 +67,6 @@ def explain(
     say("\n" + "\n".join(explain_text.faces_legend(cells[0])))
 
 
-def _finished(session: Session, config: Path) -> None:
-    """Raise InvalidInput where a config's run has not finished."""
-    from pipeline.errors import InvalidInput
-
-    if todo := len(session.plan.to_run):
-        raise InvalidInput(f"{todo} {'step has' if todo == 1 else 'steps have'} not run yet: `qfuse run {config}` first.")
-
-
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help="A run's folder (.qfuse/runs/NAME), its name, or its config.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The run that is compared with A.")],
@@ -75,11 +74,12 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Compare two finished runs: the config fields that differ, and the numbers, with the intervals of their differences."""
+    from pipeline.session import mended
     from stages import diff_text
     from stages.diff import diff as compare
     from stages.runs import find_run
 
-    found = compare(find_run(a), find_run(b))
+    found = mended(lambda: compare(find_run(a), find_run(b)), warn)
     if as_json:
         emit(diff_text.to_json(found))
         return

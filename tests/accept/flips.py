@@ -133,7 +133,7 @@ class Bench:
         if command:
             self._run_command({base})
         else:
-            mended(lambda: self._run(base), self.root, lambda sentence: None)
+            mended(lambda: self._run(base), lambda sentence: None)
         found = {(o, k) for o, keys in self.artifacts.items() for k in keys if (f"{o}-{k[:16]}") in self._aside() - aside}
         self._judge(found, {(output, key)}, deleted | {(output, key)}, before)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from laboratory import Lab
 from pipeline.hdf5 import read
 from pipeline.keys import file_digest
 from pipeline.receipt import sealed, unsealed
+from pipeline.session import mended
 from pipeline.upkeep import size_of
 
 
@@ -86,14 +89,71 @@ def test_what_a_worker_finds_damaged_is_computed_again_too(lab: Lab, hurt: Calla
     assert f"{path}: the file is damaged" in mended_alone(lab, path, again, measure=4)
 
 
-def test_what_is_damaged_and_no_longer_needed_is_set_aside_and_not_computed_again(lab: Lab) -> None:
+def test_what_is_damaged_is_computed_again_also_where_nothing_is_left_that_reads_it(lab: Lab) -> None:
     lab.run()
     path, before = path_of(lab, "total[power=2]", "", 1), lab.contents()
     flip(path.with_suffix(".json"))
     assert "It was set aside" in forked(lab, TOY_LOG=str(lab.root / "log"))
+    assert computed(lab.root / "log")["total"] == 1
+    assert lab.contents() == before
     assert forked(lab) == ""
-    assert not (lab.root / "log").exists()
-    assert lab.contents() == {name: digest for name, digest in before.items() if name != ("total", path.stem)}
+
+
+def test_what_another_verb_has_set_aside_is_computed_again_by_the_next_run_of_a_config_that_has_it(lab: Lab) -> None:
+    lab.run()
+    path, before = path_of(lab, "measure", "multiples", 3), lab.contents()
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "set aside in quarantine/; the next run recomputes them" in forked(lab, "store", "verify", expect=5)
+    (task,) = lab.session(readonly=True).plan.steps["measure"].to_run
+    assert (task.index, task.missing, task.reason) == (3, {"multiples"}, "set aside as damaged")
+    assert lab.session(readonly=True).plan.finished
+    forked(lab)
+    assert lab.contents() == before
+    assert not lab.session(readonly=True).plan.to_run
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        lambda path: flip(path.with_suffix(".json")),
+        lambda path: (path.unlink(), path.mkdir()),
+        lambda path: (path.with_suffix(".json").unlink(), path.with_suffix(".json").mkdir()),
+        lambda path: (path.unlink(), os.mkfifo(path)),
+    ],
+    ids=["files gone", "files cut short", "receipts damaged", "folders for files", "folders for receipts", "pipes for files"],
+)
+def test_whatever_is_plainly_damaged_is_set_aside_at_once(lab: Lab, lose: Callable[[Path], object]) -> None:
+    session = lab.run().session
+    before = lab.contents()
+    lab.forget(session.plan.steps["overall"], 0)
+    paths = [session.store.path("measure.number", task.keys["number"]) for task in session.plan.steps["measure"].tasks]
+    for path in paths:
+        lose(path)
+    told, begun = list[str](), list[int]()
+
+    def work() -> None:
+        begun.append(1)
+        lab.run()
+
+    mended(work, told.append)
+    assert len(begun) == 2
+    assert len(told) == len(paths) == 6
+    assert all(any(str(path.with_suffix("")) in line for line in told) for path in paths)
+    assert lab.contents() == before
+
+
+def test_of_many_that_are_damaged_the_first_are_named_and_the_others_counted(lab: Lab) -> None:
+    lab.configure(dataset={"reader": "toy", "path": "files", "shard_rows": {"faces": 2, "groups": 2}})
+    session = lab.run().session
+    lab.forget(session.plan.steps["overall"], 0)
+    for task in session.plan.steps["measure"].tasks:
+        session.store.path("measure.number", task.keys["number"]).unlink()
+    told: list[str] = []
+    mended(lab.run, told.append)
+    assert all(line.endswith("It was set aside; the run goes on.") for line in told[:6])
+    assert told[6:] == ["5 more artifacts are damaged (measure.number: 5). They were set aside; the run goes on."]
 
 
 @pytest.mark.parametrize("table", ["faces", "members", "groups"])
@@ -106,7 +166,7 @@ def test_a_damaged_table_of_the_data_set_is_read_anew(lab: Lab, table: str) -> N
     assert path.read_bytes() == content
 
 
-def test_several_damaged_artifacts_are_found_one_after_the_other(lab: Lab) -> None:
+def test_several_damaged_artifacts_of_several_steps_are_told_each(lab: Lab) -> None:
     ran = lab.run()
     for step in ("overall", "nearest[power=1]", "nearest[power=2]"):
         for task in ran.session.plan.steps[step].tasks:
@@ -139,3 +199,14 @@ def test_what_cannot_be_set_aside_ends_the_run_with_what_to_do(lab: Lab, hurt: C
     assert "cannot write to the store" in error
     assert error.count("\n") == 1
     assert path.read_bytes() == before
+
+
+def test_an_artifact_in_the_place_of_another_is_found_also_where_its_receipt_was_sealed_for_that_place(lab: Lab) -> None:
+    lab.run()
+    one, other = (path_of(lab, "measure", "number", shard) for shard in (0, 1))
+    receipt = unsealed(one.with_suffix(".json").read_bytes(), "measure.number", one.stem)
+    other.write_bytes(one.read_bytes())
+    other.with_suffix(".json").write_bytes(sealed(replace(receipt, key=other.stem)))
+    store = lab.session(readonly=True).store
+    (problem,) = filter(None, map(store.check, store.receipts()))
+    assert (problem.path, problem.reason.partition(":")[0]) == (other, "the receipt belongs to another artifact")

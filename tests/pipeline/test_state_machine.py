@@ -94,7 +94,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def run(self) -> None:
         before, events = self.whole(), list[Event]()
-        ran = mended(lambda: self.lab.run(*self.overrides, events=Events(None, events.append)), self.root, lambda _: None)
+        ran = mended(lambda: self.lab.run(*self.overrides, events=Events(None, events.append)), lambda _: None)
         self.kept(before)
         plan = ran.session.plan
         for event in events:
@@ -119,7 +119,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert "Traceback" not in error
         self.kept(before)
         if code == 0:  # a damaged table of the data set that the run had no need to read is met, and set aside, now
-            self.right(mended(lambda: self.lab.session(*self.overrides), self.root, lambda _: None).plan)
+            self.right(mended(lambda: self.lab.session(*self.overrides), lambda _: None).plan)
 
     @precondition(lambda self: self.root.exists())
     @rule(which=st.integers(0, 10_000), bit=st.integers(0, 1_000_000), values=st.booleans())
