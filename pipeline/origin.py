@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.files import replace_text
 from pipeline.keys import canonical, key_of
+from pipeline.regular import read_regular
 
 _RECORD = "run.json"
 _ELSEWHERE = r"(run|name|benchmark|models\.folders)(\.|$)"  # overrides that change no result, or the folder itself
@@ -99,9 +100,8 @@ def _aside(folder: Path, name: str, origin: Origin) -> Path:
 
 def _read(folder: Path) -> _Record | None:
     """Return what a folder says of its report; None where it does not, or is damaged."""
-    path = folder / _RECORD
     try:
-        return _Record.model_validate_json(path.read_bytes()) if path.is_file() else None
+        return _Record.model_validate_json(read_regular(folder / _RECORD))
     except (OSError, ValueError):
         return None
 

@@ -66,7 +66,9 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         if where.startswith(_watch.beside):
             _forbid(f"read outside: {where}")
     elif event in _CHANGES:
-        paths = [os.path.realpath(os.fsdecode(p)) for p in arguments if isinstance(p, str | bytes)]
+        # What is renamed or taken away is the entry of a folder, where it is a link too, and not what that leads to.
+        split = [os.path.split(os.fsdecode(p)) for p in arguments if isinstance(p, str | bytes)]
+        paths = [os.path.join(os.path.realpath(folder), name) for folder, name in split]
         if any(not p.startswith(_watch.folder) and "__pycache__" not in p for p in paths):
             _forbid(f"changed outside: {event} {paths}")
     elif event in _CODE:

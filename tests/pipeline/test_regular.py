@@ -57,7 +57,6 @@ MAY = {
     "pipeline/available.py",  # /proc and /sys
     "pipeline/instructions.py",  # /proc
     "pipeline/temporary.py",  # /proc
-    "pipeline/session.py",  # a report's note, where it is a file
     "stages/page.py",  # templates of the package
     "stages/commands.py",  # configs of the package
     "stages/models/checkpoints.py",  # bytes that were read
