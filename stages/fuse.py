@@ -124,7 +124,6 @@ class Fuse(Stage):
             if self.options.media != "none" and not rule.script:
                 weight = _inside_media(weight, faces.medium, self.options.media == "weighted")
             share = sums.shares(faces.template, weight if self.options.features == "unit" else weight * faces.norm, count)
-            weight = np.where(share > 0, weight, 0)
             inverse = vectors.inverse_lengths(faces.norm)
             summed = sums.weighted(faces.embedding, inverse, faces.template, share, count)
         counted = np.full(len(usable), np.nan)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -147,4 +148,4 @@ def checked(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and bool(np.isfinite(value))
+    return type(value) in (int, float) and bool(abs(value) <= sys.float_info.max)  # which nan is not

@@ -142,8 +142,9 @@ def test_the_file_of_a_set_is_one_that_statistics_take(context: Make, tmp_path: 
         (b"name: small\n", "is no reference file of format qfuse-reference/1"),
         (b'{"format": "qfuse-reference/1"}', "percentiles, measure should hold"),
         (b"0" * (2 << 20), "has more than 1,048,576 bytes"),
+        (b'{"format": "qfuse-reference/1", "maximum": 1%b}' % (b"0" * 400), "maximum, .* should hold the finite numbers"),
     ],
-    ids=["a config", "nothing", "large"],
+    ids=["a config", "nothing", "large", "beyond float64"],
 )
 def test_what_is_no_reference_set_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "r.json").write_bytes(content)

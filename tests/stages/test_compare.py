@@ -239,3 +239,34 @@ def test_no_comparisons_give_no_scores(source: Make, context: Make) -> None:
 def test_all_pairs_of_a_role_that_no_template_has_give_no_scores(source: Make, context: Make) -> None:
     for role in ("reference", "probe"):
         assert compare(source, context, tables(2, roles=[(0, role)], product=True), templates(2)).shape == (0,)
+
+
+@pytest.mark.parametrize("form", ["list", "sparse list", "product"])
+def test_equal_templates_have_equal_scores_wherever_they_stand(source: Make, context: Make, form: str) -> None:
+    batch, rng = templates(400, 512, seed=7), np.random.default_rng(7)
+    copies = rng.permutation(np.arange(1, 400))[:150]
+    batch["embedding"][copies] = batch["embedding"][0]
+    others = np.setdiff1d(np.arange(400), [0, *copies])
+    pairs = [(int(i), int(j)) for i in (0, *copies) for j in others]
+    if form == "product":
+        roles = [*((int(i), "reference") for i in (0, *copies)), *((int(j), "probe") for j in others)]
+        made = tables(400, roles=roles, product=True)
+    else:
+        made = tables(400, pairs if form == "list" else rng.permutation(pairs)[:300].tolist())
+    found = compare(source, context, made, batch)
+    expected = {int(j): slow(batch, 0, j) for j in others}
+    score = {
+        int(j): {x for x, (_, b) in zip(found.tolist(), listing(made, pairs, form), strict=True) if b == j} for j in others
+    }
+    assert all(len(values) <= 1 for values in score.values())
+    assert all(abs(value - expected[j]) < 1e-7 for j, values in score.items() for value in values)
+
+
+def listing(made: dict[str, Batch], pairs: Any, form: str) -> Any:
+    return pairs if form == "product" else list(zip(made["comparisons"]["a"], made["comparisons"]["b"], strict=True))
+
+
+def test_the_two_sides_of_a_comparison_may_be_swapped(source: Make, context: Make) -> None:
+    batch, pairs = templates(90, 512, seed=8), np.random.default_rng(8).integers(0, 90, (4000, 2))
+    there, back = (compare(source, context, tables(90, each.tolist()), batch) for each in (pairs, pairs[:, ::-1]))
+    np.testing.assert_array_equal(there, back)

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import registry
 from pipeline.dataset import Dataset
 from pipeline.errors import InvalidInput
 from pipeline.schema import Batch, Status
 from pipeline.stage import Context, Source, Work
+from stages import rules
 from stages.fuse import Fuse, FuseOptions
 from stages.statistics import Statistics
 from stages.tables import FUSED, LAYOUT, Protocol, build_tables
@@ -376,3 +378,28 @@ def test_rows_are_numbered_along_the_axis_where_shards_between_are_left_out() ->
     read.clear()
     Source((0, 10, 20), (4, 13, 25), read_shard).take(np.array([21, 2]))
     assert read == [0, 2]  # a shard without wanted rows is not opened
+
+
+@pytest.mark.parametrize("rule", [*EVERY_RULE, "crfiqa-script", "insightface-script"])
+@pytest.mark.parametrize(("features", "media"), [("unit", "none"), ("raw", "weighted")])
+def test_the_order_of_a_templates_faces_moves_no_bit(
+    source: Make, context: Make, rule: str, features: str, media: str
+) -> None:
+    options = {"features": features, "media": media}
+    if "script" in rule or rule == "inverse-variance":
+        options = {"features": "raw" if rule == "inverse-variance" and features == "raw" else "unit"}
+    made = Set(source, context, seed=8, templates=6, faces=300)
+    rng = np.random.default_rng(8)
+    # Different faces in each template: of two of equal quality, a rule that chooses takes the earlier one.
+    faces = rng.permutation(300).reshape(6, 50)
+    made.members = [(t, int(f), f"m{f % 7}") for t in range(6) for f in faces[t]]
+    before = made.fuse(rule, **options)
+    made.members = [made.members[i] for i in rng.permutation(300)]
+    assert made.fuse(rule, **options).digest() == before.digest()
+
+
+def test_a_weight_below_0_is_refused(source: Make, context: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_parts", {"fusion rule": dict(registry.available("fusion rule"))})
+    rules.weight_rule("negative")(lambda faces: -np.ones(len(faces.template)))
+    with pytest.raises(InvalidInput, match="gave a weight of -1: a weight is 0 or more"):
+        Set(source, context).fuse("negative")

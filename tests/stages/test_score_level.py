@@ -39,12 +39,15 @@ SCORE = {
 class Set:
     """Templates of 0 to 4 faces, some of which failed; a list of comparisons, all pairs of two roles, or of one."""
 
-    def __init__(self, seed: int, form: str = "list", templates: int = 9, faces: int = 16, listed: int = 30) -> None:
+    def __init__(
+        self, seed: int, form: str = "list", templates: int = 9, faces: int = 16, listed: int = 30, members: Any = None
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.templates, self.status = templates, (rng.random(faces) < 0.2).astype(np.uint8) * Status.FAILED
         self.x = (rng.standard_normal((faces, 5)) * rng.uniform(0.5, 20, (faces, 1))).astype(np.float32)
         self.quality = rng.normal(0.5, 1, faces).astype(np.float32)
-        self.members = [(t, int(f)) for t in range(templates) for f in rng.integers(0, faces, rng.integers(0, 5))]
+        drawn = [(t, int(f)) for t in range(templates) for f in rng.integers(0, faces, rng.integers(0, 5))]
+        self.members = drawn if members is None else members
         self.pairs = rng.integers(0, templates, (listed if form == "list" else 0, 2)).tolist()
         half, order = templates // 2, np.arange(templates)
         role = {
@@ -206,3 +209,20 @@ def test_qmagface_equals_its_formula_in_whatever_shard(source: Make, context: Ma
 def test_qmagface_has_no_numbers_that_would_fit_every_model() -> None:
     with pytest.raises(ValueError, match="alpha"):
         QMagFaceOptions()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("rule", SCORE)
+def test_a_score_depends_on_the_faces_alone_not_on_their_order_or_side(source: Make, context: Make, rule: str) -> None:
+    rng = np.random.default_rng(5)
+    members = [(t, 30 * t + i) for t in range(4) for i in range(30)]
+    members += [(t + 4, 120 + 30 * t + i) for t in range(4) for i in rng.permutation(30).tolist()]
+    made = Set(5, "triangle", templates=8, faces=240, members=members)  # of templates in no order
+    made.status[:], made.x = 0, rng.standard_normal((240, 64)).astype(np.float32)
+    made.x[120:] = made.x[:120]  # templates 4 … 7 hold the faces of 0 … 3 once more
+    found = made.run(
+        CompareFaces(CompareFacesOptions(rule=rule), context()), {"embeddings": source(made.embeddings())}, SCORES
+    )
+    scores: dict[tuple[int, int], set[float]] = {}
+    for (a, b), score in zip(made.pairs, found["score"].tolist(), strict=True):
+        scores.setdefault((min(a % 4, b % 4), max(a % 4, b % 4)), set()).add(score)
+    assert [len(values) for values in scores.values()] == [1] * 10
