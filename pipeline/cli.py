@@ -1,257 +1,70 @@
-"""The command line: thin verbs over `pipeline.session`. Plug-ins add theirs through the entry point `qfuse.commands`.
+"""The command `qfuse`: where it begins and how it ends. What it does is in `pipeline.verbs`.
 
-Nothing heavy is imported before a verb needs it, so that `--help` answers at once.
+Nothing is imported before signals and streams are looked after: importing takes most of a short command's time.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
-from importlib.metadata import entry_points, version
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import typer
-
-from pipeline.errors import INTERRUPTED, Interrupted, InvalidInput, QfuseError, UsageError, unknown
-from pipeline.run_verb import Until, looked_at, looked_into, run
-from pipeline.store_verbs import store_app
-from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show, warn
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.memory import Need
-    from pipeline.plan import Plan
-    from pipeline.remarks import Remark
-    from pipeline.session import Session
-
-app = typer.Typer(
-    name="qfuse",
-    help="What is a face image worth to a template? Quality-weighted fusion, comparison and search, measured.",
-    epilog="Example: qfuse demo; then, with your own photographs: qfuse init faces.yaml, qfuse check faces.yaml, "
-    "qfuse run faces.yaml.\n\nExit codes: 0 done · 1 internal · 2 usage · 3 invalid input · 4 too many failures · "
-    "5 corrupt artifact · 6 resource refused · 130 interrupted, resumable.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
-app.add_typer(store_app, name="store")
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        say(f"qfuse {version('qfuse')}")
-        raise typer.Exit
-
-
-@app.callback()
-def everything(
-    shown: Annotated[
-        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None: ...
-
-
-app.command(epilog="Example: qfuse run configs/lfw.yaml --set steps.embed.options.flip=none")(run)
-
-
-@app.command(epilog="Example: qfuse plan configs/lfw_templates.yaml --until fuse")
-def plan(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    store: StorePath = None,
-    until: Until = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say what would run, and why, without running anything."""
-    from pipeline.memory import estimate, outlook
-    from pipeline.processors import notes_here
-    from pipeline.progress import plan_table
-    from pipeline.study import on_each
-
-    def told(loaded: Config) -> Any:
-        def look(session: Session) -> tuple[Plan, list[Need], list[str]]:
-            plan = session.plan
-            return plan, estimate(plan, session.store), notes_here(plan, session.store)
-
-        planned, needs, notes = looked_at(loaded, store, look, until)
-        if as_json:
-            return {**planned.to_json(), "memory": {need.step: need.bytes for need in needs}, "notes": notes}
-        show(plan_table(planned))
-        shards = sum(len(step.to_run) for step in planned.to_run)
-        say(f"{shards:,} shards to run; `qfuse run` runs them" if shards else "nothing to do")
-        if needs:
-            say(outlook(planned, needs))
-        for note in notes:
-            say(f"note: {note}")
-        return None
-
-    on_each(config, overrides, told, as_json)
-
-
-@app.command(epilog="Example: qfuse why configs/lfw.yaml embed --set steps.embed.options.flip=none")
-def why(
-    config: ConfigPath,
-    step: Annotated[str, typer.Argument(metavar="STEP", help="A step of the config, or one of its cells.")],
-    overrides: Overrides = None,
-    store: StorePath = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say which field made a step stale, against the last run of this config."""
-    from pipeline.config import load_config
-
-    steps = looked_at(load_config(config, overrides or []), store, lambda session: session.plan.steps.values())
-    found = [s for s in steps if step in (s.name, s.base, s.stage.name)]
-    if not found:
-        raise UsageError(unknown("step", step, {s.base for s in steps}))
-    rows: list[dict[str, Any]] = [
-        {"step": s.name, "shard": t.index, "rows": [t.start, t.stop], "reason": t.reason} for s in found for t in s.to_run
-    ]
-    if as_json:
-        emit(rows)
-        return
-    if not rows:
-        say(f"{step}: nothing to run; all that is wanted of it is stored")
-    for reason in dict.fromkeys(row["reason"] for row in rows):
-        same = [row for row in rows if row["reason"] == reason]
-        cells = list(dict.fromkeys(row["step"] for row in same))
-        more = f" and {len(cells) - 1} more cells" if len(cells) > 1 else ""
-        say(f"{cells[0]}{more}, {len(same):,} shard{'s' * (len(same) > 1)}: {reason}")
-
-
-@app.command(epilog="Example: qfuse status configs/lfw.yaml --all")
-def status(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    store: StorePath = None,
-    every: Annotated[bool, typer.Option("--all", metavar="", help="Every cell and every row, not the first ten.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show what of a config is stored, which rows failed, and why."""
-    from pipeline.processors import computed_otherwise, computing
-    from pipeline.progress import status_rows, status_table
-    from pipeline.remarks import remarks, together
-    from pipeline.remarks import told as lines
-    from pipeline.session import store_root
-    from pipeline.store import is_store
-    from pipeline.study import on_each
-
-    def told(loaded: Config) -> Any:
-        def look(session: Session) -> tuple[list[dict[str, Any]], list[Remark], list[str]]:
-            plan, opened = session.plan, session.store
-            here = computing(plan.steps.values())
-            return status_rows(plan, opened), remarks(plan, opened), computed_otherwise(plan, opened, here)
-
-        rows, found, notes = looked_at(loaded, store, look)
-        root = store_root(loaded, store)
-        if as_json:
-            told_rows = [asdict(remark) for remark in found]
-            return {"steps": rows, "rows": told_rows, "notes": notes, "store": str(root)}
-        show(status_table(rows if every else together(rows)))
-        say(f"store: {root}{'' if is_store(root) else ' (not there yet)'}")
-        for line in lines(found, None if every else 10):
-            say(line)
-        for note in notes:
-            say(f"note: {note}")
-        return None
-
-    on_each(config, overrides, told, as_json)
-
-
-@app.command(epilog="Example: qfuse check configs/lfw.yaml")
-def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a config, its data set and its weights without computing, and say all that is wrong at once."""
-    from pipeline.check import listed
-    from pipeline.study import check_all
-
-    found = check_all(config, overrides)
-    values = {
-        name: {"problems": one.problems, "notes": one.notes, "tables": one.tables, "steps": one.steps}
-        for name, one in found.items()
-    }
-    if as_json:
-        emit({"config": str(config), **values.get("", {"benchmarks": values})})
-    if wrong := [f"{name}{': ' if name else ''}{one.sentence}" for name, one in found.items() if one.problems]:
-        raise InvalidInput(listed(wrong))
-    for name, one in found.items() if not as_json else ():
-        counts = ", ".join(f"{rows:,} {table}" for table, rows in one.tables.items() if rows)
-        place = f"{config} · {name}" if name else f"{config}"
-        say(f"{place}: fine. {counts}; {one.steps} steps; every file they need is there.")
-        for note in one.notes:
-            say(f"note: {note}")
-
-
-@app.command(epilog="Example: qfuse report configs/lfw.yaml")
-def report(config: ConfigPath, overrides: Overrides = None, store: StorePath = None, as_json: AsJson = False) -> None:
-    """Write the report of a finished run again."""
-    from pipeline.config import load_config
-    from pipeline.session import current_report
-
-    loaded = load_config(config, overrides or [])
-    if loaded.report is None:
-        raise InvalidInput(f"{config} has no `report` section; add `report: {{}}` to get one.")
-    files = looked_into(loaded, store, lambda session: current_report(session, warn, anew=True), config, as_json)
-    emit([str(path) for path in files]) if as_json else say(f"report: {files[0]}")
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: finished shards stay, and the exit code is 130."""
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _failed(sentence: str, code: int) -> NoReturn:
-    print(f"qfuse: {sentence}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
-    sys.exit(code)
-
-
-def _interrupted() -> NoReturn:
-    """End at once: what is still being computed in some thread is not waited for, because it is not whole anyway."""
-    print(f"qfuse: {INTERRUPTED}", file=sys.stderr, flush=True)
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    os._exit(130)
+from pipeline.interruption import end, interruptible
 
 
 def main() -> None:
     """Run the command line; every known error ends as one sentence on standard error and its exit code."""
-    for point in entry_points(group="qfuse.commands"):
-        point.load()(app)
+    _open_closed()
+    sys.exit(interruptible(_settled))
+
+
+def _open_closed() -> None:
+    """Open whichever of standard input, output and error is closed: else the next file to be opened takes its place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _settled() -> int:
+    from pipeline import streams
+
+    streams.prepare()
     try:
-        with _terminable():
-            code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        return _ended()
+    finally:
+        streams.settle()
+
+
+def _ended() -> int:
+    """Run the verb and return the exit code."""
+    from pipeline.errors import Interrupted, QfuseError
+
+    try:
+        from pipeline.verbs import command
+
+        return command()
     except Interrupted:
-        _interrupted()
+        end()
     except QfuseError as error:
-        _failed(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _interrupted()
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+        return _failed(str(error), error.exit_code)
     except MemoryError:
-        _failed("out of memory; use fewer --workers, or smaller dataset.shard_rows. Finished shards are kept.", 6)
+        return _failed("out of memory; use fewer --workers, or smaller dataset.shard_rows. Finished shards are kept.", 6)
     except OSError as error:
-        _failed(f"{error.filename or 'the system'}: {error.strerror or error}; mend that and run the same command again.", 6)
-    except Exception as error:
-        # Usage errors know how to show themselves, whichever copy of click typer brings along.
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
-            sys.exit(error.exit_code)
-        print("qfuse: internal error; what is stored stays whole. Please report the lines below.", file=sys.stderr)
-        raise
+        place = error.filename or "the system"
+        return _failed(f"{place}: {error.strerror or error}; mend that and run the same command again.", 6)
+    except UnicodeEncodeError as error:
+        todo = "set PYTHONUTF8=1 and run the same command again."
+        return _failed(f"{error.object!r} cannot be written in this environment's {error.encoding}; {todo}", 6)
+    except Exception:
+        import traceback
+
+        lines = traceback.format_exc().rstrip()
+        return _failed(f"internal error; what is stored stays whole. Please report the lines below.\n{lines}", 1)
+
+
+def _failed(sentence: str, code: int) -> int:
+    from pipeline.streams import warn
+
+    warn(f"qfuse: {sentence}")
+    return code

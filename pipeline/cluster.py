@@ -137,8 +137,7 @@ class Cluster:
     def _connect(self, where: str | LocalWorkers, threads: int | None) -> tuple[Any, int | None]:
         """Return a client, and the threads of each worker; None where each is to use as many as it offers."""
         if isinstance(where, str) and (started := local_workers(where)):
-            self._stack.callback(started.close)
-            where = started
+            where = self._stack.enter_context(started)
         if isinstance(where, LocalWorkers):
             threads = math.ceil((threads or len(os.sched_getaffinity(0))) / where.count)
             return self._stack.enter_context(Client(where.cluster())), threads

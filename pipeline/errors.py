@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
-from difflib import get_close_matches
-from pathlib import Path
+
+TYPE_CHECKING = False  # without importing typing: this is imported before signals are looked after
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 INTERRUPTED = "interrupted: every finished shard is kept; the same command continues from there."
 
@@ -61,6 +63,8 @@ class Interrupted(QfuseError):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the sentence for a name that is not known, with the nearest valid one."""
+    from difflib import get_close_matches
+
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}."

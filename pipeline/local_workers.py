@@ -7,12 +7,16 @@ machine can give them work; and what they write lies in a folder that only this 
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
+
+from pipeline.errors import Interrupted
 
 
 def local_workers(where: str | None) -> LocalWorkers | None:
@@ -37,6 +41,13 @@ class LocalWorkers:
         """Return the distributed.LocalCluster, once it is there. Raises what kept it from starting."""
         return self._cluster.result()
 
+    def __enter__(self) -> LocalWorkers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
+        if kind is None or not issubclass(kind, KeyboardInterrupt | Interrupted):  # which wait for nobody: see interruption
+            self.close()
+
     def close(self) -> None:
         """End the workers."""
         with suppress(Exception):
@@ -46,11 +57,19 @@ class LocalWorkers:
 
 
 def _start(count: int, folder: str) -> Any:
+    from multiprocessing import resource_tracker
+
     import dask
     from distributed import LocalCluster
 
     from pipeline.cluster import SETTINGS, SLOTS
 
+    # Python's resource tracker tidies up after workers that are killed. It need not say so.
+    warnings = filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"))
+    os.environ["PYTHONWARNINGS"] = ",".join(warnings)
+    resource_tracker.ensure_running()  # now, because it unblocks signals
+    # A terminal's Ctrl-C reaches every process of the group. It is the driver's: what this thread starts inherits the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # The folder is the first place where the driver and the workers look for modules: Dask's own choice, below /tmp, may
     # have been made, and be written to, by somebody else.
     with dask.config.set({**SETTINGS, "temporary-directory": folder}):
@@ -61,7 +80,7 @@ def _start(count: int, folder: str) -> Any:
             host="127.0.0.1",
             security=_credentials(),
             dashboard_address="127.0.0.1:0",
-            preload=["pipeline.worker"],
+            preload=["pipeline.worker"],  # so that it is imported while the driver plans
             silence_logs=logging.CRITICAL,
             memory_limit=0,  # nothing is kept in a worker that it could give up
             resources={"GPU": 1},  # asked for by steps on a GPU alone

@@ -11,6 +11,7 @@ from pipeline.graph import Step
 from pipeline.plan import Plan
 from pipeline.schema import Status
 from pipeline.store import Store
+from pipeline.streams import visible_line
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def told(found: Sequence[Remark], most: int | None) -> list[str]:
             f"{step}: {count:,}{'' if status == 'ok' else f' {status}'}" for (step, status), count in counts.items()
         )
         lines.append(f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'} {what} ({by}):")
-        lines += [f"  {remark.sentence}" for remark in rows[:most]]
+        lines += [f"  {visible_line(remark.sentence)}" for remark in rows[:most]]
         if most is not None and len(rows) > most:
             lines.append(f"  … and {len(rows) - most:,} more")
     return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,9 +121,7 @@ def run_one(
 
     def once() -> Ran:
         started = local_workers(where)
-        with contextlib.ExitStack() as stack:
-            if started:
-                stack.callback(started.close)
+        with started or contextlib.nullcontext():
             return at(started or where)
 
     def at(where: str | LocalWorkers | None) -> Ran:
@@ -135,7 +132,7 @@ def run_one(
         try:
             summary = compute(session, quiet, workers, where)
         except TooManyFailures:
-            print("\n".join(told(remarks(session.plan, session.store, notes=False), 10)), file=sys.stderr)
+            warn("\n".join(told(remarks(session.plan, session.store, notes=False), 10)))
             raise
         files = current_report(session, warn) if until is None else []
         results = results_table(session) if until is None and not quiet else None

@@ -1,17 +1,22 @@
-"""What every verb of the command line shares: its common options, and how text and JSON are printed."""
+"""What every verb of the command line shares: its common options, and how text, tables and JSON are printed."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.streams import put, say, visible, warn
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+__all__ = ["AsJson", "ConfigPath", "Overrides", "StorePath", "console", "emit", "hand_over", "say", "show", "warn"]
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (.yaml); `qfuse init` writes one.")]
 Overrides = Annotated[
@@ -28,32 +33,34 @@ AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON ins
 
 
 def emit(value: Any) -> None:
-    """Print JSON on standard output."""
+    """Print JSON on standard output, in ASCII: so it is the same bytes for every reader."""
     from pipeline.session import plain
 
-    print(json.dumps(plain(value), indent=1, ensure_ascii=False))
+    put(json.dumps(plain(value), indent=1) + "\n")
 
 
-def say(sentence: str) -> None:
-    """Print a line; bytes of a file name that is not UTF-8 are shown escaped."""
-    print(sentence.encode("utf-8", "backslashreplace").decode())
+def hand_over(content: str) -> None:
+    """Print a file's content on standard output: as it is, but for a terminal."""
+    put(visible(content) if sys.stdout.isatty() else content)
 
 
-def warn(sentence: str) -> None:
-    """Print a line on standard error."""
-    print(sentence.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+def console(file: IO[str] | None = None) -> Console:
+    """Return standard output for tables. A pipe or a file is 120 columns wide, so that nothing wraps that need not.
 
-
-def console() -> Console:
-    """Return standard output for tables. A pipe or a file is 120 columns wide, so that nothing wraps that need not."""
+    What is drawn goes into `file`, if one is given, as it would be drawn there.
+    """
     from rich.console import Console
 
-    found = Console(markup=False, highlight=False)
-    if found.is_terminal or "COLUMNS" in os.environ:
-        return found
-    return Console(markup=False, highlight=False, width=120)
+    there = Console()
+    width = None if there.is_terminal or "COLUMNS" in os.environ else 120
+    return Console(file=file, force_terminal=there.is_terminal, markup=False, highlight=False, width=width)
 
 
 def show(renderable: Any) -> None:
     """Print a table."""
-    console().print(renderable)
+    from rich.segment import Segment, Segments
+
+    drawn = io.StringIO()
+    here = console(drawn)
+    here.print(Segments([Segment(visible(part.text), part.style) for part in here.render(renderable)]), end="")
+    put(drawn.getvalue())

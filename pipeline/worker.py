@@ -6,7 +6,6 @@ A worker keeps a workshop for each run that it serves, and with it the opened mo
 from __future__ import annotations
 
 import pickle
-import signal
 import threading
 import traceback
 from collections import Counter, OrderedDict
@@ -31,11 +30,6 @@ _workshops: OrderedDict[str, Workshop] = OrderedDict()
 _ended: set[str] = set()
 _busy: Counter[str] = Counter()  # shards under way of each run
 _lock = threading.Lock()
-
-
-def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C, which reaches every process of a terminal, to the driver. Called in local workers as they start."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

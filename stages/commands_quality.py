@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import InvalidInput, UsageError, cannot_write
-from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, warn
+from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, hand_over, say, warn
 from stages.commands_build import Where
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def apply(
         given = stage.options.method == "given"
         unchecked = f"given scores do not say what they measure: that they are as those of {found['set']} was not checked."
         unchecked = unchecked if given else ""
-    _hand_over(content, out)
+    _written(content, out)
     tell = warn if out is None else say
     tell(("" if out is None else f"wrote {out}: ") + calibration.told(scores, found))
     if unchecked:
@@ -153,11 +153,11 @@ def _scored(
     return found
 
 
-def _hand_over(content: str, out: Path | None) -> None:
+def _written(content: str, out: Path | None) -> None:
     from pipeline.files import replace_text
 
     if out is None:
-        say(content.removesuffix("\n"))
+        hand_over(content)
         return
     try:
         replace_text(out, content)

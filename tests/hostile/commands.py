@@ -13,7 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pipeline.cli import app, main
+from pipeline.cli import main
+from pipeline.verbs import app
 from stages.commands import models_app
 
 from . import archives, documents, pictures, tables

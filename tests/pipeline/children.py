@@ -16,11 +16,8 @@ from typing import Any
 from laboratory import Lab
 
 HERE = Path(__file__).parent
-# SIGINT is set anew because a shell that runs the tests in the background lets its children ignore it.
 CODE = """
-import signal
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     from pipeline.cli import main
     main()
 """

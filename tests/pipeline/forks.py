@@ -103,7 +103,6 @@ def _command(words: list[str], folder: str, known: dict[str, str], error: str, r
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0), write_through=True)
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(known)
     sys.path[:0] = [path for path in known["PYTHONPATH"].split(os.pathsep) if path not in sys.path]

@@ -1,7 +1,11 @@
-"""A run that is killed or interrupted, in a real process, keeps what it finished and continues to the same results."""
+"""A run that is killed or interrupted, in a real process, keeps what it finished and continues to the same results.
+
+A command that is interrupted, wherever it is, ends with one sentence and 130.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from dataclasses import replace
@@ -9,8 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from children import finished, start, wait_for
+from artifacts import child as interpreter
+from children import end, environment, finished, start, wait_for
 from laboratory import Lab
+
+from pipeline.errors import INTERRUPTED
 
 SLOW = ("--set", "steps.measure.options.sleep=0.005")
 
@@ -55,3 +62,148 @@ def test_an_interrupted_run_says_how_it_continues_and_continues(slow: Lab, numbe
     assert {path: finished(slow)[path] for path in kept} == kept
     assert slow.session(readonly=True).plan.to_run == []
     assert not list((slow.root / slow.store).rglob(".*"))
+
+
+# A signal to the whole group, as a terminal sends it, when a process of a kind (the command or a worker) is about to import a
+# module.
+AT_IMPORT = """
+import os, signal, sys
+kind, module, number = os.environ["AT"].split()
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == module and ("multiprocessing.spawn" in " ".join(sys.orig_argv)) == (kind == "worker"):
+            sys.meta_path.remove(self)
+            os.killpg(os.getpgrp(), getattr(signal, number))
+sys.meta_path.insert(0, Hook())
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("command typer SIGINT", []),
+        ("command numpy SIGTERM", []),
+        ("command distributed SIGINT", ["--dask", "local:1"]),
+        ("worker distributed SIGINT", ["--dask", "local:1"]),
+    ],
+)
+def test_a_command_that_is_interrupted_while_modules_are_imported_ends_with_one_sentence(
+    lab: Lab, at: str, words: list[str]
+) -> None:
+    hook = lab.root / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(AT_IMPORT)
+    known = environment(lab)["PYTHONPATH"]
+    child = start(lab, *words, PYTHONPATH=f"{hook}{os.pathsep}{known}", AT=at)
+    try:
+        _, error = child.communicate(timeout=60)
+    finally:
+        end(child)
+    assert (child.returncode, error) == (130, f"qfuse: {INTERRUPTED}\n")
+
+
+def ended(code: str) -> tuple[int, str]:
+    """Run code as a command does; return how it ended and what it said."""
+    head = "import os, signal, subprocess, threading, time\nfrom pipeline import interruption\n"
+    process = interpreter(f"{head}{code}\nraise SystemExit(interruption.interruptible(work))")
+    try:
+        out, error = process.communicate(timeout=60)
+    finally:
+        end(process)
+    return process.returncode, out + error
+
+
+WHERE = {
+    "in what swallows every exception": """
+def work():
+    os.kill(os.getpid(), signal.SIGINT)
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+""",
+    "in what makes another error of it": """
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except BaseException:
+        raise ImportError("broken")
+""",
+    "in what swallows it and ends": """
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except BaseException:
+        return 0
+""",
+    "deep in a library": """
+import hashlib
+def work():
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+""",
+    "twice": """
+interruption.GRACE = 60
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+""",
+    "once its work is done, while a thread is not": """
+def work():
+    def late():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    threading.Timer(0.05, late).start()
+    return 0
+""",
+    "in a thread that then fails": """
+def work():
+    def fail():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        raise ValueError
+    threading.Thread(target=fail).start()
+    time.sleep(60)
+""",
+}
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_command_ends_with_one_sentence_wherever_it_is_interrupted(where: str) -> None:
+    assert ended(WHERE[where]) == (130, f"qfuse: {INTERRUPTED}\n")
+
+
+def test_what_an_interrupted_command_has_started_ends_with_it() -> None:
+    code, said = ended("""
+def work():
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    print(child.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+""")
+    assert code == 130
+    number = said.split()[0]
+    for _ in range(500):  # until whoever inherited it has noticed
+        state = Path(f"/proc/{number}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.01)
+    raise AssertionError("it still runs")
+
+
+def test_where_sigint_is_ignored_as_by_nohup_it_stays_ignored_and_sigterm_is_not() -> None:
+    code, said = ended("""
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+def work():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("went on", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+""")
+    assert (code, said) == (130, f"went on\nqfuse: {INTERRUPTED}\n")

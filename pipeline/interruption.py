@@ -1,0 +1,128 @@
+"""Ctrl-C and SIGTERM end the command with one sentence and exit code 130, at once, whatever it is doing.
+
+The first signal raises KeyboardInterrupt in the main thread, so that what is open is closed well. That alone is not enough: a
+library may swallow the exception, and what is waited for may take long. So a thread ends the process GRACE seconds later,
+wherever it is. That harms nothing, because files appear whole or not at all. A second signal ends it without that moment, and
+so does a first one amid an import: native modules do not survive an exception there, or go on without a part of themselves.
+
+This is in place before anything else is imported, and imports next to nothing itself: until then Python shows a traceback.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import select
+import signal
+
+from pipeline.errors import INTERRUPTED
+
+TYPE_CHECKING = False  # without importing typing
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import NoReturn
+
+GRACE = 1.0  # seconds
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_told = _thread.allocate_lock()  # held once the sentence is printed, for good
+_raised = _thread.allocate_lock()  # held once KeyboardInterrupt was raised, for good
+_over = False  # the command has done its work
+
+
+def interruptible(call: Callable[[], int]) -> int:
+    """Return what `call` returns; from now on SIGINT and SIGTERM end this process, with 130. One that is ignored stays so."""
+    global _over
+    _over = False
+    if not any(signal.getsignal(number) is _stop for number in SIGNALS):
+        _install()
+    try:
+        return call()
+    finally:
+        _over = True  # a thread may still keep the process from its end
+        if _told.locked():  # whatever a library has made of the interruption
+            end()
+
+
+def end() -> NoReturn:
+    """Print the sentence and end this process, and all that it started, without waiting for anything."""
+    _tell()
+    for child in _descendants():
+        try:  # noqa: SIM105 - contextlib is not light
+            os.kill(child, signal.SIGKILL)
+        except OSError:
+            pass
+    os._exit(130)
+
+
+def _install() -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
+            signal.signal(number, _stop)
+    seen, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    try:
+        _thread.start_new_thread(_watch, (seen,))
+    except RuntimeError:  # no thread to be had, so nobody ends the process but the main thread
+        os.close(seen)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _over or _importing(frame) or not _raised.acquire(blocking=False):
+        end()
+    _tell()
+    raise KeyboardInterrupt
+
+
+def _watch(seen: int) -> None:
+    """Wait for a signal, which is told here even while the main thread is deep in a library, and end GRACE seconds later."""
+    while os.read(seen, 1)[0] not in SIGNALS:
+        pass
+    _tell()
+    select.select([seen], [], [], GRACE)
+    end()
+
+
+def _tell() -> None:
+    """Print the sentence, once; whatever this process or what it starts would say after it is not to be seen."""
+    if not _told.acquire(blocking=False):
+        return
+    below = "\n\x1b[?25h" if os.isatty(2) else ""  # the progress bars, which hide the cursor
+    try:  # noqa: SIM105
+        os.write(2, f"{below}qfuse: {INTERRUPTED}\n".encode())
+    except OSError:  # nobody reads it
+        pass
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    except OSError:  # no more files may be open
+        os.closerange(2, 3)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _descendants() -> list[int]:
+    """Return the processes below this one; not Python's resource trackers, which tidy up and then end by themselves."""
+    below: dict[int, list[int]] = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        try:
+            with open(f"/proc/{int(name)}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                if b"resource_tracker" not in file.read():
+                    below.setdefault(parent, []).append(int(name))
+        except (OSError, ValueError, IndexError):
+            continue
+    found, waiting = [], [os.getpid()]
+    while waiting:
+        children = below.get(waiting.pop(), [])
+        found += children
+        waiting += children
+    return found
