@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -24,8 +24,10 @@ from rich.table import Table
 
 from pipeline.events import Event
 from pipeline.plan import Plan
+from pipeline.pulse import pulse
 from pipeline.runner import Summary
 from pipeline.store import Store
+from pipeline.streams import visible
 
 
 class Progress:
@@ -50,19 +52,37 @@ class Progress:
             self._units[step.base] = "rows" if rows else "shards"
             self._totals[step.base] += sum(t.stop - t.start for t in step.to_run) if rows else len(step.to_run)
         self._tasks: dict[str, TaskID] = {}
+        self._cells = Counter(step.base for step in plan.to_run)
+        self._counts: Counter[str] = Counter()  # of the steps that are under way
+        pulse.at(self._line)
 
     def on_event(self, event: Event) -> None:
         for note in event.get("notes", ()):
             self._bars.console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         if event.get("dashboard"):
-            self._bars.console.print(f"{event['workers']} workers; dashboard: {event['dashboard']}")
+            place = visible(f"{event['workers']} workers; dashboard: {event['dashboard']}")
+            self._bars.console.print(place, markup=False)
         base = self._bases.get(event.get("step", ""), "")
         if not base:
             return
         if base not in self._tasks:
             self._tasks[base] = self._bars.add_task(base, total=self._totals[base], unit=self._units.get(base, ""))
+            self._counts[base] = 0
         if event["event"] == "advance":
             self._bars.advance(self._tasks[base], event["rows"])
+            self._counts[base] += event["rows"]
+        elif event["event"] == "step_finished":
+            self._cells[base] -= 1
+            if self._cells[base] == 0:
+                self._counts.pop(base)
+                unit = self._units.get(base, "")
+                total = self._totals[base]
+                pulse.done(f"{base}: finished, {total:,} {unit if total != 1 else unit[:-1]}")
+
+    def _line(self) -> str:
+        under_way = list(self._counts.items())
+        lines = [f"{base}: {count:,} of {self._totals[base]:,} {self._units.get(base, '')}" for base, count in under_way]
+        return "; ".join(lines) or "computing"
 
     def __enter__(self) -> Progress:
         self._bars.start()

@@ -22,6 +22,7 @@ from pipeline.keys import file_digest, key_of
 from pipeline.local_workers import LocalWorkers
 from pipeline.origin import kept_apart
 from pipeline.plan import Plan, build, context_of
+from pipeline.pulse import pulse
 from pipeline.recall import remember
 from pipeline.registry import lookup
 from pipeline.regular import read_regular
@@ -126,6 +127,7 @@ def open_session(
 
     `absent`: artifacts (output, key) that count as absent. Verbs open sessions with `with_session`.
     """
+    pulse.at("reading the data set and planning")
     loaded = config if isinstance(config, Config) else load_config(config, overrides)
     opened = Store(store_root(loaded, store), readonly, absent)
     dataset = ingest(loaded, opened, opened.open_digests())
@@ -250,6 +252,7 @@ def kept_pages(folder: Path, shown: list[Any], make: Callable[[], list[Path]], a
         files = [folder / name for name in names]
         if not anew and seal == _seal(of, files):
             return files
+    pulse.at("writing the report")
     files = make()
     with suppress(FileNotFoundError):  # a file that was not made is asked for again
         replace_text(made, "\n".join([_seal(of, files), *(os.path.relpath(path, folder) for path in files)]))

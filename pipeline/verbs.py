@@ -5,6 +5,8 @@ Nothing heavy is imported before a verb needs it, so that `--help` answers at on
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import asdict
 from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import InvalidInput, UsageError, unknown
+from pipeline.pulse import pulse
 from pipeline.run_verb import Until, looked_at, looked_into, run
 from pipeline.store_verbs import store_app
 from pipeline.streams import visible
@@ -198,8 +201,11 @@ def command() -> int:
     """Run what the command line asks for, and return the exit code. Raises what the verb raises."""
     for point in entry_points(group="qfuse.commands"):
         point.load()(app)
+    # A terminal has bars, and who asks for JSON reads nothing else.
+    quiet = sys.stderr.isatty() or "--json" in sys.argv
     try:
-        code = app(standalone_mode=False)
+        with contextlib.nullcontext() if quiet else pulse.beating():
+            code = app(standalone_mode=False)
     except typer.Abort as error:  # what typer makes of an EOFError
         raise error.__cause__ or error from None
     except Exception as error:
