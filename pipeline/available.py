@@ -1,10 +1,69 @@
-"""How much memory this process may still use: the least that the system, its control groups and its own limits leave."""
+"""What this process may still use: memory, the least that the system, its control groups and its own limits leave; threads.
+
+Libraries do not say so where a limit leaves them too little: they end the process, or wait for ever. So a command that
+cannot do with its limits is refused before it imports them.
+"""
 
 from __future__ import annotations
 
+import _thread
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+
+from pipeline.errors import ResourceRefused
+
+# Bytes of address space, much of it never used, as measured: of libraries that every verb imports, of all that computing
+# imports, of a thread's stack and heap.
+IMPORTED, COMPUTING, THREAD = 310_000_000, 1_250_000_000, 72_000_000
+_FEWER = "--workers 1, OPENBLAS_NUM_THREADS=1"
+
+
+def require_limits() -> None:
+    """Raise ResourceRefused where this process may not even import what every verb needs."""
+    threads = 2 * _library_threads()  # NumPy and SciPy have a pool each
+    require_address_space(IMPORTED + threads * THREAD)
+    require_threads(threads)
+
+
+def require_to_compute(workers: int | None) -> None:
+    """Raise ResourceRefused where this process may not do what so many workers (None: as many as cores) need."""
+    threads = 2 * (workers or len(os.sched_getaffinity(0))) + 1
+    require_address_space(COMPUTING + threads * THREAD)
+    require_threads(threads)
+
+
+def require_address_space(size: int) -> None:
+    """Raise ResourceRefused where this process may have less address space than so many bytes."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY and most < size:
+        raise ResourceRefused(
+            f"about {size / 1e9:.2f} GB of address space are needed, and this process may have {most / 1e9:.2f} "
+            f"(`ulimit -v`): raise the limit, or use fewer threads ({_FEWER})."
+        )
+
+
+def require_threads(count: int) -> None:
+    """Raise ResourceRefused where this process may not have so many more threads at once: it tries.
+
+    Where address space is limited it does not, because each thread keeps a heap of it; that limit is the narrower one.
+    """
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return
+    gate, started = _thread.allocate_lock(), 0
+    gate.acquire()
+    try:
+        while started < count:
+            _thread.start_new_thread(lambda: gate.acquire() and gate.release(), ())
+            started += 1
+    except RuntimeError:
+        raise ResourceRefused(
+            f"about {count} threads are needed, and the system gives this process {started} (`ulimit -u`, or the limit of "
+            f"its container): raise the limit, or use fewer threads ({_FEWER})."
+        ) from None
+    finally:
+        gate.release()
 
 
 def available_memory(
@@ -22,6 +81,14 @@ def available_memory(
     if most != resource.RLIM_INFINITY:
         found.append(max(0, most - _table(proc / "self/status").get("VmSize:", 0) * 1024))
     return min((size for size in found if size >= 0), default=None)
+
+
+def _library_threads() -> int:
+    """Return how many threads a library for matrices starts."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(name, "").isdecimal():
+            return max(1, int(os.environ[name]))
+    return len(os.sched_getaffinity(0))
 
 
 def _group_rooms(proc: Path, cgroup: Path) -> Iterator[int]:

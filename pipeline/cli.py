@@ -38,7 +38,7 @@ def _settled() -> int:
 
 def _ended() -> int:
     """Run the verb and return the exit code."""
-    from pipeline.errors import Interrupted, QfuseError
+    from pipeline.errors import Interrupted, QfuseError, no_memory, no_thread
 
     try:
         from pipeline.verbs import command
@@ -48,15 +48,18 @@ def _ended() -> int:
         end()
     except QfuseError as error:
         return _failed(str(error), error.exit_code)
-    except MemoryError:
-        return _failed("out of memory; use fewer --workers, or smaller dataset.shard_rows. Finished shards are kept.", 6)
-    except OSError as error:
-        place = error.filename or "the system"
-        return _failed(f"{place}: {error.strerror or error}; mend that and run the same command again.", 6)
     except UnicodeEncodeError as error:
         todo = "set PYTHONUTF8=1 and run the same command again."
         return _failed(f"{error.object!r} cannot be written in this environment's {error.encoding}; {todo}", 6)
-    except Exception:
+    except Exception as error:
+        kept = "Finished shards are kept."
+        if no_memory(error):
+            return _failed(f"out of memory; use fewer --workers, or smaller dataset.shard_rows. {kept}", 6)
+        if no_thread(error):
+            return _failed(f"the system refused a thread; use fewer --workers, or raise the limit (`ulimit -u`). {kept}", 6)
+        if isinstance(error, OSError):
+            place = error.filename or "the system"
+            return _failed(f"{place}: {error.strerror or error}; mend that and run the same command again.", 6)
         import traceback
 
         lines = traceback.format_exc().rstrip()

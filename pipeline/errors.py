@@ -94,6 +94,34 @@ def cannot_write(path: Path, error: OSError) -> ResourceRefused:
     return ResourceRefused(f"{path} cannot be written ({error.strerror or error}): {what}.")
 
 
+# How libraries say it that have no exception of their own for it: PyTorch on a CPU, OpenCV, ONNX Runtime, the loader of any.
+_NO_MEMORY = (
+    *("DefaultCPUAllocator", "(-4:Insufficient memory)", "bad_alloc", "bad allocation", "Failed to allocate memory"),
+    *("failed to map segment", "cannot allocate memory", "Cannot allocate memory"),
+)
+_NO_THREAD = ("can't start new thread", "Resource temporarily unavailable", "Thread creation failed")
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in whichever library."""
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)  # PyTorch's, without importing it
+    if named or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return _librarys(error) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def no_thread(error: BaseException) -> bool:
+    """Whether an error says that the system refused a thread or a process, in whichever library."""
+    return getattr(error, "errno", None) == errno.EAGAIN or (
+        _librarys(error) and any(words in str(error) for words in _NO_THREAD)
+    )
+
+
+def _librarys(error: BaseException) -> bool:
+    """Whether a message is a library's own, and not of a ValueError or its like, which may quote a file."""
+    return type(error) in (RuntimeError, ImportError) or type(error).__module__ != "builtins"
+
+
 def cannot_read(path: Path, error: OSError) -> ResourceRefused:
     """Return the sentence for a file that the machine, not the file's owner, refuses to read."""
     return ResourceRefused(f"{path} cannot be read ({error.strerror or error}): {advice(error)}, and run again.")

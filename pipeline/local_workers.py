@@ -16,13 +16,23 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.available import require_threads, require_to_compute
 from pipeline.errors import Interrupted
+
+DRIVER, WORKER = 14, 9  # threads: of the driver for its cluster, and of a worker process
 
 
 def local_workers(where: str | None) -> LocalWorkers | None:
-    """Begin to start the workers that `local:N` asks for; None where another cluster, or none, is meant."""
+    """Begin to start the workers that `local:N` asks for; None where another cluster, or none, is meant.
+
+    Raises ResourceRefused where the limits of this process, which are also theirs, leave too little for them.
+    """
     match = re.fullmatch(r"local:([0-9]{1,3})", where or "")
-    return LocalWorkers(int(match[1])) if match and int(match[1]) else None
+    if not match or not int(match[1]):
+        return None
+    require_to_compute(1)
+    require_threads(DRIVER + int(match[1]) * WORKER)
+    return LocalWorkers(int(match[1]))
 
 
 class LocalWorkers:

@@ -7,12 +7,11 @@ reason. Only where every row raises is it the stage that is wrong, and its error
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import InvalidInput, QfuseError, ResourceRefused, advice
+from pipeline.errors import InvalidInput, QfuseError, ResourceRefused, advice, no_memory, no_thread
 from pipeline.schema import Batch, Status, concat
 from pipeline.stage import Stage
 
@@ -59,9 +58,11 @@ def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list
 
 def refusal(where: str, error: Exception) -> ResourceRefused | None:
     """Return the sentence for an error that is the machine's; None for one that its rows may have caused."""
-    if _is_memory(error):
+    if no_memory(error):
         problem = "memory ran out"
         todo = "use fewer workers, or a smaller numerics.compute_batch or dataset.shard_rows"
+    elif no_thread(error):
+        problem, todo = "the system refused a thread", "use fewer workers, or raise the limit (`ulimit -u`)"
     elif isinstance(error, OSError) and error.errno:
         problem, todo = "the machine refused a file", advice(error)
     elif isinstance(error, ImportError):
@@ -70,19 +71,6 @@ def refusal(where: str, error: Exception) -> ResourceRefused | None:
         return None
     found = f"{type(error).__name__}: {error}".splitlines()[0]
     return ResourceRefused(f"{where}: {problem} ({found:.200}): {todo}, and run again. Nothing of these rows was stored.")
-
-
-# How libraries say it that have no exception of their own for it: PyTorch on a CPU, OpenCV, ONNX Runtime.
-_NO_MEMORY = ("DefaultCPUAllocator", "(-4:Insufficient memory)", "bad_alloc", "bad allocation", "Failed to allocate memory")
-
-
-def _is_memory(error: Exception) -> bool:
-    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)  # PyTorch's, without importing it
-    if named or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    # Not of a ValueError and its like: such a message may quote a file.
-    librarys = type(error) is RuntimeError or type(error).__module__ != "builtins"
-    return librarys and any(words in str(error) for words in _NO_MEMORY)
 
 
 def good_part(parts: list[Part]) -> dict[str, Batch] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from pipeline.available import require_to_compute
 from pipeline.errors import InvalidInput, TooManyFailures, UsageError, unknown
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, console, emit, say, show, warn
 
@@ -149,6 +150,8 @@ def compute(session: Session, quiet: bool, workers: int | None = None, where: st
     from pipeline.session import execute
 
     todo = session.plan.to_run
+    if todo and not where:
+        require_to_compute(workers or session.config.run.workers)
     if not where:  # workers open them for themselves; here there may be no GPU
         open_all(todo)
     with Progress(session.plan, quiet=quiet or not todo) as progress:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
-from contextlib import suppress
 from typing import TypeVar
+
+from pipeline.errors import no_thread
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,10 +32,13 @@ def spread(function: Callable[[T], R], items: Iterable[T], pool: Executor | None
             results[place] = function(todo[place])
 
     helpers: list[Future[None]] = []
-    if pool is not None:
-        with suppress(RuntimeError):  # the pool is being closed
-            helpers = [pool.submit(work) for _ in range(min(threads, len(todo)) - 1)]
     try:
+        if pool is not None:
+            try:
+                helpers.extend(pool.submit(work) for _ in range(min(threads, len(todo)) - 1))
+            except RuntimeError as error:  # the pool is being closed, so this thread does it all
+                if no_thread(error):
+                    raise
         work()
     finally:
         waiting.clear()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.available import require_limits, require_to_compute
 from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.pulse import pulse
 from pipeline.run_verb import Until, looked_at, looked_into, run
@@ -52,7 +53,9 @@ def everything(
     shown: Annotated[
         bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-) -> None: ...
+) -> None:
+    if "--help" not in sys.argv:
+        require_limits()
 
 
 app.command(epilog="Example: qfuse run configs/lfw.yaml --set steps.embed.options.flip=none")(run)
@@ -167,6 +170,7 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     from pipeline.check import listed
     from pipeline.study import check_all
 
+    require_to_compute(None)  # what opens the models
     found = check_all(config, overrides)
     values = {
         name: {"problems": one.problems, "notes": one.notes, "tables": one.tables, "steps": one.steps}

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.available import require_to_compute
 from pipeline.errors import UsageError
 from pipeline.run_verb import run
 from pipeline.terminal import AsJson, StorePath, emit, say, show
@@ -121,6 +122,7 @@ def doctor(as_json: AsJson = False) -> None:
     from pipeline.stage import Context
     from stages.models.catalogue import all_cards
 
+    require_to_compute(None)
     facts: dict[str, Any] = {"python": sys.version.split()[0], "cores": len(os.sched_getaffinity(0))}
     facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     facts["instructions"] = instruction_set([*sorted(DEPENDENT), "numpy"])

@@ -51,6 +51,16 @@ def test_a_pool_that_is_closed_helps_no_more() -> None:
     assert spread(str, range(3), pool, 2) == ["0", "1", "2"]
 
 
+def test_a_thread_that_the_system_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            spread(str, range(3), pool, 2)
+
+
 @pytest.mark.parametrize("where", ["here", "there"])
 def test_what_the_function_raises_is_raised_when_nothing_of_it_runs_any_more(where: str) -> None:
     home, both, running = threading.get_ident(), threading.Barrier(2, timeout=20), []
