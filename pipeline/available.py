@@ -52,10 +52,15 @@ def require_threads(count: int) -> None:
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         return
     gate, started = _thread.allocate_lock(), 0
+
+    def wait() -> None:
+        with gate:
+            pass
+
     gate.acquire()
     try:
         while started < count:
-            _thread.start_new_thread(lambda: gate.acquire() and gate.release(), ())
+            _thread.start_new_thread(wait, ())
             started += 1
     except RuntimeError:
         raise ResourceRefused(

@@ -90,13 +90,15 @@ def _tell() -> None:
     if not _told.acquire(blocking=False):
         return
     below = "\n\x1b[?25h" if os.isatty(2) else ""  # the progress bars, which hide the cursor
-    try:  # noqa: SIM105
-        os.write(2, f"{below}qfuse: {INTERRUPTED}\n".encode())
-    except OSError:  # nobody reads it
+    error = 2
+    try:
+        error = os.dup(2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # first, lest the bars be drawn over the sentence
+    except OSError:  # closed, or no more files may be open
         pass
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    except OSError:  # no more files may be open
+        os.write(error, f"{below}qfuse: {INTERRUPTED}\n".encode())
+    except OSError:  # nobody reads it
         os.closerange(2, 3)
 
 

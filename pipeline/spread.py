@@ -36,8 +36,8 @@ def spread(function: Callable[[T], R], items: Iterable[T], pool: Executor | None
         if pool is not None:
             try:
                 helpers.extend(pool.submit(work) for _ in range(min(threads, len(todo)) - 1))
-            except RuntimeError as error:  # the pool is being closed, so this thread does it all
-                if no_thread(error):
+            except RuntimeError as refused:  # the pool is being closed, so this thread does it all
+                if no_thread(refused):
                     raise
         work()
     finally:
