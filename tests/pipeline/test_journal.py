@@ -109,7 +109,9 @@ def test_a_torn_last_line_names_no_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("nowhere")], ids=str
+    "put",
+    [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("nowhere")],
+    ids=["a folder", "a pipe", "a loop", "a link to nowhere"],
 )
 @pytest.mark.parametrize("name", ["journal/k", "journal"])
 def test_what_is_no_file_in_the_place_of_a_claim_and_no_folder_in_that_of_the_journal_counts_as_absent(

@@ -10,7 +10,7 @@ import toy
 from laboratory import Lab
 
 from pipeline import instructions, processors
-from pipeline.cli import plan, status
+from pipeline.verbs import plan, status
 from pipeline.instructions import instruction_set
 from pipeline.processors import notes_here, refusal
 from pipeline.study import check_all

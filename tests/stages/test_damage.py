@@ -13,7 +13,7 @@ import typer
 from e2e.conftest import CONFIG, REPORT
 from typer.testing import CliRunner, Result
 
-from pipeline.cli import app
+from pipeline.verbs import app
 from pipeline.hdf5 import read
 from pipeline.store import Store
 from stages.commands import add_to
