@@ -70,7 +70,7 @@ def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")  # another one would leave the bound of `doubt`
-    half = torch.cpu._is_amx_tile_supported() if half is None else half
+    half = getattr(torch.cpu, "_is_amx_tile_supported", bool)() if half is None else half
     dtype, unit = (torch.bfloat16, products.BFLOAT16) if half else (torch.float32, products.FLOAT32)
     matrix = torch.from_numpy(np.ascontiguousarray(gallery)).to(dtype)
     doubt = products.doubt(gallery.shape[1], unit) + unit  # the product is rounded to the type once more

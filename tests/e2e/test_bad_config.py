@@ -50,7 +50,7 @@ NO_CONFIGS = [
     ("lacking", b"name: a\n", "dataset: Field required; steps: Field required"),
     ("orphan", b"extends: base.yaml\n", "base.yaml"),
     ("digits", b"? 0x" + b"f" * 5000 + b"\n: 1\n", "a whole number of more than 64 bits"),
-    ("device", b"extends: /dev/zero\n", "/dev/zero is no regular file; give the path of a config"),
+    ("device", b"extends: /dev/zero\n", "/dev/zero: a device is no regular file; give the path of a config"),
     ("variable", b"name: ${NOT_SET_ANYWHERE}\n", "the environment variable NOT_SET_ANYWHERE is not set"),
 ]
 

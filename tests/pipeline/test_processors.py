@@ -10,10 +10,10 @@ import toy
 from laboratory import Lab
 
 from pipeline import instructions, processors
-from pipeline.verbs import plan, status
 from pipeline.instructions import instruction_set
 from pipeline.processors import notes_here, refusal
 from pipeline.study import check_all
+from pipeline.verbs import plan, status
 
 NETWORK = "steps.measure.options.network=true"
 LIMIT = ("ONEDNN_MAX_CPU_ISA", "SSE41")

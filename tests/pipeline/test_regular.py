@@ -56,6 +56,7 @@ MAY = {
     "pipeline/files.py",  # zip archives
     "pipeline/available.py",  # /proc and /sys
     "pipeline/instructions.py",  # /proc
+    "pipeline/interruption.py",  # /proc
     "pipeline/temporary.py",  # /proc
     "stages/page.py",  # templates of the package
     "stages/commands.py",  # configs of the package

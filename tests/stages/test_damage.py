@@ -13,9 +13,9 @@ import typer
 from e2e.conftest import CONFIG, REPORT
 from typer.testing import CliRunner, Result
 
-from pipeline.verbs import app
 from pipeline.hdf5 import read
 from pipeline.store import Store
+from pipeline.verbs import app
 from stages.commands import add_to
 
 Verb = Callable[..., Result]
