@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import interruption
 from pipeline.config import Config
 from pipeline.dataset import ingest
 from pipeline.errors import InvalidInput, QfuseError
@@ -74,6 +75,7 @@ def check(config: Config) -> tuple[list[str], Plan | None]:
     attempt = problems.attempt
     attempt(check_report, config)
     with tempfile.TemporaryDirectory() as nowhere:
+        interruption.folders.add(nowhere)
         store = Store(Path(nowhere) / "store", readonly=True)
         dataset = attempt(ingest, config, store, DigestCache(None))
         if attempt(profile_of, config.numerics) is None:  # told already; the steps are looked at all the same

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 GRACE = 1.0  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+folders: set[str] = set()  # temporary ones, which are removed when the process ends at once
+
 _told = _thread.allocate_lock()  # held once the sentence is printed, for good
 _raised = _thread.allocate_lock()  # held once KeyboardInterrupt was raised, for good
 _over = False  # the command has done its work
@@ -53,6 +55,10 @@ def end() -> NoReturn:
             os.kill(child, signal.SIGKILL)
         except OSError:
             pass
+    for folder in folders:
+        import shutil  # whoever made the folder has imported it
+
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(130)
 
 

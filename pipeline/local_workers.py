@@ -16,6 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline import interruption
 from pipeline.available import require_threads, require_to_compute
 from pipeline.errors import Interrupted
 
@@ -41,6 +42,7 @@ class LocalWorkers:
     def __init__(self, count: int) -> None:
         self.count = count
         self._folder = tempfile.TemporaryDirectory(prefix="qfuse-", ignore_cleanup_errors=True)
+        interruption.folders.add(self._folder.name)
         self._pool = ThreadPoolExecutor(1, "qfuse-cluster")
         self._cluster = self._pool.submit(_start, count, self._folder.name)
 
@@ -64,6 +66,7 @@ class LocalWorkers:
             self._cluster.result().close(timeout=10)
         self._pool.shutdown()
         self._folder.cleanup()
+        interruption.folders.discard(self._folder.name)
 
 
 def _start(count: int, folder: str) -> Any:

@@ -58,7 +58,7 @@ class Progress:
 
     def on_event(self, event: Event) -> None:
         for note in event.get("notes", ()):
-            self._bars.console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(visible(f"note: {note}"), markup=False, highlight=False, soft_wrap=True)
         if event.get("dashboard"):
             place = visible(f"{event['workers']} workers; dashboard: {event['dashboard']}")
             self._bars.console.print(place, markup=False)

@@ -94,12 +94,14 @@ def test_a_command_that_is_interrupted_while_modules_are_imported_ends_with_one_
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(AT_IMPORT)
     known = environment(lab)["PYTHONPATH"]
-    child = start(lab, *words, PYTHONPATH=f"{hook}{os.pathsep}{known}", AT=at)
+    (lab.root / "tmp").mkdir()
+    child = start(lab, *words, PYTHONPATH=f"{hook}{os.pathsep}{known}", AT=at, TMPDIR=str(lab.root / "tmp"))
     try:
         _, error = child.communicate(timeout=60)
     finally:
         end(child)
     assert (child.returncode, error) == (130, f"qfuse: {INTERRUPTED}\n")
+    assert not list((lab.root / "tmp").iterdir())
 
 
 def ended(code: str) -> tuple[int, str]:
