@@ -12,10 +12,17 @@ import pytest
 from stages.exact import functions
 
 RNG = np.random.default_rng(0)
-SMALL = 10.0 ** RNG.uniform(-300, -1, 100)
+# Drawn by basic operations alone: a power of NumPy's would be another number on another machine.
+SMALL = np.ldexp(0.5 + RNG.random(100), RNG.integers(-990, -3, 100))
 CASES = {
     "exp": np.concatenate([RNG.uniform(-700, 700, 200), RNG.uniform(-1, 1, 200), SMALL, [0, 1]]),
-    "log": np.concatenate([10.0 ** RNG.uniform(-300, 300, 200), RNG.uniform(0.5, 2, 300), 1 + RNG.uniform(-1e-6, 1e-6, 99)]),
+    "log": np.concatenate(
+        [
+            np.ldexp(0.5 + RNG.random(200), RNG.integers(-990, 990, 200)),
+            RNG.uniform(0.5, 2, 300),
+            1 + RNG.uniform(-1e-6, 1e-6, 99),
+        ]
+    ),
     "log1p": np.concatenate([RNG.uniform(-0.999, 3, 300), SMALL, -SMALL]),
     "arccos": np.concatenate([RNG.uniform(-1, 1, 400), 1 - SMALL, [1, -1, 0, 0.5, -0.5]]),
 }
@@ -40,7 +47,7 @@ def test_the_bits_are_those_that_were_recorded() -> None:
 
 
 RNG_BASE = np.random.default_rng(1).random(300)
-RECORDED = "60922168235702ab"
+RECORDED = "491ab50d5bb5cbb7"
 
 
 def test_what_lies_beyond_the_range_is_what_ieee_754_says() -> None:
