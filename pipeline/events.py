@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -65,9 +64,7 @@ def _appended(path: Path) -> IO[str]:
         need_regular(path)
     except FileNotFoundError:
         pass
-    except OSError as error:
-        if not isinstance(error, NotRegular) and error.errno != errno.ELOOP:
-            raise
+    except NotRegular:
         make_way(path)
     file = path.open("a+b")
     if file.seek(0, os.SEEK_END) and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":

@@ -30,6 +30,10 @@ def need_regular(path: str | Path) -> None:
         mode = os.stat(path).st_mode
     except ValueError:  # NUL, or half a surrogate pair
         raise OSError(errno.EINVAL, "no file can have that name", str(path)) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link that leads to itself
+            raise NotRegular(error.errno, error.strerror, str(path)) from None
+        raise
     if not stat.S_ISREG(mode):
         if stat.S_ISDIR(mode):
             raise NotRegular(errno.EISDIR, "it is a folder", str(path))

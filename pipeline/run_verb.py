@@ -115,9 +115,11 @@ def run_one(
     from pipeline.check import check_report
     from pipeline.local_workers import local_workers
     from pipeline.remarks import remarks, told
-    from pipeline.session import current_report, mended, open_session
+    from pipeline.session import current_report, mended, open_session, other_store
 
     need_step(config, until)
+    if note := other_store(config, store):
+        warn(note)
     ran: list[str] = []
 
     def once() -> Ran:

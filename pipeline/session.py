@@ -31,7 +31,7 @@ from pipeline.schema import Batch
 from pipeline.store import Store, is_store
 
 T = TypeVar("T")
-_AFTER = "It was set aside; the run goes on."
+_AFTER = "It was set aside."
 _TOLD = 5  # damaged artifacts that are named one by one
 
 
@@ -197,7 +197,7 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
                 hide(name)
                 tell(f"{damage} It counts as absent, because the store cannot be written.")
             else:
-                tell(f"{damage} {_AFTER if aside else 'It is no longer as it was found; the run goes on.'}")
+                tell(f"{damage} {_AFTER if aside else 'It is no longer as it was found.'}")
                 if damage.root not in met:
                     _set_others_aside(damage.root, tell)
             met.setdefault(damage.root, set()).add(name)
@@ -211,7 +211,7 @@ def _set_others_aside(root: Path, tell: Callable[[str], None]) -> None:
     if len(problems) > _TOLD:
         counts = Counter(problem.output for problem in problems[_TOLD:])
         by = ", ".join(f"{output}: {count:,}" for output, count in counts.items())
-        tell(f"{counts.total():,} more artifacts are damaged ({by}). They were set aside; the run goes on.")
+        tell(f"{counts.total():,} more artifacts are damaged ({by}). They were set aside.")
 
 
 def make_report(session: Session) -> list[Path]:

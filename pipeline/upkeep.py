@@ -145,20 +145,20 @@ def delete(found: Mapping[Path, str]) -> None:
     So nobody commits it in between; and cut short at any point this leaves no receipt without its file. A file that has got
     a receipt since it was found without one stays.
     """
-    artifacts: dict[Path, dict[Path, str]] = {}  # by folder
+    artifacts: dict[Path, dict[str, str]] = {}  # by folder, less their suffixes: a name may hold further dots
     for path, kind in found.items():
         if kind in (SUPERSEDED, ORPHAN):
-            artifacts.setdefault(path.parent, {})[path.with_suffix("")] = kind
+            artifacts.setdefault(path.parent, {})[str(path).removesuffix(path.suffix)] = kind
         else:
             path.unlink(missing_ok=True)
     for folder, of_folder in artifacts.items():
         with suppress(FileNotFoundError), alone(folder):
             for name, kind in of_folder.items():
-                if kind == ORPHAN and os.path.lexists(name.with_suffix(".json")):
+                if kind == ORPHAN and os.path.lexists(f"{name}.json"):
                     continue
                 for suffix in (".json", ".h5", ".json"):  # twice: of one who committed meanwhile, where no lock can be had
                     with suppress(FileNotFoundError, IsADirectoryError):
-                        name.with_suffix(suffix).unlink()
+                        Path(f"{name}{suffix}").unlink()
 
 
 def size_of(path: Path) -> int:

@@ -116,7 +116,7 @@ class Fuse(Stage):
         if rule.weigh is None:
             features = faces.embedding
             if self.options.features == "unit":
-                features = features * vectors.inverse_lengths(faces.norm).astype(np.float32)[:, None]
+                features = vectors.units(features)
             combined, weight = rule.combine(faces, features, count)
             summed, vanished = combined.astype(np.float64, copy=False), np.zeros(count, bool)
         else:

@@ -20,7 +20,7 @@ from pipeline.errors import ResourceRefused
 from pipeline.registry import register
 from pipeline.schema import Array, Batch
 from pipeline.stage import Options, Stage, Work, execution
-from stages.compare import TILE, Each, unit_rows
+from stages.compare import TILE, WIDTH, Each, unit_rows
 from stages.exact import products
 from stages.selection import COLUMNS, PROBES, Select, with_faiss, with_torch
 from stages.tables import CANDIDATES, need_role, role_rows
@@ -96,7 +96,7 @@ class Search(Stage):
         if usable.any() and known.any():
             gallery, enrolled, seeking = gallery[known], enrolled[known], seeking[usable]
             if _is_small(*enrolled.shape):
-                found, scores = tiled_top(enrolled, seeking, k, work.each)
+                found, scores = tiled_top(products.wide(enrolled), seeking, k, work.each)
             else:
                 backend = {"faiss": with_faiss, "torch": with_torch}[self.options.backend]
                 found, scores = exact_top(enrolled, seeking, k, backend(enrolled, self.context.profile.threads))
@@ -109,20 +109,21 @@ def _is_small(gallery: int, width: int) -> bool:
     return gallery * width <= SMALL
 
 
-def tiled_top(gallery: Floats, probes: Floats, k: int, each: Each) -> tuple[NDArray[np.int64], Floats]:
+def tiled_top(gallery: products.Rows, probes: Floats, k: int, each: Each) -> tuple[NDArray[np.int64], Floats]:
     """Return the k best gallery rows (p, k) int64 of every probe and their scores (p, k) float32; −1 and nan pad.
 
-    `gallery` (g, d) and `probes` (p, d) are unit rows. Order is (−score, row), and a tie at the k-th place goes to the first
-    rows. Every score is computed.
+    `gallery` (g, d) and `probes` (p, d) are unit rows; a gallery in float64 need not be widened for each tile. Order is
+    (−score, row), and a tie at the k-th place goes to the first rows. Every score is computed.
     """
     best, step = min(k, len(gallery)), max(1, min(TILE, CELLS // len(gallery)))
     found = np.full((len(probes), k), -1, np.int64)
     scores = np.full((len(probes), k), np.nan, np.float32)
-    wide = products.wide(gallery)
 
     def fill(first: int) -> None:
         rows = slice(first, first + step)
-        found[rows, :best], scores[rows, :best] = _best(products.as_scores(products.cosines(probes[rows], wide)), best)
+        blocks = [gallery[left : left + WIDTH] for left in range(0, len(gallery), WIDTH)]
+        exact = [products.as_scores(products.cosines(probes[rows], block)) for block in blocks]
+        found[rows, :best], scores[rows, :best] = _best(np.hstack(exact) if len(exact) > 1 else exact[0], best)
 
     each(fill, range(0, len(probes), step))
     return found, scores

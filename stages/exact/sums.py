@@ -75,7 +75,9 @@ def weighted(vectors: NDArray[np.float32], scale: Floats, group: NDArray[np.int6
     vectors (n, d), finite; scale (n,) is 1 / length of each, as `vectors.inverse_lengths` has it; group (n,) ascends;
     share (n,) as from `shares`.
     """
-    summed, steps = np.zeros((count, vectors.shape[1])), (scale / GRID).astype(np.float32)
+    summed, steps = np.zeros((count, vectors.shape[1])), scale / GRID
+    if (steps < np.finfo(np.float32).max).all():  # else vectors are so short that float32 cannot hold 1 / length
+        steps = steps.astype(np.float32)
     for start in range(0, len(vectors), ROWS):
         cut = slice(start, start + ROWS)
         unit = vectors[cut] * steps[cut, None]  # in steps of the grid

@@ -304,3 +304,12 @@ def test_doctor_tells_versions_weights_and_problems(qfuse: Qfuse, tmp_path: Path
     assert (facts["bf16"] == "yes") is not lacks_bf16()
     assert facts["weights"] == ["edgeface_xs"]
     assert facts["problems"] == []  # the tests need all that a job needs
+
+
+def test_run_tells_of_a_store_in_the_working_folder_that_is_not_the_configs(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/c.yaml").write_text(CONFIG)
+    assert command(tmp_path / "there", "run", "c.yaml", "--until", "embed").code == 0
+    (tmp_path / "there/.qfuse").rename(tmp_path / ".qfuse")
+    told = command(tmp_path, "run", "there/c.yaml", "--until", "embed").err
+    assert "which is this config's, but one in the working folder" in " ".join(told.split())

@@ -75,7 +75,7 @@ def test_what_is_found_damaged_is_named_and_computed_again_alone(lab: Lab, hurt:
     error = mended_alone(lab, path, forked, measure=4)
     (line,) = error.splitlines()
     assert str(path.with_suffix("")) in line
-    assert line.endswith("It was set aside; the run goes on.")
+    assert line.endswith("It was set aside.")
     (reason,) = (lab.root / "store" / "quarantine").glob("*.reason")
     assert reason.name.startswith(f"measure.number-{path.stem[:16]}")
 
@@ -152,8 +152,8 @@ def test_of_many_that_are_damaged_the_first_are_named_and_the_others_counted(lab
         session.store.path("measure.number", task.keys["number"]).unlink()
     told: list[str] = []
     mended(lab.run, told.append)
-    assert all(line.endswith("It was set aside; the run goes on.") for line in told[:6])
-    assert told[6:] == ["5 more artifacts are damaged (measure.number: 5). They were set aside; the run goes on."]
+    assert all(line.endswith("It was set aside.") for line in told[:6])
+    assert told[6:] == ["5 more artifacts are damaged (measure.number: 5). They were set aside."]
 
 
 @pytest.mark.parametrize("table", ["faces", "members", "groups"])
@@ -175,7 +175,7 @@ def test_several_damaged_artifacts_of_several_steps_are_told_each(lab: Lab) -> N
     for path in paths:
         path.write_bytes(path.read_bytes()[:-9])
     error = forked(lab)
-    assert error.count("It was set aside; the run goes on.") == 3
+    assert error.count("It was set aside.") == 3
     assert all(str(path) in error for path in paths)
     assert lab.contents() == lab.reference()
 

@@ -49,6 +49,17 @@ def test_a_file_without_receipt_and_leftovers_of_killed_writers_are_garbage(stor
     assert store.garbage(None) == {path: ORPHAN, **dict.fromkeys(leftovers, LEFTOVER)}
 
 
+def test_of_a_copy_beside_an_artifact_the_copy_alone_is_deleted(store: Store) -> None:
+    commit(store)
+    path = store.path("toy", KEY)
+    copies = [path.with_name(f"{KEY}.old{suffix}") for suffix in (".h5", ".json")]
+    for copy in copies:
+        copy.write_bytes(path.with_suffix(copy.suffix).read_bytes())
+    upkeep.delete(store.garbage({("toy", KEY)}))
+    assert [copy.exists() for copy in copies] == [False, False]
+    assert store.read("toy", KEY).rows
+
+
 def test_a_file_that_is_no_artifact_is_no_garbage(store: Store) -> None:
     commit(store)
     store.path("toy", KEY).with_name("notes.txt").write_text("mine")

@@ -65,6 +65,15 @@ def test_scores_are_within_1e_7_of_the_float64_cosine_of_the_vectors() -> None:
     assert apart.max() < 1e-7
 
 
+@pytest.mark.parametrize("width", [3, 500, 512, 1000, 4043])
+@pytest.mark.parametrize("scale", [1e-38, 1e-32, 1.0, 3e38])
+def test_vectors_that_all_round_one_way_stay_within_the_bound_and_minus_1_and_1(width: int, scale: float) -> None:
+    unit = vectors.units(np.float32([[scale] * width, [-scale] * width]))
+    score = products.as_scores(products.cosines(unit, unit))
+    assert np.abs(score - [[1, -1], [-1, 1]]).max() <= width**0.5 * 2.0**-26 + 2.0**-23 + 2.0**-25
+    assert np.abs(score).max() <= 1
+
+
 def test_a_row_without_direction_is_zeros_and_scores_0() -> None:
     given = np.float32([[0, 0], [np.nan, 1], [np.inf, 1], [3, 4], [3, 4]])
     unit = vectors.units(given, np.array([True, True, True, True, False]))

@@ -127,3 +127,13 @@ def test_weighted_means_are_right_and_in_no_order(seed: int, rows: int, one: boo
 def test_lengths_are_those_of_float64() -> None:
     x = np.random.default_rng(0).standard_normal((700, 513)).astype(np.float32)
     np.testing.assert_allclose(vectors.lengths(x), np.linalg.norm(x.astype(np.float64), axis=1), rtol=1e-15)
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-32, 1e-20, 1e30])
+def test_a_weighted_sum_of_very_short_or_long_vectors_is_that_of_their_directions(size: float) -> None:
+    x, group, _ = material(2, 30, 2)
+    unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    weight = np.random.default_rng(2).random(30)
+    np.testing.assert_allclose(
+        fused((unit * np.float32(size)).astype(np.float32), group, weight, 2), fused(unit, group, weight, 2), atol=1e-6
+    )
