@@ -85,7 +85,7 @@ def weighted(vectors: NDArray[np.float32], scale: Floats, group: NDArray[np.int6
         first, last = int(group[cut][0]), int(group[cut][-1]) + 1
         begin = np.searchsorted(group[cut], np.arange(first, last + 1))
         rows = sparse.csr_matrix((share[cut], np.arange(len(wide)), begin), shape=(last - first, len(wide)))
-        summed[first:last] += rows @ wide
+        summed[first:last] += np.asarray(rows @ wide)
     summed *= GRID
     return summed
 
