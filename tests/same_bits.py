@@ -45,10 +45,12 @@ steps:
 """
 
 
-def config(folder: Path, name: str, threads: int = 1, backend: str = "faiss", rules: tuple[str, ...] = RULES) -> Path:
-    """Write a config for the tables in a folder, which are at `folder`/tables.h5."""
-    path = folder / f"{name}.yaml"
-    path.write_text(CONFIG.format(folder=folder, threads=threads, backend=backend, rules=", ".join(rules)), encoding="utf-8")
+def config(
+    folder: Path, name: str, threads: int = 1, backend: str = "faiss", rules: tuple[str, ...] = RULES, at_steps: bool = True
+) -> Path:
+    """Write a config for the tables at `folder`/tables.h5, with or without error versus discard at steps."""
+    path, text = folder / f"{name}.yaml", CONFIG if at_steps else CONFIG.split("  recomputed:")[0]
+    path.write_text(text.format(folder=folder, threads=threads, backend=backend, rules=", ".join(rules)), encoding="utf-8")
     return path
 
 
