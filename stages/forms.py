@@ -128,11 +128,6 @@ class Triangle:
         first, last = self.starts.searchsorted([start, stop - 1], side="right")
         return int(first) - 1, int(last)
 
-    def whole_rows(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the range of the comparisons of all rows that comparisons start…stop touch, which it holds."""
-        low, high = self.rows(start, stop)
-        return (int(self.starts[low]), int(self.starts[high])) if low < high else (start, stop)
-
     def lines(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
         """Yield of comparisons start…stop those of each row: the row, the columns, and the numbers less `start`."""
         for row in range(*self.rows(start, stop)):
