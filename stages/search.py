@@ -8,9 +8,9 @@ takes nan without a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,18 @@ from pydantic import Field
 
 from pipeline.errors import ResourceRefused
 from pipeline.registry import register
-from pipeline.schema import Array, Batch
+from pipeline.schema import Batch
 from pipeline.stage import Options, Stage, Work, execution
-from stages.compare import TILE, WIDTH, Each, unit_rows
+from stages.compare import TILE, WIDTH, unit_rows
 from stages.exact import products
-from stages.selection import COLUMNS, PROBES, Select, with_faiss, with_torch
+from stages.selection import COLUMNS, CROWD, PROBES, Select, kth_best, with_faiss, with_numpy, with_torch
 from stages.tables import CANDIDATES, need_role, role_rows
 
-CELLS = 1 << 23  # scores of one product, or numbers gathered at once to score candidates: 64 MiB of float64
-SMALL = 1 << 24  # numbers in a small gallery's embeddings: up to there, all scores cost less than selecting
-GROUP = 16  # columns of a group
+CELLS = 1 << 23  # scores of one product: 64 MiB of float64
+GATHERED = 1 << 18  # numbers of candidates' unit rows that are gathered at once: few enough to stay in the cache
+SMALL = 1 << 24  # numbers in a small gallery's embeddings: up to there, one product selects
 Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 
 class SearchOptions(Options):
@@ -79,9 +80,10 @@ class Search(Stage):
         gallery = len(np.unique(role_rows(tables["roles"], self.options.gallery)))
         lists = {"candidate": rows[""] * k * 8, "score": rows[""] * k * 4}
         lists["probes as unit rows"] = rows[""] * width
+        lists["gathered candidates"] = max(8 * GATHERED, 2 * (k + CROWD) * width)
         if _is_small(gallery, width // 4):
             tile = min(rows[""] * gallery, TILE * gallery, CELLS)
-            return {**lists, "gallery in float64": 2 * gallery * width, "a tile of scores": 12 * tile}
+            return {**lists, "gallery, and in float64": 3 * gallery * width, "a tile of scores": 12 * tile}
         return {**lists, "gallery, and its index": 2 * gallery * width, "scores of a block": 4 * PROBES * COLUMNS}
 
     def compute(self, work: Work) -> dict[str, Batch]:
@@ -96,12 +98,19 @@ class Search(Stage):
         if usable.any() and known.any():
             gallery, enrolled, seeking = gallery[known], enrolled[known], seeking[usable]
             if _is_small(*enrolled.shape):
-                found, scores = tiled_top(products.wide(enrolled), seeking, k, work.each)
+                select, step = with_numpy(enrolled), max(1, min(TILE, CELLS // len(enrolled)))
+                enrolled = products.wide(enrolled)
             else:
                 backend = {"faiss": with_faiss, "torch": with_torch}[self.options.backend]
-                found, scores = exact_top(enrolled, seeking, k, backend(enrolled, self.context.profile.threads))
-            candidate[usable] = np.where(found >= 0, gallery[found], -1)
-            score[usable] = scores
+                select, step = backend(enrolled, self.context.profile.threads), len(seeking)
+            places = np.flatnonzero(usable)
+
+            def fill(first: int) -> None:
+                own = slice(first, first + step)
+                found, score[places[own]] = exact_top(enrolled, seeking[own], k, select)
+                candidate[places[own]] = np.where(found >= 0, gallery[found], -1)
+
+            work.each(fill, range(0, len(seeking), step))
         return {"": Batch({"status": templates["status"][probes], "candidate": candidate, "score": score})}
 
 
@@ -109,73 +118,72 @@ def _is_small(gallery: int, width: int) -> bool:
     return gallery * width <= SMALL
 
 
-def tiled_top(gallery: products.Rows, probes: Floats, k: int, each: Each) -> tuple[NDArray[np.int64], Floats]:
+def exact_top(gallery: products.Rows, probes: Floats, k: int, select: Select) -> tuple[Rows, Floats]:
     """Return the k best gallery rows (p, k) int64 of every probe and their scores (p, k) float32; −1 and nan pad.
 
-    `gallery` (g, d) and `probes` (p, d) are unit rows; a gallery in float64 need not be widened for each tile. Order is
-    (−score, row), and a tie at the k-th place goes to the first rows. Every score is computed.
+    `gallery` (g, d) and `probes` (p, d) are unit rows; a gallery in float64 need not be widened for each score. Order is
+    (−score, row), and a tie at the k-th place goes to the first rows. Only what is selected is scored.
     """
-    best, step = min(k, len(gallery)), max(1, min(TILE, CELLS // len(gallery)))
-    found = np.full((len(probes), k), -1, np.int64)
-    scores = np.full((len(probes), k), np.nan, np.float32)
-
-    def fill(first: int) -> None:
-        rows = slice(first, first + step)
-        blocks = [gallery[left : left + WIDTH] for left in range(0, len(gallery), WIDTH)]
-        exact = [products.as_scores(products.cosines(probes[rows], block)) for block in blocks]
-        found[rows, :best], scores[rows, :best] = _best(np.hstack(exact) if len(exact) > 1 else exact[0], best)
-
-    each(fill, range(0, len(probes), step))
-    return found, scores
-
-
-def _best(scores: Floats, k: int) -> tuple[Array, Array]:
-    """Return the columns (n, k) of the k largest of each row, in the order of (−score, column), and their scores.
-
-    The k-th of the best of each group of columns is a bound that k scores of a row reach, and few others do.
-    """
-    count, size = scores.shape
-    if size >= 2 * GROUP * k:
-        grouped = scores[:, : size // GROUP * GROUP].reshape(count, GROUP, -1).max(axis=1)
-        least = np.partition(grouped, grouped.shape[1] - k, axis=1)[:, grouped.shape[1] - k, None]
-    else:
-        least = np.partition(scores, size - k, axis=1)[:, size - k, None]
-    row, column = np.divmod(np.flatnonzero(scores >= least), size)
-    return _ranked(row, column, scores[row, column], count, k)
-
-
-def _ranked(row: Array, column: Array, score: Array, rows: int, k: int) -> tuple[Array, Array]:
-    """Return of each row its k best columns (rows, k) in the order of (−score, column), and their scores.
-
-    row, column, score (n,), at least k of each row; rows and, in each, columns ascend.
-    """
-    begin = np.searchsorted(row, np.arange(rows + 1))
-    place = np.arange(len(row)) - begin[row]
-    less = np.full((rows, int(np.diff(begin).max(initial=0))), np.inf, np.float32)
-    less[row, place] = -score
-    taken = np.argsort(less, axis=1, kind="stable")[:, :k]
-    return column[begin[:-1, None] + taken], -np.take_along_axis(less, taken, axis=1)
-
-
-def exact_top(gallery: Floats, probes: Floats, k: int, select: Select) -> tuple[NDArray[np.int64], Floats]:
-    """Return what `tiled_top` does; only what is selected is scored exactly."""
     best = min(k, len(gallery))
     found = np.full((len(probes), k), -1, np.int64)
     scores = np.full((len(probes), k), np.nan, np.float32)
     selected = select(probes, best)
-    order = np.lexsort((selected.row, selected.probe))
-    probe, row, exact = selected.probe[order], selected.row[order], np.empty(len(order), np.float32)
-    step = max(1, CELLS // (4 * gallery.shape[1]))
-    for start in range(0, len(order), step):
-        cut = slice(start, start + step)
-        exact[cut] = products.as_scores(products.paired(gallery[row[cut]], probes[probe[cut]]))
-    named, crowded = np.flatnonzero(~selected.crowded), np.flatnonzero(selected.crowded)
-    if len(named):
-        found[named, :best], scores[named, :best] = _ranked(np.searchsorted(named, probe), row, exact, len(named), best)
+    probe, row = np.divmod(np.sort(selected.probe * len(gallery) + selected.row), len(gallery))
+    count = np.bincount(probe, minlength=len(probes))
+    if len(probe):
+        columns, known = _beside(probe, row, count)
+        exact = products.as_scores(_cosines(gallery, columns, probes, count))
+        found[:, :best], scores[:, :best] = _ordered(columns, known, exact, best)
+    crowded = np.flatnonzero(selected.crowded)
     if len(crowded):
-        found[crowded], scores[crowded] = tiled_top(gallery, probes[crowded], k, _in_turn)
+        found[crowded, :best], scores[crowded, :best] = _top_of_all(gallery, probes[crowded], best)
     return found, scores
 
 
-def _in_turn(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    return [function(item) for item in items]
+def _cosines(gallery: products.Rows, columns: Rows, probes: Floats, count: Rows) -> NDArray[np.float64]:
+    """Return of each probe the cosines with the first `count` (p,) of its columns (p, most), (p, most) float64."""
+    most, width = columns.shape[1], gallery.shape[1]
+    step, exact = max(1, GATHERED // (most * width)), np.zeros(columns.shape)
+    room = np.empty(step * most * width, gallery.dtype)  # taken once: new memory costs more than what is written to it
+    for start in range(0, len(probes), step):
+        rows = slice(start, start + step)
+        part = columns[rows, : count[rows].max()]
+        gathered = room[: part.size * width].reshape(*part.shape, width)
+        np.take(gallery, part, axis=0, out=gathered, mode="clip")  # not “raise”, which would write to memory of its own
+        exact[rows, : part.shape[1]] = products.cosines(gathered, probes[rows, None])[..., 0]
+    return exact
+
+
+def _top_of_all(gallery: products.Rows, probes: Floats, k: int) -> tuple[Rows, Floats]:
+    """Return what `exact_top` does, for k templates at most; every score is computed."""
+    step, found = max(1, min(TILE, CELLS // len(gallery))), []
+    for start in range(0, len(probes), step):
+        part = probes[start : start + step]
+        blocks = [gallery[left : left + WIDTH] for left in range(0, len(gallery), WIDTH)]
+        score = np.hstack([products.as_scores(products.cosines(part, block)) for block in blocks])
+        row, column = np.nonzero(score >= kth_best(score, k)[:, None])
+        columns, known = _beside(row, column, np.bincount(row, minlength=len(part)))
+        found.append(_ordered(columns, known, np.take_along_axis(score, columns, axis=1), k))
+    places, scores = zip(*found, strict=True)
+    return np.concatenate(places), np.concatenate(scores)
+
+
+def _beside(row: Rows, column: Rows, count: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+    """Return the columns of each row side by side, (rows, most) int64, and which of these are known; 0 pads.
+
+    row, column (n,); rows ascend, and each has `count` (rows,) columns.
+    """
+    known = np.arange(count.max(initial=0)) < count[:, None]
+    columns = np.zeros(known.shape, np.int64)
+    columns[known] = column
+    return columns, known
+
+
+def _ordered(columns: Rows, known: NDArray[np.bool_], score: Floats, k: int) -> tuple[Rows, Floats]:
+    """Return of each row its k best columns (rows, k) in the order of (−score, column), and their scores.
+
+    columns, known, score (rows, most); columns ascend, and k of each row at least are known.
+    """
+    less = np.where(known, -score, np.float32(np.inf))
+    taken = np.argsort(less, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(columns, taken, axis=1), -np.take_along_axis(less, taken, axis=1)

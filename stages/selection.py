@@ -18,6 +18,7 @@ from stages.exact import products
 
 PROBES, COLUMNS = 256, 1 << 15  # of one product
 CROWD = 1 << 10  # candidates of a probe beyond k
+GROUP = 16  # columns of a group
 Rows = NDArray[np.int64]
 
 
@@ -31,6 +32,32 @@ class Selected:
 
 
 Select = Callable[[NDArray[np.float32], int], Selected]  # unit rows of probes, k
+
+
+def with_numpy(gallery: NDArray[np.float32]) -> Select:
+    """Return a selector by one float32 product of unit rows (g, d), for a gallery of which all scores fit in memory."""
+    margin = np.float32(2 * products.doubt(gallery.shape[1]))
+
+    def select(probes: NDArray[np.float32], k: int) -> Selected:
+        near = probes @ gallery.T
+        probe, row = np.divmod(np.flatnonzero(near >= (kth_best(near, k) - margin)[:, None]), len(gallery))
+        crowded = np.bincount(probe, minlength=len(probes)) > k + CROWD
+        named = ~crowded[probe]
+        return Selected(probe[named], row[named], crowded)
+
+    return select
+
+
+def kth_best(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """Return a bound (n,) for each row of scores (n, m) that k of them reach, and few others do.
+
+    It is the k-th of the best of each group of columns, or of all where groups would be few.
+    """
+    count, size = scores.shape
+    if size >= 2 * GROUP * k:
+        scores = scores[:, : size // GROUP * GROUP].reshape(count, GROUP, -1).max(axis=1)
+    least = scores.shape[1] - k
+    return np.partition(scores, least, axis=1)[:, least]
 
 
 def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:

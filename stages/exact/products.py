@@ -21,8 +21,8 @@ def wide(unit: Rows) -> Floats:
 
 
 def cosines(a: Rows, b: Rows) -> Floats:
-    """Return the cosine of each of the unit rows a (m, d) with each of b (n, d), (m, n) float64, exact."""
-    return np.asarray(wide(a) @ wide(b).T)
+    """Return the cosine of each of the unit rows a (…, m, d) with each of b (…, n, d), (…, m, n) float64, exact."""
+    return np.asarray(wide(a) @ wide(b).swapaxes(-1, -2))
 
 
 def paired(a: Rows, b: Rows) -> Floats:
@@ -45,7 +45,10 @@ def doubt(dimension: int, unit: float = FLOAT32) -> float:
 
     `unit` is that type's. Rounding both rows moves a cosine by at most 2u + u² of |a| · |b|; a sum of d products in
     float32, in any order, by d · 2⁻²⁴ / (1 − d · 2⁻²⁴) of Σ |a b| ≤ 1 (Higham, “Accuracy and Stability of Numerical
-    Algorithms”, 2002, eq. 3.5); rounding the score to float32 by 2⁻²⁴. Lengths exceed 1 by less than √d · 2⁻²⁶.
+    Algorithms”, 2002, eq. 3.5); rounding the score to float32 by 2⁻²⁴, and as much is left for who subtracts this. Lengths
+    exceed 1 by less than √d · 2⁻²⁶; so |a| · |b| exceeds 1, and a cosine the score that is kept within 1, by less than
+    √d · 2⁻²⁴.
     """
     summed = dimension * FLOAT32 / (1 - dimension * FLOAT32)
-    return float((2 * unit + unit**2 + summed) * (1 + dimension**0.5 * 2**-24) + 2 * FLOAT32)
+    longer = dimension**0.5 * FLOAT32
+    return float((2 * unit + unit**2 + summed) * (1 + longer) + longer + 2 * FLOAT32)

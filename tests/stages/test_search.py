@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -192,19 +193,21 @@ def test_a_template_of_length_zero_is_found_by_nobody_and_finds_nobody(source: M
     assert (found["candidate"] >= 0).sum(axis=1).tolist() == [2, 0, 2]
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_products_of_lower_precision_select_the_same_lists(half: bool) -> None:
+@pytest.mark.parametrize(
+    "select", [selection.with_numpy, partial(selection.with_torch, half=False), partial(selection.with_torch, half=True)]
+)
+def test_products_of_lower_precision_select_the_same_lists(select: Make) -> None:
     rng = np.random.default_rng(2)
     gallery = vectors.units(rng.standard_normal((5000, 32)) + 0.5)
     probes = vectors.units(gallery[:20] + rng.standard_normal((20, 32)) * 0.02)
-    expected = search.tiled_top(gallery, probes, 9, lambda f, items: [f(item) for item in items])
+    expected = search._top_of_all(gallery, probes, 9)
     with patch.object(selection, "COLUMNS", 1000):
-        found = search.exact_top(gallery, probes, 9, selection.with_torch(gallery, half=half))
+        found = search.exact_top(gallery, probes, 9, select(gallery))
     for ours, right in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, right)
 
 
-@pytest.mark.parametrize("select", [selection.with_faiss, selection.with_torch])
+@pytest.mark.parametrize("select", [selection.with_numpy, selection.with_faiss, selection.with_torch])
 def test_a_probe_with_too_many_candidates_is_left_to_the_exact_product(select: Make) -> None:
     rng = np.random.default_rng(3)
     gallery = np.repeat(vectors.units(rng.standard_normal((1, 8))), 400, axis=0)
