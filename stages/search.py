@@ -1,9 +1,9 @@
 """search: gallery + probes → the k best candidates of every probe, exactly.
 
 A list is ordered by (−score, template row), and a score is the exact cosine of two templates (stages/exact): no shard, back
-end or machine changes a bit of it. Of a small gallery all scores are computed exactly. Of a large one a back end only
-*selects* (stages/selection.py), and what it selects is scored exactly. FAISS by itself leaves the order of ties open and
-takes nan without a word.
+end or machine changes a bit of it. A faster product only *selects* (stages/selection.py): NumPy's from a small gallery, a
+back end's from a large one; what is selected is scored exactly. FAISS by itself leaves the order of ties open and takes nan
+without a word.
 """
 
 from __future__ import annotations
