@@ -38,7 +38,7 @@ def at(point: str, name: str) -> None:
 
 def _do(action: str, where: str) -> None:
     if action in _SIGNALS:
-        os.kill(os.getpid(), _SIGNALS[action])
+        signal.raise_signal(_SIGNALS[action])  # to this very thread: another one might be late to take it
     elif action == "raise":
         raise RuntimeError(f"fault at {where}")
     elif action == "memory":

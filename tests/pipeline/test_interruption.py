@@ -118,7 +118,7 @@ def ended(code: str) -> tuple[int, str]:
 WHERE = {
     "in what swallows every exception": """
 def work():
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     while True:
         try:
             time.sleep(60)
@@ -128,7 +128,7 @@ def work():
     "in what makes another error of it": """
 def work():
     try:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         time.sleep(60)
     except BaseException:
         raise ImportError("broken")
@@ -136,7 +136,7 @@ def work():
     "in what swallows it and ends": """
 def work():
     try:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         time.sleep(60)
     except BaseException:
         return 0
@@ -151,15 +151,15 @@ def work():
 interruption.GRACE = 60
 def work():
     try:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
     finally:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         time.sleep(60)
 """,
     "once its work is done, while a thread is not": """
 def work():
     def late():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         time.sleep(60)
     threading.Timer(0.05, late).start()
     return 0
@@ -167,7 +167,7 @@ def work():
     "in a thread that then fails": """
 def work():
     def fail():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         time.sleep(0.05)
         raise ValueError
     threading.Thread(target=fail).start()
@@ -186,7 +186,7 @@ def test_what_an_interrupted_command_has_started_ends_with_it() -> None:
 def work():
     child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     print(child.pid, flush=True)
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     time.sleep(60)
 """)
     assert code == 130
@@ -203,9 +203,9 @@ def test_where_sigint_is_ignored_as_by_nohup_it_stays_ignored_and_sigterm_is_not
     code, said = ended("""
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 def work():
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     print("went on", flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
     time.sleep(60)
 """)
     assert (code, said) == (130, f"went on\nqfuse: {INTERRUPTED}\n")
