@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import ResourceRefused
+from pipeline.regular import obstacle
 from pipeline.temporary import alive, process, temporary
 
 _PATIENCE = 10.0  # seconds: nobody waits for ever for a process that was stopped while it had a folder to itself
@@ -18,7 +19,7 @@ _PATIENCE = 10.0  # seconds: nobody waits for ever for a process that was stoppe
 _FULL = "the disk is full: free some space (`qfuse store gc`) and run again"
 _ANOTHER = "choose another folder with --store"
 _PERMISSION = f"no permission to write: {_ANOTHER}, or mend its permissions"
-_IN_THE_WAY = f"a file is where a folder should be: {_ANOTHER}"
+_IN_THE_WAY = f"move it away and run again, or {_ANOTHER}"
 _LINKS = f"no new files or no hard links are allowed there: {_ANOTHER}"
 _ADVICE = {
     errno.ENOSPC: _FULL,
@@ -41,7 +42,15 @@ def writing(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "check the disk and run again")
-        raise ResourceRefused(f"cannot write to the store {root} ({error.strerror or error}): {advice}.") from error
+        raise ResourceRefused(
+            f"cannot write to the store {root} ({in_the_way(error) or error.strerror or error}): {advice}."
+        ) from error
+
+
+def in_the_way(error: OSError) -> str:
+    """Say what stands where a folder should be, if that is why the operating system refused; else ""."""
+    blocked = error.errno in (errno.EEXIST, errno.ENOTDIR) and isinstance(error.filename, str | Path)
+    return obstacle(error.filename) if blocked else ""
 
 
 @contextmanager

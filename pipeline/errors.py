@@ -6,7 +6,7 @@ import errno
 
 TYPE_CHECKING = False  # without importing typing: this is imported before signals are looked after
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 INTERRUPTED = "interrupted: every finished shard is kept; the same command continues from there."
@@ -39,7 +39,8 @@ class TooManyFailures(QfuseError):
 class CorruptArtifact(QfuseError):
     """A stored artifact no longer holds what was written.
 
-    `output` and `key` name it in the store at `root`, where it is known which it is.
+    `output` and `key` name it in the store at `root`, where it is known which it is; `doubted` are others (output, key)
+    whose every byte is to be looked at, because who met this one would go on to read them.
     """
 
     exit_code = 5
@@ -47,6 +48,7 @@ class CorruptArtifact(QfuseError):
     def __init__(self, sentence: str, output: str = "", key: str = "", root: Path | None = None) -> None:
         super().__init__(sentence)
         self.output, self.key, self.root = output, key, root
+        self.doubted: Collection[tuple[str, str]] = ()
 
 
 class ResourceRefused(QfuseError):
@@ -69,6 +71,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}."
     return f"unknown {kind} {name!r}: {hint}"
+
+
+def in_words(value: object) -> str:
+    """Return what was found where something else was expected; YAML's null is what an empty field is."""
+    return "nothing" if value is None else f"{value!r:.60}"
 
 
 def advice(error: OSError) -> str:

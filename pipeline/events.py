@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.disk import in_the_way
 from pipeline.errors import ResourceRefused
 from pipeline.files import make_way
 from pipeline.regular import NotRegular, need_regular
@@ -54,8 +55,9 @@ class Events:
 
 
 def _refused(folder: Path | None, error: OSError) -> ResourceRefused:
-    advice = "set run.folder to one that can be written to"
-    return ResourceRefused(f"cannot write to the run folder {folder} ({error.strerror or error}): {advice}.")
+    blocked = in_the_way(error)
+    advice = f"{'move it away, or ' * bool(blocked)}set run.folder to one that can be written to"
+    return ResourceRefused(f"cannot write to the run folder {folder} ({blocked or error.strerror or error}): {advice}.")
 
 
 def _appended(path: Path) -> IO[str]:

@@ -1,4 +1,4 @@
-"""Opening the files that a user names: a regular file is opened, and anything else is refused at once.
+"""What is at a path: a regular file is opened, anything else is refused at once, and what stands in a folder's way is named.
 
 Opening a pipe waits for whoever writes to it, a device may never end, and libraries that are given a path open whatever is
 there. So every file is opened here, or looked at here before a library opens it.
@@ -13,6 +13,8 @@ from io import BufferedReader
 from pathlib import Path
 
 _KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -46,6 +48,24 @@ def open_regular(path: str | Path) -> BufferedReader:
     need_regular(path)
     # Should it have become a pipe meanwhile, that is not waited for either.
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def obstacle(folder: str | Path) -> str:
+    """Say what is where a folder, or one of those that it lies in, should be; "" where nothing is."""
+    for place in (Path(folder), *Path(folder).parents):
+        if os.path.isdir(place):
+            break
+        if os.path.lexists(place):
+            return f"{place} is {kind_of(place)} and should be a folder"
+    return ""
+
+
+def kind_of(path: str | Path) -> str:
+    """Say what kind of thing is at a path, such as "a pipe"."""
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "something else")
+    except OSError:
+        return "a link that leads nowhere"
 
 
 def read_regular(path: str | Path) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from threadpoolctl import threadpool_limits
 
 from pipeline.board import Board, Job
+from pipeline.doubt import doubting
 from pipeline.errors import INTERRUPTED, Interrupted, QfuseError, TooManyFailures
 from pipeline.events import Events
 from pipeline.graph import Step, Task
@@ -143,7 +144,7 @@ class Runner:
         if self.dask is None or str(self.dask).startswith("local:"):  # the memory of other machines is not ours to judge
             require_memory(self.plan, self.store, self.workers)
         try:
-            with threadpool_limits(threads):
+            with doubting(self.plan), threadpool_limits(threads):
                 self._run(steps)
         except KeyboardInterrupt:
             raise Interrupted(INTERRUPTED) from None
@@ -158,7 +159,8 @@ class Runner:
 
     def results(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
         """Return all rows of one output of a step."""
-        return self.workshop.source(step, output, range(len(step.tasks))).read(columns)
+        with doubting(self.plan):
+            return self.workshop.source(step, output, range(len(step.tasks))).read(columns)
 
     def source(self, step: Step, output: str, shards: Sequence[int]) -> Source:
         """Return the named shards of one output of a step, each read when it is asked for."""
@@ -178,7 +180,7 @@ class Runner:
             told |= {"workers": cluster.workers, "dashboard": cluster.dashboard}
             self.summary.notes = cluster.notes
         else:
-            for profile in {step.stage.context.profile for step in steps}:
+            for profile in {step.stage.context.profile for step in steps if step.stage.gpu}:
                 require_device(profile)
             executor = Here(self.workshop)
             self.summary.notes = notes_here(self.plan, self.store)

@@ -176,8 +176,9 @@ def with_session(
 def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[tuple[str, str]], None] | None = None) -> T:
     """Return what `work` returns. A stored artifact that it finds damaged is set aside, and `work` begins anew.
 
-    So exactly what is damaged is computed again. With the first one all go whose damage shows without reading them, so that
-    a thousand lost files are one beginning and not a thousand. `tell` gets a sentence for each of the first few. Raises
+    So exactly what is damaged is computed again. With the first one go all others that are found damaged: of those that
+    `work` would go on to read (`doubted`) whatever is, of the rest what shows without reading them. So a thousand lost files,
+    or flipped bits, are one beginning and not a thousand. `tell` gets a sentence for each of the first few. Raises
     CorruptArtifact where the same artifact is found damaged twice, ResourceRefused where it may not be set aside; then
     `hide`, where given, is told its name instead, and has to keep `work` from meeting it again.
     """
@@ -191,21 +192,22 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
                 raise
             try:
                 aside = Store.existing(damage.root).set_aside(*name, str(damage))
-            except ResourceRefused:
+            except ResourceRefused as refused:
                 if hide is None:
                     raise
                 hide(name)
-                tell(f"{damage} It counts as absent, because the store cannot be written.")
+                tell(f"{damage} It counts as absent, because it cannot be set aside: {refused}")
             else:
                 tell(f"{damage} {_AFTER if aside else 'It is no longer as it was found.'}")
-                if damage.root not in met:
-                    _set_others_aside(damage.root, tell)
+                if damage.root not in met or damage.doubted:
+                    _set_others_aside(damage.root, damage.doubted, tell)
             met.setdefault(damage.root, set()).add(name)
 
 
-def _set_others_aside(root: Path, tell: Callable[[str], None]) -> None:
+def _set_others_aside(root: Path, doubted: Container[tuple[str, str]], tell: Callable[[str], None]) -> None:
+    pulse.at("looking for what else is damaged in the store")
     store = Store.existing(root)
-    problems = [p for p in store.plainly_damaged() if store.set_aside(p.output, p.key, p.reason)]
+    problems = [p for p in store.damaged(doubted) if store.set_aside(p.output, p.key, p.reason)]
     for problem in problems[:_TOLD]:
         tell(f"{problem.path}: {problem.reason}. {_AFTER}")
     if len(problems) > _TOLD:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import faults, hdf5, upkeep
-from pipeline.disk import alone, fsync, link_new, make_folders, remove, writing
+from pipeline.disk import alone, fsync, in_the_way, link_new, make_folders, remove, writing
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused, cannot_read
 from pipeline.keys import DigestCache, canonical, file_digest
 from pipeline.receipt import Receipt, sealed, unsealed
-from pipeline.regular import NotRegular, read_regular
+from pipeline.regular import NotRegular, kind_of, read_regular
 from pipeline.schema import Batch, Schema, status_counts
 from pipeline.temporary import temporary
 from pipeline.upkeep import NO_OUTPUTS, Problem
@@ -35,7 +35,7 @@ from pipeline.upkeep import NO_OUTPUTS, Problem
 FORMAT = 2
 
 _MENDED = "a run that needs it computes it again."
-_LOOKERS = 8  # threads that look at receipts at once: they wait for the disk or the network
+_LOOKERS = 8  # threads that look at artifacts at once: they wait for the disk or the network
 
 
 class Store:
@@ -88,11 +88,13 @@ class Store:
         """Return the keys of all committed artifacts of one output (one folder scan, no file opened)."""
         keys: set[str] = set()
         try:
-            folders = [entry.path for entry in os.scandir(self.root / output) if entry.is_dir()]
+            folders = [entry.path for entry in os.scandir(self.root / output) if len(entry.name) == 2]
+            for folder in folders:
+                keys.update(name[:-5] for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")
         except FileNotFoundError:
             return keys
-        for folder in folders:
-            keys.update(name[:-5] for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")
+        except NotADirectoryError as error:
+            raise ResourceRefused(f"{in_the_way(error)}: move it away and run again.") from error
         return {key for key in keys if (output, key) not in self._absent} if self._absent else keys
 
     def aside(self) -> set[tuple[str, str]]:
@@ -204,12 +206,15 @@ class Store:
         """Compare one artifact with its receipt, byte for byte (see `upkeep.check`)."""
         return upkeep.check(receipt_path)
 
-    def plainly_damaged(self) -> list[Problem]:
-        """Return what shows to be damaged without reading its file: its receipt is, or the file is gone or cut short."""
+    def damaged(self, doubted: Container[tuple[str, str]] = ()) -> list[Problem]:
+        """Return what is damaged: of what is `doubted` (output, key) every byte is looked at.
+
+        Of the others that shows without reading their files: a receipt is damaged, or a file is gone or cut short.
+        """
 
         def look(path: Path) -> Problem | None:
             try:
-                return upkeep.check(path, whole=False)
+                return upkeep.check(path, whole=(path.parent.parent.name, path.stem) in doubted)
             except ResourceRefused:  # told when it is needed
                 return None
 
@@ -290,7 +295,7 @@ def _reads_back(part: Path, digest: str) -> bool:
 
 
 def is_store(root: Path) -> bool:
-    return os.path.isfile(root / "format.json")
+    return os.path.exists(root / "format.json")  # which `Store` refuses where it is no file
 
 
 def _holds_others(root: Path) -> bool:
@@ -299,17 +304,20 @@ def _holds_others(root: Path) -> bool:
 
 
 def _format_of(marker: Path) -> int:
-    """Return a store's format number. Raises InvalidInput where the file that tells it is damaged."""
+    """Return a store's format number. Raises InvalidInput where the file that tells it is damaged, or no file."""
+    line = canonical({"format": FORMAT})
+    todo = "if this qfuse wrote the store, and run `qfuse store verify`; or choose another folder with --store."
     try:
         data = read_regular(marker)
+    except NotRegular:
+        found = f"{marker} is {kind_of(marker)} and should be a file"
+        raise InvalidInput(f"{found}: move it away and write {line} into a file of that name {todo}") from None
     except OSError as error:
         raise cannot_read(marker, error) from error
     with suppress(ValueError, KeyError, TypeError, RecursionError):
-        found = json.loads(data)["format"]
-        if type(found) is int:
-            return found
+        number = json.loads(data)["format"]
+        if type(number) is int:
+            return number
     raise InvalidInput(
-        f"{marker} is damaged: expected {canonical({'format': FORMAT})}, found {data[:40].decode('utf-8', 'replace')!r}. "
-        "Put that line into it if this qfuse wrote the store, and run `qfuse store verify`; or choose another folder "
-        "with --store."
+        f"{marker} is damaged: expected {line}, found {data[:40].decode('utf-8', 'replace')!r}. Put that line into it {todo}"
     )

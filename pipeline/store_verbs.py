@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +52,8 @@ def store_verify(
 ) -> None:
     """Compare every artifact with its receipt, byte for byte. Damaged ones are set aside and recomputed by the next run."""
     from pipeline.progress import bytes_bar
-    from pipeline.upkeep import ORPHAN, size_of, verify
+    from pipeline.regular import obstacle
+    from pipeline.upkeep import ORPHAN, QUARANTINE, obstacles, size_of, verify
 
     opened = existing_store(store)
     begin = time.perf_counter()
@@ -60,27 +62,38 @@ def store_verify(
     with bytes_bar("verify", size) as advance:
         problems = verify(receipts, workers or len(os.sched_getaffinity(0)), advance)
     orphans = sum(kind == ORPHAN for kind in opened.garbage(None).values())
+    blocked = {path: obstacle(path) for path in obstacles(opened.root, all_outputs())}
     seconds = time.perf_counter() - begin
-    aside = opened.writable and not keep
+    aside = opened.writable and not keep and opened.root / QUARANTINE not in blocked
     for problem in problems if aside else []:
         opened.set_aside(problem.output, problem.key, problem.reason)
     damaged = Counter(problem.output for problem in problems)
     if as_json:
         found = [{"path": str(p.path), "output": p.output, "key": p.key, "reason": p.reason} for p in problems]
         sums = {"checked": len(receipts), "bytes": size, "seconds": round(seconds, 3), "orphans": orphans}
-        emit({**sums, "damaged": damaged, "problems": found, "set_aside": aside and bool(problems)})
+        outcome = {"damaged": damaged, "problems": found, "set_aside": aside and bool(problems)}
+        emit({**sums, **outcome, "in_the_way": list(map(str, blocked))})
     else:
         by = f" ({', '.join(f'{output}: {count:,}' for output, count in damaged.items())})" if problems else ""
+        by += f", and {len(blocked):,} in the way of {'a folder' if len(blocked) == 1 else 'folders'}" if blocked else ""
         say(f"{len(receipts):,} artifacts, {size / 1e6:,.1f} MB checked in {seconds:.1f} s: {len(problems):,} damaged{by}")
         if orphans:
             files = "file" if orphans == 1 else "files"
             say(f"{orphans:,} {files} without receipt: leftovers of interrupted commits; `qfuse store gc` deletes them")
+    told = []
     if problems:
         done = "set aside in quarantine/; the next run recomputes them"
         if not aside:
             done = "left where they are" if keep else "left where they are, because the store may not be written"
-        names = "; ".join(f"{p.path}: {p.reason}" for p in problems[:5])
-        raise CorruptArtifact(f"{names}{' …' if len(problems) > 5 else ''} — {done}.")
+        told.append(f"{_first([f'{p.path}: {p.reason}' for p in problems])} — {done}.")
+    if blocked:
+        told.append(f"{_first(list(blocked.values()))} — move that away and run again.")
+    if told:
+        raise CorruptArtifact("\n".join(told))
+
+
+def _first(sentences: Sequence[str], count: int = 5) -> str:
+    return "; ".join(sentences[:count]) + " …" * (len(sentences) > count)
 
 
 @store_app.command("gc", epilog="Example: qfuse store gc configs/lfw.yaml configs/lfw_templates.yaml --delete")
@@ -138,10 +151,18 @@ def store_gc(
 
 def bulk_outputs() -> set[str]:
     """Return the names of the outputs that are crops."""
+    return {f"{name}.{output}".rstrip(".") for name, stage in _stages().items() for output in stage.bulk}
+
+
+def all_outputs() -> set[str]:
+    """Return the names of the outputs of all stages."""
+    return {f"{name}.{output}".rstrip(".") for name, stage in _stages().items() for output in stage.produces}
+
+
+def _stages() -> dict[str, type[Stage]]:
     from pipeline.registry import available
 
-    stages: dict[str, type[Stage]] = available("stage")
-    return {f"{name}.{output}".rstrip(".") for name, stage in stages.items() for output in stage.bulk}
+    return available("stage")
 
 
 def existing_store(root: Path) -> Any:

@@ -105,6 +105,13 @@ def move_aside(root: Path, path: Path, reason: str) -> None:
         faults.at(f"set_aside:after_{suffix[1:]}", path.parent.parent.name)
 
 
+def obstacles(root: Path, outputs: Iterable[str]) -> list[Path]:
+    """Return what is where a folder should be: one of the store's own, of `outputs`, or of keys that begin alike."""
+    folders = {root / name for name in (*outputs, *NO_OUTPUTS)} | set(root.glob("ingest.*"))
+    folders |= {path for path in root.glob("*/??") if path.parent.name not in NO_OUTPUTS}
+    return sorted(path for path in folders if os.path.lexists(path) and not path.is_dir())
+
+
 def garbage(
     root: Path, live: set[tuple[str, str]] | None, outputs: Iterable[str] | None = None, aside: bool = False
 ) -> dict[Path, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from e2e.conftest import Answer
+from e2e.conftest import CONFIG, Answer
 
 Qfuse = Callable[..., Answer]
 
@@ -110,18 +110,34 @@ def test_what_is_damaged_is_set_aside_and_computed_again_alone_by_the_run_that_n
     assert qfuse("store", "verify").code == 0
 
 
+@pytest.mark.parametrize("where", [(), ("--dask", "local:1")], ids=["here", "workers"])
+def test_several_flipped_bits_are_met_in_one_pass(qfuse: Qfuse, tmp_path: Path, where: tuple[str, ...]) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG.replace("scale: 0.001}", "scale: 0.001}, shard_rows: {faces: 100}"))
+    assert qfuse("run", "c.yaml").code == 0
+    paths = [path for output in ("embed", "quality") for path in (tmp_path / ".qfuse/store" / output).glob("??/*.h5")]
+    for path in paths:
+        flip(path, "embedding" if path.parent.parent.name == "embed" else "quality")
+    (log,) = (tmp_path / ".qfuse/runs").glob("small/events.jsonl")
+    log.unlink()
+    again = qfuse("run", "c.yaml", "--set", "steps.fuse.options.rule=best", *where)
+    assert again.code == 0
+    assert log.read_text().count('"run_started"') == 2
+    assert len(list((tmp_path / ".qfuse/store/quarantine").glob("*.reason"))) == len(paths) > 4
+    assert qfuse("store", "verify").code == 0
+
+
 def stored(tmp_path: Path, output: str) -> Path:
     """The only artifact of an output."""
     (path,) = (tmp_path / ".qfuse/store" / output).glob("??/*.h5")
     return path
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, column: str = "embedding") -> None:
     """Change a bit of an artifact's values, or of a receipt's middle."""
     data = bytearray(path.read_bytes())
     at = len(data) // 2
     if path.suffix == ".h5":
         with h5py.File(path) as file:
-            at = file["embedding"].id.get_chunk_info(0).byte_offset + 100
+            at = file[column].id.get_chunk_info(0).byte_offset + 100
     data[at] ^= 1
     path.write_bytes(data)

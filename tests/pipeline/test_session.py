@@ -93,7 +93,9 @@ def test_an_event_begins_a_line_also_after_one_that_was_cut_short(tmp_path: Path
 
 def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(ResourceRefused, match=r"cannot write to the run folder .*: set run\.folder"):
+    with pytest.raises(
+        ResourceRefused, match=r"cannot write to the run folder .*run is a file and .*: move it away, or set run\.folder"
+    ):
         Events(tmp_path / "run")
 
 

@@ -172,11 +172,11 @@ def test_an_empty_folder_becomes_a_store_also_after_a_killed_start(tmp_path: Pat
 def test_a_store_where_a_file_is_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "store"):
-        with pytest.raises(ResourceRefused, match="a file is where a folder should be: choose another folder"):
+        with pytest.raises(ResourceRefused, match=r"file is a file and should be a folder.*choose another folder"):
             Store(root)
     store = Store(tmp_path / "store")
     (store.root / "toy").write_text("x")
-    with pytest.raises(ResourceRefused, match="a file is where a folder should be"):
+    with pytest.raises(ResourceRefused, match=r"store/toy is a file and should be a folder\): move it away"):
         commit(store)
 
 

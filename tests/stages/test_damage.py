@@ -125,7 +125,7 @@ def test_a_store_that_cannot_be_written_is_seen_without_what_is_damaged(qfuse: V
     for output, words in (("quality", "status c.yaml"), ("ingest.faces", "plan c.yaml")):
         (receipt,) = (root / output).glob("??/*.json")
         receipt.write_bytes(b"{")
-        assert "It counts as absent, because the store cannot be written." in qfuse(words).stderr
+        assert "It counts as absent, because it cannot be set aside: cannot write to the store" in qfuse(words).stderr
         assert receipt.read_bytes() == b"{"
 
 
