@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline import interruption
 from pipeline.config import Config
-from pipeline.dataset import ingest
+from pipeline.dataset import Dataset, ingest
 from pipeline.errors import InvalidInput, QfuseError
 from pipeline.files import Folder
-from pipeline.graph import Step, combinations, count_cells, expand, ordered, own_factors
+from pipeline.graph import Step, combinations, count_cells, expand, need_used_factors, ordered, own_factors, stage_of
 from pipeline.instructions import lacks_bf16
 from pipeline.keys import DigestCache
+from pipeline.local_workers import need_cluster
 from pipeline.numerics import profile_of
-from pipeline.plan import Plan, build, context_of
+from pipeline.plan import Plan, build, context_of, need_few_shards, need_rows
 from pipeline.processors import computes_here, slow_bf16
 from pipeline.registry import available, lookup
 from pipeline.stage import Context
@@ -74,6 +75,7 @@ def check(config: Config) -> tuple[list[str], Plan | None]:
     problems = Problems()
     attempt = problems.attempt
     attempt(check_report, config)
+    attempt(need_cluster, config.cluster)
     with tempfile.TemporaryDirectory() as nowhere:
         interruption.folders.add(nowhere)
         store = Store(Path(nowhere) / "store", readonly=True)
@@ -82,20 +84,37 @@ def check(config: Config) -> tuple[list[str], Plan | None]:
             config = config.model_copy(update={"numerics": "cpu-fp32"})
         # Where the data set is wrong the weights are looked at all the same.
         context = context_of(config, lambda: dataset.files if dataset is not None else Folder(Path(nowhere)))
-        stages = [attempt(lookup, "stage", section.stage or name) for name, section in config.steps.items()]
-        if all(stages):
-            for step in _steps(config, context, attempt):
-                attempt(step.stage.open)
+        _check_steps(config, context, dataset, attempt)
         plan = None if problems.found else attempt(build, config, dataset, store, context)
     return list(problems.found), plan
 
 
-def _steps(config: Config, context: Context, attempt: Callable[..., Any]) -> Iterator[Step]:
-    """Yield the steps that can be made, and attempt every combination of factors of one that cannot."""
-    steps: dict[str, Step] = {}
-    order = attempt(ordered, config) or list(config.steps)
+def _check_steps(config: Config, context: Context, dataset: Dataset | None, attempt: Callable[..., Any]) -> None:
+    """Attempt whatever of the steps can be: what is wrong with one, or with the data set, hides nothing of another."""
+    known = [name for name, section in config.steps.items() if attempt(lookup, "stage", section.stage or name)]
+    whole = len(known) == len(config.steps)
+    order = (attempt(ordered, config) if whole else None) or known
+    attempt(need_used_factors, config)
     if attempt(count_cells, config, order) is None:
         return
+    steps = _steps(config, order, context, attempt) if whole else {}
+    for step in steps.values():
+        attempt(step.stage.open)
+        if dataset is not None:
+            attempt(need_rows, step, steps, dataset)
+            attempt(step.stage.fits, dataset.tables)
+    if dataset is not None:
+        attempt(need_few_shards, steps.values(), dataset)
+    expanded = {step.base for step in steps.values()}
+    for name in (name for name in order if name not in expanded):  # as what it reads is wrong
+        for own in combinations(config, attempt(own_factors, config, name) or ()):
+            if stage := attempt(stage_of, name, config, context, own):
+                attempt(stage.open)
+
+
+def _steps(config: Config, order: Sequence[str], context: Context, attempt: Callable[..., Any]) -> dict[str, Step]:
+    """Return the steps that can be made, and attempt every combination of factors of one that cannot."""
+    steps: dict[str, Step] = {}
     for name in order:
         try:
             made = list(expand(name, config, context, steps))
@@ -105,7 +124,7 @@ def _steps(config: Config, context: Context, attempt: Callable[..., Any]) -> Ite
                 attempt(lambda name=name, single=single: list(expand(name, single, context, {})))
             continue
         steps |= {step.name: step for step in made}
-    yield from steps.values()
+    return steps
 
 
 def open_all(steps: Iterable[Step], opened: Callable[[Step], None] = lambda step: step.stage.open()) -> None:

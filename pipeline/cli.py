@@ -58,6 +58,10 @@ def _ended() -> int:
         if no_thread(error):
             return _failed(f"the system refused a thread; use fewer --workers, or raise the limit (`ulimit -u`). {kept}", 6)
         if isinstance(error, OSError):
+            from pipeline.disk import in_the_way
+
+            if blocked := in_the_way(error):
+                return _failed(f"{blocked}; move it away and run the same command again.", 6)
             place = error.filename or "the system"
             return _failed(f"{place}: {error.strerror or error}; mend that and run the same command again.", 6)
         import traceback

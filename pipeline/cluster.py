@@ -27,9 +27,9 @@ from distributed.comm.core import CommClosedError
 
 from pipeline import worker
 from pipeline.board import Job, Name
-from pipeline.errors import InvalidInput, QfuseError, ResourceRefused, UsageError
+from pipeline.errors import InvalidInput, QfuseError, ResourceRefused
 from pipeline.keys import difference
-from pipeline.local_workers import LocalWorkers, local_workers
+from pipeline.local_workers import ADDRESS, LocalWorkers, local_workers, no_cluster
 from pipeline.order import Order, OtherKeys
 from pipeline.plan import Plan
 from pipeline.processors import notes, refusal
@@ -141,12 +141,9 @@ class Cluster:
         if isinstance(where, LocalWorkers):
             threads = math.ceil((threads or len(os.sched_getaffinity(0))) / where.count)
             return self._stack.enter_context(Client(where.cluster())), threads
-        if re.fullmatch(r"(tcp|tls|ucx|wss?)://\S+", where):
-            address: dict[str, Any] = {"address": where}
-        elif os.path.isfile(where):  # to which a name too long to exist is no error
-            address = {"scheduler_file": where}
-        else:
-            raise UsageError(f"--dask {where}: expected local:N, an address such as tcp://HOST:8786, or a scheduler file.")
+        if not re.fullmatch(ADDRESS, where) and not os.path.isfile(where):  # to which a name too long is no error
+            raise no_cluster(where)
+        address = {"address" if re.fullmatch(ADDRESS, where) else "scheduler_file": where}
         try:
             client = self._stack.enter_context(Client(**address, timeout="10s"))
         except Exception as error:  # nobody there, a file that is none, TLS without its settings, a transport not installed

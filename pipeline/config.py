@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_serializer
 
-from pipeline.errors import InvalidInput, UsageError, unknown
+from pipeline.errors import InvalidInput, UsageError, in_words, unknown
 from pipeline.layers import Layers, Override, extended, layers, overridden
 from pipeline.origin import Origin
 from pipeline.regular import NotRegular, open_regular
@@ -56,14 +56,14 @@ class DatasetConfig(Section):
     reader: str
     path: str | None = None
     options: dict[str, Any] = {}
-    shard_rows: dict[str, int] = {}
+    shard_rows: dict[str, Annotated[int, Field(ge=1)]] = Field({}, examples=["{faces: 1024}"])
 
 
 class StepConfig(Section):
     """One step of the DAG: a stage, where its inputs come from, its options."""
 
     stage: str | None = None
-    inputs: dict[str, str] = {}
+    inputs: dict[str, str] = Field({}, examples=["{quality: quality}"])
     options: dict[str, Any] = {}
     numerics: str | dict[str, Any] | None = None
     stored: bool | None = None
@@ -103,7 +103,7 @@ class Config(Section):
     dataset: DatasetConfig
     numerics: str | dict[str, Any] = "cpu-fp32"
     models: ModelsConfig = ModelsConfig()
-    factors: dict[str, FactorValues] = {}
+    factors: dict[str, FactorValues] = Field({}, examples=["{rule: [mean, best]}"])
     steps: dict[StepName, StepConfig]
     report: ReportConfig | None = None
     run: RunConfig = RunConfig()
@@ -212,15 +212,17 @@ def validate(model: type[Any], data: Any, where: str) -> Any:
 
 def _explain(model: Any, problem: Any) -> str:
     location = ".".join(str(part) for part in problem["loc"])
+    parent = _model_at(model, problem["loc"][:-1])
     if problem["type"] == "extra_forbidden":
-        parent = _model_at(model, problem["loc"][:-1])
         known = [name for name in parent.model_fields if name not in ("base", "benchmark")] if parent else []
         if parent is Config:  # two keys are no fields, because they are gone when a config is put together
             known += get_close_matches(str(problem["loc"][-1]), ("benchmarks", "extends"), 1)
         return f"{location}: {unknown('key', str(problem['loc'][-1]), known)}"
-    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r:.60})"
+    found = "" if problem["type"] == "missing" else f" (found {in_words(problem['input'])})"
     if problem["type"] in ("model_type", "dict_type"):
-        return f"{location or 'the whole file'}: expected a section of fields{found}"
+        info = parent.model_fields.get(problem["loc"][-1]) if parent and problem["loc"] else None
+        example = f", as {info.examples[0]}" if info and info.examples else ""
+        return f"{location or 'the whole file'}: expected a section of fields{example}{found}"
     return f"{location or 'the whole file'}: {problem['msg'].removeprefix('Value error, ')}{found}"
 
 
@@ -296,12 +298,12 @@ def _read_extended(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     if len(children) > MAX_EXTENDED:
         raise InvalidInput(f"{path}: `extends` leads through more than {MAX_EXTENDED} files; put them together.")
     if not isinstance(data, dict):
-        raise InvalidInput(f"{path}: expected a mapping of keys to values, found {type(data).__name__}.")
+        raise InvalidInput(f"{path}: expected a mapping of keys to values, found {in_words(data)}.")
     base = data.pop("extends", None)
     if base is None:
         return data
     if not isinstance(base, str):
-        raise InvalidInput(f"{path}: `extends` takes one path, found {base!r}.")
+        raise InvalidInput(f"{path}: `extends` takes one path, found {in_words(base)}.")
     return extended(_read_extended(path.parent / base, (*children, path.resolve())), data)
 
 

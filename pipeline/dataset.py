@@ -236,11 +236,9 @@ def _laid_out(config: Config, key: str, tables: dict[str, Batch], path: Path | N
     section = config.dataset
     layout = lookup("reader", section.reader).layout
     axes = layout.axes(tables, section.shard_rows)
-    for axis, rows in section.shard_rows.items():
+    for axis in section.shard_rows:
         if axis not in axes:
             raise InvalidInput(f"dataset.shard_rows: {unknown('axis', axis, axes)}")
-        if rows < 1:
-            raise InvalidInput(f"dataset.shard_rows.{axis}: a shard holds at least one row, found {rows}.")
     return Dataset(key, tables, axes, layout, path)
 
 

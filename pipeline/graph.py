@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pydantic import BaseModel
+
 from pipeline.config import Config, StepConfig, validate
 from pipeline.errors import InvalidInput, unknown
 from pipeline.numerics import profile_of
@@ -164,6 +166,13 @@ def own_factors(config: Config, name: str) -> list[str]:
     return [factor for factor in config.factors if factor in found]
 
 
+def need_used_factors(config: Config) -> None:
+    """Raise InvalidInput where no step uses a factor."""
+    if idle := sorted(set(config.factors) - {factor for name in config.steps for factor in own_factors(config, name)}):
+        told = (f"factors.{name}: no step uses it; write ${name} where it should go" for name in idle)
+        raise InvalidInput(f"{'; '.join(told)}.")
+
+
 def _variables(value: Any) -> Iterator[str]:
     if isinstance(value, str) and value.startswith("$"):
         yield value[1:]
@@ -193,6 +202,18 @@ def combinations(config: Config, factors: Iterable[str]) -> list[dict[str, Any]]
     return combos
 
 
+def stage_of(name: str, config: Config, context: Context, own: dict[str, Any]) -> Stage:
+    """Return the stage of a config step, its own factors at these values; nothing is above it yet.
+
+    Raises InvalidInput for an option or numerics that do not exist or do not fit.
+    """
+    section = config.steps[name]
+    cls: type[Stage] = lookup("stage", _stage_name(config, name))
+    options = validate(cls.Options, _substitute(section.options, own), f"{config.full_name}: steps.{name}.options")
+    numerics = _substitute(section.numerics if section.numerics is not None else config.numerics, own)
+    return cls(options, replace(context, profile=profile_of(numerics)))
+
+
 def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) -> Iterator[Step]:
     """Yield the steps of one config step over the `steps` that it may read, one for each combination of factors.
 
@@ -201,22 +222,30 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
     section: StepConfig = config.steps[name]
     cls: type[Stage] = lookup("stage", _stage_name(config, name))
     for own in combinations(config, own_factors(config, name)):
-        where = f"{config.full_name}: steps.{name}.options"
-        options = validate(cls.Options, _substitute(section.options, own), where)
-        numerics = _substitute(section.numerics if section.numerics is not None else config.numerics, own)
-        around = replace(context, profile=profile_of(numerics))
-        needed = cls(options, around).uses()
+        alone = stage_of(name, config, context, own)
+        options, needed = alone.options, alone.uses()
         refs = {key: ref for key, ref in _refs(config, name).items() if key in needed}
         for key, ref in refs.items():
+            if ref.step not in config.steps and key not in section.inputs:
+                raise InvalidInput(_lacks(name, key, ref, options))
             _check_ref(f"steps.{name}.inputs.{key}", cls, ref, config)
         for factors, inputs in _joined(own, refs, steps):
             ordered = {factor: factors[factor] for factor in config.factors if factor in factors}
             label = ",".join(f"{factor}={value}" for factor, value in ordered.items())
             stored = section.stored if section.stored is not None else cls.stored
             # Each step has a stage of its own, which knows what is above it.
-            stage = cls(options, around)
+            stage = cls(options, alone.context)
             stage.above = {key: steps[ref.step].stage for key, ref in inputs.items()}
             yield Step(f"{name}[{label}]" if label else name, name, stage, ordered, inputs, stored)
+
+
+def _lacks(name: str, key: str, ref: Ref, options: BaseModel) -> str:
+    """Return the sentence for a step that is read because nothing else is said, and is not in the config."""
+    chosen = ", ".join(f"{field}: {value}" for field, value in options.model_dump(exclude_defaults=True).items())
+    return (
+        f"steps.{name}{f', with these options ({chosen}),' if chosen else ''} reads a step {ref.step!r}, and there is none: "
+        f"add `{ref.step}: {{}}` to its steps, or name the step that it should read in steps.{name}.inputs.{key}."
+    )
 
 
 def _check_ref(where: str, cls: type[Stage], ref: Ref, config: Config) -> None:

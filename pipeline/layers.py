@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InvalidInput, UsageError, unknown
+from pipeline.errors import InvalidInput, UsageError, in_words, unknown
 
 Layer = dict[str, Any]
 PARTIAL = ("dataset", "description", "factors", "numerics", "report", "steps")  # what a benchmark may say for itself
@@ -90,7 +90,7 @@ def layers(
 def _checked(path: Path, given: Any) -> dict[str, Layer]:
     """Return the benchmarks that are not left out. Raises InvalidInput for names and fields that they cannot have."""
     if not isinstance(given, dict):
-        raise InvalidInput(f"{path}: benchmarks: expected a mapping of names to partial configs (found {given!r:.60})")
+        raise InvalidInput(f"{path}: benchmarks: expected a mapping of names to partial configs (found {in_words(given)})")
     if len(given) > MAX_BENCHMARKS:
         raise InvalidInput(f"{path}: {len(given):,} benchmarks, and a file may have {MAX_BENCHMARKS}: make several files.")
     for name, partial in given.items():
@@ -101,7 +101,7 @@ def _checked(path: Path, given: Any) -> dict[str, Layer]:
             )
         where = f"{path}: benchmarks.{name}"
         if not isinstance(partial, dict | None):
-            raise InvalidInput(f"{where}: expected a section of fields (found {partial!r:.60})")
+            raise InvalidInput(f"{where}: expected a section of fields (found {in_words(partial)})")
         for field in partial or ():
             if field in _COMMON:
                 raise InvalidInput(f"{where}.{field}: a benchmark cannot have its own `{field}`; it may have {_listed()}.")

@@ -18,9 +18,25 @@ from typing import Any
 
 from pipeline import interruption
 from pipeline.available import require_threads, require_to_compute
-from pipeline.errors import Interrupted
+from pipeline.errors import Interrupted, UsageError
 
+ADDRESS, _LOCAL = r"(?:tcp|tls|ucx|wss?)://\S+", r"local:(0*[1-9][0-9]{0,2})"
 DRIVER, WORKER = 14, 9  # threads: of the driver for its cluster, and of a worker process
+
+
+def need_cluster(where: str | None) -> None:
+    """Raise UsageError where this names no cluster at all. Whether one answers is seen when there is something to compute.
+
+    A scheduler's file comes and goes with it, and what is stored needs no cluster: so a name of one need not be there.
+    """
+    if where and not re.fullmatch(rf"{_LOCAL}|{ADDRESS}|.*\.json", where) and not os.path.isfile(where):
+        raise no_cluster(where)
+
+
+def no_cluster(where: str) -> UsageError:
+    """Return the sentence for what names no cluster."""
+    expected = "expected local:N, an address such as tcp://HOST:8786, or a scheduler file"
+    return UsageError(f"--dask (or run.dask) {where}: {expected}.")
 
 
 def local_workers(where: str | None) -> LocalWorkers | None:
@@ -28,8 +44,8 @@ def local_workers(where: str | None) -> LocalWorkers | None:
 
     Raises ResourceRefused where the limits of this process, which are also theirs, leave too little for them.
     """
-    match = re.fullmatch(r"local:([0-9]{1,3})", where or "")
-    if not match or not int(match[1]):
+    match = re.fullmatch(_LOCAL, where or "")
+    if not match:
         return None
     require_to_compute(1)
     require_threads(DRIVER + int(match[1]) * WORKER)

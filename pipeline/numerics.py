@@ -1,7 +1,7 @@
 """Numerics profiles: everything about *how* numbers are computed that may change their last bits.
 
 Inside one profile results are bit-equal, however many workers run and however often they are interrupted. A profile
-is chosen before planning and enters the key of every step that uses its back ends, with their versions.
+is chosen before planning and enters the key of every step whose last bits it may change (`Stage.profiled`).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ PROFILES = {
 
 
 ON_DEVICE = {"torch", "onnxruntime"}  # the back ends that compute on a profile's device
+ALIKE = {"numpy", "scipy"}  # of which a profile sets the threads of a product alone, and what a stage multiplies is exact
 
 
 def profile_of(spec: str | dict[str, Any]) -> Profile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.config import Config
 from pipeline.dataset import Axis, Dataset
 from pipeline.errors import InvalidInput, unknown
 from pipeline.files import Files
-from pipeline.graph import Step, Task, count_cells, depth_first, down_to, expand, ordered, own_factors, with_all_above
+from pipeline.graph import Step, Task, count_cells, depth_first, down_to, expand, need_used_factors, ordered, with_all_above
 from pipeline.keys import KEY_FORMAT, difference, key_of
 from pipeline.numerics import backend_version, profile_of
 from pipeline.recall import recalled
@@ -125,14 +125,14 @@ def build(
         if not wanted:
             raise InvalidInput(unknown("step", until, config.steps))
         steps = down_to(steps, wanted)
-    elif idle := set(config.factors) - {factor for name in config.steps for factor in own_factors(config, name)}:
-        raise InvalidInput(f"factors.{sorted(idle)[0]}: no step uses it; write ${sorted(idle)[0]} where it should go.")
+    else:
+        need_used_factors(config)
     steps = depth_first(steps)
     read = {ref.step for step in steps.values() for ref in step.inputs.values()}
     lists: dict[Any, str] = {}
-    _need_few_shards(steps.values(), dataset)
+    need_few_shards(steps.values(), dataset)
     for step in steps.values():
-        _check_rows(step, steps, dataset)
+        need_rows(step, steps, dataset)
         step.stage.fits(dataset.tables)
         step.stored |= step.name not in read  # what nothing reads is what was asked for
         step.tasks = list(_tasks(step, steps, dataset, lists))
@@ -141,7 +141,7 @@ def build(
     return plan
 
 
-def _need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
+def need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
     """Raise InvalidInput where all steps together have more shards than a plan may have, before any is cut."""
     shards, cells = dict[str, int](), Counter[str]()
     for step in steps:
@@ -159,7 +159,7 @@ def _need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
         )
 
 
-def _check_rows(step: Step, steps: dict[str, Step], dataset: Dataset) -> None:
+def need_rows(step: Step, steps: Mapping[str, Step], dataset: Dataset) -> None:
     """Raise InvalidInput where an input numbers other rows than the stage takes them for."""
     for name, axis in ((name, axis) for name, axis in step.stage.rows.items() if name in step.inputs):
         above = steps[step.inputs[name].step]
@@ -175,7 +175,6 @@ def _check_rows(step: Step, steps: dict[str, Step], dataset: Dataset) -> None:
 def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any, str]) -> Iterator[Task]:
     stage = step.stage
     axis: Axis = dataset.axes[stage.axis]
-    backends = stage.backends()
     fixed = {
         "format": KEY_FORMAT,
         "stage": stage.name,
@@ -183,12 +182,7 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
         "produces": {name: schema.fingerprint for name, schema in stage.produces.items()},
         "options": stage.options.result_options(),
         "identity": stage.identity(),
-        "numerics": {
-            **stage.context.profile.model_dump(mode="json", exclude={"name"}),
-            "backends": {name: backend_version(name) for name in backends},
-        }
-        if backends
-        else None,
+        "numerics": _numerics(stage),
     }
     consumed = stage.consumed()
     for index, (start, stop) in enumerate(axis.shards if stage.grain != "reduce" else [(0, axis.rows)]):
@@ -204,6 +198,13 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
         }
         keys = {output: key_of([preimage, output]) for output in stage.produces}
         yield Task(index, start, stop, keys, preimage, needs)
+
+
+def _numerics(stage: Stage) -> dict[str, Any] | None:
+    """Return what of how a stage computes may change its numbers: versions of libraries, and the profile where it does."""
+    backends = {name: backend_version(name) for name in stage.backends()}
+    profile = stage.context.profile.model_dump(mode="json", exclude={"name"}) if stage.profiled else {}
+    return {**profile, "backends": backends} if backends else None
 
 
 def _table_digest(

@@ -113,11 +113,12 @@ def run_one(
 ) -> Ran:
     """Compute what one config lacks, and what is found damaged, then report unless `until` stops before the end."""
     from pipeline.check import check_report
-    from pipeline.local_workers import local_workers
+    from pipeline.local_workers import local_workers, need_cluster
     from pipeline.remarks import remarks, told
     from pipeline.session import current_report, mended, open_session, other_store
 
     need_step(config, until)
+    need_cluster(where)
     if note := other_store(config, store):
         warn(note)
     ran: list[str] = []
@@ -148,9 +149,11 @@ def compute(session: Session, quiet: bool, workers: int | None = None, where: st
     """Compute what a plan lacks, with a progress display; `where`: on which cluster, None for this process."""
     from pipeline.check import open_all
     from pipeline.events import Events
+    from pipeline.local_workers import need_cluster
     from pipeline.progress import Progress
     from pipeline.session import execute
 
+    need_cluster(str(where or ""))  # also where all is stored: whoever names one wants it to be one
     todo = session.plan.to_run
     if todo and not where:
         require_to_compute(workers or session.config.run.workers)

@@ -23,7 +23,7 @@ from pydantic import Field as PydanticField
 from pipeline.errors import InvalidInput
 from pipeline.files import Files
 from pipeline.instructions import gpu_architecture, instruction_set
-from pipeline.numerics import ON_DEVICE, Profile
+from pipeline.numerics import ALIKE, ON_DEVICE, Profile
 from pipeline.schema import Array, Batch, Schema, concat
 from pipeline.spread import spread
 
@@ -172,8 +172,17 @@ class Stage:
         return None
 
     def backends(self) -> tuple[str, ...]:
-        """Libraries whose version may change the last bits; with any, the numerics profile enters the key."""
+        """Libraries whose version may change the last bits; with any but NumPy and SciPy, so may the numerics profile."""
         return ()
+
+    @property
+    def profiled(self) -> bool:
+        """Whether the numerics profile may change the last bits, and so is in the key.
+
+        A map is handed `compute_batch` rows at once, whatever computes them.
+        """
+        backends = set(self.backends())
+        return bool(backends if self.grain == "map" else backends - ALIKE)
 
     @property
     def gpu(self) -> bool:
@@ -197,7 +206,10 @@ class Stage:
         return {}
 
     def open(self) -> None:
-        """Check and load what is needed to run; called once, before the first row."""
+        """Check and load what is needed to run; called once, before the first row.
+
+        `check` opens a stage by itself, with nothing above it, where its inputs cannot be told.
+        """
 
     def load(self, rows: Batch) -> Any:
         """map only: read the files of one micro-batch. Runs in a worker thread."""

@@ -66,12 +66,13 @@ def init(
     """Write a commented config to start from."""
     from pipeline.errors import cannot_write, unknown
     from pipeline.files import replace_text
+    from stages.destination import absent, need_name
     from stages.resources import resource
 
     if kind not in STARTERS:
         raise UsageError(f"--kind: {unknown('kind of config', kind, STARTERS)}")
-    commands_synth.need_suffix(path, "YAML", ".yaml", ".yml")
-    commands_synth.absent(path)
+    need_name(path, "YAML", ".yaml", ".yml")
+    absent(path)
     shipped, advice = STARTERS[kind]
     lines = resource(f"configs/{shipped}.yaml").read_text(encoding="utf-8").splitlines()
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in path.stem).lstrip("._-") or "experiment"

@@ -45,10 +45,10 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Make the templates of a config, and write them with members, weights and qualities as one HDF5 file for others."""
-    from stages.commands_synth import need_suffix
+    from stages.destination import need_name
     from stages.templates_file import need_ours, write_templates
 
-    need_suffix(out, "HDF5", ".h5", ".hdf5")
+    need_name(out, "HDF5", ".h5", ".hdf5")
 
     def targets(steps: Sequence[Step]) -> None:
         paths = [_path(out, step, len(steps)) for step in steps]
@@ -63,7 +63,7 @@ def build(
         except OSError as error:
             raise cannot_write(out, error) from None
 
-    written, made, seconds = with_cells(config, overrides, store, "fuse", where, targets, write, workers, as_json)
+    written, made, seconds = with_cells(config, overrides, store, "fuse", where, targets, write, workers, as_json, out)
     speed = made / seconds if seconds else None
     if as_json:
         emit(
@@ -95,11 +95,11 @@ def reference(
     """Write the statistics of a data set's quality, for `statistics.reference` of other configs."""
     from pipeline.runner import Runner
     from pipeline.session import write_json
-    from stages.commands_synth import absent, need_suffix
+    from stages.destination import absent, need_name
     from stages.quality import Quality
     from stages.statistics import to_json
 
-    need_suffix(out, "JSON", ".json")
+    need_name(out, "JSON", ".json")
     absent(out)
 
     def one(steps: Sequence[Step]) -> None:
@@ -117,7 +117,7 @@ def reference(
             raise InvalidInput(f"{session.config.full_name} has no face with a quality score, so it is no reference set.")
         return str(scored.options.method), found
 
-    (method, found), *_ = with_cells(config, overrides, store, "statistics", where, one, read, None, as_json)
+    (method, found), *_ = with_cells(config, overrides, store, "statistics", where, one, read, None, as_json, out)
     try:
         write_json(out, found)
     except OSError as error:
@@ -139,19 +139,25 @@ def with_cells(
     use: Callable[[Session, Sequence[Step]], T],
     workers: int | None,
     quiet: bool,
+    out: Path | None,
 ) -> tuple[T, int, float]:
     """Run the chosen cells of a stage, and nothing that they do not read, once `accept` has raised nothing.
+
+    `out`: the file that is going to be written, None where none is.
 
     Returns what `use` makes of the session and these cells, and the rows and seconds of the stage, 0 where all was stored.
     """
     from pipeline.config import load_config
     from pipeline.run_verb import compute
     from pipeline.session import with_session
+    from stages.destination import need_apart
     from stages.pair import agreeing
 
     loaded = load_config(config, overrides or [])
     if not any(stage == (section.stage or name) for name, section in loaded.steps.items()):
         raise InvalidInput(f"{loaded.full_name} has no `{stage}` step: add `{stage}: {{}}` to its steps.")
+    if out is not None:
+        need_apart(out, loaded, store)
 
     rows, seconds = 0, 0.0  # of all beginnings
 

@@ -48,14 +48,14 @@ def calibrate(
     """
     from pipeline.session import write_json
     from stages.calibration import reference_set
-    from stages.commands_synth import absent, need_suffix
+    from stages.destination import absent, need_name
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or a digit.")
     path = out or Path(f"{name}.json")
-    need_suffix(path, "JSON", ".json")
+    need_name(path, "JSON", ".json")
     absent(path)
-    stage, face_ids, scored = _scored(config, overrides, store, where, as_json)
+    stage, face_ids, scored = _scored(config, overrides, store, where, as_json, path)
     found = reference_set(name, stage.measure, face_ids, scored, stage.context)
     try:
         write_json(path, found)
@@ -99,7 +99,7 @@ def apply(
     its greatest 100. A .csv keeps its columns and gets the last two; what its scores measure cannot be checked.
     """
     from stages import calibration
-    from stages.commands_synth import absent, need_suffix
+    from stages.destination import absent, need_name
 
     table = source.suffix.lower() == ".csv"
     if table != (column is not None):
@@ -111,7 +111,7 @@ def apply(
     if table and (where or overrides or store):
         raise UsageError("--where, --set and --store are of a config, and not of a .csv of scores: leave them out.")
     if out is not None:
-        need_suffix(out, "CSV", ".csv", ".txt")
+        need_name(out, "CSV", ".csv", ".txt")
         absent(out)
     found = calibration.read_reference(reference)
     if table:
@@ -119,7 +119,7 @@ def apply(
         content = calibration.completed_table(header, columns, scores, found)
         unchecked = f"a .csv does not say what its scores measure: that they are as those of {found['set']} was not checked."
     else:
-        stage, face_ids, scored = _scored(source, overrides, store, where, False)
+        stage, face_ids, scored = _scored(source, overrides, store, where, False, out)
         calibration.refuse_other(found, stage.measure, reference)
         scores = scored["quality"]
         content = calibration.scores_table(face_ids, scored, found)
@@ -134,7 +134,12 @@ def apply(
 
 
 def _scored(
-    config: Path, overrides: Sequence[str] | None, store: Path | None, where: Sequence[str] | None, quiet: bool
+    config: Path,
+    overrides: Sequence[str] | None,
+    store: Path | None,
+    where: Sequence[str] | None,
+    quiet: bool,
+    out: Path | None,
 ) -> tuple[Any, Array, Batch]:
     """Compute the one chosen quality cell; return its stage, the ids of the faces and its rows (QUALITIES)."""
     from pipeline.runner import Runner
@@ -149,7 +154,7 @@ def _scored(
         ids = session.dataset.tables["faces"]["face_id"]
         return steps[0].stage, ids, Runner(session.plan, session.store).results(steps[0])
 
-    found, *_ = with_cells(config, overrides, store, "quality", where, one, read, None, quiet)
+    found, *_ = with_cells(config, overrides, store, "quality", where, one, read, None, quiet, out)
     return found
 
 

@@ -68,8 +68,12 @@ def explain(
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A run's folder (.qfuse/runs/NAME), its name, or its config.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The run that is compared with A.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A run's folder (.qfuse/runs/NAME), its name, or its config.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The run that is compared with A.")],
+    runs: Annotated[
+        Path | None,
+        typer.Option("--runs", metavar="FOLDER", help="Where named runs are looked for; default: .qfuse/runs here."),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", metavar="", help="Every number and row, not the headline's.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -77,9 +81,10 @@ def diff(
     from pipeline.session import mended
     from stages import diff_text
     from stages.diff import diff as compare
-    from stages.runs import find_run
+    from stages.runs import RUNS, find_run
 
-    found = mended(lambda: compare(find_run(a), find_run(b)), warn)
+    folder = runs or RUNS
+    found = mended(lambda: compare(find_run(a, folder), find_run(b, folder)), warn)
     if as_json:
         emit(diff_text.to_json(found))
         return

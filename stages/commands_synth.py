@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.errors import InvalidInput, UsageError, cannot_write
-from pipeline.files import is_free
+from pipeline.errors import UsageError, cannot_write
 from pipeline.terminal import AsJson, emit, say, warn
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives
 Dimension = Annotated[int, typer.Option(min=2, max=4096, metavar="N", help="Length of an embedding.")]
 
 
-@synth_app.command("tables", epilog="Example: qfuse synth tables set/tables.h5 --scale 0.1 --seed 7")
+@synth_app.command("tables", epilog="Example: qfuse synth tables tables.h5 --scale 0.1 --seed 7")
 def synth_tables(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write, for the reader `tables`.")],
     scale: Scale = 0.02,
@@ -37,8 +36,9 @@ def synth_tables(
     """Write an IJB-C-shaped set at embedding level: identities, media, templates, noise that grows as quality falls."""
     from stages.datasets.synthetic import SynthOptions, synthesise
     from stages.datasets.tables_file import write_tables
+    from stages.destination import absent, need_name
 
-    need_suffix(out, "HDF5", ".h5", ".hdf5")
+    need_name(out, "HDF5", ".h5", ".hdf5")
     absent(out)
     options = SynthOptions(scale=scale, seed=seed, dimension=dimension)
     tables = synthesise(options)
@@ -80,7 +80,9 @@ def synth_ijbc(
     """
     from stages.datasets.ijb_protocol import manifest
     from stages.datasets.ijb_write import write_set
+    from stages.destination import absent, need_folder
 
+    need_folder(out)
     absent(out)
     if (faces is None) != (models is None):
         raise UsageError("--faces needs --models, the folder of the detector's weights, and --models needs --faces.")
@@ -129,15 +131,3 @@ def _detector(folder: Path) -> Detector:
     context = Context(PROFILES["cpu-fp32"], None, (folder,))
     card = catalogue.card(context, AlignOptions().detector, ("detector",))
     return catalogue.open_once(context, card, lambda weights: YuNet(weights), "synth")
-
-
-def absent(path: Path) -> None:
-    """Raise InvalidInput where something is at `path`."""
-    if not is_free(path):
-        raise InvalidInput(f"{path} exists already; give another name, so that nothing is lost.")
-
-
-def need_suffix(path: Path, form: str, *suffixes: str) -> None:
-    """Raise UsageError where a file's name says that it is of another form than what is going to be written."""
-    if path.suffix and path.suffix.lower() not in suffixes:
-        raise UsageError(f"{path}: {form} is written, so give a name that ends in {' or '.join(suffixes)}.")

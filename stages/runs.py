@@ -152,21 +152,25 @@ class Run:
         return Drawn(replicates, {name: "\n".join(sorted(values)) for name, values in hows.items()})
 
 
-def find_run(given: Path) -> Run:
-    """Return the run of a folder, of a name (or NAME/BENCHMARK) under .qfuse/runs, or of a config that has been run.
+def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
+    """Return the run of a folder, of a name (or NAME/BENCHMARK) under `runs`, or of a config that has been run.
 
     Raises InvalidInput for what is none of them, and for a record that is not whole; UsageError for a config of several
-    benchmarks.
+    benchmarks, and for what is both a name and something else: then "./NAME" is the something else.
     """
-    config, folder = None, given
+    config, given = None, Path(asked)
+    folder = given
     if given.name == "numbers.json":
         folder = given.parent
-    elif not os.path.exists(given) and os.path.isdir(RUNS / given):  # to which a name too long to exist is no error
-        folder = RUNS / given
-    elif not os.path.exists(given):
+    elif _names_a_run(str(asked), runs):
+        folder = runs / given
+    elif not os.path.exists(given):  # to which a name too long to exist is no error
         if given == Path(given.name):
-            names = [path.name for path in RUNS.iterdir() if path.is_dir()] if RUNS.is_dir() else []
-            raise InvalidInput(f"{unknown('run', str(given), names)} Give the folder of a run ({RUNS}/NAME), or its config.")
+            names = [path.name for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
+            raise InvalidInput(
+                f"{unknown('run', str(given), names)} It was looked for in {runs}; `--runs FOLDER` looks elsewhere. "
+                f"Or give the folder of a run ({RUNS}/NAME), or its config."
+            )
         raise InvalidInput(f"{given} does not exist; give the folder of a run ({RUNS}/NAME), or its config.")
     elif given.is_file():
         if (layers := load_layers(given, [])).several:
@@ -177,6 +181,22 @@ def find_run(given: Path) -> Run:
         config = load_config(given)
         folder = report_folder(config.run_folder(), config.name, config.origin)
     return Run(folder.absolute(), _record(folder / "numbers.json", given, config), config)
+
+
+def _names_a_run(asked: str, runs: Path) -> bool:
+    """Whether this is the name of a run. Raises UsageError where it is as well that of a config, or of a run's folder, here.
+
+    A name begins with a letter or a digit, a path may begin with "./"; a folder of something else hides no run.
+    """
+    if not (asked[:1].isalnum() and os.path.isdir(runs / asked)):
+        return False
+    other = "a file" if os.path.isfile(asked) else "a run's folder" if os.path.isfile(f"{asked}/numbers.json") else ""
+    if other and not os.path.samefile(asked, runs / asked):
+        raise UsageError(
+            f"{asked!r} is the name of a run, {runs / asked}, and of {other} here: write {runs / asked} for the run, or "
+            f"./{asked} for the other."
+        )
+    return True
 
 
 def _record(path: Path, given: Path, config: Config | None) -> Record:

@@ -83,7 +83,7 @@ class Search(Stage):
         lists["gathered candidates"] = max(8 * GATHERED, 2 * (k + CROWD) * width)
         if _is_small(gallery, width // 4):
             tile = min(rows[""] * gallery, TILE * gallery, CELLS)
-            return {**lists, "gallery, and in float64": 3 * gallery * width, "a tile of scores": 12 * tile}
+            return {**lists, "gallery, and in float64": 3 * gallery * width, "a tile of scores": 5 * tile}
         return {**lists, "gallery, and its index": 2 * gallery * width, "scores of a block": 4 * PROBES * COLUMNS}
 
     def compute(self, work: Work) -> dict[str, Batch]:

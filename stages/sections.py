@@ -217,7 +217,7 @@ def step_lines(results: Results) -> list[dict[str, Any]]:
                 "step": step.base,
                 "stage": f"{step.stage.name} v{step.stage.version}",
                 "options": _options(results, step),
-                "numerics": step.stage.context.profile.name if step.stage.backends() else "",
+                "numerics": step.stage.context.profile.name if step.stage.profiled else "",
                 "cells": 0,
                 "seconds": None,
             },

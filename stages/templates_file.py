@@ -1,6 +1,10 @@
 """Templates as one HDF5 file, for other programs: plain h5py reads all of it.
 
-    /                      attributes: format "qfuse-templates/1", config, step, and every option of the fuse step
+    /                      attributes: format "qfuse-templates/1", config, step, every option of the fuse step (fuse.rule …);
+                           what it was made by: qfuse, its version; dataset.reader, .path (the last part), .options and
+                           .key, the digest of all that its tables came from; and steps.NAME of each step that led to it
+                           (steps.embed …): as JSON the stage, version, options, identity (weights by sha256) and numerics,
+                           as receipts have them
     /template_id           (T,) text
     /subject               (T,) text; empty where it is not known
     /status                (T,) uint8: 0 = usable; every other code is in the attribute `statuses`
@@ -26,6 +30,7 @@ import json
 import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +40,8 @@ import numpy as np
 from pipeline import hdf5
 from pipeline.errors import InvalidInput, ResourceRefused
 from pipeline.files import is_free, replace_bytes
-from pipeline.graph import Step
+from pipeline.graph import Step, with_all_above
+from pipeline.keys import canonical
 from pipeline.runner import Runner
 from pipeline.schema import Array, Batch, Status
 from pipeline.session import Session
@@ -43,6 +49,7 @@ from stages.fuse import WEIGHED_BY, Fuse
 from stages.tables import FUSED
 
 FORMAT = "qfuse-templates/1"
+MADE_BY = ("stage", "version", "options", "identity", "numerics")  # of a receipt's pre-image
 GONE = 255
 _FILL: Mapping[str, Any] = {"status": GONE, "embedding": np.nan}  # what a view shows of a shard that HDF5 cannot open
 _OTHERS = 64  # files that a program has open beside a view's shards
@@ -87,7 +94,8 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
 
     def fill(file: h5py.File) -> None:
         named = {"format": FORMAT, "config": session.config.full_name, "step": step.name, "statuses": json.dumps(statuses)}
-        file.attrs.update({**{f"fuse.{name}": str(value) for name, value in options.items()}, **named})
+        file.attrs.update({f"fuse.{name}": str(value) for name, value in options.items()})
+        file.attrs.update({**named, **_made_by(session, step)})
         if view:
             file.attrs["view"] = str(session.store.root)
         for name in ("template_id", "subject"):
@@ -105,6 +113,22 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
     counts = {status.name.lower(): int((fused["status"] == status).sum()) for status in Status}
     used = {name: count for name, count in counts.items() if count}
     return Written(path, step.name, fused.rows, tables["members"].rows, used, int(fused["fallback"].sum()))
+
+
+def _made_by(session: Session, step: Step) -> dict[str, str]:
+    """Return what templates were made by, as attributes: nothing else tells it of a file that is found without its store."""
+    section, steps = session.config.dataset, session.plan.steps
+    made = {
+        "qfuse": version("qfuse"),
+        "dataset.reader": section.reader,
+        "dataset.path": Path(section.path or "").name,
+        "dataset.options": canonical(section.options),
+        "dataset.key": session.dataset.key,
+    }
+    for one in (steps[name] for name in sorted(with_all_above(steps, [step.name]))):
+        parts = [part for part in MADE_BY if one is not step or part != "options"]  # its own are attributes already
+        made[f"steps.{one.base}"] = canonical({part: one.tasks[0].preimage[part] for part in parts})
+    return made
 
 
 def _fused(session: Session, step: Step) -> Batch:

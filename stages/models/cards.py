@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.config import read_yaml
-from pipeline.errors import InvalidInput, unknown
+from pipeline.errors import InvalidInput, in_words, unknown
 from pipeline.regular import read_regular
 
 Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -79,11 +79,11 @@ def read_cards(path: Path) -> dict[str, ModelCard]:
     """
     raw = read_yaml(path, "file of model cards")
     if not isinstance(raw, dict):
-        raise InvalidInput(f"model cards {path}: expected a mapping from model name to card, found {type(raw).__name__}.")
+        raise InvalidInput(f"model cards {path}: expected a mapping from model name to card, found {in_words(raw)}.")
     cards, problems = {}, []
     for name, fields in raw.items():
         if not isinstance(fields, dict):
-            problems.append(f"{name!s:.60}: expected a mapping of fields, found {fields!r:.60}")
+            problems.append(f"{name!s:.60}: expected a mapping of fields, found {in_words(fields)}")
             continue
         try:
             cards[str(name)] = ModelCard.model_validate({"name": str(name), **fields})

@@ -20,7 +20,11 @@ OVERRIDES = [
     ("factors.rule=[mean]", 3, "factors.rule: no step uses it; write $rule where it should go"),
     ("dataset.options.scale=many", 3, "dataset.options: scale: "),
     ("dataset.options.scale=many", 3, "(found 'many')"),
-    ("dataset.shard_rows.faces=0", 3, "a shard holds at least one row, found 0"),
+    ("dataset.shard_rows=0", 3, "dataset.shard_rows: expected a section of fields, as {faces: 1024} (found 0)"),
+    ("factors=3", 3, "factors: expected a section of fields, as {rule: [mean, best]} (found 3)"),
+    ("dataset=", 3, "dataset: expected a section of fields (found nothing)"),
+    ("steps.fuse=", 3, "steps.fuse: expected a section of fields (found nothing)"),
+    ("dataset.shard_rows.faces=0", 3, "shard_rows.faces: Input should be greater than or equal to 1 (found 0)"),
     ("run.workers=0", 3, "run.workers: "),
     ("numerics=cpu-fp23", 3, "unknown numerics profile 'cpu-fp23': did you mean 'cpu-fp32'?"),
     ("name=../up", 3, "name: "),
@@ -42,8 +46,8 @@ OVERRIDES = [
 
 NO_CONFIGS = [
     ("missing", None, "does not exist; give the path of a config"),
-    ("empty", b"", "expected a mapping of keys to values"),
-    ("list", b"- a\n- b\n", "expected a mapping of keys to values, found list"),
+    ("empty", b"", "expected a mapping of keys to values, found nothing"),
+    ("list", b"- a\n- b\n", "expected a mapping of keys to values, found ['a', 'b']"),
     ("broken", b"name: [\n", "not valid YAML"),
     ("binary", b"\x7fELF\x02\x01\x01\x00\xd0\xff", "cannot be read as text"),
     ("twice", b"name: a\nname: b\n", "key 'name' given twice"),

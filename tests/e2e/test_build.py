@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from e2e.conftest import CONFIG, Answer, commands
+from e2e.conftest import CONFIG, Answer, command, commands
 
+from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
 from stages.tables import Protocol, build_tables, singletons
 
@@ -27,6 +31,7 @@ def columns(path: Path) -> dict[str, Any]:
 
 
 def test_build_writes_templates_members_and_weights_and_says_how_fast(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
     built = qfuse("build", "c.yaml", "out/t.h5", "--set", "steps.fuse.options.rule=quality-linear")
     assert built.code == 0, built.err
     assert "out/t.h5: 23 templates of 469 faces (fuse)" in built.out
@@ -102,6 +107,103 @@ def test_a_file_is_of_the_form_that_its_name_says_or_refused(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
+OUT = {  # a verb and all that it is asked, but for the name of its file
+    "build": ("build", "c.yaml"),
+    "reference": ("reference", "c.yaml"),
+    "calibrate": ("quality", "calibrate", "c.yaml", "--name", "a", "-o"),
+    "apply": ("quality", "apply", "a.json", "c.yaml", "-o"),
+    "tables": ("synth", "tables", "--scale", "0.0005"),
+    "init": ("init",),
+}
+ENDINGS = {"build": ".h5 or .hdf5", "reference": ".json", "calibrate": ".json", "apply": ".csv or .txt"}
+ENDINGS |= {"tables": ".h5 or .hdf5", "init": ".yaml or .yml"}
+
+
+def test_a_name_without_the_suffix_of_its_form_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    answers = commands(tmp_path, [(*words, "out") for words in OUT.values()])
+    for verb, answer in zip(OUT, answers.values(), strict=True):
+        assert (answer.code, f"is written, so give a name that ends in {ENDINGS[verb]}, as NAME" in answer.err) == (
+            2,
+            True,
+        ), verb
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_an_empty_name_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    answers = commands(tmp_path, [(*words, "") for words in OUT.values()])
+    for verb, answer in zip(OUT, answers.values(), strict=True):
+        said = f"an empty name, or a folder's, is no file's: give a name that ends in {ENDINGS[verb]}."
+        assert (answer.code, said in answer.err) == (2, True), verb
+
+
+def test_a_folder_that_is_not_there_is_asked_for_and_not_made(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    names = {verb: f"my out/x{ending.partition(' ')[0]}" for verb, ending in ENDINGS.items()}
+    lines = [(*words, names[verb]) for verb, words in OUT.items()] + [("synth", "ijbc", "my out/x", "--scale", "0.0005")]
+    for line, answer in commands(tmp_path, lines).items():
+        said = "expected an existing folder, and there is no my out: `mkdir -p 'my out'` makes it."
+        assert (answer.code, said in answer.err) == (3, True), line
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_nothing_is_written_into_the_data_set_or_the_store(tmp_path: Path) -> None:
+    (tmp_path / "people/anna").mkdir(parents=True)
+    (tmp_path / ".qfuse/store").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("people")
+    (tmp_path / "c.yaml").write_text("name: c\ndataset: {reader: folder, path: people}\nsteps: {quality: {}, fuse: {}}\n")
+    places = dict.fromkeys(("people/t.h5", "people/anna/t.h5", "link/t.h5"), "which is only read")
+    places[".qfuse/store/t.h5"] = "lies in the store"
+    for place, said in places.items():
+        answer = command(tmp_path, "build", "c.yaml", place)
+        assert (answer.code, said in answer.err) == (3, True), place
+    line = ("quality", "calibrate", "c.yaml", "--name", "a", "-o", "people/a.json")
+    assert "lies in the data set" in command(tmp_path, *line).err
+
+
+def test_a_config_inside_its_data_set_may_be_built_beside_it(tmp_path: Path) -> None:
+    write_tables(tmp_path / "tables.h5", synthesise(SynthOptions(scale=0.001, dimension=8)))
+    (tmp_path / "c.yaml").write_text(CONFIG.replace("reader: synthetic, options: {scale: 0.001}", "reader: tables, path: ."))
+    answer = command(tmp_path, "build", "c.yaml", "t.h5")
+    assert answer.code == 0, answer.err
+
+
+def test_a_file_of_templates_tells_what_made_it(qfuse: Qfuse, tmp_path: Path) -> None:
+    assert qfuse("build", "c.yaml", "t.h5", *MINMAX).code == 0
+    assert qfuse("build", "c.yaml", "v.h5", "--view", *MINMAX).code == 0
+    found = columns(tmp_path / "t.h5")
+    assert found["qfuse"] == version("qfuse")
+    assert (found["config"], found["dataset.reader"], found["dataset.options"]) == ("small", "synthetic", '{"scale":0.001}')
+    assert list((tmp_path / ".qfuse/store/ingest.faces").glob(f"??/{found['dataset.key']}.json"))
+    told = {name: json.loads(value) for name, value in found.items() if name.startswith("steps.")}
+    assert told.keys() == {"steps.embed", "steps.quality", "steps.statistics", "steps.fuse"}
+    (receipt,) = (json.loads(path.read_text()) for path in (tmp_path / ".qfuse/store/embed").glob("??/*.json"))
+    preimage = receipt["provenance"]["preimage"]
+    assert told["steps.embed"] == {name: preimage[name] for name in ("stage", "version", "options", "identity", "numerics")}
+    assert "options" not in told["steps.fuse"]  # they are attributes of their own
+    seen = columns(tmp_path / "v.h5")
+    assert {name: seen[name] for name in told} == {name: found[name] for name in told}
+
+
+def test_a_file_of_templates_names_the_weights_that_made_it(tmp_path: Path, shared: Path) -> None:
+    with zipfile.ZipFile(shared / "data/lfw.zip") as photographs:
+        name = next(name for name in photographs.namelist() if name.endswith(".jpg"))
+        (tmp_path / "people/anna").mkdir(parents=True)
+        (tmp_path / "people/anna/1.jpg").write_bytes(photographs.read(name))
+    steps = "steps: {align: {}, embed: {options: {model: edgeface_xs}}, fuse: {}}\n"
+    head = f"name: c\ndataset: {{reader: folder, path: people}}\nmodels: {{folders: ['{shared}/models']}}\n"
+    (tmp_path / "c.yaml").write_text(head + steps)
+    assert command(tmp_path, "build", "c.yaml", "t.h5").code == 0
+    found = columns(tmp_path / "t.h5")
+    assert (found["dataset.path"], found["dataset.reader"]) == ("people", "folder")
+    for step, model, file in (("align", "detector", "yunet_n_320_320.onnx"), ("embed", "model", "edgeface_xs.onnx")):
+        told = json.loads(found[f"steps.{step}"])
+        assert told["identity"]["sha256"] == hashlib.sha256((shared / "models" / file).read_bytes()).hexdigest()
+        assert told["options"][model] in ("yunet_320", "edgeface_xs")
+        assert told["numerics"]["backends"].keys() >= {"opencv"}
+
+
 def test_several_cells_are_files_of_their_own_and_where_chooses(qfuse: Qfuse, tmp_path: Path) -> None:
     text = (tmp_path / "c.yaml").read_text().replace("rule: mean", "rule: $rule")
     (tmp_path / "c.yaml").write_text(text + "factors: {rule: [mean, top-k(k=2)]}\n")
@@ -117,7 +219,7 @@ def test_several_cells_are_files_of_their_own_and_where_chooses(qfuse: Qfuse, tm
 def test_a_config_without_the_step_is_refused(tmp_path: Path) -> None:
     head = "name: d\ndataset: {reader: synthetic, options: {scale: 0.001}}\n"
     (tmp_path / "d.yaml").write_text(head + "steps: {embed: {options: {model: given, flip: none}}}\n")
-    answers = commands(tmp_path, [("build", "d.yaml", "out"), ("reference", "d.yaml", "out")])
+    answers = commands(tmp_path, [("build", "d.yaml", "out.h5"), ("reference", "d.yaml", "out.json")])
     for step, answer in zip(("fuse", "statistics"), answers.values(), strict=True):
         assert answer.code == 3
         assert f"d has no `{step}` step: add `{step}: {{}}`" in answer.err

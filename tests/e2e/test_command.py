@@ -138,6 +138,57 @@ def test_check_tells_all_problems_at_once(qfuse: Qfuse, tmp_path: Path) -> None:
     assert len(json.loads(answer.out)["problems"]) == 8
 
 
+def test_what_is_wrong_with_one_step_or_the_data_set_hides_no_weights_and_no_other_step(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "name: c\n"
+        "dataset: {reader: folder, path: nowhere}\n"
+        "factors: {rule: [mean]}\n"
+        "steps: {align: {options: {pick: any}}, embed: {}, quality: {}, compar: {}, fuse: {options: {media: all}}}\n"
+        "run: {dask: nowhere}\n"
+    )
+    problems = json.loads(qfuse("check", "c.yaml", "--json").out)["problems"]
+    for said in (
+        "nowhere does not exist",
+        "unknown stage 'compar': did you mean 'compare'?",
+        "factors.rule: no step uses it",
+        "steps.align.options: pick: ",
+        "edgeface_xxs.onnx; looked in no folder",
+        "lightqnet-dm050.onnx; looked in no folder",
+        "steps.fuse.options: media: ",
+        "(or run.dask) nowhere: expected local:N",
+    ):
+        assert [said in problem for problem in problems].count(True) == 1, said
+    assert len(problems) == 8
+
+
+def test_missing_weights_do_not_hide_what_the_data_set_lacks(qfuse: Qfuse, tmp_path: Path) -> None:
+    steps = "  search: {options: {gallery: nobody}}\n  more: {stage: quality}\n  align: {options: {detector: none}}\n"
+    (tmp_path / "c.yaml").write_text((tmp_path / "c.yaml").read_text() + steps)
+    answer = qfuse("check", "c.yaml")
+    assert "search.gallery" in answer.err
+    assert "'nobody'" in answer.err
+    assert "lightqnet-dm050.onnx; looked in no folder" in answer.err
+
+
+def test_a_step_that_the_options_of_another_read_is_asked_for_by_name(qfuse: Qfuse, tmp_path: Path) -> None:
+    text = (tmp_path / "c.yaml").read_text().replace("  statistics: {}\n", "").replace("rule: mean", "rule: quality-minmax")
+    (tmp_path / "c.yaml").write_text(text)
+    said = "steps.fuse, with these options (rule: quality-minmax), reads a step 'statistics', and there is none: add "
+    assert f"{said}`statistics: {{}}` to its steps" in qfuse("plan", "c.yaml").err
+
+
+def test_a_cluster_that_is_none_is_refused_where_nothing_is_to_be_computed(qfuse: Qfuse) -> None:
+    assert qfuse("run", "c.yaml", "--until", "embed").code == 0
+    for words in (("--dask", "foo"), ("--set", "run.dask=foo")):
+        answer = qfuse("run", "c.yaml", "--until", "embed", *words)
+        assert (answer.code, "foo: expected local:N, an address such as tcp://HOST:8786" in answer.err) == (2, True)
+
+
+def test_what_is_stored_needs_no_cluster(qfuse: Qfuse) -> None:
+    assert qfuse("run", "c.yaml", "--until", "embed").code == 0
+    assert qfuse("run", "c.yaml", "--until", "embed", "--dask", "gone.json").code == 0
+
+
 def test_check_tells_wrong_fields_as_json_too(qfuse: Qfuse) -> None:
     answer = qfuse("check", "c.yaml", "--json", "--set", "dataset.optins={}", "--set", "run.workers=0")
     assert answer.code == 3
@@ -271,6 +322,7 @@ def test_a_synthetic_set_runs_through_the_config_for_tables(qfuse: Qfuse) -> Non
 
 @pytest.mark.parametrize("kind", ["folder", "tables", "lfw", "templates", "synthetic"])
 def test_init_writes_a_config_with_its_own_name_and_advice(qfuse: Qfuse, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "deep").mkdir()
     said = qfuse("init", "deep/my faces.yaml", "--kind", kind).out
     assert "`qfuse check deep/my faces.yaml`" in said
     written = (tmp_path / "deep/my faces.yaml").read_text()

@@ -86,6 +86,8 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.fuse.inputs": ({"quality": "quality"}, NOTHING),  # the default, written out
     "steps.embed.inputs": ({"crops": "align.crops"}, {"embed", "compare_faces", "template_quality", *FUSED}),
     "steps.embed.numerics": ({"threads": 2}, {"embed", "compare_faces", "template_quality", *FUSED}),
+    "steps.fuse.numerics": ({"threads": 2}, NOTHING),  # its sums are exact
+    "steps.search.numerics": ({"threads": 2}, NOTHING),  # the threads find the candidates, whose scores are exact
     "steps.fuse.stored": (True, NOTHING),
     "steps.align.options.detector": ("yunet_640", ALL),
     "steps.align.options.pick": ("largest", ALL),

@@ -34,6 +34,7 @@ LINES: list[tuple[str, ...]] = [
     ("diff", "c.yaml", "small"),
     ("diff", "c.yaml", "fresh.yaml"),
     ("diff", "small", "smal"),
+    ("diff", ".qfuse/runs/small", "small", "--runs", ".qfuse"),
     ("diff", "small", ".qfuse/store"),
     ("diff", "small", "broken.yaml"),
 ]
@@ -119,6 +120,7 @@ def test_diff_as_json_has_values_and_intervals_of_both(looks: Looks) -> None:
         (("diff", "c.yaml", "small"), 3, "A and B are the same run"),
         (("diff", "c.yaml", "fresh.yaml"), 3, "`qfuse run fresh.yaml` first"),
         (("diff", "small", "smal"), 3, "did you mean 'small'"),
+        (("diff", ".qfuse/runs/small", "small", "--runs", ".qfuse"), 3, "It was looked for in .qfuse; `--runs FOLDER`"),
         (("diff", "small", ".qfuse/store"), 3, "not the folder of a finished run"),
         (("diff", "small", "broken.yaml"), 3, "broken.yaml: not valid YAML"),
     ],

@@ -22,6 +22,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     """A folder in which the set of `c.yaml` is the reference set `small`, and the answers of the verbs."""
     folder = tmp_path_factory.mktemp("quality")
     (folder / "c.yaml").write_text(CONFIG)
+    (folder / "sub").mkdir()
     many = CONFIG.replace("method: given", "method: $method") + "factors: {method: [given, feature-norm, random]}\n"
     (folder / "many.yaml").write_text(many.replace("name: small", "name: many"))
     head, other = "dataset: {reader: synthetic, options: {scale: 0.001, seed: 1}}\n", CONFIG.splitlines(keepends=True)

@@ -113,7 +113,10 @@ def test_a_factor_may_choose_the_numerics(lab: Lab) -> None:
             {"steps": {**STEPS, "overall": {"inputs": {"number": "measure"}}}},
             "unknown output 'measure': did you mean 'measure.",
         ),
-        ({"steps": {k: v for k, v in STEPS.items() if k != "total"}}, "steps.nearest.inputs.totals: unknown step 'total'"),
+        (
+            {"steps": {k: v for k, v in STEPS.items() if k != "total"}},
+            "steps.nearest reads a step 'total', and there is none: add `total: {}` to its steps, or name the step",
+        ),
         (
             {"steps": {**STEPS, "measure": {"options": {"scal": 2}}}},
             "steps.measure.options: scal: unknown key 'scal': did you mean",
@@ -217,6 +220,29 @@ def test_a_changed_field_is_the_reason_of_what_it_makes_stale(lab: Lab, override
         assert found == expected
     else:
         assert found["total[power=2]"] == "power[power=2] changed"
+
+
+def test_a_numerics_profile_is_in_no_key_of_whole_shards_in_numpy(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.Overall, "backends", lambda self: ("numpy", "scipy"))
+    lab.run()
+    numerics = "steps.overall.numerics={compute_batch: 2, threads: 4, precision: bf16, device: cuda}"
+    assert reasons(lab.session(numerics).plan) == {}
+
+
+def test_the_versions_of_numpy_are_in_the_key_of_whole_shards(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.Overall, "backends", lambda self: ("numpy",))
+    lab.run()
+    monkeypatch.setattr("pipeline.plan.backend_version", lambda name: "9.9")
+    assert "numerics.backends.numpy: " in reasons(lab.session().plan)["overall"]
+
+
+@pytest.mark.parametrize(("grain", "backends"), [("map", ("numpy",)), ("tile", ("numpy", "torch")), ("group", ("opencv",))])
+def test_a_numerics_profile_stays_in_the_key_of_what_it_may_change(
+    monkeypatch: pytest.MonkeyPatch, grain: str, backends: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(toy.Overall, "grain", grain)
+    monkeypatch.setattr(toy.Overall, "backends", lambda self: backends)
+    assert toy.Overall(None, None).profiled
 
 
 def test_a_raised_stage_version_is_a_reason(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

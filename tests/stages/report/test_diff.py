@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, UsageError
 from pipeline.session import Results, plain
 from stages import diff_text
 from stages.diff import ABSENT, Change, Compared, Diff, changes, diff, mover
@@ -291,6 +292,36 @@ def test_a_run_is_found_by_folder_by_name_by_record_and_by_config(
         assert find_run(Path(given_as)).folder == tmp_path / ".qfuse/runs/tiny"
     with pytest.raises(InvalidInput, match="unknown run 'tinny': did you mean 'tiny'"):
         find_run(Path("tinny"))
+
+
+def test_a_folder_of_something_else_hides_no_run(tiny: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny.folder, tmp_path / ".qfuse/runs/tiny")
+    (tmp_path / "tiny").mkdir()  # of photographs, say
+    assert find_run("tiny").folder == tmp_path / ".qfuse/runs/tiny"
+
+
+@pytest.mark.parametrize(("other", "what"), [("tiny", "a file"), ("tiny/numbers.json", "a run's folder")])
+def test_a_name_that_is_also_another_run_here_is_refused_with_how_to_name_either(
+    tiny: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny.folder, tmp_path / ".qfuse/runs/tiny")
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    shutil.copy(tiny.folder / "numbers.json", tmp_path / other)
+    said = f"'tiny' is the name of a run, .qfuse/runs/tiny, and of {what} here: write .qfuse/runs/tiny for the run, or ./tiny"
+    with pytest.raises(UsageError, match=re.escape(said)):
+        find_run("tiny")
+    assert find_run(".qfuse/runs/tiny").folder == tmp_path / ".qfuse/runs/tiny"
+    if "/" in other:
+        assert find_run("./tiny").folder == tmp_path / "tiny"
+
+
+def test_named_runs_are_looked_for_in_the_folder_that_is_given(tiny: Run, tmp_path: Path) -> None:
+    shutil.copytree(tiny.folder, tmp_path / "elsewhere/tiny")
+    assert find_run("tiny", tmp_path / "elsewhere").folder == tmp_path / "elsewhere/tiny"
+    with pytest.raises(InvalidInput, match=f"did you mean 'tiny'.*looked for in {tmp_path}/elsewhere; `--runs FOLDER`"):
+        find_run("tinny", tmp_path / "elsewhere")
 
 
 def test_a_run_is_not_compared_with_itself(tiny: Run) -> None:
