@@ -33,11 +33,14 @@ Rows = NDArray[np.int64]
 
 
 class SearchOptions(Options):
-    """`k` candidates a probe. `backend` decides speed only, and of a large gallery, so it is no part of the key."""
+    """`k` candidates a probe. `backend` decides speed only, and of a large gallery, so it is no part of the key.
+
+    torch selects in bfloat16 where the processor has instructions for it, faiss by its flat index.
+    """
 
     k: int = Field(20, ge=1, le=2048)
     gallery: str = "gallery"
-    backend: Literal["faiss", "torch"] = execution("faiss")
+    backend: Literal["faiss", "torch"] = execution("torch")
 
 
 @register("stage", "search")

@@ -7,13 +7,15 @@ probe with too many candidates, as where most of a gallery are copies of one tem
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.instructions import lacks_bf16
 from stages.exact import products
 
 PROBES, COLUMNS = 256, 1 << 15  # of one product
@@ -89,34 +91,42 @@ def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
 
 
 def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None = None) -> Select:
-    """Return a selector by products in PyTorch of unit rows (g, d); it keeps to `threads` in the calling thread.
+    """Return a selector by products with blocks of unit rows (g, d); it keeps to `threads` in the calling thread.
 
-    `half`: in bfloat16, which takes a fraction of the time where the processor has matrix units for it (None: there alone).
+    `half`: in bfloat16 by PyTorch, which takes a fraction of the time where the processor has instructions for it (None:
+    there alone); else in float32 by NumPy.
     """
     import torch
 
     torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("highest")  # another one would leave the bound of `doubt`
-    half = getattr(torch.cpu, "_is_amx_tile_supported", bool)() if half is None else half
-    dtype, unit = (torch.bfloat16, products.BFLOAT16) if half else (torch.float32, products.FLOAT32)
-    matrix = torch.from_numpy(np.ascontiguousarray(gallery)).to(dtype)
+    half = not lacks_bf16() if half is None else half
+    gallery = np.ascontiguousarray(gallery)
+    matrix = torch.from_numpy(gallery).to(torch.bfloat16) if half else None
+    unit = products.BFLOAT16 if half else products.FLOAT32
     doubt = products.doubt(gallery.shape[1], unit) + unit  # the product is rounded to the type once more
+
+    def near(part: NDArray[np.float32], columns: slice) -> Any:
+        if matrix is None:
+            return torch.from_numpy(part @ gallery[columns].T)
+        return torch.from_numpy(part).to(torch.bfloat16) @ matrix[columns].T
 
     def select(probes: NDArray[np.float32], k: int) -> Selected:
         found: list[tuple[Rows, Rows]] = []
         crowded = np.zeros(len(probes), bool)
         for start in range(0, len(probes), PROBES):
-            part = torch.from_numpy(np.ascontiguousarray(probes[start : start + PROBES])).to(dtype)
-            probe, row, crowded[start : start + len(part)] = _scanned(part, matrix, k, 2 * doubt)
+            part = np.ascontiguousarray(probes[start : start + PROBES])
+            blocks = (near(part, slice(left, left + COLUMNS)) for left in range(0, len(gallery), COLUMNS))
+            probe, row, crowded[start : start + len(part)] = _scanned(blocks, len(part), k, 2 * doubt)
             found.append((start + probe, row))
         return _selected(found, np.flatnonzero(crowded), len(probes))
 
     return select
 
 
-def _scanned(probes: Any, matrix: Any, k: int, margin: float) -> tuple[Rows, Rows, NDArray[np.bool_]]:
-    """Return (probe, row) of every candidate, by blocks of the gallery, and which probes (p,) are crowded: these have none.
+def _scanned(blocks: Iterable[Any], probes: int, k: int, margin: float) -> tuple[Rows, Rows, NDArray[np.bool_]]:
+    """Return (probe, row) of every candidate, and which probes (p,) are crowded: these have none.
 
+    blocks are products (p, COLUMNS at most) with one block of the gallery after another.
     The k-th of the best of each group of columns, so far, is a bound that k templates reach. Only groups whose best comes
     within `margin` of it are looked into.
     """
@@ -125,14 +135,13 @@ def _scanned(probes: Any, matrix: Any, k: int, margin: float) -> tuple[Rows, Row
     deep = 64
     while deep > 1 and 4 * k * deep > COLUMNS:  # the groups of a block should be several times k
         deep //= 2
-    best = torch.full((len(probes), k), -torch.inf)
-    count = torch.zeros(len(probes), dtype=torch.int64)
+    best = torch.full((probes, k), -torch.inf)
+    count = torch.zeros(probes, dtype=torch.int64)
     found: list[tuple[Any, Any, Any]] = []
-    for left in range(0, len(matrix), COLUMNS):
-        near = probes @ matrix[left : left + COLUMNS].T
+    for left, near in zip(itertools.count(0, COLUMNS), blocks, strict=False):
         groups = near.shape[1] // deep
         # Columns c, c + groups, c + 2 groups … are group c; what is left over at the end, each is one of its own.
-        inside, rest = near[:, : groups * deep].view(len(near), deep, groups), near[:, groups * deep :].float()
+        inside, rest = near[:, : groups * deep].view(probes, deep, groups), near[:, groups * deep :].float()
         tops = torch.cat([inside.amax(dim=1).float(), rest], dim=1)
         best = torch.topk(torch.cat([best, tops], dim=1), k, dim=1).values
         bound = torch.where(count > k + CROWD, torch.inf, best[:, -1] - margin)
@@ -144,7 +153,7 @@ def _scanned(probes: Any, matrix: Any, k: int, margin: float) -> tuple[Rows, Row
         ):
             at, place = torch.nonzero(cells >= bound[own, None], as_tuple=True)
             found.append((cells[at, place], own[at], left + column[at, place]))
-            count += torch.bincount(own[at], minlength=len(count))
+            count += torch.bincount(own[at], minlength=probes)
     score, probe, row = (torch.cat(parts) for parts in zip(*found, strict=True))
     crowded = count > k + CROWD
     kept = score >= torch.where(crowded, torch.inf, best[:, -1] - margin)[probe]
