@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -21,11 +22,22 @@ from hostile import tables
 from hostile.guard import Breach, attempt, prepared
 from hostile.kinds import KINDS
 from pipeline.errors import CorruptArtifact, InvalidInput
+from pipeline.interruption import SIGNALS
 from pipeline.store import Store
 
 # The same inputs every time: `make accept` is where new ones are looked for, in processes that may die of them.
 NO_CHANCE = Random(0)  # noqa: S311
 EXAMPLES = {"whole commands": 8, "images": 40, "zip archives": 40}
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Put back the handlers of signals: a command that is called in this process ends it at the next one."""
+    before, told = {number: signal.getsignal(number) for number in SIGNALS}, signal.set_wakeup_fd(-1)
+    yield
+    signal.set_wakeup_fd(told)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("kind", KINDS)
