@@ -148,7 +148,8 @@ class Cluster:
             client = self._stack.enter_context(Client(**address, timeout="10s"))
         except Exception as error:  # nobody there, a file that is none, TLS without its settings, a transport not installed
             raise ResourceRefused(
-                f"no Dask scheduler answers at {where} ({error}): start one with `dask scheduler`."
+                f"no Dask scheduler answers at {where} ({str(error) or 'it is no scheduler file'}): start one with "
+                "`dask scheduler`."
             ) from None
         return client, threads
 

@@ -21,6 +21,7 @@ from pipeline.available import require_threads, require_to_compute
 from pipeline.errors import Interrupted, UsageError
 
 ADDRESS, _LOCAL = r"(?:tcp|tls|ucx|wss?)://\S+", r"local:(0*[1-9][0-9]{0,2})"
+MOST = 256  # as of --workers
 DRIVER, WORKER = 14, 9  # threads: of the driver for its cluster, and of a worker process
 
 
@@ -31,6 +32,8 @@ def need_cluster(where: str | None) -> None:
     """
     if where and not re.fullmatch(rf"{_LOCAL}|{ADDRESS}|.*\.json", where) and not os.path.isfile(where):
         raise no_cluster(where)
+    if where and (match := re.fullmatch(_LOCAL, where)) and int(match[1]) > MOST:
+        raise UsageError(f"--dask (or run.dask) {where}: {MOST} processes are the most that one machine is asked for.")
 
 
 def no_cluster(where: str) -> UsageError:

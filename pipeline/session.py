@@ -29,9 +29,10 @@ from pipeline.regular import read_regular
 from pipeline.runner import Runner, Summary
 from pipeline.schema import Batch
 from pipeline.store import Store, is_store
+from pipeline.upkeep import Problem
 
 T = TypeVar("T")
-_AFTER = "It was set aside."
+_ASIDE, _HIDDEN = ("was set aside", "were set aside"), ("counts as absent", "count as absent")
 _TOLD = 5  # damaged artifacts that are named one by one
 
 
@@ -183,6 +184,7 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
     `hide`, where given, is told its name instead, and has to keep `work` from meeting it again.
     """
     met: dict[Path, set[tuple[str, str]]] = {}  # by store
+    hidden: set[tuple[str, str]] = set()
     while True:
         try:
             return work()
@@ -190,30 +192,37 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
             name = damage.output, damage.key
             if not damage.key or damage.root is None or name in met.get(damage.root, ()):
                 raise
+            store, hiding, away = Store.existing(damage.root), None, _ASIDE
             try:
-                aside = Store.existing(damage.root).set_aside(*name, str(damage))
+                aside = store.set_aside(*name, str(damage))
+                tell(f"{damage} {f'It {away[0]}' if aside else 'It is no longer as it was found'}.")
             except ResourceRefused as refused:
                 if hide is None:
                     raise
+                hiding, away = hide, _HIDDEN
+                tell(f"{damage} It {away[0]}, because it cannot be set aside: {refused}")
                 hide(name)
-                tell(f"{damage} It counts as absent, because it cannot be set aside: {refused}")
-            else:
-                tell(f"{damage} {_AFTER if aside else 'It is no longer as it was found.'}")
-                if damage.root not in met or damage.doubted:
-                    _set_others_aside(damage.root, damage.doubted, tell)
+                hidden.add(name)
+            if damage.root not in met or damage.doubted:
+                pulse.at("looking for what else is damaged in the store")
+                others = [found for found in store.damaged(damage.doubted) if (found.output, found.key) not in hidden]
+                if hiding is None:
+                    others = [found for found in others if store.set_aside(found.output, found.key, found.reason)]
+                else:
+                    for found in others:
+                        hiding((found.output, found.key))
+                        hidden.add((found.output, found.key))
+                _tell_others(others, away, tell)
             met.setdefault(damage.root, set()).add(name)
 
 
-def _set_others_aside(root: Path, doubted: Container[tuple[str, str]], tell: Callable[[str], None]) -> None:
-    pulse.at("looking for what else is damaged in the store")
-    store = Store.existing(root)
-    problems = [p for p in store.damaged(doubted) if store.set_aside(p.output, p.key, p.reason)]
+def _tell_others(problems: Sequence[Problem], away: tuple[str, str], tell: Callable[[str], None]) -> None:
     for problem in problems[:_TOLD]:
-        tell(f"{problem.path}: {problem.reason}. {_AFTER}")
+        tell(f"{problem.path}: {problem.reason}. It {away[0]}.")
     if len(problems) > _TOLD:
         counts = Counter(problem.output for problem in problems[_TOLD:])
         by = ", ".join(f"{output}: {count:,}" for output, count in counts.items())
-        tell(f"{counts.total():,} more artifacts are damaged ({by}). They were set aside.")
+        tell(f"{counts.total():,} more artifacts are damaged ({by}). They {away[1]}.")
 
 
 def make_report(session: Session) -> list[Path]:

@@ -85,12 +85,13 @@ class Store:
         return (output, key) not in self._absent and os.path.lexists(self._receipt_path(output, key))
 
     def present(self, output: str) -> set[str]:
-        """Return the keys of all committed artifacts of one output (one folder scan, no file opened)."""
+        """Return the keys of all committed artifacts of one output whose files are there (one scan, no file opened)."""
         keys: set[str] = set()
         try:
             folders = [entry.path for entry in os.scandir(self.root / output) if len(entry.name) == 2]
             for folder in folders:
-                keys.update(name[:-5] for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")
+                names = set(os.listdir(folder))
+                keys.update(name[:-5] for name in names if name.endswith(".json") and f"{name[:-5]}.h5" in names)
         except FileNotFoundError:
             return keys
         except NotADirectoryError as error:

@@ -7,8 +7,9 @@ import shlex
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.errors import InvalidInput, UsageError
+from pipeline.errors import InvalidInput, ResourceRefused, UsageError
 from pipeline.files import is_free
+from pipeline.regular import obstacle
 from pipeline.session import store_root
 
 
@@ -23,10 +24,18 @@ def need_name(path: Path, form: str, *suffixes: str) -> None:
 
 
 def need_folder(path: Path) -> None:
-    """Raise InvalidInput where the folder is not there that a file or a folder is going to be written into."""
-    if not os.path.lexists(path.parent):
-        make = f"mkdir -p {shlex.quote(str(path.parent))}"
-        raise InvalidInput(f"{path}: expected an existing folder, and there is no {path.parent}: `{make}` makes it.")
+    """Raise InvalidInput where the folder that a file or a folder is going to be written into is not there, or no folder.
+
+    Raises ResourceRefused where nothing may be written into it.
+    """
+    folder = path.parent
+    if blocked := obstacle(folder):
+        raise InvalidInput(f"{path} cannot be written: {blocked}.")
+    if not folder.is_dir():
+        make = f"mkdir -p {shlex.quote(str(folder))}"
+        raise InvalidInput(f"{path}: expected an existing folder, and there is no {folder}: `{make}` makes it.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ResourceRefused(f"{path} cannot be written: no permission to write into {folder}; give another folder.")
 
 
 def absent(path: Path) -> None:

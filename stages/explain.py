@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.doubt import doubting
 from pipeline.errors import InvalidInput
 from pipeline.graph import Step
 from pipeline.schema import Array, Batch, Status
@@ -101,8 +102,9 @@ def explained(session: Session, pair: Pair, steps: Sequence[Step]) -> Iterator[S
     places = np.concatenate([np.arange(*bound) for bound in bounds])
     reader = _Reader(session, members["face"][places])
     side = np.repeat([0, 1], [int(stop - start) for start, stop in bounds])
-    for step in steps:
-        yield _scored(reader, step, pair, side, members["media"][places])
+    with doubting(session.plan):
+        for step in steps:
+            yield _scored(reader, step, pair, side, members["media"][places])
 
 
 class _Reader:

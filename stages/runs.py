@@ -165,8 +165,8 @@ def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
     elif _names_a_run(str(asked), runs):
         folder = runs / given
     elif not os.path.exists(given):  # to which a name too long to exist is no error
-        if given == Path(given.name):
-            names = [path.name for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
+        if str(asked) == given.name:
+            names = [path.name for path in runs.iterdir() if _names_a_run(path.name, runs)] if runs.is_dir() else []
             raise InvalidInput(
                 f"{unknown('run', str(given), names)} It was looked for in {runs}; `--runs FOLDER` looks elsewhere. "
                 f"Or give the folder of a run ({RUNS}/NAME), or its config."

@@ -148,6 +148,17 @@ def test_a_folder_that_is_not_there_is_asked_for_and_not_made(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
+def test_a_place_that_is_no_folder_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to("/nonexistent")
+    for place, kind in (("file", "a file"), ("nowhere", "a link that leads nowhere")):
+        for verb, words in OUT.items():
+            answer = command(tmp_path, *words, f"{place}/x{ENDINGS[verb].partition(' ')[0]}")
+            assert (answer.code, f"{place} is {kind} and should be a folder" in answer.err) == (3, True), (verb, place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "file", "nowhere"]
+
+
 def test_nothing_is_written_into_the_data_set_or_the_store(tmp_path: Path) -> None:
     (tmp_path / "people/anna").mkdir(parents=True)
     (tmp_path / ".qfuse/store").mkdir(parents=True)
@@ -256,7 +267,7 @@ def test_a_view_reads_a_store_whose_name_has_a_per_cent_sign(qfuse: Qfuse, tmp_p
 def test_a_file_that_cannot_be_written_is_a_sentence(qfuse: Qfuse, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     answer = qfuse("build", "c.yaml", "file/t.h5")
-    assert (answer.code, "file/t.h5 cannot be written" in answer.err) == (6, True)
+    assert (answer.code, "file/t.h5 cannot be written" in answer.err) == (3, True)
 
 
 # Reference sets

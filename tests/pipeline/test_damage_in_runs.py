@@ -14,6 +14,7 @@ from children import computed, finished, run
 from forks import forked
 from laboratory import Lab
 
+from pipeline.doubt import doubting
 from pipeline.hdf5 import read
 from pipeline.keys import file_digest
 from pipeline.receipt import sealed, unsealed
@@ -170,6 +171,28 @@ def test_however_many_bits_are_flipped_a_run_begins_anew_once(lab: Lab, again: C
     assert passes(lab, again) == 2
     assert len(list((lab.root / "store" / "quarantine").glob("*.reason"))) == len(paths) == 6
     assert lab.contents() == lab.reference()
+
+
+def test_of_a_store_that_cannot_be_written_all_that_is_damaged_is_hidden_at_once(lab: Lab) -> None:
+    paths = flip_all(lab, ("measure", "number"))
+    (lab.root / "store" / "quarantine").write_text("in the way, as no permission would be")
+    told: list[str] = []
+    absent: set[tuple[str, str]] = set()
+    begun = 0
+
+    def work() -> None:
+        nonlocal begun
+        begun += 1
+        session = lab.session(readonly=True, absent=absent)
+        with doubting(session.plan):
+            for path in paths:
+                if (name := (path.parent.parent.name, path.stem)) not in absent:
+                    session.store.read(*name)
+
+    mended(work, told.append, absent.add)
+    assert begun == 2
+    assert len(told) == len(paths) == len(absent) == 6
+    assert all("counts as absent" in line for line in told)
 
 
 def test_a_flipped_bit_that_only_mending_would_meet_is_found_with_the_first_one(lab: Lab) -> None:

@@ -43,6 +43,15 @@ def test_a_receipt_says_what_was_committed(store: Store) -> None:
     assert before <= receipt.created <= time.time()
 
 
+def test_a_receipt_whose_file_is_gone_counts_as_absent_and_is_replaced(store: Store) -> None:
+    commit(store)
+    store.path("toy", KEY).unlink()
+    later = Store(store.root)
+    assert later.present("toy") == set()
+    commit(later)
+    assert Store(store.root).read("toy", KEY).digest() == batch().digest()
+
+
 def test_has_and_present_go_by_receipts(store: Store) -> None:
     assert not store.has("toy", KEY)
     assert store.present("toy") == set()
