@@ -1,8 +1,9 @@
 """align: image → box, landmarks, detector score → 112×112 RGB crop. One decode, two artifacts.
 
-Landmarks that come with the protocol are used as given, with its detector score or none. Otherwise the face that overlaps
-the protocol's box most is taken or, without a box, the one nearest the image centre; where there were several, `reason`
-says so although the row is OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
+Landmarks that come with the protocol are used as given, with its detector score or none, if they can be those of a face in
+the image. Otherwise the face that overlaps the protocol's box most is taken or, without a box, the one nearest the image
+centre. Where there were several, where the detector is not sure, or an image is no square crop, `reason` says so although
+the row is OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
 template, bilinear, border 0.
 """
 
@@ -36,6 +37,10 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
 )
 
+DOUBTFUL = 0.8  # of YuNet's score: of 2,503 faces of LFW none has less, and what it finds within a close-up has
+NARROWEST = 2.0  # pixels: five landmarks of a face spread further
+SHAPELESS = 0.8  # of the landmarks' spread: what no turn, scale and shift to TEMPLATE leaves over of a face
+
 UNREADABLE_REASON = (
     "cannot be read: damaged in its archive, a link out of the data set, without permission, or larger than a photograph"
 )
@@ -50,7 +55,7 @@ class AlignOptions(Options):
     nms_threshold: float = Field(0.3, ge=0, le=1)
     border: float = Field(0.0, ge=0, le=1)  # of the longer side
     max_side: int = Field(1024, ge=32, le=16_384)
-    max_pixels: int = Field(50_000_000, ge=1)
+    max_pixels: int = Field(110_000_000, ge=1)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Align(Stage):
     """Detect, fit, warp."""
 
     name = "align"
-    version = 4
+    version = 5
     grain = "map"
     Options = AlignOptions
     produces: ClassVar = {"detections": DETECTIONS, "crops": CROPS}
@@ -84,7 +89,7 @@ class Align(Stage):
         return catalogue.identity(catalogue.card(self.context, self.options.detector, ("detector",)))
 
     def backends(self) -> tuple[str, ...]:
-        return ("opencv", "pillow")
+        return ("opencv", "pillow", "pillow-heif")
 
     def open(self) -> None:
         if self.context.files is None:
@@ -139,7 +144,9 @@ class Align(Stage):
             ) from None
         except Unusable as problem:
             return _Found(problem.status, problem.reason)
-        if given is not None and np.isfinite(given).all():
+        if given is not None and not np.isnan(given).all():
+            if why := unlike_a_face(given, image.shape):
+                return _Found(Status.NOT_FOUND, f"the landmarks that came with the data {why}")
             extent = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
             return _Found(Status.OK, "", extent, given, score, 1, warp(image, given))
         if self._detector is None:
@@ -151,8 +158,17 @@ class Align(Stage):
         if i < 0:
             return _Found(Status.NOT_FOUND, "no face found in the box that the protocol gives")
         crop = warp(image, faces.landmarks[i])
-        note = f"{len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
-        return _Found(Status.OK, note, faces.box[i], faces.landmarks[i], float(faces.score[i]), len(faces), crop)
+        several = f"{len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
+        doubt = f"a doubtful face, with a detector score of {faces.score[i]:.2f}" if faces.score[i] < DOUBTFUL else ""
+        return _Found(
+            Status.OK,
+            "; ".join(filter(None, (several, doubt))),
+            faces.box[i],
+            faces.landmarks[i],
+            float(faces.score[i]),
+            len(faces),
+            crop,
+        )
 
     def _pick(self, faces: Faces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
         """Return the index of the face that is meant, −1 for none, and which one that is in words."""
@@ -169,8 +185,34 @@ def _as_given(image: NDArray[np.uint8], score: float) -> _Found:
     import cv2
 
     crop = image if image.shape[:2] == (SIZE, SIZE) else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    box = (0, 0, image.shape[1], image.shape[0])
-    return _Found(Status.OK, "", box, TEMPLATE, score, 1, np.asarray(crop, np.uint8))
+    height, width = image.shape[:2]
+    note = f"{width}×{height} is no square crop: squeezed, as align.detector is none" if height != width else ""
+    return _Found(Status.OK, note, (0, 0, width, height), TEMPLATE, score, 1, np.asarray(crop, np.uint8))
+
+
+def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
+    """Say why landmarks (5, 2), in pixels, cannot be those of a face in an image of a shape (height, width, …); else "".
+
+    Shape is judged by what is left over when they are fitted to TEMPLATE, as they are and mirrored: of 3,279 faces found in
+    LFW half leave 0.12, one in a thousand over 0.59 and none over 0.75; half of the points drawn at random leave 0.89 or
+    more, and half of the mirrored faces 0.98.
+    """
+    if not np.isfinite(landmarks).all():
+        return "are not all numbers"
+    if np.ptp(landmarks, axis=0).max() < NARROWEST:
+        return "are all in one place"
+    if not ((landmarks >= 0) & (landmarks <= [shape[1], shape[0]])).all(axis=1).any():
+        return f"lie outside the image of {shape[1]}×{shape[0]} pixels"
+    left, mirrored = _left_over(landmarks), _left_over(landmarks * [-1, 1])
+    if mirrored < left / 2:
+        return "are mirrored: expected left eye, right eye, nose, left and right corner of the mouth, as seen in the image"
+    return "have no face's shape" if left > SHAPELESS else ""
+
+
+def _left_over(landmarks: NDArray[Any]) -> float:
+    """Return the residual of the fit to TEMPLATE as a share of TEMPLATE's spread, 0…1."""
+    moved = np.c_[landmarks, np.ones(5)] @ similarity(landmarks).T
+    return float(np.linalg.norm(moved - TEMPLATE) / np.linalg.norm(TEMPLATE - TEMPLATE.mean(axis=0)))
 
 
 def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ from pipeline.schema import Batch
 from pipeline.stage import Options
 from stages.tables import GROWING, FaceLayout, Protocol, build_tables
 
-IMAGES = ("jpg", "jpeg", "png", "bmp", "webp")
+IMAGES = ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "gif", "heic", "heif")
 
 
 def need_files(files: Files | None, reader: str) -> Files:

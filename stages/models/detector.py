@@ -19,6 +19,11 @@ from pipeline.errors import InvalidInput
 from stages.models.cards import WeightFile
 from stages.models.graph_file import check_graph
 
+COARSEST = 320  # pixels: the longer side of an image in which one scale finds all
+OVERSIZE = 0.1  # of a detector score: what a face of more pixels than TRAINED is worth less
+TRAINED = 300  # pixels: the largest faces that the network was trained on
+MARGIN = 0.02  # of a detector score: what twice the size is worth
+
 _quiet = threading.Lock()
 
 
@@ -39,6 +44,23 @@ class Faces:
         face."""
         centre = self.box[:, :2] + self.box[:, 2:] / 2
         return int(np.argmin(((centre - np.array([x, y], np.float32)) ** 2).sum(1)))
+
+    def best_of_scales(self, seen: NDArray[np.floating[Any]]) -> Faces:
+        """Return the faces less those of which a better one, found at another scale, shares half the area of either.
+
+        seen (n,): the scale at which each was found. A face at its largest is the better one, for its landmarks are more
+        exact, but for one that is larger than those that the network was trained on.
+        """
+        low, high, area = self.box[:, :2], self.box[:, :2] + self.box[:, 2:], np.prod(self.box[:, 2:], axis=1)
+        worth = self.score + MARGIN * np.log2(seen) - OVERSIZE * (self.box[:, 2:].max(axis=1) * seen > TRAINED)
+        kept: list[int] = []
+        for i in range(len(self)):
+            better = np.flatnonzero((worth > worth[i]) & (seen != seen[i]))
+            shared = np.prod(np.maximum(np.minimum(high[i], high[better]) - np.maximum(low[i], low[better]), 0), axis=1)
+            if not (shared > np.minimum(area[i], area[better]) / 2).any():
+                kept.append(i)
+        kept.sort(key=lambda i: -self.score[i])
+        return Faces(self.box[kept], self.landmarks[kept], self.score[kept])
 
     def overlap(self, box: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Return (n,) the intersection over union of each face's box with `box` (x y w h, pixels), 0…1."""
@@ -63,8 +85,10 @@ class YuNet:
     """YuNet (Wu et al., 2023) through OpenCV's FaceDetectorYN; one OpenCV instance for each calling thread.
 
     `score_threshold` and `nms_threshold` are in 0…1. An image whose longer side exceeds `max_side` pixels
-    is reduced to it for detection. `border` is a black margin on every side, as a fraction of the longer
-    side, for close-ups whose faces reach the edge. Coordinates are always those of the image as given.
+    is reduced to it for detection. The network was trained on faces of 10 to 300 pixels, and within larger ones it
+    finds what is none; so an image is also looked at in half the size, and again, as long as its longer side
+    exceeds 320. `border` is a black margin on every side, as a fraction of the longer side, for close-ups whose
+    faces reach the edge. Coordinates are always those of the image as given.
     Sets OpenCV's thread count of this process to 1: callers parallelise over images.
     Raises InvalidInput where the file is not a detector OpenCV can read.
     """
@@ -88,8 +112,20 @@ class YuNet:
         """Return the faces in a BGR image (h, w, 3) uint8. Raises InvalidInput on any other array."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise InvalidInput(f"detect: expected uint8 (height, width, 3) BGR, found {image.dtype} {image.shape}.")
+        longer = max(image.shape[:2])
+        sides = [min(longer, self.max_side)]
+        while sides[-1] > COARSEST:
+            sides.append(sides[-1] // 2)
+        scales = [side / longer for side in sides]
+        found = [self._at(image, scale) for scale in scales]
+        if len(found) == 1:
+            return found[0]
+        joined = (np.concatenate([getattr(each, name) for each in found]) for name in ("box", "landmarks", "score"))
+        return Faces(*joined).best_of_scales(np.repeat(scales, [len(each) for each in found]))
+
+    def _at(self, image: NDArray[np.uint8], scale: float) -> Faces:
+        """Return what is found in the image at a scale of it, in pixels of the image, best score first."""
         height, width = image.shape[:2]
-        scale = min(1.0, self.max_side / max(height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))
         seen: Any = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         margin = round(self.border * max(size))

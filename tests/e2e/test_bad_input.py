@@ -65,7 +65,7 @@ BAD_FACES = {
     "truncated": ("unreadable", "truncated or damaged"),
     "text": ("unreadable", "not an image of a known format"),
     "empty": ("unreadable", "the file is empty"),
-    "huge": ("too_large", "30000×30000 is more than"),
+    "huge": ("too_large", "30000×30000 pixels are more than"),
 }
 
 
@@ -95,7 +95,7 @@ def test_a_bad_face_is_a_row_with_a_status_and_a_reason(bad_faces: tuple[Path, d
 
 
 def test_a_header_that_announces_900_million_pixels_is_refused_with_the_limit(bad_faces: tuple[Path, dict]) -> None:
-    assert "more than 50,000,000 pixels" in bad_faces[1]["huge"]["reason"]
+    assert "more than the 110,000,000 of align.max_pixels" in bad_faces[1]["huge"]["reason"]
 
 
 def test_only_the_bad_faces_failed(bad_faces: tuple[Path, dict]) -> None:

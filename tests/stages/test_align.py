@@ -17,8 +17,9 @@ from PIL import Image
 from pipeline.errors import InvalidInput
 from pipeline.files import open_files
 from pipeline.schema import Batch, Status, text
-from stages.align import SIZE, TEMPLATE, Align, AlignOptions, similarity, warp
+from stages.align import SIZE, TEMPLATE, Align, AlignOptions, similarity, unlike_a_face, warp
 from stages.datasets.folder import digest_images
+from stages.models.detector import Faces
 from stages.tables import CROPS, DETECTIONS
 
 Make = Callable[..., Any]
@@ -113,6 +114,11 @@ def test_without_a_detector_images_are_crops_already(folder: Path, context: Make
     np.testing.assert_allclose(made["detections"]["landmarks"][0], TEMPLATE, atol=1e-4)
 
 
+def test_an_image_that_is_no_square_crop_says_so(folder: Path, context: Make) -> None:
+    found = align(rows(folder, ["crop.png", "large.png", "wide.png"]), context(folder), detector="none")["detections"]
+    assert found["reason"].tolist() == ["", "", "90×40 is no square crop: squeezed, as align.detector is none"]
+
+
 def test_a_file_that_gives_no_pixels_is_a_row_with_a_status_and_a_reason(folder: Path, context: Make) -> None:
     names = ["crop.png", "empty.jpg", "text.jpg", "torn.png", "gone.png", "large.png"]
     made = align(rows(folder, names), context(folder), detector="none", max_pixels=20_000)
@@ -123,9 +129,9 @@ def test_a_file_that_gives_no_pixels_is_a_row_with_a_status_and_a_reason(folder:
     assert made["detections"]["reason"][1:].tolist() == [
         "the file is empty",
         "not an image of a known format",
-        "224×224 is more than 20,000 pixels",
+        "224×224 pixels are more than the 20,000 of align.max_pixels",
         "named by the protocol, and not in the data set",
-        "224×224 is more than 20,000 pixels",
+        "224×224 pixels are more than the 20,000 of align.max_pixels",
     ]
     assert not made["crops"]["crop"][1:].any()
     assert np.isnan(made["detections"]["box"][1:]).all()
@@ -265,6 +271,60 @@ def test_given_landmarks_need_no_detector(tmp_path: Path, context: Make) -> None
     landmarks = np.float32([TEMPLATE * 1.25 + [20, 30]])
     made = align(rows(tmp_path, ["noise.png"], landmarks=landmarks), context(tmp_path), detector="none")
     assert np.array_equal(made["crops"]["crop"][0], warp(image, landmarks[0]))
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "reason"),
+    [
+        (np.zeros((5, 2)), "are all in one place"),
+        (np.full((5, 2), 70.0), "are all in one place"),
+        (TEMPLATE + np.array([300, 0]), "lie outside the image of 200×200 pixels"),
+        (-TEMPLATE, "lie outside the image of 200×200 pixels"),
+        (TEMPLATE[[1, 0, 2, 4, 3]], "are mirrored: expected left eye, right eye, nose, left and right corner of the mouth"),
+        (TEMPLATE[[3, 2, 0, 1, 4]], "have no face's shape"),
+        (np.where(np.arange(5)[:, None] == 2, np.nan, TEMPLATE), "are not all numbers"),
+    ],
+)
+def test_given_landmarks_that_cannot_be_a_faces_fail_with_their_reason(
+    tmp_path: Path, context: Make, landmarks: np.ndarray, reason: str
+) -> None:
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(tmp_path / "dark.png")
+    table = rows(tmp_path, ["dark.png"] * 2, landmarks=np.float32([landmarks, TEMPLATE]))
+    found = align(table, context(tmp_path), detector="none")["detections"]
+    assert found["status"].tolist() == [Status.NOT_FOUND, Status.OK]
+    assert found["reason"][0].startswith(f"the landmarks that came with the data {reason}")
+
+
+@properties
+@given(
+    angle=st.floats(-180, 180), scale=st.floats(0.1, 3), squeeze=st.floats(0.4, 1), x=st.floats(40, 60), y=st.floats(40, 60)
+)
+def test_a_face_turned_in_any_way_has_a_faces_shape(angle: float, scale: float, squeeze: float, x: float, y: float) -> None:
+    turn = np.exp(1j * np.radians(angle)) * scale  # in the image, after a turn away from the camera
+    middle = TEMPLATE.mean(axis=0)
+    z = ((TEMPLATE[:, 0] - middle[0]) * squeeze + 1j * (TEMPLATE[:, 1] - middle[1])) * turn + x + 1j * y
+    assert unlike_a_face(np.stack([z.real, z.imag], axis=1), (101, 101)) == ""
+
+
+def test_a_face_of_which_the_detector_is_not_sure_says_so(tmp_path: Path, context: Make) -> None:
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(tmp_path / "dark.png")
+    stage = Align(AlignOptions(detector="none"), context(tmp_path))
+    stage.open()
+    reasons = []
+    for score in (0.79, 0.81):
+        stage._detector = Found(score)
+        reasons += stage.run(table := rows(tmp_path, ["dark.png"]), {}, stage.load(table))["detections"]["reason"].tolist()
+    assert reasons == ["a doubtful face, with a detector score of 0.79", ""]
+
+
+class Found:
+    """A detector that finds one face, with a score."""
+
+    def __init__(self, score: float) -> None:
+        self.faces = Faces(np.float32([[0, 0, 112, 112]]), np.float32([TEMPLATE]), np.float32([score]))
+
+    def detect(self, image: np.ndarray) -> Faces:
+        return self.faces
 
 
 def test_aligned_landmarks_lie_on_the_template(photographs: Batch, lfw: Any) -> None:

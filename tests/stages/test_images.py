@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from pipeline.schema import Status
+from stages import images
 from stages.images import Unusable, decode
 
 LIMIT = 50_000_000
@@ -90,6 +91,73 @@ def test_exif_orientation_is_undone(picture: np.ndarray, orientation: int, kind:
 def test_a_damaged_exif_block_costs_the_orientation_only(picture: np.ndarray) -> None:
     for exif in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01", b"Exif\0\0II*\0\xff\xff\xff\xff"):
         assert decode(encoded(Image.fromarray(picture), "JPEG", exif=exif), LIMIT).shape == picture.shape
+
+
+def exif(*tags: tuple[int, int, bytes]) -> bytes:
+    """An EXIF block of orientation 6 and other tags (number, type, value) of one value each."""
+    entries = sorted([(0x112, 3, struct.pack("<HH", 6, 0)), *tags])
+    at, body, values = 10 + 12 * len(entries) + 4, b"II*\0" + struct.pack("<LH", 8, len(entries)), b""
+    for number, kind, value in entries:
+        body += struct.pack("<HHL", number, kind, 1) + (value if len(value) == 4 else struct.pack("<L", at + len(values)))
+        values += b"" if len(value) == 4 else value
+    return b"Exif\0\0" + body + bytes(4) + values
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (0x10E, 5, struct.pack("<LL", 1, 1)),  # a description that is a fraction
+        (0x11A, 10, struct.pack("<ll", -1, 0)),  # a resolution that is negative, and divided by 0
+        (0x131, 12, struct.pack("<d", float("nan"))),
+        (0x9286, 2, b"\xff\xfe\xfd\xfc\xfb"),
+    ],
+)
+def test_an_odd_tag_beside_the_orientation_costs_nothing(picture: np.ndarray, odd: tuple[int, int, bytes]) -> None:
+    stored = np.ascontiguousarray(picture.transpose(1, 0, 2)[::-1])
+    found = decode(encoded(Image.fromarray(stored), "JPEG", quality=98, subsampling=0, exif=exif(odd)), LIMIT)
+    assert found.shape == picture.shape
+    assert np.abs(found.astype(int) - picture).max() < 12
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2 << 20))),
+        chunk(b"zTXt", b"comment\0\0" + zlib.compress(bytes(2 << 20))),
+        chunk(b"iTXt", b"comment\0\1\0\0\0" + zlib.compress(bytes(2 << 20))),
+        chunk(b"tEXt", b"comment\0text")[:-4] + b"\0\0\0\0",  # a wrong checksum
+        chunk(b"gAMA", b""),
+    ],
+    ids=["iCCP", "zTXt", "iTXt", "tEXt", "gAMA"],
+)
+def test_odd_metadata_of_a_png_costs_nothing(picture: np.ndarray, extra: bytes) -> None:
+    data = encoded(Image.fromarray(picture))
+    assert np.array_equal(decode(data[:33] + extra + data[33:], LIMIT), picture)
+
+
+def test_a_wrong_checksum_of_pixels_is_still_refused(picture: np.ndarray) -> None:
+    data = bytearray(encoded(Image.fromarray(picture)))
+    data[data.index(b"IDAT") + 8] ^= 1
+    assert refusal(bytes(data))[0] == Status.UNREADABLE
+
+
+def test_heic_is_read_where_its_extra_is_installed(picture: np.ndarray) -> None:
+    pytest.importorskip("pillow_heif")
+    big = np.kron(picture, np.ones((8, 8, 1), np.uint8))
+    data = encoded(Image.fromarray(big), "HEIF", quality=95)
+    assert np.abs(decode(data, LIMIT).astype(int) - big).mean() < 6
+    assert refusal(data, 100)[0] == Status.TOO_LARGE
+    assert refusal(data[: len(data) // 2])[0] == Status.UNREADABLE
+
+
+def test_heic_without_its_extra_names_it(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pillow_heif")
+    data = encoded(Image.fromarray(picture), "HEIF")
+    monkeypatch.setattr(images, "FORMATS", tuple(name for name in images.FORMATS if name != "HEIF"))
+    assert refusal(data) == (
+        Status.UNREADABLE,
+        "a HEIC photograph, which takes an extra to read: install qfuse[heic]",
+    )
 
 
 def test_grey_is_repeated(picture: np.ndarray) -> None:
@@ -206,7 +274,7 @@ def test_what_looks_like_a_scan_inside_a_segment_is_none() -> None:
 def test_the_bound_is_the_callers_alone() -> None:
     white = png(400, 300, b"".join(b"\0" + b"\xff" * 400 for _ in range(300)))
     assert decode(white, 120_000).shape == (300, 400, 3)
-    assert refusal(white, 119_999) == (Status.TOO_LARGE, "400×300 is more than 119,999 pixels")
+    assert refusal(white, 119_999) == (Status.TOO_LARGE, "400×300 pixels are more than the 119,999 of align.max_pixels")
     # More than Pillow's own bound of 2 × 89 million, and allowed here; it is cut short, so nothing is decoded.
     assert refusal(png(18_000, 10_000, b""), 10**9)[0] == Status.UNREADABLE
 

@@ -135,3 +135,37 @@ def test_threads_open_the_bytes_that_were_checked_whatever_becomes_of_the_file(w
     path.write_bytes(b"something else")
     with ThreadPoolExecutor(1) as pool:
         assert len(pool.submit(detector.detect, _drawn_face()).result()) >= 1
+
+
+@pytest.mark.parametrize("side", [700, 1600])
+def test_a_face_that_fills_the_frame_is_found_once_and_where_it_is(weights: Path, side: int) -> None:
+    small, found = YuNet(read_weights(weights / "yunet_n_320_320.onnx", None)), _drawn_face()
+    x, y, w, h = small.detect(found).box[0]
+    scale = side / (max(w, h) * 1.2)
+    move = np.array([[scale, 0, side / 2 - (x + w / 2) * scale], [0, scale, side / 2 - (y + h / 2) * scale]])
+    large = cv2.warpAffine(found, move, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    faces = small.detect(large)
+    expected = small.detect(found).landmarks[0] @ move[:, :2].T + move[:, 2]
+    assert len(faces) == 1
+    assert np.abs(faces.landmarks[0] - expected).max() < 0.05 * side
+
+
+def test_of_one_face_at_several_scales_the_best_is_kept_and_of_two_faces_both() -> None:
+    box = np.float32([[0, 0, 100, 100], [5, 5, 95, 95], [30, 30, 20, 20], [300, 0, 100, 100], [400, 0, 90, 90]])
+    found = Faces(box, np.zeros((5, 2), np.float32), np.float32([0.92, 0.91, 0.7, 0.8, 0.9]))
+    kept = found.best_of_scales(np.array([0.5, 1, 1, 1, 1]))
+    assert kept.box[:, 0].tolist() == [
+        5,
+        400,
+        300,
+    ]  # of the first three the one seen larger, though its score is a little lower
+    assert found.best_of_scales(np.array([0.5, 4, 4, 1, 1])).box[0, 0] == 0  # of more pixels than the network knows
+
+
+def test_a_small_image_is_looked_at_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, sizes = YuNet(read_weights(weights / "yunet_n_320_320.onnx", None)), []
+    look = detector._at
+    monkeypatch.setattr(detector, "_at", lambda image, scale: sizes.append(scale) or look(image, scale))
+    detector.detect(np.zeros((320, 200, 3), np.uint8))
+    detector.detect(np.zeros((2048, 100, 3), np.uint8))
+    assert sizes == [1, 0.5, 0.25, 0.125]
