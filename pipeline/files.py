@@ -16,7 +16,7 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -33,9 +33,13 @@ _DAMAGED_OFFSET = {None, errno.EINVAL}  # what a place before the archive's firs
 
 
 class Files(Protocol):
-    """Read access to a tree of files."""
+    """Read access to a tree of files.
+
+    `passed_over` says of what `names` has met last, and is no file to be read, why: relative name → reason.
+    """
 
     root: Path
+    passed_over: Mapping[str, str]
 
     def names(self) -> list[str]:
         """All file names, relative, with forward slashes, sorted."""
@@ -138,12 +142,45 @@ class Folder:
         self._cache = digests or DigestCache(None)
         self._digests: dict[str, str] = {}  # of the first reading: keys and tables are made of the same one
         self._folders: dict[str, str] = {}  # the real path of each folder that was met
+        self._names: list[str] | None = None
+        self.passed_over: Mapping[str, str] = {}
 
     def names(self) -> list[str]:
-        try:
-            return sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
-        except OSError as error:
-            raise cannot_read(Path(error.filename or self.root), error) from error
+        """Walk the tree, once. Links to folders are followed, inside the root, and each folder once by links at most."""
+        if self._names is None:
+            self._names, self.passed_over = self._walked()
+        return list(self._names)
+
+    def _walked(self) -> tuple[list[str], dict[str, str]]:
+        """Return the names of all files, sorted, and of what else was met why it is no file to be read."""
+        found, passed = list[str](), dict[str, str]()
+        root, linked = str(self._real), set[str]()
+        waiting: list[tuple[str, tuple[str, ...], bool]] = [("", (root,), False)]  # name, real paths down to it, by a link
+        while waiting:
+            folder, chain, by_link = waiting.pop()
+            try:
+                entries = sorted(os.scandir(chain[-1]), key=lambda entry: entry.name)
+            except PermissionError:
+                passed[folder] = "no permission to read the folder"
+                continue
+            except OSError as error:
+                raise cannot_read(Path(error.filename or self.root), error) from error
+            for entry in entries:
+                name, link = f"{folder}{entry.name}", entry.is_symlink()
+                if os.path.isfile(entry.path) if link else entry.is_file():  # to the former a circle of links is no error
+                    found.append(name)
+                elif not (os.path.isdir(entry.path) if link else entry.is_dir()):
+                    passed[name] = "a link that leads nowhere" if link else "neither a file nor a folder"
+                else:
+                    real, through = os.path.realpath(entry.path) if link else entry.path, by_link or link
+                    if not os.path.join(real, "").startswith(os.path.join(root, "")):
+                        passed[name] = "a link out of the data set"
+                    elif real in chain or (through and real in linked):
+                        passed[name] = "a link in a circle, or to what another link leads to"
+                    else:
+                        linked |= {real} if through else set()
+                        waiting.append((f"{name}/", (*chain, real), through))
+        return sorted(found), passed
 
     def path(self, name: str) -> Path:
         """Return the real path of one file; symbolic links may not lead outside the root."""
@@ -196,6 +233,7 @@ class Zip:
 
     def __init__(self, root: Path, sha256: str = "") -> None:
         self.root = root
+        self.passed_over: Mapping[str, str] = {}
         self.sha256 = sha256
         self._lock = threading.Lock()
         try:

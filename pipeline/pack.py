@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Pack:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.passed_over: Mapping[str, str] = {}
         try:
             self._file = open_regular(root)  # for as long as images may be asked for
         except OSError as error:

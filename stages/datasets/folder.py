@@ -1,7 +1,10 @@
 """Reader `folder`: a folder (or zip) with one folder a subject, and what every reader of image trees shares.
 
 Conventions
-    Tree       SUBJECT/any/nesting/image.jpg. A face's id is its path below `root`; hidden files are not read.
+    Tree       SUBJECT/any/nesting/image.jpg. A face's id is its path below `root`.
+    Account    every file below the data set's path is an image that is used, or passed over: hidden, a system's own, of
+               another suffix, above `root`, or what the walk could not follow. `notes` counts them by reason, and names
+               the subjects of whom nothing is left, and images that are there twice.
     Media      "face": every image is a medium. "folder": the first folder below the subject is one (a video,
                say), and an image directly below the subject is a still, a medium of its own.
     Split      media, not images, go to the reference or to the probe side: frames of one video are never
@@ -16,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,6 +29,7 @@ from pipeline.files import MAX_FILE_BYTES, Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
+from stages.datasets.account import account, hidden, suffix
 from stages.tables import GROWING, FaceLayout, Protocol, build_tables
 
 IMAGES = ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "gif", "heic", "heif")
@@ -60,9 +63,7 @@ def digest_images(files: Files, names: Iterable[str]) -> list[str]:
 
 def is_image(name: str, extensions: Sequence[str] = IMAGES) -> bool:
     """Whether a relative file name is an image's, and not one that an operating system hides beside it."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not hidden and path.suffix.lower().lstrip(".") in extensions
+    return not hidden(name) and suffix(name) in extensions
 
 
 def identity_generator(seed: int, purpose: str, identity: str) -> np.random.Generator:
@@ -103,6 +104,7 @@ class FolderReader:
 
     def __init__(self, options: FolderOptions) -> None:
         self.options = options
+        self._root = f"{root}/" if (root := options.root.strip("/")) else ""
         self._extensions = tuple(extension.lower().lstrip(".") for extension in options.extensions)
 
     def sources(self, files: Files) -> list[str]:
@@ -168,12 +170,14 @@ class FolderReader:
         )
         return build_tables(found, str(files.root))
 
+    def notes(self, files: Files, tables: Mapping[str, Batch]) -> list[str]:
+        """Return sentences on what was passed over, and on what is doubtful."""
+        return account(files, self._root, self._extensions, tables["faces"])
+
     def _images(self, files: Files) -> list[tuple[str, str]]:
         """(path, path below `root`) of every image, sorted."""
-        prefix = self.options.root.strip("/")
-        prefix = f"{prefix}/" if prefix else ""
-        below = [name for name in file_names(files) if name.startswith(prefix)]
-        return [(name, name.removeprefix(prefix)) for name in below if is_image(name, self._extensions)]
+        below = [name for name in file_names(files) if name.startswith(self._root)]
+        return [(name, name.removeprefix(self._root)) for name in below if is_image(name, self._extensions)]
 
     def _medium(self, face: str) -> str:
         parts = face.split("/")

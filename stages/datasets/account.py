@@ -1,0 +1,98 @@
+"""An account of a folder's files: which are used, which are passed over and why, and what is doubtful about the used ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+
+import pandas as pd
+
+from pipeline.files import Files
+from pipeline.keys import UNREADABLE
+from pipeline.schema import Batch
+
+# Folders that systems, and stores of photographs, keep for themselves beside what is the user's.
+SYSTEM = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+SHOWN = 5  # subjects that are named
+
+
+def hidden(name: str) -> bool:
+    """Whether a relative name is hidden, or a system's own, or lies in a folder that is."""
+    return any(part.startswith(".") or part in SYSTEM for part in PurePosixPath(name).parts)
+
+
+def suffix(name: str) -> str:
+    """Return the suffix of a relative name in lower case, without its dot."""
+    return PurePosixPath(name).suffix.lower().lstrip(".")
+
+
+def account(files: Files, root: str, extensions: Sequence[str], faces: Batch) -> list[str]:
+    """Return sentences on a folder of subjects' folders, of which `faces` are used; none where there is nothing to tell.
+
+    `root` is "" or the sub-folder that the subjects' folders lie in, with a slash at its end.
+    """
+    used = set(faces["path"].tolist())
+    passed: dict[str, list[str]] = defaultdict(list)
+    subjects = {path.removeprefix(root).partition("/")[0] for path in used}
+    lost: dict[str, None] = {}
+    for name, why in [*((name, _why(name, root, extensions)) for name in files.names()), *files.passed_over.items()]:
+        if name in used:
+            continue
+        passed[why].append(name)
+        subject, below, _ = name.removeprefix(root).partition("/")
+        if name.startswith(root) and not hidden(name) and (below or name in files.passed_over) and subject not in subjects:
+            lost[subject] = None
+    return [
+        *_told(len(used), passed),
+        *_lost(list(lost)),
+        *_alone(subjects, used, root),
+        *_repeated(faces, root),
+    ]
+
+
+def _why(name: str, root: str, extensions: Sequence[str]) -> str:
+    if hidden(name):
+        return "hidden, or a system's own"
+    if not name.startswith(root):
+        return f"not below dataset.options.root ({root})"
+    if suffix(name) not in extensions:
+        return f"of suffix .{suffix(name)}" if suffix(name) else "without a suffix"
+    return "not used"
+
+
+def _told(used: int, passed: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    if passed:
+        counts = (f"{len(names):,} {why} (as {names[0]})" for why, names in sorted(passed.items()))
+        yield f"{used:,} files are used, {sum(map(len, passed.values())):,} are passed over: {', '.join(counts)}."
+
+
+def _lost(subjects: Sequence[str]) -> Iterator[str]:
+    if subjects:
+        more = f" and {len(subjects) - SHOWN:,} more" if len(subjects) > SHOWN else ""
+        named = ", ".join(subjects[:SHOWN])
+        yield f"Nothing is used of {named}{more}: convert their files, or name their suffixes in dataset.options.extensions."
+
+
+def _alone(subjects: Iterable[str], used: Iterable[str], root: str) -> Iterator[str]:
+    names = list(subjects)
+    if len(names) == 1:
+        inner = {path.removeprefix(root).split("/")[1] for path in used if path.removeprefix(root).count("/") > 1}
+        deeper = f"; if the folders in it are the subjects, set dataset.options.root to {root}{names[0]}" if inner else ""
+        yield f"All images are of one subject, {names[0]}{deeper}."
+
+
+def _repeated(faces: Batch, root: str) -> Iterator[str]:
+    """Tell of photographs, the same byte for byte, that are there under several subjects, or several times under one."""
+    rows = pd.DataFrame({"path": faces["path"], "sha256": faces["sha256"]})
+    rows = rows[(rows["sha256"] != "") & (rows["sha256"] != UNREADABLE)]
+    rows = rows[rows.duplicated("sha256", keep=False)]
+    if rows.empty:
+        return
+    rows["subject"] = [path.removeprefix(root).partition("/")[0] for path in rows["path"]]
+    across = rows.groupby("sha256")["subject"].transform("nunique") > 1
+    within = rows.duplicated(["sha256", "subject"], keep=False)
+    for found, what in ((rows[across], "under several subjects"), (rows[within], "several times under one subject")):
+        if len(found):
+            first = found[found["sha256"] == found["sha256"].iloc[0]]["path"].tolist()
+            yield f"{found['sha256'].nunique():,} photographs are there {what} (as {first[0]} and {first[1]})."
