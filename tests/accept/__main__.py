@@ -1,7 +1,7 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: lfw, fusion, rules, discard, machines, interruptions, threads,
-                                          kills, flips, dask, drivers, idle, hostile; all by default
+    python -m tests.accept [PART ...]     parts: lfw, closeups, fusion, rules, discard, machines, interruptions,
+                                          threads, kills, flips, dask, drivers, idle, hostile; all by default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+from tests.accept.closeups import closeups
 from tests.accept.command import ROOT, SHARED, Check, table
 from tests.accept.determinism import interruptions, threads
 from tests.accept.discard import discard
@@ -31,6 +32,7 @@ from tests.accept.rules import rules
 PAGE = ROOT / "docs" / "acceptance.md"
 PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
     "lfw": ("LFW: 13,173 photographs, 6,000 pairs, flip-add", lfw),
+    "closeups": ("Faces that fill the frame", closeups),
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
     "rules": ("Fusion rules where true quality is known", rules),
     "discard": ("Error versus discard on LFW, clean and degraded", discard),
