@@ -64,7 +64,7 @@ def checked(path: Path, load: Callable[[], Config]) -> Checked:
     return Checked(
         problems,
         sentence,
-        slow_bf16(plan.steps.values(), computes_here(plan.config) and lacks_bf16()),
+        [*plan.dataset.notes, *slow_bf16(plan.steps.values(), computes_here(plan.config) and lacks_bf16())],
         tables,
         len(plan.steps),
     )
@@ -107,7 +107,8 @@ def _check_steps(config: Config, context: Context, dataset: Dataset | None, atte
         attempt(need_few_shards, steps.values(), dataset)
     expanded = {step.base for step in steps.values()}
     for name in (name for name in order if name not in expanded):  # as what it reads is wrong
-        for own in combinations(config, attempt(own_factors, config, name) or ()):
+        used = attempt(own_factors, config, name)
+        for own in combinations(config, used) if used is not None else ():
             if stage := attempt(stage_of, name, config, context, own):
                 attempt(stage.open)
 

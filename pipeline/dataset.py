@@ -107,7 +107,11 @@ class Layout(Protocol):
 
 
 class Reader(Protocol):
-    """One data-set protocol."""
+    """One data-set protocol.
+
+    It may have a method `notes(files, tables)`, too: sentences on what it left out, or what else is worth knowing of a data
+    set that can be used. `check`, `plan`, `run` and `status` print them; it is called at each, so it has to be fast.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -133,6 +137,7 @@ class Dataset:
     axes: Mapping[str, Axis]
     layout: Layout
     path: Path | None
+    notes: Sequence[str] = ()  # what its reader tells of it
     _digests: dict[Any, str] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -208,7 +213,8 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
             cls.layout.schemas[name].check(tables[name], f"{cls.name} reader, table {name}")
             if not store.readonly:
                 store.commit(f"ingest.{name}", key, tables[name], cls.layout.schemas[name], {"identity": identity})
-    return _laid_out(config, key, tables, path)
+    tell = getattr(reader, "notes", None)
+    return _laid_out(config, key, tables, path, tell(files, tables) if tell else ())
 
 
 def stored_dataset(config: Config, store: Store, key: str) -> Dataset:
@@ -232,14 +238,14 @@ def _stored_tables(store: Store, names: Sequence[str], key: str) -> dict[str, Ba
     return {name: store.read(f"ingest.{name}", key) for name in names}
 
 
-def _laid_out(config: Config, key: str, tables: dict[str, Batch], path: Path | None) -> Dataset:
+def _laid_out(config: Config, key: str, tables: dict[str, Batch], path: Path | None, notes: Sequence[str] = ()) -> Dataset:
     section = config.dataset
     layout = lookup("reader", section.reader).layout
     axes = layout.axes(tables, section.shard_rows)
     for axis in section.shard_rows:
         if axis not in axes:
             raise InvalidInput(f"dataset.shard_rows: {unknown('axis', axis, axes)}")
-    return Dataset(key, tables, axes, layout, path)
+    return Dataset(key, tables, axes, layout, path, notes)
 
 
 def _sources(reader: Reader, files: Files | None) -> list[list[str]]:

@@ -224,13 +224,18 @@ class _Machine:
     # What the known names make.
 
     def line(self, held: Any = None, dtype: Any = None, shape: Any = None, order: Any = None, axes: Any = None) -> Bytes1D:
-        """An array of one dimension over bytes that are there. `order` and `axes` say nothing of one dimension."""
+        """An array of one line of bytes that are there, or of one column of them: in both `order` and `axes` say nothing."""
         if not isinstance(dtype, _Dtype) or not isinstance(held, Chunk) or held.kind == "text":
             raise _Refused("is an array of something else than bytes or truth values: refused")
-        if not (isinstance(shape, tuple) and len(shape) == 1 and type(shape[0]) is int):
+        if not (isinstance(shape, tuple) and len(shape) in (1, 2) and all(type(side) is int for side in shape)):
             raise _Refused("is an array of more or less than one dimension; an image should be the bytes of its file")
-        if shape[0] != self.size(held):
-            raise _Refused(f"is an array of {shape[0]:,} bytes, and {self.size(held):,} are there")
+        count = shape[0] * shape[-1] if len(shape) == 2 else shape[0]
+        if len(shape) == 2 and 1 not in shape:
+            raise _Refused(
+                f"is an array of {shape[0]:,} × {shape[1]:,} bytes; an image should be the bytes of its file, not its pixels"
+            )
+        if count != self.size(held):
+            raise _Refused(f"is an array of {count:,} bytes, and {self.size(held):,} are there")
         return Bytes1D(dtype.code, held)
 
     def size(self, held: Chunk) -> int:
@@ -268,6 +273,12 @@ class _Machine:
             raise _Refused("makes bytes of something: refused")
         return Chunk(0, 0)
 
+    def byte_array(self, *given: Any) -> Chunk:
+        """A bytearray as protocols 2 to 4 write it: of nothing, of bytes, or of a text to be encoded."""
+        if len(given) == 1 and isinstance(given[0], Chunk) and given[0].kind != "text":
+            return given[0]
+        return self.encoded(*given) if len(given) == 2 else self.no_bytes(*given)
+
     MAKERS: ClassVar[dict[str, Callable[..., Any]]] = {
         "reconstruct": empty_array,
         "frombuffer": line,
@@ -275,6 +286,7 @@ class _Machine:
         "scalar": truth,
         "encode": encoded,
         "bytes": no_bytes,
+        "bytearray": byte_array,
     }
     ACTS: ClassVar[dict[bytes, Callable[[_Machine], Any]]] = {
         b"\x80": protocol,
@@ -326,4 +338,6 @@ _NAMES = {
     "_codecs.encode": "encode",
     "builtins.bytes": "bytes",
     "__builtin__.bytes": "bytes",
+    "builtins.bytearray": "bytearray",
+    "__builtin__.bytearray": "bytearray",
 }

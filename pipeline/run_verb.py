@@ -82,7 +82,7 @@ class Ran:
             "ran": self.ran,
             "steps": done,
             "failed": [asdict(remark) for remark in self.failed],
-            "notes": self.summary.notes,
+            "notes": [*self.session.dataset.notes, *self.summary.notes],
             "report": [str(path) for path in self.files],
             "store": str(self.session.store.root),
         }
@@ -97,6 +97,8 @@ class Ran:
             say(f"nothing to do: all that {config.full_name} asks for is in {self.session.store.root}")
         else:
             show(summary_table(self.summary))
+        for note in self.session.dataset.notes:
+            say(f"note: {note}")
         for line in told(self.failed, 5):
             say(line)
         if len(self.failed) > 5:

@@ -78,7 +78,8 @@ def plan(
     def told(loaded: Config) -> Any:
         def look(session: Session) -> tuple[Plan, list[Need], list[str]]:
             plan = session.plan
-            return plan, estimate(plan, session.store), notes_here(plan, session.store)
+            notes = [*session.dataset.notes, *notes_here(plan, session.store)]
+            return plan, estimate(plan, session.store), notes
 
         planned, needs, notes = looked_at(loaded, store, look, until)
         if as_json:
@@ -146,7 +147,8 @@ def status(
         def look(session: Session) -> tuple[list[dict[str, Any]], list[Remark], list[str]]:
             plan, opened = session.plan, session.store
             here = computing(plan.steps.values())
-            return status_rows(plan, opened), remarks(plan, opened), computed_otherwise(plan, opened, here)
+            notes = [*session.dataset.notes, *computed_otherwise(plan, opened, here)]
+            return status_rows(plan, opened), remarks(plan, opened), notes
 
         rows, found, notes = looked_at(loaded, store, look)
         root = store_root(loaded, store)

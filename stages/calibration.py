@@ -9,13 +9,12 @@ Conventions
                 middle of them. So it never falls where the raw score rises.
     Integer     calibrated, rounded half up: 0…100, the range in which ISO/IEC 29794-1 records a quality. It is a place in
                 the reference set and no quality component of ISO/IEC 29794-5, whose mappings are others.
-    No score    nan stays nan; in a table it is blank.
+    No score    nan stays nan; in a table that is written it is blank.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import InvalidInput, unknown
+from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.files import MAX_FILE_BYTES
 from pipeline.regular import open_regular
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Context, Source, Work
-from stages import csv_text
+from stages import csv_text, score_text
 from stages.statistics import MAX_BYTES, Statistics, StatisticsOptions, checked, to_json
 
 CALIBRATED = ("calibrated", "calibrated_integer")
@@ -99,26 +98,38 @@ def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -
     return csv_text.of_rows(["face_id", "status", "reason", "quality", *CALIBRATED], zip(*columns, strict=True))
 
 
-def read_scores(path: Path, column: str) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
-    """Return the header, the columns and the scores (n,) float32 of a table (CSV, UTF-8, with a header); blank is no score.
+def read_scores(path: Path, column: str | None = None) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
+    """Return the header, the columns and the scores (n,) float32 of a table (`stages.score_text`); nan where there is none.
 
-    Raises InvalidInput for what is no such table, and for a score that is no number: its line is named.
+    Raises InvalidInput for what is no such table, and for a score that is no number: its line is named. UsageError where it
+    has a header, and no column is given.
     """
     try:
-        content = _read(path, MAX_FILE_BYTES, "give a config or a .csv of scores").decode("utf-8-sig")
-        rows = list(csv.reader(io.StringIO(content, newline=""), strict=True))
+        content = _read(path, MAX_FILE_BYTES, "give a config or a table of scores").decode("utf-8-sig")
+        header, lines, separator = score_text.rows_of(content, column)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"{path} is no CSV in UTF-8 ({error}).") from None
-    header, *lines = [row for row in rows if row] or [[]]
-    if column not in header:
-        raise InvalidInput(f"{path}: {unknown('column', column, header)}")
+    if header is None:
+        header = score_text.header_of(lines, column, separator, str(path))
+        column = header[-1]
+    elif column is None:
+        raise UsageError(
+            f"{path} is a table of scores: say which column holds them, as in --column {score_text.likely(header)}."
+        )
+    elif column not in header:
+        raise InvalidInput(f"{path}, whose fields are read between {separator}: {unknown('column', column, header)}")
     if taken := [name for name in CALIBRATED if name in header]:
         raise InvalidInput(f"{path} has a column {taken[0]!r} already: leave it out, so that nothing is lost.")
     ragged = next((i for i, line in enumerate(lines) if len(line) != len(header)), None)
     if ragged is not None:
-        raise InvalidInput(f"{path}: row {ragged + 1} has {len(lines[ragged])} fields, and the header {len(header)}.")
+        raise InvalidInput(
+            f"{path}: row {ragged + 1} has {len(lines[ragged])} fields between {separator}, and line 1 has {len(header)}."
+        )
     columns = [list(values) for values in zip(*lines, strict=True)] if lines else [[] for _ in header]
-    return header, columns, _numbers(columns[header.index(column)], column, path)
+    scores = _numbers(columns[header.index(column)], column, path)
+    if score_text.minus_one_is_none(header, column):
+        scores[scores == -1] = np.nan
+    return header, columns, scores
 
 
 def completed_table(header: list[str], columns: list[list[str]], scores: Array, reference: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.schema import Array, Batch
     from pipeline.session import Session
 
+TABLES = (".csv", ".tsv", ".txt")  # how the name of a table of scores ends
 FEW = 101  # faces: with fewer, some of the percentiles stand between two faces
 
 quality_app = typer.Typer(
@@ -79,7 +80,8 @@ def apply(
         Path, typer.Argument(metavar="FILE", help="The reference set: what `qfuse quality calibrate` wrote.")
     ],
     source: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="The config whose faces are scored; or a .csv of scores, with --column.")
+        Path,
+        typer.Argument(metavar="CONFIG", help="The config whose faces are scored; or a table of scores: .csv, .tsv or .txt."),
     ],
     out: Annotated[
         Path | None,
@@ -87,7 +89,7 @@ def apply(
     ] = None,
     column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The column of a .csv that holds the raw scores, as in --column quality."),
+        typer.Option(metavar="NAME", help="The column of a table that holds the raw scores, as in --column quality."),
     ] = None,
     where: Where = None,
     overrides: Overrides = None,
@@ -96,28 +98,25 @@ def apply(
     """Write each face's raw quality and, beside it, its percentile of 0 to 100 in a reference set, also as an integer.
 
     Columns: face_id, status, reason, quality, calibrated, calibrated_integer. A score below the set's least has 0, one above
-    its greatest 100. A .csv keeps its columns and gets the last two; what its scores measure cannot be checked.
+    its greatest 100. A table (with a header and --column, as OFIQ's, or lines of a name and a score, as CR-FIQA's) keeps its
+    columns and gets the last two; what its scores measure cannot be checked.
     """
     from stages import calibration
     from stages.destination import absent, need_name
 
-    table = source.suffix.lower() == ".csv"
-    if table != (column is not None):
-        raise UsageError(
-            f"{source} is a table of scores: say which column holds them, as in --column quality."
-            if table
-            else f"--column is of a .csv of scores, and {source} is none: leave it out."
-        )
+    table = source.suffix.lower() in TABLES
+    if column is not None and not table:
+        raise UsageError(f"--column is of a table of scores ({', '.join(TABLES)}), and {source} is none: leave it out.")
     if table and (where or overrides or store):
-        raise UsageError("--where, --set and --store are of a config, and not of a .csv of scores: leave them out.")
+        raise UsageError("--where, --set and --store are of a config, and not of a table of scores: leave them out.")
     if out is not None:
         need_name(out, "CSV", ".csv", ".txt")
         absent(out)
     found = calibration.read_reference(reference)
     if table:
-        header, columns, scores = calibration.read_scores(source, column or "")
+        header, columns, scores = calibration.read_scores(source, column)
         content = calibration.completed_table(header, columns, scores, found)
-        unchecked = f"a .csv does not say what its scores measure: that they are as those of {found['set']} was not checked."
+        unchecked = f"a table does not say what its scores measure: that they are as those of {found['set']} was not checked."
     else:
         stage, face_ids, scored = _scored(source, overrides, store, where, False, out)
         calibration.refuse_other(found, stage.measure, reference)

@@ -94,12 +94,12 @@ def xqlfw(root: Path, people: int = 3, each: int = 3) -> Path:
 
 
 def adience_rows(users: Mapping[str, int], first: int = 0) -> list[dict[str, Any]]:
-    """Rows of one of Adience's lists: so many faces of each user."""
-    rows = []
+    """Rows of one of Adience's lists: so many photographs of each user, of one person, whose number is that of the first."""
+    rows: list[dict[str, Any]] = []
     for user, count in users.items():
+        person = first + len(rows)
         for i in range(count):
-            face = first + len(rows)
-            values = (user, f"{1000 + face}_ab_o.jpg", face, "(25, 32)", "f", 10, 20, 300, 300, 0, 0, 50 + i)
+            values = (user, f"{1000 + person + i}_ab_o.jpg", person, "(25, 32)", "f", 10, 20, 300, 300, 0, 0, 50 + i)
             rows.append(dict(zip(ADIENCE, values, strict=True)))
     return rows
 

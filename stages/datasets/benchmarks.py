@@ -1,4 +1,4 @@
-"""Benchmarks as published: how many of what a whole copy holds, and what is known to be skewed in it (data_manifests/)."""
+"""Sets as published: how many of what a whole copy holds, and what is known to be skewed in it (data_manifests/)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ Counts = Literal["published", "any"]  # any: take what is there
 
 
 class Benchmark(BaseModel):
-    """One benchmark. `counts` are asked of a copy; those under `unconfirmed` are told, and nothing is held against them."""
+    """One benchmark, or a set for training, which no reader reads and whose `layout` is told.
+
+    `counts` are asked of a copy; those under `unconfirmed` are told, and nothing is held against them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reader: str
+    reader: str | None = None
     title: str
     licence: str
     source: str
+    layout: str = ""
     bias: str
     counts: dict[str, int] = {}
     unconfirmed: dict[str, int] = {}

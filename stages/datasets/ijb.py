@@ -6,8 +6,9 @@ Conventions
                the same images) and meta/ijbc_template_pair_label.txt (template, template, 1 = mated). 1:N lists in meta/
                are used where they are. data_manifests/ijbc.yaml and ijbb.yaml name all files and the published counts.
     Face       is an image; its id is the image's name. Its landmarks and detector score are the protocol's.
-    Beside     `embeddings` and `quality` are files of the package, row for row as the face list: .npy of float32, (n, d) and
-               (n,), where a row that failed is nan; or for quality a text, a line of which is a number, or image and number.
+    Beside     `embeddings` and `quality` are files of the package, row for row as the face list: .npy of float16, float32 or
+               float64, (n, d) and (n,) or (n, 1), where a row that failed is nan; or for quality a text, a line of which is a
+               number or nan, or an image and such a number, between blanks, tabs, commas or semicolons.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from stages.datasets.folder import file_names, need_files
 from stages.datasets.ijb_lists import bad_names, first_line, pieces, read_csv, read_list
 from stages.datasets.ijb_npy import read_array
 from stages.datasets.ijb_problems import SHOWN, Problems
+from stages.score_text import separator_of
 from stages.tables import LAYOUT, FaceLayout
 
 FACES = {"image": "text", "template": "id", "media": "text"}
@@ -134,6 +136,14 @@ class IjbReader:
         problems.refuse()
         return tables
 
+    def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
+        """Say how many faces have no quality."""
+        if self.options.quality is None:
+            return []
+        quality = tables["faces"]["quality"]
+        none = int(np.isnan(quality).sum())
+        return [f"{none:,} of {len(quality):,} faces have no quality (nan in {self.options.quality})"] if none else []
+
     def _package(self, names: Sequence[str], problems: Problems) -> _Package:
         wanted = self._manifest.lists
         advice = "set dataset.path to the folder (or .zip) of the package, and dataset.options.name to ijbc or ijbb"
@@ -168,9 +178,11 @@ class IjbReader:
         if name.endswith(".npy"):
             found["quality"] = read_array(files, name, (count,), problems)
             return found
-        two = " " in first_line(files, name)
-        before = problems.count
-        columns = read_list(files, name, {"image": "text", "score": "number"} if two else {"score": "number"}, problems)
+        line = first_line(files, name)
+        separator = separator_of(line)
+        two, before = separator in line, problems.count
+        kinds = {"image": "text", "score": "score"} if two else {"score": "score"}
+        columns = read_list(files, name, kinds, problems, separator)
         found["quality"] = columns["score"].astype(np.float32)
         if problems.count > before:  # lines that could not be read lack in the columns
             return found

@@ -1,11 +1,12 @@
 """Lists of IJB-B and IJB-C as columns: read piece by piece, checked, and every problem named with file, line and column.
 
 Conventions
-    List       UTF-8 lines of fields between single separators: a space, or a comma in a csv file, where blanks beside the
-               commas do not count and a value may not start with a quote. Lines count from 1, the header's too. Empty lines
-               at the end do not count. A byte-order mark may stand at the file's start only.
+    List       UTF-8 lines of fields between single separators: a space (of qualities also a tab or a semicolon), or a comma
+               in a csv file, where blanks beside the commas do not count and a value may not start with a quote. Lines
+               count from 1, the header's too. Empty lines at the end do not count. A byte-order mark may stand at the
+               file's start only.
     Kinds      id: a whole number from 0, in digits alone (int64); label: 0 or 1 (int8); number: a finite number (float64),
-               at most 1e30 in size; text.
+               at most 1e30 in size; score: such a number, or nan; text.
     Pieces     a list is never held whole as text: a piece is checked for its form, then parsed at C speed. Only a piece
                in which something is wrong is looked through line by line, to say what.
 """
@@ -13,9 +14,9 @@ Conventions
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,21 +25,20 @@ from pipeline.errors import InvalidInput
 from pipeline.files import Files, Folder, safe_name
 from pipeline.regular import open_regular
 from pipeline.schema import Array
-from stages.datasets.ijb_problems import SHOWN, Problems
+from stages.datasets.ijb_lines import LARGEST, QUOTES, look_through
+from stages.datasets.ijb_problems import Problems
 
 PIECE = 16 << 20  # bytes parsed at a time
 _DTYPE: dict[str, Any] = {
     "id": np.dtype(np.int64),
     "label": np.dtype(np.int8),
     "number": np.dtype(np.float64),
+    "score": np.dtype(np.float64),
     "text": np.dtype(object),
 }
-_WANTED = {"id": "a whole number from 0", "label": "0 or 1", "number": "a finite number", "text": "UTF-8 text"}
 _MARK = b"\xef\xbb\xbf"  # byte-order mark
 _TRUTH = (b"rue", b"RUE", b"alse", b"ALSE")  # what the parser would take for the numbers 1 and 0
-_LARGEST = 1e30  # numbers are kept as float32
-_WHOLE = re.compile(r"[0-9]{1,18}")
-_QUOTES = "; quotes are not understood: write the file without them"
+_NONE = [word + end for word in ("nan", "NaN", "NAN") for end in ("", " ")]  # of a score
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,11 @@ class Piece:
     columns: dict[str, Array]
 
 
-def read_list(files: Files, name: str, kinds: Mapping[str, str], problems: Problems) -> dict[str, Array]:
-    """Return the columns of a whole list without a header, separated by spaces; what is wrong goes to `problems`."""
-    return joined(pieces(files, name, kinds, " ", problems), kinds)
+def read_list(
+    files: Files, name: str, kinds: Mapping[str, str], problems: Problems, separator: str = " "
+) -> dict[str, Array]:
+    """Return the columns of a whole list without a header; what is wrong goes to `problems`."""
+    return joined(pieces(files, name, kinds, separator, problems), kinds)
 
 
 def first_line(files: Files, name: str) -> str:
@@ -64,11 +66,16 @@ def first_line(files: Files, name: str) -> str:
 
 
 def read_csv(
-    files: Files, name: str, kinds: Mapping[str, str], problems: Problems, optional: Sequence[str] = ()
+    files: Files,
+    name: str,
+    kinds: Mapping[str, str],
+    problems: Problems,
+    optional: Sequence[str] = (),
+    older: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Array]:
-    """Return the named columns of a csv file with a header, in whatever order and case it has them.
+    """Return the named columns of a csv file with a header, in whatever order and case; others are not looked at.
 
-    Columns of `optional` that are not there are left out; other columns of the file are not looked at.
+    `optional`: those that may lack, and are left out then. `older`: another name of a column, where its own is not there.
     """
     stream = open_file(files, name, problems)
     if stream is None:
@@ -76,12 +83,15 @@ def read_csv(
     with stream:
         header = stream.readline(1 << 16).decode("utf-8-sig", "replace").strip()
         there = [title.strip().upper() for title in header.split(",")]
+        own = {before: title for title, before in older.items() if title not in there}
+        there = [own.get(title, title) for title in there]
         lacking = [kind for kind in kinds if kind not in there and kind not in optional]
         twice = sorted({kind for kind in kinds if there.count(kind) > 1})
         quoted = [title for title in there if '"' in title and title.strip('" ') in kinds]
         if lacking or twice or quoted:
-            quotes = _QUOTES if quoted else ""
-            words = [f"line 1: there is no column {title}, found {header!r:.120}{quotes}" for title in lacking]
+            quotes = QUOTES if quoted else ""
+            called = [" or ".join(filter(None, (title, older.get(title)))) for title in lacking]
+            words = [f"line 1: there is no column {each}, found {header!r:.120}{quotes}" for each in called]
             words += [f"line 1: found {header!r:.120}{quotes}"] if quoted and not lacking else []
             problems.add(name, words + [f"line 1: column {title} is given twice" for title in twice])
             return {}
@@ -142,7 +152,7 @@ def _parse(
         columns = _columns(chunk, kinds, separator)
         wrong = None if columns is None or any(word in chunk for word in _TRUTH) else _wrong(columns, kinds)
         words, count = (
-            ([], 0) if wrong is not None and not wrong.any() else _look_through(chunk, kinds, separator, line, wrong)
+            ([], 0) if wrong is not None and not wrong.any() else look_through(chunk, kinds, separator, line, wrong)
         )
         if columns is None and not count:
             words, count = (
@@ -192,7 +202,7 @@ def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str
     kind = data[ends].reshape(-1, width)
     if (kind[:, -1] != 10).any() or (kind[:, :-1] == 10).any():
         return None
-    if separator == " " and (np.diff(ends, prepend=-1) == 1).any():
+    if separator != "," and (np.diff(ends, prepend=-1) == 1).any():
         return None
     whole = [i for i, name in enumerate(names) if kinds[name] in ("id", "label")]
     if whole and _not_digits(data, is_end, ends, separator).reshape(-1, width)[:, whole].any():
@@ -208,7 +218,9 @@ def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str
                 usecols=wanted,
                 dtype={name: _DTYPE[kinds[name]] for name in wanted},
                 engine="c",
-                na_filter=False,
+                na_values={name: _NONE for name in wanted if kinds[name] == "score"},
+                keep_default_na=False,
+                skipinitialspace=separator == ",",
                 quoting=3,
                 skip_blank_lines=False,
                 lineterminator="\n",
@@ -239,57 +251,8 @@ def _wrong(columns: Mapping[str, Array], kinds: Mapping[str, str]) -> Array:
     """Return which lines (bool) hold a value that its kind does not allow."""
     wrong = np.zeros(len(next(iter(columns.values()))), bool)
     for name, values in columns.items():
-        if kinds[name] == "number":
-            wrong |= ~(np.abs(values) <= _LARGEST)
+        if kinds[name] in ("number", "score"):
+            wrong |= ~(np.abs(values) <= LARGEST) & ~((kinds[name] == "score") & np.isnan(values))
         elif kinds[name] != "text":
             wrong |= (values < 0) | (values > (1 if kinds[name] == "label" else 10**18))
     return wrong
-
-
-def _look_through(
-    chunk: bytes, kinds: Mapping[str, str], separator: str, line: int, which: Array | None
-) -> tuple[list[str], int]:
-    """Return the first ten problems of a piece in words, and how many there are. `which`: the lines known to be wrong."""
-    words: list[str] = []
-    count = 0
-    lines = chunk.split(b"\n")[:-1]
-    for i in range(len(lines)) if which is None else np.flatnonzero(which).tolist():
-        found = _line_problems(lines[i], kinds, separator)
-        count += len(found)
-        if len(words) < SHOWN:
-            words += [f"line {line + i}{problem}" for problem in found[: SHOWN - len(words)]]
-    return words, count
-
-
-def _line_problems(raw: bytes, kinds: Mapping[str, str], separator: str) -> list[str]:
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        return [f": expected UTF-8 text, found the byte {raw[error.start]:#04x}"]
-    if "\ufeff" in text:
-        return [f": expected a byte-order mark at the start of the file only, found one in {text!r:.80}"]
-    fields = text.split(separator)
-    quotes = _QUOTES if separator == "," and '"' in text else ""
-    if len(fields) != len(kinds) or (separator == " " and "" in fields):
-        form = separator.join(name for name in kinds) if all(kinds.values()) else f"{len(kinds)} fields as the header has"
-        return [f": expected {form!r}, found {text!r:.80}{quotes}"]
-    if separator == ",":
-        fields = [value.strip(" \t") for value in fields]
-    return [
-        f", column {name!r}: expected {_WANTED[kind]}, found {value!r:.40}" + (quotes if '"' in value else "")
-        for (name, kind), value in zip(kinds.items(), fields, strict=True)
-        if kind and not _valid(value, kind, separator)
-    ]
-
-
-def _valid(value: str, kind: str, separator: str) -> bool:
-    if "\0" in value or "\r" in value:
-        return False
-    if kind == "text":
-        return separator != "," or not value.strip().startswith('"')
-    if kind != "number":
-        return bool(_WHOLE.fullmatch(value)) and (kind == "id" or value in ("0", "1"))
-    try:
-        return abs(float(value)) <= _LARGEST and "_" not in value
-    except ValueError:
-        return False

@@ -3,10 +3,12 @@
 Conventions
     Lists      are found by their names anywhere in the tree (data_manifests/ijbc.yaml): the 1:N galleries and probes, or
                those of protocols/test4 (gallery_G1.csv, gallery_G2.csv, probes.csv); the 1:1 lists are two template ids a
-               line. Columns are found by the header: TEMPLATE_ID, SUBJECT_ID (may be missing), FILENAME, FACE_X, FACE_Y,
-               FACE_WIDTH, FACE_HEIGHT, SIGHTING_ID (may be missing), in any order and case; others are not looked at.
+               line. Columns are found by the header: TEMPLATE_ID, SUBJECT_ID (may be missing), FILENAME (older lists: FILE),
+               FACE_X, FACE_Y, FACE_WIDTH, FACE_HEIGHT, MEDIA_ID and SIGHTING_ID (may be missing), in any order and case;
+               others are not looked at.
     Face       is a box in an image: its id is FILENAME[x,y,width,height].
-    Medium     is the sighting where one is given; else, of a file frames/V_N.png, video:V; else image: and the file.
+    Medium     is the MEDIA_ID where one is given (older lists: a medium has several sightings there), else the sighting;
+               else, of a file frames/V_N.png, video:V; else image: and the file.
     Mated      says no list: two templates are mated where they have one subject.
     Whole      is a tree whose galleries, mixed probes (with the templates of both) and `matches` count as published, and all
                of whose images are there. Faces are not counted: the published number is of the common package's crops.
@@ -31,7 +33,9 @@ from stages.datasets.ijb_protocol import Name
 from stages.tables import LAYOUT, FaceLayout
 
 BOX = ("FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT")
-ROWS = {"TEMPLATE_ID": "id", "SUBJECT_ID": "text", "FILENAME": "text", "SIGHTING_ID": "text", **dict.fromkeys(BOX, "number")}
+OPTIONAL = ("SUBJECT_ID", "MEDIA_ID", "SIGHTING_ID")
+ROWS = {"TEMPLATE_ID": "id", "FILENAME": "text", **dict.fromkeys(OPTIONAL, "text"), **dict.fromkeys(BOX, "number")}
+OLDER = {"FILENAME": "FILE"}
 PAIRS = {"template 1": "id", "template 2": "id"}
 TEST4 = {"gallery_1": "test4/gallery_G1.csv", "gallery_2": "test4/gallery_G2.csv", "probe": "test4/probes.csv"}
 
@@ -53,7 +57,7 @@ class IjbNistReader:
     """NIST's tree: 1:N with two galleries, and a 1:1 list whose mated comparisons follow from the subjects."""
 
     name: ClassVar[str] = "ijb_nist"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = IjbNistOptions
     layout: ClassVar[FaceLayout] = LAYOUT
@@ -80,7 +84,7 @@ class IjbNistReader:
         lists = self._lists(names, problems)
         problems.refuse()
         found = {
-            what: read_csv(files, path, ROWS, problems, ("SUBJECT_ID", "SIGHTING_ID"))
+            what: read_csv(files, path, ROWS, problems, OPTIONAL, OLDER)
             for what, path in lists.items()
             if what != "comparisons"
         }
@@ -194,7 +198,8 @@ def _faces(found: Sequence[Mapping[str, Array]], known: Array) -> tuple[dict[str
     """Return the faces in the order of the lists (`file`: FILENAME) and the members of templates, each once."""
     import pandas as pd
 
-    frame = pd.concat([pd.DataFrame({"SIGHTING_ID": "", **columns}) for columns in found], ignore_index=True)
+    absent = {"MEDIA_ID": "", "SIGHTING_ID": ""}
+    frame = pd.concat([pd.DataFrame({**absent, **columns}) for columns in found], ignore_index=True)
     frame["template"] = protocol.rows_of(frame["TEMPLATE_ID"].to_numpy(), known)
     frame["face"] = frame.groupby(["FILENAME", *BOX], sort=False).ngroup()
     frame = frame.drop_duplicates(["template", "face"])
@@ -206,6 +211,7 @@ def _faces(found: Sequence[Mapping[str, Array]], known: Array) -> tuple[dict[str
     video = file.str.extract(r"^(?:.*/)?frames?/(?:.*/)?([^/]+)_[^/_]+$", expand=False)
     derived = ("video:" + video).where(video.notna(), "image:" + file)  # no sighting is called so
     medium = frame["SIGHTING_ID"].astype(object).where(frame["SIGHTING_ID"] != "", derived)
+    medium = frame["MEDIA_ID"].astype(object).where(frame["MEDIA_ID"] != "", medium)
     return (
         {
             "face_id": np.array([f"{n}[{s}]" for n, s in zip(name, shape, strict=True)], dtype=object),

@@ -1,4 +1,4 @@
-"""Embeddings and qualities that lie beside IJB's lists, as .npy files of float32: read within bounds, and no pickle."""
+"""Embeddings and qualities that lie beside IJB's lists, as .npy files: read within bounds, and no pickle."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from pipeline.schema import Array
 from stages.datasets.ijb_lists import open_file
 from stages.datasets.ijb_problems import Problems
 
+FLOATS = ("<f2", "<f4", "<f8")
+
 
 def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems: Problems) -> Array:
-    """Return a float32 .npy file of this shape (None: any length); a blank array where `problems` tell why not.
+    """Return a .npy file of this shape (None: any length) as float32; a blank array where `problems` tell why not.
 
-    Its header is compared with its size before memory is taken, and no pickle is read. Rows of nan stay rows.
+    It may be of float16, float32 or float64, by row or by column, and one number a row may be a column (n, 1). Its header is
+    compared with its size before memory is taken, and no pickle is read. Rows of nan stay rows.
     """
     blank = np.empty([size or 0 for size in shape], np.float32)
     stream = open_file(files, name, problems)
@@ -34,16 +37,20 @@ def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems:
             return blank
         here = stream.tell()
         held = stream.seek(0, io.SEEK_END) - here
+        found = found[:1] if len(shape) == 1 and found[1:] == (1,) else found
         fits = len(found) == len(shape) and all(want in (None, got) for want, got in zip(shape, found, strict=True))
-        if not fits or dtype != np.dtype("<f4") or by_column:
-            words = "rows of float32, of shape (" + ", ".join("any" if n is None else f"{n:,}" for n in shape) + ")"
-            problems.add(name, [f"expected {words}, found {dtype}{' by column' if by_column else ''} of shape {found}"])
+        if not fits or dtype not in map(np.dtype, FLOATS):
+            words = (
+                "float16, float32 or float64, of shape (" + ", ".join("any" if n is None else f"{n:,}" for n in shape) + ")"
+            )
+            problems.add(name, [f"expected {words}, found {dtype} of shape {found}"])
             return blank
         count = int(np.prod(found, dtype=object))
-        if held != 4 * count or 0 in found[1:]:
-            problems.add(name, [f"its header announces {4 * count:,} bytes of values, found {held:,}"])
+        if held != dtype.itemsize * count or 0 in found[1:]:
+            problems.add(name, [f"its header announces {dtype.itemsize * count:,} bytes of values, found {held:,}"])
             return blank
         stream.seek(here)
-        values = np.empty(count, np.float32)
+        values = np.empty(count, dtype)
         stream.readinto(values.view(np.uint8))  # type: ignore[attr-defined]
-        return values.reshape(found)
+        with np.errstate(over="ignore"):  # to an infinity, which fails where it is used
+            return np.ascontiguousarray(values.reshape(found, order="F" if by_column else "C"), np.float32)

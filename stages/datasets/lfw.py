@@ -1,11 +1,10 @@
-"""Readers of LFW: `lfw` for its 6,000 pairs, `lfw_templates` for templates against templates.
+"""Readers of LFW: `lfw` for its 6,000 pairs and any list like it, `lfw_templates` for templates against templates.
 
 Conventions
-    Tree       images are NAME/NAME_0001.jpg, wherever in the folder or zip that lies; no other file is read.
-    Face       its id is NAME_0001 and its subject NAME; faces are sorted by id.
-    pairs.txt  found by its name. Line 1 gives folds and pairs of each kind in a fold; every fold is so many
-               mated pairs (NAME I J), then as many non-mated ones (NAME I NAME J). Folds count from 0, lines
-               from 1.
+    Tree       images are NAME/NAME_0001.jpg, wherever in the folder or zip that lies; a flat list may name any image.
+    Face       its id is NAME_0001 and its subject NAME (`stages.datasets.listed_faces`); faces are sorted by id.
+    Pairs      pairs.txt, found by its name, in one of the forms of `stages.datasets.pair_lists`. Lines count from 1.
+    Missing    a pair of which an image is not there is refused; with `counts: any` it is left out, and told.
     Templates  `lfw_templates` is a stand-in for a template benchmark on real faces: of every identity with
                enough images, half make template NAME/A (reference) and half NAME/B (probe). Some identities
                are left out of the gallery, so that their probes have no mate in it.
@@ -13,9 +12,7 @@ Conventions
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -25,6 +22,7 @@ from pipeline.files import Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
+from stages.datasets.benchmarks import Counts
 from stages.datasets.folder import (
     digest_images,
     file_names,
@@ -33,19 +31,25 @@ from stages.datasets.folder import (
     lowest_ranked,
     need_files,
 )
+from stages.datasets.ijb_problems import SHOWN, Problems
+from stages.datasets.listed_faces import (
+    all_images,
+    found_pairs,
+    named_images,
+    named_subject,
+    refuse_contradictions,
+    subjects,
+)
+from stages.datasets.pair_lists import PairList, read_pairs
 from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
-
-_FACE = re.compile(r"(.+)_\d{4}")
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_SHOWN = 10  # problems printed
-_MAX_FOLDS = 1000
 
 
 class LfwOptions(Options):
-    """Which list of pairs, and whether faces outside it are kept."""
+    """Which list of pairs, whether faces outside it are kept, and whether every image of it has to be there."""
 
     pairs: str = "pairs.txt"  # file name, or path in the tree where several have that name
     faces: Literal["all", "pairs"] = "all"
+    counts: Counts = "published"  # any: a pair of which an image is not there is left out
 
 
 @register("reader", "lfw")
@@ -63,32 +67,58 @@ class LfwReader:
 
     def sources(self, files: Files) -> list[str]:
         """The list of pairs and every image."""
-        return [_find(files, self.options.pairs), *sorted(_images(files).values())]
+        return [_find(files, self.options.pairs), *(name for name in file_names(files) if is_image(name))]
 
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables.
 
-        Raises InvalidInput with the first ten problems of the list, by line; a pair may name no face.
+        Raises InvalidInput with the first ten problems of the list, by line: pairs that are not as they should be, of an
+        image that is not there (unless `counts` is any), or that contradict what is known of the subjects.
         """
         files = need_files(files, self.name)
-        images = _images(files)
-        list_name = _find(files, self.options.pairs)
-        a, b, mated, fold = _parse_pairs(files.read(list_name), images, f"{files.root}: {list_name}")
-        faces = sorted(images if self.options.faces == "all" else {*a, *b})
-        subjects = [_subject(face) for face in faces]
+        problems = Problems(files.root)
+        listed, images, lacking = self._pairs(files, problems)
+        where = self.options.pairs
+        if self.options.counts == "published":
+            advice = "; complete the copy, or set dataset.options.counts to any to leave such pairs out"
+            words = lacking[:SHOWN]
+            problems.add(where, [*words[:-1], *(word + advice for word in words[-1:])], len(lacking))
+        faces = sorted(images if self.options.faces == "all" else {name for p in listed.pairs for name in (p.a, p.b)})
+        subject = subjects(faces, images, listed.pairs)
+        refuse_contradictions(listed.pairs, dict(zip(faces, subject, strict=True)), where, problems)
+        if lacking and not listed.pairs and not problems:
+            problems.add(where, [f"no pair has both of its images; {lacking[0]}; set dataset.path to what holds them"])
+        problems.refuse()
         paths = [images[face] for face in faces]
         found = Protocol(
             face_id=faces,
             path=paths,
             sha256=digest_images(files, paths),
-            subject=subjects,
-            comparison_a=a,
-            comparison_b=b,
-            mated=mated,
-            fold=fold,
-            **singletons(faces, subjects),
+            subject=subject,
+            comparison_a=[pair.a for pair in listed.pairs],
+            comparison_b=[pair.b for pair in listed.pairs],
+            mated=[pair.mated for pair in listed.pairs],
+            fold=listed.fold,
+            **singletons(faces, subject),
         )
         return build_tables(found, str(files.root))
+
+    def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
+        """Say how many pairs were left out."""
+        if files is None or self.options.counts == "published":
+            return []
+        listed, _, lacking = self._pairs(files, Problems(files.root))
+        count = len(listed.pairs) + len(lacking)
+        return [f"{len(lacking):,} of {count:,} pairs of {self.options.pairs} are left out; {lacking[0]}"] if lacking else []
+
+    def _pairs(self, files: Files, problems: Problems) -> tuple[PairList, dict[str, str], list[str]]:
+        """The pairs whose images are there, the path of every face, and what the other pairs lack."""
+        name = _find(files, self.options.pairs)
+        listed = read_pairs(files.read(name), name, problems)
+        problems.refuse()
+        images = all_images(files) if listed.flat else _images(files)
+        kept, lacking = found_pairs(listed, images, name, problems)
+        return kept, images, lacking
 
 
 class LfwTemplatesOptions(Options):
@@ -138,7 +168,7 @@ class LfwTemplatesReader:
             face_id=faces,
             path=paths,
             sha256=digest_images(files, paths),
-            subject=[_subject(face) for face in faces],
+            subject=[named_subject(face) for face in faces],
             template_id=list(halves),
             template_subject=[template.rpartition("/")[0] for template in halves],
             member_template=[template for template, _ in members],
@@ -154,7 +184,7 @@ class LfwTemplatesReader:
         """Template id → its faces, sorted by identity; A has the odd one."""
         own: dict[str, list[str]] = {}
         for face in sorted(images):
-            own.setdefault(_subject(face), []).append(face)
+            own.setdefault(named_subject(face), []).append(face)
         names = [name for name, faces in own.items() if len(faces) >= self.options.min_images]
         if not names:
             raise InvalidInput(
@@ -172,10 +202,6 @@ class LfwTemplatesReader:
         return halves
 
 
-def _subject(face: str) -> str:
-    return face.rpartition("_")[0]
-
-
 def _find(files: Files, name: str) -> str:
     """Return the one file of the tree that has this name, or lies at this path."""
     names = file_names(files)
@@ -184,7 +210,7 @@ def _find(files: Files, name: str) -> str:
         raise InvalidInput(f"{files.root}: there is no file {name!r} in it; set dataset.options.pairs to the list of pairs.")
     if len(found) > 1:
         raise InvalidInput(
-            f"{files.root}: several files are called {name!r}: {', '.join(found[:_SHOWN])}; "
+            f"{files.root}: several files are called {name!r}: {', '.join(found[:SHOWN])}; "
             "set dataset.options.pairs to the path of one."
         )
     return found[0]
@@ -192,71 +218,7 @@ def _find(files: Files, name: str) -> str:
 
 def _images(files: Files) -> dict[str, str]:
     """Return face id → path. Raises InvalidInput where there is no face, or a face has two images."""
-    images: dict[str, str] = {}
-    for name in file_names(files):
-        path = PurePosixPath(name)
-        match = _FACE.fullmatch(path.stem)
-        if match is None or match[1] != path.parent.name or not is_image(name):
-            continue
-        if images.setdefault(path.stem, name) != name:
-            raise InvalidInput(
-                f"{files.root}: face {path.stem!r} has two images, {images[path.stem]} and {name}; "
-                "set dataset.path to the folder of one version of LFW."
-            )
+    images = named_images(files)
     if not images:
         raise InvalidInput(f"{files.root}: no image NAME/NAME_0001.jpg in it; set dataset.path to LFW's folder or zip.")
     return images
-
-
-def _parse_pairs(data: bytes, images: Mapping[str, str], where: str) -> tuple[list[str], list[str], list[bool], list[int]]:
-    """Return (face a, face b, mated, fold) of every pair. Raises InvalidInput with at most ten problems."""
-    try:
-        lines = data.decode("utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{where} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
-    folds, each = _header(lines[0] if lines else "", where)
-    problems: list[str] = []
-    expected, found = folds * 2 * each, len(lines) - 1
-    if found != expected:
-        problems.append(f"line 1 announces {folds} folds of 2 × {each} pairs = {expected}, found {found}")
-    pairs: list[tuple[str, str]] = []
-    for row, line in enumerate(lines[1:]):
-        try:
-            pairs.append(_pair(line, row % (2 * each) < each, images))
-        except ValueError as problem:
-            problems.append(f"line {row + 2}: {problem}")
-    if problems:
-        more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
-        raise InvalidInput(f"{where}: " + "; ".join(problems[:_SHOWN]) + more)
-    mated = [row % (2 * each) < each for row in range(len(pairs))]
-    fold = [row // (2 * each) for row in range(len(pairs))]
-    return [a for a, _ in pairs], [b for _, b in pairs], mated, fold
-
-
-def _header(line: str, where: str) -> tuple[int, int]:
-    """Return (folds, pairs of each kind in a fold); the development lists give the second only."""
-    numbers = [int(part) if _NUMBER.fullmatch(part) else 0 for part in line.split()]
-    folds, each = numbers if len(numbers) == 2 else [1, *numbers] if len(numbers) == 1 else [0, 0]
-    if not (1 <= folds <= _MAX_FOLDS and each >= 1):
-        raise InvalidInput(f"{where}: line 1 should be the number of folds and of pairs, as '10 300', found {line!r:.60}.")
-    return folds, each
-
-
-def _pair(line: str, mated: bool, images: Mapping[str, str]) -> tuple[str, str]:
-    """Return the two faces of a line. Raises ValueError saying what is wrong with it."""
-    parts = line.split()
-    form = "NAME I J (a mated pair)" if mated else "NAME I NAME J (a non-mated pair)"
-    if len(parts) != (3 if mated else 4):
-        raise ValueError(f"expected {form}, found {line!r:.80}")
-    (name_a, a), (name_b, b) = parts[:2], ([parts[0], parts[2]] if mated else parts[2:])
-    if not (_NUMBER.fullmatch(a) and _NUMBER.fullmatch(b)):
-        raise ValueError(f"expected {form} with image numbers I and J, found {line!r:.80}")
-    if not mated and name_a == name_b:
-        raise ValueError(f"a non-mated pair names {name_a} twice")
-    faces = f"{name_a}_{a.zfill(4)}", f"{name_b}_{b.zfill(4)}"
-    if faces[0] == faces[1]:
-        raise ValueError(f"compares {faces[0]} with itself")
-    for face in faces:
-        if face not in images:
-            raise ValueError(f"a pair naming an unknown face: there is no image {_subject(face)}/{face}")
-    return faces

@@ -15,17 +15,16 @@ from typing import Any, ClassVar
 from pipeline.files import Files
 from pipeline.registry import register
 from pipeline.schema import Batch
-from stages.datasets.benchmarks import Counts, need_whole
+from stages.datasets.benchmarks import need_whole
 from stages.datasets.folder import need_files
 from stages.datasets.ijb_problems import Problems
 from stages.datasets.lfw import LfwOptions, LfwReader
 
 
 class XqlfwOptions(LfwOptions):
-    """As LFW's, and whether the list has to be whole."""
+    """As LFW's; `counts: published` holds the list against the published counts as well."""
 
     pairs: str = "xqlfw_pairs.txt"
-    counts: Counts = "published"
 
 
 @register("reader", "xqlfw")

@@ -11,7 +11,7 @@ and runs on `threads` threads, so a face's numbers do not depend on the faces it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -33,6 +33,9 @@ Crops = NDArray[np.uint8]
 
 CROP = (112, 112, 3)
 MAX_ROWS = 4096  # of one forward, where a graph fixes them
+# What a graph may be fed, by ONNX Runtime's names: scaled pixels are rounded to it. It may answer whole numbers, too.
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+NUMBERS = (*FLOATS, *(f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
 
 class Numerics(Protocol):
@@ -129,12 +132,18 @@ class OnnxModel:
             raise InvalidInput(f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error}).") from error
         self.card, self._path = card, weights.path
         path = weights.path
-        given = {node.name: node.shape for node in self._session.get_inputs()}
-        answers = {node.name: node.shape for node in self._session.get_outputs()}
+        given = {node.name: node for node in self._session.get_inputs()}
+        answers = {node.name: node for node in self._session.get_outputs()}
         self._input = _declared(card, path, "input", card.input_name, given)
         self._output = _declared(card, path, "output", card.output_name, answers)
-        self._rows = _fixed_rows(card, path, given[self._input], profile.compute_batch)
-        _check_width(card, answers[self._output])
+        if len(given) > 1:
+            others = ", ".join(repr(name) for name in given if name != self._input)
+            raise InvalidInput(f"model {card.name!r}: {path} wants {others} beside the faces: export it with one input.")
+        _need_type(card, path, "input", given[self._input].type, FLOATS)
+        _need_type(card, path, "output", answers[self._output].type, NUMBERS)
+        self._dtype: Any = FLOATS[given[self._input].type]
+        self._rows = _fixed_rows(card, path, given[self._input].shape, profile.compute_batch)
+        _check_width(card, answers[self._output].shape)
 
     def __call__(self, crops: Crops) -> ModelOutput:
         return _in_batches(self.card, crops, self._rows, self._forward)
@@ -142,7 +151,7 @@ class OnnxModel:
     def _forward(self, planes: Floats) -> ModelOutput:
         name = self.card.name
         try:
-            answer = self._session.run([self._output], {self._input: np.ascontiguousarray(planes)})[0]
+            answer = self._session.run([self._output], {self._input: np.ascontiguousarray(planes, self._dtype)})[0]
         except Exception as error:
             if "alloc" in str(error):  # the machine's fault
                 raise
@@ -266,6 +275,13 @@ def _declared(card: ModelCard, path: Path, what: str, name: str | None, found: d
     if name not in found:
         raise InvalidInput(f"model {card.name!r}: the card names {what} {name!r}; {path} has {', '.join(map(repr, found))}.")
     return name
+
+
+def _need_type(card: ModelCard, path: Path, what: str, found: str, known: Iterable[str]) -> None:
+    if found not in known:
+        raise InvalidInput(
+            f"model {card.name!r}: the {what} of {path} is of type {found}; export it with one of {', '.join(known)}."
+        )
 
 
 def _fixed_rows(card: ModelCard, path: Path, shape: list[Any], compute_batch: int) -> int:

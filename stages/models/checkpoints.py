@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -18,21 +18,23 @@ from torch import Tensor, nn
 from pipeline.errors import InvalidInput
 from stages.models.cards import WeightFile
 
-# Left by wrappers around the network: MagFace's builder around DataParallel, and DataParallel alone.
-PREFIXES = ("features.module.", "module.")
+# Where training scripts keep the network beside what else they save; arcface_torch calls it state_dict_backbone.
+HOLDERS = ("state_dict", "state_dict_backbone", "model_state_dict", "model", "backbone", "net")
+COUNTED = "num_batches_tracked"  # of a batch norm: old files lack it, and only training reads it
 SHOWN = 3
 
 
-def load_checkpoint(module: nn.Module, weights: WeightFile, prefixes: Sequence[str] = ()) -> None:
+def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
     """Load the state dict in `weights` into `module`, in place; parameters on the meta device are replaced.
 
-    The file holds a state dict, or a mapping that holds one as "state_dict". Where some keys start with one
-    of `prefixes` (tried in order, then `PREFIXES`), those keys are the network and lose the prefix, and the
-    others, a training head, are left out. Raises InvalidInput where the file asks to run code, cannot be
-    read, or differs from the module in names or shapes, and where a tensor holds a value that is not finite.
+    The file holds a state dict, or a mapping that holds one under one of `HOLDERS`. Where all names of the module are in it
+    below a prefix (module. of DataParallel, model., backbone. …), those are the network, and the others, a training head, are
+    left out. Raises InvalidInput where the file asks to run code, cannot be read, differs from the module in names or shapes,
+    or holds the network more than once, and where a tensor holds a value that is not finite.
     """
-    state = _strip(_tensors(_read(weights), weights), (*prefixes, *PREFIXES))
     own = module.state_dict()
+    state, prefix = _below_prefix(_tensors(_read(weights), weights), own, weights)
+    state |= {name: torch.zeros_like(own[name], device="cpu") for name in own if _is_count(name) and name not in state}
     # Values are looked at where shapes fit: a tensor of one number may claim to be larger than any memory.
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
     cast = {name: tensor.to(own[name].dtype) for name, tensor in fitting.items()}
@@ -50,9 +52,10 @@ def load_checkpoint(module: nn.Module, weights: WeightFile, prefixes: Sequence[s
         *_listed("not finite", (name for name, tensor in cast.items() if not bool(torch.isfinite(tensor).all()))),
     ]
     if problems:
+        below = f" below {prefix!r}" if prefix else ""
         raise InvalidInput(
             f"checkpoint {weights.path} does not fit {type(module).__name__} ({len(own)} tensors expected, "
-            f"{len(state)} found): {'; '.join(problems)}. Check that the card's "
+            f"{len(state)} found{below}): {'; '.join(problems)}. Check that the card's "
             "architecture is that of the file."
         )
     module.load_state_dict(cast, assign=any(tensor.is_meta for tensor in own.values()))
@@ -88,10 +91,14 @@ def _refuse_packed(weights: WeightFile) -> None:
 
 
 def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    if isinstance(content, Mapping):
+        content = next((content[name] for name in HOLDERS if isinstance(content.get(name), Mapping)), content)
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise InvalidInput(f"checkpoint {weights.path}: expected a state dict (names to tensors), found something else.")
+        held = f"a mapping with {', '.join(map(str, content))}" if isinstance(content, Mapping) else "something else"
+        raise InvalidInput(
+            f"checkpoint {weights.path}: expected a state dict (names to tensors), alone or as one of {', '.join(HOLDERS)}; "
+            f"found {held:.200}."
+        )
     strange = [str(name) for name, tensor in content.items() if not _is_plain(tensor)]
     if strange:
         raise InvalidInput(
@@ -106,11 +113,27 @@ def _is_plain(tensor: Tensor) -> bool:
     return plain and not tensor.is_meta and not tensor.is_complex()
 
 
-def _strip(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
-    for prefix in prefixes:
-        if any(name.startswith(prefix) for name in state):
-            return {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
-    return state
+def _below_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor], weights: WeightFile) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of the network by its own names, and the prefix that was before them.
+
+    Where none fits the network whole it is the one that most of its names have, for whoever says what differs.
+    """
+    needed = [name for name in own if not _is_count(name)]
+    ends = [name for name in state if name.endswith(f".{needed[0]}")]
+    prefixes = dict.fromkeys(["", *(name.removesuffix(needed[0]) for name in ends)])
+    found = {prefix: sum(prefix + name in state for name in needed) for prefix in prefixes}
+    whole = sorted(prefix for prefix, count in found.items() if count == len(needed))
+    if len(whole) > 1:
+        raise InvalidInput(
+            f"checkpoint {weights.path} holds the network {len(whole)} times, below {', '.join(map(repr, whole))}: save the "
+            "one that is meant as a file of its own."
+        )
+    prefix = whole[0] if whole else max(found, key=lambda each: found[each])
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}, prefix
+
+
+def _is_count(name: str) -> bool:
+    return name.rpartition(".")[2] == COUNTED
 
 
 def _listed(what: str, names: Iterable[str]) -> list[str]:

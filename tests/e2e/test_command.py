@@ -184,6 +184,18 @@ def test_a_cluster_that_is_none_is_refused_where_nothing_is_to_be_computed(qfuse
         assert (answer.code, "foo: expected local:N, an address such as tcp://HOST:8786" in answer.err) == (2, True)
 
 
+def test_more_processes_than_one_machine_is_asked_for_are_refused(qfuse: Qfuse) -> None:
+    answer = qfuse("run", "c.yaml", "--dask", "local:257")
+    assert (answer.code, "local:257: 256 processes are the most" in answer.err) == (2, True)
+
+
+def test_check_tells_a_factor_that_is_none_beside_what_else_is_wrong(qfuse: Qfuse) -> None:
+    answer = qfuse("check", "c.yaml", "--set", "steps.fuse.options.rule=$rulle", "--set", "run.dask=foo")
+    assert answer.code == 3
+    assert "unknown factor 'rulle'" in answer.err + answer.out
+    assert "foo: expected local:N" in answer.err + answer.out
+
+
 def test_what_is_stored_needs_no_cluster(qfuse: Qfuse) -> None:
     assert qfuse("run", "c.yaml", "--until", "embed").code == 0
     assert qfuse("run", "c.yaml", "--until", "embed", "--dask", "gone.json").code == 0

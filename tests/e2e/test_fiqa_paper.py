@@ -17,7 +17,7 @@ PACKS = ("lfw", "agedb_30", "cfp_fp", "calfw", "cplfw")
 BENCHMARKS = [*PACKS, "xqlfw", "adience", "ijbc"]
 # The digests of the FR models' cards are each user's own, and no weights are there.
 LACKING = {"arcface_r100", "elasticface_r100", "magface_r100", "crfiqa_s", "crfiqa_l", "lightqnet"}
-SMALL = [f"benchmarks.{name}.dataset.options.counts=any" for name in BENCHMARKS if name != "adience"]
+SMALL = [f"benchmarks.{name}.dataset.options.counts=any" for name in BENCHMARKS]
 SMALL += [f"benchmarks.ijbc.dataset.options.{what}={what}.npy" for what in ("embeddings", "quality")]  # no images are written
 AS_SMALL = [word for field in SMALL for word in ("--set", field)]
 

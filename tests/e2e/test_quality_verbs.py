@@ -29,6 +29,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     (folder / "other.yaml").write_text("".join(["name: other\n", head, *other[2:]]))
     (folder / "none.yaml").write_text("".join([*other[:2], "steps: {embed: {options: {model: given, flip: none}}}\n"]))
     (folder / "plain.csv").write_text("id,q\na,-100\nb,100\nc,\n")
+    (folder / "lines.txt").write_text("a.jpg -100\nb c.jpg 100\nd.jpg nan\n")
     lines = {
         "calibrate": ("calibrate", "c.yaml", "--name", "small"),
         "again elsewhere": ("calibrate", "c.yaml", "--name", "small", "-o", "sub/again.json", "--store", "s2", "--json"),
@@ -53,6 +54,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
         "swapped": ("apply", "c.yaml", "small.json"),
         "absent": ("apply", "absent.json", "c.yaml"),
         "table": ("apply", "small.json", "plain.csv", "--column", "q", "-o", "places.csv"),
+        "lines": ("apply", "small.json", "lines.txt", "-o", "lines.csv"),
         "table without a column": ("apply", "small.json", "plain.csv"),
         "table with a choice": ("apply", "small.json", "plain.csv", "--column", "q", "--where", "method=given"),
         "column of a config": ("apply", "small.json", "c.yaml", "--column", "q"),
@@ -145,7 +147,16 @@ def test_a_csv_gets_two_columns_and_a_warning_that_nothing_was_checked(scored: A
         "2 scores in the reference set small (469 faces), the median at 50.0; 1 below its least, 1 above"
         in answers["table"].out
     )
-    assert "a .csv does not say what its scores measure" in answers["table"].err
+    assert "a table does not say what its scores measure" in answers["table"].err
+
+
+def test_lines_of_a_name_and_a_score_need_no_column(scored: Any) -> None:
+    folder, answers = scored
+    assert answers["lines"].code == 0, answers["lines"].err
+    assert "1 below its least, 1 above its greatest, 1 without a score" in answers["lines"].out
+    rows = [*csv.reader(io.StringIO((folder / "lines.csv").read_text()))]
+    assert rows[0] == ["face", "quality", "calibrated", "calibrated_integer"]
+    assert [row[0] for row in rows[1:]] == ["a.jpg", "b c.jpg", "d.jpg"]
 
 
 SENTENCES = {
@@ -153,7 +164,7 @@ SENTENCES = {
     "no name": (2, "--name"),
     "bad name": (2, "--name '../up': give letters, digits"),
     "empty name": (2, "--name '': give letters, digits"),
-    "no place": (6, "c.yaml/x.json cannot be written"),
+    "no place": (3, "c.yaml/x.json cannot be written: c.yaml is a file and should be a folder"),
     "no quality": (3, "small has no `quality` step: add `quality: {}`"),
     "several": (
         3,
@@ -172,7 +183,7 @@ SENTENCES = {
     ),
     "table without a column": (2, "say which column holds them, as in --column quality"),
     "table with a choice": (2, "--where, --set and --store are of a config"),
-    "column of a config": (2, "--column is of a .csv of scores, and c.yaml is none"),
+    "column of a config": (2, "--column is of a table of scores (.csv, .tsv, .txt), and c.yaml is none"),
     "absent table": (3, "absent.csv cannot be read"),
 }
 

@@ -18,6 +18,7 @@ from pipeline.errors import InvalidInput
 from pipeline.files import open_files
 from pipeline.numerics import profile_of
 from pipeline.registry import available, lookup
+from stages.datasets.benchmarks import Counts
 from stages.datasets.lfw import LfwOptions, LfwReader
 from stages.models.cards import find_weights, read_cards, read_weights
 
@@ -184,6 +185,11 @@ def pairs(rng: Random, folder: Path) -> Callable[[], object]:
     for _ in range(folds):
         lines += [f"Ann\t{rng.randint(1, 2)}\t3" for _ in range(each)]
         lines += [f"Ann\t{rng.randint(1, 3)}\tBob\t{rng.randint(1, 3)}" for _ in range(each)]
+    form = rng.choice(("LFW's", "LFW's", "bare", "flat"))
+    lines = lines if form == "LFW's" else lines[1:]
+    if form == "flat":
+        people = [(rng.choice(("Ann", "Bob", "Cyd")), rng.choice(("Ann", "Bob", "Cyd"))) for _ in lines]
+        lines = [f"{a}_000{rng.randint(1, 2)} {b}/{b}_000{rng.randint(2, 3)}.jpg {int(a == b)}" for a, b in people]
     for _ in range(rng.choice((0, 0, 1, 3))):
         at = rng.randrange(len(lines))
         parts = [
@@ -198,8 +204,10 @@ def pairs(rng: Random, folder: Path) -> Callable[[], object]:
         data = damaged(rng, data, most=2)
     (folder / "pairs.txt").write_bytes(data)
 
+    counts: Counts = rng.choice(("published", "any"))
+
     def call() -> object:
-        tables = LfwReader(LfwOptions()).read(open_files(folder))
+        tables = LfwReader(LfwOptions(counts=counts)).read(open_files(folder))
         for name, schema in LfwReader.layout.schemas.items():
             schema.check(tables[name])
         comparisons = tables["comparisons"]

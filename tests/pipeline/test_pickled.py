@@ -28,6 +28,12 @@ from pipeline.files import open_files
 from pipeline.keys import UNREADABLE
 from pipeline.pickled import Bytes1D, Chunk, load
 
+
+def one_row(face: bytes) -> np.ndarray:
+    """The bytes as an array (1, n), which some packs hold."""
+    return np.frombuffer(face, np.uint8)[None]
+
+
 FACES, MATED = [b"face a", b"face b" * 60, b"\x00\xff\x80", b"", b"face a", b"."], [True, False, True]
 FORMS: dict[str, Callable[[], bytes]] = {
     **{
@@ -42,7 +48,12 @@ FORMS: dict[str, Callable[[], bytes]] = {
     "truth values as numbers": lambda: pickle.dumps((FACES, [int(each) for each in MATED]), 2),
     "a list of two": lambda: pickle.dumps([tuple(FACES), tuple(MATED)], 3),
     "unframed": lambda: pickletools.optimize(pack(FACES, MATED, 4)),
-    "bytearrays": lambda: pickle.dumps(([bytearray(each) for each in FACES], MATED), 5),
+    **{
+        f"{form}, protocol {p}": lambda p=p, turned=turned: pickle.dumps(([turned(each) for each in FACES], MATED), p)
+        for p in range(2, 6)
+        for form, turned in {"one row": one_row, "one column": lambda each: one_row(each).T}.items()
+    },  # type: ignore[misc]
+    **{f"bytearrays, protocol {p}": lambda p=p: pickle.dumps(([bytearray(e) for e in FACES], MATED), p) for p in range(2, 6)},
 }
 
 
@@ -135,8 +146,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "other codecs": (lambda proof: Asks(codecs.encode, ("a", "rot13")), "encodes something else"),
     "a class": (lambda proof: Path(proof), r"asks for pathlib(\._local)?\.(Posix)?Path"),
     "an array of objects": (lambda proof: np.array([None]), r"is of type 'O8'"),
+    "an array of three dimensions": (lambda proof: np.zeros((1, 2, 1), np.uint8), "more or less than one dimension"),
+    "a bytearray of a number": (lambda proof: Asks(bytearray, (1 << 40,)), "makes bytes of something"),
     "an array of floats": (lambda proof: np.zeros(3), r"is of type 'f8'"),
-    "an image of two dimensions": (lambda proof: np.zeros((2, 3), np.uint8), "more or less than one dimension"),
+    "an image of two dimensions": (
+        lambda proof: np.zeros((2, 3), np.uint8),
+        "an array of 2 × 3 bytes; an image should be the bytes of its file, not its pixels",
+    ),
     "a dictionary": (lambda proof: {"a": 1}, "instruction EMPTY_DICT"),
     "a set": (lambda proof: {1}, r"asks for __builtin__\.set|instruction EMPTY_SET"),
     "a float": (lambda proof: 1.5, "instruction BINFLOAT"),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, UsageError
 from pipeline.schema import Batch, Status, text
 from stages.calibration import (
     as_integers,
@@ -213,13 +213,93 @@ def test_a_csv_keeps_its_columns_and_gets_the_places_of_one_of_them(context: Mak
     ]
 
 
+OFIQ = """\
+Filename;UnifiedQualityScore;HeadPoseYaw;UnifiedQualityScore.scalar;HeadPoseYaw.scalar;assessment_time_in_ms;
+a.png;27.5;-1;81;-1;5.1;
+b.png;-1;0;-1;100;5.2;
+"""
+
+
+@pytest.mark.parametrize(
+    ("column", "scores"),
+    [
+        ("UnifiedQualityScore", [27.5, np.nan]),
+        ("UnifiedQualityScore.scalar", [81, np.nan]),
+        ("HeadPoseYaw.scalar", [np.nan, 100]),
+        ("HeadPoseYaw", [-1, 0]),
+    ],
+)
+def test_a_table_of_ofiqs_is_read_with_minus_one_for_no_assessment(tmp_path: Path, column: str, scores: list[float]) -> None:
+    (tmp_path / "s.csv").write_text(OFIQ)
+    header, columns, found = read_scores(tmp_path / "s.csv", column)
+    assert header == OFIQ.splitlines()[0].rstrip(";").split(";")
+    assert columns[0] == ["a.png", "b.png"]
+    np.testing.assert_array_equal(found, np.float32(scores))
+
+
+def test_minus_one_is_a_score_in_any_other_table(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("Filename;quality\na;-1\n")
+    assert read_scores(tmp_path / "s.csv", "quality")[2].tolist() == [-1]
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ",", ";", "   "])
+@pytest.mark.parametrize("name", ["images/a.jpg", "images/a b.jpg"])
+def test_lines_of_a_name_and_a_score_need_no_header(tmp_path: Path, separator: str, name: str) -> None:
+    (tmp_path / "s.txt").write_text(f"{name}{separator}1.25\n{name}{separator}nan\n")
+    header, columns, scores = read_scores(tmp_path / "s.txt")
+    assert (header, columns[0]) == (["face", "quality"], [name, name])
+    np.testing.assert_array_equal(scores, np.float32([1.25, np.nan]))
+
+
+def test_a_column_names_the_scores_of_lines_without_a_header(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("a.jpg 1.5\n")
+    assert read_scores(tmp_path / "s.txt", "q")[0] == ["face", "q"]
+
+
+def test_lines_may_be_scores_alone(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("1.5\n\n-2\n")
+    header, _, scores = read_scores(tmp_path / "s.txt")
+    assert (header, scores.tolist()) == (["quality"], [1.5, -2])
+
+
+@pytest.mark.parametrize("separator", ["\t", ";", " "])
+def test_a_header_may_be_separated_in_any_way(tmp_path: Path, separator: str) -> None:
+    (tmp_path / "s.csv").write_text(f"face{separator}q\na{separator}3\n")
+    assert read_scores(tmp_path / "s.csv", "q")[2].tolist() == [3]
+
+
+def test_a_single_column_may_have_a_name_with_blanks(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("my quality\n3\n")
+    assert read_scores(tmp_path / "s.csv", "my quality")[2].tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "message"),
+    [
+        (OFIQ, None, "say which column holds them, as in --column UnifiedQualityScore"),
+        (OFIQ, "quality", "whose fields are read between semicolons: unknown column 'quality'"),
+        ("a.jpg 0.1 0.2 0.3\n", None, "line 1 should be a header, or a face's name .*; found 4 fields between blanks"),
+        ("a;1;2\n", None, "line 1 should be a header, or a face's name and its score; found 3 fields between semicolons"),
+        ("a;0,5\n", None, "say which column"),
+        ("a 1\nb high\n", None, "quality of row 2 is 'high', which is no number"),
+        ("a,1\nb 2\n", None, "row 2 has 1 fields between commas, and line 1 has 2"),
+    ],
+)
+def test_what_is_not_in_the_form_of_line_1_is_a_sentence(
+    tmp_path: Path, content: str, column: str | None, message: str
+) -> None:
+    (tmp_path / "s.csv").write_text(content)
+    with pytest.raises((InvalidInput, UsageError), match=message):
+        read_scores(tmp_path / "s.csv", column)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "unknown column 'quality': known are: none"),
         (b"face,qualty\na,1\n", "unknown column 'quality': did you mean 'qualty'"),
         (b"quality\n1\nhigh\n", "quality of row 2 is 'high', which is no number"),
-        (b"face,quality\na,1\nb\n", "row 2 has 1 fields, and the header 2"),
+        (b"face,quality\na,1\nb\n", "row 2 has 1 fields between commas, and line 1 has 2"),
         (b"quality,calibrated\n1,2\n", "has a column 'calibrated' already"),
         (b"\xff\xfe\x00", "is no CSV in UTF-8"),
         (b'quality\n"1\n', "is no CSV in UTF-8"),

@@ -184,6 +184,20 @@ def test_every_manifest_says_what_is_skewed_and_which_reader_reads_it(name: str)
     assert found.source
 
 
+@pytest.mark.parametrize(
+    ("name", "identities", "images"), [("casia_webface", 10_572, 490_623), ("ms1mv2", 85_742, 5_822_653)]
+)
+def test_the_manifest_of_a_set_for_training_says_what_is_in_it_where_and_under_which_terms(
+    name: str, identities: int, images: int
+) -> None:
+    found = benchmarks.benchmark(name)
+    assert found.counts == {"identities": identities, "images": images}
+    assert f"{identities},112,112" in found.layout
+    assert f"{images + identities + 1:,} records" in found.layout  # one for each image and identity, and the first
+    assert "not commercial" in found.licence
+    assert found.reader is None
+
+
 def test_sources_are_all_images_and_which_are_mated(tmp_path: Path) -> None:
     sources = []
     for mated in ([True, False], [False, True]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import janus
 import numpy as np
@@ -205,11 +206,40 @@ def test_embeddings_and_quality_are_read_row_for_row_and_nan_stays() -> None:
     assert set(faces["sha256"]) == {""}
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("laid", [np.ascontiguousarray, np.asfortranarray])
+def test_arrays_may_be_of_any_float_and_by_column(kind: type, laid: Any) -> None:
+    embedding, quality = np.arange(14).reshape(7, 2).astype(kind), np.linspace(0, 1, 7).astype(kind)
+    beside = {"e.npy": janus.npy(laid(embedding)), "q.npy": janus.npy(laid(quality[:, None]))}
+    faces = read(package(crops=False, **beside), embeddings="e.npy", quality="q.npy")["faces"]
+    assert faces["embedding"].dtype == faces["quality"].dtype == np.float32
+    np.testing.assert_array_equal(faces["embedding"], embedding)
+    np.testing.assert_array_equal(faces["quality"], quality.astype(np.float32))
+
+
 @pytest.mark.parametrize("form", ["{q}", "{n}.jpg {q}", "/data/loose_crop/{n}.jpg {q}"])
 def test_quality_may_be_a_text_of_numbers_with_or_without_images(form: str) -> None:
     text = "".join(form.format(n=n, q=n / 4) + "\n" for n in range(10, 17))
     faces = read(package(**{"q.txt": text}), quality="q.txt")["faces"]
     np.testing.assert_array_equal(faces["quality"], np.arange(10, 17, dtype=np.float32) / 4)
+
+
+@pytest.mark.parametrize("form", ["{n}.jpg\t{q}", "{n}.jpg,{q}", "{n}.jpg, {q} ", "/data/{n}.jpg;{q}", "{n}.jpg {q}", "{q}"])
+@pytest.mark.parametrize("none", ["nan", "NaN", "NAN"])
+def test_quality_may_be_separated_in_any_way_and_nan_is_a_face_without_one(form: str, none: str) -> None:
+    scores = {n: none if n == 12 else n / 4 for n in range(10, 17)}
+    files = package(**{"q.txt": "".join(form.format(n=n, q=q) + "\n" for n, q in scores.items())})
+    tables = read(files, quality="q.txt")
+    expected = np.array([float(q) for q in scores.values()], np.float32)
+    np.testing.assert_array_equal(tables["faces"]["quality"], expected)
+    notes = IjbReader(validate(IjbReader.Options, {"quality": "q.txt"}, "")).notes(files, tables)
+    assert notes == ["1 of 7 faces have no quality (nan in q.txt)"]
+
+
+def test_a_line_of_qualities_that_is_separated_otherwise_is_told_with_the_form_of_line_1() -> None:
+    text = "".join(f"{n}.jpg{' ' if n == 12 else ','}0.5\n" for n in range(10, 17))
+    said = refused(package(**{"q.txt": text}), quality="q.txt")
+    assert "q.txt: line 3: expected 'image,score', found '12.jpg 0.5'" in said
 
 
 def test_an_image_in_two_templates_is_one_face() -> None:
@@ -430,11 +460,11 @@ def test_without_images_and_embeddings_there_is_nothing_to_work_on() -> None:
     [
         (
             janus.npy(np.ones((6, 2), np.float32)),
-            "rows of float32, of shape (7, any), found float32 of shape (6, 2)",
+            "float16, float32 or float64, of shape (7, any), found float32 of shape (6, 2)",
         ),
-        (janus.npy(np.ones((7, 2))), "found float64 of shape (7, 2)"),
+        (janus.npy(np.ones((7, 2), np.int32)), "found int32 of shape (7, 2)"),
+        (janus.npy(np.ones((7, 2), ">f4")), "found >f4 of shape (7, 2)"),
         (janus.npy(np.ones((7,), np.float32)), "found float32 of shape (7,)"),
-        (janus.npy(np.asfortranarray(np.ones((7, 2), np.float32))), "float32 by column"),
         (janus.npy(np.ones((7, 2), np.float32))[:-4], "its header announces 56 bytes of values, found 52"),
         (janus.npy(np.ones((7, 2), np.float32)).replace(b"(7, 2)", b"(7,9999999999)"), "its header announces"),
         (b"not an array", "it is no .npy file"),

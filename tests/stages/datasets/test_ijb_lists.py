@@ -160,9 +160,9 @@ def test_a_quote_within_a_name_is_a_character() -> None:
 
 @pytest.mark.parametrize("form", ["{q}\n", "{n}.jpg {q}\n"])
 def test_a_quality_that_is_no_number_is_told_without_a_count_of_lines(form: str) -> None:
-    lines = [form.format(n=n, q="nan" if n == 12 else 0.5) for n in range(10, 17)]
+    lines = [form.format(n=n, q="bad" if n == 12 else 0.5) for n in range(10, 17)]
     said = refused(package(**{"q.txt": "".join(lines)}), quality="q.txt")
-    assert "q.txt: line 3, column 'score': expected a finite number, found 'nan'" in said
+    assert "q.txt: line 3, column 'score': expected a finite number, or nan for none, found 'bad'" in said
     assert "lines" not in said
 
 

@@ -99,6 +99,28 @@ def test_columns_may_have_any_order_and_case_and_others_are_not_looked_at() -> N
     assert all(read_nist(tree(probe_mixed=turned))[t].digest() == plain[t].digest() for t in plain)
 
 
+def test_older_lists_call_the_file_name_file() -> None:
+    plain, older = read_nist(tree()), read_nist(tree(probe_mixed=PROBES.replace("FILENAME", "FILE")))
+    assert all(older[name].digest() == plain[name].digest() for name in plain)
+
+
+def test_a_list_that_has_both_names_is_read_by_filename() -> None:
+    both = "FILE," + PROBES.replace("\n", "\nold.png,").removesuffix("old.png,")
+    assert read_nist(tree(probe_mixed=both))["faces"].digest() == read_nist(tree())["faces"].digest()
+
+
+def test_a_list_that_has_neither_name_is_refused_naming_both() -> None:
+    assert "line 1: there is no column FILENAME or FILE" in refused(tree(probe_mixed=PROBES.replace("FILENAME", "NAME")))
+
+
+def test_a_media_id_counts_before_the_sighting_and_where_it_is_blank_the_sighting_does() -> None:
+    head = HEAD.replace("SIGHTING_ID", "SIGHTING_ID,MEDIA_ID")
+    rows = ("7,Ada,img/5.png,s5,m1", "7,Ada,img/6.png,s6,m1", "7,Ada,img/7.png,s7,", "21,Bob,img/8.png,,")
+    files = tree(probe_mixed=head + "".join(f"{row},1,2,3,4\n" for row in rows))
+    media = {template: [m for _, m in faces] for template, faces in janus.members(read_nist(files)).items()}
+    assert (media["7"], media["21"]) == (["m1", "m1", "s7"], ["image:img/8.png"])
+
+
 def test_a_list_may_lack_sightings_and_subjects() -> None:
     short = "TEMPLATE_ID,FILENAME,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT\n7,img/7.png,1,2,3,4\n"
     tables = read_nist(tree(probe_mixed=short), comparisons="none")

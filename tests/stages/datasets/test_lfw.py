@@ -139,14 +139,20 @@ def test_sources_are_the_pairs_and_all_images() -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        (PAIRS.replace("Bob\t2\t1", "Bob\t2\t9"), r"line 4: a pair naming an unknown face: .* Bob/Bob_0009"),
+        (
+            PAIRS.replace("Bob\t2\t1", "Bob\t2\t9"),
+            r"line 4: a pair naming an unknown face: .* Bob/Bob_0009; .* set dataset\.options\.counts to any",
+        ),
         (
             PAIRS.replace("Ada\t1\t2", "Ada\t1"),
             r"line 2: expected NAME I J \(a mated pair\), found 'Ada\\t1'",
         ),
         (PAIRS.replace("Ada\t1\t2", "Ada\t1\tx"), "line 2: expected NAME I J .* with image numbers"),
         (PAIRS.replace("Ada\t1\t2", "Ada\t1\t01"), "line 2: compares Ada_0001 with itself"),
-        (PAIRS.replace("Ada\t1\tBob\t1", "Ada\t1\tAda\t2"), "line 3: a non-mated pair names Ada twice"),
+        (
+            PAIRS.replace("Ada\t1\tBob\t1", "Ada\t1\tAda\t2"),
+            "line 3: called non-mated, but Ada_0001 and Ada_0002 are both of Ada",
+        ),
         (PAIRS + "Ada\t1\t2\n", "line 1 announces 2 folds of 2 × 1 pairs = 4, found 5"),
         ("ten\t300\n", "line 1 should be the number of folds and of pairs"),
         ("99999\t1\n", "line 1 should be the number of folds and of pairs"),
@@ -156,6 +162,104 @@ def test_sources_are_the_pairs_and_all_images() -> None:
 def test_a_malformed_list_is_refused_naming_the_line(pairs: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         lfw(small(pairs))
+
+
+LACKING = "2\t1\nAda\t1\t2\nAda\t1\tDora\t1\nBob\t2\t9\nBob\t2\tCleo_De\t1\n"
+
+
+def test_a_pair_whose_image_lacks_is_left_out_and_counted_where_any_count_will_do() -> None:
+    tables = lfw(small(LACKING), counts="any")
+    ids, list_ = tables["templates"]["template_id"], tables["comparisons"]
+    assert [*zip(ids[list_["a"]], ids[list_["b"]], list_["fold"].tolist(), strict=True)] == [
+        ("Ada_0001", "Ada_0002", 0),
+        ("Bob_0002", "Cleo_De_0001", 1),
+    ]
+    reader = LfwReader(validate(LfwReader.Options, {"counts": "any"}, "options"))
+    (note,) = reader.notes(small(LACKING), tables)
+    assert note == (
+        "2 of 4 pairs of pairs.txt are left out; line 3: a pair naming an unknown face: there is no image Dora/Dora_0001"
+    )
+    assert reader.notes(small(), tables) == []
+
+
+def test_a_list_of_which_no_pair_is_there_is_refused_whatever_the_counts() -> None:
+    with pytest.raises(InvalidInput, match=r"no pair has both of its images; line 2: .*Dora_0001; set dataset\.path"):
+        lfw(small("1\t1\nDora\t1\t2\nDora\t1\tAda\t1\n"), counts="any")
+
+
+BARE = "\n".join(PAIRS.splitlines()[1:]) + "\n"
+
+
+def pairs_of(tables: dict[str, Batch]) -> list[tuple[str, str, bool]]:
+    ids, list_ = tables["templates"]["template_id"], tables["comparisons"]
+    return [*zip(ids[list_["a"]], ids[list_["b"]], list_["mated"].tolist(), strict=True)]
+
+
+def test_a_list_without_its_first_line_has_the_same_pairs() -> None:
+    assert pairs_of(lfw(small(BARE))) == pairs_of(lfw(small()))
+
+
+@pytest.mark.parametrize(
+    "names", ["{0}_{1:04d}", "{0}/{0}_{1:04d}.jpg", "/data/old/{0}/{0}_{1:04d}.png", "lfw/{0}/{0}_{1:04d}"]
+)
+@pytest.mark.parametrize(("separator", "no"), [(" ", "0"), ("\t", "-1"), (",", "0")])
+def test_a_flat_list_names_files_and_says_which_are_mated(names: str, separator: str, no: str) -> None:
+    pairs = [("Ada", 1, "Ada", 2, "1"), ("Ada", 1, "Bob", 1, no), ("Bob", 2, "Bob", 1, "1"), ("Bob", 2, "Cleo_De", 1, no)]
+    lines = [separator.join([names.format(a, i), names.format(b, j), label]) for a, i, b, j, label in pairs]
+    tables = lfw(small("\n".join(lines), prefix="lfw/"))
+    assert pairs_of(tables) == pairs_of(lfw(small()))
+    assert Counter(tables["faces"]["subject"]) == {"Ada": 2, "Bob": 3, "Cleo_De": 1}
+
+
+def numbered(pairs: str, count: int = 5) -> Tree:
+    tree = Tree({}, pairs_txt=pairs)
+    tree.content |= {f"images/{i}.jpg": bytes([i]) for i in range(count)}
+    return tree
+
+
+def test_a_flat_list_may_name_any_images_whose_subjects_the_mated_pairs_tell() -> None:
+    tables = lfw(numbered("0.jpg 1.jpg 1\n1.jpg 2.jpg 1\n2.jpg 3.jpg 0\n"))
+    assert tables["faces"]["face_id"].tolist() == [f"images/{i}.jpg" for i in range(5)]
+    assert tables["faces"]["subject"].tolist() == ["simages/0.jpg"] * 3 + ["simages/3.jpg", "simages/4.jpg"]
+    assert lfw(numbered("0.jpg 1.jpg 1\n"), faces="pairs")["faces"].rows == 2
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ("0.jpg 1.jpg 1\n0.jpg 1.jpg\n", "line 2: expected FILE FILE 1 or 0, as line 1 has it, found '0.jpg 1.jpg'"),
+        ("0.jpg 1.jpg 1\n0.jpg 2.jpg 2\n", r"line 2: expected the label 1 \(mated\), 0 or -1 \(non-mated\), found '2'"),
+        ("0.jpg 1.jpg 1\n1.jpg 0.jpg 0\n", "line 2: called non-mated, but images/1.jpg and images/0.jpg are both of"),
+        ("0.jpg 1.jpg 1\n0.jpg images/0.jpg 1\n", "line 2: compares images/0.jpg with itself"),
+        ("0.jpg 9.jpg 1\n", "line 1: a pair naming an unknown face: there is no image 9.jpg; .*counts to any"),
+        ("Ada_0001.jpg 0.jpg 1\n", "there is no image Ada_0001.jpg"),
+        ("0.jpg\n", "line 1 should be the number of folds .* NAME I NAME J, or FILE FILE 1"),
+    ],
+)
+def test_a_malformed_flat_list_is_refused_naming_the_line(pairs: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        lfw(numbered(pairs))
+
+
+def test_a_name_that_could_be_of_several_images_is_refused_until_its_path_is_given() -> None:
+    tree = numbered("0.jpg 1.jpg 1\n")
+    tree.content["other/0.jpg"] = b"other"
+    with pytest.raises(InvalidInput, match=r"line 1: 0\.jpg could be any of images/0\.jpg, other/0\.jpg; name its path"):
+        lfw(tree)
+    tree.content["pairs.txt"] = b"other/0.jpg 1.jpg 1\n"
+    assert pairs_of(lfw(tree)) == [("other/0.jpg", "images/1.jpg", True)]
+
+
+def test_a_mated_pair_of_two_names_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="line 1: called mated, but Ada_0001 is of Ada and Bob_0001 of Bob"):
+        lfw(small("Ada_0001 Bob_0001 1\n"))
+
+
+@pytest.mark.parametrize(("mated", "folds"), [("10", [*range(10)]), ("01", [*range(10)]), ("1", [-1])])
+def test_a_list_that_says_nothing_of_folds_has_ten_where_they_are_alike(mated: str, folds: list[int]) -> None:
+    kinds = {"1": "0.jpg 1.jpg 1", "0": "0.jpg 2.jpg 0"}
+    lines = [kinds[kind] for kind in mated * 10] + ["0.jpg 3.jpg 0"] * (mated == "1")
+    assert [*dict.fromkeys(lfw(numbered("\n".join(lines)))["comparisons"]["fold"].tolist())] == folds
 
 
 def test_all_problems_of_a_list_are_reported_at_once_up_to_ten() -> None:

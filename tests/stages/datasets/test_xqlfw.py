@@ -53,7 +53,14 @@ def test_lfws_own_list_beside_it_is_not_read(tmp_path: Path) -> None:
 def test_an_unknown_face_is_refused_naming_the_line(tmp_path: Path) -> None:
     tree(tmp_path, {"Ann/Ann_0001.jpg": image(0, 0), "xqlfw_pairs.txt": lfw_list(["Ann\t1\t2", "Ann\t1\tBob\t1"], 1, 1)})
     with pytest.raises(InvalidInput, match=r"xqlfw_pairs\.txt: line 2: a pair naming an unknown face"):
-        read(tmp_path, counts="any")
+        read(tmp_path)
+
+
+def test_a_pair_whose_image_lacks_is_left_out_where_any_count_will_do(tmp_path: Path) -> None:
+    root = xqlfw(tmp_path)
+    (root / "xqlfw_aligned_112/Person_A/Person_A_0002.jpg").unlink()
+    tables = read(root, counts="any")
+    assert tables["comparisons"]["fold"].tolist() == [0, 1, 1]
 
 
 def test_the_manifest_says_that_two_quality_methods_chose_the_pairs() -> None:

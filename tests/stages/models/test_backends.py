@@ -227,6 +227,57 @@ def test_a_graph_of_a_shape_that_no_model_has_is_refused(
         open_model(_card(), changed(graph, tmp_path / "odd.onnx", change), profile())
 
 
+def typed(graph: Path, path: Path, given: int, answered: int) -> Any:
+    """The graph with an input and an output of other types, cast to and from float32 inside."""
+
+    def change(found: Any) -> None:
+        found.input[0].type.tensor_type.elem_type = given
+        found.output[0].type.tensor_type.elem_type = answered
+        found.node[0].input[0], found.node[3].output[0] = "cast", "plain"
+        found.node.insert(0, helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT))
+        found.node.append(helper.make_node("Cast", ["plain"], ["answer"], to=answered))
+
+    return changed(graph, path, change)
+
+
+@pytest.mark.parametrize(("kind", "least"), [(TensorProto.FLOAT16, 0.9999), (TensorProto.DOUBLE, 0.999999)])
+def test_a_graph_of_halves_or_doubles_is_fed_what_it_asks_for(
+    graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path, kind: int, least: float
+) -> None:
+    plain = open_model(_card(), read_weights(graph, None), profile())(crops).embedding
+    found = open_model(_card(), typed(graph, tmp_path / "typed.onnx", kind, kind), profile())(crops).embedding
+    assert plain is not None
+    assert found is not None
+    assert found.dtype == np.float32
+    assert _cosine(plain, found).min() > least
+
+
+@pytest.mark.parametrize(
+    ("given", "answered", "said"),
+    [
+        (TensorProto.UINT8, TensorProto.FLOAT, r"the input of .*typed\.onnx is of type tensor\(uint8\); export it with"),
+        (TensorProto.FLOAT, TensorProto.BOOL, r"the output of .*typed\.onnx is of type tensor\(bool\); export it with"),
+    ],
+)
+def test_a_graph_of_another_type_is_refused_when_it_is_opened(
+    graph: Path, profile: Make, tmp_path: Path, given: int, answered: int, said: str
+) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        open_model(_card(), typed(graph, tmp_path / "typed.onnx", given, answered), profile())
+
+
+def test_a_graph_that_wants_something_beside_the_faces_is_refused_when_it_is_opened(
+    graph: Path, profile: Make, tmp_path: Path
+) -> None:
+    def change(found: Any) -> None:
+        found.input.append(helper.make_tensor_value_info("bias", TensorProto.FLOAT, [DIMENSION]))
+        found.node[3].output[0] = "plain"
+        found.node.append(helper.make_node("Add", ["plain", "bias"], ["answer"]))
+
+    with pytest.raises(InvalidInput, match=r"two\.onnx wants 'bias' beside the faces: export it with one input"):
+        open_model(_card(input_name="pixels"), changed(graph, tmp_path / "two.onnx", change), profile())
+
+
 def test_a_damaged_graph_is_a_sentence_and_nothing_is_printed(
     graph: Path, profile: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

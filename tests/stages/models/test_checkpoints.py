@@ -24,16 +24,63 @@ def _same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "features.module.", "backbone."])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_published_layouts_load(tmp_path: Path, prefix: str, wrapped: bool) -> None:
+@pytest.mark.parametrize("prefix", ["", "module.", "features.module.", "backbone.", "model.", "module.model.", "_orig_mod."])
+@pytest.mark.parametrize("holder", ["", "state_dict", "state_dict_backbone", "model_state_dict", "model"])
+def test_published_layouts_load(tmp_path: Path, prefix: str, holder: str) -> None:
     source, target = _net(), _net()
     state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
-    if prefix == "features.module.":
-        state["fc.weight"] = torch.ones(5, 2)  # MagFace's training head
-    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "net.pth")
-    load_checkpoint(target, read_weights(tmp_path / "net.pth", None), prefixes=("backbone.",))
+    if prefix:
+        state["fc.weight"] = torch.ones(5, 2)  # a training head, as in MagFace's file
+    torch.save({"epoch": 3, holder: state} if holder else state, tmp_path / "net.pth")
+    load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
     assert _same(source, target)
+
+
+def test_the_training_file_of_arcface_torch_loads(tmp_path: Path) -> None:
+    source, target = _net(), _net()
+    optimizer = torch.optim.SGD(source.parameters(), 0.1)
+    content = {
+        "epoch": 3,
+        "global_step": 17,
+        "state_dict_backbone": source.state_dict(),
+        "state_dict_softmax_fc": {"weight": torch.ones(5, 2)},
+        "state_optimizer": optimizer.state_dict(),
+        "state_lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 3).state_dict(),
+    }
+    torch.save(content, tmp_path / "checkpoint_gpu_0.pt")
+    load_checkpoint(target, read_weights(tmp_path / "checkpoint_gpu_0.pt", None))
+    assert _same(source, target)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_file_without_the_counts_of_training_loads(tmp_path: Path, device: str) -> None:
+    source = _net()
+    state = {f"model.{k}": v for k, v in source.state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "net.pth")
+    with torch.device(device):
+        target = _net()
+    load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
+    assert _same(source, target)
+
+
+def test_a_file_that_holds_the_network_twice_is_refused_naming_both(tmp_path: Path) -> None:
+    state = {f"{which}.{k}": v for which in ("model", "ema") for k, v in _net().state_dict().items()}
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match=r"holds the network 2 times, below 'ema\.', 'model\.': save the one"):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+def test_what_differs_below_a_prefix_is_named_with_it(tmp_path: Path) -> None:
+    state = {f"model.{k}": v for k, v in _net().state_dict().items() if k != "1.bias"}
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match=r"6 found below 'model\.'\): 1 missing: 1\.bias\."):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+def test_a_mapping_of_something_else_is_refused_naming_what_it_holds(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "weights": {"0.weight": torch.zeros(1)}}, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match=r"alone or as one of state_dict, .*; found a mapping with epoch, weights"):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
 def test_safetensors_load(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""Faces that a list of pairs names: found among the images of a tree, and of whom they are.
+
+Conventions
+    Face       NAME/NAME_0001.jpg is the face NAME_0001 of the subject NAME. A flat list may name any other image, too: a face
+               whose id is its path, of the subject that mated pairs tell.
+    Found      a flat list names an image by its path, by the end of it, or by a path that ends with it (as from another
+               machine), with its extension or without. What could be several is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from pipeline.errors import InvalidInput
+from pipeline.files import Files
+from stages.datasets.folder import file_names, is_image
+from stages.datasets.ijb_problems import SHOWN, Problems
+from stages.datasets.ijb_protocol import inferred_subjects
+from stages.datasets.pair_lists import Pair, PairList
+
+_FACE = re.compile(r"(.+)_\d{4}")
+
+
+def named_subject(face: str) -> str:
+    """Return the NAME of a face NAME_0001."""
+    return face.rpartition("_")[0]
+
+
+def named_images(files: Files) -> dict[str, str]:
+    """Return face id → path of every NAME/NAME_0001.jpg. Raises InvalidInput where a face has two images."""
+    images: dict[str, str] = {}
+    for name in file_names(files):
+        path = PurePosixPath(name)
+        match = _FACE.fullmatch(path.stem)
+        if match is None or match[1] != path.parent.name or not is_image(name):
+            continue
+        if images.setdefault(path.stem, name) != name:
+            raise InvalidInput(
+                f"{files.root}: face {path.stem!r} has two images, {images[path.stem]} and {name}; "
+                "set dataset.path to the folder of one version of LFW."
+            )
+    return images
+
+
+def all_images(files: Files) -> dict[str, str]:
+    """Return face id → path of every image of the tree. Raises InvalidInput where a face has two images."""
+    images = named_images(files)
+    there = set(images.values())
+    return images | {name: name for name in file_names(files) if is_image(name) and name not in there}
+
+
+def found_pairs(listed: PairList, images: Mapping[str, str], where: str, problems: Problems) -> tuple[PairList, list[str]]:
+    """Return the pairs whose images are there, by the ids of their faces, and what the others lack, a sentence for each.
+
+    `problems` are told of a pair that could be of several images, or that names one image twice.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for face, path in images.items() if listed.flat else ():
+        by_stem.setdefault(PurePosixPath(path).stem, []).append(face)
+    kept, lacking, words = [], [], []
+    for pair, fold in zip(listed.pairs, listed.fold, strict=True):
+        each = [_candidates(name, images, by_stem) for name in (pair.a, pair.b)]
+        names = dict(zip((pair.a, pair.b), each, strict=True))
+        if several := next(((name, found) for name, found in names.items() if len(found) > 1), None):
+            words.append(f"line {pair.line}: {several[0]} could be any of {', '.join(several[1][:SHOWN])}; name its path")
+        elif absent := next((name for name, found in names.items() if not found), None):
+            path = absent if listed.flat else f"{named_subject(absent)}/{absent}"
+            lacking.append(f"line {pair.line}: a pair naming an unknown face: there is no image {path}")
+        elif each[0] == each[1]:
+            words.append(f"line {pair.line}: compares {each[0][0]} with itself")
+        else:
+            kept.append((replace(pair, a=each[0][0], b=each[1][0]), fold))
+    problems.add(where, words[:SHOWN], len(words))
+    return PairList([pair for pair, _ in kept], [fold for _, fold in kept], listed.flat), lacking
+
+
+def subjects(faces: Sequence[str], images: Mapping[str, str], pairs: Sequence[Pair]) -> list[str]:
+    """Return the subject of each face: its NAME or, where its id is a path, what the mated pairs tell."""
+    row = {face: i for i, face in enumerate(faces)}
+    given = np.array([None if images[face] == face else named_subject(face) for face in faces], dtype=object)
+    mated = np.array([(row[pair.a], row[pair.b]) for pair in pairs if pair.mated], np.int64).reshape(-1, 2)
+    found = inferred_subjects(np.array(faces, dtype=object), given, mated[:, 0], mated[:, 1])
+    return [subject or f"s{face}" for subject, face in zip(found.tolist(), faces, strict=True)]
+
+
+def refuse_contradictions(pairs: Sequence[Pair], subject: Mapping[str, str], where: str, problems: Problems) -> None:
+    """Tell which pairs are called mated though of two subjects, or non-mated though of one."""
+    words = []
+    for pair in pairs:
+        a, b = subject[pair.a], subject[pair.b]
+        if pair.mated and a != b:
+            words.append(f"line {pair.line}: called mated, but {pair.a} is of {a} and {pair.b} of {b}")
+        elif not pair.mated and a == b:
+            words.append(f"line {pair.line}: called non-mated, but {pair.a} and {pair.b} are both of {a}")
+    problems.add(where, words[:SHOWN], len(words))
+
+
+def _candidates(name: str, images: Mapping[str, str], by_stem: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the faces that a list may mean by a name."""
+    bare = _bare(name)
+    own = PurePosixPath(bare).name
+    if own in images and images[own] != own:
+        return [own]
+    fits = [face for face in by_stem.get(own, ()) if _end_alike(bare, _bare(images[face]))]
+    return [face for face in fits if images[face] == name] or fits
+
+
+def _bare(path: str) -> str:
+    """Return a path without an image's extension."""
+    return path.removesuffix(PurePosixPath(path).suffix) if is_image(path) else path
+
+
+def _end_alike(one: str, other: str) -> bool:
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
