@@ -21,21 +21,21 @@ _FEWER = "--workers 1, OPENBLAS_NUM_THREADS=1"
 
 
 def require_limits() -> None:
-    """Raise ResourceRefused where this process may not even import what every verb needs."""
+    """Raise ResourceRefused if this process may not even import what every verb needs."""
     threads = 2 * _library_threads()  # NumPy and SciPy have a pool each
     require_address_space(IMPORTED + threads * THREAD)
     require_threads(threads)
 
 
 def require_to_compute(workers: int | None) -> None:
-    """Raise ResourceRefused where this process may not do what so many workers (None: as many as cores) need."""
+    """Raise ResourceRefused if this process may not do what so many workers (None: as many as cores) need."""
     threads = 2 * (workers or len(os.sched_getaffinity(0))) + 1
     require_address_space(COMPUTING + threads * THREAD)
     require_threads(threads)
 
 
 def require_address_space(size: int) -> None:
-    """Raise ResourceRefused where this process may have less address space than so many bytes."""
+    """Raise ResourceRefused if this process may have less address space than so many bytes."""
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY and most < size:
         raise ResourceRefused(
@@ -45,7 +45,7 @@ def require_address_space(size: int) -> None:
 
 
 def require_threads(count: int) -> None:
-    """Raise ResourceRefused where this process may not have so many more threads at once: it tries.
+    """Raise ResourceRefused if this process may not have so many more threads at once: it tries.
 
     Where address space is limited it does not, because each thread keeps a heap of it; that limit is the narrower one.
     """

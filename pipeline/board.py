@@ -56,7 +56,7 @@ class Board:
         return self._left > 0
 
     def next(self) -> Job | None:
-        """Take the first job that may run now; None where there is none at the moment."""
+        """Take the first job that may run now; None if there is none at the moment."""
         while self._later and self._later[0][0] <= time.monotonic():
             heapq.heappush(self._ready, heapq.heappop(self._later)[1])
         return heapq.heappop(self._ready) if self._ready else None
@@ -66,7 +66,7 @@ class Board:
         heapq.heappush(self._later, (time.monotonic() + seconds, job))
 
     def patience(self) -> float:
-        """Seconds until a job that was given back may be taken again; infinite where there is none."""
+        """Seconds until a job that was given back may be taken again; infinite if there is none."""
         return max(0.01, self._later[0][0] - time.monotonic()) if self._later else math.inf
 
     def done(self, job: Job) -> bool:

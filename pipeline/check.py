@@ -129,7 +129,7 @@ def _steps(config: Config, order: Sequence[str], context: Context, attempt: Call
 
 
 def open_all(steps: Iterable[Step], opened: Callable[[Step], None] = lambda step: step.stage.open()) -> None:
-    """Open every step, so that what one lacks is told before another has run for hours.
+    """Open every step, so that whatever is missing is reported before another has run for hours.
 
     Raises the QfuseError of the first that cannot be opened, with the sentences of all.
     """

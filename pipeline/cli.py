@@ -63,7 +63,7 @@ def _ended() -> int:
             if blocked := in_the_way(error):
                 return _failed(f"{blocked}; move it away and run the same command again.", 6)
             place = error.filename or "the system"
-            return _failed(f"{place}: {error.strerror or error}; mend that and run the same command again.", 6)
+            return _failed(f"{place}: {error.strerror or error}; fix that and run the same command again.", 6)
         import traceback
 
         lines = traceback.format_exc().rstrip()

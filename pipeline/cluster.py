@@ -54,7 +54,7 @@ for _name in ("distributed", "distributed.client", "tornado.application"):
 
 
 class Cluster:
-    """An executor of shards on a cluster. Raises UsageError or ResourceRefused where it cannot be reached or used."""
+    """An executor of shards on a cluster. Raises UsageError or ResourceRefused if it cannot be reached or used."""
 
     memory = False
 
@@ -97,7 +97,7 @@ class Cluster:
         future.add_done_callback(lambda done: self._landed(job, example, done))
 
     def watch(self) -> None:
-        """Raise ResourceRefused where the scheduler is gone, or every worker for a minute."""
+        """Raise ResourceRefused if the scheduler is gone, or every worker for a minute."""
         now = time.monotonic()
         if self._client.status not in ("running", "connecting"):
             raise ResourceRefused(self._gone())
@@ -135,7 +135,7 @@ class Cluster:
             self._client.run(worker.end, self._order.token)
 
     def _connect(self, where: str | LocalWorkers, threads: int | None) -> tuple[Any, int | None]:
-        """Return a client, and the threads of each worker; None where each is to use as many as it offers."""
+        """Return a client, and the threads of each worker; None if each is to use as many as it offers."""
         if isinstance(where, str) and (started := local_workers(where)):
             where = self._stack.enter_context(started)
         if isinstance(where, LocalWorkers):
@@ -146,15 +146,15 @@ class Cluster:
         address = {"address" if re.fullmatch(ADDRESS, where) else "scheduler_file": where}
         try:
             client = self._stack.enter_context(Client(**address, timeout="10s"))
-        except Exception as error:  # nobody there, a file that is none, TLS without its settings, a transport not installed
+        except Exception as error:  # nobody there, another file, TLS without settings, a transport not installed
             raise ResourceRefused(
-                f"no Dask scheduler answers at {where} ({str(error) or 'it is no scheduler file'}): start one with "
+                f"no Dask scheduler answers at {where} ({str(error) or 'it is not a scheduler file'}): start one with "
                 "`dask scheduler`."
             ) from None
         return client, threads
 
     def _greet(self) -> int:
-        """Let every worker open the order, and return how many there are. Raises what speaks against one of them."""
+        """Let every worker open the order; return their number. Raises the QfuseError of one that cannot take part."""
         if not self._workers():
             with suppress(TimeoutError):
                 self._client.wait_for_workers(1, timeout=LONELY)
@@ -180,7 +180,7 @@ class Cluster:
         return len(living)
 
     def _compare(self, greetings: Mapping[str, worker.Greeting]) -> None:
-        """Look at what the workers compute with. Raises ResourceRefused where they would mix instruction sets unasked."""
+        """Look at what the workers compute with. Raises ResourceRefused if they would mix instruction sets unasked."""
         computing = {name: what for one in greetings.values() for name, what in one.computing.items()}
         if not self._plan.config.run.mixed_instruction_sets:
             if sentence := refusal(self._plan, str(self._where), {at: one.computing for at, one in greetings.items()}):

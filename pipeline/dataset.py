@@ -165,7 +165,7 @@ class Dataset:
         return part
 
     def ids(self, axis: str) -> Array | None:
-        """Return the id of each row of an axis; None where it is no table, or one whose rows have no ids."""
+        """Return the id of each row of an axis; None if it is no table, or one whose rows have no ids."""
         if axis not in self.tables:
             return None
         first = self.layout.schemas[axis].fields[0]  # not the first of the batch: a stored one has its columns by name
@@ -220,7 +220,7 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
 def stored_dataset(config: Config, store: Store, key: str) -> Dataset:
     """Return the data set of a config that another process has ingested into the store.
 
-    Raises CorruptArtifact where a table is gone or damaged.
+    Raises CorruptArtifact if a table is gone or damaged.
     """
     cls: type[Reader] = lookup("reader", config.dataset.reader)
     tables = {name: store.read(f"ingest.{name}", key) for name in cls.layout.schemas}
@@ -232,7 +232,7 @@ def _path(config: Config) -> Path | None:
 
 
 def _stored_tables(store: Store, names: Sequence[str], key: str) -> dict[str, Batch] | None:
-    """Return the tables of an earlier ingest; None where one lacks."""
+    """Return the tables of an earlier ingest; None if one is missing."""
     if not all(store.has(f"ingest.{name}", key) for name in names):
         return None
     return {name: store.read(f"ingest.{name}", key) for name in names}

@@ -18,7 +18,7 @@ _PATIENCE = 10.0  # seconds: nobody waits for ever for a process that was stoppe
 
 _FULL = "the disk is full: free some space (`qfuse store gc`) and run again"
 _ANOTHER = "choose another folder with --store"
-_PERMISSION = f"no permission to write: {_ANOTHER}, or mend its permissions"
+_PERMISSION = f"no permission to write: {_ANOTHER}, or fix its permissions"
 _IN_THE_WAY = f"move it away and run again, or {_ANOTHER}"
 _LINKS = f"no new files or no hard links are allowed there: {_ANOTHER}"
 _ADVICE = {

@@ -20,7 +20,7 @@ def doubting(plan: Plan) -> Iterator[None]:
 
 
 def _unread_bulk(plan: Plan) -> set[tuple[str, str]]:
-    """Return (output, key) of crops that nothing which lacks reads: to look at every byte of them would take long."""
+    """Return (output, key) of crops that no missing shard reads: checking every byte of them would take long."""
     read = {(ref.step, ref.output) for step in plan.to_run for ref in step.inputs.values()}
     return {
         (step.output(output), task.keys[output])

@@ -69,8 +69,20 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.6)
+    if not near:  # in capitals, or with _ for -
+        alike = {_folded(each): each for each in names}
+        near = [alike[each] for each in get_close_matches(_folded(name), alike, n=1, cutoff=0.6)]
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}."
     return f"unknown {kind} {name!r}: {hint}"
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def counted(count: int, word: str, plural: str = "") -> str:
+    """Return a number with its noun, as in "1 file" and "2 files"; `plural` is that of an irregular noun."""
+    return f"{count:,} {word if count == 1 else plural or word + 's'}"
 
 
 def in_words(value: object) -> str:
@@ -84,8 +96,8 @@ def advice(error: OSError) -> str:
         errno.EMFILE: "too few files may be open at once: raise `ulimit -n`, or use fewer workers",
         errno.ENFILE: "too few files may be open at once: close other programs, or use fewer workers",
         errno.ENOSPC: "free some space",
-        errno.EACCES: "mend its permissions",
-        errno.EPERM: "mend its permissions",
+        errno.EACCES: "fix its permissions",
+        errno.EPERM: "fix its permissions",
     }
     return known.get(error.errno or 0, "check the disk or the network")
 

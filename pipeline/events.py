@@ -61,7 +61,7 @@ def _refused(folder: Path | None, error: OSError) -> ResourceRefused:
 
 
 def _appended(path: Path) -> IO[str]:
-    """Open a file of lines to append to it. A last line that was cut short is ended; what is no file is renamed."""
+    """Open a file of lines to append to it. A last line that was cut short is ended; what is not a file is renamed."""
     try:
         need_regular(path)
     except FileNotFoundError:

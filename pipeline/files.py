@@ -47,20 +47,20 @@ class Files(Protocol):
     def read(self, name: str) -> bytes:
         """The bytes of one file.
 
-        Raises FileNotFoundError; InvalidInput where it may not be read or is damaged; ResourceRefused where the machine
+        Raises FileNotFoundError; InvalidInput if it may not be read or is damaged; ResourceRefused if the machine
         fails.
         """
 
     def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
         """The sha256 (hex) of each file, the same whenever it is asked for.
 
-        Empty where there is none; UNREADABLE for one that is damaged inside its archive, leads out of the tree, may not
-        be read, or holds more than `limit` bytes. Raises ResourceRefused where the machine fails.
+        Empty if there is none; UNREADABLE for one that is damaged inside its archive, leads out of the tree, may not
+        be read, or holds more than `limit` bytes. Raises ResourceRefused if the machine fails.
         """
 
 
 def open_files(root: Path, digests: DigestCache | None = None) -> Files:
-    """Return the files of a folder, of a zip archive or of a pack. Raises InvalidInput where `root` is none of them.
+    """Return the files of a folder, of a zip archive or of a pack. Raises InvalidInput if `root` is none of them.
 
     `digests` remembers the digests of a folder's files and of the whole archive (`Zip.sha256`).
     """
@@ -77,7 +77,7 @@ def open_files(root: Path, digests: DigestCache | None = None) -> Files:
 
 
 def safe_name(name: str, where: Path) -> str:
-    """Return `name` normalised. Raises InvalidInput where it is absolute, climbs out of the root, or can name no file."""
+    """Return `name` normalised. Raises InvalidInput if it is absolute, climbs out of the root, or can name no file."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name:
         raise InvalidInput(f"{where}: the name {name!r:.200} points outside the data set; such a file is never read.")
@@ -89,7 +89,7 @@ def safe_name(name: str, where: Path) -> str:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nothing is at `path`, where something is going to be written. Raises ResourceRefused where nothing can be."""
+    """Whether nothing is at `path`, where something is going to be written. Raises ResourceRefused if nothing can be."""
     try:
         path.lstat()
     except FileNotFoundError:
@@ -204,7 +204,7 @@ class Folder:
         except NotRegular:
             raise FileNotFoundError(name) from None
         except PermissionError as error:
-            raise InvalidInput(f"{path} cannot be read ({error.strerror}); mend its permissions.") from error
+            raise InvalidInput(f"{path} cannot be read ({error.strerror}); fix its permissions.") from error
         except OSError as error:
             if error.errno in {None, *NO_FILE}:
                 raise FileNotFoundError(name) from None

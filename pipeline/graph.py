@@ -167,7 +167,7 @@ def own_factors(config: Config, name: str) -> list[str]:
 
 
 def need_used_factors(config: Config) -> None:
-    """Raise InvalidInput where no step uses a factor."""
+    """Raise InvalidInput if no step uses a factor."""
     if idle := sorted(set(config.factors) - {factor for name in config.steps for factor in own_factors(config, name)}):
         told = (f"factors.{name}: no step uses it; write ${name} where it should go" for name in idle)
         raise InvalidInput(f"{'; '.join(told)}.")

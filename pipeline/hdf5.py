@@ -27,7 +27,7 @@ _MACHINE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, er
 
 
 def write(path: Path, batch: Batch, schema: str) -> None:
-    """Write all columns to a new file at `path`. Raises OSError where the disk is full or refuses."""
+    """Write all columns to a new file at `path`. Raises OSError if the disk is full or refuses."""
 
     def fill(file: h5py.File) -> None:
         file.attrs["schema"] = schema
@@ -53,7 +53,7 @@ def image(fill: Callable[[h5py.File], None], size: int) -> memoryview:
 
 
 def opened(source: Path | BinaryIO, **options: Any) -> h5py.File:
-    """Open a file for reading. Raises OSError, at once where it is no regular file.
+    """Open a file for reading. Raises OSError, at once where it is not a regular file.
 
     Without HDF5's locks: a file appears when it is complete and is never written again, and some file systems have no locks.
     """
@@ -80,8 +80,8 @@ def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(N
     `checked`: every byte of the file has just been compared with its digest, so the chunks' checksums, and the lock under
     which HDF5 computes them, are left out.
 
-    Raises CorruptArtifact where a chunk's checksum or the file's structure is wrong, or a column claims more than the
-    file holds; InvalidInput for a column that is not in the file; ResourceRefused where the machine refuses to read;
+    Raises CorruptArtifact if a chunk's checksum or the file's structure is wrong, or a column claims more than the
+    file holds; InvalidInput for a column that is not in the file; ResourceRefused if the machine refuses to read;
     MemoryError.
     """
     try:

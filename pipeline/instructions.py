@@ -72,7 +72,7 @@ def gpu_architecture() -> str:
 
 
 def lacks_bf16(flags: Collection[str] | None = None, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether PyTorch has to compute bf16 without instructions for it; False where the kernel does not tell."""
+    """Whether PyTorch has to compute bf16 without instructions for it; False if the kernel does not tell."""
     found = processor_flags() if flags is None else frozenset(flags)
     most = next((environment[name].lower() for name in _ONEDNN if environment.get(name)), "")
     return bool(found) and (most in _NO_BF16 or found.isdisjoint({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}))

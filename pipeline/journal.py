@@ -1,7 +1,7 @@
 """Who computes which shard right now, and which rows are in flight: one small file a shard under STORE/journal/.
 
-The file is a claim: two runs on one store do not compute the same shard at the same time. It also outlives its writer: the
-rows that were in flight when a process died without a word are those one of which may have killed it.
+The file is a claim: two runs on one store do not compute the same shard at the same time. It also outlives its writer: if
+a process died without a word, one of the rows that were in flight may have killed it.
 
     journal/<key>       first line: the process; then "+ FIRST STOP" where rows begin, "- FIRST STOP" where they have ended
 

@@ -28,7 +28,7 @@ class Kept:
                 self._size -= _bytes(self._shards.popitem(last=False)[1])
 
     def get(self, shard: Shard, make: Callable[[], dict[str, Batch]]) -> dict[str, Batch]:
-        """Return a shard's outputs; what `make` returns where there are none, made by one thread for all that ask."""
+        """Return a shard's outputs; what `make` returns if there are none, made by one thread for all that ask."""
         with self._lock:
             making = self._making.setdefault(shard, threading.Lock())
         with making:

@@ -46,14 +46,23 @@ class Layers:
         return bool(self.benchmarks) and not self.chosen
 
     def of(self, benchmark: str = "") -> Layer:
-        """Return the parts merged: with one benchmark's, or without any. Raises InvalidInput for what is no section."""
+        """Return the parts merged: with one benchmark's, or without any. Raises InvalidInput for what is not a section."""
         data = self.common
         if benchmark:
             data = {**merge(data, self.benchmarks[benchmark]), "benchmark": benchmark}
+        self._need_removed()
         return overridden(data, self.overrides)
 
+    def _need_removed(self) -> None:
+        """Raise InvalidInput for a step or factor that is to be removed and is in no part of the config."""
+        for kind, name in (o.field for o in self.overrides if _removes(o)):
+            parts = (part.get(kind) for part in (self.common, *self.benchmarks.values()))
+            known = {str(each) for part in parts if isinstance(part, dict) for each in part}
+            if name not in known:
+                raise InvalidInput(f"--set {kind}.{name}=null: {unknown(kind.removesuffix('s'), name[:60], known)}")
+
     def only(self) -> str:
-        """Return the name of the only benchmark, "" of a plain config. Raises UsageError where there are several."""
+        """Return the name of the only benchmark, "" of a plain config. Raises UsageError if there are several."""
         if len(self.benchmarks) > 1:
             names, first = ", ".join(self.benchmarks), next(iter(self.benchmarks))
             raise UsageError(f"{self.path} has the benchmarks {names}: choose one with --set benchmark={first}.")
@@ -65,7 +74,7 @@ def layers(
 ) -> Layers:
     """Return the parts of what a file says, `benchmark` and `benchmarks` taken out of it; `expand` puts variables in.
 
-    Raises InvalidInput for benchmarks that are none, UsageError where one is chosen that is not there.
+    Raises InvalidInput for benchmarks that are not valid, UsageError if one is chosen that is not there.
     """
     overrides = tuple(overrides)
     early = [o for o in overrides if o.field[0] in ("benchmark", "benchmarks")]
@@ -96,8 +105,8 @@ def _checked(path: Path, given: Any) -> dict[str, Layer]:
     for name, partial in given.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidInput(
-                f"{path}: benchmarks: {name!r:.60} is no name: letters, digits, - and _, in quotes where YAML takes it for "
-                "something else than text."
+                f"{path}: benchmarks: {name!r:.60} is not a valid name: use letters, digits, - and _, in quotes "
+                "if YAML does not take it for text."
             )
         where = f"{path}: benchmarks.{name}"
         if not isinstance(partial, dict | None):
@@ -140,7 +149,7 @@ def merge(base: Layer, over: Layer, keep: bool = False) -> Layer:
 
 
 def overridden(data: Layer, overrides: Iterable[Override]) -> Layer:
-    """Return `data` with every override in its place; `data` is not changed. Raises InvalidInput for what is no section."""
+    """Return `data` with every override in its place, `data` unchanged. Raises InvalidInput for what is not a section."""
     data = dict(data)
     for override in overrides:
         section, (*parents, last) = data, override.field
@@ -150,5 +159,13 @@ def overridden(data: Layer, overrides: Iterable[Override]) -> Layer:
                 raise InvalidInput(f"--set {'.'.join(override.field)}: {part!r} is not a section.")
             section[part] = child = dict(child)
             section = child
-        section[last] = override.value
+        if _removes(override):
+            section.pop(last, None)
+        else:
+            section[last] = override.value
     return data
+
+
+def _removes(override: Override) -> bool:
+    """Whether an override takes a step or a factor out. A null elsewhere is a value, as of an option."""
+    return override.value is None and len(override.field) == 2 and override.field[0] in ("steps", "factors")

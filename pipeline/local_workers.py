@@ -26,7 +26,7 @@ DRIVER, WORKER = 14, 9  # threads: of the driver for its cluster, and of a worke
 
 
 def need_cluster(where: str | None) -> None:
-    """Raise UsageError where this names no cluster at all. Whether one answers is seen when there is something to compute.
+    """Raise UsageError if this names no cluster at all. Whether one answers is seen when there is something to compute.
 
     A scheduler's file comes and goes with it, and what is stored needs no cluster: so a name of one need not be there.
     """
@@ -43,9 +43,9 @@ def no_cluster(where: str) -> UsageError:
 
 
 def local_workers(where: str | None) -> LocalWorkers | None:
-    """Begin to start the workers that `local:N` asks for; None where another cluster, or none, is meant.
+    """Begin to start the workers that `local:N` asks for; None if another cluster, or none, is meant.
 
-    Raises ResourceRefused where the limits of this process, which are also theirs, leave too little for them.
+    Raises ResourceRefused if the limits of this process, which are also theirs, leave too little for them.
     """
     match = re.fullmatch(_LOCAL, where or "")
     if not match:

@@ -84,7 +84,7 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
 
 
 def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None:
-    """Raise ResourceRefused where a plan needs more memory than this process may use; where that is unknown, never."""
+    """Raise ResourceRefused if a plan needs more memory than this process may use; where that is unknown, never."""
     available = available_memory(plan.config.run.memory)
     worst = max(estimate(plan, store, workers), key=lambda need: need.bytes, default=None)
     if available is None or worst is None or worst.bytes <= available:
@@ -109,7 +109,7 @@ def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None
 
 
 def outlook(plan: Plan, needs: Iterable[Need]) -> str:
-    """Return the line that tells a plan's peak; empty where nothing is to run."""
+    """Return the line that tells a plan's peak; empty if nothing is to run."""
     peak = max((need.bytes for need in needs), default=0)
     available = available_memory(plan.config.run.memory)
     known = "" if available is None else f" of {in_words(available)} available"

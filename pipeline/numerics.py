@@ -57,7 +57,7 @@ def profile_of(spec: str | dict[str, Any]) -> Profile:
 
 
 def require_device(profile: Profile) -> None:
-    """Raise ResourceRefused where the profile asks for a GPU and there is none."""
+    """Raise ResourceRefused if the profile asks for a GPU and there is none."""
     if profile.device == "cuda":
         import torch
 

@@ -56,7 +56,7 @@ class Order:
     def open(self, where: str) -> tuple[Plan, Store]:
         """Return the plan and the store, seen from the process that calls itself `where`.
 
-        Raises ResourceRefused where the store is not the one of the order; OtherKeys where this process would name
+        Raises ResourceRefused if the store is not the one of the order; OtherKeys where this process would name
         artifacts otherwise, because another library or version is installed here.
         """
         root = Path(self.store)

@@ -99,7 +99,7 @@ def _aside(folder: Path, name: str, origin: Origin) -> Path:
 
 
 def _read(folder: Path) -> _Record | None:
-    """Return what a folder says of its report; None where it does not, or is damaged."""
+    """Return what a folder says of its report; None if it does not, or is damaged."""
     try:
         return _Record.model_validate_json(read_regular(folder / _RECORD))
     except (OSError, ValueError):

@@ -26,7 +26,7 @@ _BEGINNINGS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 
 
 def open_pack(root: Path) -> Pack | None:
-    """Return the pack at `root`; None where the file there, if any, begins no pickle. Raises InvalidInput as `Pack` does."""
+    """Return the pack at `root`; None if the file there, if any, begins no pickle. Raises InvalidInput as `Pack` does."""
     if not os.path.isfile(root):
         return None
     try:
@@ -38,7 +38,7 @@ def open_pack(root: Path) -> Pack | None:
 
 
 class Pack:
-    """The files of a pack. Raises InvalidInput where it holds anything but images and truth values, or too much."""
+    """The files of a pack. Raises InvalidInput if it holds anything but images and truth values, or too much."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -127,7 +127,7 @@ def _parts(found: Any, data: bytes, where: str) -> tuple[list[Chunk], list[bool]
         )
     for i, value in enumerate(mated):
         if type(value) not in (bool, int) or value not in (0, 1):
-            raise InvalidInput(f"{where}: what it says of pair {i} is no truth value.")
+            raise InvalidInput(f"{where}: what it says of pair {i} is not a truth value.")
     chunks: list[Chunk] = []
     for i, image in enumerate(images):
         chunk = image.chunk if isinstance(image, Bytes1D) and image.dtype == "u1" else image

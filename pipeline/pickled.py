@@ -5,7 +5,7 @@ written with (protocols 2 to 5), and refuses every other one by name. Bytes are 
 place in the file. So a file costs memory for its instructions, of which there is a limit, and for nothing that it announces.
 
     names      the few that NumPy arrays and Python 2's bytes are written with; each stands for code of this module
-    lengths    are held against what is left of the file before anything is read
+    lengths    are checked against what is left of the file before anything is read
     sharing    a value that is remembered and asked for again is the same value, never a copy
 """
 
@@ -93,7 +93,7 @@ class _Machine:
             act = self.ACTS.get(code)
             if act is None:
                 name = next((op.name for op in pickletools.opcodes if op.code.encode("latin-1") == code), "")
-                what = f"is the instruction {name}" if name else f"is {code[0]:#x}, which is no instruction"
+                what = f"is the instruction {name}" if name else f"is {code[0]:#x}, which is not an instruction"
                 raise _Refused(f"{what}, which no pack of images needs: refused")
             act(self)
         else:
@@ -119,12 +119,12 @@ class _Machine:
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
-            raise _Refused("takes a value where there is none")
+            raise _Refused("takes a value if there is none")
         return self.stack.pop()
 
     def top(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
-            raise _Refused("takes a value where there is none")
+            raise _Refused("takes a value if there is none")
         return self.stack[-1]
 
     def since_mark(self) -> list[Any]:
@@ -133,7 +133,7 @@ class _Machine:
                 found = self.stack[i + 1 :]
                 del self.stack[i:]
                 return found
-        raise _Refused("looks for a mark where there is none")
+        raise _Refused("looks for a mark if there is none")
 
     def word(self, value: Any) -> str:
         """Return a short text, of whichever kind; empty for anything else."""
@@ -253,7 +253,7 @@ class _Machine:
 
     def truth(self, dtype: Any = None, held: Any = None, *_: Any) -> bool:
         if dtype != _Dtype("b1") or not isinstance(held, Chunk) or self.size(held) != 1:
-            raise _Refused("is a number of NumPy's that is no truth value: refused")
+            raise _Refused("is a number of NumPy's that is not a truth value: refused")
         return held.of(self.data[held.start : held.stop]) != b"\0"
 
     def encoded(self, value: Any = None, code: Any = None, *_: Any) -> Chunk:

@@ -58,7 +58,7 @@ class Plan:
         return (step for step in self.steps.values() if step.stage.name == stage)
 
     def narrow(self, names: Iterable[str]) -> None:
-        """Leave to do only what the named steps, and all that they read, lack. No key changes."""
+        """Keep to do only what is missing of the named steps and of all that they read. No key changes."""
         kept = with_all_above(self.steps, names)
         for step in self.steps.values():
             for task in step.tasks if step.name not in kept else ():
@@ -90,7 +90,7 @@ class Plan:
 
 
 def context_of(config: Config, files: Callable[[], Files]) -> Context:
-    """Return what surrounds the stages of a config. Raises InvalidInput for numerics that are none."""
+    """Return what surrounds the stages of a config. Raises InvalidInput for unknown numerics."""
     return Context(
         profile_of(config.numerics),
         files=files,
@@ -142,7 +142,7 @@ def build(
 
 
 def need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
-    """Raise InvalidInput where all steps together have more shards than a plan may have, before any is cut."""
+    """Raise InvalidInput if all steps together have more shards than a plan may have, before any is cut."""
     shards, cells = dict[str, int](), Counter[str]()
     for step in steps:
         axis = dataset.axes[step.stage.axis]
@@ -160,7 +160,7 @@ def need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
 
 
 def need_rows(step: Step, steps: Mapping[str, Step], dataset: Dataset) -> None:
-    """Raise InvalidInput where an input numbers other rows than the stage takes them for."""
+    """Raise InvalidInput if an input numbers other rows than the stage takes them for."""
     for name, axis in ((name, axis) for name, axis in step.stage.rows.items() if name in step.inputs):
         above = steps[step.inputs[name].step]
         found = above.stage.axis if above.stage.grain in ("map", "group") else ""
@@ -244,7 +244,7 @@ def _keys_of(step: Step, output: str, shards: tuple[int, ...], lists: dict[Any, 
 def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
     """From the leaves up, mark the tasks whose outputs are wanted and not stored, and say why.
 
-    What was set aside as damaged is wanted, also where nothing that lacks would read it.
+    What was set aside as damaged is wanted, even if no missing shard would read it.
     """
     leaves = plan.steps.keys() - {ref.step for step in plan.steps.values() for ref in step.inputs.values()}
     wanted: dict[tuple[str, str], set[int]] = {}

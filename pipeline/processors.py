@@ -17,7 +17,7 @@ from pipeline.plan import Plan
 from pipeline.store import Store
 
 OPTION = "run.mixed_instruction_sets"
-Computing = Mapping[str, str]  # step → the instruction set that computes it; "" where that is not known
+Computing = Mapping[str, str]  # step → the instruction set that computes it; "" if that is not known
 
 
 def computing(steps: Iterable[Step]) -> dict[str, str]:
@@ -89,7 +89,7 @@ def slow_bf16(steps: Iterable[Step], slow: bool) -> list[str]:
 
 
 def refusal(plan: Plan, where: str, workers: Mapping[str, Computing]) -> str:
-    """Return a sentence that names workers (by address) of different instruction sets; "" where there are none."""
+    """Return a sentence that names workers (by address) of different instruction sets; "" if there are none."""
     for step in plan.to_run:
         groups: dict[str, list[str]] = defaultdict(list)
         for address, here in workers.items():

@@ -19,7 +19,7 @@ from pipeline.store import Store
 
 
 def recalled(path: Path | None) -> dict[str, Any]:
-    """Return the remembered pre-images by `STEP#SHARD`; nothing where there are none or they cannot be read."""
+    """Return the remembered pre-images by `STEP#SHARD`; nothing if there are none or they cannot be read."""
     try:
         data = json.loads(read_regular(path), parse_constant=str) if path is not None else {}
     except (OSError, ValueError, RecursionError):

@@ -17,7 +17,7 @@ _loaded = False
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
-    """Return a decorator that makes a part known as `name`. Raises ValueError where the name is taken."""
+    """Return a decorator that makes a part known as `name`. Raises ValueError if the name is taken."""
 
     def decorate(part: T) -> T:
         taken = _parts.setdefault(kind, {}).setdefault(name, part)

@@ -23,11 +23,11 @@ _KINDS = {
 
 
 class NotRegular(OSError):
-    """Something that is no regular file is where one should be; `strerror` says what."""
+    """Something that is not a regular file is where one should be; `strerror` says what."""
 
 
 def need_regular(path: str | Path) -> None:
-    """Raise OSError where no regular file is at `path`: NotRegular where it is something else, FileNotFoundError …"""
+    """Raise OSError if no regular file is at `path`: NotRegular if it is something else, FileNotFoundError …"""
     try:
         mode = os.stat(path).st_mode
     except ValueError:  # NUL, or half a surrogate pair
@@ -40,7 +40,7 @@ def need_regular(path: str | Path) -> None:
         if stat.S_ISDIR(mode):
             raise NotRegular(errno.EISDIR, "it is a folder", str(path))
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise NotRegular(errno.EINVAL, f"{kind} is no regular file", str(path))
+        raise NotRegular(errno.EINVAL, f"{kind} is not a regular file", str(path))
 
 
 def open_regular(path: str | Path) -> BufferedReader:
@@ -51,7 +51,7 @@ def open_regular(path: str | Path) -> BufferedReader:
 
 
 def obstacle(folder: str | Path) -> str:
-    """Say what is where a folder, or one of those that it lies in, should be; "" where nothing is."""
+    """Say what is where a folder, or one of those that it lies in, should be; "" if nothing is."""
     for place in (Path(folder), *Path(folder).parents):
         if os.path.isdir(place):
             break

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import counted
 from pipeline.graph import Step
 from pipeline.plan import Plan
 from pipeline.schema import Status
@@ -64,7 +65,8 @@ def told(found: Sequence[Remark], most: int | None) -> list[str]:
     """Return lines for a terminal: what failed, by step and status, then the notes; at most `most` rows of each."""
     lines = []
     failed, notes = [r for r in found if r.status != "ok"], [r for r in found if r.status == "ok"]
-    whats = ("failed and left out of every result", "usable, with a note")
+    one, several = (f"failed and {verb} left out of every result" for verb in ("was", "were"))
+    whats = (one if len(failed) == 1 else several, "usable, with a note")
     for rows, what in zip((failed, notes), whats, strict=True):
         if not rows:
             continue
@@ -72,7 +74,7 @@ def told(found: Sequence[Remark], most: int | None) -> list[str]:
         by = ", ".join(
             f"{step}: {count:,}{'' if status == 'ok' else f' {status}'}" for (step, status), count in counts.items()
         )
-        lines.append(f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'} {what} ({by}):")
+        lines.append(f"{counted(len(rows), 'row')} {what} ({by}):")
         lines += [f"  {visible_line(remark.sentence)}" for remark in rows[:most]]
         if most is not None and len(rows) > most:
             lines.append(f"  … and {len(rows) - most:,} more")

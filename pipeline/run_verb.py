@@ -47,7 +47,7 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute what a config lacks, then report. What is stored is never computed again."""
+    """Compute whatever of a config is not stored yet, then report."""
     from pipeline.config import config_of, load_layers
     from pipeline.study import run_all
 
@@ -108,12 +108,14 @@ class Ran:
             show(self.results)
         if self.files:
             say(f"report: {self.files[0]}")
+        elif note := without_report(self.session):
+            say(note)
 
 
 def run_one(
     config: Config, store: Path | None, until: str | None, workers: int | None, where: str | None, quiet: bool
 ) -> Ran:
-    """Compute what one config lacks, and what is found damaged, then report unless `until` stops before the end."""
+    """Compute whatever of one config is missing or found damaged, then report unless `until` stops before the end."""
     from pipeline.check import check_report
     from pipeline.local_workers import local_workers, need_cluster
     from pipeline.remarks import remarks, told
@@ -147,8 +149,16 @@ def run_one(
     return mended(once, warn)
 
 
+def without_report(session: Session) -> str:
+    """Return how to get the numbers of a run whose config asks for no report; empty where it does, or evaluates nothing."""
+    evaluated = any("numbers" in step.stage.produces for step in session.plan.steps.values())
+    if session.config.report is not None or not evaluated:
+        return ""
+    return "the config asks for no report, so no number is shown: add `report: {}` to it and run it again"
+
+
 def compute(session: Session, quiet: bool, workers: int | None = None, where: str | LocalWorkers | None = None) -> Summary:
-    """Compute what a plan lacks, with a progress display; `where`: on which cluster, None for this process."""
+    """Compute what is missing of a plan, with a progress display; `where`: on which cluster, None for this process."""
     from pipeline.check import open_all
     from pipeline.events import Events
     from pipeline.local_workers import need_cluster
@@ -170,7 +180,7 @@ def compute(session: Session, quiet: bool, workers: int | None = None, where: st
 def looked_at(config: Config, store: Path | None, look: Callable[[Session], T], until: str | None = None) -> T:
     """Return what `look` makes of a config's session, which computes and commits nothing.
 
-    Raises UsageError where `until` is no step of it, before any data is read.
+    Raises UsageError if `until` is no step of it, before any data is read.
     """
     from pipeline.session import with_session
 
@@ -188,7 +198,7 @@ def looked_into(
 ) -> T:
     """Return what `look` makes of the session of a config that has been run; what was set aside is computed again before.
 
-    Raises what `accept` does, then InvalidInput where steps have not run yet; `path` is the config's.
+    Raises what `accept` does, then InvalidInput if steps have not run yet; `path` is the config's.
     """
     from pipeline.session import open_session, with_session
 
@@ -206,14 +216,14 @@ def looked_into(
 
 
 def need_step(config: Config, until: str | None) -> None:
-    """Raise UsageError where `until` is no step of a config."""
+    """Raise UsageError if `until` is no step of a config."""
     names = {name for step, section in config.steps.items() for name in (step, section.stage or step)}
     if until is not None and until not in names:
         raise UsageError(f"--until: {unknown('step', until, names)}")
 
 
 def results_table(session: Session) -> Any:
-    """Return the table that a report kind offers for the terminal; None where it offers none."""
+    """Return the table that a report kind offers for the terminal; None if it offers none."""
     from pipeline.registry import available
     from pipeline.runner import Runner
     from pipeline.session import Results

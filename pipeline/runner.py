@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.board import Board, Job
 from pipeline.doubt import doubting
-from pipeline.errors import INTERRUPTED, Interrupted, QfuseError, TooManyFailures
+from pipeline.errors import INTERRUPTED, Interrupted, QfuseError, TooManyFailures, counted
 from pipeline.events import Events
 from pipeline.graph import Step, Task
 from pipeline.local_workers import LocalWorkers
@@ -59,7 +59,7 @@ class Executor(Protocol):
 
     def submit(self, job: Job, example: int | None) -> None: ...
     def watch(self) -> None:
-        """Raise ResourceRefused where nothing will ever come back."""
+        """Raise ResourceRefused if nothing will ever come back."""
 
     def close(self, whole: bool) -> None:
         """End; unless the run is `whole`, stop what is under way and wait for what is being committed."""
@@ -134,7 +134,7 @@ class Runner:
     def run(self) -> Summary:
         """Compute every missing output, commit it, and return what was done.
 
-        Raises Interrupted after SIGINT with everything whole committed; TooManyFailures where a step lost more rows
+        Raises Interrupted after SIGINT with everything whole committed; TooManyFailures if a step lost more rows
         than run.max_failures allows; ResourceRefused, before anything is computed, where memory cannot suffice or a
         cluster cannot be used; any QfuseError of a stage.
         """
@@ -259,13 +259,13 @@ class Runner:
                 self.workshop.kept.forget(ref.step)
 
     def _judge_former(self) -> None:
-        """Raise TooManyFailures where a step that former runs finished lost more rows than is allowed."""
+        """Raise TooManyFailures if a step that former runs finished lost more rows than is allowed."""
         for step in self.plan.steps.values():
             if not step.to_run:
                 self._judge(step)
 
     def _judge(self, step: Step, whole: bool = True) -> None:
-        """Raise TooManyFailures where more of a step's rows failed, now or in a former run, than is allowed.
+        """Raise TooManyFailures if more of a step's rows failed, now or in a former run, than is allowed.
 
         As long as a step is not `whole`, its other rows count as good.
         """
@@ -286,10 +286,11 @@ class Runner:
             rows = step.tasks[-1].stop
         lost, allowed = sum(failed.values()), self.plan.config.run.max_failures
         if rows and lost / rows > allowed:
-            counted = ", ".join(f"{count} {name}" for name, count in failed.most_common())
+            by = ", ".join(f"{count} {name}" for name, count in failed.most_common())
             raise TooManyFailures(
-                f"{step.name}: {lost} of {rows} rows failed ({counted}), more than run.max_failures = {allowed:g} allows. "
-                "`qfuse status` says why; mend the data, or raise the limit (--set run.max_failures=1) to go on without them."
+                f"{step.name}: {lost} of {counted(rows, 'row')} failed ({by}), more than run.max_failures = {allowed:g} "
+                "allows. `qfuse status` says why; fix the data, or raise the limit (--set run.max_failures=1) to go on "
+                "without them."
             )
 
 

@@ -173,7 +173,7 @@ class Batch(Mapping[str, Array]):
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
-    """Return the rows of all batches in order. Raises InvalidInput where they have not the same columns."""
+    """Return the rows of all batches in order. Raises InvalidInput if they have not the same columns."""
     if len(batches) == 1:
         return batches[0]
     for batch in batches:
@@ -208,7 +208,7 @@ def encode_text(array: Array) -> tuple[Array, Array]:
 
 
 def decode_text(data: Array, ends: Array) -> Array:
-    """Invert `encode_text`. Raises ValueError where the offsets do not fit the bytes."""
+    """Invert `encode_text`. Raises ValueError if the offsets do not fit the bytes."""
     raw = data.tobytes()
     if (int(ends[-1]) if len(ends) else 0) != len(raw) or np.any(np.diff(ends, prepend=0) < 0):
         raise ValueError("text offsets do not fit the bytes")

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.config import Config, load_config
 from pipeline.dataset import Dataset, ingest
-from pipeline.errors import CorruptArtifact, ResourceRefused
+from pipeline.errors import CorruptArtifact, ResourceRefused, counted
 from pipeline.events import Events
 from pipeline.files import replace_text
 from pipeline.graph import Step
@@ -29,7 +29,7 @@ from pipeline.regular import read_regular
 from pipeline.runner import Runner, Summary
 from pipeline.schema import Batch
 from pipeline.store import Store, is_store
-from pipeline.upkeep import Problem
+from pipeline.upkeep import GONE, Problem
 
 T = TypeVar("T")
 _ASIDE, _HIDDEN = ("was set aside", "were set aside"), ("counts as absent", "count as absent")
@@ -67,7 +67,7 @@ class Results:
         return list(self.plan.cells(stage))
 
     def upstream(self, step: Step, stage: str) -> Step | None:
-        """Return the step of the named stage that `step` depends on, nearest first; None where there is none."""
+        """Return the step of the named stage that `step` depends on, nearest first; None if there is none."""
         waiting = [self.plan.steps[ref.step] for ref in step.inputs.values()]
         while waiting:
             found = waiting.pop(0)
@@ -162,7 +162,7 @@ def with_session(
 ) -> T:
     """Open a config and return what `work` makes of its session. What either finds damaged is mended, as `mended` says.
 
-    So whoever reads a store reads it here. A store that a `readonly` session cannot mend is seen without what is damaged.
+    So whoever reads a store reads it here. A store that a `readonly` session cannot fix is seen without what is damaged.
     """
     if note := other_store(config, store):
         tell(note)
@@ -180,7 +180,7 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
     So exactly what is damaged is computed again. With the first one go all others that are found damaged: of those that
     `work` would go on to read (`doubted`) whatever is, of the rest what shows without reading them. So a thousand lost files,
     or flipped bits, are one beginning and not a thousand. `tell` gets a sentence for each of the first few. Raises
-    CorruptArtifact where the same artifact is found damaged twice, ResourceRefused where it may not be set aside; then
+    CorruptArtifact if the same artifact is found damaged twice, ResourceRefused if it may not be set aside; then
     `hide`, where given, is told its name instead, and has to keep `work` from meeting it again.
     """
     met: dict[Path, set[tuple[str, str]]] = {}  # by store
@@ -195,7 +195,7 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
             store, hiding, away = Store.existing(damage.root), None, _ASIDE
             try:
                 aside = store.set_aside(*name, str(damage))
-                tell(f"{damage} {f'It {away[0]}' if aside else 'It is no longer as it was found'}.")
+                tell(f"{damage} {_what(str(damage), away[0]) if aside else 'It is no longer as it was found'}.")
             except ResourceRefused as refused:
                 if hide is None:
                     raise
@@ -216,13 +216,20 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
             met.setdefault(damage.root, set()).add(name)
 
 
+def _what(reason: str, done: str) -> str:
+    """Say of what is damaged what was done with it: of a file that is gone only the receipt can be set aside."""
+    return f"{'Its receipt' if GONE in reason and done in _ASIDE else 'It'} {done}"
+
+
 def _tell_others(problems: Sequence[Problem], away: tuple[str, str], tell: Callable[[str], None]) -> None:
     for problem in problems[:_TOLD]:
-        tell(f"{problem.path}: {problem.reason}. It {away[0]}.")
+        tell(f"{problem.path}: {problem.reason}. {_what(problem.reason, away[0])}.")
     if len(problems) > _TOLD:
         counts = Counter(problem.output for problem in problems[_TOLD:])
         by = ", ".join(f"{output}: {count:,}" for output, count in counts.items())
-        tell(f"{counts.total():,} more artifacts are damaged ({by}). They {away[1]}.")
+        one = counts.total() == 1
+        are, they = ("is", f"It {away[0]}") if one else ("are", f"They {away[1]}")
+        tell(f"{counted(counts.total(), 'more artifact')} {are} damaged ({by}). {they}.")
 
 
 def make_report(session: Session) -> list[Path]:
@@ -271,7 +278,7 @@ def kept_pages(folder: Path, shown: list[Any], make: Callable[[], list[Path]], a
 
 
 def _seal(of: list[Any], files: Sequence[Path]) -> str:
-    """Return a digest of what a report is of and of its files' names and bytes. Raises OSError where one is not there."""
+    """Return a digest of what a report is of and of its files' names and bytes. Raises OSError if one is not there."""
     return key_of([of, [[path.name, file_digest(path)] for path in files]])
 
 

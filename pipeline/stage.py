@@ -161,11 +161,11 @@ class Stage:
 
     @property
     def cut_along(self) -> str:
-        """The axis along which shards cut tables; empty where each has all of them."""
+        """The axis along which shards cut tables; empty if each has all of them."""
         return "" if self.grain == "reduce" else self.axis
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
-        """Raise InvalidInput where a data set lacks what these options need; asked while planning."""
+        """Raise InvalidInput if a data set lacks what these options need; asked while planning."""
 
     def identity(self) -> Any:
         """What else decides numbers: weights by digest, a model's preprocessing. JSON."""

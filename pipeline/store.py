@@ -63,7 +63,7 @@ class Store:
 
     @classmethod
     def existing(cls, root: Path) -> Store:
-        """Return the store that is there, for a process which knows that it was. Raises ResourceRefused where it vanished."""
+        """Return the store that is there, for a process which knows that it was. Raises ResourceRefused if it vanished."""
         store = cls(root, readonly=True)
         store.require()
         store.readonly = False
@@ -110,7 +110,7 @@ class Store:
     def receipt(self, output: str, key: str) -> Receipt:
         """Return an artifact's receipt.
 
-        Raises CorruptArtifact where it is damaged or gone, ResourceRefused where the machine refuses to read it.
+        Raises CorruptArtifact if it is damaged or gone, ResourceRefused if the machine refuses to read it.
         """
         if (output, key) not in self._receipts:
             path = self._receipt_path(output, key)
@@ -130,7 +130,7 @@ class Store:
     def read(self, output: str, key: str, columns: Iterable[str] | None = None, rows: slice = slice(None)) -> Batch:
         """Return columns of an artifact, whose file is compared with its receipt, byte for byte, when it is first read.
 
-        Raises CorruptArtifact where the file is damaged or gone, ResourceRefused where the machine refuses to read it.
+        Raises CorruptArtifact if the file is damaged or gone, ResourceRefused if the machine refuses to read it.
         """
         path = self.path(output, key)
         receipt = self.receipt(output, key)
@@ -150,7 +150,7 @@ class Store:
             self.require()
             if not self.has(output, key):
                 raise self._lacking(path, output, key) from None
-            sentence = f"{path}: the receipt is there but the file is gone; {_MENDED}"
+            sentence = f"{path}: the receipt is there but {upkeep.GONE}; {_MENDED}"
             raise CorruptArtifact(sentence, output, key, self.root) from None
         except OSError as error:
             raise cannot_read(path, error) from error
@@ -158,8 +158,8 @@ class Store:
     def commit(self, output: str, key: str, batch: Batch, schema: Schema, provenance: dict[str, Any]) -> Receipt:
         """Write `batch` as an artifact, or adopt the equal one that is already there.
 
-        Raises InvalidInput where the columns are not the schema's, ResourceRefused where the store cannot be
-        written, CorruptArtifact where what was read back differs from what was written.
+        Raises InvalidInput if the columns are not the schema's, ResourceRefused if the store cannot be
+        written, CorruptArtifact if what was read back differs from what was written.
         """
         schema.check(batch, f"{output} artifact")
         self.require("committed")
@@ -188,13 +188,13 @@ class Store:
                     self._link(part, path, sha256)
                     faults.at("commit:before_receipt", output)
                     link_new(path.with_suffix(".json"), sealed(receipt))
-                    if not os.path.exists(path):  # where no lock can be had, `gc` may have found it without receipt
+                    if not os.path.exists(path):  # where no lock can be had, `gc` may have found it without a receipt
                         self._link(part, path, sha256)
                     os.fsync(folder)
                 self._sound.add((output, key))
                 faults.at("commit:after_receipt", output)
             finally:
-                remove(part)  # as long as it is there, `garbage` spares the file without receipt
+                remove(part)  # as long as it is there, `garbage` spares the file without a receipt
         return receipt
 
     def receipts(self, output: str | None = None) -> Iterator[Path]:
@@ -226,7 +226,7 @@ class Store:
         """Set a damaged artifact aside (receipt, file and a line saying why), so that the next run computes it again.
 
         It is checked once more before: what is sound, or gone because another process was faster, stays as it is. Returns
-        whether something was set aside. Raises ResourceRefused where the store cannot be written.
+        whether something was set aside. Raises ResourceRefused if the store cannot be written.
         """
         self.require("set aside")
         self._receipts.pop((output, key), None)
@@ -249,7 +249,7 @@ class Store:
         return f"{self.root}/{output}/{key[:2]}/{key}.json"
 
     def require(self, done: str = "") -> None:
-        """Raise ResourceRefused where the store is no longer there or, with what is to be done, may not be written."""
+        """Raise ResourceRefused if the store is no longer there or, with what is to be done, may not be written."""
         if done and self.readonly:
             raise ResourceRefused(f"{self.root} was opened read-only; nothing can be {done} in it.")
         if not os.path.exists(self._marker):
@@ -285,7 +285,7 @@ class Store:
                     continue  # another driver has just set it aside
             except NotRegular:
                 pass  # a folder, say
-            upkeep.move_aside(self.root, path, "a file without receipt held other bytes")
+            upkeep.move_aside(self.root, path, "a file without a receipt held other bytes")
 
 
 def _reads_back(part: Path, digest: str) -> bool:
@@ -305,7 +305,7 @@ def _holds_others(root: Path) -> bool:
 
 
 def _format_of(marker: Path) -> int:
-    """Return a store's format number. Raises InvalidInput where the file that tells it is damaged, or no file."""
+    """Return a store's format number. Raises InvalidInput if the file that tells it is damaged, or no file."""
     line = canonical({"format": FORMAT})
     todo = "if this qfuse wrote the store, and run `qfuse store verify`; or choose another folder with --store."
     try:

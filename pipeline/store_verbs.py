@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.errors import CorruptArtifact, InvalidInput, UsageError
+from pipeline.errors import CorruptArtifact, InvalidInput, UsageError, counted
 from pipeline.terminal import AsJson, emit, say, show, warn
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def store_list(store: StoreFolder = HERE, as_json: AsJson = False) -> None:
         return
     show(store_table(rows))
     size = sum(row["bytes"] for row in rows) / 1e6
-    say(f"{sum(row['artifacts'] for row in rows):,} artifacts, {size:,.1f} MB in {store.absolute()}")
+    say(f"{counted(sum(row['artifacts'] for row in rows), 'artifact')}, {size:,.1f} MB in {store.absolute()}")
 
 
 @store_app.command("verify", epilog="Example: qfuse store verify --keep")
@@ -76,15 +76,16 @@ def store_verify(
     else:
         by = f" ({', '.join(f'{output}: {count:,}' for output, count in damaged.items())})" if problems else ""
         by += f", and {len(blocked):,} in the way of {'a folder' if len(blocked) == 1 else 'folders'}" if blocked else ""
-        say(f"{len(receipts):,} artifacts, {size / 1e6:,.1f} MB checked in {seconds:.1f} s: {len(problems):,} damaged{by}")
+        checked = f"{counted(len(receipts), 'artifact')}, {size / 1e6:,.1f} MB checked in {seconds:.1f} s"
+        say(f"{checked}: {len(problems):,} damaged{by}")
         if orphans:
-            files = "file" if orphans == 1 else "files"
-            say(f"{orphans:,} {files} without receipt: leftovers of interrupted commits; `qfuse store gc` deletes them")
+            files = f"{counted(orphans, 'file')} without a receipt"
+            say(f"{files}, left by interrupted commits; `qfuse store gc --delete` removes {'it' if orphans == 1 else 'them'}")
     told = []
     if problems:
         done = "set aside in quarantine/; the next run recomputes them"
         if not aside:
-            done = "left where they are" if keep else "left where they are, because the store may not be written"
+            done = "left where they are" if keep else "left where they are, because the store cannot be written"
         told.append(f"{_first([f'{p.path}: {p.reason}' for p in problems])} — {done}.")
     if blocked:
         told.append(f"{_first(list(blocked.values()))} — move that away and run again.")
@@ -111,10 +112,10 @@ def store_gc(
     delete: Annotated[bool, typer.Option("--delete", metavar="", help="Delete; without it, only say what would go.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what no given config needs: superseded artifacts, files without receipt, leftovers of killed writers."""
+    """Delete what no given config needs, files without a receipt, and what killed writers left."""
     from pipeline.study import live as needed_by
     from pipeline.study import store_of
-    from pipeline.upkeep import SUPERSEDED, size_of
+    from pipeline.upkeep import UNNEEDED, size_of
     from pipeline.upkeep import delete as delete_files
 
     if not (configs or crops):
@@ -132,7 +133,7 @@ def store_gc(
     sizes = {path: size_of(path) for path in found}
     classes: dict[str, list[Path]] = {}
     for path, kind in found.items():
-        crop = kind == SUPERSEDED and path.parent.parent.name in bulk
+        crop = kind == UNNEEDED and path.parent.parent.name in bulk
         classes.setdefault("crops" if crop else kind, []).append(path)
     if delete:
         delete_files(found)
@@ -144,9 +145,10 @@ def store_gc(
         say(f"nothing to delete in {opened.root}")
     else:
         for kind, paths in classes.items():
-            say(f"{kind}: {len(paths):,} files, {sum(map(sizes.__getitem__, paths)) / 1e6:,.1f} MB")
+            named = "needed by no config that was given" if kind == UNNEEDED else kind
+            say(f"{named}: {counted(len(paths), 'file')}, {sum(map(sizes.__getitem__, paths)) / 1e6:,.1f} MB")
         verb = "deleted" if delete else "would delete (add --delete to do it)"
-        say(f"{verb}: {len(found):,} files, {sum(sizes.values()) / 1e6:,.1f} MB of {opened.root}")
+        say(f"{verb}: {counted(len(found), 'file')}, {sum(sizes.values()) / 1e6:,.1f} MB of {opened.root}")
 
 
 def bulk_outputs() -> set[str]:
@@ -166,9 +168,9 @@ def _stages() -> dict[str, type[Stage]]:
 
 
 def existing_store(root: Path) -> Any:
-    """Return the store at `root`. Raises InvalidInput where there is none."""
+    """Return the store at `root`. Raises InvalidInput if there is none."""
     from pipeline.store import Store, is_store
 
     if not is_store(root):
-        raise InvalidInput(f"{root.absolute()} is no qfuse store; give its folder with --store.")
+        raise InvalidInput(f"{root.absolute()} is not a qfuse store; give its folder with --store.")
     return Store(root.absolute())

@@ -46,7 +46,7 @@ def warn(text: str) -> None:
 def put(text: str) -> None:
     """Write to standard output as it is. What nobody reads any more (`| head`) is not written, and ends nothing.
 
-    Raises ResourceRefused where it cannot be written, as on a full disk.
+    Raises ResourceRefused if it cannot be written, as on a full disk.
     """
     try:
         sys.stdout.write(text)

@@ -69,7 +69,7 @@ def told(error: QfuseError, name: str = "") -> QfuseError:
 
 
 def as_value(one: Any) -> Any:
-    """Return what an attempt came to as what JSON shows of it."""
+    """Return the outcome of an attempt in the form that `--json` prints."""
     return {"error": str(one)} if isinstance(one, QfuseError) else one
 
 
@@ -156,7 +156,7 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
 
 
 def report_section(found: Layers) -> ReportConfig | None:
-    """Return the report section that stands for all benchmarks. Raises InvalidInput where its kind is none."""
+    """Return the report section that stands for all benchmarks. Raises InvalidInput if its kind is unknown."""
     from pipeline.registry import lookup
 
     section = report_of(found)

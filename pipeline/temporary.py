@@ -57,7 +57,7 @@ def temporary(path: Path) -> Path:
 
 
 def being_written(file: Path) -> str:
-    """Return the name that a temporary file is going to have; empty where whoever made it is no more.
+    """Return the name that a temporary file is going to have; empty if whoever made it is no more.
 
     Files of processes that cannot be asked are taken for live ones for a day.
     """

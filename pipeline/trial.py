@@ -31,7 +31,7 @@ FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 def crashing(order: Order, step: str, shard: int, suspects: Iterable[Rows], stop: threading.Event) -> dict[int, str]:
     """Return the rows (of the shard) that end a process, each with a sentence that says how.
 
-    Raises Interrupted once `stop` is set; ResourceRefused where a trial is killed from outside.
+    Raises Interrupted once `stop` is set; ResourceRefused if a trial is killed from outside.
     """
     found: dict[int, str] = {}
     deaths: Counter[Rows] = Counter()

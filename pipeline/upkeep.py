@@ -22,7 +22,8 @@ from pipeline.temporary import alive, being_written, untouched
 QUARANTINE = "quarantine"
 NO_OUTPUTS = {QUARANTINE, "runs", "journal"}  # folders of a store that hold no artifacts
 # Classes of garbage.
-SUPERSEDED, ORPHAN, LEFTOVER, ASIDE = "superseded", "without receipt", "left by killed writers", "set aside"
+UNNEEDED, ORPHAN, LEFTOVER, ASIDE = "not needed", "without a receipt", "left by killed writers", "set aside"
+GONE = "the file is gone"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Problem:
 def check(receipt_path: Path, whole: bool = True) -> Problem | None:
     """Compare one artifact with its receipt: the receipt's seal and name, the file's size and, if `whole`, every byte of it.
 
-    An artifact that has gone meanwhile, with its receipt, has no problem. Raises ResourceRefused where the machine refuses.
+    An artifact that has gone meanwhile, with its receipt, has no problem. Raises ResourceRefused if the machine refuses.
     """
     path = receipt_path.with_suffix(".h5")
     named = Problem(path, "")
@@ -53,7 +54,7 @@ def check(receipt_path: Path, whole: bool = True) -> Problem | None:
         if reason := difference(path, receipt, whole):
             return Problem(path, reason)
     except FileNotFoundError:
-        return Problem(path, "the file is gone") if os.path.lexists(receipt_path) else None
+        return Problem(path, GONE) if os.path.lexists(receipt_path) else None
     except ValueError as error:
         return Problem(path, str(error))
     except NotRegular as error:
@@ -66,7 +67,7 @@ def check(receipt_path: Path, whole: bool = True) -> Problem | None:
 
 
 def difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
-    """Say in what a file differs from its receipt, byte for byte or, unless `whole`, in size; "" where it does not.
+    """Say in what a file differs from its receipt, byte for byte or, unless `whole`, in size; "" if it does not.
 
     Raises OSError.
     """
@@ -136,7 +137,7 @@ def garbage(
             if not os.path.lexists(path.with_suffix(".json")):
                 found[path] = ORPHAN
             elif live is not None and (output, path.stem) not in live:
-                found[path] = SUPERSEDED
+                found[path] = UNNEEDED
     if wanted is None:
         found |= {path: LEFTOVER for path in sorted(root.glob(".*-format.json")) if not being_written(path)}
         found |= {path: LEFTOVER for path in sorted(root.glob("journal/*")) if _forgotten(path)}
@@ -154,7 +155,7 @@ def delete(found: Mapping[Path, str]) -> None:
     """
     artifacts: dict[Path, dict[str, str]] = {}  # by folder, less their suffixes: a name may hold further dots
     for path, kind in found.items():
-        if kind in (SUPERSEDED, ORPHAN):
+        if kind in (UNNEEDED, ORPHAN):
             artifacts.setdefault(path.parent, {})[str(path).removesuffix(path.suffix)] = kind
         else:
             path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.available import require_limits, require_to_compute
-from pipeline.errors import InvalidInput, UsageError, unknown
+from pipeline.errors import InvalidInput, UsageError, counted, unknown
 from pipeline.pulse import pulse
 from pipeline.run_verb import Until, looked_at, looked_into, run
 from pipeline.store_verbs import store_app
@@ -86,7 +86,7 @@ def plan(
             return {**planned.to_json(), "memory": {need.step: need.bytes for need in needs}, "notes": notes}
         show(plan_table(planned))
         shards = sum(len(step.to_run) for step in planned.to_run)
-        say(f"{shards:,} shards to run; `qfuse run` runs them" if shards else "nothing to do")
+        say(f"{counted(shards, 'shard')} to run; start with `qfuse run`" if shards else "nothing to do")
         if needs:
             say(outlook(planned, needs))
         for note in notes:
@@ -122,8 +122,8 @@ def why(
     for reason in dict.fromkeys(row["reason"] for row in rows):
         same = [row for row in rows if row["reason"] == reason]
         cells = list(dict.fromkeys(row["step"] for row in same))
-        more = f" and {len(cells) - 1} more cells" if len(cells) > 1 else ""
-        say(f"{cells[0]}{more}, {len(same):,} shard{'s' * (len(same) > 1)}: {reason}")
+        more = f" and {counted(len(cells) - 1, 'more cell')}" if len(cells) > 1 else ""
+        say(f"{cells[0]}{more}, {counted(len(same), 'shard')}: {reason}")
 
 
 @app.command(epilog="Example: qfuse status configs/lfw.yaml --all")
@@ -183,9 +183,9 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     if wrong := [f"{name}{': ' if name else ''}{one.sentence}" for name, one in found.items() if one.problems]:
         raise InvalidInput(listed(wrong))
     for name, one in found.items() if not as_json else ():
-        counts = ", ".join(f"{rows:,} {table}" for table, rows in one.tables.items() if rows)
+        counts = ", ".join(counted(rows, table.removesuffix("s")) for table, rows in one.tables.items() if rows)
         place = f"{config} · {name}" if name else f"{config}"
-        say(f"{place}: fine. {counts}; {one.steps} steps; every file they need is there.")
+        say(f"{place}: fine. {counts}; {counted(one.steps, 'step')}; every file needed is there.")
         for note in one.notes:
             say(f"note: {note}")
 

@@ -41,7 +41,7 @@ class Greeting:
 
 
 def greet(order: Order, threads: int | None, steps: Sequence[str], dask_worker: Any) -> Greeting | QfuseError:
-    """Open an order and its steps that are to run, ahead of their shards; return what speaks against this worker, if any.
+    """Open an order and its steps that are to run, ahead of their shards; return the error of a worker that cannot.
 
     Steps on a GPU are opened where there is one to be had.
     """
@@ -90,7 +90,7 @@ def end(token: str) -> None:
 
 
 def _workshop(order: Order, threads: int | None, here: Any) -> Workshop:
-    """Return the workshop for an order. Raises what speaks against this worker."""
+    """Return the workshop for an order. Raises the QfuseError of a worker that cannot take part."""
     with _lock:
         if order.token not in _workshops:
             plan, store = order.open(f"the worker {here.address}")

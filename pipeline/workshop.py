@@ -140,7 +140,7 @@ class Workshop:
 
     @contextmanager
     def _claimed(self, task: Task, stored: bool) -> Iterator[Claim | None]:
-        """Claim a shard, as long as this lasts; None where another living process has it, or nothing is to be stored."""
+        """Claim a shard, as long as this lasts; None if another living process has it, or nothing is to be stored."""
         claim = None
         if stored or self.store.writable:
             self.store.require("committed")
@@ -312,7 +312,7 @@ def _check(step: Step, outputs: dict[str, Batch]) -> None:
 
 
 def micro_batches(step: Step, task: Task) -> Iterator[Rows]:
-    """Yield the rows (of the shard) of each micro-batch; one, an empty one, where there are none."""
+    """Yield the rows (of the shard) of each micro-batch; one, an empty one, if there are none."""
     size, count = step.stage.context.profile.compute_batch, task.stop - task.start
     for start in range(0, max(count, 1), size):
         yield start, min(start + size, count)

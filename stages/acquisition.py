@@ -3,15 +3,16 @@
 Conventions
     Failures  rows whose status is not OK, counted where they arise: a face that align lost is not counted again by embed.
     Notes     rows whose status is OK and that carry a reason all the same, such as a choice among several faces.
-    Kinds     reasons that differ in numbers only are one kind, its numbers written as N.
+    Kinds     reasons that differ in numbers only are one kind, told in the words of its first face.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.remarks import remarks
+from pipeline.remarks import Remark, remarks
 from pipeline.session import Results
 
 STEPS = (("align", "detections"), ("embed", ""))  # the stages that acquire faces, and which output says how it went
@@ -19,7 +20,7 @@ STEPS = (("align", "detections"), ("embed", ""))  # the stages that acquire face
 
 @dataclass(frozen=True)
 class Kind:
-    """Reasons of one kind. `example` is the first face in the order of the data set, with its numbers."""
+    """Reasons of one kind. `reason` and `example` are of the first face in the order of the data set."""
 
     step: str
     status: str
@@ -45,13 +46,20 @@ def acquired(results: Results) -> Acquired:
     """Count what the align and embed steps say of faces, in whatever cell; a face says one thing once."""
     steps = [step for stage, output in STEPS for step in results.cells(stage) if results.available(step, output)]
     looked_at = tuple(dict.fromkeys(step.base for step in steps))
-    counts: dict[tuple[str, str, str], list[str]] = {}
+    alike: dict[tuple[str, str, str], list[Remark]] = {}
     for remark in remarks(results.plan, results.session.store):
         if remark.step in looked_at:
-            kind = re.sub(r"\d+(?:[.,]\d+)*", "N", remark.reason)
-            example = remark.id if kind == remark.reason else remark.sentence
-            counts.setdefault((remark.step, remark.status, kind), []).append(example)
-    kinds = sorted((Kind(*key, found[0], len(found)) for key, found in counts.items()), key=lambda kind: -kind.count)
+            kind = re.sub(r"\d+(?:[.,]\d+)*", "0", remark.reason)
+            alike.setdefault((remark.step, remark.status, kind), []).append(remark)
+    kinds = sorted(map(_kind, alike.values()), key=lambda kind: -kind.count)
     notes = tuple(kind for kind in kinds if kind.status == "ok")
     failures = tuple(kind for kind in kinds if kind.status != "ok")
     return Acquired(failures, notes, looked_at)
+
+
+def _kind(same: Sequence[Remark]) -> Kind:
+    """Return one kind: the first face's own reason, and of how many others it is like where their numbers differ."""
+    first = same[0]
+    others = sum(remark.reason != first.reason for remark in same)
+    more = f" … and {others:,} more like it" if others else ""
+    return Kind(first.step, first.status, first.reason + more, first.id, len(same))

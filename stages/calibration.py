@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.errors import InvalidInput, UsageError, unknown
+from pipeline.errors import InvalidInput, UsageError, counted, unknown
 from pipeline.files import MAX_FILE_BYTES
 from pipeline.regular import open_regular
 from pipeline.schema import Array, Batch, Status
@@ -58,30 +58,30 @@ def as_integers(values: ArrayLike) -> Floats:
 def reference_set(name: str, measure: Mapping[str, Any], face_ids: Array, scored: Batch, context: Context) -> dict[str, Any]:
     """Return the content of the file of a reference set, from the scores (QUALITIES) of its faces.
 
-    Raises InvalidInput where no face has a score.
+    Raises InvalidInput if no face has a score.
     """
     source = Source((0,), (scored.rows,), lambda _, columns: scored if columns is None else scored.select(columns))
     statistics = Statistics(StatisticsOptions(), context).compute(Work(0, scored.rows, {}, {"quality": source}))[""]
     if not statistics["count"][0]:
-        raise InvalidInput(f"{name} has no face with a quality score, so it is no reference set.")
+        raise InvalidInput(f"{name} has no face with a quality score, so it is not a reference set.")
     digest = Batch({"face_id": face_ids, "status": scored["status"], "quality": scored["quality"]}).digest()
     return {**to_json(name, measure, statistics), "digest": digest}
 
 
 def read_reference(path: Path) -> dict[str, Any]:
-    """Return the checked content of a file of a reference set. Raises InvalidInput where it is none or cannot be read."""
+    """Return the checked content of a file of a reference set. Raises InvalidInput if it is not one or cannot be read."""
     found = checked(_read(path, MAX_BYTES, "`qfuse quality calibrate CONFIG --name NAME` writes one"), path)
     return {**found, "set": str(found.get("set", "unnamed"))}
 
 
 def refuse_other(reference: Mapping[str, Any], measure: Mapping[str, Any], path: Path) -> None:
-    """Raise InvalidInput where the reference set was scored in another way than `measure` says."""
+    """Raise InvalidInput if the reference set was scored in another way than `measure` says."""
     found = reference["measure"]
     if found == measure:
         return
     was = found.get("method") if isinstance(found, dict) else None
     if was == measure["method"]:
-        differs = "by the same method with another " + _differing(found, measure)
+        differs = "by the same measure with another " + _differing(found, measure)
     else:
         differs = f"by {was!r}" if was else "in no way that it names"
     raise InvalidInput(
@@ -99,9 +99,9 @@ def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -
 
 
 def read_scores(path: Path, column: str | None = None) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
-    """Return the header, the columns and the scores (n,) float32 of a table (`stages.score_text`); nan where there is none.
+    """Return the header, the columns and the scores (n,) float32 of a table (`stages.score_text`); nan if there is none.
 
-    Raises InvalidInput for what is no such table, and for a score that is no number: its line is named. UsageError where it
+    Raises InvalidInput for what is not such a table, and for a score that is not a number, with its line. UsageError if it
     has a header, and no column is given.
     """
     try:
@@ -142,8 +142,9 @@ def told(scores: Array, reference: Mapping[str, Any]) -> str:
     known = scores[~np.isnan(scores)]
     low, high = int((known < reference["percentiles"][0]).sum()), int((known > reference["percentiles"][-1]).sum())
     middle = f", the median at {np.median(calibrated(known, reference['percentiles'])):.1f}" if len(known) else ""
+    named = f"{reference['set']} ({counted(reference['count'], 'face')})"
     return (
-        f"{len(known):,} scores in the reference set {reference['set']} ({reference['count']:,} faces){middle}; "
+        f"{counted(len(known), 'score')} in the reference set {named}{middle}; "
         f"{low:,} below its least, {high:,} above its greatest, {len(scores) - len(known):,} without a score"
     )
 
@@ -156,7 +157,7 @@ def _numbers(values: list[str], column: str, path: Path) -> NDArray[np.float32]:
             numbers[i] = float(value) if value.strip() else np.nan
         except ValueError:
             raise InvalidInput(
-                f"{path}: {column} of row {i + 1} is {value!r}, which is no number; blank means no score."
+                f"{path}: {column} of row {i + 1} is {value!r}, which is not a number; blank means no score."
             ) from None
     return numbers
 

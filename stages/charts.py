@@ -1,7 +1,7 @@
 """charts: the curves and histograms of a report, and which rows they show.
 
 Conventions
-    Rows      every row where there are few; else each baseline and, under each, the best row of every quality method by the
+    Rows      every row where there are few; else each baseline and, under each, the best row of every quality measure by the
               main number.
     Scores    histograms show the first baseline and the best row under it, on the same axes, with the threshold of the main
               number.
@@ -52,7 +52,7 @@ def curves(found: Found) -> dict[str, Any]:
         "chosen": ""
         if all_shown
         else f"{len(rows)} of {len(found.rows)} rows are drawn: each baseline, and the "
-        "best row of every quality method (and of the rules that use none) by the main number.",
+        "best row of every quality measure (and of the rules that use none) by the main number.",
         "averaged": ", ".join(found.table.average),
         "histograms": list(_histograms(found)),
     }

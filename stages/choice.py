@@ -68,7 +68,7 @@ class Chosen:
 def choices(table: RuleTable, choose: Choose | None, factors: Mapping[str, Sequence[Any]]) -> list[Chosen]:
     """Return the choice in every family, in the order of the plan; none where none is asked for.
 
-    Raises InvalidInput where the number to choose by was not evaluated, and where there is nothing to choose.
+    Raises InvalidInput if the number to choose by was not evaluated, and where there is nothing to choose.
     """
     half = half_factor(factors)
     if choose is None or half is None:
@@ -76,7 +76,8 @@ def choices(table: RuleTable, choose: Choose | None, factors: Mapping[str, Seque
     quantities = table.find(choose.metric, choose.target)
     asked = f"{choose.metric} {number_label(choose.target)}".strip()
     if not quantities:
-        have = sorted({f"{q.metric} {number_label(q.target)}".strip() for q in table.quantities if q.rule != "nearest"})
+        usual = (q for q in table.quantities if q.rule not in ("nearest", "script"))
+        have = sorted({f"{q.metric} {number_label(q.target)}".strip() for q in usual})
         raise InvalidInput(f"report.options.choose: {asked!r} was not evaluated; there are {', '.join(have)}.")
     plain = not any("(" in str(value) for value in factors[choose.among])
     families: dict[tuple[str, tuple[tuple[str, Any], ...]], dict[Any, dict[str, Row]]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.available import require_to_compute
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, counted
 from pipeline.run_verb import run
 from pipeline.terminal import AsJson, StorePath, emit, say, show
 from stages import commands_build, commands_quality, commands_runs, commands_synth
@@ -31,8 +32,8 @@ STARTERS = {
     "tables": ("tables", "set dataset.path to the folder of your tables.h5 (`qfuse synth tables` writes an example)"),
     "ijbc": ("ijbc", "set dataset.path to the folder of the common package (meta/, loose_crop/)"),
     "ijbc_baseline": ("ijbc_baseline", "set dataset.path to the folder of the common package (meta/, loose_crop/)"),
-    "lfw": ("lfw", "set QFUSE_SHARED, or dataset.path and models.folders"),
-    "templates": ("lfw_templates", "set QFUSE_SHARED, or dataset.path and models.folders"),
+    "lfw": ("lfw", "set dataset.path to your copy of LFW, and put weights into models/"),
+    "templates": ("lfw_templates", "set dataset.path to your copy of LFW, and put weights into models/"),
     "synthetic": ("demo", "it needs no data"),
 }
 
@@ -71,10 +72,13 @@ def init(
 
     if kind not in STARTERS:
         raise UsageError(f"--kind: {unknown('kind of config', kind, STARTERS)}")
-    need_name(path, "YAML", ".yaml", ".yml")
+    need_name(path, "init writes YAML", ".yaml", ".yml")
     absent(path)
     shipped, advice = STARTERS[kind]
-    lines = resource(f"configs/{shipped}.yaml").read_text(encoding="utf-8").splitlines()
+    text = resource(f"configs/{shipped}.yaml").read_text(encoding="utf-8")
+    # Where the shipped configs look besides is no place of a user's.
+    text = re.sub(r"^models:\n  folders: .*$", "models: {folders: [models]}", text, flags=re.M)
+    lines = text.replace("${QFUSE_SHARED:-../../shared}/data/lfw.zip", "lfw.zip").splitlines()
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in path.stem).lstrip("._-") or "experiment"
     named = [f"name: {name}" if line.startswith("name: ") else line for line in lines]
     try:
@@ -166,7 +170,7 @@ def doctor(as_json: AsJson = False) -> None:
             say(f"{name:<14} {value}")
     for problem in problems:
         say(f"! {problem}")
-    say("fine" if not problems else f"{len(problems)} to mend")
+    say("fine" if not problems else f"{counted(len(problems), 'problem')} to fix")
 
 
 def model_folders() -> list[Path]:

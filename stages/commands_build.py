@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from pipeline.errors import InvalidInput, cannot_write
+from pipeline.errors import InvalidInput, cannot_write, counted
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, warn
 
 if TYPE_CHECKING:
@@ -38,17 +38,17 @@ def build(
         typer.Option(
             "--view/--copy",
             metavar="",
-            help="View the store's shards, or copy them (the default). A view is small, and only as good as the store: where "
+            help="View the store's shards, or copy them (the default). A view is small, and only as good as the store: if "
             "the store is moved or swept, or too few files may be open, templates read as status 255 and nan.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the templates of a config, and write them with members, weights and qualities as one HDF5 file for others."""
+    """Make the templates of a config, and write them with members, weights and quality scores as one HDF5 file."""
     from stages.destination import need_name
     from stages.templates_file import need_ours, write_templates
 
-    need_name(out, "HDF5", ".h5", ".hdf5")
+    need_name(out, "build writes HDF5", ".h5", ".hdf5")
 
     def targets(steps: Sequence[Step]) -> None:
         paths = [_path(out, step, len(steps)) for step in steps]
@@ -78,10 +78,10 @@ def build(
     for one in written:
         failed = one.templates - one.status.get("ok", 0)
         more = (f", {failed:,} without a usable face" if failed else "") + (
-            f", {one.fallback:,} with equal weights because theirs vanished" if one.fallback else ""
+            f", {one.fallback:,} whose weights all vanished" if one.fallback else ""
         )
-        say(f"{one.path}: {one.templates:,} templates of {one.faces:,} faces ({one.step}){more}")
-    say(f"fused {made:,} templates, {speed:,.0f} a second" if speed else "all templates were in the store already")
+        say(f"{one.path}: {counted(one.templates, 'template')} of {counted(one.faces, 'face')} ({one.step}){more}")
+    say(f"fused {counted(made, 'template')}, {speed:,.0f} a second" if speed else "all templates were in the store already")
 
 
 def reference(
@@ -92,14 +92,14 @@ def reference(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the statistics of a data set's quality, for `statistics.reference` of other configs."""
+    """Write the statistics of a data set's quality scores, for `statistics.reference` of other configs."""
     from pipeline.runner import Runner
     from pipeline.session import write_json
     from stages.destination import absent, need_name
     from stages.quality import Quality
     from stages.statistics import to_json
 
-    need_name(out, "JSON", ".json")
+    need_name(out, "reference writes JSON", ".json")
     absent(out)
 
     def one(steps: Sequence[Step]) -> None:
@@ -114,7 +114,7 @@ def reference(
         read = Runner(session.plan, session.store).results(steps[0])
         found = to_json(session.config.full_name, scored.measure, read)
         if not found["count"]:
-            raise InvalidInput(f"{session.config.full_name} has no face with a quality score, so it is no reference set.")
+            raise InvalidInput(f"{session.config.full_name} has no face with a quality score, so it is not a reference set.")
         return str(scored.options.method), found
 
     (method, found), *_ = with_cells(config, overrides, store, "statistics", where, one, read, None, as_json, out)
@@ -125,7 +125,7 @@ def reference(
     if as_json:
         emit(found)
         return
-    say(f"wrote {out}: {method} of {found['count']:,} faces, {found['minimum']:.4g} to {found['maximum']:.4g}")
+    say(f"wrote {out}: {method} of {counted(found['count'], 'face')}, {found['minimum']:.4g} to {found['maximum']:.4g}")
     say(f"use it as steps: {{statistics: {{options: {{reference: {out}}}}}}} (relative to the config that names it)")
 
 

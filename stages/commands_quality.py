@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.errors import InvalidInput, UsageError, cannot_write
+from pipeline.errors import InvalidInput, UsageError, cannot_write, counted
 from pipeline.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, hand_over, say, warn
 from stages.commands_build import Where
 
@@ -22,7 +22,7 @@ TABLES = (".csv", ".tsv", ".txt")  # how the name of a table of scores ends
 FEW = 101  # faces: with fewer, some of the percentiles stand between two faces
 
 quality_app = typer.Typer(
-    help="Give raw quality scores a place of 0 to 100 in a named reference set.",
+    help="Turn raw quality scores into percentiles (0 to 100) of a named reference set.",
     epilog="Example: qfuse quality calibrate configs/gallery.yaml --name gallery",
     no_args_is_help=True,
 )
@@ -43,7 +43,7 @@ def calibrate(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a config's quality scores as a named reference set: score its faces, and write the scores' percentiles.
+    """Make a named reference set: score a config's faces, and write the percentiles of the scores.
 
     `qfuse quality apply` gives other scores their place among them; `statistics.reference` takes the same file.
     """
@@ -54,7 +54,7 @@ def calibrate(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or a digit.")
     path = out or Path(f"{name}.json")
-    need_name(path, "JSON", ".json")
+    need_name(path, "quality calibrate writes JSON", ".json")
     absent(path)
     stage, face_ids, scored = _scored(config, overrides, store, where, as_json, path)
     found = reference_set(name, stage.measure, face_ids, scored, stage.context)
@@ -66,11 +66,11 @@ def calibrate(
         emit(found)
         return
     say(
-        f"wrote {path}: the reference set {name}, {stage.options.method} of {found['count']:,} faces, "
+        f"wrote {path}: the reference set {name}, {stage.options.method} of {counted(found['count'], 'face')}, "
         f"{found['minimum']:.4g} to {found['maximum']:.4g}"
     )
     if found["count"] < FEW:
-        warn(f"note: {found['count']} faces are few for 101 percentiles; scores between them are interpolated.")
+        warn(f"note: {counted(found['count'], 'face')}: few for 101 percentiles; scores in between are interpolated.")
     say(f"next: qfuse quality apply {path} CONFIG -o scores.csv")
 
 
@@ -95,7 +95,7 @@ def apply(
     overrides: Overrides = None,
     store: StorePath = None,
 ) -> None:
-    """Write each face's raw quality and, beside it, its percentile of 0 to 100 in a reference set, also as an integer.
+    """Write each face's raw quality score and its percentile (0 to 100) in a reference set, also as an integer.
 
     Columns: face_id, status, reason, quality, calibrated, calibrated_integer. A score below the set's least has 0, one above
     its greatest 100. A table (with a header and --column, as OFIQ's, or lines of a name and a score, as CR-FIQA's) keeps its
@@ -106,11 +106,11 @@ def apply(
 
     table = source.suffix.lower() in TABLES
     if column is not None and not table:
-        raise UsageError(f"--column is of a table of scores ({', '.join(TABLES)}), and {source} is none: leave it out.")
+        raise UsageError(f"--column belongs to a table of scores ({', '.join(TABLES)}), which {source} is not: leave it out.")
     if table and (where or overrides or store):
-        raise UsageError("--where, --set and --store are of a config, and not of a table of scores: leave them out.")
+        raise UsageError("--where, --set and --store belong to a config, not to a table of scores: leave them out.")
     if out is not None:
-        need_name(out, "CSV", ".csv", ".txt")
+        need_name(out, "quality apply writes CSV", ".csv", ".txt")
         absent(out)
     found = calibration.read_reference(reference)
     if table:

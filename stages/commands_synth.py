@@ -38,7 +38,7 @@ def synth_tables(
     from stages.datasets.tables_file import write_tables
     from stages.destination import absent, need_name
 
-    need_name(out, "HDF5", ".h5", ".hdf5")
+    need_name(out, "synth tables writes HDF5", ".h5", ".hdf5")
     absent(out)
     options = SynthOptions(scale=scale, seed=seed, dimension=dimension)
     tables = synthesise(options)

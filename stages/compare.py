@@ -4,7 +4,7 @@ A score is a function of its two templates: products are exact (stages/exact), s
 moves a bit of it. All pairs of two roles are a matrix product, and all pairs of one its upper triangle. So is a list that
 holds a fair part of the pairs of its two sides, the templates that it names first and second: its scores are gathered from
 the tiles of that product. A sparse list is read in blocks of dot products. A comparison with a template that failed scores
-nan.
+nan, one with a template of zeros that did not (`fuse.fallback: zero`) scores 0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
+from stages.enough import need_comparisons
 from stages.exact import products, vectors
 from stages.forms import Listed, Product, Triangle
 from stages.tables import SCORES, Comparisons
@@ -33,7 +34,7 @@ class Compare(Stage):
     """Cosine of every comparison. Reads fused templates, or embeddings where each face is its own template."""
 
     name = "compare"
-    version = 5
+    version = 6
     grain = "tile"
     axis = "comparisons"
     Options = Options
@@ -45,6 +46,9 @@ class Compare(Stage):
 
     def backends(self) -> tuple[str, ...]:
         return ("numpy",)
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        need_comparisons(tables)
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
@@ -65,10 +69,9 @@ class Compare(Stage):
             sides = work.each(lambda side: _side(side, len(unit)), (form.a, form.b))
             listed = _from_tiles if _dense(form.size, *map(len, sides)) else _dots
             score = listed(unit, form.a, form.b, sides, work.each)
-        nowhere: Array = np.logical_not(unit.any(axis=1))  # the templates that failed, and any of length 0
-        if nowhere.any():
-            score[_either(nowhere, form, work.start, work.stop) > 0] = np.nan
         failed = _either(np.not_equal(templates["status"], Status.OK), form, work.start, work.stop)
+        if failed.any():
+            score[failed > 0] = np.nan
         return {"": Batch({"score": score, "failed": failed})}
 
 

@@ -20,6 +20,7 @@ from pydantic import field_validator
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
+from stages.enough import need_comparisons
 from stages.exact import products, vectors
 from stages.forms import Listed
 from stages.score_rules import score_rule_named
@@ -66,6 +67,9 @@ class CompareFaces(Stage):
 
     def backends(self) -> tuple[str, ...]:
         return ("numpy",)
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        need_comparisons(tables)
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from stages.evaluate_discard import departures
 from stages.evaluate_verification import FULL_LIST
-from stages.quantities import Quantity, is_area
+from stages.quantities import AREA, Quantity, flawless, is_area
 from stages.summary import RuleTable
 
+MANY = 100  # subjects: with fewer, percentile intervals were seen to hold less than they claim
 LEFT_OUT = {
     "comparisons_across_halves": "comparisons of subjects of two halves or, in a list, of a template whose subject is not "
     "known, left out of every other number; a subject's half follows from its name",
@@ -30,11 +31,33 @@ def intervals(table: RuleTable) -> str:
             "averaged one by one, and an interval speaks of other subjects, not of other seeds."
         )
     bare = any(q.metric == "auc" and math.isnan(row.entries[q].low) for row in table.rows for q in row.entries)
+    subjects = min((e.subjects for row in table.rows for e in row.entries.values() if e.subjects > 0), default=MANY)
+    narrow = f" With {subjects} subjects they are somewhat too narrow." if subjects < MANY else ""
     missing = f" AUC has one up to {FULL_LIST:,} comparisons." if bare else ""
     return (
         f"Intervals in brackets: percentile {table.level * 100:g} % of a subject-clustered bootstrap, "
-        f"{table.replicates:,} replicates.{missing}{averaged}"
+        f"{table.replicates:,} replicates.{narrow}{missing}{averaged}"
     )
+
+
+def no_errors(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
+    """Say by which numbers no row that is compared has an error, and that these tell none from another."""
+    named = [
+        q.label
+        for q in quantities
+        if q.rule in ("", "at_most")
+        and len(held := [row.entries[q].value for row in table.rows if q in row.entries]) > 1
+        and q.metric not in ("fta", "fte", "fmr", "fpir")
+        and AREA.fullmatch(q.metric) is None
+        and all(flawless(q.metric, value) for value in held)
+    ]
+    if not named:
+        return []
+    by = "it" if len(named) == 1 else "these"
+    return [
+        f"No row has an error by {', '.join(named)}: this set cannot tell the rows apart by {by}. "
+        "The interval is then the exact binomial bound of no error among the subjects (the “rule of 3” of ISO/IEC 19795-1)."
+    ]
 
 
 def differences(table: RuleTable) -> str:
@@ -73,9 +96,14 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
     if metrics & {"tar", "frr", "tpir"} or discarding:
         said.append(
             "“FMR ≤ t” is the point with the largest FMR that does not exceed t; “FMR ≈ t” is the point nearest t, "
-            "which may exceed it. The FMR actually held stands in the table of every number. † rests on fewer than 30 false "
-            "matches (false positives) in at least one cell: it is hardly known, and its interval is too narrow. How many, "
-            "and of how many distinct pairs of subjects, stands there as well."
+            "which may exceed it; “as scripts have it” takes it from what scikit-learn's roc_curve keeps, as the common IJB "
+            "scripts do. The FMR actually held stands in the table of every number."
+        )
+    if metrics & {"tar", "frr", "tpir", "rank", "eer"} or discarding:
+        said.append(
+            "† rests on fewer than 30 errors of a kind in at least one cell, false matches (false positives) or mated "
+            "errors: it is hardly known, and its interval is too narrow. How many there are, and of how many distinct pairs "
+            "of subjects the false matches, stands in the table of every number."
         )
     if metrics & {"rank", "tpir"}:
         said.append(
@@ -95,15 +123,15 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
             "Error versus discard. EDC (ISO/IEC 29794-1:2024): the threshold is chosen once, on all comparisons; x is the "
             "share of comparisons discarded, poorest quality first, equal qualities together, mated and non-mated each by "
             "themselves unless the config says otherwise. pAUC(L) is the area under its steps from 0 to L, not divided by L, "
-            "in hundredths. Discard at random: its expectation, error · L. Pair oracle: all errors first, one by "
+            "in percent. Random, expected: error · L, the mean over all orders. Pair oracle: all errors first, one by "
             "one, which no quality of samples attains; attainable is its closed form, perfect NIST's straight line, which "
-            "nothing attains; sample oracle: a quality of samples that knows the errors."
+            "nothing attains; sample oracle: a quality of samples that knows the errors, strong and no bound."
         )
     if "erc_auc" in metrics:
         said.append(
             "ERC AUC, legacy: the form of CR-FIQA's published evaluation. Mated and non-mated comparisons are discarded "
             "together in twenty steps; the threshold is chosen anew at each, at the observed score whose FMR is nearest the "
-            "target; a mated score at the threshold is an error. The area is by trapezoids over [0, 0.95], in hundredths. It "
+            "target; a mated score at the threshold is an error. The area is by trapezoids over [0, 0.95], in percent. It "
             "is marked † where fewer than 30 false matches decide at any of the steps."
         )
     if "accuracy" in metrics:
@@ -112,7 +140,7 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
             "with their number as divisor."
         )
     lost = {
-        "fused_fallback": "templates all of whose weights vanished, so that their faces count equally",
+        "fused_fallback": "templates of which no face has a weight above 0: fuse.fallback says what they are",
         "comparisons_lost": "comparisons without a score, because a template failed",
         "comparisons_without_quality": "comparisons of which a template has no quality, discarded first",
         "probes_without_quality": "probes without a quality, discarded first",
@@ -150,4 +178,11 @@ def variants(table: RuleTable) -> list[str]:
 
 def everything(table: RuleTable) -> list[str]:
     """Return every convention behind a table."""
-    return [*rates(table.quantities), *variants(table), *enrolment(table), intervals(table), differences(table)]
+    return [
+        *rates(table.quantities),
+        *variants(table),
+        *enrolment(table),
+        *no_errors(table, table.quantities),
+        intervals(table),
+        differences(table),
+    ]

@@ -13,20 +13,23 @@ from pipeline.regular import obstacle
 from pipeline.session import store_root
 
 
-def need_name(path: Path, form: str, *suffixes: str) -> None:
-    """Raise UsageError where a name does not say that its file is of a form, InvalidInput where its folder is not there."""
+def need_name(path: Path, writes: str, *suffixes: str) -> None:
+    """Raise UsageError for a name without the suffix of what is written, InvalidInput if its folder is not there.
+
+    `writes` says who writes what, as in "build writes HDF5".
+    """
     endings = " or ".join(suffixes)
     if not path.name:  # as of an empty name, which is the working folder
-        raise UsageError(f"an empty name, or a folder's, is no file's: give a name that ends in {endings}.")
+        raise UsageError(f"give the name of a file that ends in {endings}.")
     if path.suffix.lower() not in suffixes:
-        raise UsageError(f"{path}: {form} is written, so give a name that ends in {endings}, as NAME{suffixes[0]} does.")
+        raise UsageError(f"{path}: {writes}: give a name that ends in {endings}, such as NAME{suffixes[0]}.")
     need_folder(path)
 
 
 def need_folder(path: Path) -> None:
-    """Raise InvalidInput where the folder that a file or a folder is going to be written into is not there, or no folder.
+    """Raise InvalidInput if the folder that a file or a folder is going to be written into is not there, or no folder.
 
-    Raises ResourceRefused where nothing may be written into it.
+    Raises ResourceRefused if nothing may be written into it.
     """
     folder = path.parent
     if blocked := obstacle(folder):
@@ -39,13 +42,13 @@ def need_folder(path: Path) -> None:
 
 
 def absent(path: Path) -> None:
-    """Raise InvalidInput where something is at `path`."""
+    """Raise InvalidInput if something is at `path`."""
     if not is_free(path):
         raise InvalidInput(f"{path} exists already; give another name, so that nothing is lost.")
 
 
 def need_apart(path: Path, config: Config, store: Path | None) -> None:
-    """Raise InvalidInput where a file would lie in the config's store, or among the files of its data set.
+    """Raise InvalidInput if a file would lie in the config's store, or among the files of its data set.
 
     A data set around the config itself is a project's folder, in which results are expected.
     """

@@ -52,7 +52,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Compared:
-    """One number of both runs. `unpaired`: why its difference is; empty where it is paired."""
+    """One number of both runs. `unpaired`: why its difference is; empty if it is paired."""
 
     factors: Mapping[str, Any]
     quantity: Quantity
@@ -69,7 +69,7 @@ class Compared:
 
     @property
     def overlap(self) -> bool | None:
-        """Whether the two intervals overlap; None where one is not there."""
+        """Whether the two intervals overlap; None if one is not there."""
         low_a, high_a, low_b, high_b = map(_number, (self.a.low, self.a.high, self.b.low, self.b.high))
         return None if math.isnan(low_a + high_a + low_b + high_b) else max(low_a, low_b) <= min(high_a, high_b)
 
@@ -102,7 +102,7 @@ class Diff:
 
 
 def diff(a: Run, b: Run) -> Diff:
-    """Compare two runs. Raises InvalidInput where both are the same one."""
+    """Compare two runs. Raises InvalidInput if both are the same one."""
     if a.folder.resolve() == b.folder.resolve():
         raise InvalidInput(f"A and B are the same run, {a.folder}: a run of another `name` has a folder of its own.")
     rows_a, rows_b = ({_name(row.factors): i for i, row in enumerate(run.record.rows)} for run in (a, b))

@@ -103,11 +103,11 @@ def legend(found: Diff) -> Iterator[str]:
         yield "no row of A has the factors of a row of B, so no number is compared"
         return
     if all(c.same for c in found.compared):
-        yield f"every number of {len(found.compared):,} is the same in both, to the last digit and replicate"
+        yield f"all {len(found.compared):,} numbers are the same in both, to the last digit and replicate"
         return
     why = Counter(c.unpaired for c in found.compared if not math.isnan(c.difference.low))
     level = f"{found.a.record.intervals.level * 100:g} %"
-    yield "rates in percent, differences in percentage points; †: fewer than 30 false matches"
+    yield "rates in percent, differences in percentage points; †: fewer than 30 errors of a kind"
     if not why:
         yield "no intervals: at least one of the runs drew no replicates, or their levels differ"
         return

@@ -26,8 +26,8 @@ from stages.sections import curve
 from stages.summary import Cell, Row
 
 GRID = np.linspace(0, 0.95, 191)
-# Drawn in the last slots. A quality measure may be called random as well.
-REFERENCES = {"random": "discard at random", "sample_oracle": "sample oracle", "pair_oracle": "pair oracle"}
+# Drawn in the last slots. The measure `random` is one draw, the line is what draws have on average.
+REFERENCES = {"random": "random, expected", "sample_oracle": "sample oracle", "pair_oracle": "pair oracle"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ FORMS = {
         *("ERC, legacy form", "erc", "comparisons", "FNMR"),
         "Threshold chosen anew at each of twenty steps; mated and non-mated are discarded together.",
     ),
-    "1:N": _Form("FNIR-EDC", "fnir-edc", "mated probes", "FNIR", "Threshold chosen once, on all non-mated probes."),
+    "1:N": _Form("FNIR-EDC", "fnir-edc", "mated probes", "FNIR", "Threshold chosen once, on all probes."),
 }
 
 

@@ -25,6 +25,7 @@ from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
+from stages.enough import need_both_kinds
 from stages.evaluate_verification import FULL_LIST
 from stages.evaluation import Rates, Resampled, drawn_bytes
 from stages.metrics import bootstrap, discard
@@ -32,7 +33,7 @@ from stages.metrics import discard_replicates as again
 from stages.metrics.discard import Curve, Discard, DiscardRule, PairQuality
 from stages.metrics.discard_replicates import AreaReplicates
 from stages.metrics.verification import FEW, Ascending
-from stages.numbers import Numbers, curves, histogram, number_half
+from stages.numbers import Numbers, count_distinct, curves, histogram, number_half
 from stages.tables import CURVES, NUMBERS, Comparisons
 from stages.trials import Trials
 
@@ -84,7 +85,7 @@ class EvaluateDiscard(Stage):
     """1:1 error versus discard of one quality measure."""
 
     name = "evaluate_discard"
-    version = 2
+    version = 3
     grain = "reduce"
     axis = "comparisons"
     Options = DiscardOptions
@@ -104,6 +105,7 @@ class EvaluateDiscard(Stage):
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         Comparisons.of(tables).refuse_itself(tables)
+        need_both_kinds(tables, self.options.half, self.name)
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
@@ -176,7 +178,11 @@ class EvaluateDiscard(Stage):
         for name, kind in (("fnm", c.mated), ("fm", ~c.mated)):
             curve, found = found_here[name], drawn.get(name)
             start, trials = float(curve.y[0]), int(kind.sum())
-            numbers.add(f"{name}r", start, None if found is None else found.start[:, i], **shared, trials=trials)
+            shared["misses"] = int((c.score[kind] < limit).sum()) if name == "fnm" else -1
+            sides = [subject[kind] for subject in c.subjects] if o.replicates else []
+            subjects = count_distinct(*sides) if sides else -1
+            first = None if found is None else found.start[:, i]
+            numbers.add(f"{name}r", start, first, **shared, trials=trials, subjects=subjects)
             yield f"{name}-edc {at}", *thinned(curve)
             bounded = name == "fnm" and self._standard(rule) and not np.isnan(start)
             lines = _oracles(c, limit) if bounded else {}
@@ -248,6 +254,7 @@ class EvaluateDiscard(Stage):
                 false_matches=int(found.false_matches[i, 0]),
                 nonmated=int(found.n_nonmated[0]),
                 few=bool(found.few[i].any()),
+                misses=int(np.rint(np.nan_to_num(found.fnmr[i, 0]) * found.n_mated[0])),
                 trials=len(c.score),
             )
             yield f"erc {target:g}", found.fraction, found.fnmr[i]

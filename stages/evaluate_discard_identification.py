@@ -1,6 +1,6 @@
 """evaluate_discard_identification: 1:N candidate lists and the quality of probes → FNIR and FPIR against probes discarded.
 
-The threshold is chosen once, on the non-mated probes of the whole set, by the largest FPIR that does not exceed the target.
+The threshold is chosen once, on the probes of the whole set, by the largest FPIR that does not exceed the target.
 A mated probe is wrong where its mate is not at rank 1 with score ≥ threshold, a non-mated one where its best candidate has
 a score ≥ threshold; each kind is discarded by itself, probes of poorest quality first (ISO/IEC 29794-1:2024, of probes). A
 probe that failed counts as a miss, or as no false positive. One without a quality, as one that failed has none, is counted
@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
+from stages.enough import need_mates, need_same_gallery, need_searched
 from stages.evaluate_discard import thinned, unscored_first
 from stages.evaluate_identification import check_gallery
 from stages.evaluation import Rates, Resampled, drawn_bytes
@@ -24,8 +25,8 @@ from stages.metrics import bootstrap, discard
 from stages.metrics.discard_replicates import AreaReplicates, fnm_pauc_replicates
 from stages.metrics.identification import mate_rank, tpir_at_fpir
 from stages.metrics.weighted import Weighted, as_weights, barrier_scores, total_weight
-from stages.numbers import Numbers, curves, number_half, number_subjects
-from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
+from stages.numbers import Numbers, count_distinct, curves, number_half, number_subjects
+from stages.tables import CURVES, NUMBERS, refuse_itself, role_rows
 
 
 class DiscardIdentificationOptions(Resampled):
@@ -41,7 +42,7 @@ class EvaluateDiscardIdentification(Stage):
     """1:N error versus discarded probes, of one quality measure."""
 
     name = "evaluate_discard_identification"
-    version = 2
+    version = 3
     grain = "reduce"
     axis = "probes"
     Options = DiscardIdentificationOptions
@@ -55,8 +56,10 @@ class EvaluateDiscardIdentification(Stage):
         return ("numpy", "scipy")
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
-        need_role(tables["roles"], self.options.gallery, "evaluate_discard_identification.gallery")
+        need_same_gallery(self)
+        need_searched(tables, self.options.gallery, "evaluate_discard_identification.gallery")
         refuse_itself(tables, self.options.gallery, "probe")
+        need_mates(tables, self.options.gallery, self.options.half, self.name, open_set=True)
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
@@ -98,7 +101,9 @@ class EvaluateDiscardIdentification(Stage):
                 curve = discard.edc(wrong[kind], quality[kind])
                 again = drawn.get(name)
                 start, trials = float(curve.y[0]), int(kind.sum())
-                numbers.add(name, start, None if again is None else again.start[:, i], **shared, trials=trials)
+                shared["misses"] = int(wrong[kind].sum()) if name == "fnir" else -1
+                first = None if again is None else again.start[:, i]
+                numbers.add(name, start, first, **shared, trials=trials, subjects=count_distinct(column[probes][kind]))
                 parts.append((f"{name}-edc {target:g}", *thinned(curve)))
                 for j, share in enumerate(o.limits):
                     pauc, over = (None, None) if again is None else (again.pauc[:, i, j], again.over_random[:, i, j])

@@ -17,11 +17,12 @@ from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
+from stages.enough import need_mates, need_same_gallery, need_searched
 from stages.evaluation import MOST_TARGETS, EvaluationOptions, Rates, drawn_bytes, need_fused, read_templates, write_fallback
 from stages.metrics import bootstrap, identification
 from stages.metrics.subjects import subject_pairs
-from stages.numbers import Numbers, curves, histogram, number_half, number_subjects
-from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
+from stages.numbers import Numbers, count_distinct, curves, histogram, number_half, number_subjects
+from stages.tables import CURVES, NUMBERS, refuse_itself, role_rows
 
 Ranks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MOST_TARGETS)]
 
@@ -39,7 +40,7 @@ class EvaluateIdentification(Stage):
     """1:N error rates of one search: closed set over mated probes, open set with the non-mated ones."""
 
     name = "evaluate_identification"
-    version = 4
+    version = 5
     grain = "reduce"
     axis = "probes"
     Options = IdentificationOptions
@@ -57,8 +58,10 @@ class EvaluateIdentification(Stage):
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         need_fused(self)
-        need_role(tables["roles"], self.options.gallery, "evaluate_identification.gallery")
+        need_same_gallery(self)
+        need_searched(tables, self.options.gallery, "evaluate_identification.gallery")
         refuse_itself(tables, self.options.gallery, "probe")
+        need_mates(tables, self.options.gallery, self.options.half, self.name)
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
@@ -94,11 +97,12 @@ class EvaluateIdentification(Stage):
         self._open(numbers, top, rank, mated, drawn, weights, (probe, named[:, 0]))
         failed = found["status"] != Status.OK
         fta = float(failed.mean()) if len(failed) else np.nan
-        numbers.add("fta", fta, bootstrap.share_replicates(failed, drawn, weights), trials=len(failed))
+        lost = bootstrap.share_replicates(failed, drawn, weights)
+        numbers.add("fta", fta, lost, trials=len(failed), subjects=count_distinct(drawn))
         if o.templates:
             built = read_templates(work)
-            lost = built["status"][gallery] != Status.OK
-            numbers.add("fte", float(lost.mean()) if len(lost) else np.nan, trials=len(lost))
+            absent = built["status"][gallery] != Status.OK
+            numbers.add("fte", float(absent.mean()) if len(absent) else np.nan, trials=len(absent))
             write_fallback(numbers, built, np.union1d(gallery, probes))
         edges = np.linspace(-1, 1, 101)
         usable = np.isfinite(top)
@@ -124,8 +128,11 @@ class EvaluateIdentification(Stage):
         ranks: Sequence[int] = self.options.ranks
         drawn = bootstrap.rank_replicates(rank, subject, ranks, weights)
         for i, k in enumerate(ranks):
-            hit = float(((rank > 0) & (rank <= k)).mean()) if len(rank) else np.nan
-            numbers.add("rank", hit, drawn[:, i], target=k, trials=len(rank))
+            found = (rank > 0) & (rank <= k)
+            errors = {"misses": int(np.count_nonzero(~found)), "subjects": count_distinct(subject)}
+            numbers.add(
+                "rank", float(found.mean()) if len(rank) else np.nan, drawn[:, i], target=k, trials=len(rank), **errors
+            )
 
     def _open(
         self,
@@ -159,7 +166,9 @@ class EvaluateIdentification(Stage):
                 nonmated=points.n_nonmated,
                 subject_pairs=pairs[i],
                 few=points.few[i],
+                misses=points.misses[i],
                 trials=points.n_mated,
+                subjects=count_distinct(column[mated]),
             )
 
 

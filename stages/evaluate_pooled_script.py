@@ -17,11 +17,12 @@ from pipeline.errors import InvalidInput
 from pipeline.registry import register
 from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Options, Stage, Work
+from stages.enough import need_mates, need_same_gallery, need_searched
 from stages.evaluate_identification import check_gallery
 from stages.evaluation import Rates
 from stages.metrics import identification
 from stages.numbers import Numbers, curves, number_subjects
-from stages.tables import CURVES, NUMBERS, need_role, refuse_itself, role_rows
+from stages.tables import CURVES, NUMBERS, refuse_itself, role_rows
 
 
 class PooledScriptOptions(Options):
@@ -36,6 +37,7 @@ class EvaluatePooledScript(Stage):
     """Share of mated probes above a threshold among all pooled impostor scores. Neither TPIR nor at an FPIR."""
 
     name = "evaluate_pooled_script"
+    version = 2
     grain = "reduce"
     axis = "probes"
     Options = PooledScriptOptions
@@ -48,8 +50,10 @@ class EvaluatePooledScript(Stage):
         return ("numpy",)
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
-        need_role(tables["roles"], self.options.gallery, "evaluate_pooled_script.gallery")
+        need_same_gallery(self)
+        need_searched(tables, self.options.gallery, "evaluate_pooled_script.gallery")
         refuse_itself(tables, self.options.gallery, "probe")
+        need_mates(tables, self.options.gallery, "all", self.name)
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]

@@ -16,23 +16,25 @@ comparisons across the halves and those of a template without a subject.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from pipeline.registry import register
 from pipeline.schema import Array, Batch
 from pipeline.stage import Stage, Work
+from stages.enough import need_both_kinds
 from stages.evaluation import EvaluationOptions, Rates, drawn_bytes, need_fused, read_templates, write_fallback
 from stages.metrics import bootstrap, verification
 from stages.metrics.subjects import subject_pairs
 from stages.metrics.verification import Ascending
 from stages.metrics.weighted import Lists, Weighted
-from stages.numbers import Numbers, curves, histogram, number_half, score_edges
+from stages.numbers import Numbers, count_distinct, curves, histogram, number_half, score_edges
 from stages.tables import CURVES, NUMBERS, Comparisons
 from stages.trials import Enrolled, Failures, Trials
 
 RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
+SCRIPT: Literal["script"] = "script"  # for comparison with published numbers, and without intervals
 FULL_LIST = 100_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
 CURVE_POINTS = 600
 
@@ -50,7 +52,7 @@ class EvaluateVerification(Stage):
     """1:1 error rates of one list of scores."""
 
     name = "evaluate_verification"
-    version = 7
+    version = 8
     grain = "reduce"
     axis = "comparisons"
     Options = VerificationOptions
@@ -74,6 +76,7 @@ class EvaluateVerification(Stage):
     def fits(self, tables: Mapping[str, Batch]) -> None:
         need_fused(self)
         Comparisons.of(tables).refuse_itself(tables)
+        need_both_kinds(tables, self.options.half, self.name)
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
@@ -98,22 +101,19 @@ class EvaluateVerification(Stage):
         mated = nonmated & trials.mated
         nonmated ^= mated
         genuine, impostor = trials.score[mated], trials.score[nonmated]
-        lists = None
+        lists, drawn_from = None, (-1, -1)  # subjects behind the mated comparisons, and behind all
         if o.replicates:
             trials.check_mated(column)
             (own, _), others = trials.subjects(mated, column), trials.subjects(nonmated, column)
+            drawn_from = count_distinct(own), min(count_distinct(own), count_distinct(*others))
             if len(genuine) and len(impostor):
                 lists = Lists.apart(Weighted(genuine.copy(), (own,)), Weighted(impostor.copy(), others), weights)
         genuine.sort()
         impostor.sort()
         pair = Ascending(genuine), Ascending(impostor)
-        self._at_targets(numbers, pair, lists, failures, trials, nonmated, column)
-        value, threshold = verification.eer(*pair)
-        drawn = None if lists is None else bootstrap.eer_of(lists, value)
+        self._at_targets(numbers, pair, lists, failures, trials, nonmated, column, drawn_from[0])
         kept = len(genuine) + len(impostor)
-        numbers.add("eer", value, drawn, threshold=threshold, trials=kept)
-        drawn = None if lists is None or kept > FULL_LIST else bootstrap.auc_of(lists)
-        numbers.add("auc", verification.auc(*pair), drawn, trials=kept)
+        self._overall(numbers, pair, lists, {"trials": kept, "subjects": drawn_from[1]})
         if kept and trials.fold is not None and (trials.fold >= 0).all():
             made = mated | nonmated
             accuracy = verification.kfold_accuracy(trials.score[made], trials.mated[made], trials.fold[made])
@@ -135,18 +135,19 @@ class EvaluateVerification(Stage):
         trials: Trials,
         nonmated: Array,
         column: Array,
+        subjects: int,
     ) -> None:
         o = self.options
-        points = [verification.operating_points(*pair, o.fmr, rule) for rule in RULES]
+        points = [verification.operating_points(*pair, o.fmr, rule) for rule in (*RULES, SCRIPT)]
         thresholds = np.concatenate([each.threshold for each in points])
         accepted = trials.score >= np.fmin.reduce(thresholds, initial=np.inf).astype(trials.score.dtype)
         accepted &= nonmated
         pairs = subject_pairs(trials.score[accepted], *trials.subjects(accepted, column), thresholds)
         drawn = None if lists is None else bootstrap.tar_of(lists, o.fmr, RULES)
-        for r, rule in enumerate(RULES):
+        for r, rule in enumerate((*RULES, SCRIPT)):
             at = points[r]
             for i, target in enumerate(o.fmr):
-                tar = None if drawn is None else drawn[r][:, i]
+                tar = None if drawn is None or rule == SCRIPT else drawn[r][:, i]
                 shared = {
                     "target": target,
                     "rule": rule,
@@ -156,11 +157,29 @@ class EvaluateVerification(Stage):
                     "nonmated": at.n_nonmated,
                     "subject_pairs": pairs[r * len(o.fmr) + i],
                     "few": at.few[i],
+                    "misses": at.false_non_matches[i],
                     "trials": at.n_mated,
+                    "subjects": subjects,
                 }
                 numbers.add("tar", float(at.tar[i]), tar, **shared)
                 for metric, value, replicates in failures.rejected(at.fnmr[i], tar):
                     numbers.add(metric, value, replicates, **shared)
+
+    def _overall(
+        self, numbers: Numbers, pair: tuple[Ascending, Ascending], lists: Lists | None, shared: dict[str, int]
+    ) -> None:
+        """Add what is of no target: EER, with the errors of either kind at its threshold, and AUC."""
+        value, threshold = verification.eer(*pair)
+        drawn = None if lists is None else bootstrap.eer_of(lists, value)
+        known = not np.isnan(threshold)
+        genuine, impostor = (each.scores for each in pair)
+        key = impostor.dtype.type(threshold)
+        matches = int(len(impostor) - np.searchsorted(impostor, key)) if known else -1
+        errors = {"false_matches": matches, "misses": int(np.searchsorted(genuine, key)) if known else -1}
+        errors |= {"nonmated": len(impostor) if known else -1, "few": 0 <= matches < verification.FEW}
+        numbers.add("eer", value, drawn, threshold=threshold, **errors, **shared)
+        drawn = None if lists is None or shared["trials"] > FULL_LIST else bootstrap.auc_of(lists)
+        numbers.add("auc", verification.auc(*pair), drawn, **shared)
 
     def _curves(self, genuine: Ascending, impostor: Ascending) -> Batch:
         parts = []

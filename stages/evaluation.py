@@ -26,7 +26,7 @@ class Resampled(Options):
 
 
 class EvaluationOptions(Resampled):
-    """`templates`: read these as well, to count those that fell back to equal weights and, in 1:N, FTE of the gallery."""
+    """`templates`: read these as well, to count those whose weights all vanished and, in 1:N, FTE of the gallery."""
 
     templates: bool = False
 
@@ -54,7 +54,7 @@ def read_templates(work: Work) -> Batch:
 
 
 def write_fallback(numbers: Numbers, templates: Batch, rows: Array) -> None:
-    """Add how many of the templates in `rows` fell back to equal weights, as those that their rule gave all vanished."""
+    """Add how many of the templates in `rows` have no weight above 0, so that `fuse.fallback` says what they are."""
     numbers.add("fused_fallback", float(templates["fallback"][rows].sum()), trials=len(rows))
 
 

@@ -40,7 +40,7 @@ class Seen:
     face: Face
     former: float
     picture: str
-    kind: str  # how it was degraded; empty where it was not, or nobody knows
+    kind: str  # how it was degraded; empty if it was not, or nobody knows
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Side:
     count: int
     rest: float
     grouped: bool  # a medium holds several faces
-    fallback: bool
+    fallback: str  # what became of it, where its weights vanished
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Examples:
 
 
 def examples(found: Found) -> Examples | None:
-    """Return the examples of a run; None where none are asked for, or no row has a baseline to be compared with."""
+    """Return the examples of a run; None if none are asked for, or no row has a baseline to be compared with."""
     met = _compared(found) if found.options.pairs else None
     if met is None:
         return None
@@ -180,7 +180,7 @@ def _sides(
                 len(shown[n, side]),
                 float(np.nansum([face.weight for _, face, _ in shown[n, side][MOST_FACES:]])),
                 len({face.media for _, face, _ in shown[n, side]}) < len(shown[n, side]),
-                here.templates[side].fallback,
+                here.templates[side].fell_back,
             )
             for side in (0, 1)
         )

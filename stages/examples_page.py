@@ -99,7 +99,7 @@ def _face(seen: Seen, digits: int) -> dict[str, Any]:
         "weight": _percent(face.weight),
         "former": _percent(seen.former),
         "tone": _tone(face.weight, seen.former),
-        "pull": signed(face.pull),
+        "effect": signed(face.effect),
     }
 
 

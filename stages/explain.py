@@ -3,10 +3,10 @@
 Conventions
     Weight    what a face's embedding counts for in its template: the unit embedding, or the raw one under `features: raw`.
               The weights of a template sum to 1 over its usable faces. They are not worked out a second time: fuse itself
-              tells them. Of a vector rule they are each face's share, the mean over dimensions, and pull is made of them.
-    worth     1 / Σ w²: as many faces of equal weight spread it as little.
+              tells them. Of a vector rule they are each face's share, the mean over dimensions, and effect is made of them.
+    effective   1 / Σ w², the effective number of faces: their number if all weights are equal.
     own, other  cosine of a face with its own template, and with the template that it is compared with.
-    pull      score − the score without this face, the others keeping their proportions; nan where none are left.
+    effect      score − the score without this face, the others keeping their proportions; nan if none are left.
     Decision  score ≥ threshold. A score that is not in the store is computed from the two templates, to the same bits.
 
 Only what concerns the two templates is read: the shards that hold their faces, and the thresholds.
@@ -35,7 +35,7 @@ from stages.pair import Pair
 
 @dataclass(frozen=True)
 class Face:
-    """One face of a template. Numbers are nan where there are none; `value` is what the rule weighs by."""
+    """One face of a template. Numbers are nan if there are none; `value` is what the rule weighs by."""
 
     face: str
     media: str
@@ -45,23 +45,31 @@ class Face:
     weight: float
     own: float
     other: float
-    pull: float
+    effect: float
 
 
 @dataclass(frozen=True)
 class Template:
-    """A template as one cell fused it. `fallback`: its weights vanished, so its faces count equally."""
+    """A template as one cell fused it. `fallback`: its weights vanished, and `fuse.fallback` decided."""
 
     template: str
     status: str
     fallback: bool
-    worth: float
+    effective: float
     faces: tuple[Face, ...]
     embedding: Array = field(repr=False, compare=False)  # (d,) float32 of unit length, nan where it failed
 
     @property
     def used(self) -> int:
         return sum(face.weight > 0 for face in self.faces)
+
+    @property
+    def fell_back(self) -> str:
+        """Say what became of a template whose weights vanished; "" for any other."""
+        if not self.fallback:
+            return ""
+        instead = "its faces count equally" if self.used else "it is a vector of zeros and scores 0 with everyone"
+        return f"every weight of this template vanished, so {instead}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class Scored:
 def explained(session: Session, pair: Pair, steps: Sequence[Step]) -> Iterator[Scored]:
     """Yield the comparison of a pair in each compare step, in that order.
 
-    Raises InvalidInput where templates are not made by fuse, or what they were made of is not in the store any more.
+    Raises InvalidInput if templates are not made by fuse, or what they were made of is not in the store any more.
     """
     members = session.dataset.tables["members"]
     bounds = [np.searchsorted(members["template"], [row, row + 1]) for row in pair.rows]
@@ -188,7 +196,7 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
             template=pair.ids[t],
             status=Status(int(templates["status"][t])).name.lower(),
             fallback=bool(templates["fallback"][t]),
-            worth=float(1 / squares[t]) if squares[t] > 0 else np.nan,
+            effective=float(1 / squares[t]) if squares[t] > 0 else np.nan,
             faces=tuple(face for face, of in zip(faces, side.tolist(), strict=True) if of == t),
             embedding=np.full_like(unit[t], np.nan) if lost[t] else unit[t],
         )
@@ -230,7 +238,8 @@ def _fused(reader: _Reader, step: Step, fuse: Fuse, side: Array, media: Array) -
     work = Work(0, 2, tables, {name: _source(rows) for name, rows in read.items()})
     templates, weight = fuse.explained(work)
     total = sums.by_group(side, np.nan_to_num(weight), 2)[side]
-    return templates, read["embeddings"], np.divide(weight, total, out=np.full(len(side), np.nan), where=total > 0)
+    alone = np.where(np.isnan(weight), np.nan, 0.0)  # of a template whose weights vanished
+    return templates, read["embeddings"], np.divide(weight, total, out=alone, where=total > 0)
 
 
 def _source(batch: Batch) -> Source:
@@ -238,7 +247,7 @@ def _source(batch: Batch) -> Source:
 
 
 def _effects(embedded: Batch, weight: Array, side: Array, unit: Array, lost: Array, raw: bool) -> tuple[Array, Array, Array]:
-    """Return (own, other, pull), each (n,) float64, of faces with their weights (n,), and of the two templates `unit` (2, d).
+    """Return (own, other, effect), each (n,) float64, of faces, their weights (n,), and the two templates `unit` (2, d).
 
     Both are nan where there is no direction: `lost` (2,) says which templates have none.
     """
@@ -255,7 +264,7 @@ def _effects(embedded: Batch, weight: Array, side: Array, unit: Array, lost: Arr
 
 
 def _cosines(x: Array, unit: Array) -> Array:
-    """Return the cosine of each row of x (n, d) with the unit row beside it; nan where x has no direction."""
+    """Return the cosine of each row of x (n, d) with the unit row beside it; nan if x has no direction."""
     direction = vectors.units(x)
     return np.where(direction.any(axis=1), products.paired(direction, unit), np.nan)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import counted
 from stages.explain import Decision, Face, Scored, Template
 from stages.headline import name_of, rule_first
 from stages.pair import Pair
@@ -46,7 +47,7 @@ def heading(pair: Pair, cells: Sequence[Scored]) -> list[str]:
     mated = {True: "mated", False: "non-mated", None: "a subject is not known, so neither mated nor non-mated"}[pair.mated]
     place = "not among the comparisons of this data set: computed from the templates"
     if pair.number is not None:
-        place = f"row {pair.number:,} of {pair.comparisons:,} comparisons" + (
+        place = f"row {pair.number:,} of {counted(pair.comparisons, 'comparison')}" + (
             f", fold {pair.fold}" if pair.fold is not None else ""
         )
     lines = [f"{mated}; {place}"]
@@ -54,7 +55,7 @@ def heading(pair: Pair, cells: Sequence[Scored]) -> list[str]:
         "AB", pair.ids, pair.subjects, pair.roles, cells[0].templates, strict=True
     ):
         faces, media = len(template.faces), len({face.media for face in template.faces})
-        told = [f"{faces:,} {_plural('face', faces)} in {media:,} {'medium' if media == 1 else 'media'}"]
+        told = [f"{counted(faces, 'face')} in {counted(media, 'medium', 'media')}"]
         told = ([f"subject {subject}"] if subject else []) + ([" and ".join(roles)] if roles else []) + told
         lines.append(f"{letter}  {name}: {', '.join(told)}")
     return lines
@@ -66,7 +67,7 @@ def cells_table(cells: Sequence[Scored]) -> Table:
     names = rule_first(dict.fromkeys(name for cell in cells for name in cell.factors))
     table = _table(f"\n{' · '.join(names) or 'cell'}")
     titles = ["\nscore"] + [("FMR ≤\n" if i == 0 else "\n") + number_label(target) for i, target in enumerate(targets)]
-    for title in [*titles, *(f"{title}{letter}" for letter in "AB" for title in ("worth\n", "largest\n"))]:
+    for title in [*titles, *(f"{title}{letter}" for letter in "AB" for title in ("effective\n", "largest\n"))]:
         table.add_column(title, justify="right", no_wrap=True)
     for cell in cells:
         decided = {d.target: WORDS[d.accepted] for d in cell.decisions if _is_point(d)}
@@ -79,12 +80,12 @@ def cells_legend(cells: Sequence[Scored], shown: int) -> list[str]:
     """Say what the columns of the cells' table are, and how to see the faces of one."""
     one = " ".join(f"--where {shlex.quote(f'{name}={cells[0].factors[name]}')}" for name in rule_first(cells[0].factors))
     points = [d for cell in cells for d in cell.decisions if _is_point(d)]
-    more = [f"… and {len(cells) - shown:,} more cells (--all)"] if len(cells) > shown else []
+    more = [f"… and {counted(len(cells) - shown, 'more cell')} (--all)"] if len(cells) > shown else []
     return [
         *more,
         *(["yes: accepted, score ≥ threshold of the largest FMR that does not exceed the target"] if points else []),
-        "worth: 1 / Σ w², so many faces of equal weight · largest: the largest weight of a face in the template",
-        f"{len(cells):,} cells; every face of one: {one}",
+        "effective: 1 / Σ w², the number of faces if their weights were equal · largest: the largest weight of a face",
+        f"{counted(len(cells), 'cell')}; every face of one: {one}",
     ]
 
 
@@ -106,9 +107,9 @@ def decided(cell: Scored) -> list[str]:
 
 def template_line(letter: str, template: Template) -> str:
     """Say how many faces a template rests on."""
-    worth, largest = _spread(template)
-    spread = f", worth {worth} faces of equal weight, the largest weighing {largest}" if template.used > 1 else ""
-    return f"{letter}  {template.template}: {template.used:,} of {len(template.faces):,} faces used{spread}"
+    effective, largest = _spread(template)
+    spread = f"; effective number {effective}, largest weight {largest}" if template.used > 1 else ""
+    return f"{letter}  {template.template}: {template.used:,} of {counted(len(template.faces), 'face')} used{spread}"
 
 
 def faces_table(template: Template, cell: Scored, every: bool) -> Table:
@@ -120,7 +121,7 @@ def faces_table(template: Template, cell: Scored, every: bool) -> Table:
         table.add_column("share", justify="right", no_wrap=True)
     table.add_column(_name("face"))
     weighed_by = cell.weighed_by.partition(":")[0]
-    for name in [*([weighed_by] if weighed_by else []), "weight", "own", "other", "pull"]:
+    for name in [*([weighed_by] if weighed_by else []), "weight", "own", "other", "effect"]:
         table.add_column(name, justify="right", no_wrap=True)
     digits, former = decimals(face.value for face in faces), ""
     for face in faces if every else faces[:MOST_FACES]:
@@ -128,7 +129,7 @@ def faces_table(template: Template, cell: Scored, every: bool) -> Table:
         former = face.media
         left = (_name(medium[0]), medium[1]) if grouped else ()
         weighed = [fixed(face.value, digits)] if weighed_by else []
-        numbers = [percent(face.weight), fixed(face.own), fixed(face.other), signed(face.pull)]
+        numbers = [percent(face.weight), fixed(face.own), fixed(face.other), signed(face.effect)]
         table.add_row(*left, _name(face.face), *weighed, *numbers, style="dim" if face.weight == 0 else "")
     return table
 
@@ -138,9 +139,9 @@ def below(template: Template, every: bool) -> Iterator[str]:
     faces = _ordered(template)
     if rest := [] if every else faces[MOST_FACES:]:
         share = sum(face.weight for face in rest)
-        yield f"… and {len(rest):,} more {_plural('face', len(rest))}, {percent(share)} of the weight (--all)"
+        yield f"… and {counted(len(rest), 'more face')}, {percent(share)} of the weight (--all)"
     if template.fallback:
-        yield "every weight of this template vanished, so its faces count equally"
+        yield template.fell_back
     told = [face for face in template.faces if face.status != "ok" or face.reason]
     for face in told if every else told[:MOST_FACES]:
         yield f"{face.face}: {face.reason or face.status}" + (
@@ -157,7 +158,7 @@ def faces_legend(cell: Scored) -> list[str]:
     share = " · share: of its medium" if any(map(_grouped, cell.templates)) else ""
     return [
         f"{weight}{share}" if cell.rule else "each face is its own template",
-        "own, other: cosine with its own, with the other template · pull: score − score without this face",
+        "own, other: cosine with its own, with the other template · effect: score − score without this face",
         *([cell.weighed_by] if ":" in cell.weighed_by else []),
     ]
 
@@ -187,7 +188,7 @@ def _is_point(decision: Decision) -> bool:
 
 def _spread(template: Template) -> tuple[str, str]:
     weights = [face.weight for face in template.faces if face.weight > 0]
-    return (f"{template.worth:.1f}", percent(max(weights))) if weights else ("–", "–")
+    return (f"{template.effective:.1f}", percent(max(weights))) if weights else ("–", "–")
 
 
 def _table(*columns: str) -> Table:
@@ -203,10 +204,6 @@ def _name(words: str) -> Text:
     from rich.text import Text
 
     return Text(words, no_wrap=True, overflow="ellipsis")  # where it gets narrow, names give way and no number
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
 
 
 def decimals(values: Iterable[float]) -> int:

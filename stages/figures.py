@@ -155,7 +155,7 @@ class _Plot:
 def roc(lines: Sequence[Line], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
     """TAR against FMR, FMR logarithmic. Left of `unsure_below` fewer than 30 false matches lie behind a point."""
     shown = [_finite(line, line.x > 0) for line in lines]
-    x = _log_axis("FMR", max(min((float(line.x.min()) for line in shown if len(line.x)), default=1e-6), 1e-6))
+    x = _log_axis("FMR, %", max(min((float(line.x.min()) for line in shown if len(line.x)), default=1e-6), 1e-6))
     plot = _Plot("ROC: TAR against FMR", x, _rate_axis("TAR = 1 − FNMR, %", shown), frame)
     return plot.svg(plot.curves(shown), plot.shade(unsure_below))
 
@@ -268,7 +268,7 @@ def _rate_axis(label: str, lines: Sequence[Line]) -> Axis:
 
 def _log_axis(label: str, low: float) -> Axis:
     first = min(math.floor(math.log10(low) + 1e-9), -1)
-    ticks = [(10.0**power, "1" if power == 0 else f"1e{power}") for power in range(first, 1)]
+    ticks = [(10.0**power, f"{10.0 ** (power + 2):g}") for power in range(first, 1)]
     return Axis(label, 10.0**first, 1.0, ticks, np.log10)
 
 

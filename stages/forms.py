@@ -37,7 +37,7 @@ class Listed:
         return self.a[numbers], self.b[numbers]
 
     def number(self, a: int, b: int) -> int | None:
-        """Return the number of the first comparison of two templates, in this order; None where there is none."""
+        """Return the number of the first comparison of two templates, in this order; None if there is none."""
         found = np.flatnonzero((self.a == a) & (self.b == b))
         return int(found[0]) if len(found) else None
 

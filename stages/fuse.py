@@ -2,8 +2,8 @@
 
 A template is normalize(Σ w_i x_i) over its usable faces, x_i the unit embedding (or the raw one, `features: raw`, which is
 the unit one with its norm in the weight). It is one sparse product W @ X, whose sums are exact (stages/exact), so the order
-of a template's faces moves no bit of it; a vector rule makes it in its own way. Weights that all vanish are replaced by equal
-ones, and `fallback` says so; a template with no usable face is EMPTY.
+of a template's faces moves no bit of it; a vector rule makes it in its own way. Where all weights of a template vanish,
+`fallback` decides, and the column of that name says so; a template with no usable face is EMPTY.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ class FuseOptions(Options):
 
     `media`: `mean` first averages the weighted features of each medium, Σ w x / n (the published IJB scripts);
     `weighted` takes their weighted mean, Σ w x / Σ w, so that every medium counts the same. `fallback`: what becomes of a
-    template whose weights all vanish: `equal` weights, or `none`, which makes it EMPTY (the scripts have a zero vector).
+    template whose weights all vanish: `equal` weights; `none`, which makes it EMPTY; or `zero`, a vector of zeros that is OK
+    and scores 0 with everyone, as in the published scripts.
     """
 
     rule: str = "mean"
     features: Literal["unit", "raw"] = "unit"
     media: Literal["none", "mean", "weighted"] = "none"
-    fallback: Literal["equal", "none"] = "equal"
+    fallback: Literal["equal", "none", "zero"] = "equal"
 
     @model_validator(mode="after")
     def _known(self) -> FuseOptions:
@@ -120,7 +121,7 @@ class Fuse(Stage):
             combined, weight = rule.combine(faces, features, count)
             summed, vanished = combined.astype(np.float64, copy=False), np.zeros(count, bool)
         else:
-            weight, vanished = _scaled(count, faces.template, rule.weigh(faces), self.options.fallback == "equal")
+            weight, vanished = _scaled(count, faces.template, rule.weigh(faces), self.options.fallback)
             if self.options.media != "none" and not rule.script:
                 weight = _inside_media(weight, faces.medium, self.options.media == "weighted")
             share = sums.shares(faces.template, weight if self.options.features == "unit" else weight * faces.norm, count)
@@ -128,7 +129,7 @@ class Fuse(Stage):
             summed = sums.weighted(faces.embedding, inverse, faces.template, share, count)
         counted = np.full(len(usable), np.nan)
         counted[usable] = weight
-        return _templates(summed, faces.template[weight > 0], vanished), counted
+        return _templates(summed, faces.template[weight > 0], vanished, self.options.fallback == "zero"), counted
 
     def _faces(self, work: Work, rule: rules.Rule) -> tuple[rules.Faces, Array]:
         """Return the usable faces of the members, and which members these are, (members,) bool."""
@@ -166,7 +167,7 @@ class Fuse(Stage):
 
 
 def _check_variance(faces: Batch) -> None:
-    """Raise InvalidInput for variances that are none: the first face is named."""
+    """Raise InvalidInput for variances that are not valid: the first face is named."""
     variance, width = faces["variance"], faces["embedding"].shape[1] if "embedding" in faces else None
     if variance.shape[1] not in (1, width):
         raise InvalidInput(
@@ -180,12 +181,17 @@ def _check_variance(faces: Batch) -> None:
         )
 
 
-def _templates(summed: Array, used: Array, vanished: Array) -> Batch:
-    """Return FUSED rows from what was summed (count, d), the template of each face that counted, and which fell back."""
+def _templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch:
+    """Return FUSED rows from what was summed (count, d), the template of each face that counted, and which fell back.
+
+    `zero`: those that fell back are vectors of zeros.
+    """
     length = vectors.lengths(summed)
     ok = (length > 0) & np.isfinite(length)
     embedding = np.full(summed.shape, np.nan, np.float32)
     np.divide(summed, length[:, None], out=embedding, where=ok[:, None], casting="same_kind")
+    if zero:
+        embedding[vanished], ok = 0, ok | vanished
     return Batch(
         {
             "status": np.where(ok, Status.OK, Status.EMPTY).astype(np.uint8),
@@ -196,18 +202,20 @@ def _templates(summed: Array, used: Array, vanished: Array) -> Batch:
     )
 
 
-def _scaled(count: int, template: Array, weight: Array, equal: bool) -> tuple[Array, Array]:
-    """Return weights (n,) of which a template's largest is 1, and (count,) which templates fell back to equal ones.
+def _scaled(count: int, template: Array, weight: Array, fallback: str) -> tuple[Array, Array]:
+    """Return weights (n,) of which a template's largest is 1, and (count,) which templates fell back.
 
-    Those whose weights all vanish do; without `equal` none does. Raises InvalidInput for a weight below 0.
+    Those whose weights all vanish do: under `equal` all of theirs are 1, under `zero` 0. Under `none` none does. Raises
+    InvalidInput for a weight below 0.
     """
     weight = np.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0)
     if (weight < 0).any():
         raise InvalidInput(f"fuse.rule gave a weight of {weight.min():g}: a weight is 0 or more; mend the rule.")
     top = np.zeros(count)
     np.maximum.at(top, template, weight)
-    vanished = (np.bincount(template, minlength=count) > 0) & ~(top > 0) & equal
-    return np.where(vanished[template], 1.0, weight / np.where(top > 0, top, 1.0)[template]), vanished
+    vanished = (np.bincount(template, minlength=count) > 0) & ~(top > 0) & (fallback != "none")
+    alone = 1.0 if fallback == "equal" else 0.0
+    return np.where(vanished[template], alone, weight / np.where(top > 0, top, 1.0)[template]), vanished
 
 
 def _medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from stages.choice import MARKS as MARKS
 from stages.choice import Chosen, choices, sign
 from stages.evaluate_discard import STARTING
 from stages.metrics import bootstrap
-from stages.quantities import AREA, Quantity, interval_written, lower_is_better, written
+from stages.quantities import AREA, Quantity, flawless, interval_written, lower_is_better, written
 from stages.report_options import ReportOptions, half_factor, read_options
 from stages.summary import ROUNDING, Cell, Difference, Row, RuleTable, cells, rule_table
 
@@ -91,7 +91,7 @@ def primary(table: RuleTable, options: ReportOptions) -> Quantity | None:
     """Return the main number; None where nothing was evaluated."""
     asked = [q for target in options.fmr or () for q in table.find("tar", target)]
     held = {q: [row.entries[q] for row in table.rows if q in row.entries] for q in table.find("tar")}
-    solid = [q for q, entries in held.items() if not any(e.few or math.isnan(e.value) for e in entries)]
+    solid = [q for q, entries in held.items() if not any(e.few_matches or math.isnan(e.value) for e in entries)]
     strict = sorted(solid, key=lambda q: q.target or 0)
     usual = [q for q in strict if any(math.isclose(q.target or 0, target) for target in HEADLINE_FMR)]
     candidates = [*asked, *usual, *table.find("eer"), *strict, *table.find("rank", 1), *table.find("tpir")]
@@ -111,7 +111,12 @@ def columns(table: RuleTable, options: ReportOptions) -> list[Quantity]:
     chosen += [*table.find("eer"), *table.find("accuracy"), *table.find("rank", 1)]
     for target in HEADLINE_FPIR:
         chosen += table.find("tpir", target)
-    chosen += areas(table, options)
+    steps = list(dict.fromkeys(q.step for q in table.quantities))
+
+    def place(q: Quantity) -> tuple[bool, bool, int, float]:  # the same in every run, whichever numbers are marked †
+        return q.metric == "erc_auc", q.rule == STARTING, steps.index(q.step), -(q.target or 0)
+
+    chosen += sorted(areas(table, options), key=place)
     return list(dict.fromkeys(chosen))
 
 
@@ -130,7 +135,7 @@ def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:
     wanted = (options.fmr or ())[:1]
 
     def rank(q: Quantity) -> tuple[bool, bool, bool, float]:
-        few = any(row.entries[q].few for row in table.rows if q in row.entries)
+        few = any(row.entries[q].few_matches for row in table.rows if q in row.entries)
         starting, target = q.rule == STARTING, q.target or 0
         asked = q.kind == "discard" and not starting and any(math.isclose(target, each) for each in wanted)
         return starting, not asked, few, -target if few else target
@@ -211,6 +216,8 @@ def sentences(groups: Sequence[Group], by: Quantity | None, level: float = 0.95)
 
 def _without_baseline(groups: Sequence[Group], by: Quantity) -> Said:
     rows = [row for group in groups for row in group.rows if goodness(row, by) > -math.inf]
+    if rows and without_error(rows, by):
+        return _no_error("", rows, by)
     if len(rows) <= 1:
         return Said(f"{by.label} is {_value(rows[0], by)}." if rows else f"No row has {by.label}; see the table.")
     best, worst = rows[0], rows[-1]
@@ -226,6 +233,10 @@ def _said(group: Group, base: Row, by: Quantity, level: float) -> Said:
     where = f"With {name_of(group.factors)}: " if group.factors else ""
     baseline = f"the baseline {name_of(base.factors, shared)}"
     rows = [row for row in group.others if (d := _difference(row, by)) is not None and not math.isnan(d.value)]
+    if math.isnan(base.entries[by].value):
+        return Said(f"{where}{by.label} of {baseline} is not defined, so nothing is compared; see the table.")
+    if without_error([base, *rows], by):
+        return _no_error(where, [base, *rows], by)
     rows = distinct(rows, base)
     if not rows:
         return Said(f"{where}{by.label} of {baseline} is {_value(base, by)}.")
@@ -239,6 +250,20 @@ def _said(group: Group, base: Row, by: Quantity, level: float) -> Said:
         f"{where}{'no' if where else 'No'} row is clearly better than {baseline}, whose {by.label} is {_value(base, by)}.",
         f"First by value comes {name}: {_differs(first, by)}. {_rest(rows, by, shared)}",
     )
+
+
+def without_error(rows: Sequence[Row], by: Quantity) -> bool:
+    """Whether every row that has a number has no error by it, so that it tells none from another."""
+    held = [row.entries[by].value for row in rows if by in row.entries]
+    return bool(held) and all(flawless(by.metric, value) for value in held)
+
+
+def _no_error(where: str, rows: Sequence[Row], by: Quantity) -> Said:
+    trials = min(row.entries[by].trials for row in rows)
+    answer = f"{'no' if where else 'No'} error was seen among {trials:,} trials: {by.label} is {_value(rows[0], by)}"
+    if len(rows) == 1:
+        return Said(f"{where}{answer}.")
+    return Said(f"{where}{answer} in all {len(rows)} rows. This set cannot tell them apart by it.")
 
 
 def _rest(rows: Sequence[Row], by: Quantity, shared: Sequence[str]) -> str:
@@ -314,6 +339,6 @@ def _differs(row: Row, by: Quantity) -> str:
     if d is None:
         return "not compared"
     bounds = interval_written(by.metric, d.low, d.high, signed=True)
-    unclear = "that holds 0" if d.low <= ROUNDING and d.high >= -ROUNDING else "that rests on few false matches (†)"
+    unclear = "that holds 0" if d.low <= ROUNDING and d.high >= -ROUNDING else "that rests on few errors (†)"
     verdict = "" if direction(row, by) else f", an interval {unclear}" if bounds else ", without an interval"
     return f"{written(by.metric, d.value, signed=True)} points{' ' + bounds if bounds else ''}{verdict}"

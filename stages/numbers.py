@@ -28,11 +28,12 @@ class Numbers:
     def add(self, metric: str, value: float, replicates: Array | None = None, **fields: Any) -> None:
         """Add a number with its replicates (R,), from which its interval is taken; None for no interval."""
         row = {"target": np.nan, "rule": "", "achieved": np.nan, "threshold": np.nan, "few": False}
-        counts = {"false_matches": -1, "nonmated": -1, "subject_pairs": -1, "trials": 0}
+        counts = {"false_matches": -1, "nonmated": -1, "subject_pairs": -1, "misses": -1, "trials": 0, "subjects": -1}
         kept = self._none if replicates is None or not len(self._none) else replicates
-        low, high = (np.nan, np.nan) if np.isnan(kept).all() else bootstrap.interval(kept, self._level)
+        given = {**row, **counts, **fields}
+        low, high = bootstrap.rate_interval(value, kept, self._level, given["subjects"])
         made = {"metric": metric, "value": value, "low": low, "high": high, "replicates": kept}
-        self.rows.append({**row, **counts, **fields, **made})
+        self.rows.append({**given, **made})
 
     def batch(self) -> Batch:
         columns: dict[str, Array] = {}
@@ -44,7 +45,7 @@ class Numbers:
 
 
 def number(table: Batch, metric: str, target: float | None = None, rule: str | None = None) -> Mapping[str, Any]:
-    """Return the first row of NUMBERS that matches. Raises KeyError where there is none."""
+    """Return the first row of NUMBERS that matches. Raises KeyError if there is none."""
     for i in range(table.rows):
         same = table["metric"][i] == metric and (rule is None or table["rule"][i] == rule)
         if same and (target is None or math.isclose(table["target"][i], target)):
@@ -94,6 +95,14 @@ def number_subjects(templates: Batch) -> tuple[NDArray[np.int64], int, NDArray[n
     names, known = _named(templates)
     unique, number = np.unique(names, return_inverse=True)
     return number.astype(np.int64), len(unique), known
+
+
+def count_distinct(*numbers: Array) -> int:
+    """Return how many distinct numbers ≥ 0, those of subjects, are in some arrays together."""
+    seen = np.zeros(1 + max((int(each.max(initial=-1)) for each in numbers), default=-1), bool)
+    for each in numbers:
+        seen[each] = True
+    return int(seen.sum())
 
 
 def number_half(templates: Batch, half: Half) -> tuple[NDArray[np.int64], int]:

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from stages import bars, charts, choice, conventions, discard_charts, examples_page, figures, headline, sections
+from stages import bars, charts, choice, conventions, discard_charts, examples_page, figures, headline, published, sections
 from stages.acquisition import acquired
 from stages.charts import safe
 from stages.choice import Chosen
@@ -38,7 +38,7 @@ TONES = {1: "better", -1: "worse", 0: "level"}
 
 
 def render(found: Found) -> str:
-    """Return the page. Raises InvalidInput for a quality method that the run does not have."""
+    """Return the page. Raises InvalidInput for a quality measure that the run does not have."""
     view = {**_result(found), **charts.curves(found), **examples_page.pairs(found), **_faces(found)}
     view |= {"discards": [*discard_charts.charts(found), *discard_charts.details(found)]}
     view |= {**_provenance(found), **own()}
@@ -71,6 +71,7 @@ def _result(found: Found) -> dict[str, Any]:
     notes = [
         *conventions.rates(found.columns, table.quantities),
         *conventions.variants(table),
+        *conventions.no_errors(table, found.columns),
         conventions.intervals(table),
         conventions.differences(table),
     ]
@@ -88,6 +89,7 @@ def _result(found: Found) -> dict[str, Any]:
         "beyond": bool(((differences[:, 0] < reach[0]) | (differences[:, 0] > reach[1])).any()),
         "compared": bool(table.baseline),
         "groups": [_group(found, group, reach) for group in found.groups],
+        "published": [line.view() for line in published.lines(found.results, found.rows)],
         "choice": [_choice(found, chosen) for chosen in found.chosen],
         "chosen_by": found.chosen[0].quantity.label if found.chosen else "",
         "notes": notes,
@@ -194,10 +196,13 @@ def _cell(row: Row, q: Quantity) -> dict[str, Any] | None:
 
 def _why_few(entry: Entry) -> str:
     """Say on how little a number rests that is marked."""
+    where = " in the cell that has fewest" if entry.cells > 1 else ""
     pairs = f"{entry.subject_pairs:,} {'pair' if entry.subject_pairs == 1 else 'pairs'} of subjects"
     matches = f"{entry.false_matches:,} false {'match' if entry.false_matches == 1 else 'matches'}"
     behind = f" of {pairs}" if entry.false_matches > 0 and entry.subject_pairs >= 0 else ""
-    return f"{matches}{behind}{' in the cell that has fewest' if entry.cells > 1 else ''}: fewer than {FEW}"
+    found = [f"{matches}{behind}"] if 0 <= entry.false_matches < FEW else []
+    found += [f"{entry.misses:,} mated {'error' if entry.misses == 1 else 'errors'}"] if 0 <= entry.misses < FEW else []
+    return f"{' and '.join(found) or 'false matches at one of the steps'}{where}: fewer than {FEW}"
 
 
 def _every(found: Found) -> Iterator[dict[str, Any]]:
@@ -208,6 +213,7 @@ def _every(found: Found) -> Iterator[dict[str, Any]]:
                 "threshold": f"{e.threshold:.4f}" if e.threshold == e.threshold else "",
                 "false_matches": f"{e.false_matches:,} of {e.nonmated:,}" if e.false_matches >= 0 else "",
                 "subject_pairs": f"{e.subject_pairs:,}" if e.subject_pairs >= 0 else "",
+                "misses": f"{e.misses:,}" if e.misses >= 0 else "",
                 "trials": f"{e.trials:,}",
             }
             yield {**(_cell(row, q) or {}), **_header(found, q), **counts, "row": headline.name_of(row.factors)}
@@ -240,7 +246,7 @@ def _quality(scores: sections.Scores, lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def agreement(scores: Sequence[sections.Scores]) -> list[tuple[str, list[str]]]:
-    """Return of each method its rank correlation with every one, in words; nothing where there is only one."""
+    """Return of each measure its rank correlation with every one, in words; nothing where there is only one."""
     if len(scores) < 2:
         return []
     # Here, as scipy.stats takes half a second and every command imports this module.
@@ -251,7 +257,7 @@ def agreement(scores: Sequence[sections.Scores]) -> list[tuple[str, list[str]]]:
 
 
 def _by(scores: sections.Scores) -> str:
-    """Name the method, and the cell that was taken where there are several."""
+    """Name the measure, and the cell that was taken if there are several."""
     chosen = ", ".join(f"{name} = {value}" for name, value in scores.step.factors.items() if value != scores.method)
     return f"{scores.method} ({chosen})" if chosen else scores.method
 
@@ -268,7 +274,7 @@ def _fta(found: Found) -> list[str]:
 
 
 def _fallen(found: Found) -> tuple[bool, list[str]]:
-    """Whether templates that fell back to equal weights were counted, and in which rows and evaluations there are some."""
+    """Whether templates whose weights all vanished were counted, and in which rows and evaluations there are some."""
     counted, said = found.table.find("fused_fallback"), []
     for q in counted:
         for row in found.rows:

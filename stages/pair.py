@@ -32,7 +32,7 @@ class Pair:
 
 
 def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
-    """Return two templates by id. Raises InvalidInput for an id that is none, and for a template with itself."""
+    """Return two templates by id. Raises InvalidInput for an unknown id, and for a template with itself."""
     one, other = (_row(tables, name) for name in (a, b))
     if one == other:
         raise InvalidInput(
@@ -68,7 +68,7 @@ def _row(tables: Mapping[str, Batch], name: str) -> int:
     if holding:
         named = ", ".join(map(repr, holding[:5])) + (", …" if len(holding) > 5 else "")
         has = f"a subject, whose templates are {named}" if what else f"a face; it is in {named}"
-        raise InvalidInput(f"{name!r} is no template but {has}: give a template.")
+        raise InvalidInput(f"{name!r} is not a template but {has}: give a template.")
     sentence = unknown("template", name, ids.tolist())
     if "known are" in sentence:
         shown = ", ".join(map(repr, ids[:3].tolist()))
@@ -81,7 +81,7 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
 
     A cell that lacks a factor agrees with any value of it.
 
-    Raises UsageError for what is no factor, value or FACTOR=VALUE of the config; InvalidInput where it compares nothing.
+    Raises UsageError for an unknown factor or value, or what is not FACTOR=VALUE; InvalidInput if it compares nothing.
     """
     steps = list(session.plan.cells("compare"))
     if not steps:
@@ -96,7 +96,7 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
 def agreeing(session: Session, steps: Sequence[Step], where: Sequence[str]) -> list[Step]:
     """Return the steps that agree with every FACTOR=VALUE. A cell that lacks a factor agrees with any value of it.
 
-    Raises UsageError for what is no factor, value or FACTOR=VALUE of the config.
+    Raises UsageError for an unknown factor or value, or what is not FACTOR=VALUE.
     """
     factors = session.config.factors
     wanted: dict[str, str] = {}

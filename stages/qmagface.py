@@ -9,6 +9,7 @@ constant ω of s + ω · min(q1, q2) is found at many thresholds, and β · s �
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic import Field
 from pipeline.registry import register
 from pipeline.schema import Batch, Status
 from pipeline.stage import Options, Stage, Work
+from stages.enough import need_comparisons
 from stages.forms import Listed
 from stages.tables import SCORES, Comparisons
 
@@ -47,6 +49,9 @@ class QMagFace(Stage):
 
     def backends(self) -> tuple[str, ...]:
         return ("numpy",)
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        need_comparisons(tables)
 
     def compute(self, work: Work) -> dict[str, Batch]:
         read = work.inputs["quality"].read(("status", "quality"))

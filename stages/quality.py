@@ -1,8 +1,8 @@
 """quality: crop → quality score, higher = more useful.
 
-A method is a quality model's card, or one of: `feature-norm` (the embedding's norm), `detector-score`, `given` (scores
-that came with the data set), `random` (no measure at all: what a method has to beat). Scores are raw: their scale is the
-method's own.
+The option `method` names a quality measure: a quality model's card, or one of `feature-norm` (the embedding's norm),
+`detector-score`, `given` (scores that came with the data set) and `random` (no information: what a measure has to beat).
+Scores are raw: their scale is the measure's own.
 
 Random    the first three bytes of the SHA-256 of "random quality|SEED|FACE_ID", over 2²⁴: even in [0, 1), exact in float32,
           the same in every run, shard and data set, and with no face without a score.
@@ -30,7 +30,7 @@ PLAIN = {"feature-norm": ("embeddings",), "detector-score": ("detections",), "gi
 
 
 class QualityOptions(Options):
-    """`seed`: of the method `random`; for all others it decides nothing."""
+    """`seed`: of the measure `random`; for all others it decides nothing."""
 
     method: str = "lightqnet"
     seed: int = Field(0, ge=0)
@@ -41,7 +41,7 @@ class QualityOptions(Options):
 
 @register("stage", "quality")
 class Quality(Stage):
-    """Score every face by one method."""
+    """Score every face by one measure."""
 
     name = "quality"
     grain = "map"
@@ -91,7 +91,7 @@ class Quality(Stage):
             if method == "detector-score" and np.isnan(values[status == Status.OK]).any():
                 raise InvalidInput(
                     "quality.method is 'detector-score', and some faces have none: their landmarks or crops came with the "
-                    "data set. Name another method, or let the data set bring a score for each face."
+                    "data set. Name another measure, or let the data set bring a score for each face."
                 )
             return {"": _scored(values, status)}
         status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
@@ -104,7 +104,7 @@ class Quality(Stage):
     def _card(self) -> ModelCard:
         cards = {k: v for k, v in catalogue.all_cards(self.context).items() if v.has_quality}
         if self.options.method not in cards:
-            raise InvalidInput(unknown("quality method", self.options.method, {**cards, **PLAIN}))
+            raise InvalidInput(unknown("quality measure", self.options.method, {**cards, **PLAIN}))
         return cards[self.options.method]
 
     def _open(self, weights: WeightFile) -> Any:

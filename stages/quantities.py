@@ -29,7 +29,7 @@ AREA = re.compile(r"(fnm|fm|fnir|fpir)_pauc\(([^)]+)\)(?:_(\w+))?")
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a column of numbers measures. `rule` is the threshold rule: at_most, nearest or empty."""
+    """What a column of numbers measures. `rule` is the threshold rule: at_most, nearest, script or empty."""
 
     kind: Kind
     step: str  # the evaluating step of the config
@@ -39,8 +39,8 @@ class Quantity:
 
     @property
     def label(self) -> str:
-        sign = "≈" if self.rule == "nearest" else "≤"
-        target = number_label(self.target)
+        sign = "≤" if self.rule not in ("nearest", "script") else "≈"
+        target = number_label(self.target) + (", as scripts have it" if self.rule == "script" else "")
         named = {
             "tar": f"TAR @ FMR {sign} {target}",
             "frr": f"FRR @ FMR {sign} {target}",
@@ -49,7 +49,7 @@ class Quantity:
             "pooled_script": f"pooled script, not TPIR, @ the ⌈{target} · probes⌉-th pooled score",
             "rank": f"rank-{target}",
             "accuracy_deviation": "accuracy, SD of folds",
-            "fused_fallback": "fell back to equal weights",
+            "fused_fallback": "all weights vanished",
         }
         of = "FPIR" if self.kind == "discard, 1:N" else "FMR"
         of, sign = ("FNMR", "≤") if self.rule == "starting" else (of, sign)
@@ -65,6 +65,11 @@ class Quantity:
 def lower_is_better(metric: str) -> bool:
     """Whether less of what a metric measures is better."""
     return metric in _LOWER or metric in COUNTS - NO_DIRECTION or AREA.fullmatch(metric) is not None
+
+
+def flawless(metric: str, value: float) -> bool:
+    """Whether a value is that of no error at all, of which there is no better one."""
+    return metric not in NO_DIRECTION and value == (0.0 if lower_is_better(metric) else 1.0)
 
 
 def is_area(metric: str) -> bool:
@@ -83,7 +88,7 @@ def number_label(value: float | None) -> str:
 
 
 def written(metric: str, value: float, signed: bool = False) -> str:
-    """Write a value of a metric: a rate in percent to two decimals, an area in hundredths to four, a count as it is."""
+    """Write a value of a metric: a rate in percent to two decimals, an area in percent to four, a count as it is."""
     if math.isnan(value):
         return "–"
     scaled, digits = (value, 1) if metric in COUNTS else (value * 100, 4 if is_area(metric) else 2)
@@ -101,7 +106,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def interval_written(metric: str, low: float, high: float, signed: bool = False) -> str:
-    """Write an interval; empty where there is none."""
+    """Write an interval; empty if there is none."""
     if math.isnan(low) or math.isnan(high):
         return ""
     return f"[{written(metric, low, signed)}, {written(metric, high, signed)}]"

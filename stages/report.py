@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.files import replace_text
 from pipeline.registry import register
 from pipeline.session import Results, write_json
-from stages import conventions, csv_text, headline, sections
+from stages import conventions, csv_text, headline, published, sections
 from stages.choice import Chosen
 from stages.headline import MARKS, Found, gather
 from stages.page import render
@@ -26,6 +26,7 @@ from stages.summary import Row, table_frame, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Group
     from rich.table import Table
 
 
@@ -52,6 +53,7 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
             for q in found.columns
         ],
         "rows": _rows(found.table.rows),
+        "published": [line.record() for line in published.lines(results, found.rows)],
         "chosen": [chosen.record() for chosen in found.chosen],
         "table": _records(table),
         "numbers": _records(numbers),
@@ -80,11 +82,12 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 @register("terminal report", "html")
-def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> Table:
+def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> Table | Group:
     """Return as many headline numbers as `width` columns hold, the main one first, and its difference to the baseline.
 
-    Rows are never folded; 80 columns hold one number and its difference, or more.
+    Rows are never folded; 80 columns hold one number and its difference, or more. Below stands what was published of the run.
     """
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -92,7 +95,7 @@ def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> 
     main = found.main if found.table.baseline else None
     rows = [(row, headline.name_of(row.factors)) for group in found.groups for row in group.rows]
     ends = {name: _difference_text(row, main) for row, name in rows} if main is not None else {}
-    texts = {q: [_heading(q), *_column([row for row, _ in rows], q)] for q in found.columns}
+    texts = {q: _right([_heading(q), *_column([row for row, _ in rows], q)]) for q in found.columns}
     names = [" · ".join(found.factors) or "run", *(name for _, name in rows)]
     left = width - max(map(len, names)) - max((len(end) + 2 for end in ends.values()), default=0)
     shown: list[Quantity] = []
@@ -106,7 +109,7 @@ def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> 
     table.caption = _terminal_caption(found, len(texts) - len(shown))
     table.add_column(f"\n\n{names[0]}", no_wrap=True)
     for q in shown:
-        table.add_column(_heading(q), justify="right", no_wrap=True)
+        table.add_column(texts[q][0], no_wrap=True)
     if main is not None:
         table.add_column(f"\ndifference, points\n{main.label}", no_wrap=True)
     winners = [headline.winner(group, main) for group in found.groups]
@@ -114,6 +117,27 @@ def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> 
         style = "bold" if row.is_baseline or any(row is winner for winner in winners) else ""
         end = [ends[name]] if ends else []
         table.add_row(Text(name), *(Text(texts[q][i]) for q in shown), *end, style=style)
+    known = published.lines(results, found.rows)
+    return Group(table, "", _published_table(known)) if known else table
+
+
+def _published_table(known: Sequence[published.Line]) -> Table:
+    """Return the published numbers beside what was seen; a row's name stands where it begins."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left")
+    sources = "\n".join(dict.fromkeys(f"{line.entry.means}: {line.entry.source}" for line in known))
+    table.caption = f"difference: seen − published, in points, which is taken as exact\n{sources}"
+    table.add_column("", overflow="fold")
+    for name in ("published", "seen", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    before = None
+    for line in known:
+        if (name := headline.name_of(line.factors, empty="run")) != before:
+            table.add_row(Text(name, style="bold"))
+        before = name
+        table.add_row(Text(line.quantity.label), *map(Text, line.texts()))
     return table
 
 
@@ -127,10 +151,11 @@ def _heading(q: Quantity) -> str:
 def _terminal_caption(found: Found, left_out: int) -> str:
     level = f"{found.table.level * 100:g} % bootstrap over subjects" if found.table.replicates else "none"
     averaged = ", ".join(f"{name} ({len(values)})" for name, values in found.table.average.items())
-    lines = ["percent; score ≥ threshold; largest FMR ≤ target; †: fewer than 30 false matches"]
+    lines = ["percent; score ≥ threshold; largest FMR ≤ target; †: fewer than 30 errors of a kind"]
     lines += [f"intervals: {level}" + (f"; means over {averaged}" if averaged else "")]
     if found.table.baseline:
         lines[1] += "; ▲ better, ▼ worse: the interval leaves out 0"
+    lines += [said.partition(". The interval")[0] for said in conventions.no_errors(found.table, found.columns)]
     lines += [_chosen_text(found.chosen)] if found.chosen else []
     more = f"{left_out} more headline {'number' if left_out == 1 else 'numbers'} in a wider terminal and in the report"
     return "\n".join([*lines, *([more] if left_out else [])])
@@ -146,6 +171,12 @@ def _chosen_text(chosen: Sequence[Chosen]) -> str:
         named = f"{c.value} · {others}" if others else str(c.value)
         parts.append(f"{named} {written(metric, e.value)}{'†' if e.few else ''}{against}")
     return f"chosen on one half, {chosen[0].quantity.label} on the other: {'; '.join(parts)}"
+
+
+def _right(texts: Sequence[str]) -> list[str]:
+    """Put texts, some of several lines, to the right of a common width; a space at the end, where a mark could be, stays."""
+    width = max(len(line) for text in texts for line in text.split("\n"))
+    return ["\n".join(line.rjust(width) for line in text.split("\n")) for text in texts]
 
 
 def _column(rows: Sequence[Row], q: Quantity) -> list[str]:

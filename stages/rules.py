@@ -3,7 +3,7 @@
 A label such as `quality-power(p=2)` names a rule and its parameters. There are two kinds, told apart by what they return:
 
     weight rule   one weight ≥ 0 a face; a template is normalize(Σ w_i x_i), one sparse product (stages/weight_rules.py)
-    vector rule   the templates themselves, for what is no weighted sum (stages/vector_rules.py)
+    vector rule   the templates themselves, for what is not a weighted sum (stages/vector_rules.py)
 
 Faces come sorted by template, and only usable ones come. Ties in quality are resolved by order: the first face wins.
 """
@@ -56,7 +56,7 @@ class Parameter:
     whole: bool = False
 
     def refusal(self, value: float) -> str:
-        """Say what the value should be; "" where it may be used."""
+        """Say what the value should be; "" if it may be used."""
         fits = self.low < value <= self.high or (self.closed and value == self.low)
         if not np.isfinite(value) or not fits:
             above = "" if self.low == -np.inf else f" {'of at least' if self.closed else 'above'} {self.low:g}"
@@ -138,7 +138,7 @@ def registered(
     return decorate
 
 
-_FORM = re.compile(r"([a-z][a-z0-9-]*)(?:\(([^()]*)\))?")
+_FORM = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
 
 
 def rule_named(label: str) -> Rule:

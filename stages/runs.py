@@ -95,7 +95,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `config` is the one it was asked for by, as it is now; None where it was asked for by folder."""
+    """A finished run. `config` is the one it was asked for by, as it is now; None if it was asked for by folder."""
 
     folder: Path
     record: Record
@@ -109,7 +109,7 @@ class Run:
 
     @cached_property
     def store(self) -> Store | None:
-        """The store of the run, or the one beside its folder where both were moved, read-only; None where neither is there.
+        """The store of the run, or the one beside its folder where both were moved, read-only; None if neither is there.
 
         Keys are of contents, so that what has the key in whatever store is what was evaluated.
         """
@@ -120,13 +120,13 @@ class Run:
         return {line.quantity: line for line in self.record.table[slice(*self.record.rows[row].lines)]}
 
     def drawn(self, row: int, step: str) -> Drawn | None:
-        """Return the replicates of a row's numbers of one step; None where they are not in the store any more."""
+        """Return the replicates of a row's numbers of one step; None if they are not in the store any more."""
         if (row, step) not in self._drawn:
             found = [e for e in self.record.rows[row].evaluations if e.step == step]
             kept = self.store is not None and all(self.store.has(e.output, e.key) for e in found)
             try:
                 self._drawn[row, step] = self._read(row, step, found) if kept and found else None
-            except (KeyError, TypeError, InvalidInput):  # the record names what is no evaluation
+            except (KeyError, TypeError, InvalidInput):  # the record names what is not an evaluation
                 self._drawn[row, step] = None
         return self._drawn[row, step]
 
@@ -155,7 +155,7 @@ class Run:
 def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
     """Return the run of a folder, of a name (or NAME/BENCHMARK) under `runs`, or of a config that has been run.
 
-    Raises InvalidInput for what is none of them, and for a record that is not whole; UsageError for a config of several
+    Raises InvalidInput for anything else, and for a record that is not whole; UsageError for a config of several
     benchmarks, and for what is both a name and something else: then "./NAME" is the something else.
     """
     config, given = None, Path(asked)
@@ -184,7 +184,7 @@ def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
 
 
 def _names_a_run(asked: str, runs: Path) -> bool:
-    """Whether this is the name of a run. Raises UsageError where it is as well that of a config, or of a run's folder, here.
+    """Whether this is the name of a run. Raises UsageError if it is as well that of a config, or of a run's folder, here.
 
     A name begins with a letter or a digit, a path may begin with "./"; a folder of something else hides no run.
     """

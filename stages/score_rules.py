@@ -41,7 +41,7 @@ def score_rule(name: str, version: int = 1, **parameters: float | Parameter) -> 
 
 
 def score_rule_named(label: str) -> ScoreRule:
-    """Return the rule that a label such as 'softmax(beta=10)' names. Raises InvalidInput where it names none."""
+    """Return the rule that a label such as 'softmax(beta=10)' names. Raises InvalidInput if it names none."""
     family, parameters = parsed("score rule", label)
     identity = {"version": family.version, "parameters": parameters}
     return ScoreRule(lambda cosines, starts: family.function(cosines, starts, **parameters), identity)

@@ -63,7 +63,7 @@ def rows_of(content: str, column: str | None) -> tuple[list[str] | None, list[li
 def header_of(lines: Sequence[Sequence[str]], column: str | None, separator: str, where: str) -> list[str]:
     """Return what the columns of a table without a header are called: the last one, `column`, holds the scores.
 
-    Raises InvalidInput where a line holds more than a name and a score.
+    Raises InvalidInput if a line holds more than a name and a score.
     """
     if len(lines[0]) > 2:
         found = f"{len(lines[0])} fields between {separator}"

@@ -2,7 +2,8 @@
 
 A list is ordered by (−score, template row), and a score is the exact cosine of two templates (stages/exact): no shard, back
 end or machine changes a bit of it. A faster product only *selects* (stages/selection.py): NumPy's from a small gallery, a
-back end's from a large one; what is selected is scored exactly. FAISS by itself leaves the order of ties open and takes nan
+back end's from a large one; what is selected is scored exactly. A template that failed is no candidate and has none; one of
+zeros that did not (`fuse.fallback: zero`) scores 0 with everyone. FAISS by itself leaves the order of ties open and takes nan
 without a word.
 """
 
@@ -18,12 +19,13 @@ from pydantic import Field
 
 from pipeline.errors import ResourceRefused
 from pipeline.registry import register
-from pipeline.schema import Batch
+from pipeline.schema import Batch, Status
 from pipeline.stage import Options, Stage, Work, execution
 from stages.compare import TILE, WIDTH, unit_rows
+from stages.enough import need_searched
 from stages.exact import products
 from stages.selection import COLUMNS, CROWD, PROBES, Select, kth_best, with_faiss, with_numpy, with_torch
-from stages.tables import CANDIDATES, need_role, role_rows
+from stages.tables import CANDIDATES, role_rows
 
 CELLS = 1 << 23  # scores of one product: 64 MiB of float64
 GATHERED = 1 << 18  # numbers of candidates' unit rows that are gathered at once: few enough to stay in the cache
@@ -48,7 +50,7 @@ class Search(Stage):
     """Exact 1:N search of the probes in one gallery."""
 
     name = "search"
-    version = 4
+    version = 5
     grain = "tile"
     axis = "probes"
     Options = SearchOptions
@@ -74,7 +76,7 @@ class Search(Stage):
             ) from None
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
-        need_role(tables["roles"], self.options.gallery, "search.gallery")
+        need_searched(tables, self.options.gallery, "search.gallery")
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
@@ -95,7 +97,7 @@ class Search(Stage):
         gallery, everyone = np.unique(role_rows(roles, self.options.gallery)), role_rows(roles, "probe")
         probes = everyone[work.start : work.stop]
         enrolled, seeking = (unit_rows(templates.take(rows)) for rows in (gallery, probes))
-        known, usable = enrolled.any(axis=1), seeking.any(axis=1)  # what failed has no direction
+        known, usable = (templates["status"][rows] == Status.OK for rows in (gallery, probes))
         candidate = np.full((len(probes), k), -1, np.int64)
         score = np.full((len(probes), k), np.nan, np.float32)
         if usable.any() and known.any():

@@ -3,7 +3,7 @@
 Conventions
     Curves      of a row are averaged over its cells at equal FMR (rank, bin), as the table's values are. A ROC between
                 two stored points is that of the lower FMR: the largest FMR that does not exceed the target.
-    One of many quality histograms and crops are those of the first step of a method, in the order of the plan; each
+    One of many quality histograms and crops are those of the first step of a measure, in the order of the plan; each
                 says which that is.
     Crops       are read shard by shard, from at most SHARDS of them: a data set's crops need not fit in memory.
 """
@@ -44,7 +44,7 @@ class Scores:
 
     method: str
     step: Step
-    quality: Array  # float32, nan where there is none
+    quality: Array  # float32, nan if there is none
     kind: Array | None
 
 
@@ -91,19 +91,19 @@ def _of(row: Row, step: str) -> list[Cell]:
 
 
 def nonmated_trials(row: Row, step: str) -> float:
-    """Return how many non-mated comparisons were made, the fewest of a row's cells; nan where none of them tells."""
+    """Return how many non-mated comparisons were made, the fewest of a row's cells; nan if none of them tells."""
     counts = [n for cell in _of(row, step) for n in cell.numbers["nonmated"].tolist() if n > 0]
     return min(counts, default=float("nan"))
 
 
 def method_of(results: Results, row: Row) -> str:
-    """Return the quality method that a row's templates are weighted by; '' for none."""
+    """Return the quality measure that a row's templates are weighted by; '' for none."""
     step = results.upstream(row.cells[0].step, "quality")
     return "" if step is None else str(step.stage.options.method)
 
 
 def quality_scores(results: Results) -> list[Scores]:
-    """Return the scores of every method that a run has and kept."""
+    """Return the scores of every measure that a run has and kept."""
     found: dict[str, Scores] = {}
     for step in results.cells("quality"):
         method = str(step.stage.options.method)
@@ -136,10 +136,10 @@ def with_column(results: Results, step: Step, column: str) -> tuple[Step, str] |
 
 
 def choose(results: Results, scores: Sequence[Scores], method: str | None) -> Scores | None:
-    """Return the scores that sort the grid, if they are kept. Raises InvalidInput for a method unknown to the run."""
+    """Return the scores that sort the grid, if they are kept. Raises InvalidInput for a measure unknown to the run."""
     planned = {str(step.stage.options.method) for step in results.cells("quality")}
     if method is not None and method not in planned:
-        raise InvalidInput(f"report.options.method: {unknown('quality method', method, planned)}")
+        raise InvalidInput(f"report.options.method: {unknown('quality measure', method, planned)}")
     return next((s for s in scores if method in (None, s.method)), None)
 
 
@@ -184,7 +184,7 @@ def jpeg(crop: Array) -> str:
 
 
 def quality_lines(scores: Scores) -> list[Line]:
-    """Return histograms of a method's scores over BINS bins: one of all faces or, where it is known how each was degraded,
+    """Return histograms of a measure's scores over BINS bins: one of all faces or, where it is known how each was degraded,
     of the untouched ones and of every kind apart, most faces first among the kinds."""
     usable = np.isfinite(scores.quality)
     if not usable.any():
@@ -196,7 +196,7 @@ def quality_lines(scores: Scores) -> list[Line]:
     lines = []
     for slot, (name, count) in enumerate(parts):
         shares = np.histogram(scores.quality[usable & (kind == name)], edges)[0] / count
-        label = "all faces" if len(parts) == 1 else name.replace("_", " ") or "as taken"
+        label = "all faces" if len(parts) == 1 else name.replace("_", " ") or "not degraded"
         lines.append(Line(f"{label} ({count:,})", min(slot, 1), edges[:-1], shares))
     return lines
 

@@ -76,13 +76,13 @@ class Statistics(Stage):
         return ("numpy",)
 
     def refuse_other(self, measure: Mapping[str, Any]) -> None:
-        """Raise InvalidInput where the reference set was scored in another way than `measure` says."""
+        """Raise InvalidInput if the reference set was scored in another way than `measure` says."""
         if self.options.reference != "self" and self._file[0]["measure"] != measure:
             found = self._file[0]["measure"]
             was = f"by {found.get('method')!r}" if isinstance(found, dict) else "in no way that it names"
             raise InvalidInput(
                 f"{self._path}: this reference set was scored {was}, and the faces are by {measure['method']!r} with other "
-                "weights, version or model: name the reference of the same method, or `self`."
+                "weights, version or model: name the reference of the same measure, or `self`."
             )
 
     def compute(self, work: Work) -> dict[str, Batch]:
@@ -136,7 +136,7 @@ def checked(data: bytes, path: Path) -> dict[str, Any]:
     with suppress(ValueError, RecursionError):
         found = json.loads(data)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InvalidInput(f"{path} is no reference file of format {FORMAT}; `qfuse reference CONFIG FILE` writes one.")
+        raise InvalidInput(f"{path} is not a reference file of format {FORMAT}; `qfuse reference CONFIG FILE` writes one.")
     problems = [name for name in NUMBERS if not _number(found.get(name))]
     problems += [] if type(found.get("count")) is int and found["count"] > 0 else ["count"]
     levels = found.get("percentiles")

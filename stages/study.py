@@ -4,9 +4,10 @@ Conventions
     Row       one benchmark, one combination of factors (an FR model, a quality measure, …), averaged as the report
               section of all benchmarks says; under the rows that judge the same scores stand their reference lines.
     Column    one area of one evaluating step at one target: the standard pAUC up to each limit, or the legacy AUC; in
-              hundredths.
-    Marks     bold: the least of two or more measures that judge the same scores. ▼: a standard area that lies below that
-              of discard at random, by its interval. †: fewer than 30 false matches decide, in the legacy form at any step.
+              percent.
+    Marks     bold: the least of two or more measures that judge the same scores. ▲ better and ▼ worse than discard at
+              random, of a standard area and by the interval of the difference. †: fewer than 30 errors of a kind decide, in
+              the legacy form false matches at any step.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from stages.headline import Found, gather
 from stages.quantities import AREA, Quantity, number_label
 from stages.summary import ROUNDING, Row
 
-BOUNDS = {"pair_oracle": "pair oracle", "sample_oracle": "sample oracle", "random": "discard at random"}
+BOUNDS = {"pair_oracle": "pair oracle", "sample_oracle": "sample oracle", "random": "random, expected"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Area:
-    """One number of the table, as a share (not in hundredths)."""
+    """One number of the table, as a share (not in percent)."""
 
     value: float
     low: float
@@ -59,8 +60,11 @@ class Area:
     best: bool = False
 
     @property
-    def below_random(self) -> bool:
-        return self.over_random_high < -ROUNDING and not self.few
+    def direction(self) -> int:
+        """1: clearly better than discard at random; -1: clearly worse; 0: not told apart, or not compared. Less is better."""
+        if self.few:
+            return 0
+        return int(self.over_random_high < -ROUNDING) - int(self.over_random_low > ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def latex(lines: Sequence[Line], columns: Sequence[Column]) -> str:
         body.append(" & ".join([*map(_escaped, cells), *numbers]) + r" \\")
     return "\n".join(
         [
-            "% Areas under error versus discard, in hundredths; bold: least of a group; dagger: few false matches.",
+            "% Areas under error versus discard, in percent; bold: least of a group; dagger: few errors.",
             rf"\begin{{tabular}}{{{'l' * (1 + len(names))}{'r' * len(columns)}}}",
             r"\toprule",
             " & ".join(map(_escaped, heads)) + r" \\",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages import conventions, discard_charts
-from stages.headline import Found
-from stages.page import environment, own
+from stages.headline import MARKS, Found
+from stages.page import TONES, environment, own
 from stages.quantities import interval_written, written
 from stages.study import Area, Column, Line, factor_names, headings, labels
 
@@ -70,7 +70,8 @@ def _cell(area: Area | None) -> dict[str, Any] | None:
         "interval": interval_written("erc_auc", area.low, area.high),
         "few": area.few,
         "best": area.best,
-        "below": area.below_random,
+        "tone": TONES[area.direction],
+        "mark": MARKS[area.direction],
         "over": over,
         "over_interval": interval_written("erc_auc", area.over_random_low, area.over_random_high, signed=True)
         if over

@@ -8,11 +8,11 @@ Conventions
                 subjects in every cell, so replicates are averaged one by one: the interval resamples subjects jointly
                 and holds the seeds as they are.
     Difference  row − baseline, its interval from the paired differences of those averaged replicates. `clear`: the
-                interval leaves out 0, and neither of the two rests on few false matches. No correction is made for the
-                number of rows compared.
-    Counts      false matches, the pairs of subjects behind them, non-mated and trials are the smallest over a row's cells;
-                `few` marks a number that rests on fewer than 30 false matches (false positives) in any of them; never one
-                that is not defined.
+                interval leaves out 0, and neither of the two rests on few errors. One that is the same in every replicate,
+                as where neither has an error, has no interval. No correction is made for the number of rows compared.
+    Counts      false matches, the pairs of subjects behind them, non-mated, misses, trials and subjects are the smallest over
+                a row's cells; `few` marks a number that rests on fewer than 30 false matches (false positives) or on fewer
+                than 30 misses in any of them; never one that is not defined.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pipeline.schema import Array, Batch
 from pipeline.session import Results
 from stages.exact import sums
 from stages.metrics import bootstrap
+from stages.metrics.verification import FEW
 from stages.quantities import KINDS, Kind, Quantity
 from stages.report_options import ReportOptions
 
@@ -78,11 +79,18 @@ class Entry:
     false_matches: int  # -1 where it does not apply, as the two below
     nonmated: int
     subject_pairs: int
+    misses: int
     trials: int
-    few: bool
+    subjects: int
+    few_matches: bool  # fewer than 30 false matches hold the threshold, whatever the misses
     cells: int
     replicates: Array = field(repr=False, compare=False)
     difference: Difference | None = None
+
+    @property
+    def few(self) -> bool:
+        """Whether it rests on fewer than 30 errors of a kind."""
+        return self.few_matches or (0 <= self.misses < FEW and not math.isnan(self.value))
 
 
 @dataclass(frozen=True)
@@ -186,19 +194,21 @@ def _entry(parts: Sequence[tuple[Batch, int]], level: float) -> Entry:
 
     drawn = np.stack([batch["replicates"][i].astype(np.float64) for batch, i in parts], axis=-1)
     replicates = sums.total(drawn) / len(parts)
-    low, high = bootstrap.interval(replicates, level)
-    value = sums.mean(column("value"))
+    value, subjects = sums.mean(column("value")), int(column("subjects").min())
+    low, high = bootstrap.rate_interval(value, replicates, level, subjects)
     return Entry(
         value=value,
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         achieved=sums.mean(column("achieved")),
         threshold=sums.mean(column("threshold")),
         false_matches=int(column("false_matches").min()),
         nonmated=int(column("nonmated").min()),
         subject_pairs=int(column("subject_pairs").min()),
+        misses=int(column("misses").min()),
         trials=int(column("trials").min()),
-        few=bool(column("few").any()) and not math.isnan(value),
+        subjects=subjects,
+        few_matches=bool(column("few").any()) and not math.isnan(value),
         cells=len(parts),
         replicates=replicates,
     )
@@ -244,7 +254,8 @@ def _against(entry: Entry, other: Entry | None, level: float) -> Entry:
     if other is None or entry.replicates.shape != other.replicates.shape:
         return entry
     d = bootstrap.paired_difference(entry.value, other.value, entry.replicates, other.replicates, level)
-    return replace(entry, difference=Difference(float(d.value), float(d.lo), float(d.hi), entry.few or other.few))
+    low, high = (float(d.lo), float(d.hi)) if d.lo < d.hi else (math.nan, math.nan)
+    return replace(entry, difference=Difference(float(d.value), low, high, entry.few or other.few))
 
 
 def to_frame(found: Sequence[Cell]) -> pd.DataFrame:
@@ -256,6 +267,7 @@ def to_frame(found: Sequence[Cell]) -> pd.DataFrame:
         n = cell.numbers
         named = {"step": cell.step.base, "kind": cell.kind, **_named(cell.factors)}
         columns = {_FRAME.get(name, name): array for name, array in n.items() if name != "replicates"}
+        columns["few"] = n["few"] | ((n["misses"] >= 0) & (n["misses"] < FEW))
         frames.append(pd.DataFrame({**named, **columns}))
     return _counted(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
 
@@ -275,14 +287,14 @@ def table_frame(table: RuleTable) -> pd.DataFrame:
                 | {"difference": d.value, "difference_low": d.low, "difference_high": d.high, "clear": d.clear}
                 | {"baseline": row.is_baseline, "achieved": e.achieved, "threshold": e.threshold}
                 | {"false_matches": e.false_matches, "nonmated": e.nonmated, "subject_pairs": e.subject_pairs}
-                | {"trials": e.trials, "few": e.few, "cells": e.cells}
+                | {"misses": e.misses, "trials": e.trials, "subjects": e.subjects, "few": e.few, "cells": e.cells}
             )
     return _counted(pd.DataFrame(lines))
 
 
 def _counted(frame: pd.DataFrame) -> pd.DataFrame:
     """Leave counts empty where they do not apply."""
-    for name in ("false_matches", "nonmated", "subject_pairs"):
+    for name in ("false_matches", "nonmated", "subject_pairs", "misses", "subjects"):
         if name in frame:
             frame[name] = frame[name].astype("Int64").mask(frame[name] < 0)
     return frame
@@ -293,7 +305,7 @@ _FRAME = {"rule": "threshold_rule"}
 _TAKEN = frozenset(
     {*("step", "kind", "metric", "target", "threshold_rule", "value", "low", "high", "difference", "difference_low")}
     | {*("difference_high", "clear", "baseline", "achieved", "threshold", "false_matches", "nonmated")}
-    | {*("subject_pairs", "trials", "few", "cells")}
+    | {*("subject_pairs", "misses", "trials", "subjects", "few", "cells")}
 )
 
 

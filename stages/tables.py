@@ -29,8 +29,8 @@ FACES = Schema(
     "faces",
     (
         Field("face_id", "text"),
-        Field("path", "text"),  # relative to the data set's root; empty where there is no image
-        Field("sha256", "text"),  # of the image file; empty where it is missing, UNREADABLE where it cannot be read
+        Field("path", "text"),  # relative to the data set's root; empty if there is no image
+        Field("sha256", "text"),  # of the image file; empty if it is missing, UNREADABLE where it cannot be read
         Field("subject", "text"),
         Field("box", "float32", (4,), "px: x, y, width, height", optional=True),
         Field("landmarks", "float32", (5, 2), "px: x, y", optional=True),
@@ -57,7 +57,7 @@ DETECTIONS = Schema(
         REASON,
         Field("box", "float32", (4,), "px: x, y, width, height"),
         Field("landmarks", "float32", (5, 2), "px: x, y"),
-        Field("score", "float32", (), "detector score, higher = surer; nan where nothing was detected"),
+        Field("score", "float32", (), "detector score, higher = surer; nan if nothing was detected"),
         Field("faces_found", "int32"),
     ),
     finite=("box", "landmarks"),
@@ -81,16 +81,16 @@ FUSED = Schema(
     "fused",
     (
         STATUS,
-        Field("embedding", "float32", (None,), "unit length"),
+        Field("embedding", "float32", (None,), "unit length, or zeros under fuse.fallback zero"),
         Field("used", "int32", (), "faces with a weight above 0"),
-        Field("fallback", "bool"),  # its weights vanished, so its faces count equally
+        Field("fallback", "bool"),  # its weights vanished, and fuse.fallback decided
     ),
     finite=("embedding",),
 )
 SCORES = Schema(
     "scores",
     (
-        Field("score", "float32", (), "cosine; nan where a template failed"),
+        Field("score", "float32", (), "cosine; nan if a template failed"),
         Field("failed", "uint8"),  # 0, or 1 where the first template failed, 2 where the second, 3 where both
     ),
 )
@@ -108,8 +108,8 @@ NUMBERS = Schema(
     "numbers",
     (
         Field("metric", "text"),
-        Field("target", "float64"),  # FMR, FPIR or rank asked for; nan where there is none
-        Field("rule", "text"),  # at_most, nearest, or empty
+        Field("target", "float64"),  # FMR, FPIR or rank asked for; nan if there is none
+        Field("rule", "text"),  # at_most, nearest, script, or empty
         Field("value", "float64"),
         Field("low", "float64"),
         Field("high", "float64"),
@@ -118,8 +118,10 @@ NUMBERS = Schema(
         Field("false_matches", "int64"),  # in 1:N false positives: those behind `achieved`; -1 where it does not apply
         Field("nonmated", "int64"),  # comparisons or probes that `achieved` is over; -1 where it does not apply
         Field("subject_pairs", "int64"),  # distinct pairs of subjects behind `false_matches`; -1 where it does not apply
+        Field("misses", "int64"),  # mated comparisons or probes that are wrong at it; -1 where it does not apply
         Field("trials", "int64"),  # comparisons, probes or templates that `value` is over
-        Field("few", "bool"),  # rests on fewer than 30 false matches
+        Field("subjects", "int64"),  # those behind `trials`, which are what is independent; -1 where that is not told
+        Field("few", "bool"),  # fewer than 30 false matches decide; `misses` may be few as well
         Field("replicates", "float64", (None,)),
     ),
 )
@@ -179,7 +181,7 @@ def need_role(roles: Batch, role: str, where: str) -> None:
 
 
 def refuse_itself(tables: Mapping[str, Batch], one: str, other: str) -> None:
-    """Raise InvalidInput where a template has both roles: it would be compared with itself, which tells nothing of anyone."""
+    """Raise InvalidInput if a template has both roles: it would be compared with itself, which tells nothing of anyone."""
     both = np.intersect1d(role_rows(tables["roles"], one), role_rows(tables["roles"], other))
     if len(both):
         name = str(tables["templates"]["template_id"][both[0]])
@@ -231,7 +233,7 @@ class Comparisons:
         return self.form.templates(np.arange(start, stop, dtype=np.int64))
 
     def refuse_itself(self, tables: Mapping[str, Batch]) -> None:
-        """Raise InvalidInput where a comparison is of a template with itself."""
+        """Raise InvalidInput if a comparison is of a template with itself."""
         form = self.form
         if isinstance(form, Product):
             refuse_itself(tables, *(str(tables["pairings"][name][0]) for name in ("role_a", "role_b")))

@@ -6,15 +6,15 @@
                            (steps.embed …): as JSON the stage, version, options, identity (weights by sha256) and numerics,
                            as receipts have them
     /template_id           (T,) text
-    /subject               (T,) text; empty where it is not known
+    /subject               (T,) text; empty if it is not known
     /status                (T,) uint8: 0 = usable; every other code is in the attribute `statuses`
-    /embedding             (T, d) float32 of unit length; nan where the template is not usable
+    /embedding             (T, d) float32 of unit length; nan if the template is not usable; see /fallback
     /used                  (T,) int32: faces with a weight above 0
-    /fallback              (T,) bool: its weights vanished, so its faces count equally
+    /fallback              (T,) bool: its weights vanished, so its faces count equally; under fuse.fallback zero it is zeros
     /members/template      (M,) int64, row of the template, sorted
     /members/face_id       (M,) text
     /members/media         (M,) text
-    /members/weight        (M,) float64: what the face counted for, at most 1 in a template; nan where it was not usable
+    /members/weight        (M,) float64: what the face counted for, at most 1 in a template; nan if it was not usable
     /members/quality       (M,) float32, where the rule weighs by quality
     /members/detector_score  (M,) float32, where it weighs by that
 
@@ -68,7 +68,7 @@ class Written:
 
 
 def need_ours(path: Path) -> None:
-    """Raise InvalidInput where something other than a file of templates is at `path`."""
+    """Raise InvalidInput if something other than a file of templates is at `path`."""
     if is_free(path):
         return
     try:
@@ -77,13 +77,13 @@ def need_ours(path: Path) -> None:
     except (OSError, RuntimeError, KeyError, ValueError):
         ours = False
     if not ours:
-        raise InvalidInput(f"{path} exists and is no file of templates; give another name, so that nothing is lost.")
+        raise InvalidInput(f"{path} exists and is not a file of templates; give another name, so that nothing is lost.")
 
 
 def write_templates(path: Path, session: Session, step: Step, view: bool) -> Written:
     """Write the stored templates of a fuse step; the file appears at `path` when it is complete.
 
-    Raises CorruptArtifact where a shard is damaged, ResourceRefused where this process could not read a view, OSError where
+    Raises CorruptArtifact if a shard is damaged, ResourceRefused if this process could not read a view, OSError where
     the file cannot be written.
     """
     if view:
@@ -140,7 +140,7 @@ def _members(session: Session, step: Step) -> dict[str, Array]:
     """Return the columns of /members, as fuse itself tells them."""
     runner, dataset, stage = Runner(session.plan, session.store), session.dataset, step.stage
     if not isinstance(stage, Fuse):
-        raise TypeError(f"{step.name} is no fuse step")
+        raise TypeError(f"{step.name} is not a fuse step")
     columns: dict[str, list[Array]] = {}
     for task in step.tasks:
         work = runner.work(step, task)

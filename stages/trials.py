@@ -15,7 +15,7 @@ from pipeline.schema import Array
 from pipeline.stage import Work
 from stages.forms import Listed, Product, Triangle
 from stages.metrics import bootstrap, verification
-from stages.numbers import Half, Numbers, number_half, number_subjects
+from stages.numbers import Half, Numbers, count_distinct, number_half, number_subjects
 from stages.tables import Comparisons
 
 Enrolled = Literal["auto", "first", "none"]  # which side of the comparisons is enrolled
@@ -115,11 +115,13 @@ class _Share:
     of: int
     value: float
     replicates: Array
+    subjects: int
 
     @staticmethod
     def made(used: Array, lost: Array, column: Array, weights: Array) -> _Share:
         value = float(lost.sum() / used.sum()) if used.any() else float("nan")
-        return _Share(int(used.sum()), value, bootstrap.share_replicates(lost[used], column[used], weights))
+        drawn = bootstrap.share_replicates(lost[used], column[used], weights)
+        return _Share(int(used.sum()), value, drawn, count_distinct(column[used]))
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,6 @@ class Failures:
         return found
 
     def write(self, numbers: Numbers) -> None:
-        numbers.add("fta", self.fta.value, self.fta.replicates, trials=self.fta.of)
-        if self.fte is not None:
-            numbers.add("fte", self.fte.value, self.fte.replicates, trials=self.fte.of)
+        for metric, share in (("fta", self.fta), ("fte", self.fte)):
+            if share is not None:
+                numbers.add(metric, share.value, share.replicates, trials=share.of, subjects=share.subjects)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-import pandas as pd
-
+from pipeline.errors import counted
 from pipeline.files import Files
 from pipeline.keys import UNREADABLE
 from pipeline.schema import Batch
@@ -64,7 +63,9 @@ def _why(name: str, root: str, extensions: Sequence[str]) -> str:
 def _told(used: int, passed: Mapping[str, Sequence[str]]) -> Iterator[str]:
     if passed:
         counts = (f"{len(names):,} {why} (as {names[0]})" for why, names in sorted(passed.items()))
-        yield f"{used:,} files are used, {sum(map(len, passed.values())):,} are passed over: {', '.join(counts)}."
+        over = sum(map(len, passed.values()))
+        verbs = ("is" if number == 1 else "are" for number in (used, over))
+        yield f"{counted(used, 'file')} {next(verbs)} used, {over:,} {next(verbs)} passed over: {', '.join(counts)}."
 
 
 def _lost(subjects: Sequence[str]) -> Iterator[str]:
@@ -84,15 +85,19 @@ def _alone(subjects: Iterable[str], used: Iterable[str], root: str) -> Iterator[
 
 def _repeated(faces: Batch, root: str) -> Iterator[str]:
     """Tell of photographs, the same byte for byte, that are there under several subjects, or several times under one."""
-    rows = pd.DataFrame({"path": faces["path"], "sha256": faces["sha256"]})
-    rows = rows[(rows["sha256"] != "") & (rows["sha256"] != UNREADABLE)]
-    rows = rows[rows.duplicated("sha256", keep=False)]
-    if rows.empty:
+    count = Counter(faces["sha256"].tolist())
+    twice = {digest: list[str]() for digest, times in count.items() if times > 1 and digest not in ("", UNREADABLE)}
+    if not twice:
         return
-    rows["subject"] = [path.removeprefix(root).partition("/")[0] for path in rows["path"]]
-    across = rows.groupby("sha256")["subject"].transform("nunique") > 1
-    within = rows.duplicated(["sha256", "subject"], keep=False)
-    for found, what in ((rows[across], "under several subjects"), (rows[within], "several times under one subject")):
-        if len(found):
-            first = found[found["sha256"] == found["sha256"].iloc[0]]["path"].tolist()
-            yield f"{found['sha256'].nunique():,} photographs are there {what} (as {first[0]} and {first[1]})."
+    for path, digest in zip(faces["path"].tolist(), faces["sha256"].tolist(), strict=True):
+        if digest in twice:
+            twice[digest].append(path)
+    across, within = list[list[str]](), list[list[str]]()
+    for paths in twice.values():
+        subjects = Counter(path.removeprefix(root).partition("/")[0] for path in paths)
+        across += [paths] if len(subjects) > 1 else []
+        within += [paths] if max(subjects.values()) > 1 else []
+    for found, what in ((across, "under several subjects"), (within, "several times under one subject")):
+        if found:
+            verb = "is" if len(found) == 1 else "are"
+            yield f"{counted(len(found), 'photograph')} {verb} there {what} (as {found[0][0]} and {found[0][1]})."

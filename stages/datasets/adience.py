@@ -76,7 +76,7 @@ class AdienceReader:
         self.options = options
 
     def sources(self, files: Files) -> list[str]:
-        """The lists, and every image that they may name; of lists that lack, `read` tells."""
+        """The lists, and every image that they may name; `read` reports missing lists."""
         names = below(file_names(files), self.options.root)
         stem = f"/{IMAGES[self.options.images]}."
         return [*self._lists(names, Problems(files.root)), *(name for name in names if stem in name)]
@@ -84,8 +84,8 @@ class AdienceReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables.
 
-        Raises InvalidInput where a list lacks, with the first ten lines of each that are not as they should be or contradict
-        another, and where the counts are to be the published ones and are not.
+        Raises InvalidInput if a list is missing, with the first ten lines of each that are wrong or contradict another, and
+        if the counts should be the published ones and are not.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)

@@ -17,7 +17,7 @@ Counts = Literal["published", "any"]  # any: take what is there
 class Benchmark(BaseModel):
     """One benchmark, or a set for training, which no reader reads and whose `layout` is told.
 
-    `counts` are asked of a copy; those under `unconfirmed` are told, and nothing is held against them.
+    `counts` are asked of a copy; those under `unconfirmed` are shown, and nothing is checked against them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

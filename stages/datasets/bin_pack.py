@@ -65,7 +65,7 @@ class BinPackReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables, faces and pairs in the order of the pack.
 
-        Raises InvalidInput where the file is no pack, its counts are not the published ones, a pair holds the same image
+        Raises InvalidInput if the file is no pack, its counts are not the published ones, a pair holds the same image
         twice, or a non-mated pair contradicts the mated ones.
         """
         files = need_files(files, self.name)
@@ -111,7 +111,7 @@ def _mated(files: Files) -> Array:
     except FileNotFoundError:
         lines = b""
     if not _MATED.fullmatch(lines):
-        raise InvalidInput(f"{files.root} is no pack of images; set dataset.path to the .bin file itself, as lfw.bin.")
+        raise InvalidInput(f"{files.root} is not a pack of images; set dataset.path to the .bin file itself, as lfw.bin.")
     return np.asarray(np.frombuffer(lines, np.uint8)[::2] == ord("1"))
 
 

@@ -36,14 +36,14 @@ IMAGES = ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff", "pp
 
 
 def need_files(files: Files | None, reader: str) -> Files:
-    """Return `files`. Raises InvalidInput where the config gave no path."""
+    """Return `files`. Raises InvalidInput if the config gave no path."""
     if files is None:
         raise InvalidInput(f"reader {reader!r} reads files: set dataset.path to the folder or the .zip that holds them.")
     return files
 
 
 def file_names(files: Files) -> list[str]:
-    """Return all names of the tree, sorted. Raises InvalidInput where one is not text."""
+    """Return all names of the tree, sorted. Raises InvalidInput if one is not text."""
     names = files.names()
     for name in names:
         try:
@@ -54,7 +54,7 @@ def file_names(files: Files) -> list[str]:
 
 
 def digest_images(files: Files, names: Iterable[str]) -> list[str]:
-    """Return the sha256 (hex) of every file; empty where there is none, UNREADABLE for one that can be no sample:
+    """Return the sha256 (hex) of every file; empty if there is none, UNREADABLE for one that can be no sample:
 
     damaged inside its archive, too large, a link out of the tree, without permission to read.
     """
@@ -114,7 +114,7 @@ class FolderReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables, faces in the order of their paths.
 
-        Raises InvalidInput where there is no image, an image lies outside a subject's folder, or a split was
+        Raises InvalidInput if there is no image, an image lies outside a subject's folder, or a split was
         asked for and no subject has two media.
         """
         files = need_files(files, self.name)
@@ -184,7 +184,7 @@ class FolderReader:
         return "/".join(parts[:2]) if self.options.media == "folder" and len(parts) > 2 else face
 
     def _parts(self, subjects: Sequence[str], media: Sequence[str]) -> Mapping[str, str]:
-        """Medium → reference or probe; empty where nothing is split."""
+        """Medium → reference or probe; empty if nothing is split."""
         part: dict[str, str] = {}
         if not self.options.probe_fraction:
             return part

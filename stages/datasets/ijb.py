@@ -72,7 +72,7 @@ class IjbReader:
         self._manifest = protocol.manifest(options.name)
 
     def sources(self, files: Files) -> list[str]:
-        """The lists, what lies beside them, and every image; of lists that lack, `read` tells."""
+        """The lists, what lies beside them, and every image; `read` reports missing lists."""
         names = protocol.below(file_names(files), self.options.root)
         package = self._package(names, Problems(files.root))
         beside = [package.base + name for name in (self.options.embeddings, self.options.quality) if name is not None]
@@ -84,7 +84,7 @@ class IjbReader:
 
         Raises InvalidInput with the first ten problems of every file: missing lists, lines that are not as they should be,
         lists that do not fit together, comparisons that are listed twice or contradict each other, counts that are not the
-        published ones, images that lack.
+        published ones, missing images.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
@@ -184,7 +184,7 @@ class IjbReader:
         kinds = {"image": "text", "score": "score"} if two else {"score": "score"}
         columns = read_list(files, name, kinds, problems, separator)
         found["quality"] = columns["score"].astype(np.float32)
-        if problems.count > before:  # lines that could not be read lack in the columns
+        if problems.count > before:  # lines that could not be read are missing from the columns
             return found
         if two:
             bare = np.array([image.rpartition("/")[2] for image in columns["image"]], dtype=object)

@@ -57,7 +57,7 @@ def read_list(
 
 
 def first_line(files: Files, name: str) -> str:
-    """Return the first line of a file without what surrounds it; empty where there is none to read."""
+    """Return the first line of a file without what surrounds it; empty if there is none to read."""
     stream = open_file(files, name, Problems(files.root))
     if stream is None:
         return ""
@@ -75,7 +75,7 @@ def read_csv(
 ) -> dict[str, Array]:
     """Return the named columns of a csv file with a header, in whatever order and case; others are not looked at.
 
-    `optional`: those that may lack, and are left out then. `older`: another name of a column, where its own is not there.
+    `optional`: those that may be missing, and are left out then. `older`: another name of a column, if its own is not there.
     """
     stream = open_file(files, name, problems)
     if stream is None:
@@ -147,7 +147,7 @@ def _parse(
 ) -> Iterator[Piece]:
     for chunk in _chunks(stream, line == 1):
         if len(chunk) > 2 * PIECE:
-            problems.add(name, [f"line {line}: no end of a line in {PIECE:,} bytes, so this is no list"])
+            problems.add(name, [f"line {line}: no end of a line in {PIECE:,} bytes, so this is not a list"])
             return
         columns = _columns(chunk, kinds, separator)
         wrong = None if columns is None or any(word in chunk for word in _TRUTH) else _wrong(columns, kinds)
@@ -156,7 +156,7 @@ def _parse(
         )
         if columns is None and not count:
             words, count = (
-                [f"the {PIECE:,} bytes from line {line} on are no list of {', '.join(filter(None, kinds.values()))}"],
+                [f"the {PIECE:,} bytes from line {line} on are not a list of {', '.join(filter(None, kinds.values()))}"],
                 1,
             )
         problems.add(name, words, count)
@@ -188,7 +188,7 @@ def _plain(chunk: bytes) -> bytes:
 
 
 def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str, Array] | None:
-    """Return the columns of lines that all have one field for each kind; None where a line is not so."""
+    """Return the columns of lines that all have one field for each kind; None if a line is not so."""
     import pandas as pd
 
     names: Any = list(kinds)
@@ -239,7 +239,7 @@ def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str
 
 
 def _not_digits(data: Array, is_end: Array, ends: Array, separator: str) -> Array:
-    """Return which fields (bool) hold what is no digit, nor a blank in a csv file."""
+    """Return which fields (bool) hold anything but digits, or blanks in a csv file."""
     other = ~is_end & (data - np.uint8(ord("0")) > 9)
     if separator == ",":
         other &= (data != ord(" ")) & (data != ord("\t"))

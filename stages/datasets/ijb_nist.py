@@ -67,7 +67,7 @@ class IjbNistReader:
         self._manifest = protocol.manifest(options.name)
 
     def sources(self, files: Files) -> list[str]:
-        """The lists and every image; of lists that lack, `read` tells."""
+        """The lists and every image; `read` reports missing lists."""
         names = file_names(files)
         return [*self._lists(names, Problems(files.root)).values(), *(name for name in names if is_image(name))]
 
@@ -76,7 +76,7 @@ class IjbNistReader:
 
         Raises InvalidInput with the first ten problems of every file: missing lists, lines that are not as they should be,
         templates of two subjects, comparisons that are listed twice or of templates that have no face or no subject, counts
-        that are not the published ones, images that lack.
+        that are not the published ones, missing images.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.config import read_yaml, validate
+from pipeline.errors import counted
 from pipeline.files import Files
 from pipeline.schema import Array, Batch, text
 from stages.datasets.folder import digest_images
@@ -111,7 +112,7 @@ def need_known(listed: Iterable[Listed], known: Array, faces: str, problems: Pro
 
 
 def listed_subjects(listed: Iterable[Listed], known: Array, problems: Problems) -> Array:
-    """Return the subject (text) that the lists give each template; None where they give none, or an empty one."""
+    """Return the subject (text) that the lists give each template; None if they give none, or an empty one."""
     subject = np.full(len(known), None, dtype=object)
     for each in listed:
         if each.subject is None:
@@ -235,9 +236,8 @@ def need_whole(
     words = count_differences(manifest(name).counts, found)
     there, images = set(names), dict.fromkeys(paths)
     lacking = [path for path in images if path not in there]
-    lack = (
-        [f"{len(lacking):,} of {len(images):,} images lack, the first {lacking[0].removeprefix(folder)}"] if lacking else []
-    )
+    are, first = "is" if len(lacking) == 1 else "are", lacking[0].removeprefix(folder) if lacking else ""
+    lack = [f"{len(lacking):,} of {counted(len(images), 'image')} {are} missing, the first {first}"] if lacking else []
     last = words or lack
     if last:
         last[-1] += "; complete the copy, or set dataset.options.counts to any to take what is there"

@@ -73,7 +73,7 @@ def from_photographs(
 ) -> tuple[JanusSet, Callable[[int], bytes]]:
     """Return a set of crops of SUBJECT/…/photo.jpg, and what gives the JPEG bytes of each face.
 
-    Raises InvalidInput where there are not as many subjects with four photographs as the scale asks for. `tell` is given a
+    Raises InvalidInput if there are not as many subjects with four photographs as the scale asks for. `tell` is given a
     sentence on what was left out.
     """
     own: dict[str, list[str]] = {}
@@ -137,7 +137,7 @@ def _photographed(
 
 
 def _crop(files: Files, name: str, detector: Detector) -> tuple[bytes, Array, Array, float] | None:
-    """Return the crop (JPEG), and in it the landmarks, the box and the detector score; None where no face is found."""
+    """Return the crop (JPEG), and in it the landmarks, the box and the detector score; None if no face is found."""
     from PIL import Image
 
     try:

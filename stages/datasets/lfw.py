@@ -112,7 +112,7 @@ class LfwReader:
         return [f"{len(lacking):,} of {count:,} pairs of {self.options.pairs} are left out; {lacking[0]}"] if lacking else []
 
     def _pairs(self, files: Files, problems: Problems) -> tuple[PairList, dict[str, str], list[str]]:
-        """The pairs whose images are there, the path of every face, and what the other pairs lack."""
+        """The pairs whose images are there, the path of every face, and what is missing from the other pairs."""
         name = _find(files, self.options.pairs)
         listed = read_pairs(files.read(name), name, problems)
         problems.refuse()
@@ -151,7 +151,7 @@ class LfwTemplatesReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables; only faces that a template holds are in them.
 
-        Raises InvalidInput where no identity has `min_images` images.
+        Raises InvalidInput if no identity has `min_images` images.
         """
         files = need_files(files, self.name)
         images = _images(files)
@@ -217,7 +217,7 @@ def _find(files: Files, name: str) -> str:
 
 
 def _images(files: Files) -> dict[str, str]:
-    """Return face id → path. Raises InvalidInput where there is no face, or a face has two images."""
+    """Return face id → path. Raises InvalidInput if there is no face, or a face has two images."""
     images = named_images(files)
     if not images:
         raise InvalidInput(f"{files.root}: no image NAME/NAME_0001.jpg in it; set dataset.path to LFW's folder or zip.")

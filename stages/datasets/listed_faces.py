@@ -32,7 +32,7 @@ def named_subject(face: str) -> str:
 
 
 def named_images(files: Files) -> dict[str, str]:
-    """Return face id → path of every NAME/NAME_0001.jpg. Raises InvalidInput where a face has two images."""
+    """Return face id → path of every NAME/NAME_0001.jpg. Raises InvalidInput if a face has two images."""
     images: dict[str, str] = {}
     for name in file_names(files):
         path = PurePosixPath(name)
@@ -48,14 +48,14 @@ def named_images(files: Files) -> dict[str, str]:
 
 
 def all_images(files: Files) -> dict[str, str]:
-    """Return face id → path of every image of the tree. Raises InvalidInput where a face has two images."""
+    """Return face id → path of every image of the tree. Raises InvalidInput if a face has two images."""
     images = named_images(files)
     there = set(images.values())
     return images | {name: name for name in file_names(files) if is_image(name) and name not in there}
 
 
 def found_pairs(listed: PairList, images: Mapping[str, str], where: str, problems: Problems) -> tuple[PairList, list[str]]:
-    """Return the pairs whose images are there, by the ids of their faces, and what the others lack, a sentence for each.
+    """Return the pairs whose images are there, by the ids of their faces, and a sentence on what is missing from each other.
 
     `problems` are told of a pair that could be of several images, or that names one image twice.
     """

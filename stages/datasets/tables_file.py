@@ -49,7 +49,7 @@ _MAY_LACK = ("roles", "comparisons", "pairings")
 def write_tables(path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, str | int | float] | None = None) -> None:
     """Write `tables` as one file, which appears at `path` when it is complete and replaces what was there.
 
-    Raises InvalidInput where the tables are not those of a face data set, OSError where the file cannot be written.
+    Raises InvalidInput if the tables are not those of a face data set, OSError if the file cannot be written.
     """
     for name, batch in tables.items():
         _schema(name, str(path)).check(batch, f"{path}, table {name}")
@@ -84,7 +84,7 @@ class TablesReader:
     def sources(self, files: Files) -> list[str]:
         """The file of tables; images that it names enter by the sha256 it gives.
 
-        Raises InvalidInput where it is absent.
+        Raises InvalidInput if it is absent.
         """
         if isinstance(files, Folder) and not os.path.exists(files.path(self.options.file)):  # a name may be too long
             raise self._absent(files)
@@ -93,7 +93,7 @@ class TablesReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the six tables.
 
-        Raises InvalidInput where the file is absent, damaged or unfinished, and for every column that is not
+        Raises InvalidInput if the file is absent, damaged or unfinished, and for every column that is not
         as its schema says or points at rows that are not there.
         """
         files = need_files(files, self.name)
@@ -123,7 +123,7 @@ def _open(files: Files, name: str) -> Path | io.BytesIO:
 
 
 def _check_heaps(source: Path | io.BytesIO) -> None:
-    """Raise ValueError where a global heap, on which attributes and virtual columns lie, is damaged.
+    """Raise ValueError if a global heap, on which attributes and virtual columns lie, is damaged.
 
     HDF5 keeps no checksum of it, and an object of no size lets HDF5 walk it for ever. Source: HDF5 file
     format specification 3.0, III.E.
@@ -187,7 +187,7 @@ def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
 
 
 def _node(group: h5py.Group, name: str) -> Any:
-    """Return a member that lies in this very file; None where there is none, False for a link elsewhere."""
+    """Return a member that lies in this very file; None if there is none, False for a link elsewhere."""
     link = group.get(name, getlink=True)
     return None if link is None else group[name] if isinstance(link, h5py.HardLink) else False
 
@@ -271,7 +271,7 @@ def _cross_check(tables: Mapping[str, Batch]) -> list[str]:
         index, rows = tables[table][column], tables[target].rows
         outside = np.flatnonzero((index < 0) | (index >= rows))
         problems += [
-            f"table {table}, column {column!r}, row {row}: {index[row]} is no row of {target} (it has {rows})"
+            f"table {table}, column {column!r}, row {row}: {index[row]} is not a row of {target} (it has {rows})"
             for row in outside.tolist()
         ]
     if np.any(np.diff(tables["members"]["template"]) < 0):

@@ -58,7 +58,7 @@ class TinyFaceReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables, faces in the order of their paths.
 
-        Raises InvalidInput where Gallery_Match/ or Probe/ lacks or is there twice, an image in them does not name its
+        Raises InvalidInput if Gallery_Match/ or Probe/ is missing or is there twice, an image in them does not name its
         subject, or counts are not the published ones.
         """
         files = need_files(files, self.name)

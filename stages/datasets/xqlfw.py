@@ -4,8 +4,8 @@ Conventions
     Tree       as LFW's (`stages.datasets.lfw`): NAME/NAME_0001.jpg wherever in the folder or zip that lies, and the list
                xqlfw_pairs.txt, in the form of LFW's pairs.txt: 10 folds of 300 mated and 300 non-mated pairs.
     Crops      the images of xqlfw_aligned_112 are aligned already: `align: {options: {detector: none}}`.
-    Skewed     pairs were chosen with two quality methods, SER-FIQ and BRISQUE: as data_manifests/xqlfw.yaml says, a study of
-               quality methods on it favours those that agree with these.
+    Skewed     pairs were chosen with two quality measures, SER-FIQ and BRISQUE: as data_manifests/xqlfw.yaml says, a study of
+               quality measures on it favours those that agree with these.
 """
 
 from __future__ import annotations

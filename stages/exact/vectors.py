@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def lengths(vectors: Vectors) -> Floats:
-    """Return the Euclidean length of each row of (n, d), (n,) float64; nan where a component is.
+    """Return the Euclidean length of each row of (n, d), (n,) float64; nan if a component is.
 
     Squares are taken in float64, which holds those of float32 numbers exactly, and summed by `sums.total`.
     """

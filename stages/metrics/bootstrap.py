@@ -232,6 +232,23 @@ def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats
     return np.asarray(lo), np.asarray(hi)
 
 
+def rate_interval(value: float, replicates: ArrayLike, level: float, subjects: int) -> tuple[float, float]:
+    """Interval of one rate: ``interval``, but for a rate of 0 or 1, and nan where it has no width.
+
+    Where no error was seen, every replicate lacks errors as well, and [0, 0] would claim what is not known. With 0 errors
+    among n independent trials the rate is, at a confidence of `level`, at most 1 - (1 - level)^(1/n): the one-sided bound
+    of Clopper and Pearson (1934), about 3 / n at 95 %, the "rule of 3" of ISO/IEC 19795-1. Comparisons of one subject are
+    not independent, so n is that of the subjects. Of a rate of 1 it is the same from above. `subjects` < 1: no bound.
+
+    replicates (R,). Returns (lo, hi).
+    """
+    lo, hi = (float(end) for end in interval(replicates, level))
+    known = lo <= hi and value in (0.0, 1.0) and subjects > 0
+    bound = 1 - (1 - level) ** (1 / subjects) if known else 0.0
+    lo, hi = (lo, max(hi, bound)) if value == 0.0 else (min(lo, 1 - bound), hi)
+    return (lo, hi) if lo < hi else (np.nan, np.nan)
+
+
 def paired_difference(
     point_a: ArrayLike, point_b: ArrayLike, rep_a: ArrayLike, rep_b: ArrayLike, level: float = 0.95
 ) -> Difference:

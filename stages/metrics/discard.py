@@ -220,10 +220,11 @@ def pair_oracle(errors: int, n: int) -> Curve:
 
 
 def sample_oracle(a: ArrayLike, b: ArrayLike, error: ArrayLike, templates: int) -> Floats:
-    """A quality of samples that knows the errors: (templates,) float64, 0 the worst, equals alike.
+    """A quality of samples that knows the errors: (templates,) float64, 0 the worst, no two alike.
 
     a, b (n,) int: the two samples of each comparison, 0 … templates - 1; error (n,) bool. A sample ranks by the share of
-    its comparisons that are errors, a higher share being worse; of equal shares more comparisons are worse. One
+    its comparisons that are errors, a higher share being worse; of equal shares more comparisons are worse, of equal
+    numbers the first (alike, samples that are nothing but errors would go in one step, which may pass a limit). One
     without comparisons counts as free of errors. With the minimum over the pair it bounds nothing: it is a strong
     per-sample quality, and cannot attain ``pair_oracle``, as good comparisons of a poor sample go with the bad ones.
     Raises ValueError for lengths that differ or a sample outside the range.
@@ -237,10 +238,8 @@ def sample_oracle(a: ArrayLike, b: ArrayLike, error: ArrayLike, templates: int) 
     count = np.bincount(both, minlength=templates)
     bad = np.bincount(both[np.concatenate([wrong, wrong])], minlength=templates)
     share = bad / np.maximum(count, 1)
-    order = np.lexsort((-count, -share))  # worst first
-    differs = (np.diff(share[order]) != 0) | (np.diff(count[order]) != 0)
     quality = np.zeros(templates)
-    quality[order] = np.concatenate([[0], np.cumsum(differs)])[:templates]
+    quality[np.lexsort((-count, -share))] = np.arange(templates)  # worst first, and stable
     return quality
 
 

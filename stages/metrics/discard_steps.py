@@ -7,7 +7,8 @@ Conventions
                     observed score; it accepts the best one even at t = 0.
     Discard         at fraction u of N comparisons, the first int(u N) in order of (quality, index) are gone: int
                     truncates the product in float64, index is the place in the caller's list. So a run of equal
-                    quality may be cut, unlike in ``discard.edc``.
+                    quality may be cut, unlike in ``discard.edc``. (The published legacy script leaves equal ones in no
+                    particular order: its sort is unstable.)
                     "joint": mated and non-mated in one order. "separate": each kind in its own.
     Legacy form     what CR-FIQA's evaluation draws: joint, fractions ``LEGACY_FRACTIONS``; the threshold is the
                     observed score whose FMR (score >= t) is nearest the target, never +inf, the larger FMR where

@@ -92,7 +92,7 @@ def tpir_at_fpir(
     rule: Rule = "at_most",
     n_nonmated: int | None = None,
 ) -> OpenSetPoints:
-    """Open-set TPIR at each FPIR target, FNIR = 1 - TPIR (ISO/IEC 19795-1).
+    """Open-set TPIR at each FPIR target, FNIR = 1 - TPIR (ISO/IEC 19795-1; that the mate is at rank 1 is the papers').
 
     nonmated_top (N,): top-1 score of each non-mated probe, -inf when it failed or found no candidate.
     mated_rank (M,) int: rank of the mate, 0 a miss. mated_score (M,): the mate's score, read at rank 1 only.

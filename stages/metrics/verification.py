@@ -10,6 +10,7 @@ Conventions
                     "at_most": the largest FMR that does not exceed the target, at the lowest such threshold.
                     "nearest": the point of the ROC whose FMR is nearest the target (it may exceed it), the
                     larger FMR where two are equally near, again at the lowest such threshold.
+                    "script": as the common IJB 1:1 scripts have it (``script_rule``), for ``operating_points`` only.
     Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is defined.
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.exact import sums
+from stages.metrics.script_rule import script_threshold
 
 Rule = Literal["at_most", "nearest"]
 Scores = NDArray[np.floating[Any]]
@@ -77,18 +79,23 @@ class FoldAccuracy:
 
 
 def operating_points(
-    mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending, targets: Targets, rule: Rule = "at_most"
+    mated: ArrayLike | Ascending,
+    nonmated: ArrayLike | Ascending,
+    targets: Targets,
+    rule: Rule | Literal["script"] = "at_most",
 ) -> OperatingPoints:
     """FNMR, and TAR = 1 - FNMR, at each FMR target (the literature's TAR@FAR).
 
     mated (M,), nonmated (N,): finite scores; targets (T,): FMR in [0, 1].
-    "nearest" equals the common IJB scripts over ``sklearn.metrics.roc_curve(drop_intermediate=False)``.
     Without non-mated scores there is no threshold: it is nan and so is every rate.
     Raises ValueError for a score that is not finite, a target outside [0, 1], or an unknown rule.
     """
     genuine, impostor = _sorted_pair(mated, nonmated)
     goal = as_targets(targets)
-    threshold = choose_threshold(genuine, impostor, goal, rule, impostor.size)
+    if rule == "script" and impostor.size:
+        threshold = np.array([script_threshold(genuine, impostor, each) for each in goal.tolist()], np.float64)
+    else:
+        threshold = choose_threshold(genuine, impostor, goal, "nearest" if rule == "script" else rule, impostor.size)
     # In the scores' own type: a float64 key would make searchsorted copy all of a float32 list.
     key = threshold.astype(impostor.dtype)
     false_matches = np.asarray(impostor.size - np.searchsorted(impostor, key), np.int64)

@@ -73,8 +73,8 @@ class FaceModel(Protocol):
 def open_model(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceModel:
     """Return the model of `card` with these weights, computing as `profile` says.
 
-    The digest of the weights is the caller's to check (`cards.read_weights`). Raises InvalidInput where card,
-    weights and profile do not fit each other, ResourceRefused where the profile's device is absent.
+    The digest of the weights is the caller's to check (`cards.read_weights`). Raises InvalidInput if card,
+    weights and profile do not fit each other, ResourceRefused if the profile's device is absent.
     """
     if card.kind == "detector":
         raise InvalidInput(f"model {card.name!r} is a detector; it finds faces and cannot score crops.")

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.config import read_yaml
+from pipeline.config import explained, read_yaml
 from pipeline.errors import InvalidInput, in_words, unknown
 from pipeline.regular import read_regular
 
@@ -88,9 +88,9 @@ def read_cards(path: Path) -> dict[str, ModelCard]:
         try:
             cards[str(name)] = ModelCard.model_validate({"name": str(name), **fields})
         except ValidationError as error:
-            problems += [f"{name!s:.60}.{'.'.join(map(str, e['loc'])):.60}: {e['msg']}" for e in error.errors()]
+            problems += [f"{name!s:.60}.{sentence}" for sentence in explained(ModelCard, error)]
     if problems:
-        raise InvalidInput(f"model cards {path}: {'; '.join(problems)}.")
+        raise InvalidInput(f"model cards {path}: " + "; ".join(problems))
     return cards
 
 
@@ -105,7 +105,7 @@ def card_named(cards: Mapping[str, ModelCard], name: str) -> ModelCard:
 def find_weights(card: ModelCard, folders: Sequence[Path]) -> Path:
     """Return the path of the card's file in the first of `folders` that holds it.
 
-    Raises InvalidInput where none does; nothing is ever downloaded.
+    Raises InvalidInput if none does; nothing is ever downloaded.
     """
     for folder in folders:
         if os.path.isfile(folder / card.file):  # to which a name too long to exist is no error
@@ -126,7 +126,7 @@ class WeightFile:
 
 
 def read_weights(path: Path, sha256: str | None) -> WeightFile:
-    """Return the bytes of `path`. Raises InvalidInput where they cannot be read or have another digest than
+    """Return the bytes of `path`. Raises InvalidInput if they cannot be read or have another digest than
     `sha256` (64 hex digits; None checks nothing)."""
     try:
         data = read_regular(path)

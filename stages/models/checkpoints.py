@@ -29,7 +29,7 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
 
     The file holds a state dict, or a mapping that holds one under one of `HOLDERS`. Where all names of the module are in it
     below a prefix (module. of DataParallel, model., backbone. …), those are the network, and the others, a training head, are
-    left out. Raises InvalidInput where the file asks to run code, cannot be read, differs from the module in names or shapes,
+    left out. Raises InvalidInput if the file asks to run code, cannot be read, differs from the module in names or shapes,
     or holds the network more than once, and where a tensor holds a value that is not finite.
     """
     own = module.state_dict()

@@ -86,11 +86,11 @@ class YuNet:
 
     `score_threshold` and `nms_threshold` are in 0…1. An image whose longer side exceeds `max_side` pixels
     is reduced to it for detection. The network was trained on faces of 10 to 300 pixels, and within larger ones it
-    finds what is none; so an image is also looked at in half the size, and again, as long as its longer side
+    finds false faces; so an image is also looked at in half the size, and again, as long as its longer side
     exceeds 320. `border` is a black margin on every side, as a fraction of the longer side, for close-ups whose
     faces reach the edge. Coordinates are always those of the image as given.
     Sets OpenCV's thread count of this process to 1: callers parallelise over images.
-    Raises InvalidInput where the file is not a detector OpenCV can read.
+    Raises InvalidInput if the file is not a detector OpenCV can read.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ EXTERNAL_DATA = 13  # of a TensorProto
 
 
 def check_graph(weights: WeightFile) -> None:
-    """Raise InvalidInput where a file is no ONNX graph, or one whose weights lie in other files."""
+    """Raise InvalidInput if a file is no ONNX graph, or one whose weights lie in other files."""
     try:
         elsewhere = _keeps_elsewhere(weights.data)
     except (ValueError, IndexError):

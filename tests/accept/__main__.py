@@ -1,7 +1,7 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: lfw, closeups, fusion, rules, discard, machines, interruptions,
-                                          threads, kills, flips, dask, drivers, idle, hostile; all by default
+    python -m tests.accept [PART ...]     parts: lfw, closeups, fusion, rules, discard, coverage, machines,
+                                          interruptions, threads, kills, flips, dask, drivers, idle, hostile; all by default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.accept.closeups import closeups
 from tests.accept.command import ROOT, SHARED, Check, table
+from tests.accept.coverage import coverage
 from tests.accept.determinism import interruptions, threads
 from tests.accept.discard import discard
 from tests.accept.drivers import dask, drivers, idle
@@ -36,6 +37,7 @@ PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
     "rules": ("Fusion rules where true quality is known", rules),
     "discard": ("Error versus discard on LFW, clean and degraded", discard),
+    "coverage": ("Intervals where the truth is known", coverage),
     "machines": ("The same bits on every machine", machines),
     "interruptions": ("Interruptions and workers", interruptions),
     "threads": ("Threads", threads),

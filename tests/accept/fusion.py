@@ -1,4 +1,4 @@
-"""What quality weighting is worth on degraded LFW templates: every rule × quality method, ten degradation seeds."""
+"""What quality weighting is worth on degraded LFW templates: every rule × quality measure, ten degradation seeds."""
 
 from __future__ import annotations
 

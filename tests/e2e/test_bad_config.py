@@ -23,8 +23,10 @@ OVERRIDES = [
     ("dataset.shard_rows=0", 3, "dataset.shard_rows: expected a section of fields, as {faces: 1024} (found 0)"),
     ("factors=3", 3, "factors: expected a section of fields, as {rule: [mean, best]} (found 3)"),
     ("dataset=", 3, "dataset: expected a section of fields (found nothing)"),
-    ("steps.fuse=", 3, "steps.fuse: expected a section of fields (found nothing)"),
-    ("dataset.shard_rows.faces=0", 3, "shard_rows.faces: Input should be greater than or equal to 1 (found 0)"),
+    ("steps.fuse=3", 3, "steps.fuse: expected a section of fields (found 3)"),
+    ("steps.fues=null", 3, "--set steps.fues=null: unknown step 'fues': did you mean 'fuse'?"),
+    ("steps.fuse.options.rule=quality_linear", 3, "unknown fusion rule 'quality_linear': did you mean 'quality-linear'?"),
+    ("dataset.shard_rows.faces=0", 3, "shard_rows.faces: expected 1 or more (found 0)"),
     ("run.workers=0", 3, "run.workers: "),
     ("numerics=cpu-fp23", 3, "unknown numerics profile 'cpu-fp23': did you mean 'cpu-fp32'?"),
     ("name=../up", 3, "name: "),
@@ -51,10 +53,10 @@ NO_CONFIGS = [
     ("broken", b"name: [\n", "not valid YAML"),
     ("binary", b"\x7fELF\x02\x01\x01\x00\xd0\xff", "cannot be read as text"),
     ("twice", b"name: a\nname: b\n", "key 'name' given twice"),
-    ("lacking", b"name: a\n", "dataset: Field required; steps: Field required"),
+    ("lacking", b"name: a\n", "dataset: required, but not given; steps: required, but not given"),
     ("orphan", b"extends: base.yaml\n", "base.yaml"),
     ("digits", b"? 0x" + b"f" * 5000 + b"\n: 1\n", "a whole number of more than 64 bits"),
-    ("device", b"extends: /dev/zero\n", "/dev/zero: a device is no regular file; give the path of a config"),
+    ("device", b"extends: /dev/zero\n", "/dev/zero: a device is not a regular file; give the path of a config"),
     ("variable", b"name: ${NOT_SET_ANYWHERE}\n", "the environment variable NOT_SET_ANYWHERE is not set"),
 ]
 
@@ -113,3 +115,24 @@ def test_a_report_option_that_does_not_exist_is_refused_before_anything_runs(qfu
     assert answer.code == 3
     assert "unknown report 'htlm': did you mean 'html'?" in answer.err
     assert not (tmp_path / ".qfuse/store/embed").exists()
+
+
+UNSPLIT = """\
+name: unsplit
+dataset: {reader: folder, path: faces, options: {templates: face}}
+steps:
+  embed: {options: {model: given, flip: none}}
+  compare: {inputs: {templates: embed}}
+  evaluate_verification: {}
+"""
+
+
+def test_comparing_a_folder_that_is_not_split_is_refused_with_the_option_that_splits_it(qfuse: Qfuse, tmp_path: Path) -> None:
+    (tmp_path / "faces/ann").mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / "faces/ann" / f"{name}.png").write_bytes(name.encode())
+    (tmp_path / "d.yaml").write_text(UNSPLIT)
+    answer = qfuse("check", "d.yaml")
+    assert answer.code == 3
+    assert answer.err.count("the data set has no 1:1 comparison, and a step compares") == 1
+    assert "dataset.options.probe_fraction" in answer.err

@@ -105,7 +105,7 @@ def test_only_the_bad_faces_failed(bad_faces: tuple[Path, dict]) -> None:
 def test_run_and_status_name_the_faces_that_failed(bad_faces: tuple[Path, dict]) -> None:
     for verb in ("run", "status"):
         said = command(bad_faces[0], verb, "c.yaml").out
-        assert "5 rows failed and left out of every result (align: " in said
+        assert "5 rows failed and were left out of every result (align: " in said
         assert "3 unreadable" in said
         assert "  text: not an image of a known format\n" in said
 
@@ -157,9 +157,10 @@ def test_real_faces_among_bad_photographs(shared: Path, tmp_path: Path) -> None:
     both.save(odd / "two.png")
 
     def ask(*words: str) -> Answer:
-        return command(tmp_path, *words, env={"QFUSE_SHARED": str(shared)})
+        return command(tmp_path, *words)
 
     assert ask("init", "faces.yaml").code == 0
+    (tmp_path / "models").symlink_to(shared / "models")
     assert ask("check", "faces.yaml").code == 0, ask("check", "faces.yaml").err
     ran = ask("run", "faces.yaml", "--json").json
     assert {row["id"]: row["status"] for row in ran["failed"]} == {"odd/sky.png": "not_found", "odd/words.jpg": "unreadable"}
@@ -235,7 +236,7 @@ def point(file: h5py.File) -> None:
         (rename, "table faces, column 'qualitty' is none of this table's: face_id, path"),
         (retype, "table faces, column 'quality' should be float32 with rows of shape (), found float64"),
         (drop, "table members, column 'face' is missing"),
-        (point, "table members, column 'face', row 5: 9999 is no row of faces (it has 469)"),
+        (point, "table members, column 'face', row 5: 9999 is not a row of faces (it has 469)"),
     ],
 )
 def test_a_wrong_column_is_named_with_what_was_expected(
@@ -280,9 +281,10 @@ def test_weights_with_another_digest_are_refused_before_a_row_is_computed(qfuse:
 
 
 def test_check_and_run_name_the_missing_weights_of_every_step_and_where_they_looked(qfuse: Qfuse, tmp_path: Path) -> None:
-    (tmp_path / "faces/Ann").mkdir(parents=True)
-    for i in range(2):
-        photograph(i, tmp_path / f"faces/Ann/{i}.jpg")
+    for number, person in enumerate(("Ann", "Bob")):
+        (tmp_path / "faces" / person).mkdir(parents=True)
+        for i in range(2):
+            photograph(2 * number + i, tmp_path / f"faces/{person}/{i}.jpg")
     assert qfuse("init", "f.yaml").code == 0
     for verb in ("check", "run"):
         answer = qfuse(verb, "f.yaml", env={"QFUSE_SHARED": str(tmp_path / "nowhere")})

@@ -52,7 +52,7 @@ def test_a_store_on_or_below_a_file_is_refused(qfuse: Qfuse, tmp_path: Path, sto
 def test_a_store_verb_without_a_store_says_how_to_name_one(qfuse: Qfuse, verb: str) -> None:
     answer = qfuse("store", verb)
     assert answer.code == 3
-    assert "is no qfuse store; give its folder with --store" in answer.err
+    assert "is not a qfuse store; give its folder with --store" in answer.err
 
 
 def bound_by_permissions() -> None:
@@ -81,9 +81,9 @@ def test_a_read_only_store_is_read_and_refuses_new_results(qfuse: Qfuse, tmp_pat
     assert same.json["ran"] == []
     assert other.code == 6
     assert f"cannot write to the store {store}" in other.err
-    assert "choose another folder with --store, or mend its permissions" in other.err
+    assert "choose another folder with --store, or fix its permissions" in other.err
     assert verified.code == 5
-    assert "left where they are, because the store may not be written" in verified.err
+    assert "left where they are, because the store cannot be written" in verified.err
 
 
 def test_a_run_folder_that_cannot_be_made_is_named(qfuse: Qfuse, tmp_path: Path) -> None:

@@ -352,10 +352,15 @@ def test_the_synthetic_config_checks_as_it_is_written(qfuse: Qfuse) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lfw", "templates"])
-def test_the_lfw_configs_check_as_they_are_written(qfuse: Qfuse, shared: Path, kind: str) -> None:
+def test_the_lfw_configs_check_as_they_are_written(qfuse: Qfuse, tmp_path: Path, shared: Path, kind: str) -> None:
     assert qfuse("init", "l.yaml", "--kind", kind).code == 0
+    written = Path(tmp_path / "l.yaml").read_text()
+    assert "\nmodels: {folders: [models]}\n" in written
+    assert "QFUSE_SHARED" not in written
+    (tmp_path / "models").symlink_to(shared / "models")
     words = ("--set", "factors.seed=[0]", "--set", "dataset.options.identities=20") if kind == "templates" else ()
-    assert qfuse("check", "l.yaml", *words, "--json", env={"QFUSE_SHARED": str(shared)}).json["problems"] == []
+    words = (*words, "--set", f"dataset.path={shared}/data/lfw.zip")
+    assert qfuse("check", "l.yaml", *words, "--json").json["problems"] == []
 
 
 def test_doctor_tells_versions_weights_and_problems(qfuse: Qfuse, tmp_path: Path) -> None:
@@ -377,3 +382,11 @@ def test_run_tells_of_a_store_in_the_working_folder_that_is_not_the_configs(tmp_
     (tmp_path / "there/.qfuse").rename(tmp_path / ".qfuse")
     told = command(tmp_path, "run", "there/c.yaml", "--until", "embed").err
     assert "which is this config's, but one in the working folder" in " ".join(told.split())
+
+
+def test_a_run_whose_config_asks_for_no_report_says_how_to_get_its_numbers(qfuse: Qfuse, tmp_path: Path) -> None:
+    answer = qfuse("run", "c.yaml")
+    assert (answer.code, answer.out.count("so no number is shown: add `report: {}` to it and run it again")) == (0, 1)
+    answer = qfuse("run", "c.yaml", "--set", "report={options: {crops: 0}}")
+    assert "no number is shown" not in answer.out
+    assert "EER" in answer.out

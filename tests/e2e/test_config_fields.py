@@ -43,6 +43,7 @@ GROUPED = {"template_quality", "compare_faces", *FUSED}  # what depends on which
 SCORED = {"quality", "statistics", "template_quality", *FUSED}
 IDENTIFIED = {"search", "evaluate_identification", "evaluate_pooled_script", "evaluate_discard_identification"}
 NOTHING: set[str] = set()
+REFUSED = {"refused"}  # alone: another field has to be the same
 
 CONFIG: dict[str, Any] = {
     "name": "fields",
@@ -113,7 +114,7 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.fuse.options.features": ("raw", FUSED),
     "steps.fuse.options.media": ("mean", FUSED),
     "steps.search.options.k": (5, IDENTIFIED),
-    "steps.search.options.gallery": ("reference", IDENTIFIED),
+    "steps.search.options.gallery": ("reference", REFUSED),  # it is the evaluations' too
     "steps.search.options.backend": ("torch", NOTHING),  # both back ends give the same list
     "steps.evaluate_verification.options.fmr": ([0.01], {"evaluate_verification"}),
     "steps.evaluate_verification.options.half": ("choose", {"evaluate_verification"}),
@@ -124,7 +125,7 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.evaluate_verification.options.level": (0.9, {"evaluate_verification"}),
     "steps.evaluate_identification.options.fpir": ([0.2], {"evaluate_identification"}),
     "steps.evaluate_identification.options.ranks": ([1], {"evaluate_identification"}),
-    "steps.evaluate_identification.options.gallery": ("reference", {"evaluate_identification"}),
+    "steps.evaluate_identification.options.gallery": ("reference", REFUSED),
     "steps.evaluate_identification.options.half": ("choose", {"evaluate_identification"}),
     "steps.evaluate_identification.options.templates": (True, {"evaluate_identification"}),
     "steps.evaluate_identification.options.replicates": (10, {"evaluate_identification"}),
@@ -146,13 +147,13 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.evaluate_discard.options.level": (0.9, {"evaluate_discard"}),
     "steps.evaluate_discard_identification.options.fpir": ([0.2], {"evaluate_discard_identification"}),
     "steps.evaluate_discard_identification.options.limits": ([0.1], {"evaluate_discard_identification"}),
-    "steps.evaluate_discard_identification.options.gallery": ("reference", {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.gallery": ("reference", REFUSED),
     "steps.evaluate_discard_identification.options.half": ("choose", {"evaluate_discard_identification"}),
     "steps.evaluate_discard_identification.options.replicates": (10, {"evaluate_discard_identification"}),
     "steps.evaluate_discard_identification.options.seed": (1, {"evaluate_discard_identification"}),
     "steps.evaluate_discard_identification.options.level": (0.9, {"evaluate_discard_identification"}),
     "steps.evaluate_pooled_script.options.targets": ([0.2], {"evaluate_pooled_script"}),
-    "steps.evaluate_pooled_script.options.gallery": ("reference", {"evaluate_pooled_script"}),
+    "steps.evaluate_pooled_script.options.gallery": ("reference", REFUSED),
     "report.kind": ("html", NOTHING),
     "report.options.title": ("A title", NOTHING),
     "report.options.average": ([], NOTHING),
@@ -191,7 +192,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reference() -> dict[str, Any]:
-    """A reference set of the quality method of CONFIG."""
+    """A reference set of the quality measure of CONFIG."""
     scored = Quality(QualityOptions(), Context(profile_of("cpu-fp32")))
     row = {name: np.array([0.5]) for name in ("minimum", "maximum", "mean", "deviation")}
     batch = Batch({"count": np.array([9]), **row, "percentiles": np.linspace(0, 1, 101)[None]})
@@ -237,6 +238,10 @@ def with_field(field: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("field", TABLE)
 def test_a_field_re_keys_these_steps_and_no_others(folder: Path, field: str) -> None:
     value, expected = TABLE[field]
+    if expected is REFUSED:
+        with pytest.raises(InvalidInput, match=r"search\.gallery is '\w+', and \w+\.gallery is"):
+            keys(with_field(field, value), folder)
+        return
     before, after = keys(CONFIG, folder), keys(with_field(field, value), folder)
     assert {step for step in STEPS if before[step] != after[step]} == expected
 
@@ -359,7 +364,7 @@ def test_faces_are_not_taken_for_templates_where_a_template_holds_several(folder
         InvalidInput, match=f"'{step}' reads templates, and 'embed' gives faces, which are not the same rows here"
     ):
         keys(config, folder)
-    config["dataset"]["options"] = {"templates": "face", "probe_fraction": 0.5}
+    config["dataset"]["options"] = {"templates": "face", "probe_fraction": 0.5, "left_out": 0.5}
     keys(config, folder)
 
 

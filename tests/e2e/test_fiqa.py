@@ -115,14 +115,14 @@ def test_the_shipped_config_judges_faces_as_they_are_and_degraded(shared: Path, 
     found: dict[str, dict[str, float]] = {}
     for row in rows:
         found.setdefault(row["benchmark"], {})[row["factor.method"] or row["bound"]] = float(row["value"])
-    methods, bounds = {"lightqnet", "feature-norm", "detector-score"}, {"pair oracle", "sample oracle", "discard at random"}
+    methods, bounds = {"lightqnet", "feature-norm", "detector-score"}, {"pair oracle", "sample oracle", "random, expected"}
     assert set(found) == {"clean", "degraded"}
     for values in found.values():
         assert set(values) == methods | bounds
         assert all(values["pair oracle"] <= values[name] + 1e-12 for name in values)
     # Degraded faces are rejected more often, and a quality that looks at the crop tells which: lower than at random.
-    assert found["degraded"]["discard at random"] > found["clean"]["discard at random"]
-    assert found["degraded"]["lightqnet"] < found["degraded"]["discard at random"]
+    assert found["degraded"]["random, expected"] > found["clean"]["random, expected"]
+    assert found["degraded"]["lightqnet"] < found["degraded"]["random, expected"]
 
 
 def test_the_numbers_of_a_report_are_those_of_its_study(ran: tuple[Path, Answer]) -> None:

@@ -114,5 +114,5 @@ def test_the_eight_rows_of_the_common_table_come_from_photographs_by_one_config(
     assert len(cells) == 8
     for flip, rule in cells:
         rows = [r for r in found["table"] if (r["flip"], r["rule"], r["metric"]) == (flip, rule, "tar")]
-        assert {row["threshold_rule"] for row in rows} == {"at_most", "nearest"}
+        assert {row["threshold_rule"] for row in rows} == {"at_most", "nearest", "script"}
         assert max(row["value"] for row in rows if row["target"] == 0.1) > 0.95

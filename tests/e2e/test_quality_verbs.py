@@ -175,15 +175,15 @@ SENTENCES = {
         3,
         "norms.json: the reference set 'norms' was scored by 'feature-norm', and these faces are by 'given'",
     ),
-    "other seed": (3, "was scored by the same method with another seed"),
-    "swapped": (3, "c.yaml is no reference file of format qfuse-reference/1"),
+    "other seed": (3, "was scored by the same measure with another seed"),
+    "swapped": (3, "c.yaml is not a reference file of format qfuse-reference/1"),
     "absent": (
         3,
         "absent.json cannot be read (No such file or directory); `qfuse quality calibrate CONFIG --name NAME` writes",
     ),
     "table without a column": (2, "say which column holds them, as in --column quality"),
-    "table with a choice": (2, "--where, --set and --store are of a config"),
-    "column of a config": (2, "--column is of a table of scores (.csv, .tsv, .txt), and c.yaml is none"),
+    "table with a choice": (2, "--where, --set and --store belong to a config"),
+    "column of a config": (2, "--column belongs to a table of scores (.csv, .tsv, .txt), which c.yaml is not"),
     "absent table": (3, "absent.csv cannot be read"),
 }
 

@@ -61,7 +61,7 @@ def test_store_verify_prints_json_and_counts_files_without_receipt(qfuse: Qfuse,
     (problem,) = found["problems"]
     assert problem["path"] == str(stored)
     assert (problem["output"], problem["key"]) == ("quality", stored.stem)
-    assert "1 file without receipt: leftovers of interrupted commits" in qfuse("store", "verify").out
+    assert "1 file without a receipt, left by interrupted commits" in qfuse("store", "verify").out
 
 
 def test_store_gc_first_says_and_then_deletes_what_no_config_needs(qfuse: Qfuse, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_store_gc_first_says_and_then_deletes_what_no_config_needs(qfuse: Qfuse,
     assert dry["bytes"] == sum(os.path.getsize(path) for path in dry["files"]) > 0
     assert "add --delete to do it" in qfuse("store", "gc", "c.yaml").out
     assert set(store.rglob("*")) == before
-    assert dry["classes"] == {"superseded": {"files": len(dry["files"]), "bytes": dry["bytes"]}}
+    assert dry["classes"] == {"not needed": {"files": len(dry["files"]), "bytes": dry["bytes"]}}
     gone = qfuse("store", "gc", "c.yaml", "--delete", "--json").json
     assert before - set(store.rglob("*")) == {Path(path) for path in gone["files"]} == {Path(path) for path in dry["files"]}
     assert qfuse("run", "c.yaml", "--json").json["ran"] == []
@@ -90,7 +90,7 @@ def test_store_gc_tells_each_class_and_takes_what_was_set_aside_when_asked(qfuse
     orphan.unlink()
     assert "set aside" not in qfuse("store", "gc", "c.yaml").out
     answer = qfuse("store", "gc", "c.yaml", "--quarantine", "--delete")
-    assert re.search(r"^without receipt: 1 files, [\d.]+ MB$", answer.out, re.M)
+    assert re.search(r"^without a receipt: 1 file, [\d.]+ MB$", answer.out, re.M)
     assert re.search(r"^set aside: 3 files, [\d.]+ MB$", answer.out, re.M)
     assert not list((store / "embed").glob("??/*"))
     assert not list((store / "quarantine").iterdir())

@@ -50,7 +50,7 @@ def test_check_takes_the_nist_tree_as_the_line_said_has_it(qfuse: Qfuse, tmp_pat
     (tmp_path / "p.yaml").write_text((tmp_path / "p.yaml").read_text().replace(", options: {counts: any}", ""))
     answer = qfuse("check", "p.yaml")
     assert answer.code == 3
-    assert "images: 235 of 235 images lack, the first " in answer.err
+    assert "images: 235 of 235 images are missing, the first " in answer.err
 
 
 def test_a_folder_that_exists_is_not_replaced(qfuse: Qfuse, tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_faces_and_models_go_together(qfuse: Qfuse, option: str) -> None:
 def test_a_file_where_the_folder_would_be_made_is_told(qfuse: Qfuse, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     answer = qfuse("synth", "ijbc", "file/janus", "--scale", 0.0005)
-    assert answer.code == 6
-    assert "file/janus cannot be written (Not a directory)" in answer.err
+    assert answer.code == 3
+    assert "file/janus cannot be written: file is a file and should be a folder" in answer.err
 
 
 def test_real_faces_become_crops_and_run(qfuse: Qfuse, tmp_path: Path, shared: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_list_of_targets_has_an_end(tmp_path: Path, stage: str) -> None:
     name = "ranks" if stage == "evaluate_identification" else "fmr"
     steps = {"embed": STEPS["embed"], stage: {"options": {name: [1] * (MOST_TARGETS + 1)}}}
     problems, _ = check(load_config(written(tmp_path, steps=steps)))
-    assert any(f"at most {MOST_TARGETS} items" in problem for problem in problems)
+    assert any(f"at most {MOST_TARGETS} values" in problem for problem in problems)
 
 
 def test_a_synthetic_set_that_memory_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ def test_what_stands_for_all_benchmarks_is_refused_in_one(tmp_path: Path, field:
         ("{a: {dataste: {}}}", "benchmarks.a.dataste: unknown key 'dataste': did you mean 'dataset'?"),
         ("{a: {3: {}}}", "benchmarks.a.3: unknown key '3': known are: dataset, description"),
         *(
-            (f"{{{name}: {{}}}}", "is no name: letters, digits")
+            (f"{{{name}: {{}}}}", "is not a valid name: use letters, digits")
             for name in ("a.b", "../a", "a/b", "'a b'", "''", "1", "on", '"a\\n"')
         ),
     ],

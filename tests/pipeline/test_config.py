@@ -114,6 +114,31 @@ def test_an_override_makes_sections_that_are_absent_and_the_last_one_wins(tmp_pa
     assert config.run.workers == 3
 
 
+def test_an_override_of_null_removes_a_step_or_a_factor(tmp_path: Path) -> None:
+    config = load(tmp_path, LEAST + "factors: {rule: [mean], seed: [0]}\n", "steps.embed=null", "factors.seed=null")
+    assert "embed" not in config.steps
+    assert list(config.factors) == ["rule"]
+    assert "unknown step 'embd': did you mean 'embed'?" in refused(tmp_path, LEAST, "steps.embd=null")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("run.workers=x", "run.workers: expected a whole number (found 'x')"),
+        ("run.memory=-1", "run.memory: expected more than 0 (found -1)"),
+        ("run.mixed_instruction_sets=7", "run.mixed_instruction_sets: expected true or false (found 7)"),
+        ("name=a b", "name: expected letters, digits, '.', - and _, the first a letter or a digit (found 'a b')"),
+        ("factors.rule=[]", "factors.rule: expected at least 1 value (found [])"),
+        ("factors.rule=[[1]]", "factors.rule.0: expected text or a number or true or false (found [1])"),
+        ("numerics=5", "numerics: expected text or a section of fields (found 5)"),
+        ("models.folders=x", "models.folders: expected a list (found 'x')"),
+        ("report={kind: 3}", "report.kind: expected text (found 3)"),
+    ],
+)
+def test_what_a_field_expects_is_said_in_plain_words(tmp_path: Path, override: str, sentence: str) -> None:
+    assert sentence in refused(tmp_path, LEAST, override)
+
+
 @pytest.mark.parametrize("override", ["flip", "=3", ""])
 def test_an_override_without_field_or_value_is_a_usage_error(tmp_path: Path, override: str) -> None:
     with pytest.raises(UsageError, match="FIELD=VALUE"):
@@ -249,7 +274,7 @@ def test_a_file_that_is_absent_or_not_text_is_refused(tmp_path: Path) -> None:
 def test_a_device_or_a_pipe_is_no_config_and_nobody_waits_for_its_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in ("pipe", "/dev/zero"):
-        assert "is no regular file; give the path of a config" in refused(tmp_path, f"extends: {path}\n{LEAST}")
+        assert "is not a regular file; give the path of a config" in refused(tmp_path, f"extends: {path}\n{LEAST}")
 
 
 def test_a_file_too_large_to_be_a_config_is_not_read_to_its_end(tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_what_leads_out_of_a_folder_or_may_not_be_read_is_unreadable() -> None:
         (root / "tree" / "shut").chmod(0)
         with unprivileged():
             assert found.digests(["outside", "shut", "../tree/a.txt"]) == [UNREADABLE] * 3
-            with pytest.raises(InvalidInput, match=r"shut cannot be read .*; mend its permissions"):
+            with pytest.raises(InvalidInput, match=r"shut cannot be read .*; fix its permissions"):
                 found.read("shut")
 
 

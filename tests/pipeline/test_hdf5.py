@@ -248,5 +248,5 @@ def test_a_machine_that_refuses_is_not_taken_for_a_damaged_file(tmp_path: Path) 
     with public_folder() as folder:
         hdf5.write(folder / "a.h5", small(), "toy")
         (folder / "a.h5").chmod(0)
-        with unprivileged(), pytest.raises(ResourceRefused, match=r"\(Permission denied\): mend its permissions"):
+        with unprivileged(), pytest.raises(ResourceRefused, match=r"\(Permission denied\): fix its permissions"):
             hdf5.read(folder / "a.h5")

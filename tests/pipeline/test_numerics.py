@@ -35,7 +35,7 @@ def test_without_a_name_the_plain_cpu_profile_is_meant() -> None:
         ({"profile": ["cpu-fp32"]}, "unknown numerics profile"),
         ({"profil": "cpu-bf16"}, "unknown numerics field 'profil': did you mean 'profile'?"),
         ({"thread": 2}, "did you mean 'threads'?"),
-        ({"threads": 0}, "threads: Input should be greater than or equal to 1 (found 0)"),
+        ({"threads": 0}, "threads: expected 1 or more (found 0)"),
         ({"precision": "fp8"}, "precision: "),
         ({"compute_batch": None, "device": "tpu"}, "compute_batch: "),
     ],

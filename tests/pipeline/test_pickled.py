@@ -311,13 +311,13 @@ def test_what_follows_a_pack_is_refused(form: str) -> None:
         ((FACES, b"\1\0\1"), "it holds something else"),
         ((FACES[:5], MATED), "found 5 images and 3 truth values"),
         (([], []), "found 0 images and 0 truth values"),
-        ((FACES, [True, None, False]), "pair 1 is no truth value"),
-        ((FACES, [True, 2, False]), "pair 1 is no truth value"),
-        ((FACES, [True, b"1", False]), "pair 1 is no truth value"),
+        ((FACES, [True, None, False]), "pair 1 is not a truth value"),
+        ((FACES, [True, 2, False]), "pair 1 is not a truth value"),
+        ((FACES, [True, b"1", False]), "pair 1 is not a truth value"),
         (([*FACES[:5], "text"], MATED), "image 5 should be the bytes"),
         (([*FACES[:5], 7], MATED), "image 5 should be the bytes"),
         (([*FACES[:5], np.zeros(3, bool)], MATED), "image 5 should be the bytes"),
-        ((FACES, np.array([0, 1, 2], np.uint8)), "pair 2 is no truth value"),
+        ((FACES, np.array([0, 1, 2], np.uint8)), "pair 2 is not a truth value"),
     ],
 )
 def test_a_pickle_of_something_else_is_refused_saying_what_is_expected(tmp_path: Path, content: Any, message: str) -> None:

@@ -121,11 +121,11 @@ def test_a_factor_may_choose_the_numerics(lab: Lab) -> None:
             {"steps": {**STEPS, "measure": {"options": {"scal": 2}}}},
             "steps.measure.options: scal: unknown key 'scal': did you mean",
         ),
-        ({"steps": {**STEPS, "measure": {"options": {"scale": "big"}}}}, "scale: Input should be a valid number"),
+        ({"steps": {**STEPS, "measure": {"options": {"scale": "big"}}}}, "scale: expected a number (found 'big')"),
         ({"steps": {**STEPS, "power": {"options": {"power": "$powr"}}}}, "unknown factor 'powr': did you mean 'power'?"),
         ({"numerics": "cpu-fp23"}, "did you mean 'cpu-fp32'?"),
         ({"factors": {"power": [1], "idle": [1, 2]}}, "factors.idle: no step uses it; write $idle"),
-        ({"factors": {"power": [1, "much"]}}, "steps.power.options: power: Input should be a valid number"),
+        ({"factors": {"power": [1, "much"]}}, "steps.power.options: power: expected a number (found 'much')"),
     ],
 )
 def test_what_is_unknown_is_refused_with_its_place_and_the_nearest_name(lab: Lab, changed: Any, sentence: str) -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("kind", ODD)
 def test_only_a_regular_file_is_opened(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(OSError, match=r"is no regular file|is a folder|No such file|Too many levels|too long"):
+    with pytest.raises(OSError, match=r"is not a regular file|is a folder|No such file|Too many levels|too long"):
         open_regular(put(kind, tmp_path / "x"))
 
 
@@ -36,7 +36,7 @@ def test_a_regular_file_is_read_over_a_link_too(tmp_path: Path) -> None:
 def test_a_pipe_is_told_as_one(tmp_path: Path) -> None:
     with pytest.raises(NotRegular) as refused:
         read_regular(put("pipe", tmp_path / "x"))
-    assert refused.value.strerror == "a pipe is no regular file"
+    assert refused.value.strerror == "a pipe is not a regular file"
 
 
 @pytest.mark.parametrize("place", PLACES)

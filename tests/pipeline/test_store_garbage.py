@@ -19,7 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.keys import key_of
 from pipeline.store import Store
 from pipeline.store_verbs import store_gc
-from pipeline.upkeep import ASIDE, LEFTOVER, ORPHAN, SUPERSEDED
+from pipeline.upkeep import ASIDE, LEFTOVER, ORPHAN, UNNEEDED
 
 NOBODY = f"{temporary.host()}-{dead_process()}-1"  # a process that is no more
 
@@ -34,7 +34,7 @@ def test_garbage_is_what_no_live_key_needs(store: Store) -> None:
     commit(store, OTHER)
     old = store.path("toy", OTHER)
     assert store.garbage({("toy", KEY), ("toy", OTHER)}) == store.garbage(None) == {}
-    assert store.garbage({("toy", KEY)}) == {old: SUPERSEDED, old.with_suffix(".json"): SUPERSEDED}
+    assert store.garbage({("toy", KEY)}) == {old: UNNEEDED, old.with_suffix(".json"): UNNEEDED}
     assert store.garbage({("toy", KEY)}, ["another output"]) == {}
 
 

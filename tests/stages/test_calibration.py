@@ -139,7 +139,7 @@ def test_the_file_of_a_set_is_one_that_statistics_take(context: Make, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"name: small\n", "is no reference file of format qfuse-reference/1"),
+        (b"name: small\n", "is not a reference file of format qfuse-reference/1"),
         (b'{"format": "qfuse-reference/1"}', "percentiles, measure should hold"),
         (b"0" * (2 << 20), "has more than 1,048,576 bytes"),
         (b'{"format": "qfuse-reference/1", "maximum": 1%b}' % (b"0" * 400), "maximum, .* should hold the finite numbers"),
@@ -162,7 +162,7 @@ def test_a_reference_set_that_cannot_be_read_says_what_writes_one(tmp_path: Path
     ("found", "message"),
     [
         ({**MEASURE, "method": "lightqnet"}, "'a set' was scored by 'lightqnet', and these faces are by 'given'"),
-        ({**MEASURE, "version": 2}, "by the same method with another version"),
+        ({**MEASURE, "version": 2}, "by the same measure with another version"),
         ({**MEASURE, "identity": 1, "from": 2}, "another weights or preprocessing and model or detector above it"),
         ("words", "in no way that it names"),
     ],
@@ -177,7 +177,7 @@ def test_scores_of_the_same_measure_are_taken(context: Make, tmp_path: Path) -> 
     (tmp_path / "r.json").write_text(json.dumps({**a_set(context, [1, 2]), "measure": measure}))
     read = read_reference(tmp_path / "r.json")
     refuse_other(read, measure, tmp_path)
-    with pytest.raises(InvalidInput, match="the same method with another seed"):
+    with pytest.raises(InvalidInput, match="the same measure with another seed"):
         refuse_other(read, Quality(QualityOptions(method="random"), context()).measure, tmp_path)
 
 
@@ -281,7 +281,7 @@ def test_a_single_column_may_have_a_name_with_blanks(tmp_path: Path) -> None:
         ("a.jpg 0.1 0.2 0.3\n", None, "line 1 should be a header, or a face's name .*; found 4 fields between blanks"),
         ("a;1;2\n", None, "line 1 should be a header, or a face's name and its score; found 3 fields between semicolons"),
         ("a;0,5\n", None, "say which column"),
-        ("a 1\nb high\n", None, "quality of row 2 is 'high', which is no number"),
+        ("a 1\nb high\n", None, "quality of row 2 is 'high', which is not a number"),
         ("a,1\nb 2\n", None, "row 2 has 1 fields between commas, and line 1 has 2"),
     ],
 )
@@ -298,7 +298,7 @@ def test_what_is_not_in_the_form_of_line_1_is_a_sentence(
     [
         (b"", "unknown column 'quality': known are: none"),
         (b"face,qualty\na,1\n", "unknown column 'quality': did you mean 'qualty'"),
-        (b"quality\n1\nhigh\n", "quality of row 2 is 'high', which is no number"),
+        (b"quality\n1\nhigh\n", "quality of row 2 is 'high', which is not a number"),
         (b"face,quality\na,1\nb\n", "row 2 has 1 fields between commas, and line 1 has 2"),
         (b"quality,calibrated\n1,2\n", "has a column 'calibrated' already"),
         (b"\xff\xfe\x00", "is no CSV in UTF-8"),

@@ -152,11 +152,28 @@ def test_a_failed_row_that_holds_numbers_scores_nan(source: Make, context: Make)
     assert np.isnan(compare(source, context, tables(2, [(0, 1)]), batch)).all()
 
 
-def test_a_template_of_length_zero_scores_nan(source: Make, context: Make) -> None:
-    batch = Batch({"status": np.zeros(2, np.uint8), "embedding": np.float32([[0, 0], [3, 4]])})
-    scores = compare(source, context, tables(2, [(0, 1), (1, 1)]), batch)
-    assert np.isnan(scores[0])
-    assert scores[1] == pytest.approx(1, abs=1e-6)
+FORMS = {"a list": {"pairs": list(combinations(range(4), 2))}, "all pairs of a role": {"triangle": range(4)}}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_template_of_zeros_that_is_ok_scores_0_and_one_that_failed_nan(source: Make, context: Make, form: str) -> None:
+    batch = Batch(
+        {
+            "status": np.array([0, 0, Status.EMPTY, 0], np.uint8),
+            "embedding": np.float32([[0, 0], [-3, 4], [0, 0], [-0.6, 0.8]]),
+        }
+    )
+    scores = compare(source, context, tables(4, **FORMS[form]), batch)
+    np.testing.assert_allclose(scores, [0, np.nan, 0, np.nan, 1, np.nan], atol=1e-6)
+    assert (scores[[0, 2]] == 0).all()
+    assert not np.signbit(scores[[0, 2]]).any()
+
+
+def test_a_template_of_zeros_scores_0_with_all_of_another_role(source: Make, context: Make) -> None:
+    batch = Batch({"status": np.zeros(3, np.uint8), "embedding": np.float32([[0, 0], [3, 4], [0, 0]])})
+    made = tables(3, roles=[(0, "reference"), (1, "reference"), (1, "probe"), (2, "probe")], product=True)
+    scores = compare(source, context, made, batch)
+    np.testing.assert_allclose(scores, [0, 0, 1, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("width", [7, 128, 512])

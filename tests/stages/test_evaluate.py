@@ -130,6 +130,46 @@ def test_points_are_marked_few_below_thirty_false_matches(verify: Make) -> None:
     assert (number(numbers, "tar", 0.3)["false_matches"], number(numbers, "tar", 0.3)["few"]) == (30, False)
 
 
+def test_mated_errors_are_counted_beside_the_false_matches(verify: Make) -> None:
+    mated, nonmated = [-1.0] * 7 + [1.0] * 93, [i / 128 for i in range(100)]
+    numbers = verify(*listed(mated, nonmated), fmr=(0.4,))["numbers"]
+    rows = [number(numbers, metric, 0.4, rule) for metric in ("tar", "frr") for rule in ("at_most", "nearest")]
+    assert {(row["false_matches"], row["misses"], row["few"]) for row in rows} == {(40, 7, False)}
+
+
+@pytest.mark.parametrize(("wrong", "few"), [(29, True), (30, False)])
+def test_eer_has_the_errors_of_both_kinds_at_its_threshold(verify: Make, wrong: int, few: bool) -> None:
+    mated, nonmated = [0.25] * wrong + [0.75] * (100 - wrong), [0.75] * wrong + [0.25] * (100 - wrong)
+    row = number(verify(*listed(mated, nonmated))["numbers"], "eer")
+    assert (row["value"], row["misses"], row["false_matches"], row["few"]) == (wrong / 100, wrong, wrong, few)
+
+
+def test_where_no_error_was_seen_intervals_reach_to_the_bound_over_subjects(verify: Make) -> None:
+    subjects = [f"s{i}" for i in range(20) for _ in "ab"]
+    pairs = [(2 * i, 2 * i + 1) for i in range(20)] + [(2 * i, 2 * i + 3) for i in range(19)]
+    made, score = tables(subjects, pairs), [0.75] * 20 + [0.25] * 19
+    numbers = verify(made, score, replicates=200, fmr=(0.1,))["numbers"]
+    bound = 1 - 0.05 ** (1 / 20)  # “rule of 3”: about 3 / 20
+    for metric, low, high in (
+        ("tar", 1 - bound, 1),
+        ("auc", 1 - bound, 1),
+        ("eer", 0, bound),
+        ("frr", 0, bound),
+        ("fta", 0, bound),
+    ):
+        row = number(numbers, metric)
+        assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high)), metric
+    assert number(numbers, "tar")["subjects"] == 20
+
+
+def test_the_rule_of_the_scripts_has_no_interval(verify: Make) -> None:
+    subjects = [f"s{i // 2}" for i in range(12)]
+    pairs = list(combinations(range(12), 2))
+    numbers = verify(tables(subjects, pairs), [(7 * i % 23) / 23 for i in range(len(pairs))], replicates=20)["numbers"]
+    low = {rule: number(numbers, "tar", 0.3, rule)["low"] for rule in ("at_most", "nearest", "script")}
+    assert {rule: bool(np.isnan(end)) for rule, end in low.items()} == {"at_most": False, "nearest": False, "script": True}
+
+
 def test_in_a_product_mated_is_what_shares_a_subject(verify: Make) -> None:
     roles = [(0, "reference"), (1, "reference"), (2, "probe"), (3, "probe"), (4, "probe")]
     made = tables(["a", "b", "a", "b", "c"], roles=roles, product=True)
@@ -207,9 +247,9 @@ def test_a_template_that_would_be_compared_with_itself_is_refused(context: Make,
 
 def test_in_all_pairs_of_a_role_no_template_meets_itself_unless_it_is_listed_twice(context: Make) -> None:
     stage = EvaluateVerification(VerificationOptions(), context())
-    stage.fits(tables(["a", "b", "c"], triangle=[2, 0]))
+    stage.fits(tables(["a", "b", "a"], triangle=[2, 0, 1]))
     with pytest.raises(InvalidInput, match="template 't2' is listed more than once as 'face'"):
-        stage.fits(tables(["a", "b", "c"], triangle=[2, 0, 2]))
+        stage.fits(tables(["a", "b", "a"], triangle=[2, 0, 2]))
 
 
 def test_failed_probes_count_in_fta_and_frr_and_in_no_matching_rate(verify: Make) -> None:
@@ -539,7 +579,7 @@ def test_templates_that_fell_back_to_equal_weights_are_counted_among_the_compare
 
 
 def test_templates_that_do_not_say_which_fell_back_are_refused_before_any_work(context: Make) -> None:
-    made = tables(["a", "b"], [(0, 1)])
+    made = tables(["a", "a", "b"], [(0, 1), (0, 2)])
     stage = EvaluateVerification(VerificationOptions(templates=True), context())
     stage.above = {"templates": Embed(EmbedOptions(model="given"), context())}
     with pytest.raises(InvalidInput, match="a step of stage 'embed', which does not say which templates fell back"):

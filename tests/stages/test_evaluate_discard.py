@@ -116,7 +116,7 @@ def test_numbers_of_a_small_list_by_hand(judge: Make) -> None:
     assert number(numbers, "fnm_pauc(0.5)_random")["value"] == pytest.approx(1 / 2 * 1 / 2)
     assert number(numbers, "fnm_pauc(0.5)_pair_oracle")["value"] == pytest.approx(1 / 4 * 1 / 2 + 1 / 4 * 1 / 3)
     # The templates of the two errors are the worst; the one that all have in common is no better than half right.
-    assert number(numbers, "fnm_pauc(0.5)_sample_oracle")["value"] == pytest.approx(1 / 2 * 1 / 2)
+    assert number(numbers, "fnm_pauc(0.5)_sample_oracle")["value"] == pytest.approx(1 / 4 * 1 / 2 + 1 / 4 * 1 / 3)
     assert number(numbers, "fnm_pauc(0.5)_perfect")["value"] == pytest.approx(1 / 8)
     assert number(numbers, "fnm_pauc(0.5)_attainable")["value"] == pytest.approx(1 / 2 - math.log(2) / 2)
     # The one false match has the poorest quality of the non-mated.
@@ -227,6 +227,14 @@ def test_numbers_are_marked_few_below_thirty_false_matches(judge: Make) -> None:
         marks = [(number(numbers, metric, t)["false_matches"], number(numbers, metric, t)["few"]) for t in (0.29, 0.3)]
         assert marks == [(29, True), (30, False)]
     assert number(numbers, "erc_auc", 0.3)["few"]  # of five comparisons that remain none can be thirty
+
+
+def test_areas_of_mated_errors_count_these(judge: Make) -> None:
+    many = [(i / 128, 1.0 + i % 7) for i in range(1000)]
+    made = listed([(-0.9, 1.0 + i) for i in range(7)] + [(9.0, 1.0)] * 9, many)
+    numbers = judge(*made, fmr=(0.3,))["numbers"]
+    misses = {m: number(numbers, m, 0.3)["misses"] for m in ("fnmr", "fnm_pauc(0.5)", "erc_auc", "fmr", "fm_pauc(0.5)")}
+    assert misses == {"fnmr": 7, "fnm_pauc(0.5)": 7, "erc_auc": 7, "fmr": -1, "fm_pauc(0.5)": -1}
 
 
 # The switches
@@ -491,7 +499,6 @@ def search_judge(source: Make, context: Make) -> Callable[..., Found]:
         rows = np.array(candidate, np.int64).reshape(len(candidate), -1 if len(candidate) else 2)
         found = Batch({"status": status, "candidate": rows, "score": np.array(score, np.float32).reshape(rows.shape)})
         made = tables(subjects, roles=roles)
-        stage.fits(made)
         return checked(
             stage.compute(Work(0, len(rows), made, {"candidates": source(found), "quality": source(qualities(quality))}))
         )

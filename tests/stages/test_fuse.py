@@ -293,6 +293,53 @@ def test_without_a_fallback_a_template_whose_weights_vanish_is_empty(example: Ma
     assert np.isnan(fused["embedding"][0]).all()
 
 
+@pytest.fixture
+def worthless(example: Make) -> Set:
+    """Template 0 of faces of quality −2 and −1, template 1 of one of quality 1, template 2 of a face that failed."""
+    faces: Set = example(6, failed=0.0)
+    faces.templates = 3
+    faces.members = [(0, 0, "a"), (0, 1, "b"), (1, 3, "a"), (2, 4, "a")]
+    faces.qualities = Batch({**faces.qualities.columns, "quality": np.float32([-2, -1, -1, 1] + [0] * 16)})
+    status = faces.embeddings["status"].copy()
+    status[4] = Status.FAILED
+    faces.embeddings = Batch({**faces.embeddings.columns, "status": status})
+    return faces
+
+
+@pytest.mark.parametrize("media", ["none", "mean", "weighted"])
+@pytest.mark.parametrize("features", ["unit", "raw"])
+def test_under_zero_a_template_whose_weights_vanish_is_a_vector_of_zeros(worthless: Set, features: str, media: str) -> None:
+    fused = worthless.fuse("quality-linear", fallback="zero", features=features, media=media)
+    assert fused["embedding"][0].tolist() == [0.0] * WIDTH
+    assert fused["status"].tolist() == [Status.OK, Status.OK, Status.EMPTY]
+    assert fused["fallback"].tolist() == [True, False, False]
+    assert fused["used"].tolist() == [0, 1, 0]
+
+
+def test_the_worst_face_of_a_set_alone_is_a_vector_of_zeros_under_the_script_of_cr_fiqa(worthless: Set) -> None:
+    worthless.members = [(0, 0, "a"), (1, 0, "a"), (1, 3, "a"), (2, 4, "a")]
+    fused = worthless.fuse("crfiqa-script", fallback="zero")
+    assert fused["fallback"].tolist() == [True, False, False]
+    assert not fused["embedding"][0].any()
+    x = worthless.embeddings["embedding"][3].astype(np.float64)
+    np.testing.assert_allclose(fused["embedding"][1], x / np.linalg.norm(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("fallback", ["equal", "none"])
+def test_zero_leaves_every_other_template_as_other_fallbacks_make_it(worthless: Set, fallback: str) -> None:
+    zero, other = (worthless.fuse("quality-linear", fallback=each) for each in ("zero", fallback))
+    for name in zero:
+        np.testing.assert_array_equal(zero[name][1:], other[name][1:])
+
+
+def test_faces_that_cancel_give_no_template_under_zero_either(worthless: Set) -> None:
+    embedding = worthless.embeddings["embedding"].copy()
+    embedding[1] = -embedding[0]
+    norm = np.linalg.norm(embedding, axis=1)
+    worthless.embeddings = Batch({**worthless.embeddings.columns, "embedding": embedding, "norm": norm})
+    assert worthless.fuse("mean", fallback="zero")["status"][0] == Status.EMPTY
+
+
 @pytest.mark.parametrize("features", ["unit", "raw"])
 def test_inverse_variance_takes_each_dimension_by_itself(example: Make, features: str) -> None:
     faces = example(9, failed=0.0)

@@ -185,10 +185,23 @@ def test_a_template_that_fails_moves_no_bit_of_the_other_lists(source: Make, con
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_template_of_length_zero_is_found_by_nobody_and_finds_nobody(source: Make, context: Make, way: str) -> None:
+def test_a_template_of_zeros_that_is_ok_scores_0_with_everyone(source: Make, context: Make, way: str) -> None:
     embedding = drawn(6)
     embedding[[1, 4]] = 0
-    found = Set(embedding, range(3), range(3, 6)).search(source, context, way, k=3)
+    given = Set(embedding, range(3), range(3, 6))
+    found = given.search(source, context, way, k=3)
+    check(found, given.slow(3))
+    assert found["candidate"][1].tolist() == [0, 1, 2]
+    assert (found["score"][1] == 0).all()
+    assert (found["score"][found["candidate"] == 1] == 0).all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_template_of_zeros_that_failed_is_no_candidate_and_has_none(source: Make, context: Make, way: str) -> None:
+    given = Set(drawn(6), range(3), range(3, 6), failed=[1, 4])
+    held = np.nan_to_num(given.templates["embedding"])
+    given.templates = Batch({"status": given.templates["status"], "embedding": held})
+    found = given.search(source, context, way, k=3)
     assert 1 not in found["candidate"]
     assert (found["candidate"] >= 0).sum(axis=1).tolist() == [2, 0, 2]
 

@@ -56,7 +56,7 @@ def test_a_folder_one_level_too_high_names_the_option_that_mends_it(tmp_path: Pa
         "All images are of one subject, base; if the folders in it are the subjects, set dataset.options.root to base."
     ]
     assert notes(tmp_path, root="base") == [
-        "2 files are used, 1 are passed over: 1 not below dataset.options.root (base/) (as notes.txt)."
+        "2 files are used, 1 is passed over: 1 not below dataset.options.root (base/) (as notes.txt)."
     ]
 
 
@@ -65,8 +65,8 @@ def test_photographs_that_are_there_twice_are_told_within_and_across_subjects(tm
     (tmp_path / "ann/copy.jpg").write_bytes(b"0")
     (tmp_path / "carl/ann.jpg").write_bytes(b"1")
     assert notes(tmp_path) == [
-        "1 photographs are there under several subjects (as ann/2.jpg and carl/ann.jpg).",
-        "1 photographs are there several times under one subject (as ann/1.jpg and ann/copy.jpg).",
+        "1 photograph is there under several subjects (as ann/2.jpg and carl/ann.jpg).",
+        "1 photograph is there several times under one subject (as ann/1.jpg and ann/copy.jpg).",
     ]
 
 

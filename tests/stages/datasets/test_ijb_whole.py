@@ -49,12 +49,12 @@ def without(tree: Tree, *names: str) -> Tree:
     return Tree({name: data for name, data in tree.content.items() if name not in names})
 
 
-# -- images that lack --------------------------------------------------------------------------------------------------
+# -- missing images ----------------------------------------------------------------------------------------------------
 
 
 def test_lacking_images_of_a_package_are_told_with_all_other_differences() -> None:
     said = refused(read, without(package(), "loose_crop/12.jpg", "loose_crop/15.jpg"), counts="published")
-    assert "loose_crop/: 2 of 7 images lack, the first 12.jpg" in said
+    assert "loose_crop/: 2 of 7 images are missing, the first 12.jpg" in said
     assert "this is not the whole of ijbc: faces: expected 469,375, found 7" in said
     assert said.count("set dataset.options.counts to any") == 1
 
@@ -63,7 +63,7 @@ def test_a_package_whose_counts_are_right_is_refused_where_images_lack(monkeypat
     publish(monkeypatch, {"faces": 7, "templates": 5, "comparisons": 5, "mated": 2, "non-mated": 3})
     assert read(package(), counts="published")["faces"].rows == 7
     said = refused(read, without(package("a/"), "a/loose_crop/10.jpg"), counts="published")
-    assert "a/loose_crop/: 1 of 7 images lack, the first 10.jpg; complete the copy, or set dataset.options.counts" in said
+    assert "a/loose_crop/: 1 of 7 images is missing, the first 10.jpg; complete the copy, or set" in said
     assert "not the whole" not in said
 
 
@@ -80,9 +80,9 @@ def test_with_any_counts_lacking_images_are_taken_as_they_are() -> None:
 
 def test_lacking_images_of_the_nist_tree_are_told_each_once() -> None:
     said = refused(read_nist, nist(("1.png", "7.png")), counts="published")
-    assert "images/: 2 of 4 images lack, the first img/1.png" in said
+    assert "images/: 2 of 4 images are missing, the first img/1.png" in said
     assert "this is not the whole of ijbc" in said
-    assert "images: 4 of 4 images lack, the first img/1.png" in refused(
+    assert "images: 4 of 4 images are missing, the first img/1.png" in refused(
         read_nist, nist(("1.png", "2.png", "3.png", "7.png")), counts="published"
     )
 

@@ -219,7 +219,7 @@ def test_row_numbers_outside_their_table_are_named(tmp_path: Path, name: str, ro
 
     table, column = name.split("/")
     said = refused(tmp_path, change)
-    assert f"table {table}, column {column!r}, row 0: {row} is no row of" in said
+    assert f"table {table}, column {column!r}, row 0: {row} is not a row of" in said
 
 
 def test_members_that_are_not_sorted_are_refused(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from stages.metrics.bootstrap import interval, paired_difference, subject_weights, tar_replicates
+from stages.metrics.bootstrap import interval, paired_difference, rate_interval, subject_weights, tar_replicates
 from stages.metrics.verification import operating_points
 
 
@@ -36,6 +37,27 @@ def test_interval_of_nothing_but_nan_is_nan_without_a_warning(rows: int) -> None
 def test_a_level_outside_0_to_1_is_refused(level: float) -> None:
     with pytest.raises(ValueError, match=r"95 % is 0\.95"):
         interval([0.0, 1.0], level)
+
+
+@pytest.mark.parametrize(("level", "subjects"), [(0.95, 27), (0.9, 3), (0.95, 1)])
+def test_a_rate_without_errors_has_the_exact_binomial_bound_over_subjects(level: float, subjects: int) -> None:
+    expected = binomtest(0, subjects, alternative="less").proportion_ci(level, "exact").high
+    assert rate_interval(0.0, np.zeros(50), level, subjects) == (0, pytest.approx(expected))
+    assert rate_interval(1.0, np.ones(50), level, subjects) == (pytest.approx(1 - expected), 1)
+
+
+def test_a_bound_never_narrows_what_the_replicates_say() -> None:
+    drawn = np.linspace(0.5, 1, 101)
+    assert rate_interval(1.0, drawn, 0.9, 10**6) == pytest.approx((0.525, 0.975), abs=1e-9)
+
+
+@pytest.mark.parametrize(("value", "subjects"), [(0.0, -1), (0.5, 9), (0.3, -1)])
+def test_an_interval_without_width_is_none_where_nothing_bounds_the_number(value: float, subjects: int) -> None:
+    assert np.isnan(rate_interval(value, np.full(9, value), 0.95, subjects)).all()
+
+
+def test_without_replicates_a_rate_has_no_interval_at_all() -> None:
+    assert np.isnan(rate_interval(0.0, np.full(9, np.nan), 0.95, 9)).all()
 
 
 def test_a_paired_difference_cancels_what_the_replicates_share() -> None:

@@ -303,7 +303,16 @@ def test_the_sample_oracle_ranks_by_share_of_errors_and_then_by_comparisons() ->
     # Share of errors (comparisons): 0: 1/1 (1), 1: 2/3 (3), 2: 1/3 (3), 3: 1/3 (3), 4: 0 (0), 5: 1/2 (2), 6: 0/2 (2).
     a, b = [0, 1, 1, 2, 2, 3, 3], [1, 5, 2, 3, 5, 6, 6]
     error = [True, True, False, True, False, False, False]
-    assert sample_oracle(a, b, error, 7).tolist() == [0, 1, 3, 3, 5, 2, 4]
+    assert sample_oracle(a, b, error, 7).tolist() == [0, 1, 3, 4, 6, 2, 5]
+
+
+def test_the_sample_oracle_discards_errors_one_by_one_where_each_sample_has_one_comparison() -> None:
+    # With 6 errors of 10 comparisons, equals alike would go in one step at .6, and up to .2 the area were that of random.
+    a, b, error = np.arange(10), np.arange(10, 20), np.arange(10) < 6
+    quality = sample_oracle(a, b, error, 20)
+    by_sample = edc(error, pair_quality(quality[a], quality[b]))
+    assert by_sample.area(0.2) == pytest.approx(pair_oracle(6, 10).area(0.2))
+    assert by_sample.area(0.2) < 0.6 * 0.2
 
 
 def test_the_sample_oracle_cannot_attain_the_optimum_by_pair() -> None:

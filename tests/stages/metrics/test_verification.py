@@ -46,8 +46,8 @@ def slow_point(mated: list[float], nonmated: list[float], target: float, rule: s
     return min(tried, key=lambda point: (abs(point[1] / n - target), -point[1], point[0]))
 
 
-def ijb_script(mated: list[float], nonmated: list[float], target: float) -> tuple[float, float]:
-    """(FMR, TAR) as the common IJB scripts read scikit-learn's curve: flipped, nearest, first of equals."""
+def nearest_point(mated: list[float], nonmated: list[float], target: float) -> tuple[float, float]:
+    """(FMR, TAR) of scikit-learn's curve with all its points: flipped, nearest, first of equals."""
     labels = [1] * len(mated) + [0] * len(nonmated)
     fpr, tpr, _ = roc_curve(labels, [*mated, *nonmated], drop_intermediate=False)
     fpr, tpr = np.flipud(fpr), np.flipud(tpr)
@@ -95,9 +95,9 @@ def test_operating_point_equals_trying_every_threshold(
 
 @properties
 @given(some_scores, some_scores, targets)
-def test_nearest_equals_the_common_ijb_scripts(mated: list[float], nonmated: list[float], target: float) -> None:
+def test_nearest_takes_the_nearest_of_all_points_of_the_roc(mated: list[float], nonmated: list[float], target: float) -> None:
     points = operating_points(mated, nonmated, [target], "nearest")
-    assert (points.fmr[0], points.tar[0]) == ijb_script(mated, nonmated, target)
+    assert (points.fmr[0], points.tar[0]) == nearest_point(mated, nonmated, target)
 
 
 def test_nearest_finds_the_thresholds_of_the_published_erc_code() -> None:

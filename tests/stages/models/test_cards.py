@@ -61,15 +61,17 @@ def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         ("a: &a {kind: quality}\nb: *a\n", "aliases"),
         ("a: {file: x, file: y}\n", "key 'file' given twice"),
         ("\n" * 1_000_001, "a file of model cards is a page of text"),
-        (LEAST + "  mean: [0, .nan, 0]\n", "a.mean.1: Input should be a finite number"),
-        (LEAST + "  std: [1, 1, .inf]\n", "a.std.2: Input should be a finite number"),
-        (LEAST + "  std: [1, 1, 1.0e-300]\n", "a.std.2: Input should be greater than or equal to"),
-        (LEAST + "  input_size: 1000000\n", "a.input_size: Input should be less than or equal to 4096"),
-        (LEAST.replace("dimension: 1", "dimension: 100000000"), "a.dimension: Input should be less than or equal to"),
+        (LEAST + "  color: bgr\n", "a.color: unknown key 'color': did you mean 'colour'"),
+        (LEAST + "  mean: [1, 2]\n", "a.mean: expected more values"),
+        (LEAST + "  mean: [0, .nan, 0]\n", "a.mean.1: expected a finite number"),
+        (LEAST + "  std: [1, 1, .inf]\n", "a.std.2: expected a finite number"),
+        (LEAST + "  std: [1, 1, 1.0e-300]\n", "a.std.2: expected 1e-06 or more"),
+        (LEAST + "  input_size: 1000000\n", "a.input_size: expected 4096 or less"),
+        (LEAST.replace("dimension: 1", "dimension: 100000000"), "a.dimension: expected 65536 or less"),
         (LEAST + f"  bytes: 0x{'f' * 5000}\n", "a whole number of more than 64 bits"),
         (LEAST.replace("file: x", "file: .."), "a.file: .*must be a bare file name"),
     ],
-    ids=["alias", "twice", "large", "nan", "inf", "std", "size", "dimension", "number", "up"],
+    ids=["alias", "twice", "large", "misspelt", "short", "nan", "inf", "std", "size", "dimension", "number", "up"],
 )
 def test_a_users_cards_are_read_as_carefully_as_a_config(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "models.yaml").write_text(text)

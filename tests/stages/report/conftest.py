@@ -89,11 +89,13 @@ def row() -> Callable[..., Row]:
             counts = {
                 "achieved": 1e-3,
                 "threshold": 0.3,
-                "false_matches": 40,
+                "false_matches": 20 if few else 40,
                 "nonmated": 40_000,
                 "subject_pairs": 38,
+                "misses": 50,
                 "trials": 100,
-                "few": few,
+                "subjects": 60,
+                "few_matches": few,
                 "cells": 1,
             }
             spread = {"low": value - 0.01, "high": value + 0.01, "replicates": np.array([value])}

@@ -219,5 +219,5 @@ def test_fallbacks_and_failures_to_enrol_stand_beside_the_others(two: Results, w
         if cell.kind == "1:N":
             assert fte["trials"] == len(role_rows(tables["roles"], cell.factors["gallery"]))
     page = (written / "report.html").read_text()
-    assert "so that their faces count equally: none." in page
+    assert "says what they are: none." in page
     assert "FTE 0.00 % of" in page

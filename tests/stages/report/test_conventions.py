@@ -30,7 +30,7 @@ def quantity(metric: str) -> Quantity:
         ("tar", "score ≥ threshold"),
         ("frr", "FTA + FNMR · (1 − FTA)"),
         ("eer", "score ≥ threshold"),
-        ("tar", "fewer than 30 false matches"),
+        ("tar", "fewer than 30 errors of a kind"),
         ("rank", "rank-k is the share of mated probes"),
         ("tpir", "rank 1 with score ≥ threshold"),
         ("tpir", "the gallery is not"),
@@ -54,7 +54,7 @@ def test_failures_to_enrol_of_1_n_say_nothing_of_the_1_1_sides() -> None:
 
 def test_templates_that_fell_back_are_explained_under_the_name_they_have_in_tables() -> None:
     assert (
-        "Fell back to equal weights: templates all of whose weights vanished"
+        "All weights vanished: templates of which no face has a weight above 0"
         in conventions.rates([quantity("fused_fallback")])[0]
     )
 
@@ -101,3 +101,27 @@ def test_the_difference_names_its_baseline_and_how_many_rows_were_compared(table
     assert "(rule = mean; " in conventions.differences(table)
     assert "5 rows are compared" in conventions.differences(table)
     assert "no baseline" in conventions.differences(replace(table, baseline={}))
+
+
+def without_errors(table: RuleTable) -> tuple[RuleTable, Quantity]:
+    (eer,) = table.find("eer")
+    rows = [replace(row, entries={**row.entries, eer: replace(row.entries[eer], value=0.0)}) for row in table.rows]
+    return replace(table, rows=tuple(rows)), eer
+
+
+def test_numbers_by_which_no_row_has_an_error_are_named_as_telling_nothing(table: RuleTable) -> None:
+    clean, eer = without_errors(table)
+    (said,) = conventions.no_errors(clean, [eer, *table.find("tar", 1e-2)])
+    assert said.startswith("No row has an error by EER: this set cannot tell the rows apart by it.")
+    assert "rule of 3" in said
+    assert conventions.no_errors(table, [eer]) == []
+
+
+def test_intervals_over_few_subjects_are_said_to_be_narrow(table: RuleTable) -> None:
+    subjects = min(entry.subjects for row in table.rows for entry in row.entries.values() if entry.subjects > 0)
+    assert f"With {subjects} subjects they are somewhat too narrow." in conventions.intervals(table)
+    rows = [
+        replace(row, entries={q: replace(e, subjects=max(100, e.subjects)) for q, e in row.entries.items()})
+        for row in table.rows
+    ]
+    assert "too narrow" not in conventions.intervals(replace(table, rows=tuple(rows)))

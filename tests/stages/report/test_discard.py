@@ -145,7 +145,7 @@ def test_a_chart_of_each_form_has_its_rows_its_reference_lines_and_a_key(page: s
         ["FNM-EDC @ FMR ≤ 1e-2"],
         ["ERC, legacy form @ FMR ≈ 1e-1"],
     ]
-    rows, references = {"given", "feature-norm", "random"}, {"discard at random", "sample oracle", "pair oracle"}
+    rows, references = {"given", "feature-norm", "random"}, {"random, expected", "sample oracle", "pair oracle"}
     for figure, expected in zip(figures, (rows | references, rows), strict=True):
         keys = re.findall(r"<span>([^<]*)</span></li>", figure)
         assert set(keys) == set(re.findall(r"<title>([^<]*)</title>", figure)) == expected
@@ -173,7 +173,7 @@ def test_probes_discarded_have_a_chart_of_their_own(runs: Callable[..., Results]
     found = gather(runs(config, tmp_path), {})
     (chart,) = discard_charts.charts(found)
     assert chart["name"] == "FNIR-EDC @ FPIR ≤ 5e-1"
-    assert {"given", "feature-norm", "random", "discard at random"} == {key["label"] for key in chart["lines"]}
+    assert {"given", "feature-norm", "random", "random, expected"} == {key["label"] for key in chart["lines"]}
     assert "mated probes discarded, %" in chart["svg"]
     assert not discard_charts.details(found)
 
@@ -186,7 +186,7 @@ def test_the_curves_of_a_chart_are_those_that_were_stored(found: Found) -> None:
         assert line.y[0] == pytest.approx(start)
     mine = lines[headline.name_of(row.factors)]
     assert np.trapezoid(mine.y[mine.x <= 0.2 + 1e-9], mine.x[mine.x <= 0.2 + 1e-9]) == pytest.approx(pauc, rel=0.05)
-    assert (lines["discard at random"].y == lines["discard at random"].y[0]).all()
+    assert (lines["random, expected"].y == lines["random, expected"].y[0]).all()
     assert (lines["pair oracle"].y <= mine.y + 1e-9).all()
 
 
@@ -224,7 +224,7 @@ def test_steps_that_judge_in_two_ways_have_charts_of_their_own(runs: Callable[..
     ]
     assert "pair oracle" in charts[0]["said"]
     assert "pair oracle" not in charts[1]["said"]  # it bounds the standard form alone
-    assert [line["label"] for line in charts[1]["lines"]][-1] == "discard at random"
+    assert [line["label"] for line in charts[1]["lines"]][-1] == "random, expected"
 
 
 def test_the_definitions_stand_beside_the_numbers(page: str) -> None:
@@ -233,7 +233,7 @@ def test_the_definitions_stand_beside_the_numbers(page: str) -> None:
         "ISO/IEC 29794-1:2024",
         "pAUC(L)",
         "twenty steps",
-        "† rests on fewer than 30 false matches",
+        "† rests on fewer than 30 errors of a kind",
         "40 replicates",
     ):
         assert words in notes
@@ -242,7 +242,7 @@ def test_the_definitions_stand_beside_the_numbers(page: str) -> None:
 @pytest.mark.parametrize("metric", ["fnm_pauc(0.2)", "erc_auc"])
 def test_a_mark_of_few_is_explained_wherever_areas_stand(metric: str) -> None:
     said = " ".join(conventions.rates([Quantity("discard", "d", metric, 1e-2, "at_most")]))
-    assert "† rests on fewer than 30 false matches" in said
+    assert "† rests on fewer than 30 errors of a kind" in said
     assert ("ISO/IEC 29794-1" in said, "twenty steps" in said) == (True, metric == "erc_auc")
 
 
@@ -268,7 +268,7 @@ def test_every_number_is_in_the_table_with_its_interval(judged: Results, found: 
 
 def test_the_terminal_shows_areas_as_the_page_does(judged: Results, found: Found) -> None:
     shown = terminal_table(judged, CONFIG["report"]["options"], 200)
-    cells = [str(cell) for column in shown.columns for cell in column.cells]
+    cells = [str(cell).strip() for column in shown.columns for cell in column.cells]
     for row in found.rows:
         assert any(cell.startswith(f"{row.entries[found.columns[0]].value * 100:.4f}") for cell in cells)
 

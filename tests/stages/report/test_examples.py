@@ -147,7 +147,7 @@ def test_a_picture_is_the_crop_that_was_embedded_in_the_cell_that_is_named(pictu
 def test_the_page_shows_them_with_what_each_face_did(pictures: Results) -> None:
     page = section(render(gather(pictures, {"fmr": [1e-1], "pairs": 20})))
     assert page.count("data:image/jpeg;base64,") == page.count('scope="col"') - page.count("<em>unreadable</em>") > 4
-    for words in ("(seed = 0)", '<th scope="row">quality</th>', "in baseline", "pull", "quality: feature-norm"):
+    for words in ("(seed = 0)", '<th scope="row">quality</th>', "in baseline", "effect", "quality: feature-norm"):
         assert words in page
     assert "There are no pictures" not in page
 

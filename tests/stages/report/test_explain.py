@@ -155,7 +155,7 @@ def test_the_weights_are_what_the_rule_says(kept: Results) -> None:
     norms = np.array([face.value for face in found.templates[1].faces])
     assert [face.weight for face in found.templates[1].faces] == pytest.approx(norms / norms.sum())
     assert found.weighed_by == "norm"
-    assert found.templates[1].worth == pytest.approx(norms.sum() ** 2 / (norms**2).sum())
+    assert found.templates[1].effective == pytest.approx(norms.sum() ** 2 / (norms**2).sum())
 
 
 def test_the_quality_that_a_rule_weighs_by_is_shown_and_no_other(results: Results) -> None:
@@ -181,15 +181,15 @@ def test_own_other_and_pull_are_cosines_of_the_template_with_and_without_the_fac
                 assert face.other == pytest.approx(unit(x[i]) @ theirs.embedding, abs=1e-6)
                 rest = np.delete(part, i, axis=0).sum(axis=0)
                 if face.weight > 1 - 1e-6:
-                    assert np.isnan(face.pull)
+                    assert np.isnan(face.effect)
                 else:
-                    assert face.pull == pytest.approx(cell.score - unit(rest) @ theirs.embedding, abs=2e-5)
+                    assert face.effect == pytest.approx(cell.score - unit(rest) @ theirs.embedding, abs=2e-5)
 
 
 def test_a_face_without_weight_pulls_nothing(kept: Results) -> None:
     (cell,) = cells(kept, pairs(kept, 3), "rule=top-k(k=3)", "features=unit", "media=none")
     idle = [face for template in cell.templates for face in template.faces if face.weight == 0]
-    assert [face.pull for face in idle] == pytest.approx([0] * len(idle), abs=1e-12)
+    assert [face.effect for face in idle] == pytest.approx([0] * len(idle), abs=1e-12)
     assert all(template.used <= 3 for template in cell.templates)
 
 
@@ -207,7 +207,7 @@ def test_a_failed_face_has_no_weight_and_the_reason_of_the_step_that_lost_it(pic
         failed = faces.pop("ann/0.png")
         assert failed.status == "unreadable"
         assert failed.reason
-        assert np.isnan([failed.weight, failed.own, failed.other, failed.pull]).all()
+        assert np.isnan([failed.weight, failed.own, failed.other, failed.effect]).all()
         assert sum(face.weight for face in faces.values()) == pytest.approx(1)
         assert any(line.startswith("ann/0.png: ") for line in explain_text.below(cell.templates[0], every=False))
 
@@ -231,9 +231,9 @@ def test_where_each_face_is_its_own_template_the_face_is_all_of_it(listed: Resul
     assert cell.score == pytest.approx(x[0] @ x[1], abs=1e-6)
     for template in cell.templates:
         (face,) = template.faces
-        assert (face.weight, template.used, template.worth) == (1, 1, 1)
+        assert (face.weight, template.used, template.effective) == (1, 1, 1)
         assert face.own == pytest.approx(1)
-        assert np.isnan(face.pull)
+        assert np.isnan(face.effect)
 
 
 def test_a_pair_that_is_not_compared_is_explained_all_the_same(results: Results, listed: Results) -> None:
@@ -273,7 +273,7 @@ def test_what_is_no_pair_of_templates_is_refused_in_a_sentence(listed: Results, 
 
 
 def test_a_face_that_is_no_template_leads_to_the_template_that_holds_it(results: Results) -> None:
-    with pytest.raises(InvalidInput, match=r"'f0000000' is no template but a face; it is in 't000000'"):
+    with pytest.raises(InvalidInput, match=r"'f0000000' is not a template but a face; it is in 't000000'"):
         pair_of(results, "f0000000", "t000001")
 
 

@@ -60,7 +60,7 @@ def test_each_crop_says_how_it_was_degraded(pictures: Results, scores: sections.
 def test_quality_is_shown_apart_by_how_faces_were_degraded(scores: sections.Scores) -> None:
     lines = sections.quality_lines(scores)
     counts = [int(re.sub(r"\D", "", line.label)) for line in lines]
-    assert lines[0].label.startswith("as taken (")
+    assert lines[0].label.startswith("not degraded (")
     assert {line.label.partition(" (")[0] for line in lines[1:]} <= {"blur", "low resolution", "block", "dark noise"}
     assert sum(counts) == 22
     assert counts[1:] == sorted(counts[1:], reverse=True)
@@ -85,7 +85,7 @@ def test_the_page_shows_crops_outlines_by_kind_failures_and_what_was_averaged(pi
     page = write_report(pictures, {"crops": 5, "pairs": 0})[0].read_text(encoding="utf-8")
     assert page.count('src="data:image/jpeg;base64,') == 5
     assert "5 of 22 faces, evenly spaced by rank, scored by feature-norm (seed = 0)" in page
-    assert "as taken (" in page
+    assert "not degraded (" in page
     assert ">unreadable</td>" in page
     assert "averaged over seed" in page
     assert "means over seed (2 values)" in page
@@ -120,9 +120,9 @@ def test_a_choice_among_several_faces_is_a_note_and_no_failure(shared: Path, tmp
     }
     results = runs(config, tmp_path)
     found = acquired(results)
-    note = "N faces found, the one nearest the centre taken"
+    note = "3 faces found, the one nearest the centre taken … and 1 more like it"
     assert found.failures == ()
-    assert found.notes == (Kind("align", "ok", note, f"three/sheet.png: {note.replace('N', '3')}", 2),)
+    assert found.notes == (Kind("align", "ok", note, "three/sheet.png", 2),)
     page = write_report(results, {})[0].read_text(encoding="utf-8")
     assert "<h3>Notes on faces that were acquired</h3>" in page
     assert "None: every face passed align." in page

@@ -184,14 +184,14 @@ def test_an_interval_on_few_false_matches_claims_nothing_and_says_so(row: Make) 
         replace(
             r,
             entries={
-                q: replace(e, few=True, difference=e.difference and replace(e.difference, few=True))
+                q: replace(e, few_matches=True, difference=e.difference and replace(e.difference, few=True))
                 for q, e in r.entries.items()
             },
         )
         for r in found.rows
     ]
     answer = " ".join(said(table(few), tar(1e-3)))
-    assert "+10.00 points [+5.00, +20.00], an interval that rests on few false matches (†)" in answer
+    assert "+10.00 points [+5.00, +20.00], an interval that rests on few errors (†)" in answer
 
 
 @pytest.mark.parametrize(
@@ -236,3 +236,33 @@ def test_a_row_is_named_by_its_rule_first() -> None:
     assert name_of({"method": "lightqnet", "rule": "best"}) == "best · lightqnet"
     assert name_of({}) == "all"
     assert name_of({"rule": "best", "model": "m"}, without=["model"]) == "best"
+
+
+def clean(row: Make, *names: str) -> list[Row]:
+    """Rows that have no error: a TAR of 1, and differences of 0 that have no interval."""
+    made = [row({"rule": name}, {tar(1e-3): (1.0, 0.0, math.nan, math.nan)}, reference=MEAN) for name in names]
+    return [row(MEAN, {tar(1e-3): 1.0}, is_baseline=True, reference=MEAN), *made]
+
+
+def test_where_no_row_has_an_error_nothing_is_compared_and_the_set_is_said_to_tell_nothing(row: Make) -> None:
+    answer, more = said(table(clean(row, "a", "b")), tar(1e-3))
+    assert answer.startswith("No error was seen among 100 trials: TAR @ FMR ≤ 1e-3 is 100.00 %")
+    assert answer.endswith("in all 3 rows. This set cannot tell them apart by it.")
+    assert more == ""
+
+
+def test_one_row_without_an_error_is_said_to_have_none(row: Make) -> None:
+    answer, _ = said(table([row({"rule": "a"}, {EER: 0.0})], {}), EER)
+    assert answer.startswith("No error was seen among 100 trials: EER is 0.00 %")
+
+
+def test_a_baseline_without_the_number_is_said_to_have_none(row: Make) -> None:
+    base, other = row(MEAN, {EER: math.nan}, is_baseline=True, reference=MEAN), row({"rule": "a"}, {EER: math.nan})
+    answer, _ = said(table([base, replace(other, reference=MEAN)]), EER)
+    assert answer == "EER of the baseline mean is not defined, so nothing is compared; see the table."
+
+
+def test_few_mated_errors_alone_keep_a_difference_from_being_claimed(row: Make) -> None:
+    entry = row(MEAN, {EER: 0.5}).entries[EER]
+    assert (entry.few, replace(entry, misses=29).few, replace(entry, misses=30).few) == (False, True, False)
+    assert replace(entry, few_matches=True).few

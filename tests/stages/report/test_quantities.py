@@ -62,7 +62,7 @@ def test_an_interval_without_a_bound_is_not_written() -> None:
         ("rank", 5.0, "", "rank-5"),
         ("eer", None, "", "EER"),
         ("comparisons_lost", None, "", "comparisons lost"),
-        ("fused_fallback", None, "", "fell back to equal weights"),
+        ("fused_fallback", None, "", "all weights vanished"),
         ("pooled_script", 1e-2, "", "pooled script, not TPIR, @ the ⌈1e-2 · probes⌉-th pooled score"),
         ("accuracy_deviation", None, "", "accuracy, SD of folds"),
     ],

@@ -65,7 +65,8 @@ def test_every_number_of_every_cell_is_in_numbers_csv(results: Results, report: 
         if name in ("false_matches", "nonmated"):
             kept[kept < 0] = np.nan  # an empty field: the count does not apply
         np.testing.assert_array_equal(written, kept)
-    assert [line["few"] for line in lines] == [str(few) for cell in found for few in cell.numbers["few"].tolist()]
+    few = [n["few"] | ((n["misses"] >= 0) & (n["misses"] < 30)) for n in (cell.numbers for cell in found)]
+    assert [line["few"] for line in lines] == [str(mark) for marks in few for mark in marks.tolist()]
 
 
 @pytest.mark.parametrize(("name", "key"), [("numbers.csv", "numbers"), ("table.csv", "table")])

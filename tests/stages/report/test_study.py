@@ -26,7 +26,7 @@ Browse = Callable[..., tuple[str, str]]
 FMR = Column("standard", "", "d", 0.2, "FMR", 1e-2)
 FNMR = Column("standard", "", "d", 0.2, "FNMR", 1e-2)
 LEGACY = Column("legacy", "", "d", None, "FMR", 1e-2)
-BOUNDS = ["pair oracle", "sample oracle", "discard at random"]
+BOUNDS = ["pair oracle", "sample oracle", "random, expected"]
 OPTIONS: dict[str, Any] = {"title": "All <b>of</b> them", "crops": 0}
 CONFIG: dict[str, Any] = {
     "name": "study",
@@ -216,15 +216,22 @@ def test_a_column_that_only_one_row_has_marks_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("high", "few", "below"),
-    [(-0.01, False, True), (0.01, False, False), (-0.01, True, False), (-1e-17, False, False), (math.nan, False, False)],
+    ("low", "high", "few", "mark"),
+    [
+        (-0.1, -0.01, False, "▲"),
+        (-0.1, 0.01, False, ""),
+        (-0.1, -0.01, True, ""),
+        (-0.1, -1e-17, False, ""),
+        (0.01, 0.1, False, "▼"),
+        (0.01, 0.1, True, ""),
+        (math.nan, math.nan, False, ""),
+    ],
 )
-def test_below_random_is_what_the_interval_says(high: float, few: bool, below: bool) -> None:
-    area = Area(0.1, 0.05, 0.2, few, over_random=-0.05, over_random_low=-0.1, over_random_high=high)
+def test_marks_are_of_better_and_worse_than_random_as_everywhere(low: float, high: float, few: bool, mark: str) -> None:
+    area = Area(0.1, 0.05, 0.2, few, over_random=-0.05, over_random_low=low, over_random_high=high)
     cell = shown_cell(area)
-    assert area.below_random == below
     assert cell is not None
-    assert (cell["below"], cell["few"]) == (below, few)
+    assert (cell["mark"], cell["tone"], cell["few"]) == (mark, {"▲": "better", "▼": "worse", "": "level"}[mark], few)
 
 
 def test_marks_stand_where_the_numbers_say(page: str, lines: Sequence[Line]) -> None:
@@ -232,7 +239,8 @@ def test_marks_stand_where_the_numbers_say(page: str, lines: Sequence[Line]) -> 
     for each, row in zip(lines, rows_of(page), strict=True):
         for column, text in zip(columns, row[-len(columns) :], strict=True):
             area = each.areas.get(column)
-            assert ("▼" in text) == (area is not None and area.below_random)
+            sign = 0 if area is None else area.direction
+            assert ("▲" in text, "▼" in text) == (sign == 1, sign == -1)
             assert ("†" in text) == (area is not None and area.few and not math.isnan(area.value))
     table = page[page.index("<tbody") : page.index("</table>")]
     assert table.count("<b>") == sum(area.best for each in lines for area in each.areas.values()) > 0

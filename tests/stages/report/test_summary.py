@@ -32,7 +32,7 @@ def cells_of(results: Results, kind: str, **factors: Any) -> list[Cell]:
 
 def value_of(cell: Cell, metric: str, target: float) -> tuple[float, np.ndarray]:
     n = cell.numbers
-    (i,) = np.flatnonzero((n["metric"] == metric) & np.isclose(n["target"], target) & (n["rule"] != "nearest"))
+    (i,) = np.flatnonzero((n["metric"] == metric) & np.isclose(n["target"], target) & (n["rule"] == "at_most"))
     return float(n["value"][i]), n["replicates"][i].astype(np.float64)
 
 
@@ -88,7 +88,7 @@ def test_counts_are_the_smallest_and_one_shaky_cell_marks_the_row(results: Resul
     parts = [c.numbers for c in cells_of(results, "1:N", rule="best")]
     at = [(n["metric"] == "tpir") & np.isclose(n["target"], 1e-2) for n in parts]
     assert entry.false_matches == min(int(n["false_matches"][i][0]) for n, i in zip(parts, at, strict=True))
-    assert entry.few == any(bool(n["few"][i][0]) for n, i in zip(parts, at, strict=True))
+    assert entry.few_matches == any(bool(n["few"][i][0]) for n, i in zip(parts, at, strict=True))
 
 
 def test_a_number_that_is_not_defined_is_not_said_to_rest_on_few_false_matches(results: Results) -> None:
