@@ -240,15 +240,18 @@ def _said(group: Group, base: Row, by: Quantity, level: float) -> Said:
     rows = distinct(rows, base)
     if not rows:
         return Said(f"{where}{by.label} of {baseline} is {_value(base, by)}.")
-    first, sign = rows[0], direction(rows[0], by)
+    first = next((row for row in rows if direction(row, by) > 0), rows[0])  # the first of all may rest on few errors
+    sign = direction(first, by)
     name, clear = name_of(first.factors, shared), {1: "clearly better than", -1: "clearly worse than"}
     against = f"{by.label} is {_value(first, by)} against {_value(base, by)}, a difference of {_differs(first, by)}"
+    leads = f"First by value comes {name_of(rows[0].factors, shared)}: {_differs(rows[0], by)}. "
     if len(rows) == 1 or sign > 0:
         verdict = clear.get(sign, "not to be told apart from")
-        return Said(f"{where}{name} is {verdict} {baseline}: {against}.", _beside(rows, by, level) + _rest(rows, by, shared))
+        more = _beside(rows, by, level) if first is rows[0] else leads
+        return Said(f"{where}{name} is {verdict} {baseline}: {against}.", more + _rest(rows, by, shared))
     return Said(
         f"{where}{'no' if where else 'No'} row is clearly better than {baseline}, whose {by.label} is {_value(base, by)}.",
-        f"First by value comes {name}: {_differs(first, by)}. {_rest(rows, by, shared)}",
+        leads + _rest(rows, by, shared),
     )
 
 
