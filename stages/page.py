@@ -233,6 +233,7 @@ def _faces(found: Found) -> dict[str, Any]:
         "wanted": found.options.crops,
         "agreement": agreement(scores),
         "acquired": acquired(found.results),
+        "files": list(found.results.session.dataset.notes),
         "fta": _fta(found),
         "fallen": _fallen(found),
     }

@@ -45,6 +45,7 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
         "conventions": conventions.everything(found.table),
         "config": sections.config_of(results),
         "dataset": results.session.dataset.key,
+        "notes": list(results.session.dataset.notes),
         "versions": sections.versions(results),
         "intervals": {"level": found.table.level, "replicates": found.table.replicates},
         "store": str(results.session.store.root),

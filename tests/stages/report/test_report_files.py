@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,12 @@ def test_a_run_without_an_evaluation_has_a_report_that_says_so(tmp_path: Path, r
     assert "This run evaluated nothing." in page
     assert "<h2>Result</h2>" not in page
     assert "<h2>Provenance</h2>" in page
+
+
+def test_what_the_reader_left_out_stands_on_the_page_and_in_the_record(results: Results, tmp_path: Path) -> None:
+    note = "32 files are used, 1 is passed over: 1 of suffix .mov (as <ann>/1.mov)."
+    dataset = replace(results.session.dataset, notes=[note])
+    told = replace(results, session=replace(results.session, dataset=dataset, folder=tmp_path))
+    paths = {path.name: path for path in write_report(told, {})}
+    assert "1 of suffix .mov (as &lt;ann&gt;/1.mov)" in paths["report.html"].read_text(encoding="utf-8")
+    assert json.loads(paths["numbers.json"].read_text(encoding="utf-8"))["notes"] == [note]
