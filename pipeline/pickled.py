@@ -119,12 +119,12 @@ class _Machine:
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
-            raise _Refused("takes a value if there is none")
+            raise _Refused("takes a value where there is none")
         return self.stack.pop()
 
     def top(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
-            raise _Refused("takes a value if there is none")
+            raise _Refused("takes a value where there is none")
         return self.stack[-1]
 
     def since_mark(self) -> list[Any]:
@@ -133,7 +133,7 @@ class _Machine:
                 found = self.stack[i + 1 :]
                 del self.stack[i:]
                 return found
-        raise _Refused("looks for a mark if there is none")
+        raise _Refused("looks for a mark where there is none")
 
     def word(self, value: Any) -> str:
         """Return a short text, of whichever kind; empty for anything else."""

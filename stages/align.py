@@ -211,8 +211,10 @@ def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
 
 def _left_over(landmarks: NDArray[Any]) -> float:
     """Return the residual of the fit to TEMPLATE as a share of TEMPLATE's spread, 0…1."""
-    moved = np.c_[landmarks, np.ones(5)] @ similarity(landmarks).T
-    return float(np.linalg.norm(moved - TEMPLATE) / np.linalg.norm(TEMPLATE - TEMPLATE.mean(axis=0)))
+    matrix = similarity(landmarks)
+    moved = (landmarks[:, None] * matrix[:, :2]).sum(axis=2) + matrix[:, 2]
+    left, spread = (((points - TEMPLATE) ** 2).sum() for points in (moved, TEMPLATE.mean(axis=0)))
+    return float(np.sqrt(left / spread))
 
 
 def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:

@@ -16,7 +16,6 @@ LIBRARIES = {"np", "math", "special", "linalg", "torch"}
 # Where such calls are, and why they decide no result that is stored below embeddings.
 ALLOWED = {
     "exact": "the room itself",
-    "align.py": "fits landmarks, of which crops are made, and embeddings of these",
     "models/detector.py": "chooses among faces found, before there are embeddings",
     "datasets/synthetic.py": "draws embeddings, of which everything after is made",
     "metrics/weighted.py": "products of whole numbers far below 2⁵³, which are exact",
