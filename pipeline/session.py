@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -148,7 +149,8 @@ def execute(session: Session, events: Events, workers: int | None = None, dask: 
         raise
     remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
     if session.plan.to_run:
-        write_json(session.folder / "summary.json", asdict(summary))
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(session.folder / "summary.json", {"ended": ended, **asdict(summary)})
     return summary
 
 
@@ -258,8 +260,9 @@ def current_report(session: Session, tell: Callable[[str], None], anew: bool = F
 
 
 def shown(session: Session) -> list[Any]:
-    """Return what a page of a session depends on: a page shows the whole config."""
-    return [session.config.model_dump(mode="json", exclude={"base", "run"}), session.plan.digest]
+    """Return what a page of a session depends on: a page shows the whole config, and what was found of the files."""
+    config = session.config.model_dump(mode="json", exclude={"base", "run"})
+    return [config, session.plan.digest, list(session.dataset.notes)]
 
 
 def kept_pages(folder: Path, shown: list[Any], make: Callable[[], list[Path]], anew: bool = False) -> list[Path]:

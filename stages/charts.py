@@ -21,7 +21,8 @@ from stages.summary import Row
 
 def curves(found: Found) -> dict[str, Any]:
     """Return what the template's sections on curves and comparison scores show."""
-    rows = list(enumerate(_shown(found)))
+    drawable = [row for row in found.rows if any(cell.kind in ("1:1", "1:N") for cell in row.cells)]
+    rows = [(slot, row) for slot, row in enumerate(_shown(found)) if row in drawable]
     verifying, identifying = _steps(found, "1:1"), _steps(found, "1:N")
     frame = figures.NARROW if 2 * len(verifying) + len(identifying) > 2 else figures.WIDE
     charts: list[dict[str, Any]] = []
@@ -44,14 +45,14 @@ def curves(found: Found) -> dict[str, Any]:
         if any(len(line.x) for line in lines):
             said = "Closed set: over probes that have a mate in the gallery."
             charts.append({"name": _named("CMC", step, identifying), "svg": safe(figures.cmc(lines, frame)), "said": said})
-    all_shown = len(rows) == len(found.rows)
+    all_shown = len(rows) == len(drawable)
     return {
         "charts": charts,
         "narrow": frame is figures.NARROW,
         "keys_of_curves": [{"label": headline.name_of(r.factors), "svg": safe(bars.swatch(slot))} for slot, r in rows],
         "chosen": ""
         if all_shown
-        else f"{len(rows)} of {len(found.rows)} rows are drawn: each baseline, and the "
+        else f"{len(rows)} of {len(drawable)} rows are drawn: each baseline, and the "
         "best row of every quality measure (and of the rules that use none) by the main number.",
         "averaged": ", ".join(found.table.average),
         "histograms": list(_histograms(found)),

@@ -20,7 +20,19 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from stages import bars, charts, choice, conventions, discard_charts, examples_page, figures, headline, published, sections
+from stages import (
+    bars,
+    charts,
+    choice,
+    conventions,
+    discard_charts,
+    examples_page,
+    figures,
+    headline,
+    provenance,
+    published,
+    sections,
+)
 from stages.acquisition import acquired
 from stages.charts import safe
 from stages.choice import Chosen
@@ -307,10 +319,12 @@ def _choice(found: Found, chosen: Chosen) -> dict[str, Any]:
 
 
 def _provenance(found: Found) -> dict[str, Any]:
-    config = sections.config_of(found.results)
+    config, ended = provenance.config_of(found.results), provenance.ended(found.results)
     return {
-        "steps": sections.step_lines(found.results),
-        "versions": sections.versions(found.results),
+        "steps": provenance.step_lines(found.results),
+        "versions": provenance.versions(found.results),
         "dataset": found.results.session.dataset.key,
+        "data": provenance.data_path(found.results),
+        "ended": ended and f"{ended:%Y-%m-%d %H:%M} UTC",
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
     }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.files import replace_text
 from pipeline.registry import register
 from pipeline.session import Results, write_json
-from stages import conventions, csv_text, headline, published, sections
+from stages import conventions, csv_text, headline, provenance, published
 from stages.choice import Chosen
 from stages.headline import MARKS, Found, gather
 from stages.page import render
@@ -41,12 +41,15 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
     replace_text(paths[0], page)
     replace_text(paths[1], csv_text.of_frame(numbers))
     replace_text(paths[2], csv_text.of_frame(table))
+    ended = provenance.ended(results)
     record = {
         "conventions": conventions.everything(found.table),
-        "config": sections.config_of(results),
+        "config": provenance.config_of(results),
         "dataset": results.session.dataset.key,
+        "data": provenance.data_path(results),
+        "ended": ended and ended.isoformat(),
         "notes": list(results.session.dataset.notes),
-        "versions": sections.versions(results),
+        "versions": provenance.versions(results),
         "intervals": {"level": found.table.level, "replicates": found.table.replicates},
         "store": str(results.session.store.root),
         "headline": [

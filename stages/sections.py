@@ -1,4 +1,4 @@
-"""sections: what a report shows beside its tables: curves, quality scores, crops, where it all came from.
+"""sections: what a report shows beside its tables: curves, quality scores, crops.
 
 Conventions
     Curves      of a row are averaged over its cells at equal FMR (rank, bin), as the table's values are. A ROC between
@@ -12,21 +12,14 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import InvalidInput, unknown
 from pipeline.graph import Ref, Step
-from pipeline.numerics import backend_version
-from pipeline.processors import computed, computing
-from pipeline.regular import read_regular
 from pipeline.schema import Array, Status
 from pipeline.session import Results
 from stages.figures import Line
@@ -35,7 +28,6 @@ from stages.summary import Cell, Row
 SHARDS = 8
 CURVE_POINTS = 300
 BINS = 48
-LIBRARIES = ("numpy", "scipy", "torch", "onnxruntime", "opencv", "pillow", "h5py", "faiss-cpu", "faiss-gpu")
 
 
 @dataclass(frozen=True)
@@ -204,62 +196,3 @@ def quality_lines(scores: Scores) -> list[Line]:
 def _spread(values: Array) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def step_lines(results: Results) -> list[dict[str, Any]]:
-    """Return one line for each step of the config: stage, options, how many cells, seconds in the last run."""
-    seconds = _seconds(results)
-    lines: dict[str, dict[str, Any]] = {}
-    for step in results.plan.steps.values():
-        line = lines.setdefault(
-            step.base,
-            {
-                "step": step.base,
-                "stage": f"{step.stage.name} v{step.stage.version}",
-                "options": _options(results, step),
-                "numerics": step.stage.context.profile.name if step.stage.profiled else "",
-                "cells": 0,
-                "seconds": None,
-            },
-        )
-        line["cells"] += 1
-        if step.name in seconds:
-            line["seconds"] = (line["seconds"] or 0.0) + seconds[step.name]
-    return list(lines.values())
-
-
-def _options(results: Results, step: Step) -> dict[str, Any]:
-    """Return a step's options with defaults; those that a factor decides keep the factor's name."""
-    given = results.plan.config.steps[step.base].options if step.base in results.plan.config.steps else {}
-    resolved: dict[str, Any] = step.stage.options.model_dump(mode="json")
-    return {name: given[name] if "$" in str(given.get(name, "")) else value for name, value in resolved.items()}
-
-
-def _seconds(results: Results) -> Mapping[str, float]:
-    path = results.folder / "summary.json"
-    try:
-        found = json.loads(read_regular(path))["seconds"]
-        seconds = {str(name): float(value) for name, value in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-        return {}  # times are a courtesy: a report is made without them
-    return {name: value for name, value in seconds.items() if math.isfinite(value)}
-
-
-def config_of(results: Results) -> dict[str, Any]:
-    """Return the config with everything it extends and every override in it."""
-    dumped: dict[str, Any] = results.plan.config.model_dump(mode="json", exclude={"base"})
-    return dumped
-
-
-def versions(results: Results) -> dict[str, str]:
-    """Return the versions of everything that may move a last bit, and the instruction sets that computed the networks."""
-    try:
-        own = version("qfuse")
-    except PackageNotFoundError:
-        own = "not installed"
-    found = {name: backend_version(name) for name in LIBRARIES}
-    plan, sets = results.plan, set[str]()
-    for name in computing(plan.steps.values()):
-        sets |= computed(plan.steps[name], results.session.store).keys()
-    known = {"instruction set": " and ".join(sorted(sets))} if sets else {}
-    return {"qfuse": own, "python": sys.version.split()[0], **{k: v for k, v in found.items() if v != "absent"}, **known}

@@ -9,14 +9,14 @@ from typing import Any
 from stages import conventions, discard_charts
 from stages.headline import MARKS, Found
 from stages.page import TONES, environment, own
-from stages.quantities import interval_written, written
+from stages.quantities import interval_written, is_area, written
 from stages.study import Area, Column, Line, factor_names, headings, labels
 
 
 def render(found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: Sequence[Column]) -> str:
     """Return the page."""
     config = found[0][1].results.plan.config
-    quantities = list(dict.fromkeys(q for _, each in found for q in each.columns))
+    quantities = list(dict.fromkeys(q for _, each in found for q in each.columns if is_area(q.metric)))
     names = factor_names(lines)
     view = {
         "title": found[0][1].options.title or config.name,
@@ -29,12 +29,20 @@ def render(found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: S
         "notes": [
             *conventions.rates(quantities),
             *dict.fromkeys(said for _, each in found for said in conventions.variants(each.table)),
-            *dict.fromkeys(conventions.intervals(each.table) for _, each in found),
+            *_intervals(found),
         ],
         **own(),
     }
     text: str = environment().get_template("study.html.j2").render(view)
     return text
+
+
+def _intervals(found: Sequence[tuple[str, Found]]) -> list[str]:
+    """Say how the intervals were made, of each benchmark by its name where they differ."""
+    benchmarks: dict[str, list[str]] = {}
+    for name, each in found:
+        benchmarks.setdefault(conventions.intervals(each.table), []).append(name)
+    return [f"{', '.join(names)}: {said}" if len(benchmarks) > 1 else said for said, names in benchmarks.items()]
 
 
 def _forms(columns: Sequence[Column]) -> list[tuple[str, int]]:

@@ -268,7 +268,7 @@ def to_frame(found: Sequence[Cell]) -> pd.DataFrame:
         named = {"step": cell.step.base, "kind": cell.kind, **_named(cell.factors)}
         columns = {_FRAME.get(name, name): array for name, array in n.items() if name != "replicates"}
         columns["few"] = n["few"] | ((n["misses"] >= 0) & (n["misses"] < FEW))
-        frames.append(pd.DataFrame({**named, **columns}))
+        frames.append(pd.DataFrame({**named, **{name: columns.pop(name) for name in _COLUMNS if name in columns}, **columns}))
     return _counted(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
 
 
@@ -302,11 +302,12 @@ def _counted(frame: pd.DataFrame) -> pd.DataFrame:
 
 # `rule` is what weight rules are called in configs, so the threshold rule of a number goes by its full name.
 _FRAME = {"rule": "threshold_rule"}
-_TAKEN = frozenset(
-    {*("step", "kind", "metric", "target", "threshold_rule", "value", "low", "high", "difference", "difference_low")}
-    | {*("difference_high", "clear", "baseline", "achieved", "threshold", "false_matches", "nonmated")}
-    | {*("subject_pairs", "misses", "trials", "subjects", "few", "cells")}
+_COLUMNS = (  # in their order, after the step, its kind and the factors
+    *("metric", "target", "threshold_rule", "value", "low", "high", "difference", "difference_low", "difference_high"),
+    *("clear", "baseline", "achieved", "threshold", "false_matches", "nonmated", "subject_pairs"),
+    *("misses", "trials", "subjects", "few", "cells"),
 )
+_TAKEN = frozenset({"step", "kind", *_COLUMNS})
 
 
 def _named(factors: Mapping[str, Any]) -> dict[str, Any]:

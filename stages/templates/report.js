@@ -29,3 +29,19 @@ function compare(a, b, sign) {
   if (typeof a === "number" && typeof b === "number") return sign * (a - b);
   return sign * String(a).localeCompare(String(b), "en", { numeric: true });
 }
+
+// What is wider than the page fades at its right edge, and a line below says that there is more, as long as there is.
+for (const region of document.querySelectorAll(".scroll")) {
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  hint.textContent = "scroll for more columns →";
+  region.after(hint);
+  const look = () => {
+    const more = region.scrollWidth - region.clientWidth - region.scrollLeft > 8;
+    region.classList.toggle("cut", more);
+    hint.hidden = !more;
+  };
+  region.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(region);
+  look();
+}

@@ -56,5 +56,6 @@ def cell(row: dict[str, Any]) -> str:
     mark = "" if not row["clear"] else " ▲" if row["difference"] > 0 else " ▼"
     if row["metric"] == "eer":
         mark = mark.translate({ord("▲"): "▼", ord("▼"): "▲"})
-    bounds = f"[{100 * row['difference_low']:+.2f}, {100 * row['difference_high']:+.2f}]"
-    return f"{100 * row['value']:.2f}{few} ({100 * row['difference']:+.2f} {bounds}{mark})"
+    known = row["difference_low"] is not None  # of two rows whose every replicate is the same there is none
+    bounds = f" [{100 * row['difference_low']:+.2f}, {100 * row['difference_high']:+.2f}]" if known else ""
+    return f"{100 * row['value']:.2f}{few} ({100 * row['difference']:+.2f}{bounds}{mark})"

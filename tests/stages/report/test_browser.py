@@ -117,6 +117,17 @@ def test_numbers_are_sorted_as_numbers(browse: Browse, tmp_path: Path, page: str
     assert best_first == [before[i] for i in sorted(range(len(before)), key=lambda i: -rank[i])]
 
 
+def test_a_table_that_is_wider_than_the_page_says_so_until_its_end_is_seen(browse: Browse, tmp_path: Path, page: str) -> None:
+    look = "const hint = document.querySelector('#result .hint'), region = document.querySelector('#result .scroll');"
+    scroll = "region.scrollLeft = 9999; region.dispatchEvent(new Event('scroll')); document.title = seen + ' ' + hint.hidden;"
+    driver = f"<script>{look} const seen = hint.hidden; {scroll}</script></body>"
+    (tmp_path / "copy.html").write_text(POLICY.sub("", page).replace("</body>", driver), encoding="utf-8")
+    narrow, _ = browse((tmp_path / "copy.html").as_uri(), "--window-size=600,1200")
+    wide, _ = browse((tmp_path / "copy.html").as_uri(), "--window-size=1800,1200")
+    assert "<title>false true</title>" in narrow
+    assert "<title>true true</title>" in wide
+
+
 @pytest.mark.parametrize("width", [420, 1280])
 def test_nothing_is_wider_than_the_window(browse: Browse, tmp_path: Path, page: str, width: int) -> None:
     driver = "<script>document.title = document.documentElement.scrollWidth - innerWidth</script></body>"

@@ -100,6 +100,35 @@ def test_json_holds_conventions_config_data_set_and_versions(results: Results, r
     assert {"python", "numpy", "torch", "qfuse"} <= set(record["versions"])
 
 
+def test_the_page_and_the_record_say_when_it_was_computed_and_where_the_data_lies(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text('{"ended": "2026-11-30T21:05:00+01:00", "seconds": {}}')
+    dataset = replace(results.session.dataset, path=Path("/data/<lfw>"))
+    told = replace(results, session=replace(results.session, dataset=dataset, folder=tmp_path))
+    paths = {path.name: path for path in write_report(told, {})}
+    page, found = paths["report.html"].read_text(encoding="utf-8"), json.loads(paths["numbers.json"].read_text())
+    assert "Last computed 2026-11-30 20:05 UTC." in page
+    assert "data <code>/data/&lt;lfw&gt;</code>" in page
+    assert (found["ended"], found["data"]) == ("2026-11-30T20:05:00+00:00", "/data/<lfw>")
+
+
+@pytest.mark.parametrize(
+    "damaged", ["", "[]", '{"ended": 5}', '{"ended": "yesterday"}', '{"ended": "9999-12-31T23:59:59-20:00"}']
+)
+def test_a_report_is_made_without_a_date_where_none_is_known(results: Results, tmp_path: Path, damaged: str) -> None:
+    (tmp_path / "summary.json").write_text(damaged)
+    told = replace(results, session=replace(results.session, folder=tmp_path))
+    page = write_report(told, {})[0].read_text(encoding="utf-8")
+    assert "Last computed" not in page
+
+
+def test_a_value_stands_between_what_it_is_of_and_its_interval_in_both_csv_files(report: Path) -> None:
+    columns = [list(lines_of(report / name)[0]) for name in ("numbers.csv", "table.csv")]
+    for names in columns:
+        at = names.index("metric")
+        assert names[at : at + 6] == ["metric", "target", "threshold_rule", "value", "low", "high"]
+    assert [name for name in columns[1] if name in columns[0]] == columns[0]
+
+
 def test_every_section_is_there(page: str) -> None:
     names = ("Result", "Curves", "Comparison scores", "Comparisons, face by face", "Quality")
     for name in (*names, "Failures to acquire", "Every number", "Provenance"):
