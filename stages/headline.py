@@ -274,10 +274,14 @@ def _rest(rows: Sequence[Row], by: Quantity, shared: Sequence[str]) -> str:
     if len(rows) == 1:
         return ""
     better, worse = (sum(direction(row, by) == sign for row in rows) for sign in (1, -1))
-    same, last = len(rows) - better - worse, rows[-1]
+    unsure = sum(d.leaves_out_0 and d.few for row in rows if (d := _difference(row, by)) is not None)
+    same, last = len(rows) - better - worse - unsure, rows[-1]
+    told = [f"{better} {_is(better)} clearly better than the baseline", f"{worse} clearly worse"]
+    told += [f"{same} cannot be told apart from it"] if same or not unsure else []
+    told += [f"of {unsure} the interval leaves out 0 but rests on few errors (†)"] if unsure else []
     return (
-        f"Of {len(rows)} different rows, {better} {_is(better)} clearly better than the baseline, {worse} clearly worse, "
-        f"and {same} cannot be told apart from it. Last comes {name_of(last.factors, shared)}: {_differs(last, by)}."
+        f"Of {len(rows)} different rows, {', '.join(told[:-1])}, and {told[-1]}. "
+        f"Last comes {name_of(last.factors, shared)}: {_differs(last, by)}."
     )
 
 
@@ -342,6 +346,6 @@ def _differs(row: Row, by: Quantity) -> str:
     if d is None:
         return "not compared"
     bounds = interval_written(by.metric, d.low, d.high, signed=True)
-    unclear = "that holds 0" if d.low <= ROUNDING and d.high >= -ROUNDING else "that rests on few errors (†)"
+    unclear = "that rests on few errors (†)" if d.leaves_out_0 else "that holds 0"
     verdict = "" if direction(row, by) else f", an interval {unclear}" if bounds else ", without an interval"
     return f"{written(by.metric, d.value, signed=True)} points{' ' + bounds if bounds else ''}{verdict}"

@@ -62,9 +62,13 @@ class Difference:
     few: bool = False
 
     @property
-    def clear(self) -> bool:
+    def leaves_out_0(self) -> bool:
         # Rates are fractions of at least 1e-6 or so: what is nearer 0 than this is the rounding of a difference of 0.
-        return not self.few and (self.low > ROUNDING or self.high < -ROUNDING)
+        return self.low > ROUNDING or self.high < -ROUNDING
+
+    @property
+    def clear(self) -> bool:
+        return self.leaves_out_0 and not self.few
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,9 @@ def test_a_row_that_is_clearly_better_is_named_though_another_on_few_errors_come
     assert more.startswith(
         "First by value comes a: +20.00 points [+10.00, +30.00], an interval that rests on few errors (†)."
     )
+    assert (
+        "1 is clearly better than the baseline, 0 clearly worse, and of 1 the interval leaves out 0 but rests on few" in more
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -68,8 +69,21 @@ def printed(results: Results, width: int = 140) -> str:
 
 def test_the_shipped_manifest_is_valid_and_every_row_says_what_it_means_and_where_it_was_printed() -> None:
     assert resource(published.MANIFEST) == ROOT / "data_manifests/published.yaml"
-    assert len(SHIPPED) == 3
+    assert len(SHIPPED) == 7
     assert all(entry.means and entry.source for entry in SHIPPED.values())
+
+
+def test_a_shipped_row_has_the_rule_and_the_flip_of_the_mode_that_its_source_names() -> None:
+    modes = {}
+    for entry in SHIPPED.values():
+        if mode := re.search(r"TestMode\(N(\d)D(\d)F(\d)\)", entry.source):
+            norm, detector, flip = mode.groups()
+            modes[mode[0]] = entry.values
+            assert entry.rule == f"insightface-script(norm={norm}, detector={detector})"
+            assert entry.model.flip == {"0": "none", "2": "add"}[flip]
+    assert len(modes) == 6
+    # The notebook's last table (deepinsight/insightface, evaluation/IJB/IJBC_Evaluation_MS1MV2.ipynb), one of its rows.
+    assert modes["TestMode(N1D1F2)"] == {1e-6: 0.8985, 1e-5: 0.9447, 1e-4: 0.9628, 1e-3: 0.9753}
 
 
 def test_the_shipped_rows_of_ijbc_are_of_the_whole_set_as_its_own_manifest_counts_it() -> None:
