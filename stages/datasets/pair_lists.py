@@ -1,10 +1,12 @@
-"""Lists of pairs, in the three forms in which LFW's and those of its kind go round. The form is told by line 1.
+"""Lists of pairs, in the four forms in which LFW's and those of its kind go round. The form is told by line 1.
 
 Conventions
     LFW        line 1 gives folds and pairs of each kind in a fold ("10 300"; the development lists give the second only);
                every fold is so many mated pairs (NAME I J), then as many non-mated ones (NAME I NAME J).
     Bare       the same pairs without such a line, in any order: three fields are a mated pair, four a non-mated one.
     Flat       FILE FILE LABEL between blanks, tabs or commas; the label is 1 (mated), 0 or -1 (non-mated).
+    Two lines  FILE LABEL twice for each pair, one line after the other and with the same label, as CALFW's and CPLFW's
+               authors write them.
     Fold       counts from 0, as line 1 says. Where nothing does, ten folds of the same length, if all have as many mated
                pairs; else none (-1).
     Line       counts from 1.
@@ -28,9 +30,9 @@ _MAX_FOLDS = 1000
 
 @dataclass(frozen=True)
 class Pair:
-    """One line: two faces as it names them, in LFW's forms as NAME_0001, and in the flat one as it stands there."""
+    """Two faces as a list names them, in LFW's forms as NAME_0001, and in the others as it stands there."""
 
-    line: int
+    line: int  # the first, where there are two
     a: str
     b: str
     mated: bool
@@ -55,9 +57,13 @@ def read_pairs(data: bytes, name: str, problems: Problems) -> PairList:
     first = lines[0] if lines else ""
     if header := _header(first):
         return _with_header(lines, *header, name, problems)
+    if len(_cells(first)) == 2 and _cells(first)[1] in LABELS and not _NUMBER.fullmatch(_cells(first)[0]):
+        found = _doubled(lines, name, problems)
+        return PairList(found, _even_folds([pair.mated for pair in found]), True)
     flat = len(_cells(first)) == 3 and not _NUMBER.fullmatch(_cells(first)[1])
     if not flat and not (len(first.split()) in (3, 4) and _NUMBER.fullmatch(first.split()[1])):
-        wanted = "the number of folds and of pairs, as '10 300', or a pair: NAME I J, NAME I NAME J, or FILE FILE 1 (or 0)"
+        pair = "NAME I J, NAME I NAME J, FILE FILE 1 (or 0), or FILE 1 (or 0) on each of two lines"
+        wanted = f"the number of folds and of pairs, as '10 300', or a pair: {pair}"
         problems.add(name, [f"line 1 should be {wanted}; found {first!r:.60}"])
         return PairList()
     found = _read(lines, 1, [None] * len(lines), flat, name, problems)
@@ -89,10 +95,7 @@ def _read(
     pairs, words = [], []
     for number, (line, is_mated) in enumerate(zip(lines, mated, strict=True), start):
         try:
-            a, b, said = _flat(line) if flat else _named(line, is_mated)
-            if a == b:
-                raise ValueError(f"compares {a} with itself")
-            pairs.append(Pair(number, a, b, said))
+            pairs.append(Pair(number, *(_flat(line) if flat else _named(line, is_mated))))
         except ValueError as problem:
             words.append(f"line {number}: {problem}")
     problems.add(name, words[:SHOWN], len(words))
@@ -109,7 +112,7 @@ def _named(line: str, mated: bool | None) -> tuple[str, str, bool]:
     name_a, a, name_b, b = parts if len(parts) == 4 else (parts[0], parts[1], parts[0], parts[2])
     if not (_NUMBER.fullmatch(a) and _NUMBER.fullmatch(b)):
         raise ValueError(f"expected {form} with image numbers I and J, found {line!r:.80}")
-    return f"{name_a}_{a.zfill(4)}", f"{name_b}_{b.zfill(4)}", len(parts) == 3
+    return _told(f"{name_a}_{a.zfill(4)}", f"{name_b}_{b.zfill(4)}", "1" if len(parts) == 3 else "0")
 
 
 def _cells(line: str) -> list[str]:
@@ -122,9 +125,34 @@ def _flat(line: str) -> tuple[str, str, bool]:
     cells = _cells(line)
     if len(cells) != 3 or not all(cells):
         raise ValueError(f"expected FILE FILE 1 or 0, as line 1 has it, found {line!r:.80}")
-    if cells[2] not in LABELS:
-        raise ValueError(f"expected the label 1 (mated), 0 or -1 (non-mated), found {cells[2]!r:.40}")
-    return cells[0], cells[1], LABELS[cells[2]]
+    return _told(*cells)
+
+
+def _doubled(lines: Sequence[str], name: str, problems: Problems) -> list[Pair]:
+    """Return the pairs of a list of two lines a pair."""
+    pairs, words = [], []
+    for number in range(1, len(lines) + 1, 2):
+        try:
+            cells = [_cells(line) for line in lines[number - 1 : number + 1]]
+            if len(cells) != 2 or any(len(each) != 2 or not all(each) for each in cells):
+                raise ValueError("expected two lines, FILE 1 (or 0) each, as line 1 has it")
+            (a, label), (b, other) = cells
+            if label != other:
+                raise ValueError(f"its pair has two labels, {label!r:.40} and, on the next line, {other!r:.40}")
+            pairs.append(Pair(number, *_told(a, b, label)))
+        except ValueError as problem:
+            words.append(f"line {number}: {problem}")
+    problems.add(name, words[:SHOWN], len(words))
+    return pairs
+
+
+def _told(a: str, b: str, label: str) -> tuple[str, str, bool]:
+    """Return two faces and what their label says. Raises ValueError for one that says nothing, and for one face twice."""
+    if label not in LABELS:
+        raise ValueError(f"expected the label 1 (mated), 0 or -1 (non-mated), found {label!r:.40}")
+    if a == b:
+        raise ValueError(f"compares {a} with itself")
+    return a, b, LABELS[label]
 
 
 def _even_folds(mated: Sequence[bool]) -> list[int]:

@@ -233,10 +233,34 @@ def test_a_flat_list_may_name_any_images_whose_subjects_the_mated_pairs_tell() -
         ("0.jpg 1.jpg 1\n0.jpg images/0.jpg 1\n", "line 2: compares images/0.jpg with itself"),
         ("0.jpg 9.jpg 1\n", "line 1: a pair naming an unknown face: there is no image 9.jpg; .*counts to any"),
         ("Ada_0001.jpg 0.jpg 1\n", "there is no image Ada_0001.jpg"),
-        ("0.jpg\n", "line 1 should be the number of folds .* NAME I NAME J, or FILE FILE 1"),
+        ("0.jpg\n", "line 1 should be the number of folds .* NAME I NAME J, FILE FILE 1"),
     ],
 )
 def test_a_malformed_flat_list_is_refused_naming_the_line(pairs: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        lfw(numbered(pairs))
+
+
+@pytest.mark.parametrize("no", ["0", "-1"])
+def test_a_list_of_two_lines_a_pair_has_the_pairs_of_the_flat_one(no: str) -> None:
+    flat = lfw(numbered(f"0.jpg 1.jpg 1\n1.jpg 2.jpg 1\n2.jpg 3.jpg {no}\n"))
+    doubled = lfw(numbered(f"0.jpg 1\n1.jpg 1\n1.jpg 1\n2.jpg 1\n2.jpg\t{no}\n3.jpg\t{no}\n"))
+    assert pairs_of(doubled) == pairs_of(flat)
+    assert doubled["faces"]["subject"].tolist() == flat["faces"]["subject"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ("0.jpg 1\n1.jpg 1\n2.jpg 0\n", "line 3: expected two lines, FILE 1"),
+        ("0.jpg 1\n1.jpg 0\n", "line 1: its pair has two labels, '1' and, on the next line, '0'"),
+        ("0.jpg 1\n1.jpg 1\n0.jpg 7\n1.jpg 7\n", r"line 3: expected the label 1 \(mated\), 0 or -1 \(non-mated\), found '7'"),
+        ("0.jpg 1\n0.jpg 1\n", "line 1: compares 0.jpg with itself"),
+        ("0.jpg 1\n1.jpg 2.jpg 1\n", "line 1: expected two lines"),
+        ("0.jpg 1\n9.jpg 1\n", "line 1: a pair naming an unknown face: there is no image 9.jpg"),
+    ],
+)
+def test_a_malformed_list_of_two_lines_a_pair_is_refused_naming_the_first(pairs: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         lfw(numbered(pairs))
 
