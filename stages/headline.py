@@ -206,6 +206,8 @@ def sentences(groups: Sequence[Group], by: Quantity | None, level: float = 0.95)
     """Say what came out: once for each baseline. `level` is that of the intervals between the first row and the others."""
     if by is None:
         return [Said("This run evaluated nothing.")]
+    if nothing := undefined([row for group in groups for row in group.rows], by):
+        return [Said(nothing)]
     said = [
         _said(group, group.baseline, by, level)
         for group in groups
@@ -214,12 +216,21 @@ def sentences(groups: Sequence[Group], by: Quantity | None, level: float = 0.95)
     return said or [_without_baseline(groups, by)]
 
 
+def undefined(rows: Sequence[Row], by: Quantity) -> str:
+    """Say that a number is defined in no row, and how many comparisons failed templates took; empty if it is in one."""
+    if any(goodness(row, by) > -math.inf for row in rows):
+        return ""
+    lost = [e.value for row in rows for q, e in row.entries.items() if (q.step, q.metric) == (by.step, "comparisons_lost")]
+    why = f": up to {max(lost):,.0f} comparisons were lost because a template failed" if lost and max(lost) > 0 else ""
+    return f"No row has a defined {by.label}{why}. Nothing is compared; `qfuse status` names what failed."
+
+
 def _without_baseline(groups: Sequence[Group], by: Quantity) -> Said:
     rows = [row for group in groups for row in group.rows if goodness(row, by) > -math.inf]
     if rows and without_error(rows, by):
         return _no_error("", rows, by)
     if len(rows) <= 1:
-        return Said(f"{by.label} is {_value(rows[0], by)}." if rows else f"No row has {by.label}; see the table.")
+        return Said(f"{by.label} is {_value(rows[0], by)}.")
     best, worst = rows[0], rows[-1]
     return Said(
         f"{name_of(best.factors)} comes first of {len(rows)}: {by.label} is {_value(best, by)}.",

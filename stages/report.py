@@ -159,6 +159,7 @@ def _terminal_caption(found: Found, left_out: int) -> str:
     lines += [f"intervals: {level}" + (f"; means over {averaged}" if averaged else "")]
     if found.table.baseline:
         lines[1] += "; ▲ better, ▼ worse: the interval leaves out 0"
+    lines += [nothing] if found.main and (nothing := headline.undefined(found.rows, found.main)) else []
     lines += [said.partition(". The interval")[0] for said in conventions.no_errors(found.table, found.columns)]
     lines += [_chosen_text(found.chosen)] if found.chosen else []
     more = f"{left_out} more headline {'number' if left_out == 1 else 'numbers'} in a wider terminal and in the report"

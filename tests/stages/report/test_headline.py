@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.headline import columns, direction, equal_to, goodness, grouped, name_of, primary, sentences, winner
+from stages.headline import columns, direction, equal_to, goodness, grouped, name_of, primary, sentences, undefined, winner
 from stages.quantities import Quantity
 from stages.report_options import read_options
 from stages.summary import Row, RuleTable
@@ -279,8 +279,18 @@ def test_one_row_without_an_error_is_said_to_have_none(row: Make) -> None:
     assert answer.startswith("No error was seen among 100 trials: EER is 0.00 %")
 
 
+def test_where_no_row_has_the_number_nothing_is_said_to_be_compared_and_why(row: Make) -> None:
+    lost = Quantity("1:1", EER.step, "comparisons_lost", None, "")
+    rows = [row(MEAN, {EER: math.nan, lost: 27.0}, is_baseline=True, reference=MEAN), row({"rule": "a"}, {EER: math.nan})]
+    told = "No row has a defined EER: up to 27 comparisons were lost because a template failed. Nothing is compared"
+    for found in (table(rows), table(rows, {})):
+        assert said(found, EER)[0].startswith(told)
+    assert undefined(rows, EER).startswith(told)
+    assert undefined([*rows, row({"rule": "b"}, {EER: 0.1})], EER) == ""
+
+
 def test_a_baseline_without_the_number_is_said_to_have_none(row: Make) -> None:
-    base, other = row(MEAN, {EER: math.nan}, is_baseline=True, reference=MEAN), row({"rule": "a"}, {EER: math.nan})
+    base, other = row(MEAN, {EER: math.nan}, is_baseline=True, reference=MEAN), row({"rule": "a"}, {EER: 0.1})
     answer, _ = said(table([base, replace(other, reference=MEAN)]), EER)
     assert answer == "EER of the baseline mean is not defined, so nothing is compared; see the table."
 
