@@ -54,24 +54,21 @@ class Checked:
 def checked(path: Path, load: Callable[[], Config]) -> Checked:
     """Check the config that `load` returns, or say why it returns none."""
     try:
-        problems, plan = check(load())
+        problems, plan, notes = check(load())
     except InvalidInput as problem:
         return Checked([str(problem)], str(problem))
     if plan is None:
-        return Checked(problems, f"{path}: {listed(problems)}")
+        return Checked(problems, f"{path}: {listed(problems)}", notes)
     tables = {name: batch.rows for name, batch in plan.dataset.tables.items()}
-    sentence = f"{path}: {listed(problems)}" if problems else ""
-    return Checked(
-        problems,
-        sentence,
-        [*plan.dataset.notes, *slow_bf16(plan.steps.values(), computes_here(plan.config) and lacks_bf16())],
-        tables,
-        len(plan.steps),
-    )
+    notes += slow_bf16(plan.steps.values(), computes_here(plan.config) and lacks_bf16())
+    return Checked(problems, "", notes, tables, len(plan.steps))
 
 
-def check(config: Config) -> tuple[list[str], Plan | None]:
-    """Return every problem, each a sentence, and the plan of a config that has none. Nothing is written."""
+def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
+    """Return every problem, each a sentence; the plan of a config that has none; and what is worth knowing of its data set.
+
+    Nothing is written.
+    """
     problems = Problems()
     attempt = problems.attempt
     attempt(check_report, config)
@@ -86,7 +83,13 @@ def check(config: Config) -> tuple[list[str], Plan | None]:
         context = context_of(config, lambda: dataset.files if dataset is not None else Folder(Path(nowhere)))
         _check_steps(config, context, dataset, attempt)
         plan = None if problems.found else attempt(build, config, dataset, store, context)
-    return list(problems.found), plan
+    notes = list(dataset.notes) if dataset is not None else []
+    return list(problems.found), plan, notes + (doubts(plan) if plan is not None else [])
+
+
+def doubts(plan: Plan) -> list[str]:
+    """Return what the steps of a plan say of its data set, each sentence once."""
+    return list(dict.fromkeys(said for step in plan.steps.values() for said in step.stage.doubts(plan.dataset.tables)))
 
 
 def _check_steps(config: Config, context: Context, dataset: Dataset | None, attempt: Callable[..., Any]) -> None:

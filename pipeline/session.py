@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.config import Config, load_config
 from pipeline.dataset import Dataset, ingest
-from pipeline.errors import CorruptArtifact, ResourceRefused, counted
+from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused, counted
 from pipeline.events import Events
 from pipeline.files import replace_text
 from pipeline.graph import Step
@@ -135,7 +135,11 @@ def open_session(
     dataset = ingest(loaded, opened, opened.open_digests())
     context = context_of(loaded, lambda: dataset.files)
     folder = loaded.run_folder()
-    return Session(loaded, opened, dataset, build(loaded, dataset, opened, context, until, folder / "plan.json"), folder)
+    try:
+        plan = build(loaded, dataset, opened, context, until, folder / "plan.json")
+    except InvalidInput as problem:  # what was found of the files may well be why
+        raise InvalidInput("\n".join([str(problem), *(f"note: {note}" for note in dataset.notes)])) from problem
+    return Session(loaded, opened, dataset, plan, folder)
 
 
 def execute(session: Session, events: Events, workers: int | None = None, dask: str | LocalWorkers | None = None) -> Summary:

@@ -35,7 +35,7 @@ R = TypeVar("R")
 class Options(BaseModel):
     """Base of a stage's options. Every field is a result option, and in the key, unless made by `execution`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)  # a folder may be called 2024
 
     def result_options(self) -> dict[str, Any]:
         """The fields that decide numbers, as JSON."""
@@ -166,6 +166,10 @@ class Stage:
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         """Raise InvalidInput if a data set lacks what these options need; asked while planning."""
+
+    def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
+        """Return sentences on what of a data set will not be of use to these options, though it `fits`."""
+        return []
 
     def identity(self) -> Any:
         """What else decides numbers: weights by digest, a model's preprocessing. JSON."""

@@ -70,6 +70,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what would run, and why, without running anything."""
+    from pipeline.check import doubts
     from pipeline.memory import estimate, outlook
     from pipeline.processors import notes_here
     from pipeline.progress import plan_table
@@ -78,7 +79,7 @@ def plan(
     def told(loaded: Config) -> Any:
         def look(session: Session) -> tuple[Plan, list[Need], list[str]]:
             plan = session.plan
-            notes = [*session.dataset.notes, *notes_here(plan, session.store)]
+            notes = [*session.dataset.notes, *doubts(plan), *notes_here(plan, session.store)]
             return plan, estimate(plan, session.store), notes
 
         planned, needs, notes = looked_at(loaded, store, look, until)
@@ -181,11 +182,13 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     if as_json:
         emit({"config": str(config), **values.get("", {"benchmarks": values})})
     if wrong := [f"{name}{': ' if name else ''}{one.sentence}" for name, one in found.items() if one.problems]:
+        for note in dict.fromkeys(note for one in found.values() if one.problems for note in one.notes):
+            warn(f"note: {note}")
         raise InvalidInput(listed(wrong))
     for name, one in found.items() if not as_json else ():
         counts = ", ".join(counted(rows, table.removesuffix("s")) for table, rows in one.tables.items() if rows)
         place = f"{config} · {name}" if name else f"{config}"
-        say(f"{place}: fine. {counts}; {counted(one.steps, 'step')}; every file needed is there.")
+        say(f"{place}: fine. {counts}; {counted(one.steps, 'step')}; data, weights and options fit.")
         for note in one.notes:
             say(f"note: {note}")
 
@@ -193,12 +196,14 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
 @app.command(epilog="Example: qfuse report configs/lfw.yaml")
 def report(config: ConfigPath, overrides: Overrides = None, store: StorePath = None, as_json: AsJson = False) -> None:
     """Write the report of a finished run again."""
+    from pipeline.check import check_report
     from pipeline.config import load_config
     from pipeline.session import current_report
 
     loaded = load_config(config, overrides or [])
     if loaded.report is None:
         raise InvalidInput(f"{config} has no `report` section; add `report: {{}}` to get one.")
+    check_report(loaded)  # before the report of other overrides makes way
     files = looked_into(loaded, store, lambda session: current_report(session, warn, anew=True), config, as_json)
     emit([str(path) for path in files]) if as_json else say(f"report: {files[0]}")
 

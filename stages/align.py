@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, counted
 from pipeline.keys import UNREADABLE
 from pipeline.registry import register
 from pipeline.schema import Batch, Status, text
@@ -99,6 +99,14 @@ class Align(Stage):
         if self.options.detector != "none":
             card = catalogue.card(self.context, self.options.detector, ("detector",))
             self._detector = catalogue.open_once(self.context, card, self._open_detector, repr(self.options))
+
+    def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
+        faces = tables["faces"]
+        missing = np.flatnonzero(faces["sha256"] == "")
+        if not len(missing):
+            return []
+        are, first = "is" if len(missing) == 1 else "are", faces["path"][missing[0]]
+        return [f"{len(missing):,} of {counted(faces.rows, 'image')} {are} not there (as {first})."]
 
     def load(self, rows: Batch) -> list[_Found]:
         """Decode, detect and warp each row here, in the pool: OpenCV and Pillow release the interpreter's lock."""

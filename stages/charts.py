@@ -15,7 +15,7 @@ from typing import Any
 from stages import bars, figures, headline, sections
 from stages.figures import Line
 from stages.headline import Found
-from stages.quantities import Kind, number_label
+from stages.quantities import Kind
 from stages.summary import Row
 
 
@@ -31,8 +31,9 @@ def curves(found: Found) -> dict[str, Any]:
         unsure = 30 / min((sections.nonmated_trials(row, step) for _, row in rows), default=float("nan"))
         errors = [Line(line.label, line.slot, line.x, 1 - line.y) for line in lines]
         if any(len(line.x) for line in lines):
-            said = f"Shaded: below FMR {number_label(float(f'{unsure:.1e}'))} fewer than 30 false matches decide."
-            said = said if unsure == unsure else ""
+            shaded = f"Shaded: below FMR {100 * unsure:.2g} % fewer than 30 false matches decide."
+            whole = "Shaded: with fewer than 30 non-mated comparisons no point rests on 30 false matches."
+            said = "" if unsure != unsure else shaded if unsure < 1 else whole
             charts.append(
                 {"name": _named("ROC", step, verifying), "svg": safe(figures.roc(lines, unsure, frame)), "said": said}
             )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pipeline.errors import counted
 from stages.evaluate_discard import departures
 from stages.evaluate_verification import FULL_LIST
-from stages.quantities import AREA, Quantity, flawless, is_area
+from stages.quantities import AREA, COUNTS, Quantity, flawless, is_area, number_label
 from stages.summary import RuleTable
 
 MANY = 100  # subjects: with fewer, percentile intervals were seen to hold less than they claim
@@ -47,7 +48,7 @@ def no_errors(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
         for q in quantities
         if q.rule in ("", "at_most")
         and len(held := [row.entries[q].value for row in table.rows if q in row.entries]) > 1
-        and q.metric not in ("fta", "fte", "fmr", "fpir")
+        and q.metric not in COUNTS | {"fta", "fte", "fmr", "fpir"}
         and AREA.fullmatch(q.metric) is None
         and all(flawless(q.metric, value) for value in held)
     ]
@@ -55,9 +56,41 @@ def no_errors(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
         return []
     by = "it" if len(named) == 1 else "these"
     return [
-        f"No row has an error by {', '.join(named)}: this set cannot tell the rows apart by {by}. "
-        "The interval is then the exact binomial bound of no error among the subjects (the “rule of 3” of ISO/IEC 19795-1)."
+        f"No row has a single error in {', '.join(named)}: this set cannot tell the rows apart by {by}. "
+        "The interval then reaches at least to the exact binomial bound of no error among the subjects (the “rule of 3” of "
+        "ISO/IEC 19795-1)."
     ]
+
+
+def undefined(table: RuleTable) -> list[str]:
+    """Say which rates no row has defined, and why where that is known of the set."""
+    rates = [q for q in table.quantities if q.metric in ("tar", "eer", "rank", "tpir") and q.rule in ("", "at_most")]
+    held = {q: [row.entries[q] for row in table.rows if q in row.entries] for q in rates}
+    lacking = [q for q, entries in held.items() if all(math.isnan(e.value) for e in entries)]
+    if not lacking:
+        return []
+    closed = all(q.metric == "tpir" and all(e.nonmated == 0 for e in held[q]) for q in lacking)
+    why = ": every probe has a mate in the gallery (reader `folder`: dataset.options.left_out leaves subjects out)"
+    return [f"Not defined in any row, and not shown: {', '.join(q.label for q in lacking)}{why if closed else ''}."]
+
+
+def unreachable(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
+    """Say which targets are less than one of the non-mated comparisons (probes) that there are."""
+    said: dict[tuple[str, int], list[Quantity]] = {}
+    for q in quantities:
+        nonmated = [row.entries[q].nonmated for row in table.rows if q in row.entries]
+        if q.metric in ("tar", "tpir") and q.rule == "at_most" and q.target and 0 < min(nonmated, default=0) * q.target < 1:
+            said.setdefault((q.metric, min(nonmated)), []).append(q)
+    return [_one_of(metric, count, [q.target or 0 for q in found]) for (metric, count), found in said.items()]
+
+
+def _one_of(metric: str, count: int, targets: Sequence[float]) -> str:
+    rate, trials = ("FMR", "non-mated comparison") if metric == "tar" else ("FPIR", "non-mated probe")
+    named, most = ", ".join(map(number_label, targets)), max(targets)
+    return (
+        f"{rate} ≤ {named}: of {counted(count, trials)} that is less than one, so it is held as 0; for 30 errors at "
+        f"{number_label(most)} it would take {math.ceil(30 / most - 1e-9):,}."
+    )
 
 
 def differences(table: RuleTable) -> str:
@@ -182,6 +215,8 @@ def everything(table: RuleTable) -> list[str]:
         *rates(table.quantities),
         *variants(table),
         *enrolment(table),
+        *undefined(table),
+        *unreachable(table, table.quantities),
         *no_errors(table, table.quantities),
         intervals(table),
         differences(table),

@@ -1,8 +1,10 @@
 """headline: which numbers of a rule table come first, in which order its rows stand, and what it says in words.
 
 Conventions
-    Main number    the first of the `fmr` asked for; without one, TAR at the strictest headline FMR that rests on at least
+    Main number    the first of the report's `fmr`; without one, TAR at the strictest headline FMR that rests on at least
                    30 false matches in every row, else EER, else TAR at the strictest such FMR of all, else rank-1.
+    Headline       FMR and FPIR are those that the config's evaluation names (`fmr`, `fpir`); where it leaves them at their
+                   defaults, two of these. A number that is not defined in any row has no column, and a note says so.
     Order          rows are grouped with the baseline they are compared with, which stands first; then best to worst
                    by the main number; rows that are compared with nothing come last.
     Words          a row is called better or worse only where the interval of its difference leaves out 0. The row that
@@ -19,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import Config
 from pipeline.session import Results
 from stages.choice import MARKS as MARKS
 from stages.choice import Chosen, choices, sign
 from stages.evaluate_discard import STARTING
 from stages.metrics import bootstrap
-from stages.quantities import AREA, Quantity, flawless, interval_written, lower_is_better, written
+from stages.quantities import AREA, KINDS, Kind, Quantity, flawless, interval_written, lower_is_better, written
 from stages.report_options import ReportOptions, half_factor, read_options
 from stages.summary import ROUNDING, Cell, Difference, Row, RuleTable, cells, rule_table
 
@@ -74,8 +77,9 @@ def gather(results: Results, options: Mapping[str, Any]) -> Found:
     checked = read_options(options, results.plan.config.factors)
     found = cells(results)
     table = rule_table(results, checked, found)
-    main, factors = primary(table, checked), results.plan.config.factors
-    shown, half = columns(table, checked), half_factor(factors)
+    config = results.plan.config
+    fmr, fpir, factors = named(config, "1:1", "fmr"), named(config, "1:N", "fpir"), config.factors
+    main, shown, half = primary(table, checked, fmr), columns(table, checked, fmr, fpir), half_factor(factors)
     groups = [kept for group in grouped(table, main) if (kept := _with_any(group, shown)).rows]
     groups.sort(key=lambda group: half is not None and group.factors.get(half) == "choose")  # what is chosen on is no result
     return Found(results, checked, found, table, choices(table, checked.choose, factors), main, shown, groups)
@@ -87,29 +91,41 @@ def _with_any(group: Group, shown: Sequence[Quantity]) -> Group:
     return Group(group.factors, base, tuple(row for row in group.others if any(q in row.entries for q in shown)))
 
 
-def primary(table: RuleTable, options: ReportOptions) -> Quantity | None:
-    """Return the main number; None where nothing was evaluated."""
+def named(config: Config, kind: Kind, option: str) -> tuple[float, ...]:
+    """Return the targets that the evaluating steps of a kind name themselves, in their order; none where all are defaults."""
+    steps = ((section.stage or name, section.options) for name, section in config.steps.items())
+    lists = [options[option] for stage, options in steps if KINDS.get(stage) == kind and option in options]
+    return tuple(dict.fromkeys(target for targets in lists if isinstance(targets, list | tuple) for target in targets))
+
+
+def primary(table: RuleTable, options: ReportOptions, fmr: Sequence[float] = ()) -> Quantity | None:
+    """Return the main number; None where nothing was evaluated. `fmr`: as of `columns`."""
     asked = [q for target in options.fmr or () for q in table.find("tar", target)]
     held = {q: [row.entries[q] for row in table.rows if q in row.entries] for q in table.find("tar")}
     solid = [q for q, entries in held.items() if not any(e.few_matches or math.isnan(e.value) for e in entries)]
     strict = sorted(solid, key=lambda q: q.target or 0)
-    usual = [q for q in strict if any(math.isclose(q.target or 0, target) for target in HEADLINE_FMR)]
+    usual = [q for q in strict if any(math.isclose(q.target or 0, target) for target in fmr or HEADLINE_FMR)]
     candidates = [*asked, *usual, *table.find("eer"), *strict, *table.find("rank", 1), *table.find("tpir")]
     candidates += areas(table, options)
     return next(iter([*candidates, *table.quantities]), None)
 
 
-def columns(table: RuleTable, options: ReportOptions) -> list[Quantity]:
-    """Return the headline numbers that the table has, the main one first."""
-    main = primary(table, options)
+def columns(
+    table: RuleTable, options: ReportOptions, fmr: Sequence[float] = (), fpir: Sequence[float] = ()
+) -> list[Quantity]:
+    """Return the headline numbers that the table has, the main one first. `fmr`, `fpir`: those that the config names.
+
+    A number that no row has defined is left out, but for the main one.
+    """
+    main = primary(table, options, fmr)
     chosen = [] if main is None else [main]
     if main is not None and main.metric == "tar":
         chosen += table.find("frr", main.target) if _any_failed(table, "fta") else []
         chosen += table.find("gfrr", main.target) if _any_failed(table, "fte") else []
-    for target in options.fmr or HEADLINE_FMR:
+    for target in options.fmr or fmr or HEADLINE_FMR:
         chosen += table.find("tar", target)
     chosen += [*table.find("eer"), *table.find("accuracy"), *table.find("rank", 1)]
-    for target in HEADLINE_FPIR:
+    for target in fpir or HEADLINE_FPIR:
         chosen += table.find("tpir", target)
     steps = list(dict.fromkeys(q.step for q in table.quantities))
 
@@ -117,7 +133,7 @@ def columns(table: RuleTable, options: ReportOptions) -> list[Quantity]:
         return q.metric == "erc_auc", q.rule == STARTING, steps.index(q.step), -(q.target or 0)
 
     chosen += sorted(areas(table, options), key=place)
-    return list(dict.fromkeys(chosen))
+    return [q for q in dict.fromkeys(chosen) if q is main or any(goodness(row, q) > -math.inf for row in table.rows)]
 
 
 def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:

@@ -83,6 +83,8 @@ def _result(found: Found) -> dict[str, Any]:
     notes = [
         *conventions.rates(found.columns, table.quantities),
         *conventions.variants(table),
+        *conventions.undefined(table),
+        *conventions.unreachable(table, found.columns),
         *conventions.no_errors(table, found.columns),
         conventions.intervals(table),
         conventions.differences(table),
@@ -221,7 +223,7 @@ def _every(found: Found) -> Iterator[dict[str, Any]]:
     for row in (*found.rows, *(row for row in found.table.rows if not any(row is other for other in found.rows))):
         for q, e in row.entries.items():
             counts = {
-                "achieved": f"{e.achieved:.2e}" if e.achieved == e.achieved else "",
+                "achieved": f"{100 * e.achieved:.3g}" if e.achieved == e.achieved else "",
                 "threshold": f"{e.threshold:.4f}" if e.threshold == e.threshold else "",
                 "false_matches": f"{e.false_matches:,} of {e.nonmated:,}" if e.false_matches >= 0 else "",
                 "subject_pairs": f"{e.subject_pairs:,}" if e.subject_pairs >= 0 else "",

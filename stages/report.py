@@ -26,8 +26,7 @@ from stages.summary import Row, table_frame, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Group
-    from rich.table import Table
+    from rich.console import Group, RenderableType
 
 
 @register("report", "html")
@@ -86,7 +85,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 @register("terminal report", "html")
-def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> Table | Group:
+def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> Group:
     """Return as many headline numbers as `width` columns hold, the main one first, and its difference to the baseline.
 
     Rows are never folded; 80 columns hold one number and its difference, or more. Below stands what was published of the run.
@@ -109,8 +108,7 @@ def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> 
             break
         shown.append(q)
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left")
-    table.caption = _terminal_caption(found, len(texts) - len(shown))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(f"\n\n{names[0]}", no_wrap=True)
     for q in shown:
         table.add_column(texts[q][0], no_wrap=True)
@@ -121,18 +119,19 @@ def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> 
         style = "bold" if row.is_baseline or any(row is winner for winner in winners) else ""
         end = [ends[name]] if ends else []
         table.add_row(Text(name), *(Text(texts[q][i]) for q in shown), *end, style=style)
+    legend = Text(_terminal_caption(found, len(texts) - len(shown)), style="table.caption")
     known = published.lines(results, found.rows)
-    return Group(table, "", _published_table(known)) if known else table
+    return Group(table, legend, *(["", *_published_table(known)] if known else []))
 
 
-def _published_table(known: Sequence[published.Line]) -> Table:
-    """Return the published numbers beside what was seen; a row's name stands where it begins."""
+def _published_table(known: Sequence[published.Line]) -> list[RenderableType]:
+    """Return the published numbers beside what was seen, and their legend; a row's name stands where it begins."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     sources = "\n".join(dict.fromkeys(f"{line.entry.means}: {line.entry.source}" for line in known))
-    table.caption = f"difference: seen − published, in points, which is taken as exact\n{sources}"
+    legend = f"difference: seen − published, in points; what was published is taken as exact\n{sources}"
     table.add_column("", overflow="fold")
     for name in ("published", "seen", "difference"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -142,7 +141,7 @@ def _published_table(known: Sequence[published.Line]) -> Table:
             table.add_row(Text(name, style="bold"))
         before = name
         table.add_row(Text(line.quantity.label), *map(Text, line.texts()))
-    return table
+    return [table, Text(legend, style="table.caption")]
 
 
 def _heading(q: Quantity) -> str:
@@ -158,8 +157,11 @@ def _terminal_caption(found: Found, left_out: int) -> str:
     lines = ["percent; score ≥ threshold; largest FMR ≤ target; †: fewer than 30 errors of a kind"]
     lines += [f"intervals: {level}" + (f"; means over {averaged}" if averaged else "")]
     if found.table.baseline:
-        lines[1] += "; ▲ better, ▼ worse: the interval leaves out 0"
-    lines += [nothing] if found.main and (nothing := headline.undefined(found.rows, found.main)) else []
+        lines[1] += "; ▲ better, ▼ worse: the interval leaves out 0, and no †"
+    nothing = headline.undefined(found.rows, found.main) if found.main else ""
+    lines += [nothing] if nothing else []
+    lines += conventions.undefined(found.table) if found.main and not nothing else []
+    lines += conventions.unreachable(found.table, found.columns)
     lines += [said.partition(". The interval")[0] for said in conventions.no_errors(found.table, found.columns)]
     lines += [_chosen_text(found.chosen)] if found.chosen else []
     more = f"{left_out} more headline {'number' if left_out == 1 else 'numbers'} in a wider terminal and in the report"

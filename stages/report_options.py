@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from pipeline.config import Config, Scalar, validate
 from pipeline.errors import InvalidInput, unknown
 from pipeline.registry import available, register
 from pipeline.stage import Options
-from stages.quantities import KINDS
+from stages.quantities import KINDS, number_label
 
 DRAWN = ("seed", "replicates", "level")  # what decides how subjects are drawn
 
@@ -51,11 +52,11 @@ class ReportOptions(Options):
 
 @register("report options", "html")
 def check_options(options: Mapping[str, Any], config: Config) -> None:
-    """Check the options of a report, and that the replicates of what it is to compare can be paired.
+    """Check the options of a report, that what they ask for is evaluated, and that its replicates can be paired.
 
     Raises InvalidInput naming the wrong field, or the steps whose draws differ.
     """
-    read_options(options, config.factors)
+    _need_evaluated(read_options(options, config.factors).fmr or (), config)
     drawn: dict[str, str] = {}
     for name, section in config.steps.items():
         stage = available("stage").get(section.stage or name)
@@ -67,6 +68,24 @@ def check_options(options: Mapping[str, Any], config: Config) -> None:
         raise InvalidInput(
             f"the evaluating steps differ in {', '.join(DRAWN)} ({told}), so their replicates cannot be paired: give them "
             "the same."
+        )
+
+
+def _need_evaluated(fmr: Sequence[float], config: Config) -> None:
+    """Raise InvalidInput for an FMR that no evaluating step has among its targets; those that a factor decides hold any."""
+    known: list[float] = []
+    for name, section in config.steps.items():
+        stage = available("stage").get(section.stage or name)
+        if (section.stage or name) in KINDS and stage is not None and "fmr" in stage.Options.model_fields:
+            targets = section.options.get("fmr", stage.Options.model_fields["fmr"].default)
+            if not isinstance(targets, list | tuple):
+                return
+            known += [target for target in targets if isinstance(target, int | float)]
+    wrong = [target for target in fmr if known and not any(math.isclose(target, each) for each in known)]
+    if wrong:
+        named, there = (", ".join(map(number_label, each)) for each in (wrong, dict.fromkeys(known)))
+        raise InvalidInput(
+            f"report.options.fmr: {named} is not evaluated: add it to `fmr` of the evaluating step, which has {there}."
         )
 
 

@@ -26,26 +26,27 @@ def suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower().lstrip(".")
 
 
-def account(files: Files, root: str, extensions: Sequence[str], faces: Batch) -> list[str]:
+def account(files: Files, root: str, extensions: Sequence[str], faces: Batch, nested: bool = False) -> list[str]:
     """Return sentences on a folder of subjects' folders, of which `faces` are used; none where there is nothing to tell.
 
-    `root` is "" or the sub-folder that the subjects' folders lie in, with a slash at its end.
+    `root` is "" or the sub-folder that the subjects' folders lie in, with a slash at its end. `nested`: folders below a
+    subject's are meant to be there.
     """
     used = set(faces["path"].tolist())
     passed: dict[str, list[str]] = defaultdict(list)
     subjects = {path.removeprefix(root).partition("/")[0] for path in used}
-    lost: dict[str, None] = {}
+    lost: dict[str, dict[str, None]] = {}  # subject → why its files are passed over
     for name, why in [*((name, _why(name, root, extensions)) for name in files.names()), *files.passed_over.items()]:
         if name in used:
             continue
         passed[why].append(name)
         subject, below, _ = name.removeprefix(root).partition("/")
         if name.startswith(root) and not hidden(name) and (below or name in files.passed_over) and subject not in subjects:
-            lost[subject] = None
+            lost.setdefault(subject, {})[why] = None
     return [
         *_told(len(used), passed),
-        *_lost(list(lost)),
-        *_alone(subjects, used, root),
+        *_lost(lost),
+        *_deeper(subjects, used, root, nested),
         *_repeated(faces, root),
     ]
 
@@ -57,7 +58,7 @@ def _why(name: str, root: str, extensions: Sequence[str]) -> str:
         return f"not below dataset.options.root ({root})"
     if suffix(name) not in extensions:
         return f"of suffix .{suffix(name)}" if suffix(name) else "without a suffix"
-    return "not used"
+    return "in no subject's folder"
 
 
 def _told(used: int, passed: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -68,19 +69,30 @@ def _told(used: int, passed: Mapping[str, Sequence[str]]) -> Iterator[str]:
         yield f"{counted(used, 'file')} {next(verbs)} used, {over:,} {next(verbs)} passed over: {', '.join(counts)}."
 
 
-def _lost(subjects: Sequence[str]) -> Iterator[str]:
-    if subjects:
-        more = f" and {len(subjects) - SHOWN:,} more" if len(subjects) > SHOWN else ""
-        named = ", ".join(subjects[:SHOWN])
-        yield f"Nothing is used of {named}{more}: convert their files, or name their suffixes in dataset.options.extensions."
+def _lost(lost: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """Name the subjects of whom nothing is used, and say what to do where their files are of another form."""
+    if lost:
+        more = f" and {len(lost) - SHOWN:,} more" if len(lost) > SHOWN else ""
+        named = ", ".join(f"{subject} ({', '.join(why)})" for subject, why in [*lost.items()][:SHOWN])
+        forms = any(each.startswith(("of suffix", "without")) for why in lost.values() for each in why)
+        advice = " Convert their files, or name their suffixes in dataset.options.extensions." if forms else ""
+        yield f"Nothing is used of {named}{more}.{advice}"
 
 
-def _alone(subjects: Iterable[str], used: Iterable[str], root: str) -> Iterator[str]:
-    names = list(subjects)
+def _deeper(subjects: Iterable[str], used: Iterable[str], root: str, nested: bool) -> Iterator[str]:
+    """Tell of a single subject, and of subjects whose every image lies in a folder below theirs."""
+    names = sorted(subjects)
+    below = [path.removeprefix(root).split("/") for path in used]
+    inner = {tuple(parts[:2]) for parts in below if len(parts) > 2}
     if len(names) == 1:
-        inner = {path.removeprefix(root).split("/")[1] for path in used if path.removeprefix(root).count("/") > 1}
-        deeper = f"; if the folders in it are the subjects, set dataset.options.root to {root}{names[0]}" if inner else ""
-        yield f"All images are of one subject, {names[0]}{deeper}."
+        advice = f"; if the folders in it are the subjects, set dataset.options.root to {root}{names[0]}" if inner else ""
+        yield f"All images are of one subject, {names[0]}{advice}."
+    elif not nested and len(inner) > len(names) > 1 and all(len(parts) > 2 for parts in below):
+        first = "/".join(min(inner))
+        yield (
+            f"Every image lies in a folder below its subject's (as in {first}, of the subject {min(inner)[0]}); if those "
+            "are the subjects, dataset.path or dataset.options.root is one level too high."
+        )
 
 
 def _repeated(faces: Batch, root: str) -> Iterator[str]:
@@ -97,7 +109,11 @@ def _repeated(faces: Batch, root: str) -> Iterator[str]:
         subjects = Counter(path.removeprefix(root).partition("/")[0] for path in paths)
         across += [paths] if len(subjects) > 1 else []
         within += [paths] if max(subjects.values()) > 1 else []
-    for found, what in ((across, "under several subjects"), (within, "several times under one subject")):
+    effects = (
+        (across, "under several subjects", "Their comparisons count as non-mated though they show one face: keep each once."),
+        (within, "several times under one subject", "Each counts as often as it is there."),
+    )
+    for found, what, effect in effects:
         if found:
             verb = "is" if len(found) == 1 else "are"
-            yield f"{counted(len(found), 'photograph')} {verb} there {what} (as {found[0][0]} and {found[0][1]})."
+            yield f"{counted(len(found), 'photograph')} {verb} there {what} (as {found[0][0]} and {found[0][1]}). {effect}"

@@ -3,8 +3,8 @@
 Conventions
     Tree       SUBJECT/any/nesting/image.jpg. A face's id is its path below `root`.
     Account    every file below the data set's path is an image that is used, or passed over: hidden, a system's own, of
-               another suffix, above `root`, or what the walk could not follow. `notes` counts them by reason, and names
-               the subjects of whom nothing is left, and images that are there twice.
+               another suffix, above `root`, in no subject's folder, or what the walk could not follow. `notes` counts them
+               by reason, and names the subjects of whom nothing is left, and images that are there twice.
     Media      "face": every image is a medium. "folder": the first folder below the subject is one (a video,
                say), and an image directly below the subject is a still, a medium of its own.
     Split      media, not images, go to the reference or to the probe side: frames of one video are never
@@ -24,13 +24,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, counted
 from pipeline.files import MAX_FILE_BYTES, Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
 from stages.datasets.account import account, hidden, suffix
-from stages.tables import GROWING, FaceLayout, Protocol, build_tables
+from stages.tables import GROWING, FaceLayout, Protocol, build_tables, role_rows
 
 IMAGES = ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "gif", "heic", "heif")
 
@@ -114,21 +114,16 @@ class FolderReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables, faces in the order of their paths.
 
-        Raises InvalidInput if there is no image, an image lies outside a subject's folder, or a split was
-        asked for and no subject has two media.
+        Raises InvalidInput if there is no image in a subject's folder, or a split was asked for and no subject has two
+        media.
         """
         files = need_files(files, self.name)
         images = self._images(files)
         if not images:
             raise InvalidInput(
-                f"{files.root}: no image ({', '.join(self._extensions)}) below {self.options.root or 'it'}; "
-                "expected SUBJECT/image.jpg. Set dataset.path, or dataset.options.root and extensions."
-            )
-        stray = [path for path, face in images if "/" not in face]
-        if stray:
-            raise InvalidInput(
-                f"{files.root}: images outside a subject's folder: {', '.join(stray[:10])}"
-                f"{f' (and {len(stray) - 10} more)' if len(stray) > 10 else ''}; move each to SUBJECT/image."
+                f"{files.root}: no image ({', '.join(self._extensions)}) in a folder below {self.options.root or 'it'}; "
+                "expected SUBJECT/image.jpg. Move images into a folder a subject, or set dataset.path, or "
+                "dataset.options.root and extensions."
             )
         paths, faces = [path for path, _ in images], [face for _, face in images]
         subjects = [face.partition("/")[0] for face in faces]
@@ -137,7 +132,10 @@ class FolderReader:
         if self.options.probe_fraction and "probe" not in part.values():
             raise InvalidInput(
                 f"{files.root}: probe_fraction {self.options.probe_fraction} asks for probes, and no subject "
-                "has two media to split; set dataset.options.probe_fraction to 0, or media to face."
+                f"has two {'media' if self.options.media == 'folder' else 'images'} to split: "
+                f"{'set dataset.options.media to face, or ' if self.options.media == 'folder' else ''}"
+                "give subjects a second one. For templates alone set dataset.options.probe_fraction to 0, and leave out "
+                "the steps that compare, search and evaluate."
             )
         templates: dict[str, tuple[str, str]] = {}  # id → (subject, part), in order of first appearance
         member_template = []
@@ -172,12 +170,26 @@ class FolderReader:
 
     def notes(self, files: Files, tables: Mapping[str, Batch]) -> list[str]:
         """Return sentences on what was passed over, and on what is doubtful."""
-        return account(files, self._root, self._extensions, tables["faces"])
+        single = tables["templates"].rows and self.options.probe_fraction and self._without_probe(tables)
+        alone = (
+            [
+                f"{counted(single, 'subject')} {'has' if single == 1 else 'have'} no probe: a reference takes the only "
+                f"{'medium' if self.options.media == 'folder' else 'image'}."
+            ]
+            if single
+            else []
+        )
+        nested = self.options.media == "folder"
+        return [*account(files, self._root, self._extensions, tables["faces"], nested), *alone]
+
+    def _without_probe(self, tables: Mapping[str, Batch]) -> int:
+        subject, probes = tables["templates"]["subject"], role_rows(tables["roles"], "probe")
+        return len(set(subject.tolist()) - set(subject[probes].tolist()))
 
     def _images(self, files: Files) -> list[tuple[str, str]]:
-        """(path, path below `root`) of every image, sorted."""
-        below = [name for name in file_names(files) if name.startswith(self._root)]
-        return [(name, name.removeprefix(self._root)) for name in below if is_image(name, self._extensions)]
+        """(path, path below `root`) of every image in a subject's folder, sorted."""
+        below = [(name, name.removeprefix(self._root)) for name in file_names(files) if name.startswith(self._root)]
+        return [(name, face) for name, face in below if "/" in face and is_image(name, self._extensions)]
 
     def _medium(self, face: str) -> str:
         parts = face.split("/")

@@ -45,8 +45,8 @@ def test_files_that_are_passed_over_are_counted_by_reason(tmp_path: Path) -> Non
 def test_subjects_of_whom_nothing_is_used_are_named(tmp_path: Path) -> None:
     made(tmp_path, "ann/1.jpg", *(f"p{i}/1.mov" for i in range(7)), "readme.txt")
     assert notes(tmp_path)[1] == (
-        "Nothing is used of p0, p1, p2, p3, p4 and 2 more: convert their files, or name their suffixes in "
-        "dataset.options.extensions."
+        "Nothing is used of p0 (of suffix .mov), p1 (of suffix .mov), p2 (of suffix .mov), p3 (of suffix .mov), "
+        "p4 (of suffix .mov) and 2 more. Convert their files, or name their suffixes in dataset.options.extensions."
     )
 
 
@@ -60,13 +60,38 @@ def test_a_folder_one_level_too_high_names_the_option_that_mends_it(tmp_path: Pa
     ]
 
 
+def test_subjects_whose_every_image_lies_deeper_may_be_albums_unless_folders_are_media(tmp_path: Path) -> None:
+    made(tmp_path, "2024/ann/1.jpg", "2024/bob/1.jpg", "2025/ann/1.jpg", "2025/carl/1.jpg")
+    assert [note.partition(";")[0] for note in notes(tmp_path)] == [
+        "Every image lies in a folder below its subject's (as in 2024/ann, of the subject 2024)"
+    ]
+    assert notes(tmp_path, media="folder") == []
+    (tmp_path / "2025/1.jpg").write_bytes(b"another")
+    assert notes(tmp_path) == []
+
+
+def test_an_image_in_no_subjects_folder_is_passed_over(tmp_path: Path) -> None:
+    made(tmp_path, "ann/1.jpg", "stray.jpg", "readme.txt", "bob/1.jpg")
+    assert notes(tmp_path) == [
+        "2 files are used, 2 are passed over: 1 in no subject's folder (as stray.jpg), 1 of suffix .txt (as readme.txt)."
+    ]
+
+
+def test_subjects_of_one_image_are_said_to_have_no_probe(tmp_path: Path) -> None:
+    made(tmp_path, "ann/1.jpg", "ann/2.jpg", "bob/1.jpg", "carl/1.jpg")
+    assert notes(tmp_path, probe_fraction=0.5) == ["2 subjects have no probe: a reference takes the only image."]
+    assert notes(tmp_path) == []
+
+
 def test_photographs_that_are_there_twice_are_told_within_and_across_subjects(tmp_path: Path) -> None:
     made(tmp_path, "ann/1.jpg", "ann/2.jpg", "bob/1.jpg", "bob/2.jpg", "carl/1.jpg")
     (tmp_path / "ann/copy.jpg").write_bytes(b"0")
     (tmp_path / "carl/ann.jpg").write_bytes(b"1")
     assert notes(tmp_path) == [
-        "1 photograph is there under several subjects (as ann/2.jpg and carl/ann.jpg).",
-        "1 photograph is there several times under one subject (as ann/1.jpg and ann/copy.jpg).",
+        "1 photograph is there under several subjects (as ann/2.jpg and carl/ann.jpg). Their comparisons count as non-mated "
+        "though they show one face: keep each once.",
+        "1 photograph is there several times under one subject (as ann/1.jpg and ann/copy.jpg). Each counts as often "
+        "as it is there.",
     ]
 
 
@@ -87,7 +112,7 @@ def test_links_to_folders_are_followed_and_those_that_are_not_are_told(tmp_path:
         "1 a link out of the data set (as carl), 1 a link that leads nowhere (as dora), "
         "1 hidden, or a system's own (as .pool/bob/1.jpg)."
     )
-    assert said[1].startswith("Nothing is used of carl, dora: ")
+    assert said[1] == "Nothing is used of carl (a link out of the data set), dora (a link that leads nowhere)."
 
 
 def test_links_without_end_are_walked_in_bounded_time(tmp_path: Path) -> None:

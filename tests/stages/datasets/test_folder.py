@@ -199,18 +199,20 @@ def test_adding_a_subject_changes_no_other_split(tmp_path: Path) -> None:
 
 
 def test_a_tree_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no image"):
-        read(plant(tmp_path, ["ada/readme.txt"]))
+    with pytest.raises(InvalidInput, match=r"no image .* in a folder below it; .* Move images into a folder a subject"):
+        read(plant(tmp_path, ["ada/readme.txt", "stray.jpg"]))
 
 
-def test_images_outside_a_subject_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"outside a subject's folder: stray\.jpg"):
-        read(plant(tmp_path, [*STILLS, "stray.jpg"]))
-
-
-def test_probes_that_nobody_can_give_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no subject has two media"):
-        read(plant(tmp_path, ["ada/0.jpg", "bob/0.jpg"]), probe_fraction=0.5)
+@pytest.mark.parametrize(
+    ("media", "said"),
+    [
+        ("face", "no subject has two images to split: give"),
+        ("folder", "two media to split: set dataset.options.media to face"),
+    ],
+)
+def test_probes_that_nobody_can_give_are_refused(tmp_path: Path, media: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        read(plant(tmp_path, ["ada/0.jpg", "bob/0.jpg"]), probe_fraction=0.5, media=media)
 
 
 @settings(deadline=None, max_examples=50)

@@ -59,7 +59,7 @@ def test_the_policy_stops_scripts_and_loads_that_are_not_the_pages_own(
 ) -> None:
     address, asked = served
     intruder = f'<img src="{address}/x.png"><script>document.title = "taken"</script>'
-    (tmp_path / "report.html").write_text(page.replace("<main>", f"<main>{intruder}"), encoding="utf-8")
+    (tmp_path / "report.html").write_text(page.replace("<header>", f"{intruder}<header>"), encoding="utf-8")
     became, said = browse(f"{address}/report.html")
     assert asked == ["/report.html"]
     assert "<title>Small</title>" in became

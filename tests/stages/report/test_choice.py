@@ -143,10 +143,10 @@ def test_a_parameter_is_chosen_on_one_half_and_reported_on_the_other(two: Result
 
 
 def test_the_terminal_says_in_one_line_what_was_chosen(two: Results) -> None:
-    caption = str(terminal_table(two, CHOOSE | {"average": ["gallery"]}, 200).caption)
+    caption = str(terminal_table(two, CHOOSE | {"average": ["gallery"]}, 200).renderables[1])
     (line,) = [line for line in caption.split("\n") if line.startswith("chosen on one half, TAR @ FMR ≤ 1e-2 on the other")]
     assert re.search(r"quality-power\(p=.\) [0-9.]+†? \(([▲▼] )?[+−]?[0-9.]+ \[[+−]?[0-9.]+, [+−]?[0-9.]+\]\)", line), line
-    assert "chosen" not in str(terminal_table(two, {"average": ["gallery"]}, 200).caption)
+    assert "chosen" not in str(terminal_table(two, {"average": ["gallery"]}, 200).renderables[1])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import nan
+from typing import Any
 
 import pytest
 
@@ -112,9 +113,34 @@ def without_errors(table: RuleTable) -> tuple[RuleTable, Quantity]:
 def test_numbers_by_which_no_row_has_an_error_are_named_as_telling_nothing(table: RuleTable) -> None:
     clean, eer = without_errors(table)
     (said,) = conventions.no_errors(clean, [eer, *table.find("tar", 1e-2)])
-    assert said.startswith("No row has an error by EER: this set cannot tell the rows apart by it.")
+    assert said.startswith("No row has a single error in EER: this set cannot tell the rows apart by it.")
     assert "rule of 3" in said
     assert conventions.no_errors(table, [eer]) == []
+
+
+def test_targets_of_less_than_one_trial_are_said_to_be_held_as_0(row: Any) -> None:
+    rates = [Quantity("1:1", "v", "tar", target, "at_most") for target in (1e-1, 1e-2, 1e-3)]
+    found = row({}, dict.fromkeys(rates, 0.9))
+    entries = {q: replace(e, nonmated=81) for q, e in found.entries.items()}
+    small = RuleTable((replace(found, entries=entries),), tuple(rates), (), {}, {}, 100, 0.95)
+    (said,) = conventions.unreachable(small, rates)
+    assert said == (
+        "FMR ≤ 1e-2, 1e-3: of 81 non-mated comparisons that is less than one, so it is held as 0; for 30 errors at 1e-2 it "
+        "would take 3,000."
+    )
+    assert conventions.unreachable(small, rates[:1]) == []
+
+
+def test_rates_that_are_not_defined_are_named_with_the_option_that_gives_probes_without_a_mate(row: Any) -> None:
+    tpir = Quantity("1:N", "i", "tpir", 0.1, "at_most")
+    found = row({}, {tpir: nan})
+    closed = {tpir: replace(found.entries[tpir], nonmated=0)}
+    whole = RuleTable((replace(found, entries=closed),), (tpir,), (), {}, {}, 100, 0.95)
+    (said,) = conventions.undefined(whole)
+    assert said.startswith("Not defined in any row, and not shown: TPIR @ FPIR ≤ 1e-1: every probe has a mate in the gallery")
+    (said,) = conventions.undefined(replace(whole, rows=(found,)))
+    assert said == "Not defined in any row, and not shown: TPIR @ FPIR ≤ 1e-1."
+    assert conventions.undefined(replace(whole, rows=(row({}, {tpir: 0.5}),))) == []
 
 
 def test_intervals_over_few_subjects_are_said_to_be_narrow(table: RuleTable) -> None:

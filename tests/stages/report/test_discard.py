@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from rich.table import Table
 
 from pipeline.session import Results
 from pipeline.stage import Context
@@ -267,7 +268,8 @@ def test_every_number_is_in_the_table_with_its_interval(judged: Results, found: 
 
 
 def test_the_terminal_shows_areas_as_the_page_does(judged: Results, found: Found) -> None:
-    shown = terminal_table(judged, CONFIG["report"]["options"], 200)
+    shown, *_ = terminal_table(judged, CONFIG["report"]["options"], 200).renderables
+    assert isinstance(shown, Table)
     cells = [str(cell).strip() for column in shown.columns for cell in column.cells]
     for row in found.rows:
         assert any(cell.startswith(f"{row.entries[found.columns[0]].value * 100:.4f}") for cell in cells)

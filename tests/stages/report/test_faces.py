@@ -97,7 +97,7 @@ def test_crops_that_were_collected_are_missed_in_words(pictures: Results, monkey
     monkeypatch.setattr(Results, "available", lambda self, step, output="": step.base not in gone
                         and available(self, step, output))  # fmt: skip
     page = write_report(pictures, {})[0].read_text(encoding="utf-8")
-    assert "its crops were not kept in the store" in page
+    assert "its crops are not in the store" in page
     assert "<h2>Result</h2>" in page
 
 

@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.headline import columns, direction, equal_to, goodness, grouped, name_of, primary, sentences, undefined, winner
+from pipeline.config import Config, DatasetConfig
+from stages.headline import (
+    columns,
+    direction,
+    equal_to,
+    goodness,
+    grouped,
+    name_of,
+    named,
+    primary,
+    sentences,
+    undefined,
+    winner,
+)
 from stages.quantities import Quantity
 from stages.report_options import read_options
 from stages.summary import Row, RuleTable
@@ -24,6 +37,10 @@ def tar(target: float, rule: str = "at_most") -> Quantity:
 
 
 EER, RANK = Quantity("1:1", "v", "eer", None, ""), Quantity("1:N", "i", "rank", 1.0, "")
+
+
+def tpir(target: float) -> Quantity:
+    return Quantity("1:N", "i", "tpir", target, "at_most")
 
 
 def table(rows: Sequence[Row], baseline: Mapping[str, Any] = MEAN) -> RuleTable:
@@ -277,6 +294,32 @@ def test_where_no_row_has_an_error_nothing_is_compared_and_the_set_is_said_to_te
 def test_one_row_without_an_error_is_said_to_have_none(row: Make) -> None:
     answer, _ = said(table([row({"rule": "a"}, {EER: 0.0})], {}), EER)
     assert answer.startswith("No error was seen among 100 trials: EER is 0.00 %")
+
+
+def test_the_targets_that_the_config_names_are_shown_and_one_of_them_is_the_main_number(row: Make) -> None:
+    found = of_one(row, tar(1e-1), tar(1e-2), tar(1e-3), EER, tpir(1e-1), tpir(1e-3))
+    assert columns(found, read_options({})) == [tar(1e-3), EER, tpir(1e-1)]
+    assert columns(found, read_options({}), [1e-1, 1e-2], [1e-3]) == [tar(1e-2), tar(1e-1), EER, tpir(1e-3)]
+    assert columns(found, read_options({"fmr": [1e-3]}), [1e-1, 1e-2]) == [tar(1e-3), EER, tpir(1e-1)]
+
+
+def test_only_what_evaluating_steps_of_the_kind_name_themselves_counts_as_named() -> None:
+    steps = {
+        "evaluate_verification": {"options": {"fmr": [0.1, 0.01]}},
+        "again": {"stage": "evaluate_verification", "options": {"fmr": [0.01, 0.5]}},
+        "evaluate_discard": {"options": {"fmr": [0.25]}},
+        "evaluate_identification": {},
+    }
+    config = Config(name="c", dataset=DatasetConfig(reader="lfw"), steps=steps)  # type: ignore[arg-type]
+    assert named(config, "1:1", "fmr") == (0.1, 0.01, 0.5)
+    assert named(config, "1:N", "fpir") == ()
+
+
+def test_a_number_that_no_row_has_defined_has_no_column(row: Make) -> None:
+    rows = [row(MEAN, {EER: 0.1, tpir(1e-1): math.nan, tpir(1e-2): math.nan})]
+    assert columns(table(rows), read_options({})) == [EER]
+    rows.append(row({"rule": "a"}, {EER: 0.1, tpir(1e-1): 0.5}))
+    assert columns(table(rows), read_options({})) == [EER, tpir(1e-1)]
 
 
 def test_where_no_row_has_the_number_nothing_is_said_to_be_compared_and_why(row: Make) -> None:

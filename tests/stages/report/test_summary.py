@@ -197,3 +197,14 @@ def test_steps_whose_replicates_cannot_be_paired_are_told_before_any_work() -> N
     checked(replicates=1000, fpir=[0.1])
     with pytest.raises(InvalidInput, match=r"evaluate_verification: 0, 1000, 0\.95; nn: 0, 10, 0\.95\)"):
         checked(replicates=10)
+
+
+def test_a_report_cannot_ask_for_an_fmr_that_is_not_evaluated() -> None:
+    def checked(fmr: list[float], evaluated: object) -> None:
+        steps = {"evaluate_verification": {"options": {"fmr": evaluated}}, "compare": {}}
+        check_options({"fmr": fmr}, Config(name="c", dataset=DatasetConfig(reader="lfw"), steps=steps))  # type: ignore[arg-type]
+
+    checked([0.01, 0.1], [0.1, 0.01])
+    checked([0.5], "$fmr")
+    with pytest.raises(InvalidInput, match=r"report\.options\.fmr: 5e-1 is not evaluated: .* which has 1e-1, 1e-2"):
+        checked([0.1, 0.5], [0.1, 0.01])
