@@ -101,7 +101,8 @@ def differences(table: RuleTable) -> str:
     compared = sum(row.reference is not None and not row.is_baseline for row in table.rows)
     return (
         f"Differences are row − baseline ({named}; all else that both have equal), paired replicate by replicate, in "
-        f"percentage points. ▲ better and ▼ worse: the interval leaves out 0, and neither number is marked †. {compared} "
+        f"percentage points. ▲ better and ▼ worse: the interval leaves out 0 and rests on 30 errors: false "
+        f"matches at both thresholds, and mated errors of one of the two. {compared} "
         f"{'row is' if compared == 1 else 'rows are'} compared, and the intervals are not widened for it."
     )
 

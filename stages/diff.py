@@ -9,8 +9,8 @@ Conventions
     Unpaired    Otherwise the interval comes from the two intervals as if the runs were independent (MOVER; Zou and Donner,
                 Statistics in Medicine 27, 2008):  d − √((b − l_b)² + (u_a − a)²) … d + √((u_b − b)² + (a − l_a)²).
                 Runs that share subjects share errors, which would cancel: then it is wider than it need be.
-    Clear       the interval leaves out 0, and neither number rests on few false matches. No correction is made for the number
-                of differences.
+    Clear       as in a report (stages/summary.py): the interval leaves out 0 and rests on errors enough. No correction is
+                made for the number of differences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.keys import canonical
 from stages.metrics import bootstrap
 from stages.quantities import NO_DIRECTION, Quantity, lower_is_better
 from stages.runs import Line, Run
-from stages.summary import Difference
+from stages.summary import Difference, few_behind
 
 NO_NUMBER = ("name", "description", "report", "run")  # sections of a config in which nothing changes a number
 ABSENT = object()
@@ -152,7 +152,7 @@ def _row(a: Run, b: Run, i: int, j: int) -> Iterator[Compared]:
 
 def _difference(a: Run, b: Run, i: int, j: int, quantity: Quantity, x: Line, y: Line) -> tuple[Difference, str]:
     """Return B − A and why it is unpaired; without bounds where one number has no interval, or one of another level."""
-    few, value = x.few or y.few, _number(y.value) - _number(x.value)
+    few, value = _few(x, y), _number(y.value) - _number(x.value)
     level = a.record.intervals.level
     if None in (x.low, x.high, y.low, y.high):
         return Difference(value, math.nan, math.nan, few), ""
@@ -170,6 +170,12 @@ def _difference(a: Run, b: Run, i: int, j: int, quantity: Quantity, x: Line, y: 
     count = min(len(of_a), len(of_b))
     d = bootstrap.paired_difference(_number(y.value), _number(x.value), of_b[:count], of_a[:count], level)
     return Difference(value, float(d.lo), float(d.hi), few), ""
+
+
+def _few(x: Line, y: Line) -> bool:
+    if x.few_matches is None or y.few_matches is None:
+        return x.few or y.few
+    return few_behind((x.few_matches, y.few_matches), [-1 if line.misses is None else line.misses for line in (x, y)])
 
 
 def mover(a: float, low_a: float, high_a: float, b: float, low_b: float, high_b: float) -> tuple[float, float]:

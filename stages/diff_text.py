@@ -119,7 +119,7 @@ def legend(found: Diff) -> Iterator[str]:
         yield f"intervals{whose}: {level}, UNPAIRED, because {reason}:"
         yield "  made from both intervals as if A and B were independent; wider than need be where they share subjects"
     yield "clear differences first, then the largest; --all shows every row and number"
-    yield "▲ B better, ▼ B worse: the interval leaves out 0 and neither number is marked †; not widened for many rows"
+    yield "▲ B better, ▼ B worse: the interval leaves out 0 and rests on 30 errors; not widened for many rows"
 
 
 def _columns(c: Compared, few: bool) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
 from stages.enough import need_both_kinds
 from stages.evaluate_verification import FULL_LIST
-from stages.evaluation import Rates, Resampled, drawn_bytes
+from stages.evaluation import Rates, Resampled, Shares, drawn_bytes, need_quality
 from stages.metrics import bootstrap, discard
 from stages.metrics import discard_replicates as again
 from stages.metrics.discard import Curve, Discard, DiscardRule, PairQuality
@@ -54,7 +54,7 @@ class DiscardOptions(Resampled):
 
     fmr: Rates = (1e-2, 1e-3, 1e-4)
     fnmr: Rates = ()
-    limits: Rates = (0.2, 0.3)
+    limits: Shares = (0.2, 0.3)
     pair: PairQuality = "min"
     unscored: Literal["first", "left_out"] = "first"
     rule: DiscardRule = "at_most"
@@ -146,6 +146,7 @@ class EvaluateDiscard(Stage):
             raise InvalidInput(f"evaluate_discard.pair is {o.pair!r}: {problem}") from None
         scored = np.isfinite(paired)
         numbers.add("comparisons_without_quality", float(len(scored) - np.count_nonzero(scored)), trials=len(kept))
+        need_quality(paired, "comparison", self.name)
         if o.unscored == "first":
             paired = unscored_first(paired)
         else:

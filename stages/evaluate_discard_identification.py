@@ -19,8 +19,8 @@ from pipeline.schema import Array, Batch, Status
 from pipeline.stage import Stage, Work
 from stages.enough import need_mates, need_same_gallery, need_searched
 from stages.evaluate_discard import thinned, unscored_first
-from stages.evaluate_identification import check_gallery
-from stages.evaluation import Rates, Resampled, drawn_bytes
+from stages.evaluate_identification import check_gallery, someone_enrolled
+from stages.evaluation import Rates, Resampled, Shares, drawn_bytes, need_quality
 from stages.metrics import bootstrap, discard
 from stages.metrics.discard_replicates import AreaReplicates, fnm_pauc_replicates
 from stages.metrics.identification import mate_rank, tpir_at_fpir
@@ -33,7 +33,7 @@ class DiscardIdentificationOptions(Resampled):
     """`fpir`: targets of the threshold. `limits`: shares of probes discarded up to which areas are taken (pAUC)."""
 
     fpir: Rates = (1e-1, 1e-2)
-    limits: Rates = (0.2, 0.3)
+    limits: Shares = (0.2, 0.3)
     gallery: str = "gallery"
 
 
@@ -42,7 +42,7 @@ class EvaluateDiscardIdentification(Stage):
     """1:N error versus discarded probes, of one quality measure."""
 
     name = "evaluate_discard_identification"
-    version = 3
+    version = 4
     grain = "reduce"
     axis = "probes"
     Options = DiscardIdentificationOptions
@@ -81,8 +81,10 @@ class EvaluateDiscardIdentification(Stage):
             numbers.add("probes_unlabelled", float((~told).sum()), trials=len(told))
         told &= column[probes] >= 0
         numbers.add("probes_without_quality", float((told & np.isnan(quality)).sum()), trials=int(told.sum()))
-        probes, quality, found = probes[told], unscored_first(quality[told]), found.take(told)
-        mated = np.isin(subject[probes], subject[gallery])
+        enrolled = subject[gallery] if someone_enrolled(found) else subject[:0]
+        probes, quality, found = probes[told], quality[told], found.take(told)
+        need_quality(quality, "probe", self.name)
+        quality, mated = unscored_first(quality), np.isin(subject[probes], enrolled)
         named = np.where(found["candidate"] >= 0, subject[found["candidate"]], -1)
         rank = mate_rank(named, subject[probes])
         top = np.where(np.isfinite(found["score"][:, 0]), found["score"][:, 0], -np.inf)

@@ -40,7 +40,7 @@ class EvaluateIdentification(Stage):
     """1:N error rates of one search: closed set over mated probes, open set with the non-mated ones."""
 
     name = "evaluate_identification"
-    version = 5
+    version = 6
     grain = "reduce"
     axis = "probes"
     Options = IdentificationOptions
@@ -62,6 +62,11 @@ class EvaluateIdentification(Stage):
         need_searched(tables, self.options.gallery, "evaluate_identification.gallery")
         refuse_itself(tables, self.options.gallery, "probe")
         need_mates(tables, self.options.gallery, self.options.half, self.name)
+
+    def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
+        enrolled = set(tables["templates"]["subject"][role_rows(tables["roles"], self.options.gallery)].tolist())
+        alone = f"Only one subject is enrolled as {self.options.gallery!r}, so that every mated probe has rank 1."
+        return [alone] if len(enrolled) == 1 else []
 
     def memory(
         self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
@@ -88,7 +93,7 @@ class EvaluateIdentification(Stage):
             kept = column[probes] >= 0
             probes, found = probes[kept], found.take(kept)
         probe, drawn = subject[probes], column[probes]
-        mated = np.isin(probe, subject[gallery])
+        mated = np.isin(probe, subject[gallery]) & someone_enrolled(found)
         named = np.where(found["candidate"] >= 0, subject[found["candidate"]], -1)
         rank = identification.mate_rank(named, probe)
         top = np.where(np.isfinite(found["score"][:, 0]), found["score"][:, 0], -np.inf)
@@ -170,6 +175,12 @@ class EvaluateIdentification(Stage):
                 trials=points.n_mated,
                 subjects=count_distinct(column[mated]),
             )
+
+
+def someone_enrolled(found: Batch) -> bool:
+    """Whether any template of the gallery was found, as candidates of the search are. If none is though there are probes that
+    did not fail, every template of the gallery did: nobody is enrolled, no probe has a mate, and no rate is defined."""
+    return not (found["status"] == Status.OK).any() or bool((found["candidate"] >= 0).any())
 
 
 def check_gallery(candidate: Array, gallery: Array, stage: str, role: str) -> None:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, counted
 from pipeline.schema import Array, Batch
 from pipeline.stage import Options, Stage, Work
 from stages.numbers import Half, Numbers
 
 MOST_TARGETS = 100  # of a list of them: each has curves and replicates of its own
+Shares = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(max_length=MOST_TARGETS)]
 Rates = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(max_length=MOST_TARGETS)]
+
+
+def need_quality(quality: Array, trial: str, stage: str) -> None:
+    """Raise InvalidInput where no trial has a quality (nan: none): nothing would be discarded by it."""
+    if len(quality) and not np.isfinite(quality).any():
+        raise InvalidInput(
+            f"{stage}: of {counted(len(quality), trial)} none has a quality score, so nothing can be discarded by quality: "
+            "`qfuse status` says why scores lack; mend them, or leave out this step."
+        )
 
 
 class Resampled(Options):

@@ -273,9 +273,10 @@ def _said(group: Group, base: Row, by: Quantity, level: float) -> Said:
     against = f"{by.label} is {_value(first, by)} against {_value(base, by)}, a difference of {_differs(first, by)}"
     leads = f"First by value comes {name_of(rows[0].factors, shared)}: {_differs(rows[0], by)}. "
     if len(rows) == 1 or sign > 0:
-        verdict = clear.get(sign, "not to be told apart from")
-        more = _beside(rows, by, level) if first is rows[0] else leads
-        return Said(f"{where}{name} is {verdict} {baseline}: {against}.", more + _rest(rows, by, shared))
+        more = (_beside(rows, by, level) if first is rows[0] else leads) + _rest(rows, by, shared)
+        if sign == 0 and (d := _difference(first, by)) is not None and d.leaves_out_0:
+            return Said(f"{where}{name} and {baseline} make too few errors to be told apart for certain: {against}.", more)
+        return Said(f"{where}{name} is {clear.get(sign, 'not to be told apart from')} {baseline}: {against}.", more)
     return Said(
         f"{where}{'no' if where else 'No'} row is clearly better than {baseline}, whose {by.label} is {_value(base, by)}.",
         leads + _rest(rows, by, shared),

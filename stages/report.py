@@ -95,6 +95,8 @@ def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> 
     from rich.text import Text
 
     found = gather(results, options)
+    if found.main is None:
+        return Group(Text(" ".join(said.answer for said in headline.sentences(found.groups, None))))
     main = found.main if found.table.baseline else None
     rows = [(row, headline.name_of(row.factors)) for group in found.groups for row in group.rows]
     ends = {name: _difference_text(row, main) for row, name in rows} if main is not None else {}
@@ -157,7 +159,7 @@ def _terminal_caption(found: Found, left_out: int) -> str:
     lines = ["percent; score ≥ threshold; largest FMR ≤ target; †: fewer than 30 errors of a kind"]
     lines += [f"intervals: {level}" + (f"; means over {averaged}" if averaged else "")]
     if found.table.baseline:
-        lines[1] += "; ▲ better, ▼ worse: the interval leaves out 0, and no †"
+        lines[1] += "; ▲ better, ▼ worse: the interval leaves out 0 and rests on 30 errors"
     nothing = headline.undefined(found.rows, found.main) if found.main else ""
     lines += [nothing] if nothing else []
     lines += conventions.undefined(found.table) if found.main and not nothing else []

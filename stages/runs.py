@@ -46,6 +46,8 @@ class Line(Named):
     low: float | None
     high: float | None
     few: bool
+    few_matches: bool | None = None  # null in what former versions wrote
+    misses: int | None = None
 
 
 class Evaluation(BaseModel):

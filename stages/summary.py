@@ -8,8 +8,10 @@ Conventions
                 subjects in every cell, so replicates are averaged one by one: the interval resamples subjects jointly
                 and holds the seeds as they are.
     Difference  row − baseline, its interval from the paired differences of those averaged replicates. `clear`: the
-                interval leaves out 0, and neither of the two rests on few errors. One that is the same in every replicate,
-                as where neither has an error, has no interval. No correction is made for the number of rows compared.
+                interval leaves out 0 and rests on errors enough: 30 false matches hold the threshold of both, and one of
+                the two has 30 misses (many more than the other's, where the interval leaves out 0). One that is the same in
+                every replicate, as where neither has an error, has no interval. No correction is made for the number of rows
+                compared. The baseline of a number is the row of the baseline's factors that has it.
     Counts      false matches, the pairs of subjects behind them, non-mated, misses, trials and subjects are the smallest over
                 a row's cells; `few` marks a number that rests on fewer than 30 false matches (false positives) or on fewer
                 than 30 misses in any of them; never one that is not defined.
@@ -18,6 +20,7 @@ Conventions
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -245,21 +248,40 @@ def _compared(row: Row, rows: Sequence[Row], baseline: Mapping[str, Any], level:
         if _matches(other.factors, baseline)
         and all(row.factors.get(k, v) == v for k, v in other.factors.items() if k not in baseline)
     ]
-    # An evaluation that a factor does not reach has rows without it: of several, the one that differs in fewest factors.
-    apart = [len(row.factors.keys() ^ other.factors.keys()) for other in agreeing]
-    agreeing = [other for other, count in zip(agreeing, apart, strict=True) if count == min(apart)]
-    if len(agreeing) != 1:
-        return row  # none, or no telling which
-    entries = {q: _against(e, agreeing[0].entries.get(q), level) for q, e in row.entries.items()}
-    return Row(row.factors, row.cells, entries, False, agreeing[0].factors)
+    against = {q: _nearest(row, [other for other in agreeing if q in other.entries]) for q in row.entries}
+    entries = {
+        q: entry if (other := against[q]) is None else _against(entry, other.entries[q], level)
+        for q, entry in row.entries.items()
+    }
+    served = Counter(id(other) for other in against.values() if other is not None)
+    if not served:
+        return row
+    reference = next(other for other in agreeing if id(other) == served.most_common(1)[0][0])
+    return Row(row.factors, row.cells, entries, False, reference.factors)
 
 
-def _against(entry: Entry, other: Entry | None, level: float) -> Entry:
-    if other is None or entry.replicates.shape != other.replicates.shape:
+def _nearest(row: Row, others: Sequence[Row]) -> Row | None:
+    """Return the row that differs in fewest factors, of those that one of the two lacks; None without, and with several.
+
+    An evaluation that a factor does not reach has rows without it.
+    """
+    apart = [len(row.factors.keys() ^ other.factors.keys()) for other in others]
+    nearest = [other for other, count in zip(others, apart, strict=True) if count == min(apart)]
+    return nearest[0] if len(nearest) == 1 else None
+
+
+def _against(entry: Entry, other: Entry, level: float) -> Entry:
+    if entry.replicates.shape != other.replicates.shape:
         return entry
     d = bootstrap.paired_difference(entry.value, other.value, entry.replicates, other.replicates, level)
     low, high = (float(d.lo), float(d.hi)) if d.lo < d.hi else (math.nan, math.nan)
-    return replace(entry, difference=Difference(float(d.value), low, high, entry.few or other.few))
+    few = few_behind((entry.few_matches, other.few_matches), (entry.misses, other.misses))
+    return replace(entry, difference=Difference(float(d.value), low, high, few))
+
+
+def few_behind(few_matches: Iterable[bool], misses: Iterable[int]) -> bool:
+    """Whether a difference rests on few errors: false matches of either threshold, or misses of both (-1: not counted)."""
+    return any(few_matches) or 0 <= max(misses) < FEW
 
 
 def to_frame(found: Sequence[Cell]) -> pd.DataFrame:
@@ -291,7 +313,8 @@ def table_frame(table: RuleTable) -> pd.DataFrame:
                 | {"difference": d.value, "difference_low": d.low, "difference_high": d.high, "clear": d.clear}
                 | {"baseline": row.is_baseline, "achieved": e.achieved, "threshold": e.threshold}
                 | {"false_matches": e.false_matches, "nonmated": e.nonmated, "subject_pairs": e.subject_pairs}
-                | {"misses": e.misses, "trials": e.trials, "subjects": e.subjects, "few": e.few, "cells": e.cells}
+                | {"misses": e.misses, "trials": e.trials, "subjects": e.subjects, "few": e.few}
+                | {"few_matches": e.few_matches, "cells": e.cells}
             )
     return _counted(pd.DataFrame(lines))
 
@@ -309,7 +332,7 @@ _FRAME = {"rule": "threshold_rule"}
 _COLUMNS = (  # in their order, after the step, its kind and the factors
     *("metric", "target", "threshold_rule", "value", "low", "high", "difference", "difference_low", "difference_high"),
     *("clear", "baseline", "achieved", "threshold", "false_matches", "nonmated", "subject_pairs"),
-    *("misses", "trials", "subjects", "few", "cells"),
+    *("misses", "trials", "subjects", "few", "few_matches", "cells"),
 )
 _TAKEN = frozenset({"step", "kind", *_COLUMNS})
 

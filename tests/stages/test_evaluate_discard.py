@@ -179,9 +179,17 @@ def test_comparisons_without_a_quality_are_counted_and_discarded_before_all_othe
     assert curve(found, "fnm-edc 0.25") == curve(expected, "fnm-edc 0.25")
 
 
-def test_where_nothing_has_a_quality_all_are_alike(judge: Make) -> None:
-    none, one = (judge(*listed([(s, q) for s, _ in MATED], [(s, q) for s, _ in NONMATED])) for q in (None, 1.0))
-    assert curve(none, "fnm-edc 0.25") == curve(one, "fnm-edc 0.25") == [(0, 0.5), (1, 0)]
+def test_where_all_have_one_quality_all_are_discarded_together_and_where_nothing_has_any_it_is_refused(judge: Make) -> None:
+    one, none = (listed([(s, q) for s, _ in MATED], [(s, q) for s, _ in NONMATED]) for q in (1.0, None))
+    assert curve(judge(*one), "fnm-edc 0.25") == [(0, 0.5), (1, 0)]
+    with pytest.raises(InvalidInput, match="of 8 comparisons none has a quality score, so nothing can be discarded"):
+        judge(*none)
+
+
+@pytest.mark.parametrize("options", [DiscardOptions, DiscardIdentificationOptions])
+def test_an_area_up_to_a_share_of_0_is_refused(options: Any) -> None:
+    with pytest.raises(ValueError, match="limits"):
+        options(limits=(0.0,))
 
 
 def test_comparisons_without_a_score_or_a_quality_can_be_left_out(judge: Make) -> None:

@@ -95,6 +95,23 @@ def test_a_mate_that_failed_to_enrol_is_a_miss(identify: Make) -> None:
     assert number(numbers, "rank", 2)["trials"] == 3
 
 
+def test_where_every_template_of_the_gallery_failed_no_rate_is_defined(identify: Make) -> None:
+    numbers = identify(SUBJECTS, [*GALLERY, *PROBES], [NONE] * 5, [NAN] * 5)["numbers"]
+    assert np.isnan([number(numbers, metric, at)["value"] for metric, at in (("rank", 1), ("tpir", 0.5))]).all()
+    assert number(numbers, "fta")["value"] == 0
+    # Where every probe failed, and somebody may well be enrolled, each is a miss.
+    numbers = identify(SUBJECTS, [*GALLERY, *PROBES], [NONE] * 5, [NAN] * 5, failed=range(5))["numbers"]
+    assert [number(numbers, "rank", 1)["value"], number(numbers, "fta")["value"]] == [0, 1]
+
+
+@pytest.mark.parametrize(("subjects", "told"), [(SUBJECTS, 0), (["a", "a", "a", *SUBJECTS[3:]], 1)])
+def test_a_gallery_of_one_subject_is_told(context: Make, subjects: Any, told: int) -> None:
+    stage = EvaluateIdentification(IdentificationOptions(), context())
+    said = stage.doubts(tables(subjects, [*GALLERY, *PROBES]))
+    assert len(said) == told
+    assert all("Only one subject is enrolled as 'gallery'" in each for each in said)
+
+
 def test_any_template_of_the_subject_is_a_mate(identify: Make) -> None:
     roles = [(0, "gallery"), (1, "gallery"), (2, "gallery"), (3, "probe")]
     numbers = identify(["a", "b", "a", "a"], roles, [[1, 2]], [[0.75, 0.5]])["numbers"]

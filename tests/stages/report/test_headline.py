@@ -211,6 +211,21 @@ def test_an_interval_on_few_false_matches_claims_nothing_and_says_so(row: Make) 
     assert "+10.00 points [+5.00, +20.00], an interval that rests on few errors (†)" in answer
 
 
+def test_of_one_row_whose_interval_rests_on_few_errors_neither_better_nor_equal_is_said(row: Make) -> None:
+    found = compared(row, tar(1e-3), a=(0.1, 0.05, 0.2))
+    few = [
+        replace(
+            r,
+            entries={
+                q: replace(e, difference=e.difference and replace(e.difference, few=True)) for q, e in r.entries.items()
+            },
+        )
+        for r in found.rows
+    ]
+    answer, _ = said(table(few), tar(1e-3))
+    assert answer.startswith("a and the baseline mean make too few errors to be told apart for certain: TAR @ FMR ≤ 1e-3 is")
+
+
 def test_a_row_that_is_clearly_better_is_named_though_another_on_few_errors_comes_first(row: Make) -> None:
     found = compared(row, tar(1e-3), a=(0.2, 0.1, 0.3), b=(0.1, 0.05, 0.2))
     few = [

@@ -14,7 +14,7 @@ from pipeline.schema import Batch
 from pipeline.session import Results
 from stages.quantities import Quantity
 from stages.report_options import check_options, read_options
-from stages.summary import Cell, Difference, Row, RuleTable, cells, rule_table, table_frame
+from stages.summary import Cell, Difference, Row, RuleTable, _compared, cells, few_behind, rule_table, table_frame
 
 
 def table(results: Results, found: list[Cell] | None = None, **options: Any) -> RuleTable:
@@ -178,6 +178,37 @@ def test_what_is_left_of_rounding_is_no_difference() -> None:
 
 def test_a_difference_of_numbers_that_rest_on_few_false_matches_is_never_clear() -> None:
     assert not Difference(0.01, 0.005, 0.02, few=True).clear
+
+
+@pytest.mark.parametrize(
+    ("few_matches", "misses", "few"),
+    [
+        ((False, False), (17, 49), False),  # 32 more errors are no chance
+        ((False, False), (29, 29), True),
+        ((False, False), (30, 0), False),
+        ((True, False), (90, 90), True),
+        ((False, True), (90, 90), True),
+        ((False, False), (-1, -1), False),  # not counted, as of an AUC
+    ],
+)
+def test_a_difference_rests_on_few_errors_of_either_threshold_or_of_both_numbers(
+    few_matches: tuple[bool, bool], misses: tuple[int, int], few: bool
+) -> None:
+    assert few_behind(few_matches, misses) is few
+
+
+def test_a_number_is_compared_with_the_row_of_the_baseline_that_has_it(row: Any) -> None:
+    tar, area = Quantity("1:1", "v", "tar", 1e-2, "at_most"), Quantity("discard", "d", "fnm_pauc(0.2)", 1e-2, "at_most")
+    rows = [
+        row({"rule": "mean"}, {tar: 0.5}),
+        row({"rule": "mean", "method": "given"}, {area: 0.1}),
+        row({"rule": "linear", "method": "given"}, {tar: 0.75, area: 0.05}),
+    ]
+    compared = _compared(rows[2], rows, {"rule": "mean"}, 0.95)
+    assert {q.metric: e.difference.value for q, e in compared.entries.items() if e.difference} == {
+        "tar": 0.25,
+        "fnm_pauc(0.2)": -0.05,
+    }
 
 
 def test_a_factor_named_like_a_column_keeps_both(results: Results) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -76,3 +78,8 @@ def test_a_table_without_a_baseline_has_no_column_of_differences(results: Result
     text = printed(results, 160, average=["rule", "method"])
     assert "difference, points" not in text
     assert "means over rule (4), method (2)" in text
+
+
+def test_a_run_that_evaluated_nothing_says_so_instead_of_a_table(tmp_path: Path, runs: Any, small: Any) -> None:
+    config = {"name": "bare", "dataset": small["dataset"], "steps": {"embed": small["steps"]["embed"]}, "report": {}}
+    assert printed(runs(config, tmp_path), 80) == "This run evaluated nothing.\n"
