@@ -58,8 +58,7 @@ def acquired(results: Results) -> Acquired:
 
 
 def _kind(same: Sequence[Remark]) -> Kind:
-    """Return one kind: the first face's own reason, and of how many others it is like where their numbers differ."""
+    """Return one kind: the reason of all, or the first face's where others differ in its numbers."""
     first = same[0]
-    others = sum(remark.reason != first.reason for remark in same)
-    more = f" … and {others:,} more like it" if others else ""
-    return Kind(first.step, first.status, first.reason + more, first.id, len(same))
+    such = "such as: " if any(remark.reason != first.reason for remark in same) else ""
+    return Kind(first.step, first.status, such + first.reason, first.id, len(same))

@@ -136,8 +136,8 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
     if metrics & {"tar", "frr", "tpir", "rank", "eer"} or discarding:
         said.append(
             "† rests on fewer than 30 errors of a kind in at least one cell, false matches (false positives) or mated "
-            "errors: it is hardly known, and its interval is too narrow. How many there are, and of how many distinct pairs "
-            "of subjects the false matches, stands in the table of every number."
+            "errors: its true value is very uncertain, and its interval is too narrow. The table of every number has the "
+            "counts, and the distinct pairs of subjects behind the false matches."
         )
     if metrics & {"rank", "tpir"}:
         said.append(

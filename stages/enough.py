@@ -39,7 +39,7 @@ def need_both_kinds(tables: Mapping[str, Batch], half: Half, stage: str) -> None
         within = "" if half == "all" else f" with both subjects in the half {half!r} ({stage}.half)"
         raise InvalidInput(
             f"{stage}: of {Comparisons.of(tables).rows:,} comparisons none is {' and none '.join(lacking)}{within}, so no "
-            "error rate is defined: mated ones need two templates of one subject, non-mated ones two subjects. Mend the "
+            "error rate is defined: mated ones need two templates of one subject, non-mated ones two subjects. Correct the "
             "subjects or the list of the data set, or leave out this step."
         )
 

@@ -305,7 +305,7 @@ def _rest(rows: Sequence[Row], by: Quantity, shared: Sequence[str]) -> str:
     unsure = sum(d.leaves_out_0 and d.few for row in rows if (d := _difference(row, by)) is not None)
     same, last = len(rows) - better - worse - unsure, rows[-1]
     told = [f"{better} {_is(better)} clearly better than the baseline", f"{worse} clearly worse"]
-    told += [f"{same} cannot be told apart from it"] if same or not unsure else []
+    told += [f"{same} cannot be told apart from the baseline"] if same or not unsure else []
     told += [f"of {unsure} the interval leaves out 0 but rests on few errors (†)"] if unsure else []
     return (
         f"Of {len(rows)} different rows, {', '.join(told[:-1])}, and {told[-1]}. "
@@ -325,8 +325,8 @@ def _beside(rows: Sequence[Row], by: Quantity, level: float) -> str:
         if not (d.lo > ROUNDING or d.hi < -ROUNDING):
             close.append(name_of(row.factors))
     named = ", ".join(close[:3]) + (f" and {len(close) - 3} more" if len(close) > 3 else "")
-    told = f"; {named} cannot be told apart from it" if close else ""
-    return f"That it comes first of {len(rows)} rows is known after the fact only{told}. "
+    told = f", and {named} cannot be told apart from {name_of(rows[0].factors)}" if close else ""
+    return f"It was picked as the best of {len(rows)} rows after the fact{told}. "
 
 
 def distinct(rows: Sequence[Row], base: Row | None) -> list[Row]:

@@ -27,7 +27,7 @@ LOSS = 0.15  # of the second system's shift
 FMR, LIMIT, FPIR = (1e-2, 1e-3), 0.2, 0.1
 WIDE, NARROW = np.sqrt(1 + SPREAD**2), np.sqrt(1 + 2 * SPREAD**2)  # deviations of mated and of non-mated scores
 NAMES = ("TAR @ 1e-2", "TAR @ 1e-3", "EER", "pAUC(0.2)", "TPIR @ 0.1", "difference of TAR @ 1e-2", "difference of EER")
-WANTED, FEW = 0.92, 30  # of the EER's coverage; errors, fewer of which the report marks as hardly known
+WANTED, FEW = 0.92, 30  # of the EER's coverage; errors, fewer of which the report marks as very uncertain
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def coverage() -> tuple[list[Check], str]:
     )
     text = (
         f"Percent of {SETS} sets whose 95 % interval ({REPLICATES} replicates) holds the truth; its own error is ±2.5. "
-        f"†: the report marks numbers on fewer than {FEW} errors as hardly known, because their intervals are too narrow."
+        f"†: the report marks numbers on fewer than {FEW} errors as very uncertain, because their intervals are too narrow."
     )
     return [check], f"{text}\n\n{table(rows)}"
 

@@ -120,7 +120,7 @@ def test_a_choice_among_several_faces_is_a_note_and_no_failure(shared: Path, tmp
     }
     results = runs(config, tmp_path)
     found = acquired(results)
-    note = "3 faces found, the one nearest the centre taken … and 1 more like it"
+    note = "such as: 3 faces found, the one nearest the centre taken"
     assert found.failures == ()
     assert found.notes == (Kind("align", "ok", note, "three/sheet.png", 2),)
     page = write_report(results, {})[0].read_text(encoding="utf-8")

@@ -158,8 +158,8 @@ def test_the_answer_names_a_clear_winner_with_both_values_and_the_difference(row
         "51.00], a difference of +10.00 points [+5.00, +20.00]."
     )
     assert more == (
-        "That it comes first of 3 rows is known after the fact only. Of 3 different rows, 1 is clearly better than the "
-        "baseline, 1 clearly worse, and 1 cannot be told apart from it. Last comes b: −10.00 points [−20.00, −5.00]."
+        "It was picked as the best of 3 rows after the fact. Of 3 different rows, 1 is clearly better than the baseline, 1 "
+        "clearly worse, and 1 cannot be told apart from the baseline. Last comes b: −10.00 points [−20.00, −5.00]."
     )
 
 
@@ -174,7 +174,7 @@ def test_rows_that_cannot_be_told_apart_from_the_first_are_named(row: Make) -> N
         for r in found.rows
     ]
     _, more = said(table(rows), EER)
-    assert "That it comes first of 3 rows is known after the fact only; b cannot be told apart from it." in more
+    assert "It was picked as the best of 3 rows after the fact, and b cannot be told apart from a." in more
 
 
 def test_a_row_that_repeats_anothers_numbers_is_counted_once_and_names_it(row: Make) -> None:
