@@ -324,7 +324,8 @@ def _beside(rows: Sequence[Row], by: Quantity, level: float) -> str:
         )
         if not (d.lo > ROUNDING or d.hi < -ROUNDING):
             close.append(name_of(row.factors))
-    named = ", ".join(close[:3]) + (f" and {len(close) - 3} more" if len(close) > 3 else "")
+    shown = [*close[:3], *([f"{len(close) - 3} more"] if len(close) > 3 else [])]
+    named = " and ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))
     told = f", and {named} cannot be told apart from {name_of(rows[0].factors)}" if close else ""
     return f"It was picked as the best of {len(rows)} rows after the fact{told}. "
 
