@@ -165,6 +165,8 @@ class Folder:
                 continue
             except OSError as error:
                 raise cannot_read(Path(error.filename or self.root), error) from error
+            if folder and not entries:
+                passed[folder] = "an empty folder"
             for entry in entries:
                 name, link = f"{folder}{entry.name}", entry.is_symlink()
                 if os.path.isfile(entry.path) if link else entry.is_file():  # to the former a circle of links is no error
@@ -233,7 +235,6 @@ class Zip:
 
     def __init__(self, root: Path, sha256: str = "") -> None:
         self.root = root
-        self.passed_over: Mapping[str, str] = {}
         self.sha256 = sha256
         self._lock = threading.Lock()
         try:
@@ -241,6 +242,7 @@ class Zip:
         except (*_DAMAGE, OSError, ValueError, NotImplementedError) as error:
             raise InvalidInput(f"{root}: not a readable zip archive ({error}).") from error
         self._info: dict[str, zipfile.ZipInfo] = {}
+        folders = set[str]()
         end = 0
         for info in sorted(self._zip.infolist(), key=lambda info: info.header_offset):
             # One piece of a few kB that a thousand members share would keep a machine busy for days.
@@ -248,11 +250,15 @@ class Zip:
                 raise InvalidInput(f"{root}: {info.filename!r:.200} overlaps another member of the archive; pack it again.")
             end = info.header_offset + info.compress_size
             if info.filename.endswith("/"):
+                folders.add(f"{PurePosixPath(info.filename)}/")
                 continue
             name = safe_name(info.filename, root)
             if name in self._info:
                 raise InvalidInput(f"{root}: it holds {name!r:.200} twice; pack the archive again with one of them.")
             self._info[name] = info
+        every = sorted([*self._info, *folders])  # what lies in a folder follows it
+        empty = (name for name, after in zip(every, [*every[1:], ""], strict=True) if not after.startswith(name))
+        self.passed_over: Mapping[str, str] = {name: "an empty folder" for name in empty if name in folders - {"./"}}
 
     def names(self) -> list[str]:
         return sorted(self._info)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.errors import InvalidInput, cannot_read
 from pipeline.keys import UNREADABLE
-from pipeline.pickled import Bytes1D, Chunk, load
+from pipeline.pickled import ITEM_BYTES, Bytes1D, Chunk, load
 from pipeline.regular import open_regular
 
 MAX_PACK_BYTES = 1 << 30  # published ones have about 100 MB
@@ -116,7 +116,9 @@ def _parts(found: Any, data: bytes, where: str) -> tuple[list[Chunk], list[bool]
     images, mated = found
     if isinstance(mated, Bytes1D) and mated.chunk is not None:
         held = mated.chunk.of(data[mated.chunk.start : mated.chunk.stop])
-        mated = list(held[: MAX_PAIRS + 1])  # a list takes eight times the bytes
+        size = ITEM_BYTES[mated.dtype]
+        starts = range(0, min(len(held), size * (MAX_PAIRS + 1)), size)  # a list takes eight times the bytes
+        mated = [int.from_bytes(held[start : start + size], "little") for start in starts]
     if not isinstance(images, tuple | list) or not isinstance(mated, tuple | list):
         raise InvalidInput(f"{where}: a pack of images {shape}; it holds something else.")
     if len(mated) > MAX_PAIRS:

@@ -20,6 +20,7 @@ from pipeline.errors import InvalidInput
 
 MAX_INSTRUCTIONS = 1_000_000  # 14,000 images have 455,000 at most, as Python 2 and NumPy wrote them
 _LONGEST_NAME = 100
+ITEM_BYTES = {"u1": 1, "b1": 1, "i4": 4, "i8": 8}
 _MARK = object()
 
 
@@ -38,7 +39,10 @@ class Chunk:
 
 @dataclass(slots=True)
 class Bytes1D:
-    """A line of bytes ("u1") or truth values ("b1") that NumPy wrote; `chunk` is None while it is being made."""
+    """A line of bytes ("u1"), truth values ("b1") or whole numbers ("i4", "i8": little-endian) that NumPy wrote.
+
+    `chunk` is None while it is being made.
+    """
 
     dtype: str = ""
     chunk: Chunk | None = None
@@ -212,8 +216,9 @@ class _Machine:
     def build(self) -> None:
         state, made = self.pop(), self.top()
         if isinstance(made, _Dtype):
-            if not (isinstance(state, tuple) and len(state) >= 5 and self.word(state[1]) == "|" and not any(state[2:5])):
-                raise _Refused("describes an array that is not a plain one of bytes or truth values: refused")
+            order = "|" if ITEM_BYTES[made.code] == 1 else "<"
+            if not (isinstance(state, tuple) and len(state) >= 5 and self.word(state[1]) == order and not any(state[2:5])):
+                raise _Refused("describes an array that is not a plain one of bytes, truth values or whole numbers: refused")
         elif isinstance(made, Bytes1D) and made.chunk is None and isinstance(state, tuple) and len(state) == 5:
             _, shape, dtype, _, held = state
             whole = self.line(held, dtype, shape)
@@ -224,12 +229,12 @@ class _Machine:
     # What the known names make.
 
     def line(self, held: Any = None, dtype: Any = None, shape: Any = None, order: Any = None, axes: Any = None) -> Bytes1D:
-        """An array of one line of bytes that are there, or of one column of them: in both `order` and `axes` say nothing."""
+        """An array of one line of values that are there, or of one column: in both `order` and `axes` say nothing."""
         if not isinstance(dtype, _Dtype) or not isinstance(held, Chunk) or held.kind == "text":
-            raise _Refused("is an array of something else than bytes or truth values: refused")
+            raise _Refused("is an array of something else than bytes, truth values or whole numbers: refused")
         if not (isinstance(shape, tuple) and len(shape) in (1, 2) and all(type(side) is int for side in shape)):
             raise _Refused("is an array of more or less than one dimension; an image should be the bytes of its file")
-        count = shape[0] * shape[-1] if len(shape) == 2 else shape[0]
+        count = ITEM_BYTES[dtype.code] * (shape[0] * shape[-1] if len(shape) == 2 else shape[0])
         if len(shape) == 2 and 1 not in shape:
             raise _Refused(
                 f"is an array of {shape[0]:,} × {shape[1]:,} bytes; an image should be the bytes of its file, not its pixels"
@@ -247,8 +252,8 @@ class _Machine:
         return Bytes1D()
 
     def dtype(self, code: Any = None, *_: Any) -> _Dtype:
-        if (word := self.word(code)) not in ("u1", "b1"):
-            raise _Refused(f"is of type {word!r}; arrays of bytes (u1) or truth values (b1) are read")
+        if (word := self.word(code)) not in ITEM_BYTES:
+            raise _Refused(f"is of type {word!r}; arrays of bytes (u1), truth values (b1) or whole numbers (i4, i8) are read")
         return _Dtype(word)
 
     def truth(self, dtype: Any = None, held: Any = None, *_: Any) -> bool:

@@ -77,7 +77,7 @@ def store_verify(
         by = f" ({', '.join(f'{output}: {count:,}' for output, count in damaged.items())})" if problems else ""
         by += f", and {len(blocked):,} in the way of {'a folder' if len(blocked) == 1 else 'folders'}" if blocked else ""
         checked = f"{counted(len(receipts), 'artifact')}, {size / 1e6:,.1f} MB checked in {seconds:.1f} s"
-        say(f"{checked}: {len(problems):,} damaged{by}")
+        say(f"{checked}: {len(problems):,} damaged{by}" + ("" if receipts else f"; the store at {opened.root} is empty"))
         if orphans:
             files = f"{counted(orphans, 'file')} without a receipt"
             say(f"{files}, left by interrupted commits; `qfuse store gc --delete` removes {'it' if orphans == 1 else 'them'}")
@@ -172,5 +172,6 @@ def existing_store(root: Path) -> Any:
     from pipeline.store import Store, is_store
 
     if not is_store(root):
-        raise InvalidInput(f"{root.absolute()} is not a qfuse store; give its folder with --store.")
+        found = f"{root.absolute()} is not a qfuse store" if root.exists() else f"there is no store at {root.absolute()}"
+        raise InvalidInput(f"{found}: give its folder with --store; `qfuse status CONFIG` names the store of a config.")
     return Store(root.absolute())

@@ -2,8 +2,9 @@
 
 Landmarks that come with the protocol are used as given, with its detector score or none, if they can be those of a face in
 the image. Otherwise the face that overlaps the protocol's box most is taken or, without a box, the one nearest the image
-centre. Where there were several, where the detector is not sure, or an image is no square crop, `reason` says so although
-the row is OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
+centre. If it has no score that upright faces have, the image is looked at turned as well. Where there were several, where
+the image was turned, where the detector is not sure, or an image is no square crop, `reason` says so although the row is
+OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
 template, bilinear, border 0.
 """
 
@@ -37,12 +38,30 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
 )
 
-DOUBTFUL = 0.8  # of YuNet's score: of 2,503 faces of LFW none has less, and what it finds within a close-up has
+# Of YuNet's score. Of LFW's 13,173 faces as they are 1 % have less than SURE and none less than DOUBTFUL; upside down
+# 98.6 %, on their sides all have less than SURE. Each one's score is best as it is, of upside-down ones all but 0.1 % by
+# more than BETTER. What YuNet finds within a close-up is doubtful, and so is most of what it finds in blur: no reason to
+# turn an image.
+SURE, DOUBTFUL, TURNED, BETTER = 0.91, 0.8, 0.85, 0.01
+TURNS = ("", "a quarter to the left", "upside down", "a quarter to the right")
+
+# What `unlike_a_face` allows, beside what LFW's 13,173 faces have, and 20,000 drawn ones turned by up to 90° to the side
+# and 60° up or down: both have margin.
 NARROWEST = 2.0  # pixels: five landmarks of a face spread further
-SHAPELESS = 0.8  # of the landmarks' spread: what no turn, scale and shift to TEMPLATE leaves over of a face
+FLATTEST = 0.15  # how far landmarks spread across their line, as a share of along it: 0.36 and more; 0.20 and more
+APART = 0.5  # of their spread, between the line of the eyes and that of the mouth: up to 0.10; up to 0.39
+SHAPELESS = 0.8  # of their spread, what no turn, scale and shift to TEMPLATE leaves over: up to 0.66; one in 2,000 over 0.79
+INSIDE = 1 / 3  # of the crop within the image: 0.99 and more, and 0.28 for a face in the background, cut by the edge
+EYES, MOUTH = (float(np.hypot(*(TEMPLATE[i + 1] - TEMPLATE[i]))) for i in (0, 3))
+ORDER = "expected left eye, right eye, nose, left and right corner of the mouth, as seen in the image"
 
 UNREADABLE_REASON = (
-    "cannot be read: damaged in its archive, a link out of the data set, without permission, or larger than a photograph"
+    "cannot be read: damaged in its archive or packed by another method than store or deflate, a link out of the data set, "
+    "without permission, or larger than a photograph"
+)
+ONE_COLOUR = (
+    "one colour all over, so nothing to recognise; if it should not be, its values may have fewer bits than the file's type "
+    "(8 stored as 16 come out black)"
 )
 
 
@@ -74,7 +93,7 @@ class Align(Stage):
     """Detect, fit, warp."""
 
     name = "align"
-    version = 5
+    version = 6
     grain = "map"
     Options = AlignOptions
     produces: ClassVar = {"detections": DETECTIONS, "crops": CROPS}
@@ -95,7 +114,7 @@ class Align(Stage):
         if self.context.files is None:
             raise InvalidInput("align needs images: set dataset.path to the folder or archive that holds them.")
         self._files = self.context.files()
-        self._detector = None
+        self._detector: Any = None
         if self.options.detector != "none":
             card = catalogue.card(self.context, self.options.detector, ("detector",))
             self._detector = catalogue.open_once(self.context, card, self._open_detector, repr(self.options))
@@ -153,30 +172,45 @@ class Align(Stage):
         except Unusable as problem:
             return _Found(problem.status, problem.reason)
         if given is not None and not np.isnan(given).all():
-            if why := unlike_a_face(given, image.shape):
-                return _Found(Status.NOT_FOUND, f"the landmarks that came with the data {why}")
-            extent = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
-            return _Found(Status.OK, "", extent, given, score, 1, warp(image, given))
-        if self._detector is None:
-            return _as_given(image, score)
-        faces = self._detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
+            found = _at_given(image, given, score)
+        elif self._detector is None:
+            found = _as_given(image, score)
+        else:
+            found = self._detected(image, box)
+        return _Found(Status.NOT_FOUND, ONE_COLOUR) if found.crop is not None and _one_colour(found.crop) else found
+
+    def _detected(self, image: NDArray[np.uint8], box: Any) -> _Found:
+        faces, i, chosen = self._look(image, box, 0)
+        if len(faces) == 0 and _one_colour(image):
+            return _Found(Status.NOT_FOUND, ONE_COLOUR)
+        turned, score = "", float(faces.score[i]) if i >= 0 else 0.0
+        enough = max(TURNED, score + BETTER)
+        for quarters in (1, 2, 3) if score < SURE else ():
+            others, j, name = self._look(image, box, quarters)
+            if j >= 0 and others.score[j] >= enough:
+                faces, i, chosen, turned = others, j, name, f"found with the image turned {TURNS[quarters]}"
+                score = enough = float(faces.score[i])
         if len(faces) == 0:
             return _Found(Status.NOT_FOUND, "no face found")
-        i, chosen = self._pick(faces, box, image.shape)
         if i < 0:
             return _Found(Status.NOT_FOUND, "no face found in the box that the protocol gives")
-        crop = warp(image, faces.landmarks[i])
         several = f"{len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
-        doubt = f"a doubtful face, with a detector score of {faces.score[i]:.2f}" if faces.score[i] < DOUBTFUL else ""
+        doubt = f"a doubtful face, with a detector score of {score:.2f}" if score < DOUBTFUL else ""
         return _Found(
             Status.OK,
-            "; ".join(filter(None, (several, doubt))),
+            "; ".join(filter(None, (several, turned, doubt))),
             faces.box[i],
             faces.landmarks[i],
-            float(faces.score[i]),
+            score,
             len(faces),
-            crop,
+            warp(image, faces.landmarks[i]),
         )
+
+    def _look(self, image: NDArray[np.uint8], box: Any, quarters: int) -> tuple[Faces, int, str]:
+        """Return what is found in an image turned, in pixels of the image as it is, and `_pick` of it."""
+        seen = np.rot90(image[:, :, ::-1], quarters)
+        faces = self._detector.detect(np.ascontiguousarray(seen)).turned_back(quarters, image.shape)
+        return (faces, *self._pick(faces, box, image.shape)) if len(faces) else (faces, -1, "")
 
     def _pick(self, faces: Faces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
         """Return the index of the face that is meant, −1 for none, and which one that is in words."""
@@ -189,6 +223,13 @@ class Align(Stage):
         return faces.nearest(shape[1] / 2, shape[0] / 2), "the one nearest the centre"
 
 
+def _at_given(image: NDArray[np.uint8], given: NDArray[Any], score: float) -> _Found:
+    if why := unlike_a_face(given, image.shape):
+        return _Found(Status.NOT_FOUND, f"the landmarks that came with the data {why}")
+    extent = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
+    return _Found(Status.OK, "", extent, given, score, 1, warp(image, given))
+
+
 def _as_given(image: NDArray[np.uint8], score: float) -> _Found:
     import cv2
 
@@ -198,23 +239,48 @@ def _as_given(image: NDArray[np.uint8], score: float) -> _Found:
     return _Found(Status.OK, note, (0, 0, width, height), TEMPLATE, score, 1, np.asarray(crop, np.uint8))
 
 
+def _one_colour(image: NDArray[np.uint8]) -> bool:
+    return bool((image == image[0, 0]).all())
+
+
 def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
     """Say why landmarks (5, 2), in pixels, cannot be those of a face in an image of a shape (height, width, …); else "".
 
-    Shape is judged by what is left over when they are fitted to TEMPLATE, as they are and mirrored: of 3,279 faces found in
-    LFW half leave 0.12, one in a thousand over 0.59 and none over 0.75; half of the points drawn at random leave 0.89 or
-    more, and half of the mirrored faces 0.98.
+    Of points drawn at random 99 in 100 are refused, and of mirrored faces all.
     """
     if not np.isfinite(landmarks).all():
         return "are not all numbers"
+    landmarks = landmarks.astype(np.float64)
     if np.ptp(landmarks, axis=0).max() < NARROWEST:
         return "are all in one place"
     if not ((landmarks >= 0) & (landmarks <= [shape[1], shape[0]])).all(axis=1).any():
         return f"lie outside the image of {shape[1]}×{shape[0]} pixels"
+    for nowhere in (0, -1):
+        if (landmarks == nowhere).all(axis=1).any():
+            return f"have a point at ({nowhere}, {nowhere}), as if it had not been found"
+    along, across = np.linalg.svd(landmarks - landmarks.mean(axis=0), compute_uv=False)
+    if across < FLATTEST * along:
+        return "lie nearly on one line"
     left, mirrored = _left_over(landmarks), _left_over(landmarks * [-1, 1])
     if mirrored < left / 2:
-        return "are mirrored: expected left eye, right eye, nose, left and right corner of the mouth, as seen in the image"
-    return "have no face's shape" if left > SHAPELESS else ""
+        return f"are mirrored: {ORDER}"
+    # An eye's or a corner's turn away from the camera is that of the other, too.
+    between = (landmarks[1] - landmarks[0]) / EYES - (landmarks[4] - landmarks[3]) / MOUTH
+    if np.hypot(*between) * EYES > APART * np.hypot(along, across):
+        return f"have eyes and a mouth that do not fit together, as if two points were swapped or one wrong: {ORDER}"
+    if left > SHAPELESS:
+        return "have no face's shape"
+    inside = _inside(landmarks, shape)
+    return f"would put {1 - inside:.0%} of the crop outside the image" if inside < INSIDE else ""
+
+
+def _inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
+    """Return which share of the crop, by a grid of 28×28 points, lies inside an image of a shape (height, width, …)."""
+    matrix = similarity(landmarks)
+    across = np.arange(2, SIZE, 4) - 0.5
+    grid = np.stack(np.meshgrid(across, across), axis=-1).reshape(-1, 2)
+    back = np.linalg.solve(matrix[:, :2], (grid - matrix[:, 2]).T).T
+    return float(((back >= -0.5) & (back <= [shape[1] - 0.5, shape[0] - 0.5])).all(axis=1).mean())
 
 
 def _left_over(landmarks: NDArray[Any]) -> float:

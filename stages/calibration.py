@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -106,28 +107,33 @@ def read_scores(path: Path, column: str | None = None) -> tuple[list[str], list[
     """
     try:
         content = _read(path, MAX_FILE_BYTES, "give a config or a table of scores").decode("utf-8-sig")
-        header, lines, separator = score_text.rows_of(content, column)
+        if not content.strip():
+            raise InvalidInput(f"{path} is empty: expected a table of scores, a line a face.")
+        table = score_text.table_of(content, column)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"{path} is no CSV in UTF-8 ({error}).") from None
+    header = table.header
     if header is None:
-        header = score_text.header_of(lines, column, separator, str(path))
+        header = score_text.header_of(table, column, str(path))
         column = header[-1]
     elif column is None:
         raise UsageError(
-            f"{path} is a table of scores: say which column holds them, as in --column {score_text.likely(header)}."
+            f"{path} is a table of scores, and its header ({shorten(', '.join(header), 60, placeholder=' …')}) is line 1: "
+            f"say which column holds them, as in --column {score_text.likely(header)}."
         )
     elif column not in header:
-        raise InvalidInput(f"{path}, whose fields are read between {separator}: {unknown('column', column, header)}")
+        raise InvalidInput(f"{path}, whose fields are read between {table.separator}: {unknown('column', column, header)}")
+    elif header.count(column) > 1:
+        raise InvalidInput(f"{path} has {header.count(column)} columns {column!r}: leave in the one that holds the scores.")
     if taken := [name for name in CALIBRATED if name in header]:
         raise InvalidInput(f"{path} has a column {taken[0]!r} already: leave it out, so that nothing is lost.")
-    ragged = next((i for i, line in enumerate(lines) if len(line) != len(header)), None)
-    if ragged is not None:
-        raise InvalidInput(
-            f"{path}: row {ragged + 1} has {len(lines[ragged])} fields between {separator}, and line 1 has {len(header)}."
-        )
-    columns = [list(values) for values in zip(*lines, strict=True)] if lines else [[] for _ in header]
-    scores = _numbers(columns[header.index(column)], column, path)
-    if score_text.minus_one_is_none(header, column):
+    for line, row in zip(table.lines, table.rows, strict=True):
+        if len(row) != len(header):
+            found = f"{counted(len(row), 'field')} between {table.separator}"
+            raise InvalidInput(f"{path}: line {line} has {found}, and the first has {len(header)}.")
+    columns = [list(values) for values in zip(*table.rows, strict=True)] if table.rows else [[] for _ in header]
+    scores = _numbers(columns[header.index(column)], table.lines, column, path)
+    if score_text.minus_one_is_none(column):
         scores[scores == -1] = np.nan
     return header, columns, scores
 
@@ -149,16 +155,14 @@ def told(scores: Array, reference: Mapping[str, Any]) -> str:
     )
 
 
-def _numbers(values: list[str], column: str, path: Path) -> NDArray[np.float32]:
+def _numbers(values: list[str], lines: list[int], column: str, path: Path) -> NDArray[np.float32]:
     """Return texts as float32, as the scores of a set are: in float64 one of its own would miss its percentile."""
-    numbers = np.full(len(values), np.nan, np.float32)
+    numbers = np.empty(len(values), np.float32)
     for i, value in enumerate(values):
         try:
-            numbers[i] = float(value) if value.strip() else np.nan
-        except ValueError:
-            raise InvalidInput(
-                f"{path}: {column} of row {i + 1} is {value!r}, which is not a number; blank means no score."
-            ) from None
+            numbers[i] = score_text.number(value)
+        except ValueError as error:
+            raise InvalidInput(f"{path}: line {lines[i]}: {column} is {value!r:.60}, which {error}.") from None
     return numbers
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BUILD = "Example: qfuse build configs/gallery.yaml templates.h5"
-REFERENCE = "Example: qfuse reference configs/gallery.yaml lightqnet.json"
+REFERENCE = "Example: qfuse reference configs/folder.yaml lightqnet.json"
 Where = Annotated[
     list[str] | None, typer.Option("--where", metavar="FACTOR=VALUE", help="Only cells of this value; repeatable.")
 ]
@@ -28,7 +28,13 @@ Where = Annotated[
 
 def build(
     config: ConfigPath,
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write; with several cells, one file each.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="The HDF5 file to write; with several cells, one file each. A file of templates that is there is replaced.",
+        ),
+    ],
     where: Where = None,
     overrides: Overrides = None,
     store: StorePath = None,
@@ -155,7 +161,10 @@ def with_cells(
 
     loaded = load_config(config, overrides or [])
     if not any(stage == (section.stage or name) for name, section in loaded.steps.items()):
-        raise InvalidInput(f"{loaded.full_name} has no `{stage}` step: add `{stage}: {{}}` to its steps.")
+        raise InvalidInput(
+            f"{loaded.full_name} has no `{stage}` step: add `{stage}: {{}}` to its steps, as a line of its own below "
+            f"`steps:`, or give --set 'steps.{stage}={{}}'."
+        )
     if out is not None:
         need_apart(out, loaded, store)
 

@@ -6,9 +6,14 @@ only the orientation is read: what is odd about the rest is no reason to refuse 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import warnings
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +29,9 @@ with suppress(ImportError):  # of the extra `heic`
     FORMATS += ("HEIF",)
 # `decode` has a bound of its own; Pillow's would warn, and refuse what a larger `max_pixels` allows.
 Image.MAX_IMAGE_PIXELS = None
-MAX_SCANS = 100  # of a progressive JPEG, as libtiff's limit; cameras and programs write about ten
+# Of odd metadata it warns with paths of its own files. Filters are the process's: set while threads decode, they would race.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"(PIL|pillow_heif)\b")
+MAX_SCANS = 100  # of a JPEG, as libtiff's limit; cameras and programs write about ten
 _HEIF = re.compile(rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)", re.DOTALL)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TURNS = {  # EXIF orientation → what makes it upright
@@ -36,8 +43,12 @@ _TURNS = {  # EXIF orientation → what makes it upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # one that opens a segment (ITU-T T.81, table B.1)
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # one that opens a segment, or EOI (ITU-T T.81, table B.1)
+_JPEG, _SOS, _EOI = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _HEIC = "a HEIC photograph, which takes an extra to read: install qfuse[heic]"
+_HEIC_DAMAGED = "a HEIC photograph that is damaged, or of a kind that pillow-heif does not read; save it anew as JPEG"
+_DEEP = "its pixels have 32 bits, whose scale is unknown; save it with 8 or 16"
 
 
 class Unusable(Exception):
@@ -57,11 +68,17 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """
     if not data:
         raise Unusable(Status.UNREADABLE, "the file is empty")
+    told: dict[str, bytes] = {}
+    if data.startswith(_JPEG):
+        data, told = _essential_jpeg(data)
+    elif data.startswith(_PNG):
+        data = _essential_png(data)
     try:
-        image = Image.open(io.BytesIO(_essential(data) if data.startswith(_PNG) else data), formats=FORMATS)
+        image: Any = Image.open(io.BytesIO(data), formats=FORMATS)
+        image.info.update(told)
     except UnidentifiedImageError:
         if _HEIF.match(data):
-            raise Unusable(Status.UNREADABLE, _HEIC) from None
+            raise Unusable(Status.UNREADABLE, _HEIC_DAMAGED if "HEIF" in FORMATS else _HEIC) from None
         raise Unusable(Status.UNREADABLE, "not an image of a known format") from None
     except Exception as error:
         raise _unusable(error, "damaged header") from None
@@ -70,10 +87,15 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
             Status.TOO_LARGE, f"{image.width}×{image.height} pixels are more than the {max_pixels:,} of align.max_pixels"
         )
     # A scan of 14 bytes costs a pass over all pixels: a few hundred kB of them would keep a core busy for an hour.
-    if "progressive" in image.info and _scans(data) > MAX_SCANS:
-        raise Unusable(Status.UNREADABLE, f"a progressive JPEG of more than {MAX_SCANS} scans; save it anew")
+    if data.startswith(_JPEG) and len(list(islice(_scans(data), MAX_SCANS + 1))) > MAX_SCANS:
+        kind = "progressive JPEG" if "progressive" in image.info else "JPEG"
+        raise Unusable(Status.UNREADABLE, f"a {kind} of more than {MAX_SCANS} scans; save it anew")
     try:
+        if data.startswith(_JPEG) and data.rfind(_EOI) < data.rfind(_SOS):
+            image = _ended(image, data)
         image.load()
+        if "tag_v2" in vars(image) and max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))) > 16:  # a TIFF
+            raise Unusable(Status.UNREADABLE, _DEEP)
         return _rgb(_upright(image))
     except Unusable:
         raise
@@ -81,21 +103,80 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise _unusable(error, "truncated or damaged") from None
 
 
-def _scans(data: bytes) -> int:
-    """Return how many scans a JPEG has, up to one more than MAX_SCANS."""
-    scans, at = 0, 2
-    while scans <= MAX_SCANS and (marker := _MARKER.search(data, at)) and marker[0] != b"\xff\xd9":
-        scans += marker[0] == b"\xff\xda"
-        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])  # past the segment, which may hold anything
-    return scans
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield a JPEG's segments up to its end: the marker's second byte, and where the segment begins and ends."""
+    at = 2
+    while (marker := _MARKER.search(data, at)) and marker[0] != _EOI:
+        # Past the segment, which may hold anything; its length counts the two bytes that give it.
+        at = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2]))
+        yield marker[0][1], marker.start(), at
 
 
-def _essential(data: bytes) -> bytes:
+def _scans(data: bytes) -> Iterator[bytes]:
+    """Yield the header of each of a JPEG's scans."""
+    return (data[start + 4 : end] for marker, start, end in _segments(data) if marker == _SOS[1])
+
+
+def _essential_jpeg(data: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Return a JPEG less its metadata, which Pillow refuses a whole image for, and what of it may tell the orientation.
+
+    JFIF and Adobe segments that libjpeg takes for ones stay: they say how its colours are coded.
+    """
+    parts, exif, told, at = [data[:2]], list[bytes](), dict[str, bytes](), 2
+    for marker, start, end in _segments(data):
+        if marker == _SOS[1]:
+            break
+        body = data[start + 4 : end]
+        parts.append(data[at:start])
+        if (marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14) or (
+            marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12
+        ):
+            parts.append(data[start:end])
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            exif.append(body[6:] if exif else body)  # what is too long for one segment goes on in the next
+        elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
+            told["xmp"] = body.partition(b"\0")[2]
+        elif not 0xE0 <= marker <= 0xEF and marker != 0xFE:  # neither an application's nor a comment
+            parts.append(data[start:end])
+        at = end
+    if exif:
+        told["exif"] = b"".join(exif)
+    return b"".join([*parts, data[at:]]), told
+
+
+def _ended(image: Any, data: bytes) -> Any:
+    """Return a JPEG without an end with one, if that is all it lacks; else the image as it is.
+
+    A scan that is whole gives the same pixels whatever follows it. One that is cut off does not: here it goes on with
+    other bits, in its last interval and in the next one, should it have intervals.
+    """
+    shifts = {
+        (component, k): head[-1] & 15  # by which the last scan of a coefficient leaves it shifted
+        for head in _scans(data)
+        if len(head) > 5
+        for component in head[1:-3:2][:4]
+        for k in range(head[-3], head[-2] + 1)
+    }
+    if len(shifts) < 64 * image.layers or any(shifts.values()):
+        return image  # of a progressive one whole scans may be missing
+    body = data.rstrip(b"\xff")
+    restarts = _RESTART.findall(body, body.rfind(_SOS))
+    following = bytes([0xFF, (restarts[-1][1] + 1) % 8 + 0xD0 if restarts else 0xD0])
+    ends = [bits + following + bits + _EOI for bits in (b"\x55" * 2048, b"\xaa" * 2048)]
+    seen = set()
+    for end in (*ends, _EOI):
+        whole = Image.open(io.BytesIO(body + end), formats=["JPEG"])
+        seen.add(hashlib.sha256(whole.tobytes()).digest())
+    whole.info.update(image.info)
+    return whole if len(seen) == 1 else image
+
+
+def _essential_png(data: bytes) -> bytes:
     """Return a PNG less its chunks of metadata, which Pillow refuses a whole image for; EXIF stays, which it reads late."""
     parts, at = [_PNG], len(_PNG)
     while len(head := data[at : at + 8]) == 8:
         end = at + 12 + int.from_bytes(head[:4])
-        if not head[4] & 0x20 or head[4:] in (b"tRNS", b"eXIf"):  # an upper-case letter: critical (ISO/IEC 15948, 5.4)
+        if not head[4] & 0x20 or head[4:] == b"eXIf":  # an upper-case letter: critical (ISO/IEC 15948, 5.4)
             parts.append(data[at:end])
         at = end
     return b"".join(parts)
@@ -115,8 +196,8 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
     # Pillow would clip these to 0…255: a photograph of 16 bits would come out white.
     grey = np.asarray(image)
-    if image.mode == "F" or grey.min() < 0 or grey.max() > 0xFFFF:
-        raise Unusable(Status.UNREADABLE, "its pixels have 32 bits, whose scale is unknown; save it with 8 or 16")
+    if image.mode == "F" or grey.min() < 0 or grey.max() > 0xFFFF:  # "I" stands for 16 bits, too
+        raise Unusable(Status.UNREADABLE, _DEEP)
     return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
 
 

@@ -8,7 +8,8 @@ Conventions
     Face       its id is USER/FACE.ORIGINAL. Every face is a template. Order is that of the lists.
     Subject    the face_id: a number for one person, not for one face. A user is an album, often of several people.
     Repeats    117 of the authors' 19,487 lines repeat another one. A line that is equal to an earlier one counts once; one
-               that says something else of the same face in the same photograph is refused.
+               that says something else of the same face in the same photograph is refused. Blanks and tabs at a line's end
+               do not count, nor do blank lines.
     Pairs      every unordered pair of faces once, which are never written out: all faces have the one role FACE.
     Folds      no list has a user or a person of another: list against list would give no mated pair.
 """
@@ -27,10 +28,12 @@ from pipeline.files import Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
+from stages.datasets.account import account, passed_over
 from stages.datasets.benchmarks import Counts, need_whole
+from stages.datasets.folder import IMAGES as SUFFIXES
 from stages.datasets.folder import digest_images, file_names, need_files
 from stages.datasets.ijb_problems import Problems
-from stages.datasets.ijb_protocol import below, find
+from stages.datasets.ijb_protocol import below, find, folder_of
 from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
 
 FACE = "face"
@@ -67,7 +70,7 @@ class AdienceReader:
     """Every face a template of its own; all pairs of them."""
 
     name: ClassVar[str] = "adience"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = AdienceOptions
     layout: ClassVar[FaceLayout] = LAYOUT
@@ -110,10 +113,14 @@ class AdienceReader:
         return build_tables(tables, str(files.root))
 
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
-        """Say how many lines repeat another."""
+        """Say how many lines repeat another, and what became of every file."""
         files = need_files(files, self.name)
-        repeated = self._faces(files, Problems(files.root)).repeated
-        return [f"lines of the lists that repeat another exactly count once: {repeated:,} such"] if repeated else []
+        problems, names = Problems(files.root), below(file_names(files), self.options.root)
+        repeated = self._faces(files, problems).repeated
+        said = [f"lines of the lists that repeat another exactly count once: {repeated:,} such"] if repeated else []
+        used = [*self._lists(names, problems), *tables["faces"]["path"].tolist()]
+        passed = passed_over(files, used, SUFFIXES, "not in the lists", folder_of(self.options.root))
+        return [*said, *account(files, tables["faces"], passed)]
 
     def _faces(self, files: Files, problems: Problems) -> _Faces:
         faces = _Faces()
@@ -131,7 +138,7 @@ class AdienceReader:
 
     def _read_list(self, files: Files, name: str, faces: _Faces, problems: Problems) -> None:
         try:
-            lines = files.read(name).decode("utf-8-sig").splitlines()
+            lines = [line.rstrip() for line in files.read(name).decode("utf-8-sig").splitlines()]
         except UnicodeDecodeError as error:
             problems.add(name, [f"it is not UTF-8 text ({error.reason} at byte {error.start})"])
             return
@@ -142,6 +149,8 @@ class AdienceReader:
         at = [header.index(column) for column in COLUMNS]
         folder = name[: name.rfind("/") + 1] + self.options.images
         for number, line in enumerate(lines[1:], 2):
+            if not line:
+                continue
             cells = line.split("\t")
             if len(cells) <= max(at):
                 problems.add(name, [f"line {number}: expected {len(header)} columns, found {len(cells)}"])

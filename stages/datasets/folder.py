@@ -4,7 +4,8 @@ Conventions
     Tree       SUBJECT/any/nesting/image.jpg. A face's id is its path below `root`.
     Account    every file below the data set's path is an image that is used, or passed over: hidden, a system's own, of
                another suffix, above `root`, in no subject's folder, or what the walk could not follow. `notes` counts them
-               by reason, and names the subjects of whom nothing is left, and images that are there twice.
+               by reason, and names the subjects of whom nothing is left, images that are there twice or cannot be read, and
+               names that may be one. Every reader of image trees has such an account (`stages.datasets.account`).
     Media      "face": every image is a medium. "folder": the first folder below the subject is one (a video,
                say), and an image directly below the subject is a still, a medium of its own.
     Split      media, not images, go to the reference or to the probe side: frames of one video are never
@@ -29,10 +30,13 @@ from pipeline.files import MAX_FILE_BYTES, Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
-from stages.datasets.account import account, hidden, suffix
+from stages.datasets.account import account, deeper, hidden, lost, passed_over, repeated, suffix
 from stages.tables import GROWING, FaceLayout, Protocol, build_tables, role_rows
 
-IMAGES = ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "gif", "heic", "heif")
+IMAGES = (
+    *("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff"),
+    *("ppm", "pgm", "pbm", "pnm", "gif", "heic", "heif"),
+)
 
 
 def need_files(files: Files | None, reader: str) -> Files:
@@ -42,14 +46,17 @@ def need_files(files: Files | None, reader: str) -> Files:
     return files
 
 
-def file_names(files: Files) -> list[str]:
-    """Return all names of the tree, sorted. Raises InvalidInput if one is not text."""
-    names = files.names()
-    for name in names:
+def file_names(files: Files, extensions: Sequence[str] = IMAGES) -> list[str]:
+    """Return all names of the tree that are text, sorted. Raises InvalidInput if an image's is not."""
+    names = []
+    for name in files.names():
         try:
             name.encode()  # a text column is UTF-8
         except UnicodeEncodeError:
-            raise InvalidInput(f"{files.root}: the name {name!r} is not UTF-8; rename the file.") from None
+            if is_image(name, extensions):
+                raise InvalidInput(f"{files.root}: the name {name!r} is not UTF-8; rename the file.") from None
+        else:
+            names.append(name)
     return names
 
 
@@ -97,7 +104,7 @@ class FolderReader:
     """Subjects' folders → templates; with `probe_fraction`, every reference × every probe as well."""
 
     name: ClassVar[str] = "folder"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     backends: ClassVar[tuple[str, ...]] = ("numpy",)
     Options: ClassVar[type[Any]] = FolderOptions
     layout: ClassVar[FaceLayout] = GROWING
@@ -179,8 +186,17 @@ class FolderReader:
             if single
             else []
         )
-        nested = self.options.media == "folder"
-        return [*account(files, self._root, self._extensions, tables["faces"], nested), *alone]
+        faces = tables["faces"]
+        used = faces["path"].tolist()
+        passed = passed_over(files, used, self._extensions, "in no subject's folder", self._root)
+        advice = "Convert their files, or name their suffixes in dataset.options.extensions."
+        return [
+            *account(files, faces, passed),
+            *lost(files, passed, set(faces["subject"].tolist()), self._root, advice),
+            *deeper(used, self._root, nested=self.options.media == "folder"),
+            *repeated(faces),
+            *alone,
+        ]
 
     def _without_probe(self, tables: Mapping[str, Batch]) -> int:
         subject, probes = tables["templates"]["subject"], role_rows(tables["roles"], "probe")
@@ -188,7 +204,8 @@ class FolderReader:
 
     def _images(self, files: Files) -> list[tuple[str, str]]:
         """(path, path below `root`) of every image in a subject's folder, sorted."""
-        below = [(name, name.removeprefix(self._root)) for name in file_names(files) if name.startswith(self._root)]
+        names = [name for name in file_names(files, self._extensions) if name.startswith(self._root)]
+        below = [(name, name.removeprefix(self._root)) for name in names]
         return [(name, face) for name, face in below if "/" in face and is_image(name, self._extensions)]
 
     def _medium(self, face: str) -> str:

@@ -13,6 +13,7 @@ Conventions
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -24,7 +25,8 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch, text
 from pipeline.stage import Options
 from stages.datasets import ijb_protocol as protocol
-from stages.datasets.folder import file_names, need_files
+from stages.datasets.account import account, passed_over
+from stages.datasets.folder import IMAGES, file_names, need_files
 from stages.datasets.ijb_lists import bad_names, first_line, pieces, read_csv, read_list
 from stages.datasets.ijb_npy import read_array
 from stages.datasets.ijb_problems import SHOWN, Problems
@@ -36,6 +38,7 @@ POINTS = {"image": "text", **{f"{axis}{i}": "number" for i in range(1, 6) for ax
 PAIRS = {"template 1": "id", "template 2": "id", "label": "label"}
 LISTED = {"TEMPLATE_ID": "id", "SUBJECT_ID": "text"}
 REQUIRED = ("faces", "points", "pairs")
+_HEADING = re.compile(r"(?:^|[\s,;])(?!nan$|inf)[a-z_]+(\.scalar)?[,;]?$", re.IGNORECASE)  # a word where a score should be
 
 
 class IjbOptions(Options):
@@ -75,9 +78,8 @@ class IjbReader:
         """The lists, what lies beside them, and every image; `read` reports missing lists."""
         names = protocol.below(file_names(files), self.options.root)
         package = self._package(names, Problems(files.root))
-        beside = [package.base + name for name in (self.options.embeddings, self.options.quality) if name is not None]
         images = [name for name in names if name.startswith(f"{package.base}loose_crop/")]
-        return [*package.lists.values(), *beside, *images]
+        return [*package.lists.values(), *self._extra(package), *images]
 
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables.
@@ -137,12 +139,20 @@ class IjbReader:
         return tables
 
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
-        """Say how many faces have no quality."""
-        if self.options.quality is None:
-            return []
-        quality = tables["faces"]["quality"]
-        none = int(np.isnan(quality).sum())
-        return [f"{none:,} of {len(quality):,} faces have no quality (nan in {self.options.quality})"] if none else []
+        """Say how many faces have no quality, and what became of every file."""
+        files, faces, said = need_files(files, self.name), tables["faces"], list[str]()
+        if self.options.quality is not None:
+            none = int(np.isnan(faces["quality"]).sum())
+            words = f"{none:,} of {faces.rows:,} faces have no quality (nan in {self.options.quality})"
+            said += [words] if none else []
+        package = self._package(protocol.below(file_names(files), self.options.root), Problems(files.root))
+        used = [*package.lists.values(), *self._extra(package), *faces["path"].tolist()]
+        passed = passed_over(files, used, IMAGES, "not in the lists", protocol.folder_of(self.options.root))
+        return [*said, *account(files, faces, passed)]
+
+    def _extra(self, package: _Package) -> list[str]:
+        """The paths of what lies beside the lists."""
+        return [package.base + name for name in (self.options.embeddings, self.options.quality) if name is not None]
 
     def _package(self, names: Sequence[str], problems: Problems) -> _Package:
         wanted = self._manifest.lists
@@ -180,6 +190,10 @@ class IjbReader:
             return found
         line = first_line(files, name)
         separator = separator_of(line)
+        if _HEADING.search(line):
+            asked = "a score, or an image and its score, of the first face"
+            problems.add(name, [f"line 1 should be {asked}, and is the heading {line!r:.80}: remove it"])
+            return found
         two, before = separator in line, problems.count
         kinds = {"image": "text", "score": "score"} if two else {"score": "score"}
         columns = read_list(files, name, kinds, problems, separator)

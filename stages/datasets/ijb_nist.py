@@ -26,7 +26,8 @@ from pipeline.registry import register
 from pipeline.schema import Array, Batch
 from pipeline.stage import Options
 from stages.datasets import ijb_protocol as protocol
-from stages.datasets.folder import file_names, is_image, need_files
+from stages.datasets.account import account, passed_over
+from stages.datasets.folder import IMAGES, file_names, is_image, need_files
 from stages.datasets.ijb_lists import bad_names, joined, pieces, read_csv
 from stages.datasets.ijb_problems import SHOWN, Problems
 from stages.datasets.ijb_protocol import Name
@@ -57,7 +58,7 @@ class IjbNistReader:
     """NIST's tree: 1:N with two galleries, and a 1:1 list whose mated comparisons follow from the subjects."""
 
     name: ClassVar[str] = "ijb_nist"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = IjbNistOptions
     layout: ClassVar[FaceLayout] = LAYOUT
@@ -126,6 +127,12 @@ class IjbNistReader:
         faces["sha256"] = protocol.digests(files, paths, names)
         comparisons = {"a": a, "b": b, "mated": mated}
         return protocol.assembled(faces, members, known, subject, comparisons, protocol.roles(listed, known))
+
+    def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
+        """Say what became of every file."""
+        files, faces = need_files(files, self.name), tables["faces"]
+        used = [*self._lists(file_names(files), Problems(files.root)).values(), *faces["path"].tolist()]
+        return account(files, faces, passed_over(files, used, IMAGES, "not in the lists"))
 
     def _lists(self, names: Sequence[str], problems: Problems) -> dict[str, str]:
         """The path of each list that is meant: galleries, probe, comparisons, and the faces of covariate comparisons."""

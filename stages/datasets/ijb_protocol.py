@@ -49,9 +49,14 @@ def manifest(name: Name) -> Manifest:
     return found
 
 
+def folder_of(root: str) -> str:
+    """Return what the names of all files in the folder `root` of the data set begin with; "" for the data set itself."""
+    return f"{root.strip('/')}/" if root.strip("/") else ""
+
+
 def below(names: Iterable[str], root: str) -> list[str]:
     """Return the names that lie below the folder `root` of the data set."""
-    prefix = f"{root.strip('/')}/" if root.strip("/") else ""
+    prefix = folder_of(root)
     return [name for name in names if name.startswith(prefix)]
 
 

@@ -5,6 +5,7 @@ Conventions
     Face       its id is NAME_0001 and its subject NAME (`stages.datasets.listed_faces`); faces are sorted by id.
     Pairs      pairs.txt, found by its name, in one of the forms of `stages.datasets.pair_lists`. Lines count from 1.
     Missing    a pair of which an image is not there is refused; with `counts: any` it is left out, and told.
+    Repeated   a pair that is listed again, as it is or the other way round, counts again, and is told.
     Templates  `lfw_templates` is a stand-in for a template benchmark on real faces: of every identity with
                enough images, half make template NAME/A (reference) and half NAME/B (probe). Some identities
                are left out of the gallery, so that their probes have no mate in it.
@@ -12,18 +13,23 @@ Conventions
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, counted
 from pipeline.files import Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
+from stages.datasets.account import account, lost, passed_over, repeated
 from stages.datasets.benchmarks import Counts
 from stages.datasets.folder import (
+    IMAGES,
     digest_images,
     file_names,
     identity_generator,
@@ -57,7 +63,7 @@ class LfwReader:
     """LFW's 10-fold protocol: every face a template of its own, and a list of comparisons."""
 
     name: ClassVar[str] = "lfw"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = LfwOptions
     layout: ClassVar[FaceLayout] = LAYOUT
@@ -104,12 +110,17 @@ class LfwReader:
         return build_tables(found, str(files.root))
 
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
-        """Say how many pairs were left out."""
-        if files is None or self.options.counts == "published":
-            return []
-        listed, _, lacking = self._pairs(files, Problems(files.root))
-        count = len(listed.pairs) + len(lacking)
-        return [f"{len(lacking):,} of {count:,} pairs of {self.options.pairs} are left out; {lacking[0]}"] if lacking else []
+        """Say how many pairs were left out or are there again, and what became of every file."""
+        files = need_files(files, self.name)
+        name, said = self.options.pairs, list[str]()
+        if self.options.counts == "any":
+            listed, _, lacking = self._pairs(files, Problems(files.root))
+            count = len(listed.pairs) + len(lacking)
+            said += [f"{len(lacking):,} of {count:,} pairs of {name} are left out; {lacking[0]}"] if lacking else []
+        otherwise = f"not in {name}" if self.options.faces == "pairs" else "not called NAME/NAME_0001"
+        used = [_find(files, name), *tables["faces"]["path"].tolist()]
+        passed = passed_over(files, used, IMAGES, otherwise)
+        return [*said, *_again(tables, name), *account(files, tables["faces"], passed)]
 
     def _pairs(self, files: Files, problems: Problems) -> tuple[PairList, dict[str, str], list[str]]:
         """The pairs whose images are there, the path of every face, and what is missing from the other pairs."""
@@ -136,7 +147,7 @@ class LfwTemplatesReader:
     """Two templates an identity, every A against every B, and a gallery that lacks some identities."""
 
     name: ClassVar[str] = "lfw_templates"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     backends: ClassVar[tuple[str, ...]] = ("numpy",)
     Options: ClassVar[type[Any]] = LfwTemplatesOptions
     layout: ClassVar[FaceLayout] = LAYOUT
@@ -180,6 +191,23 @@ class LfwTemplatesReader:
         )
         return build_tables(found, str(files.root))
 
+    def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
+        """Say what became of every file, of whom nothing is usable, and which photographs are there twice."""
+        files = need_files(files, self.name)
+        images, faces = _images(files), tables["faces"]
+        usable = set(images.values())
+        not_chosen = "not chosen (dataset.options.min_images, max_images, identities)"
+
+        def otherwise(name: str) -> str:
+            return not_chosen if name in usable else "not called NAME/NAME_0001"
+
+        passed = passed_over(files, faces["path"].tolist(), IMAGES, otherwise)
+        folders = Counter(PurePosixPath(name).parts[:-2] for name in usable)  # that people's folders lie in
+        root = "".join(f"{part}/" for part in folders.most_common(1)[0][0])
+        people = {named_subject(face) for face in images}
+        advice = "Convert their files to JPEG or PNG."
+        return [*account(files, faces, passed), *lost(files, passed, people, root, advice), *repeated(faces)]
+
     def _halves(self, files: Files, images: Mapping[str, str]) -> dict[str, list[str]]:
         """Template id → its faces, sorted by identity; A has the odd one."""
         own: dict[str, list[str]] = {}
@@ -200,6 +228,21 @@ class LfwTemplatesReader:
             middle = (len(chosen) + 1) // 2
             halves[f"{name}/A"], halves[f"{name}/B"] = sorted(chosen[:middle]), sorted(chosen[middle:])
         return halves
+
+
+def _again(tables: Mapping[str, Batch], name: str) -> list[str]:
+    """Say how many pairs repeat an earlier one, as it is or the other way round."""
+    pairs, ids = tables["comparisons"], tables["templates"]["template_id"]
+    both = np.sort(np.stack([pairs["a"], pairs["b"]], axis=1), axis=1)
+    _, first = np.unique(both, axis=0, return_index=True)
+    again = np.setdiff1d(np.arange(len(both)), first)
+    if not len(again):
+        return []
+    repeat, (a, b) = "repeats" if len(again) == 1 else "repeat", ids[both[again[0]]]
+    return [
+        f"{counted(len(again), 'pair')} of {name} {repeat} an earlier one, as it is or the other way round (as {a} and {b}). "
+        "Each counts as often as it is there."
+    ]
 
 
 def _find(files: Files, name: str) -> str:

@@ -4,7 +4,8 @@ Conventions
     Face       NAME/NAME_0001.jpg is the face NAME_0001 of the subject NAME. A flat list may name any other image, too: a face
                whose id is its path, of the subject that mated pairs tell.
     Found      a flat list names an image by its path, by the end of it, or by a path that ends with it (as from another
-               machine), with its extension or without. What could be several is refused.
+               machine), with its extension or without. So folders that are named have to be the image's: one of the two
+               paths ends with the other. What could be several is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 
 from pipeline.errors import InvalidInput
 from pipeline.files import Files
-from stages.datasets.folder import file_names, is_image
+from stages.datasets.account import suffix
+from stages.datasets.folder import IMAGES, file_names, is_image
 from stages.datasets.ijb_problems import SHOWN, Problems
 from stages.datasets.ijb_protocol import inferred_subjects
 from stages.datasets.pair_lists import Pair, PairList
@@ -64,13 +66,16 @@ def found_pairs(listed: PairList, images: Mapping[str, str], where: str, problem
         by_stem.setdefault(PurePosixPath(path).stem, []).append(face)
     kept, lacking, words = [], [], []
     for pair, fold in zip(listed.pairs, listed.fold, strict=True):
-        each = [_candidates(name, images, by_stem) for name in (pair.a, pair.b)]
+        each = [_candidates(name, images, by_stem if listed.flat else None) for name in (pair.a, pair.b)]
         names = dict(zip((pair.a, pair.b), each, strict=True))
         if several := next(((name, found) for name, found in names.items() if len(found) > 1), None):
-            words.append(f"line {pair.line}: {several[0]} could be any of {', '.join(several[1][:SHOWN])}; name its path")
+            paths = ", ".join(images[face] for face in several[1][:SHOWN])
+            words.append(f"line {pair.line}: {several[0]} could be any of {paths}; name its path")
         elif absent := next((name for name, found in names.items() if not found), None):
             path = absent if listed.flat else f"{named_subject(absent)}/{absent}"
-            lacking.append(f"line {pair.line}: a pair naming an unknown face: there is no image {path}")
+            other = by_stem.get(PurePosixPath(_bare(absent)).name)  # of a flat list
+            elsewhere = f" (one of that name is {images[other[0]]}, in another folder)" if other else ""
+            lacking.append(f"line {pair.line}: a pair naming an unknown face: there is no image {path}{elsewhere}")
         elif each[0] == each[1]:
             words.append(f"line {pair.line}: compares {each[0][0]} with itself")
         else:
@@ -100,19 +105,19 @@ def refuse_contradictions(pairs: Sequence[Pair], subject: Mapping[str, str], whe
     problems.add(where, words[:SHOWN], len(words))
 
 
-def _candidates(name: str, images: Mapping[str, str], by_stem: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the faces that a list may mean by a name."""
+def _candidates(name: str, images: Mapping[str, str], by_stem: Mapping[str, Sequence[str]] | None) -> list[str]:
+    """Return the faces that a list may mean by a name: a face's id or, in a flat list, an image's path."""
+    if by_stem is None:
+        return [name] if name in images else []
     bare = _bare(name)
-    own = PurePosixPath(bare).name
-    if own in images and images[own] != own:
-        return [own]
-    fits = [face for face in by_stem.get(own, ()) if _end_alike(bare, _bare(images[face]))]
-    return [face for face in fits if images[face] == name] or fits
+    fits = [face for face in by_stem.get(PurePosixPath(bare).name, ()) if _end_alike(bare, _bare(images[face]))]
+    closer = [[face for face in fits if images[face] == name], [face for face in fits if _end_alike(images[face], name)]]
+    return next(filter(None, closer), fits)
 
 
 def _bare(path: str) -> str:
     """Return a path without an image's extension."""
-    return path.removesuffix(PurePosixPath(path).suffix) if is_image(path) else path
+    return path.removesuffix(PurePosixPath(path).suffix) if suffix(path) in IMAGES else path
 
 
 def _end_alike(one: str, other: str) -> bool:

@@ -1,36 +1,49 @@
-"""Lists of pairs, in the four forms in which LFW's and those of its kind go round. The form is told by line 1.
+"""Lists of pairs, in the four forms in which LFW's and those of its kind go round. The form is told by their first line.
 
 Conventions
     LFW        line 1 gives folds and pairs of each kind in a fold ("10 300"; the development lists give the second only);
                every fold is so many mated pairs (NAME I J), then as many non-mated ones (NAME I NAME J).
     Bare       the same pairs without such a line, in any order: three fields are a mated pair, four a non-mated one.
-    Flat       FILE FILE LABEL between blanks, tabs or commas; the label is 1 (mated), 0 or -1 (non-mated).
+    Flat       FILE FILE LABEL; the label is 1 (mated), 0 or -1 (non-mated), as a number, or True or False. Where files are
+               called by numbers the form is told by all lines: each has such a label, and some a 0 or no NAME.
     Two lines  FILE LABEL twice for each pair, one line after the other and with the same label, as CALFW's and CPLFW's
                authors write them.
+    Fields     stand between blanks, tabs, commas or semicolons. Blank lines do not count, nor does a heading in line 1, the
+               last word of which is one of HEADINGS. A path may have backslashes.
     Fold       counts from 0, as line 1 says. Where nothing does, ten folds of the same length, if all have as many mated
                pairs; else none (-1).
-    Line       counts from 1.
+    Line       counts from 1, blank ones and the heading too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
 
 import numpy as np
 
 from stages.datasets.ijb_problems import SHOWN, Problems
 
 FOLDS = 10
-LABELS = {"1": True, "0": False, "-1": False}
+LABELS = {
+    **dict.fromkeys(("1", "1.0", "true"), True),
+    **dict.fromkeys(("0", "0.0", "-1", "-1.0", "false"), False),
+}
+HEADINGS = {"label", "labels", "same", "issame", "is_same", "mated", "is_mated", "match", "target", "imagenum2"}
+_SEPARATORS = ("\t", ",", ";", None)  # None: blanks
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MAX_FOLDS = 1000
+
+Line = tuple[int, str]  # its number, and what it says
+Fields = list[str]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two faces as a list names them, in LFW's forms as NAME_0001, and in the others as it stands there."""
+    """Two faces as a list names them, in LFW's forms as NAME_0001, and in the others as a path with slashes."""
 
     line: int  # the first, where there are two
     a: str
@@ -50,109 +63,165 @@ class PairList:
 def read_pairs(data: bytes, name: str, problems: Problems) -> PairList:
     """Return the pairs of a list called `name`; what is wrong goes to `problems`, by line."""
     try:
-        lines = data.decode("utf-8-sig").rstrip().splitlines()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         problems.add(name, [f"it is not UTF-8 text ({error.reason} at byte {error.start})"])
         return PairList()
-    first = lines[0] if lines else ""
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = lines[1:] if lines and _fields(lines[0][1], _is_heading)[-1].lower() in HEADINGS else lines
+    number, first = lines[0] if lines else (1, "")
     if header := _header(first):
         return _with_header(lines, *header, name, problems)
-    if len(_cells(first)) == 2 and _cells(first)[1] in LABELS and not _NUMBER.fullmatch(_cells(first)[0]):
-        found = _doubled(lines, name, problems)
-        return PairList(found, _even_folds([pair.mated for pair in found]), True)
-    flat = len(_cells(first)) == 3 and not _NUMBER.fullmatch(_cells(first)[1])
-    if not flat and not (len(first.split()) in (3, 4) and _NUMBER.fullmatch(first.split()[1])):
+    form = _form([line for _, line in lines])
+    if not form:
         pair = "NAME I J, NAME I NAME J, FILE FILE 1 (or 0), or FILE 1 (or 0) on each of two lines"
         wanted = f"the number of folds and of pairs, as '10 300', or a pair: {pair}"
-        problems.add(name, [f"line 1 should be {wanted}; found {first!r:.60}"])
+        problems.add(name, [f"line {number} should be {wanted}; found {first!r:.60}"])
         return PairList()
-    found = _read(lines, 1, [None] * len(lines), flat, name, problems)
-    return PairList(found, _even_folds([pair.mated for pair in found]), flat)
+    if form == "half":
+        found = _doubled(lines, name, problems)
+    else:
+        found = _read(lines, [None] * len(lines), form == "flat", name, problems)
+    return PairList(found, _even_folds([pair.mated for pair in found]), form != "named")
+
+
+def _fields(line: str, fits: Callable[[Fields], bool]) -> Fields:
+    """Return the fields of a line between the first separator that makes them fit; else between the first that is in it."""
+    split = [_stripped(line.split(each)) for each in _SEPARATORS if each is None or each in line]
+    return next(filter(fits, split), split[0])
+
+
+def _stripped(fields: Fields) -> Fields:
+    """Return fields without the blanks around them, and without blank ones at the end, as tables of several forms have."""
+    fields = [field.strip() for field in fields]
+    while len(fields) > 1 and not fields[-1]:
+        fields.pop()
+    return fields
+
+
+def _is_heading(fields: Fields) -> bool:
+    return len(fields) > 1 and fields[-1].lower() in HEADINGS
+
+
+def _is_counts(fields: Fields) -> bool:
+    return len(fields) in (1, 2) and all(map(_NUMBER.fullmatch, fields))
+
+
+def _is_named(fields: Fields) -> bool:
+    numbers = fields[1:] if len(fields) == 3 else fields[1::2] if len(fields) == 4 else []
+    return bool(numbers) and all(fields) and all(map(_NUMBER.fullmatch, numbers))
+
+
+def _is_flat(fields: Fields) -> bool:
+    return len(fields) == 3 and all(fields) and fields[2].lower() in LABELS
+
+
+def _is_half(fields: Fields) -> bool:
+    return len(fields) == 2 and all(fields) and fields[1].lower() in LABELS
 
 
 def _header(line: str) -> tuple[int, int] | None:
     """Return (folds, pairs of each kind in a fold); the development lists give the second only."""
-    fields = line.split()
-    numbers = [int(field) for field in fields if _NUMBER.fullmatch(field)]
-    if len(numbers) != len(fields) or len(numbers) not in (1, 2):
+    fields = _fields(line, _is_counts)
+    if not _is_counts(fields):
         return None
-    folds, each = numbers if len(numbers) == 2 else (1, *numbers)
+    folds, each = map(int, fields if len(fields) == 2 else ("1", *fields))
     return (folds, each) if 1 <= folds <= _MAX_FOLDS and each >= 1 else None
 
 
-def _with_header(lines: Sequence[str], folds: int, each: int, name: str, problems: Problems) -> PairList:
+def _form(lines: Sequence[str]) -> Literal["half", "flat", "named", ""]:
+    """Return what the lines of a list without a header are; "" if its first one is nothing that is known."""
+    first = lines[0] if lines else ""
+    half, named, flat = (_fields(first, fits) for fits in (_is_half, _is_named, _is_flat))
+    if _is_half(half) and not _NUMBER.fullmatch(half[0]):
+        return "half"
+    if _is_named(named):
+        every = [_fields(line, _is_flat) for line in lines]
+        numbers = all(map(_is_flat, every)) and (
+            any(not LABELS[fields[2].lower()] for fields in every) or all(_NUMBER.fullmatch(fields[0]) for fields in every)
+        )
+        return "flat" if numbers else "named"
+    if len(named) in (3, 4) and _NUMBER.fullmatch(named[1]):
+        return "named"
+    return "flat" if len(flat) == 3 else ""
+
+
+def _with_header(lines: Sequence[Line], folds: int, each: int, name: str, problems: Problems) -> PairList:
     expected, rows = folds * 2 * each, len(lines) - 1
     if rows != expected:
-        problems.add(name, [f"line 1 announces {folds} folds of 2 × {each} pairs = {expected}, found {rows}"])
+        problems.add(name, [f"line {lines[0][0]} announces {folds} folds of 2 × {each} pairs = {expected}, found {rows}"])
     mated = [row % (2 * each) < each for row in range(rows)]
-    return PairList(_read(lines[1:], 2, mated, False, name, problems), [row // (2 * each) for row in range(rows)])
+    return PairList(_read(lines[1:], mated, False, name, problems), [row // (2 * each) for row in range(rows)])
 
 
-def _read(
-    lines: Sequence[str], start: int, mated: Sequence[bool | None], flat: bool, name: str, problems: Problems
-) -> list[Pair]:
-    """Return the pairs of lines from number `start` on, mated as it is known to be (None: as the line says)."""
+def _read(lines: Sequence[Line], mated: Sequence[bool | None], flat: bool, name: str, problems: Problems) -> list[Pair]:
+    """Return the pairs of lines, mated as it is known to be (None: as the line says)."""
     pairs, words = [], []
-    for number, (line, is_mated) in enumerate(zip(lines, mated, strict=True), start):
+    for (number, line), is_mated in zip(lines, mated, strict=True):
         try:
             pairs.append(Pair(number, *(_flat(line) if flat else _named(line, is_mated))))
         except ValueError as problem:
-            words.append(f"line {number}: {problem}")
+            heading = "; if it is a heading, remove it" if flat and number == lines[0][0] else ""
+            words.append(f"line {number}: {problem}{heading}")
     problems.add(name, words[:SHOWN], len(words))
     return pairs
 
 
 def _named(line: str, mated: bool | None) -> tuple[str, str, bool]:
     """Return the two faces of a line in LFW's manner. Raises ValueError saying what is wrong with it."""
-    parts = line.split()
+    fields = _fields(line, _is_named)
     forms = {True: "NAME I J (a mated pair)", False: "NAME I NAME J (a non-mated pair)"}
     form = " or ".join(forms.values()) if mated is None else forms[mated]
-    if len(parts) not in ((3, 4) if mated is None else (3,) if mated else (4,)):
+    if len(fields) not in ((3, 4) if mated is None else (3,) if mated else (4,)):
         raise ValueError(f"expected {form}, found {line!r:.80}")
-    name_a, a, name_b, b = parts if len(parts) == 4 else (parts[0], parts[1], parts[0], parts[2])
-    if not (_NUMBER.fullmatch(a) and _NUMBER.fullmatch(b)):
+    if not _is_named(fields):
         raise ValueError(f"expected {form} with image numbers I and J, found {line!r:.80}")
-    return _told(f"{name_a}_{a.zfill(4)}", f"{name_b}_{b.zfill(4)}", "1" if len(parts) == 3 else "0")
-
-
-def _cells(line: str) -> list[str]:
-    separator = next((each for each in "\t," if each in line), None)
-    return [cell.strip() for cell in line.split(separator)]
+    name_a, a, name_b, b = fields if len(fields) == 4 else (fields[0], fields[1], fields[0], fields[2])
+    return _told(f"{name_a}_{a.zfill(4)}", f"{name_b}_{b.zfill(4)}", "1" if len(fields) == 3 else "0")
 
 
 def _flat(line: str) -> tuple[str, str, bool]:
     """Return the two files of a line and whether they are mated. Raises ValueError saying what is wrong with it."""
-    cells = _cells(line)
-    if len(cells) != 3 or not all(cells):
+    fields = _fields(line, _is_flat)
+    if len(fields) != 3 or not all(fields):
         raise ValueError(f"expected FILE FILE 1 or 0, as line 1 has it, found {line!r:.80}")
-    return _told(*cells)
+    return _told(_path(fields[0]), _path(fields[1]), fields[2])
 
 
-def _doubled(lines: Sequence[str], name: str, problems: Problems) -> list[Pair]:
+def _doubled(lines: Sequence[Line], name: str, problems: Problems) -> list[Pair]:
     """Return the pairs of a list of two lines a pair."""
     pairs, words = [], []
-    for number in range(1, len(lines) + 1, 2):
+    for row in range(0, len(lines), 2):
+        number = lines[row][0]
         try:
-            cells = [_cells(line) for line in lines[number - 1 : number + 1]]
-            if len(cells) != 2 or any(len(each) != 2 or not all(each) for each in cells):
+            fields = [_fields(line, _is_half) for _, line in lines[row : row + 2]]
+            if len(fields) != 2 or any(len(each) != 2 or not all(each) for each in fields):
                 raise ValueError("expected two lines, FILE 1 (or 0) each, as line 1 has it")
-            (a, label), (b, other) = cells
+            (a, label), (b, other) = fields
             if label != other:
                 raise ValueError(f"its pair has two labels, {label!r:.40} and, on the next line, {other!r:.40}")
-            pairs.append(Pair(number, *_told(a, b, label)))
+            pairs.append(Pair(number, *_told(_path(a), _path(b), label)))
         except ValueError as problem:
             words.append(f"line {number}: {problem}")
     problems.add(name, words[:SHOWN], len(words))
     return pairs
 
 
+def _path(field: str) -> str:
+    """Return a file's path with slashes alone, and without a "." or ".." before it, which are of the list's folder."""
+    parts = [*PurePosixPath(field.replace("\\", "/")).parts]
+    while parts and parts[0] == "..":
+        parts.pop(0)
+    return str(PurePosixPath(*parts)) if parts else field
+
+
 def _told(a: str, b: str, label: str) -> tuple[str, str, bool]:
     """Return two faces and what their label says. Raises ValueError for one that says nothing, and for one face twice."""
-    if label not in LABELS:
+    if label.lower() not in LABELS:
         raise ValueError(f"expected the label 1 (mated), 0 or -1 (non-mated), found {label!r:.40}")
     if a == b:
         raise ValueError(f"compares {a} with itself")
-    return a, b, LABELS[label]
+    return a, b, LABELS[label.lower()]
 
 
 def _even_folds(mated: Sequence[bool]) -> list[int]:

@@ -12,6 +12,7 @@ Conventions
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -19,10 +20,11 @@ from pipeline.files import Files
 from pipeline.registry import register
 from pipeline.schema import Batch
 from pipeline.stage import Options
+from stages.datasets.account import account, passed_over
 from stages.datasets.benchmarks import Counts, need_whole
-from stages.datasets.folder import digest_images, file_names, is_image, need_files
+from stages.datasets.folder import IMAGES, digest_images, file_names, is_image, need_files
 from stages.datasets.ijb_problems import SHOWN, Problems
-from stages.datasets.ijb_protocol import below
+from stages.datasets.ijb_protocol import below, folder_of
 from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
 
 MATCH, DISTRACTOR, PROBE = "Gallery_Match", "Gallery_Distractor", "Probe"
@@ -43,7 +45,7 @@ class TinyFaceReader:
     """Every probe against one gallery, with distractors; every image a template."""
 
     name: ClassVar[str] = "tinyface"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     backends: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Any]] = TinyFaceOptions
     layout: ClassVar[FaceLayout] = LAYOUT
@@ -81,6 +83,12 @@ class TinyFaceReader:
             **singletons(faces, subjects),
         )
         return build_tables(found, str(files.root))
+
+    def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
+        """Say what became of every file."""
+        files, faces = need_files(files, self.name), tables["faces"]
+        otherwise, root = f"not in {MATCH}/, {DISTRACTOR}/ or {PROBE}/", folder_of(self.options.root)
+        return account(files, faces, passed_over(files, faces["path"].tolist(), IMAGES, otherwise, root))
 
     def _images(self, files: Files, problems: Problems) -> list[tuple[str, str, str]]:
         """(path below the folder of the three, path, which of the three) of every image, sorted."""

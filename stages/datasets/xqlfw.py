@@ -32,7 +32,7 @@ class XqlfwReader(LfwReader):
     """Every face a template of its own, and a list of comparisons in ten folds."""
 
     name: ClassVar[str] = "xqlfw"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     Options: ClassVar[type[Any]] = XqlfwOptions
     options: XqlfwOptions
 

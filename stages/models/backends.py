@@ -142,8 +142,12 @@ class OnnxModel:
         _need_type(card, path, "input", given[self._input].type, FLOATS)
         _need_type(card, path, "output", answers[self._output].type, NUMBERS)
         self._dtype: Any = FLOATS[given[self._input].type]
-        self._rows = _fixed_rows(card, path, given[self._input].shape, profile.compute_batch)
-        _check_width(card, answers[self._output].shape)
+        try:
+            shapes = given[self._input].shape, answers[self._output].shape
+        except UnicodeDecodeError as error:  # the name of a dimension
+            raise InvalidInput(f"model {card.name!r}: {path} is damaged: a name in it is not UTF-8 ({error}).") from error
+        self._rows = _fixed_rows(card, path, shapes[0], profile.compute_batch)
+        _check_width(card, shapes[1])
 
     def __call__(self, crops: Crops) -> ModelOutput:
         return _in_batches(self.card, crops, self._rows, self._forward)

@@ -69,6 +69,17 @@ class Faces:
         union = np.prod(self.box[:, 2:], axis=1) + np.prod(box[2:]) - shared
         return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
 
+    def turned_back(self, quarters: int, shape: tuple[int, ...]) -> Faces:
+        """Return the faces, found in `np.rot90(image, quarters)`, in pixels of the image, of shape (height, width, …).
+
+        quarters: 0…3. Each landmark stays the eye or the corner of the mouth that it is of an upright face.
+        """
+        box, landmarks, (height, width) = self.box, self.landmarks, shape[:2]
+        for wide in (width, height, width)[3 - quarters :]:  # of what each quarter leads back to
+            box = np.stack([wide - box[:, 1] - box[:, 3], box[:, 0], box[:, 3], box[:, 2]], axis=1)
+            landmarks = np.stack([wide - 1 - landmarks[:, :, 1], landmarks[:, :, 0]], axis=2)  # pixels count from 0
+        return Faces(box, landmarks, self.score)
+
     def largest(self) -> int:
         """Return the index of the face with the largest box. Needs at least one face."""
         return int(np.argmax(self.box[:, 2] * self.box[:, 3]))

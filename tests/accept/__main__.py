@@ -51,9 +51,9 @@ PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
 HEAD = """# What must hold, and was seen to
 
 Written by `make accept`. Rates are percent; intervals are 95 % subject-clustered bootstrap intervals, differences are to the
-uniform mean, paired. ▲ better and ▼ worse: the interval leaves out 0. † rests on fewer than 30 errors of one kind (false
-matches or false non-matches, false positives or false negatives): its true value is very uncertain, its interval is too narrow, and it
-gets no mark. TAR is at the largest FMR that does not exceed the target.
+uniform mean, paired. ▲ better and ▼ worse: the interval leaves out 0 and rests on 30 errors. † rests on fewer than 30 errors
+of one kind (false matches or false non-matches, false positives or false negatives): its true value is very uncertain, its
+interval too narrow. TAR is at the largest FMR that does not exceed the target.
 """
 
 

@@ -20,6 +20,7 @@ from stages.datasets.tables_file import write_tables
 from stages.tables import Protocol, build_tables, singletons
 
 Qfuse = Callable[..., Answer]
+ROOT = Path(__file__).parents[2]
 MINMAX = ("--set", "steps.fuse.options.rule=quality-minmax")
 
 
@@ -232,7 +233,28 @@ def test_a_config_without_the_step_is_refused(tmp_path: Path) -> None:
     answers = commands(tmp_path, [("build", "d.yaml", "out.h5"), ("reference", "d.yaml", "out.json")])
     for step, answer in zip(("fuse", "statistics"), answers.values(), strict=True):
         assert answer.code == 3
-        assert f"d has no `{step}` step: add `{step}: {{}}`" in answer.err
+        said = f"d has no `{step}` step: add `{step}: {{}}` to its steps, as a line of its own below `steps:`"
+        assert said in answer.err
+        assert f"or give --set 'steps.{step}={{}}'" in answer.err
+
+
+def test_a_step_that_is_missing_may_be_given_as_the_error_says(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG.replace("  statistics: {}\n", ""))
+    assert "give --set 'steps.statistics={}'" in command(tmp_path, "reference", "c.yaml", "r.json").err
+    answer = command(tmp_path, "reference", "c.yaml", "r.json", "--set", "steps.statistics={}")
+    assert answer.code == 0, answer.err
+
+
+def test_the_example_in_the_help_of_reference_has_the_step_that_it_needs(tmp_path: Path) -> None:
+    said = " ".join(command(tmp_path, "reference", "--help").out.split())
+    example = re.search(r"Example: qfuse reference (\S+) lightqnet\.json", said)
+    assert example is not None
+    assert "\n  statistics:" in (ROOT / example[1]).read_text()
+
+
+def test_the_help_of_build_says_that_it_replaces_a_file_of_templates(tmp_path: Path) -> None:
+    said = re.sub(r"[^\w.,]+", " ", command(tmp_path, "build", "--help").out)
+    assert "A file of templates that is there is replaced." in said
 
 
 def test_only_what_is_chosen_is_computed_and_a_wrong_choice_computes_nothing(qfuse: Qfuse, tmp_path: Path) -> None:

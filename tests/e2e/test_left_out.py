@@ -17,12 +17,15 @@ steps:
 VERBS = ("check", "plan", "run", "status")
 NOTE = "1 of 4 pairs of xqlfw_pairs.txt are left out; line 2: a pair naming an unknown face: there is no image Person_A/"
 
+PASSED = "9 files are used, 1 is passed over: 1 of suffix .avif (as xqlfw_aligned_112/Person_A/Person_A_0009.avif)."
+
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Answer]:
     folder = tmp_path_factory.mktemp("part")
     xqlfw(folder / "set")
     (folder / "set/xqlfw_aligned_112/Person_A/Person_A_0002.jpg").unlink()
+    (folder / "set/xqlfw_aligned_112/Person_A/Person_A_0009.avif").write_bytes(b"not decoded")
     (folder / "c.yaml").write_text(CONFIG)
     return commands(folder, [(verb, "c.yaml", *words) for words in ((), ("--json",)) for verb in VERBS])
 
@@ -33,3 +36,9 @@ def test_pairs_that_are_left_out_are_counted_by(told: dict[Any, Answer], verb: s
     assert plain.code == 0, plain.err
     assert f"note: {NOTE}" in plain.out
     assert any(note.startswith(NOTE) for note in as_json.json["notes"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_files_that_are_passed_over_are_counted_by(told: dict[Any, Answer], verb: str) -> None:
+    assert f"note: {PASSED}" in told[verb, "c.yaml"].out
+    assert PASSED in told[verb, "c.yaml", "--json"].json["notes"]

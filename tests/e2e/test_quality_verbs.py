@@ -30,6 +30,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     (folder / "none.yaml").write_text("".join([*other[:2], "steps: {embed: {options: {model: given, flip: none}}}\n"]))
     (folder / "plain.csv").write_text("id,q\na,-100\nb,100\nc,\n")
     (folder / "lines.txt").write_text("a.jpg -100\nb c.jpg 100\nd.jpg nan\n")
+    (folder / "series.csv").write_text(",0\na.jpg,-100\nb.jpg,100\n")
+    (folder / "commas.tsv").write_text("a.jpg\t0,5\n")
+    (folder / "empty.csv").write_text("")
     lines = {
         "calibrate": ("calibrate", "c.yaml", "--name", "small"),
         "again elsewhere": ("calibrate", "c.yaml", "--name", "small", "-o", "sub/again.json", "--store", "s2", "--json"),
@@ -58,6 +61,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
         "table without a column": ("apply", "small.json", "plain.csv"),
         "table with a choice": ("apply", "small.json", "plain.csv", "--column", "q", "--where", "method=given"),
         "column of a config": ("apply", "small.json", "c.yaml", "--column", "q"),
+        "series of pandas": ("apply", "small.json", "series.csv", "--column", "0", "-o", "series_places.csv"),
+        "decimal commas": ("apply", "small.json", "commas.tsv"),
+        "empty table": ("apply", "small.json", "empty.csv"),
         "absent table": ("apply", "small.json", "absent.csv", "--column", "q"),
         "help": ("--help",),
         "help calibrate": ("calibrate", "--help"),
@@ -159,6 +165,13 @@ def test_lines_of_a_name_and_a_score_need_no_column(scored: Any) -> None:
     assert [row[0] for row in rows[1:]] == ["a.jpg", "b c.jpg", "d.jpg"]
 
 
+def test_the_heading_of_a_series_of_pandas_is_no_face(scored: Any) -> None:
+    folder, answers = scored
+    assert answers["series of pandas"].code == 0, answers["series of pandas"].err
+    rows = [*csv.reader(io.StringIO((folder / "series_places.csv").read_text()))]
+    assert [row[:2] for row in rows] == [["", "0"], ["a.jpg", "-100"], ["b.jpg", "100"]]
+
+
 SENTENCES = {
     "there already": (3, "small.json exists already"),
     "no name": (2, "--name"),
@@ -181,7 +194,9 @@ SENTENCES = {
         3,
         "absent.json cannot be read (No such file or directory); `qfuse quality calibrate CONFIG --name NAME` writes",
     ),
-    "table without a column": (2, "say which column holds them, as in --column quality"),
+    "table without a column": (2, "its header (id, q) is line 1: say which column holds them, as in --column q."),
+    "decimal commas": (3, "commas.tsv: line 1: quality is '0,5', which has a decimal comma"),
+    "empty table": (3, "empty.csv is empty: expected a table of scores"),
     "table with a choice": (2, "--where, --set and --store belong to a config"),
     "column of a config": (2, "--column belongs to a table of scores (.csv, .tsv, .txt), which c.yaml is not"),
     "absent table": (3, "absent.csv cannot be read"),

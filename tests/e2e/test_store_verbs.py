@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from e2e.conftest import Answer
+from e2e.conftest import Answer, command, commands
 from PIL import Image
 
 from pipeline.keys import file_digest
+from pipeline.store import Store
 from stages.datasets.tables_file import write_tables
 from stages.tables import Protocol, build_tables, singletons
 
@@ -45,6 +46,22 @@ def test_store_verify_tells_what_is_damaged_and_keeps_it_or_sets_it_aside(qfuse:
     assert "set aside in quarantine/; the next run recomputes them" in aside.err
     assert len(list((tmp_path / ".qfuse/store/quarantine").glob("*.h5"))) == 2
     assert "0 damaged" in qfuse("store", "verify").out
+
+
+def test_where_there_is_no_store_that_is_said_and_how_to_name_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    lines = [("store", "verify"), ("store", "list"), ("store", "gc", "--crops"), ("store", "verify", "--json")]
+    for line, answer in commands(tmp_path, lines).items():
+        said = f"there is no store at {tmp_path}/.qfuse/store: give its folder with --store; `qfuse status CONFIG` names"
+        assert (answer.code, answer.out, said in answer.err) == (3, "", True), line
+    assert "file is not a qfuse store: give" in command(tmp_path, "store", "verify", "--store", "file").err
+
+
+def test_a_store_without_an_artifact_is_verified_and_said_to_be_empty(tmp_path: Path) -> None:
+    Store(tmp_path / "store")
+    verified, listed = commands(tmp_path, [("store", verb, "--store", "store") for verb in ("verify", "list")]).values()
+    assert (verified.code, listed.code) == (0, 0)
+    assert f"0 damaged; the store at {tmp_path}/store is empty" in verified.out
 
 
 def test_store_verify_prints_json_and_counts_files_without_receipt(qfuse: Qfuse, tmp_path: Path) -> None:
@@ -100,7 +117,8 @@ def test_store_gc_tells_each_class_and_takes_what_was_set_aside_when_asked(qfuse
 def test_store_gc_of_crops_keeps_everything_else(qfuse: Qfuse, tmp_path: Path) -> None:
     names = [f"{i}.png" for i in range(4)]
     for i, name in enumerate(names):
-        Image.fromarray(np.full((112, 112, 3), 40 * i, np.uint8)).save(tmp_path / name)
+        shades = np.random.default_rng(i).integers(0, 256, (112, 112, 3), np.uint8)
+        Image.fromarray(shades).save(tmp_path / name)
     digests = [file_digest(tmp_path / name) for name in names]
     score = {"score": np.full(4, 0.9, np.float32)}
     found = Protocol(face_id=names, path=names, sha256=digests, subject=names, columns=score, **singletons(names, names))

@@ -50,7 +50,7 @@ def unexpanded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_three_factors_of_300_values_are_refused_by_their_count(tmp_path: Path) -> None:
     path = written(tmp_path, factors={"a": VALUES, "b": VALUES, "c": VALUES})
     said = f"a (300) × b (300) × c (300) make 27,000,000 cells of evaluate_verification, and a config may have {MAX_CELLS:,}"
-    problems, plan = check(load_config(path))
+    problems, plan, _ = check(load_config(path))
     assert [said in problem for problem in problems] == [True]
     assert plan is None
     with pytest.raises(InvalidInput, match="27,000,000"):
@@ -60,14 +60,14 @@ def test_three_factors_of_300_values_are_refused_by_their_count(tmp_path: Path) 
 @pytest.mark.usefixtures("unexpanded")
 def test_factors_of_numerics_count_as_those_of_options_do(tmp_path: Path) -> None:
     steps = {"embed": {"options": {"model": "$a"}, "numerics": {"threads": "$b"}}}
-    problems, _ = check(load_config(written(tmp_path, steps=steps, factors={"a": VALUES, "b": VALUES})))
+    problems, *_ = check(load_config(written(tmp_path, steps=steps, factors={"a": VALUES, "b": VALUES})))
     assert ["a (300) × b (300) make 90,000 cells of embed" in problem for problem in problems] == [True]
 
 
 @pytest.mark.usefixtures("unexpanded")
 def test_cells_of_all_steps_count_together(tmp_path: Path) -> None:
     steps = {f"e{i}": {"stage": "embed", "options": {"model": "given", "threads": "$a"}} for i in range(50)}
-    problems, _ = check(load_config(written(tmp_path, steps=steps, factors={"a": list(range(MAX_CELLS // 50 + 1))})))
+    problems, *_ = check(load_config(written(tmp_path, steps=steps, factors={"a": list(range(MAX_CELLS // 50 + 1))})))
     assert [f"may have {MAX_CELLS:,} cells in all" in problem for problem in problems] == [True]
 
 
@@ -79,7 +79,7 @@ def test_a_wrong_step_is_told_once_for_its_own_factors_and_not_for_those_of_othe
         **{f"w{i}": {"stage": "quality", "options": {"method": "given", "seed": f"${name}"}} for i, name in enumerate("bcd")},
     }
     factors: dict[str, Any] = {"a": [1, 2], "b": VALUES, "c": VALUES, "d": VALUES}  # a product of 54 millions
-    problems, _ = check(load_config(written(tmp_path, steps=steps, factors=factors)))
+    problems, *_ = check(load_config(written(tmp_path, steps=steps, factors=factors)))
     assert len(problems) == 2
     assert "no-rule" in problems[0]
     assert "x" in problems[1]
@@ -88,7 +88,7 @@ def test_a_wrong_step_is_told_once_for_its_own_factors_and_not_for_those_of_othe
 def test_shards_of_one_row_are_refused_by_their_count(tmp_path: Path) -> None:
     dataset = {"reader": "synthetic", "options": {"scale": 0.02, "dimension": 2}, "shard_rows": {"faces": 1}}
     steps = {"quality": {"options": {"method": "given", "seed": "$a"}}}
-    problems, _ = check(load_config(written(tmp_path, dataset=dataset, steps=steps, factors={"a": list(range(30))})))
+    problems, *_ = check(load_config(written(tmp_path, dataset=dataset, steps=steps, factors={"a": list(range(30))})))
     said = f"9,388 faces, 1 a shard, make 9,388 shards of each of 30 cells of quality, and a plan may have {MAX_SHARDS:,}"
     assert [said in problem for problem in problems] == [True]
     assert "raise dataset.shard_rows.faces, or give factors fewer values" in problems[0]
@@ -104,7 +104,7 @@ def test_more_benchmarks_than_anyone_runs_are_refused(tmp_path: Path) -> None:
 def test_a_list_of_targets_has_an_end(tmp_path: Path, stage: str) -> None:
     name = "ranks" if stage == "evaluate_identification" else "fmr"
     steps = {"embed": STEPS["embed"], stage: {"options": {name: [1] * (MOST_TARGETS + 1)}}}
-    problems, _ = check(load_config(written(tmp_path, steps=steps)))
+    problems, *_ = check(load_config(written(tmp_path, steps=steps)))
     assert any(f"at most {MOST_TARGETS} values" in problem for problem in problems)
 
 

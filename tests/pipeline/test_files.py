@@ -88,6 +88,23 @@ def test_links_that_lead_nowhere_or_round_in_a_circle_are_not_found(tmp_path: Pa
             found.read(name)
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_empty_folders_below_the_root_are_met(tmp_path: Path, kind: str) -> None:
+    tree = tmp_path / "tree"
+    folder(tree)
+    (tree / "b/void").mkdir()
+    (tree / "none/deep").mkdir(parents=True)
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "tree.zip", "w") as archive:
+            for path in tree.rglob("*"):
+                archive.write(path, path.relative_to(tree))
+    found = open_files(tmp_path / "tree.zip" if kind == "zip" else tree)
+    assert found.names() == sorted(TREE)
+    assert found.passed_over == {"b/void/": "an empty folder", "none/deep/": "an empty folder"}
+    (tmp_path / "nothing").mkdir()
+    assert open_files(tmp_path / "nothing").names() == []
+
+
 def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
     folder(tmp_path / "tree")
     (tmp_path / "link").symlink_to("tree")

@@ -46,6 +46,10 @@ FORMS: dict[str, Callable[[], bytes]] = {
     "numpy, before 2.0": lambda: pack(FACES, MATED, 2, "numpy").replace(b"numpy._core.", b"numpy.core."),
     "truth values of NumPy's": lambda: pickle.dumps((FACES, [np.bool_(each) for each in MATED]), 4),
     "truth values as numbers": lambda: pickle.dumps((FACES, [int(each) for each in MATED]), 2),
+    **{
+        f"truth values as an array of {kind}": lambda kind=kind: pickle.dumps((FACES, np.array(MATED, kind)), 4)
+        for kind in ("<i8", "<i4", "u1")
+    },  # type: ignore[misc]
     "a list of two": lambda: pickle.dumps([tuple(FACES), tuple(MATED)], 3),
     "unframed": lambda: pickletools.optimize(pack(FACES, MATED, 4)),
     **{
@@ -148,6 +152,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an array of objects": (lambda proof: np.array([None]), r"is of type 'O8'"),
     "an array of three dimensions": (lambda proof: np.zeros((1, 2, 1), np.uint8), "more or less than one dimension"),
     "a bytearray of a number": (lambda proof: Asks(bytearray, (1 << 40,)), "makes bytes of something"),
+    "an array of numbers whose bytes are turned round": (lambda proof: np.zeros(3, ">i8"), "is not a plain one of bytes"),
     "an array of floats": (lambda proof: np.zeros(3), r"is of type 'f8'"),
     "an image of two dimensions": (
         lambda proof: np.zeros((2, 3), np.uint8),

@@ -19,6 +19,7 @@ from pipeline.files import open_files
 from pipeline.schema import Batch, Status, text
 from stages.align import SIZE, TEMPLATE, Align, AlignOptions, similarity, unlike_a_face, warp
 from stages.datasets.folder import digest_images
+from stages.images import decode
 from stages.models.detector import Faces
 from stages.tables import CROPS, DETECTIONS
 
@@ -75,6 +76,9 @@ def test_what_lies_beyond_the_image_is_black() -> None:
     crop = warp(image, TEMPLATE + np.array([60, 0]))  # the face is at the right: the crop reaches past the right edge
     assert (crop[:, :50] == 255).all()
     assert not crop[:, 54:].any()
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)  # nothing that a detector would find
 
 
 # Crops that come with the data set
@@ -156,6 +160,17 @@ def test_a_member_that_its_archive_holds_and_cannot_give_is_unreadable(folder: P
     found = align(rows(archive, ["bad.png", "good.png"]), context(archive), detector="none")["detections"]
     assert found["status"].tolist() == [Status.UNREADABLE, Status.OK]
     assert found["reason"][0].startswith("cannot be read: damaged in its archive")
+
+
+def test_a_member_packed_by_another_method_is_unreadable_and_the_reason_names_that(
+    folder: Path, tmp_path: Path, context: Make
+) -> None:
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as made:
+        made.write(folder / "large.png", "lzma.png")
+    found = align(rows(archive, ["lzma.png"]), context(archive), detector="none")["detections"]
+    assert found["status"].tolist() == [Status.UNREADABLE]
+    assert "packed by another method than store or deflate" in found["reason"][0]
 
 
 def test_a_file_that_changed_or_went_while_the_run_was_going_on_ends_it(folder: Path, context: Make) -> None:
@@ -245,16 +260,15 @@ def test_the_face_in_the_box_that_the_protocol_gives_is_taken(
 
 
 def test_an_image_without_a_face_is_not_found(shared: Path, tmp_path: Path, context: Make) -> None:
-    Image.new("RGB", (200, 200), (120, 130, 140)).save(tmp_path / "flat.png")
-    made = align(rows(tmp_path, ["flat.png"]), context(tmp_path, (shared / "models",)))
+    Image.fromarray(NOISE).save(tmp_path / "noise.png")
+    made = align(rows(tmp_path, ["noise.png"]), context(tmp_path, (shared / "models",)))
     assert made["detections"]["status"].tolist() == [Status.NOT_FOUND]
     assert made["detections"]["reason"].tolist() == ["no face found"]
     assert not made["crops"]["crop"].any()
 
 
 def test_landmarks_that_come_with_the_protocol_are_used_as_given(shared: Path, tmp_path: Path, context: Make) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)  # nothing that a detector would find
-    Image.fromarray(image).save(tmp_path / "noise.png")
+    Image.fromarray(NOISE).save(tmp_path / "noise.png")
     landmarks = np.float32([TEMPLATE * 1.25 + [20, 30], np.full((5, 2), np.nan)])
     table = rows(tmp_path, ["noise.png", "noise.png"], landmarks=landmarks)
     made = align(table, context(tmp_path, (shared / "models",)))
@@ -262,15 +276,14 @@ def test_landmarks_that_come_with_the_protocol_are_used_as_given(shared: Path, t
     assert found["status"].tolist() == [Status.OK, Status.NOT_FOUND]  # a row that came without landmarks is detected in
     assert np.array_equal(found["landmarks"][0], landmarks[0])
     assert np.array_equal(found["box"][0, :2], landmarks[0].min(axis=0))
-    assert np.array_equal(made["crops"]["crop"][0], warp(image, landmarks[0]))
+    assert np.array_equal(made["crops"]["crop"][0], warp(NOISE, landmarks[0]))
 
 
 def test_given_landmarks_need_no_detector(tmp_path: Path, context: Make) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
-    Image.fromarray(image).save(tmp_path / "noise.png")
+    Image.fromarray(NOISE).save(tmp_path / "noise.png")
     landmarks = np.float32([TEMPLATE * 1.25 + [20, 30]])
     made = align(rows(tmp_path, ["noise.png"], landmarks=landmarks), context(tmp_path), detector="none")
-    assert np.array_equal(made["crops"]["crop"][0], warp(image, landmarks[0]))
+    assert np.array_equal(made["crops"]["crop"][0], warp(NOISE, landmarks[0]))
 
 
 @pytest.mark.parametrize(
@@ -281,15 +294,30 @@ def test_given_landmarks_need_no_detector(tmp_path: Path, context: Make) -> None
         (TEMPLATE + np.array([300, 0]), "lie outside the image of 200×200 pixels"),
         (-TEMPLATE, "lie outside the image of 200×200 pixels"),
         (TEMPLATE[[1, 0, 2, 4, 3]], "are mirrored: expected left eye, right eye, nose, left and right corner of the mouth"),
-        (TEMPLATE[[3, 2, 0, 1, 4]], "have no face's shape"),
+        (TEMPLATE[[1, 0, 2, 3, 4]], "have eyes and a mouth that do not fit together, as if two points were swapped"),
+        (TEMPLATE[[0, 1, 2, 4, 3]], "have eyes and a mouth that do not fit together, as if two points were swapped"),
+        (TEMPLATE[[2, 0, 1, 3, 4]], "have eyes and a mouth that do not fit together, as if two points were swapped"),
+        (TEMPLATE[[0, 0, 2, 3, 4]], "have eyes and a mouth that do not fit together, as if two points were swapped"),
+        (np.where(np.arange(5)[:, None] == 2, 1.0, TEMPLATE), "have no face's shape"),
+        ([[10, 50], [30, 50], [50, 50], [70, 50], [90, 50]], "lie nearly on one line"),
+        ([[50, 10], [50, 10], [50, 50], [50, 80], [50, 80]], "lie nearly on one line"),
+        ([[60, 60], [60, 60], [60, 60], [60, 98], [60, 98]], "lie nearly on one line"),
+        ([[10, 10], [30, 30], [50, 50], [70, 70], [90, 90]], "lie nearly on one line"),
+        ([[0, 0], [0, 0], [75, 80], [62, 98], [88, 98]], "have a point at (0, 0), as if it had not been found"),
+        ([[0, 0], [90, 60], [75, 80], [62, 98], [88, 98]], "have a point at (0, 0), as if it had not been found"),
+        ([[-1, -1], [90, 60], [75, 80], [62, 98], [88, 98]], "have a point at (-1, -1), as if it had not been found"),
+        (TEMPLATE - np.array([70, 50]), "would put 78% of the crop outside the image"),
+        (TEMPLATE + np.array([160, 148]), "would put 83% of the crop outside the image"),
+        ([[160, 160], [240, 160], [200, 212], [166, 262], [234, 262]], "would put 70% of the crop outside the image"),
+        (np.where(np.arange(5)[:, None] == 2, np.inf, TEMPLATE), "are not all numbers"),
         (np.where(np.arange(5)[:, None] == 2, np.nan, TEMPLATE), "are not all numbers"),
     ],
 )
 def test_given_landmarks_that_cannot_be_a_faces_fail_with_their_reason(
-    tmp_path: Path, context: Make, landmarks: np.ndarray, reason: str
+    tmp_path: Path, context: Make, landmarks: Any, reason: str
 ) -> None:
-    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(tmp_path / "dark.png")
-    table = rows(tmp_path, ["dark.png"] * 2, landmarks=np.float32([landmarks, TEMPLATE]))
+    Image.fromarray(NOISE).save(tmp_path / "noise.png")
+    table = rows(tmp_path, ["noise.png"] * 2, landmarks=np.float32([landmarks, TEMPLATE]))
     found = align(table, context(tmp_path), detector="none")["detections"]
     assert found["status"].tolist() == [Status.NOT_FOUND, Status.OK]
     assert found["reason"][0].startswith(f"the landmarks that came with the data {reason}")
@@ -297,34 +325,120 @@ def test_given_landmarks_that_cannot_be_a_faces_fail_with_their_reason(
 
 @properties
 @given(
-    angle=st.floats(-180, 180), scale=st.floats(0.1, 3), squeeze=st.floats(0.4, 1), x=st.floats(40, 60), y=st.floats(40, 60)
+    angle=st.floats(-180, 180), scale=st.floats(0.1, 3), squeeze=st.floats(0.4, 1), x=st.floats(0, 400), y=st.floats(0, 400)
 )
 def test_a_face_turned_in_any_way_has_a_faces_shape(angle: float, scale: float, squeeze: float, x: float, y: float) -> None:
     turn = np.exp(1j * np.radians(angle)) * scale  # in the image, after a turn away from the camera
     middle = TEMPLATE.mean(axis=0)
     z = ((TEMPLATE[:, 0] - middle[0]) * squeeze + 1j * (TEMPLATE[:, 1] - middle[1])) * turn + x + 1j * y
-    assert unlike_a_face(np.stack([z.real, z.imag], axis=1), (101, 101)) == ""
+    assert unlike_a_face(np.stack([z.real, z.imag], axis=1) + 300, (1000, 1000)) == ""
+
+
+@properties
+@given(
+    yaw=st.floats(-90, 90),
+    pitch=st.floats(-45, 45),
+    roll=st.floats(-180, 180),
+    noise=st.integers(0, 10**6),
+    flat=st.floats(0.8, 1.2),
+)
+def test_a_face_turned_away_from_the_camera_has_a_faces_shape(
+    yaw: float, pitch: float, roll: float, noise: int, flat: float
+) -> None:
+    # Millimetres of an adult's face from the tip of the nose: to the right, down, towards the camera.
+    face = np.array([[-31.5, -38, -30], [31.5, -38, -30], [0, 0, 0], [-25, 33, -28], [25, 33, -28]]) * [1, 1, flat]
+    for angle, (i, j) in ((yaw, (0, 2)), (pitch, (1, 2)), (roll, (0, 1))):
+        turn = np.eye(3)
+        cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        turn[[i, i, j, j], [i, j, i, j]] = cosine, sine, -sine, cosine
+        face = face @ turn
+    seen = face[:, :2] + np.random.default_rng(noise).normal(0, 1, (5, 2)) + 200
+    assert unlike_a_face(seen, (400, 400)) == ""
+
+
+def test_few_points_drawn_at_random_pass_for_a_faces() -> None:
+    drawn = np.random.default_rng(0).uniform(0, 1000, (1000, 5, 2))
+    assert sum(unlike_a_face(points, (1000, 1000)) == "" for points in drawn) < 20
+
+
+def reason_and_looks(tmp_path: Path, context: Make, *scores: float) -> tuple[str, int]:
+    """What align says of an image, and how often it looks, where a face has these scores at each quarter turn."""
+    Image.fromarray(NOISE).save(tmp_path / "noise.png")
+    stage = Align(AlignOptions(detector="none"), context(tmp_path))
+    stage.open()
+    stage._detector = finder = Finder(scores)
+    found = stage.run(table := rows(tmp_path, ["noise.png"]), {}, stage.load(table))["detections"]
+    return found["reason"][0], finder.looks
+
+
+class Finder:
+    """A detector that finds one face, or none, with the next of its scores."""
+
+    def __init__(self, scores: tuple[float, ...]) -> None:
+        self.scores, self.looks = scores, 0
+
+    def detect(self, image: np.ndarray) -> Faces:
+        score = np.float32([s for s in [self.scores[self.looks]] if s])
+        self.looks += 1
+        box, landmarks = np.float32([[40, 40, 112, 112]]), np.float32([TEMPLATE + 40])
+        return Faces(box[: len(score)], landmarks[: len(score)], score)
 
 
 def test_a_face_of_which_the_detector_is_not_sure_says_so(tmp_path: Path, context: Make) -> None:
-    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(tmp_path / "dark.png")
-    stage = Align(AlignOptions(detector="none"), context(tmp_path))
-    stage.open()
-    reasons = []
-    for score in (0.79, 0.81):
-        stage._detector = Found(score)
-        reasons += stage.run(table := rows(tmp_path, ["dark.png"]), {}, stage.load(table))["detections"]["reason"].tolist()
-    assert reasons == ["a doubtful face, with a detector score of 0.79", ""]
+    doubt = "a doubtful face, with a detector score of 0.79"
+    assert reason_and_looks(tmp_path, context, 0.79, 0, 0, 0) == (doubt, 4)
+    assert reason_and_looks(tmp_path, context, 0.81, 0, 0, 0) == ("", 4)
 
 
-class Found:
-    """A detector that finds one face, with a score."""
+def test_a_face_of_which_the_detector_is_sure_is_looked_at_once(tmp_path: Path, context: Make) -> None:
+    assert reason_and_looks(tmp_path, context, 0.92) == ("", 1)
 
-    def __init__(self, score: float) -> None:
-        self.faces = Faces(np.float32([[0, 0, 112, 112]]), np.float32([TEMPLATE]), np.float32([score]))
 
-    def detect(self, image: np.ndarray) -> Faces:
-        return self.faces
+def test_an_image_is_turned_only_where_that_is_better_and_beyond_doubt(tmp_path: Path, context: Make) -> None:
+    for scores, turn in {
+        (0.9, 0, 0.92, 0): "upside down",
+        (0.9, 0, 0.905, 0): "",  # hardly better
+        (0.7, 0.84, 0, 0): "",  # what it finds in blur
+        (0.7, 0, 0.86, 0.88): "a quarter to the right",
+        (0, 0.9, 0.89, 0): "a quarter to the left",
+    }.items():
+        said = f"found with the image turned {turn}" if turn else ""
+        assert reason_and_looks(tmp_path, context, *scores)[0].partition("a doubtful")[0] == said
+
+
+def test_a_photograph_that_lies_or_stands_on_its_head_gives_the_crop_of_the_upright_one(
+    shared: Path, photographs: Batch, tmp_path: Path, context: Make
+) -> None:
+    files, names = open_files(shared / "data" / "lfw.zip"), []
+    for person, path in enumerate(photographs["path"][:4]):
+        image = decode(files.read(path), 10**6)[:140]  # higher than wide or wider than high
+        for quarters in range(4):
+            names.append(f"{person}-{quarters}.png")
+            Image.fromarray(np.ascontiguousarray(np.rot90(image, -quarters))).save(tmp_path / names[-1])
+    made = align(rows(tmp_path, names), context(tmp_path, (shared / "models",)))
+    reasons = [reason.partition("turned ")[2] for reason in made["detections"]["reason"]]
+    assert reasons == ["", "a quarter to the left", "upside down", "a quarter to the right"] * 4
+    crops = made["crops"]["crop"].reshape(4, 4, SIZE, SIZE, 3).astype(int)
+    assert np.abs(crops[:, 1:] - crops[:, :1]).mean() < 0.5
+    # In pixels of the image as it is: the box holds its landmarks.
+    box, landmarks = made["detections"]["box"][:, None], made["detections"]["landmarks"]
+    assert ((landmarks > box[..., :2]) & (landmarks < box[..., :2] + box[..., 2:])).all()
+
+
+def test_a_crop_of_one_colour_fails_and_the_reason_tells_of_bits(shared: Path, tmp_path: Path, context: Make) -> None:
+    low = np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint16)  # 8 bits in a file of 16
+    Image.fromarray(low).save(tmp_path / "low.png")
+    Image.new("RGB", (200, 200), (120, 130, 140)).save(tmp_path / "flat.png")
+    names = ["low.png", "flat.png"]
+    nowhere, there = np.full((2, 5, 2), np.nan), np.array([TEMPLATE + 40] * 2)
+    for detector, landmarks in (("none", nowhere), ("none", there), ("yunet_320", nowhere)):
+        table = rows(tmp_path, names, landmarks=np.float32(landmarks))
+        made = align(table, context(tmp_path, (shared / "models",)), detector=detector)
+        assert made["crops"]["status"].tolist() == [Status.NOT_FOUND] * 2
+        for reason in made["detections"]["reason"]:
+            assert reason.startswith(
+                "one colour all over, so nothing to recognise; if it should not be, its values may have fewer"
+            )
 
 
 def test_aligned_landmarks_lie_on_the_template(photographs: Batch, lfw: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,12 @@ def test_a_table_of_ofiqs_is_read_with_minus_one_for_no_assessment(tmp_path: Pat
     np.testing.assert_array_equal(found, np.float32(scores))
 
 
+@pytest.mark.parametrize("column", ["Sharpness.scalar", "UnifiedQualityScore.scalar"])
+def test_minus_one_is_no_assessment_where_a_table_of_ofiqs_holds_only_some_measures(tmp_path: Path, column: str) -> None:
+    (tmp_path / "s.csv").write_text(f"Filename;Sharpness;{column};\na.png;0.4;40;\nb.png;-1;-1;\n")
+    np.testing.assert_array_equal(read_scores(tmp_path / "s.csv", column)[2], np.float32([40, np.nan]))
+
+
 def test_minus_one_is_a_score_in_any_other_table(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("Filename;quality\na;-1\n")
     assert read_scores(tmp_path / "s.csv", "quality")[2].tolist() == [-1]
@@ -268,6 +276,88 @@ def test_a_header_may_be_separated_in_any_way(tmp_path: Path, separator: str) ->
     assert read_scores(tmp_path / "s.csv", "q")[2].tolist() == [3]
 
 
+@pytest.mark.parametrize(
+    ("content", "column"),
+    [
+        (",0\na.jpg,0.5\n", "0"),  # pandas.Series.to_csv
+        ("face,0\na,0.5\n", "0"),
+        ("path,2024\na,0.5\n", "2024"),
+        ("what,2024\na.jpg,0.5\n", "2024"),
+        ("what 2024\nanna/a 0.5\n", "2024"),
+        ("0\n0.5\n", "0"),
+        ("x,0\na,0.5\n", "0"),
+    ],
+)
+def test_a_heading_that_ends_in_a_number_is_no_face(tmp_path: Path, content: str, column: str) -> None:
+    (tmp_path / "s.csv").write_text(content)
+    header, _, scores = read_scores(tmp_path / "s.csv", column)
+    assert (header[-1], scores.tolist()) == (column, [0.5])
+
+
+def test_a_heading_that_ends_in_a_number_asks_for_the_column(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text(",0\na.jpg,0.5\n")
+    with pytest.raises(UsageError, match=r"its header \(, 0\) is line 1: say which column holds them, as in --column 0"):
+        read_scores(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize(("content", "column"), [("a.jpg,0\nb.jpg,1\n", "0"), ("a,0\nb,1\n", None), ("a/1 0\nb/2 1\n", None)])
+def test_a_line_1_that_looks_as_all_others_is_a_face(tmp_path: Path, content: str, column: str | None) -> None:
+    (tmp_path / "s.csv").write_text(content)
+    assert read_scores(tmp_path / "s.csv", column)[2].tolist() == [0, 1]
+
+
+def test_the_first_face_may_be_without_a_score(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("a,\nb,0.5\n")
+    np.testing.assert_array_equal(read_scores(tmp_path / "s.csv")[2], np.float32([np.nan, 0.5]))
+
+
+def test_names_of_files_in_a_list_between_blanks_may_hold_commas(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("a, b/1.jpg 0.5\nc/2.jpg 0.25\n")
+    _, columns, scores = read_scores(tmp_path / "s.txt")
+    assert (columns[0], scores.tolist()) == (["a, b/1.jpg", "c/2.jpg"], [0.5, 0.25])
+
+
+@pytest.mark.parametrize("value", ["1", "-1.5", "+.5", "5.", "5e-1", "1E3", "1e30"])
+def test_a_decimal_or_scientific_number_is_a_score(tmp_path: Path, value: str) -> None:
+    (tmp_path / "s.csv").write_text(f"face,q\na, {value} \n")
+    assert read_scores(tmp_path / "s.csv", "q")[2].tolist() == [np.float32(value)]
+
+
+@pytest.mark.parametrize("value", ["1_0", "inf", "-Infinity", "0x1", "\u0663", "1e", ".", "NA", "-nan", "1 2"])
+def test_a_score_in_no_decimal_or_scientific_form_is_refused_with_its_line(tmp_path: Path, value: str) -> None:
+    (tmp_path / "s.csv").write_text(f"face,q\na,1\nb,{value}\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match=rf"s\.csv: line 3: q is {re.escape(repr(value))}, which is not a number, such as"):
+        read_scores(tmp_path / "s.csv", "q")
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e31", "9" * 400])
+def test_a_score_beyond_any_measure_is_refused(tmp_path: Path, value: str) -> None:
+    (tmp_path / "s.txt").write_text(f"a.jpg 1\nb.jpg {value}\n")
+    with pytest.raises(InvalidInput, match=r"line 2: quality is .*, which is larger than any score may be, 1e30 in size"):
+        read_scores(tmp_path / "s.txt")
+
+
+@pytest.mark.parametrize("content", ["a.jpg\t0,5\n", "a.jpg;0,5\n", "a.jpg 0,5\n", 'a.jpg,"0,5"\n'])
+def test_decimal_commas_are_refused_as_such(tmp_path: Path, content: str) -> None:
+    (tmp_path / "s.tsv").write_text(content)
+    with pytest.raises(
+        InvalidInput, match=r"line 1: quality is '0,5', which has a decimal comma: write numbers with a point"
+    ):
+        read_scores(tmp_path / "s.tsv")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("path score\na 0.5\n", "--column score."), ("my score\n0.5\n", "--column 'my score'.")]
+)
+def test_the_column_that_is_proposed_can_be_given_on_the_command_line(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "s.txt").write_text(content)
+    with pytest.raises(UsageError) as caught:
+        read_scores(tmp_path / "s.txt")
+    assert said in str(caught.value)
+    column = shlex.split(said.removesuffix("."))[1]
+    assert read_scores(tmp_path / "s.txt", column)[2].tolist() == [0.5]
+
+
 def test_a_single_column_may_have_a_name_with_blanks(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("my quality\n3\n")
     assert read_scores(tmp_path / "s.csv", "my quality")[2].tolist() == [3]
@@ -280,9 +370,9 @@ def test_a_single_column_may_have_a_name_with_blanks(tmp_path: Path) -> None:
         (OFIQ, "quality", "whose fields are read between semicolons: unknown column 'quality'"),
         ("a.jpg 0.1 0.2 0.3\n", None, "line 1 should be a header, or a face's name .*; found 4 fields between blanks"),
         ("a;1;2\n", None, "line 1 should be a header, or a face's name and its score; found 3 fields between semicolons"),
-        ("a;0,5\n", None, "say which column"),
-        ("a 1\nb high\n", None, "quality of row 2 is 'high', which is not a number"),
-        ("a,1\nb 2\n", None, "row 2 has 1 fields between commas, and line 1 has 2"),
+        ("a 1\n\nb high\n", None, "line 3: quality is 'high', which is not a number"),
+        ('"a\nb",1\nc,high\n', None, "line 3: quality is 'high', which is not a number"),
+        ("a,1\nb 2\n", None, "line 2 has 1 field between commas, and the first has 2"),
     ],
 )
 def test_what_is_not_in_the_form_of_line_1_is_a_sentence(
@@ -296,10 +386,12 @@ def test_what_is_not_in_the_form_of_line_1_is_a_sentence(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "unknown column 'quality': known are: none"),
+        (b"", "is empty: expected a table of scores"),
+        (b" \n\n", "is empty: expected a table of scores"),
         (b"face,qualty\na,1\n", "unknown column 'quality': did you mean 'qualty'"),
-        (b"quality\n1\nhigh\n", "quality of row 2 is 'high', which is not a number"),
-        (b"face,quality\na,1\nb\n", "row 2 has 1 fields between commas, and line 1 has 2"),
+        (b"quality\n1\nhigh\n", "line 3: quality is 'high', which is not a number"),
+        (b"face,quality\na,1\nb\n", "line 3 has 1 field between commas, and the first has 2"),
+        (b"face,quality,quality\na,1,2\n", "has 2 columns 'quality'"),
         (b"quality,calibrated\n1,2\n", "has a column 'calibrated' already"),
         (b"\xff\xfe\x00", "is no CSV in UTF-8"),
         (b'quality\n"1\n', "is no CSV in UTF-8"),

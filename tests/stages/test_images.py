@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,9 +91,24 @@ def test_exif_orientation_is_undone(picture: np.ndarray, orientation: int, kind:
     assert np.abs(found.astype(int) - picture).max() < 12
 
 
+ODD_EXIF = (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01", b"Exif\0\0II*\0\xff\xff\xff\xff")
+
+
+def test_what_pillow_warns_of_is_not_printed(picture: np.ndarray, tmp_path: Path) -> None:
+    files = [encoded(Image.fromarray(picture), "JPEG", exif=odd) for odd in ODD_EXIF]
+    palette = Image.fromarray(picture).quantize(16)
+    files += [encoded(palette, transparency=bytes(16)), encoded(palette, "GIF", transparency=3)]
+    for i, data in enumerate(files):
+        (tmp_path / str(i)).write_bytes(data)
+    script = "import sys; from stages.images import decode; [decode(open(f, 'rb').read(), 1000) for f in sys.argv[1:]]"
+    command = [sys.executable, "-c", script, *map(str, sorted(tmp_path.iterdir()))]
+    done = subprocess.run(command, capture_output=True, cwd=Path(images.__file__).parents[1], text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_damaged_exif_block_costs_the_orientation_only(picture: np.ndarray) -> None:
-    for exif in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01", b"Exif\0\0II*\0\xff\xff\xff\xff"):
+    for exif in ODD_EXIF:
         assert decode(encoded(Image.fromarray(picture), "JPEG", exif=exif), LIMIT).shape == picture.shape
 
 
@@ -127,12 +146,97 @@ def test_an_odd_tag_beside_the_orientation_costs_nothing(picture: np.ndarray, od
         chunk(b"iTXt", b"comment\0\1\0\0\0" + zlib.compress(bytes(2 << 20))),
         chunk(b"tEXt", b"comment\0text")[:-4] + b"\0\0\0\0",  # a wrong checksum
         chunk(b"gAMA", b""),
+        chunk(b"tRNS", b""),
     ],
-    ids=["iCCP", "zTXt", "iTXt", "tEXt", "gAMA"],
+    ids=["iCCP", "zTXt", "iTXt", "tEXt", "gAMA", "tRNS"],
 )
 def test_odd_metadata_of_a_png_costs_nothing(picture: np.ndarray, extra: bytes) -> None:
     data = encoded(Image.fromarray(picture))
     assert np.array_equal(decode(data[:33] + extra + data[33:], LIMIT), picture)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        segment(0xE0, b"JFIF"),
+        segment(0xE0, b"JFIF\0\1"),
+        segment(0xE1, b"Exif\0\0garbage"),
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xE2, b"MPF\0" + b"II*\0" + b"\xff" * 20),
+        segment(0xED, b"Photoshop 3.0\x008BIM\x04"),
+        segment(0xEE, b"Adobe\0"),
+        segment(0xEE, b""),
+        segment(0xFE, b"\xff\xd9\xff\xda"),
+        b"\xff\xe5\0\0",  # a length that does not count itself
+    ],
+)
+def test_odd_metadata_of_a_jpeg_costs_nothing(picture: np.ndarray, extra: bytes) -> None:
+    for mode in ("RGB", "L", "CMYK"):
+        data = encoded(Image.fromarray(picture).convert(mode), "JPEG")
+        at = data.index(b"\xff\xdb")
+        assert np.array_equal(decode(data[:at] + extra + data[at:], LIMIT), decode(data, LIMIT))
+
+
+def test_what_says_how_the_colours_of_a_jpeg_are_coded_is_kept(picture: np.ndarray) -> None:
+    data = encoded(Image.fromarray(picture), "JPEG", quality=98, keep_rgb=True)  # by an Adobe segment
+    assert b"Adobe" in data
+    assert np.abs(decode(data, LIMIT).astype(int) - picture).max() < 12
+    frame = data.index(b"\xff\xc0")
+    named = data.replace(b"Adobe", b"Other")  # the components are called R, G and B: RGB too, but where it says JFIF
+    assert data[frame + 10 : frame + 19 : 3] == b"RGB"
+    assert np.array_equal(decode(named, LIMIT), decode(data, LIMIT))
+    jfif = data[:2] + segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0") + named[2:]
+    assert np.abs(decode(jfif, LIMIT).astype(int) - picture).max() > 50
+
+
+def test_the_orientation_of_xmp_counts_where_exif_has_none(picture: np.ndarray) -> None:
+    stored = np.ascontiguousarray(picture.transpose(1, 0, 2)[::-1])
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    assert decode(encoded(Image.fromarray(stored), "JPEG", xmp=xmp), LIMIT).shape == picture.shape
+    upright = Image.Exif()
+    upright[0x0112] = 1
+    assert decode(encoded(Image.fromarray(picture), "JPEG", xmp=xmp, exif=upright), LIMIT).shape == picture.shape
+
+
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"subsampling": 0, "quality": 95},
+    {"restart_marker_blocks": 1},
+    {"restart_marker_blocks": 7},
+    {"restart_marker_rows": 1},
+    {"optimize": True},
+    {"progressive": True},
+    {"progressive": True, "restart_marker_blocks": 5},
+]
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_lacks_its_end_alone_is_read_and_one_cut_in_its_scan_is_not(mode: str, options: dict[str, Any]) -> None:
+    y, x = np.mgrid[:50, :43]
+    wavy = np.stack([128 + 90 * np.sin(x / 4), 128 + 90 * np.cos(y / 5), 128 + 90 * np.sin((x + y) / 6)], axis=2)
+    data = encoded(Image.fromarray(wavy.astype(np.uint8)).convert(mode), "JPEG", **options)
+    whole = decode(data, LIMIT)
+    assert np.array_equal(decode(data[:-1], LIMIT), whole)
+    assert np.array_equal(decode(data[:-2], LIMIT), whole)
+    # All the pixels may be there before the last byte, as where the last block is empty; what is read has them all.
+    read = []
+    for cut in range(3, len(data) - data.index(b"\xff\xda")):
+        with suppress(Unusable):
+            read.append(np.array_equal(decode(data[:-cut], LIMIT), whole))
+    assert all(read)
+    assert len(read) < 40
+
+
+def test_a_progressive_jpeg_that_lacks_a_scan_is_unreadable(picture: np.ndarray) -> None:
+    data = encoded(Image.fromarray(picture), "JPEG", progressive=True)
+    last = data.rfind(b"\xff\xda")
+    table = data.rfind(b"\xff\xc4", 0, last)  # each scan of it has its own
+    assert "truncated" in refusal(data[:table])[1]
 
 
 def test_a_wrong_checksum_of_pixels_is_still_refused(picture: np.ndarray) -> None:
@@ -148,6 +252,11 @@ def test_heic_is_read_where_its_extra_is_installed(picture: np.ndarray) -> None:
     assert np.abs(decode(data, LIMIT).astype(int) - big).mean() < 6
     assert refusal(data, 100)[0] == Status.TOO_LARGE
     assert refusal(data[: len(data) // 2])[0] == Status.UNREADABLE
+
+
+def test_a_damaged_heic_is_told_from_one_whose_extra_is_missing(picture: np.ndarray) -> None:
+    pytest.importorskip("pillow_heif")
+    assert refusal(encoded(Image.fromarray(picture), "HEIF")[:60])[1].startswith("a HEIC photograph that is damaged")
 
 
 def test_heic_without_its_extra_names_it(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,10 +308,12 @@ def test_cmyk_becomes_rgb() -> None:
 
 
 def test_thirty_two_bit_pixels_are_refused(picture: np.ndarray) -> None:
-    for deep in (picture[:, :, 0] / np.float32(255), picture[:, :, 0].astype(np.int32) << 20):
-        status, reason = refusal(encoded(Image.fromarray(deep), "TIFF"))
-        assert status == Status.UNREADABLE
-        assert "32 bits" in reason
+    grey = picture[:, :, 0]
+    for deep in (grey / np.float32(255), grey.astype(np.int32) << 20, grey.astype(np.int32), -grey.astype(np.int32)):
+        for orientation in (1, 6):
+            status, reason = refusal(encoded(Image.fromarray(deep), "TIFF", tiffinfo={0x0112: orientation}))
+            assert status == Status.UNREADABLE
+            assert "32 bits" in reason
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -264,6 +375,16 @@ def test_scans_without_end_are_refused_before_a_pixel_is_decoded() -> None:
     assert decode(progressive(50), LIMIT).shape == (64, 64, 3)
     status, reason = refusal(progressive(101))
     assert (status, reason) == (Status.UNREADABLE, "a progressive JPEG of more than 100 scans; save it anew")
+
+
+def test_scans_without_end_are_refused_of_a_jpeg_that_is_not_progressive_too() -> None:
+    # Each component in scans of its own: libjpeg reads all of them, as often as they come, before it gives a pixel.
+    data = encoded(Image.new("RGB", (64, 64)), "JPEG")
+    start = data.index(b"\xff\xda")
+    scans = [b"\xff\xda\0\x08\1" + data[at : at + 2] + b"\0\x3f\0\0" for at in range(start + 5, start + 11, 2)]
+    assert decode(data[:start] + b"".join(scans) * 20 + b"\xff\xd9", LIMIT).shape == (64, 64, 3)
+    reason = "a JPEG of more than 100 scans; save it anew"
+    assert refusal(data[:start] + b"".join(scans) * 40 + b"\xff\xd9") == (Status.UNREADABLE, reason)
 
 
 def test_what_looks_like_a_scan_inside_a_segment_is_none() -> None:

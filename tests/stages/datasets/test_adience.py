@@ -125,6 +125,14 @@ def test_a_line_that_repeats_another_exactly_counts_once(tmp_path: Path) -> None
     assert notes == ["lines of the lists that repeat another exactly count once: 1 such"]
 
 
+@pytest.mark.parametrize("end", [" ", "\t", "\t \t"])
+def test_blanks_at_a_lines_end_and_blank_lines_do_not_count(tmp_path: Path, end: str) -> None:
+    plain = read(tree(tmp_path / "plain", {"fold_0_data.txt": GOOD}), folds=[0])
+    spaced = "".join(f"{line}{end}\n\n" for line in GOOD.splitlines()) + GOOD.splitlines()[1] + "\n"
+    found = read(tree(tmp_path / "spaced", {"fold_0_data.txt": spaced}), folds=[0])
+    assert all(found[name].digest() == plain[name].digest() for name in plain)
+
+
 def test_the_published_counts_are_held_against_the_lists_where_asked_for(tmp_path: Path) -> None:
     message = (
         "not the whole of adience: faces: expected 19,370, found 16; subjects: .* 2,284.* 6; mated: .* 686,268.* 20; .*any"

@@ -226,9 +226,10 @@ def test_quality_may_be_a_text_of_numbers_with_or_without_images(form: str) -> N
 
 @pytest.mark.parametrize("form", ["{n}.jpg\t{q}", "{n}.jpg,{q}", "{n}.jpg, {q} ", "/data/{n}.jpg;{q}", "{n}.jpg {q}", "{q}"])
 @pytest.mark.parametrize("none", ["nan", "NaN", "NAN"])
-def test_quality_may_be_separated_in_any_way_and_nan_is_a_face_without_one(form: str, none: str) -> None:
+def test_quality_may_be_separated_in_any_way_and_nan_is_a_face_without_one(tmp_path: Path, form: str, none: str) -> None:
     scores = {n: none if n == 12 else n / 4 for n in range(10, 17)}
-    files = package(**{"q.txt": "".join(form.format(n=n, q=q) + "\n" for n, q in scores.items())})
+    text = "".join(form.format(n=n, q=q) + "\n" for n, q in scores.items())
+    files = open_files(package(**{"q.txt": text}).write(tmp_path))
     tables = read(files, quality="q.txt")
     expected = np.array([float(q) for q in scores.values()], np.float32)
     np.testing.assert_array_equal(tables["faces"]["quality"], expected)
@@ -240,6 +241,18 @@ def test_a_line_of_qualities_that_is_separated_otherwise_is_told_with_the_form_o
     text = "".join(f"{n}.jpg{' ' if n == 12 else ','}0.5\n" for n in range(10, 17))
     said = refused(package(**{"q.txt": text}), quality="q.txt")
     assert "q.txt: line 3: expected 'image,score', found '12.jpg 0.5'" in said
+
+
+@pytest.mark.parametrize(
+    "heading", ["Filename;UnifiedQualityScore", "Filename;UnifiedQualityScore;", "image,score", "quality"]
+)
+def test_a_heading_of_a_text_of_qualities_is_refused_with_what_to_do(heading: str) -> None:
+    said = refused(package(**{"q.txt": heading + "\n" + "0.5\n" * 7}), quality="q.txt")
+    assert (
+        f"q.txt: line 1 should be a score, or an image and its score, of the first face, and is the heading {heading!r}"
+        in said
+    )
+    assert said.endswith(": remove it.")
 
 
 def test_an_image_in_two_templates_is_one_face() -> None:

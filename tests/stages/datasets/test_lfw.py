@@ -8,6 +8,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ class Tree:
     """Files in memory: image bytes are their own name."""
 
     root = Path("tree")
+    passed_over: ClassVar[dict[str, str]] = {}
 
     def __init__(self, images: dict[str, int], prefix: str = "", **others: str) -> None:
         names = [f"{prefix}{n}/{n}_{i + 1:04d}.jpg" for n, count in images.items() for i in range(count)]
@@ -200,7 +202,7 @@ def test_a_list_without_its_first_line_has_the_same_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", ["{0}_{1:04d}", "{0}/{0}_{1:04d}.jpg", "/data/old/{0}/{0}_{1:04d}.png", "lfw/{0}/{0}_{1:04d}"]
+    "names", ["{0}_{1:04d}", "{0}/{0}_{1:04d}.jpg", "/data/lfw/{0}/{0}_{1:04d}.png", "lfw/{0}/{0}_{1:04d}"]
 )
 @pytest.mark.parametrize(("separator", "no"), [(" ", "0"), ("\t", "-1"), (",", "0")])
 def test_a_flat_list_names_files_and_says_which_are_mated(names: str, separator: str, no: str) -> None:
@@ -239,6 +241,98 @@ def test_a_flat_list_may_name_any_images_whose_subjects_the_mated_pairs_tell() -
 def test_a_malformed_flat_list_is_refused_naming_the_line(pairs: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         lfw(numbered(pairs))
+
+
+def masked(pairs: str) -> Tree:
+    tree = small(pairs)
+    tree.content |= {f"masked/{name}.jpg": name.encode() for name in ("Ada_0001", "Ada_0002", "Bob_0001")}
+    return tree
+
+
+def test_a_flat_list_compares_the_images_in_the_folders_that_it_names() -> None:
+    tables = lfw(masked("Ada/Ada_0001.jpg masked/Ada_0002.jpg 1\nmasked/Bob_0001 Bob/Bob_0002.jpg 1\n"))
+    assert pairs_of(tables) == [("Ada_0001", "masked/Ada_0002.jpg", True), ("masked/Bob_0001.jpg", "Bob_0002", True)]
+    assert set(tables["faces"]["subject"]) == {"Ada", "Bob", "Cleo_De", "smasked/Ada_0001.jpg"}
+
+
+def test_an_image_that_is_not_in_the_folder_that_a_flat_list_names_is_missing() -> None:
+    message = r"line 1: .* no image worn/Ada_0002\.jpg \(one of that name is Ada/Ada_0002\.jpg, in another folder\); .*to any"
+    with pytest.raises(InvalidInput, match=message):
+        lfw(small("Ada/Ada_0001.jpg worn/Ada_0002.jpg 1\n"))
+
+
+def test_a_bare_name_that_two_folders_hold_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"line 1: Ada_0002 could be any of Ada/Ada_0002\.jpg, masked/Ada_0002\.jpg; name"):
+        lfw(masked("Ada/Ada_0001 Ada_0002 1\n"))
+
+
+def test_the_suffix_tells_images_of_one_name_apart() -> None:
+    tree = numbered("0.png 1.jpg 1\n")
+    tree.content["images/0.png"] = b"png"
+    assert pairs_of(lfw(tree)) == [("images/0.png", "images/1.jpg", True)]
+
+
+def test_a_flat_list_may_call_files_by_numbers() -> None:
+    assert pairs_of(lfw(numbered("0 1 1\n1 2 1\n2 3 0\n"))) == [
+        ("images/0.jpg", "images/1.jpg", True),
+        ("images/1.jpg", "images/2.jpg", True),
+        ("images/2.jpg", "images/3.jpg", False),
+    ]
+
+
+def test_people_called_by_numbers_stay_people_where_pairs_name_two() -> None:
+    tree = Tree({"7": 2, "8": 1}, pairs_txt="7 1 2\n7 1 8 1\n")
+    assert pairs_of(lfw(tree)) == [("7_0001", "7_0002", True), ("7_0001", "8_0001", False)]
+
+
+@pytest.mark.parametrize(("yes", "no"), [("1.0", "0.0"), ("True", "False"), ("true", "false"), ("1", "-1.0")])
+def test_labels_may_be_numbers_with_a_point_or_words(yes: str, no: str) -> None:
+    expected = pairs_of(lfw(numbered("0.jpg 1.jpg 1\n2.jpg 3.jpg 0\n")))
+    assert pairs_of(lfw(numbered(f"0.jpg 1.jpg {yes}\n2.jpg 3.jpg {no}\n"))) == expected
+    assert pairs_of(lfw(numbered(f"0.jpg {yes}\n1.jpg {yes}\n2.jpg {no}\n3.jpg {no}\n"))) == expected
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", ", "])
+@pytest.mark.parametrize("form", [PAIRS, BARE, "name\timagenum1\timagenum2\t\n" + BARE.replace("2\nAda", "2\t\nAda")])
+def test_lfws_lists_may_be_separated_in_any_way_and_have_a_heading(form: str, separator: str) -> None:
+    assert pairs_of(lfw(small(form.replace("\t", separator)))) == pairs_of(lfw(small()))
+
+
+@pytest.mark.parametrize("heading", ["file1,file2,label", "a,b,issame", "img1\timg2\tSame"])
+def test_a_heading_of_a_flat_list_is_no_pair(heading: str) -> None:
+    tables = lfw(numbered(f"{heading}\n0.jpg,1.jpg,1\n2.jpg,3.jpg,0\n"))
+    assert pairs_of(tables) == pairs_of(lfw(numbered("0.jpg 1.jpg 1\n2.jpg 3.jpg 0\n")))
+
+
+def test_what_may_be_a_heading_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InvalidInput, match=r"line 1: expected the label 1 .*, found 'alike'; if it is a heading, remove it"):
+        lfw(numbered("one two alike\n0.jpg 1.jpg 1\n"))
+
+
+def test_blank_lines_of_a_list_do_not_count_and_lines_keep_their_numbers() -> None:
+    for text in (PAIRS, BARE):
+        assert pairs_of(lfw(small("\n \n" + text.replace("\n", "\n\n")))) == pairs_of(lfw(small()))
+    with pytest.raises(InvalidInput, match="line 4: expected FILE FILE"):
+        lfw(numbered("\n0.jpg 1.jpg 1\n\n0.jpg\n"))
+
+
+@pytest.mark.parametrize(
+    "path", ["lfw\\{0}\\{0}_{1}.jpg", "C:\\data\\lfw\\{0}\\{0}_{1}.jpg", "./{0}/{0}_{1}", "../{0}/{0}_{1}"]
+)
+def test_paths_may_have_backslashes_and_begin_in_the_lists_own_folder(path: str) -> None:
+    line = f"{path.format('Ada', '0001')} {path.format('Bob', '0001')} 0\n"
+    assert pairs_of(lfw(small(line, prefix="lfw/"))) == [("Ada_0001", "Bob_0001", False)]
+
+
+@pytest.mark.parametrize(
+    ("again", "word"), [("0.jpg 1.jpg 1\n", "1 pair of pairs.txt repeats"), ("1 0 1\n" * 2, "2 pairs of")]
+)
+def test_pairs_that_are_listed_again_are_counted_in_a_note(again: str, word: str) -> None:
+    tree = numbered("0.jpg 1.jpg 1\n2.jpg 3.jpg 0\n" + again)
+    reader = LfwReader(LfwReader.Options())
+    (note,) = reader.notes(tree, reader.read(tree))
+    assert note.startswith(word)
+    assert "an earlier one, as it is or the other way round (as images/0.jpg and images/1.jpg). Each counts as often" in note
 
 
 @pytest.mark.parametrize("no", ["0", "-1"])

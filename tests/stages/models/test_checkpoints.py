@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,7 +28,7 @@ def _same(a: nn.Module, b: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "features.module.", "backbone.", "model.", "module.model.", "_orig_mod."])
-@pytest.mark.parametrize("holder", ["", "state_dict", "state_dict_backbone", "model_state_dict", "model"])
+@pytest.mark.parametrize("holder", ["", "state_dict", "state_dict_backbone", "model_state_dict", "model", "network"])
 def test_published_layouts_load(tmp_path: Path, prefix: str, holder: str) -> None:
     source, target = _net(), _net()
     state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
@@ -68,6 +71,73 @@ def test_a_file_that_holds_the_network_twice_is_refused_naming_both(tmp_path: Pa
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(InvalidInput, match=r"holds the network 2 times, below 'ema\.', 'model\.': save the one"):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+def test_a_holder_may_hold_another_holder(tmp_path: Path) -> None:
+    source, target = _net(), _net()
+    torch.save({"epoch": 3, "model": {"state_dict": source.state_dict(), "arch": "r50"}}, tmp_path / "net.pth")
+    load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
+    assert _same(source, target)
+
+
+def test_a_mapping_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content["net"] = content
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match="expected a state dict"):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+@pytest.mark.parametrize("other", ["model", "model.state_dict"])
+def test_two_state_dicts_that_differ_are_refused_naming_both(tmp_path: Path, other: str) -> None:
+    outer, _, inner = other.partition(".")
+    state = {name: tensor + 1 for name, tensor in _net().state_dict().items()}
+    torch.save({"state_dict": _net().state_dict(), outer: {inner: state} if inner else state}, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match=f"holds 2 state dicts that differ, as state_dict and as {other}: save the one"):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+@pytest.mark.parametrize("copied", [dict, lambda state: {name: tensor.clone() for name, tensor in state.items()}])
+def test_two_state_dicts_that_are_equal_are_one(tmp_path: Path, copied: Callable[[Any], Any]) -> None:
+    source, target = _net(), _net()
+    torch.save({"state_dict": source.state_dict(), "model": copied(source.state_dict())}, tmp_path / "net.pth")
+    load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
+    assert _same(source, target)
+
+
+def test_two_tensors_that_claim_more_than_any_memory_holds_are_not_compared(tmp_path: Path) -> None:
+    huge = [{"0.weight": torch.zeros(1).expand(10**6, 10**6, 10**5)} for _ in range(2)]
+    torch.save({"state_dict": huge[0], "model": huge[1]}, tmp_path / "net.pth")
+    with pytest.raises(InvalidInput, match="holds 2 state dicts that differ"):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+def test_a_holder_of_something_else_beside_the_state_dict_is_no_second_one(tmp_path: Path) -> None:
+    source, target = _net(), _net()
+    torch.save({"state_dict": source.state_dict(), "model": {"name": "r50", "layers": 50}}, tmp_path / "net.pth")
+    load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
+    assert _same(source, target)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "beside"), [("backbone.", "neck.weight"), ("m.backbone.", "m.neck.weight"), ("net.", "temperature")]
+)
+def test_what_stands_beside_the_network_and_is_no_training_head_is_refused(tmp_path: Path, prefix: str, beside: str) -> None:
+    state = {prefix + name: tensor for name, tensor in _net().state_dict().items()}
+    torch.save({**state, beside: torch.ones(2)}, tmp_path / "net.pth")
+    with pytest.raises(
+        InvalidInput, match=rf"1 beside the network and of no training head .*: {beside}\..*save the network al"
+    ):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
+
+
+@pytest.mark.parametrize("head", ["head.kernel", "fc.weight", "classifier.0.bias", "module.margin.weight"])
+def test_a_training_head_beside_the_network_is_left_out(tmp_path: Path, head: str) -> None:
+    source, target = _net(), _net()
+    state = {f"module.backbone.{name}": tensor for name, tensor in source.state_dict().items()}
+    torch.save({**state, head: torch.ones(2)}, tmp_path / "net.pth")
+    load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
+    assert _same(source, target)
 
 
 def test_what_differs_below_a_prefix_is_named_with_it(tmp_path: Path) -> None:
@@ -134,6 +204,28 @@ def test_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, write
     with pytest.raises(InvalidInput, match="refused"):
         load_checkpoint(_net(), read_weights(path, None))
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), np.float32(0.5), np.ones(2)], ids=["double", "float", "array"])
+def test_a_file_with_a_numpy_value_says_how_to_save_the_tensors_alone(tmp_path: Path, value: Any) -> None:
+    path, source, target = tmp_path / "net.pth", _net(), _net()
+    torch.save({"state_dict": source.state_dict(), "best": value}, path)
+    with pytest.raises(
+        InvalidInput, match=r"holds a NumPy value beside its tensors .*Nothing in it was run.*trust"
+    ) as caught:
+        load_checkpoint(target, read_weights(path, None))
+    line = str(caught.value).partition("as this runs what it says: ")[2]
+    exec(line, {"torch": torch})  # noqa: S102 - the line is to work as it is printed
+    load_checkpoint(target, read_weights(tmp_path / "net-weights.pth", None))
+    assert _same(source, target)
+
+
+def test_other_objects_than_tensors_are_named(tmp_path: Path) -> None:
+    torch.save({"state_dict": _net().state_dict(), "where": Path()}, tmp_path / "net.pth")
+    with pytest.raises(
+        InvalidInput, match=r"would run code \(it asks for pathlib\.\w+\)\. Nothing in it was run; ask for a plain"
+    ):
+        load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04torn"])

@@ -46,6 +46,21 @@ def test_nearest_and_largest_pick_different_faces() -> None:
     assert len(FACES) == 2
 
 
+@pytest.mark.parametrize("quarters", range(4))
+def test_faces_of_a_turned_image_are_turned_back(quarters: int) -> None:
+    image = np.zeros((40, 70), np.uint8)
+    image[10:14, 50:59] = 1
+    image[12, 57] = 2
+    seen = np.rot90(image, quarters)
+    y, x = np.nonzero(seen)
+    box = np.float32([[x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]])
+    landmarks = np.argwhere(seen == 2)[:, ::-1].astype(np.float32)
+    faces = Faces(box, np.tile(landmarks, (1, 5, 1)), np.float32([0.9])).turned_back(quarters, image.shape)
+    assert faces.box.tolist() == [[50, 10, 9, 4]]
+    assert faces.landmarks.tolist() == [[[57, 12]] * 5]
+    assert faces.box.dtype == faces.landmarks.dtype == np.float32
+
+
 def test_landmarks_are_ordered_as_seen_in_the_image(weights: Path) -> None:
     faces = YuNet(read_weights(weights / "yunet_n_320_320.onnx", None)).detect(_drawn_face())
     assert len(faces) >= 1
