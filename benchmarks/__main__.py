@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import children, discard, other_steps, set_to_set
 from benchmarks.material import PROFILE, WORKERS, Material, Row, compare_all
-from pipeline.numerics import backend_version
+from pipeline.core.numerics import backend_version
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("numpy", "scipy", "torch", "faiss-cpu", "h5py", "opencv", "scikit-learn")
@@ -151,7 +151,7 @@ def where_time_goes(function: Callable[[], Any], least: float = 0.15) -> str:
 
 def command_times() -> list[str]:
     """Return lines for the command: help, and a run that finds everything stored."""
-    python = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+    python = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
     with tempfile.TemporaryDirectory(prefix="qfuse-bench-") as folder:
 
         def call(*arguments: str) -> None:

@@ -23,14 +23,14 @@ import pandas as pd  # noqa: F401  what a step imports is not its time
 from threadpoolctl import threadpool_limits
 
 from benchmarks.material import PROFILE, WORKERS, Material, Row, compare_all, dataset, fuse_by, rates, run, stage_of
-from pipeline.schema import Batch, concat
-from pipeline.stage import Source, Work
-from pipeline.store import Store
-from pipeline.workshop import tables_of
-from stages import fuse
-from stages.compare import Compare
-from stages.evaluate_verification import EvaluateVerification
-from stages.tables import EMBEDDINGS, FUSED, LAYOUT, SCORES
+from pipeline.core.schema import Batch, concat
+from pipeline.core.stage import Source, Work
+from pipeline.run.shard_computer import tables_of
+from pipeline.store.store import Store
+from stages.evaluation.verification import EvaluateVerification
+from stages.fusion import fuse
+from stages.matching.compare import Compare
+from stages.tables.tables import EMBEDDINGS, FUSED, LAYOUT, SCORES
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = (0.25, 0.5, 1.0, 2.0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks import common_method as common
 from benchmarks.material import Material, Row, pairs_of
-from pipeline.schema import Array
+from pipeline.core.schema import Array
 from stages.metrics import bootstrap, discard, discard_replicates
 
 FMR = (1e-2, 1e-3, 1e-4)

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.dataset import Dataset
-from pipeline.numerics import PROFILES
-from pipeline.schema import Array, Batch, concat, text
-from pipeline.stage import Context, Source, Stage, Work
-from pipeline.workshop import tables_of
-from stages import compare, embed, fuse
+from pipeline.core.numerics import PROFILES
+from pipeline.core.schema import Array, Batch, concat, text
+from pipeline.core.stage import Context, Source, Stage, Work
+from pipeline.plan.dataset import Dataset
+from pipeline.run.shard_computer import tables_of
 from stages.datasets.synthetic import SynthOptions, synthesise
+from stages.faces import embed
+from stages.fusion import fuse
+from stages.matching import compare
 from stages.metrics import verification
-from stages.statistics import Statistics
-from stages.tables import LAYOUT, Comparisons, role_rows
+from stages.quality.reference_statistics import Statistics
+from stages.tables.tables import LAYOUT, Comparisons, role_rows
 
 PROFILE = PROFILES["cpu-fp32"]
 WORKERS = len(os.sched_getaffinity(0))  # as a run has

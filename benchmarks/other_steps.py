@@ -12,11 +12,12 @@ import numpy as np
 from benchmarks import common_method as common
 from benchmarks.material import Material, Row
 from benchmarks.set_to_set import TOP
-from pipeline.schema import Array
-from pipeline.store import Store
-from stages import align, images, search, selection
+from pipeline.core.schema import Array
+from pipeline.store.store import Store
 from stages.exact import vectors
-from stages.tables import EMBEDDINGS
+from stages.faces import align, images
+from stages.matching import candidates, search
+from stages.tables.tables import EMBEDDINGS
 
 SIDE = 250  # pixels of a photograph
 
@@ -39,14 +40,14 @@ def _large_galleries(made: Material) -> list[Row]:
             threads=1,
         )
         for name, select, theirs in (
-            ("torch selects; FAISS flat", selection.with_torch, common.flat_index),
-            ("FAISS selects; FAISS flat", selection.with_faiss, common.flat_index),
-            ("torch selects; NumPy, argpartition", selection.with_torch, common.top_candidates),
+            ("torch selects; FAISS flat", candidates.with_torch, common.flat_index),
+            ("FAISS selects; FAISS flat", candidates.with_faiss, common.flat_index),
+            ("torch selects; NumPy, argpartition", candidates.with_torch, common.top_candidates),
         )
     ]
 
 
-def _search(gallery: Array, probes: Array, select: Callable[[Array], selection.Select]) -> tuple[Array, Array]:
+def _search(gallery: Array, probes: Array, select: Callable[[Array], candidates.Select]) -> tuple[Array, Array]:
     return search.exact_top(gallery, probes, TOP, select(gallery))
 
 

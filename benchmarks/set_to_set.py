@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks import common_method as common
 from benchmarks.material import FMR, Material, Row, a_list, compare_all, fuse_by, pairs_of, rates, run, stage_of
-from pipeline.dataset import Dataset
-from pipeline.schema import Array, Batch, text
-from stages import search
+from pipeline.core.schema import Array, Batch, text
+from pipeline.plan.dataset import Dataset
+from stages.matching import search
 from stages.metrics import bootstrap, identification
 
 TOP = 20

@@ -13,24 +13,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pipeline.config import Config, load_config
-from pipeline.dataset import Dataset, ingest
+from pipeline.config.config import Config, load_config
+from pipeline.config.origin import kept_apart
+from pipeline.core.registry import lookup
+from pipeline.core.schema import Batch
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused, counted
-from pipeline.events import Events
-from pipeline.files import replace_text
-from pipeline.graph import Step
-from pipeline.keys import file_digest, key_of
-from pipeline.local_workers import LocalWorkers
-from pipeline.origin import kept_apart
-from pipeline.plan import Plan, build, context_of
-from pipeline.pulse import pulse
-from pipeline.recall import remember
-from pipeline.registry import lookup
-from pipeline.regular import read_regular
-from pipeline.runner import Runner, Summary
-from pipeline.schema import Batch
-from pipeline.store import Store, is_store
-from pipeline.upkeep import GONE, Problem
+from pipeline.files.digests import file_digest
+from pipeline.plan.dataset import Dataset, ingest
+from pipeline.plan.graph import Step
+from pipeline.plan.last_plan import remember
+from pipeline.plan.plan import Plan, build, context_of
+from pipeline.run.dask_workers import LocalWorkers
+from pipeline.run.events import Events
+from pipeline.run.runner import Runner, Summary
+from pipeline.store.maintenance import GONE, Problem
+from pipeline.store.store import Store, is_store
+from pipeline.system.atomic_text import replace_text
+from pipeline.system.canonical_json import key_of
+from pipeline.system.regular_file import read_regular
+from pipeline.system.signs_of_life import pulse
 
 T = TypeVar("T")
 _ASIDE, _HIDDEN = ("was set aside", "were set aside"), ("counts as absent", "count as absent")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+pytest_plugins = ["finished_runs"]
+
 
 def pytest_configure() -> None:
     """Whoever started the tests may let signals be ignored, as nohup and cron do; the tests and their children shall not."""

@@ -1,1 +1,1 @@
-"""One reader a protocol: a data set's own files → the tables of `stages.tables`."""
+"""Readers: a published protocol's own files, or a user's → the tables."""

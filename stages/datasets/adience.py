@@ -23,18 +23,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from pipeline.core.registry import register
+from pipeline.core.schema import Batch
+from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput
-from pipeline.files import Files
-from pipeline.registry import register
-from pipeline.schema import Batch
-from pipeline.stage import Options
-from stages.datasets.account import account, passed_over
-from stages.datasets.benchmarks import Counts, need_whole
+from pipeline.files.file_tree import Files
+from stages.datasets.file_account import account, passed_over
 from stages.datasets.folder import IMAGES as SUFFIXES
 from stages.datasets.folder import digest_images, file_names, need_files
-from stages.datasets.ijb_problems import Problems
-from stages.datasets.ijb_protocol import below, find, folder_of
-from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.datasets.ijb.protocol import below, find, folder_of
+from stages.datasets.manifests import Counts, need_whole
+from stages.datasets.problems import Problems
+from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
 
 FACE = "face"
 COLUMNS = ("user_id", "original_image", "face_id")

@@ -1,8 +1,8 @@
 """Reader `bin`: LFW, AgeDB-30, CFP-FP, CALFW and CPLFW as InsightFace packs them (lfw.bin, agedb_30.bin …).
 
 Conventions
-    Pack       a file of 2n encoded images and n truth values; images 2i and 2i + 1 are pair i. `pipeline.pack` says how it
-               is read without trusting it. dataset.path is the file itself.
+    Pack       a file of 2n encoded images and n truth values; images 2i and 2i + 1 are pair i. `files.image_pack` says
+               how it is read without trusting it. dataset.path is the file itself.
     Face       images with the same bytes are one face, and each face is a template. Its id is the number, seven digits, of
                the first of them in the pack. `repeated: each` makes every image a face of its own.
     Crops      the images are aligned already: `align: {options: {detector: none}}` takes them as they are.
@@ -20,17 +20,17 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from pipeline.core.registry import register
+from pipeline.core.schema import Array, Batch
+from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput
-from pipeline.files import Files
-from pipeline.keys import UNREADABLE
-from pipeline.pack import IMAGES, PAIRS
-from pipeline.registry import register
-from pipeline.schema import Array, Batch
-from pipeline.stage import Options
-from stages.datasets.benchmarks import Counts, need_whole
+from pipeline.files.digests import UNREADABLE
+from pipeline.files.file_tree import Files
+from pipeline.files.image_pack import IMAGES, PAIRS
 from stages.datasets.folder import digest_images, need_files
-from stages.datasets.ijb_problems import SHOWN, Problems
-from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.datasets.manifests import Counts, need_whole
+from stages.datasets.problems import SHOWN, Problems
+from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
 
 FOLDS = 10
 _MATED = re.compile(rb"(?:[01]\n)+")

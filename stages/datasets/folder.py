@@ -5,7 +5,7 @@ Conventions
     Account    every file below the data set's path is an image that is used, or passed over: hidden, a system's own, of
                another suffix, above `root`, in no subject's folder, or what the walk could not follow. `notes` counts them
                by reason, and names the subjects of whom nothing is left, images that are there twice or cannot be read, and
-               names that may be one. Every reader of image trees has such an account (`stages.datasets.account`).
+               names that may be one. Every reader of image trees has such an account (`stages.datasets.file_account`).
     Media      "face": every image is a medium. "folder": the first folder below the subject is one (a video,
                say), and an image directly below the subject is a still, a medium of its own.
     Split      media, not images, go to the reference or to the probe side: frames of one video are never
@@ -25,13 +25,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.core.registry import register
+from pipeline.core.schema import Batch
+from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput, counted
-from pipeline.files import MAX_FILE_BYTES, Files
-from pipeline.registry import register
-from pipeline.schema import Batch
-from pipeline.stage import Options
-from stages.datasets.account import account, deeper, hidden, lost, passed_over, repeated, suffix
-from stages.tables import GROWING, FaceLayout, Protocol, build_tables, role_rows
+from pipeline.files.file_tree import MAX_FILE_BYTES, Files
+from stages.datasets.file_account import account, deeper, hidden, lost, passed_over, repeated, suffix
+from stages.tables.tables import GROWING, FaceLayout, Protocol, build_tables, role_rows
 
 IMAGES = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff"),

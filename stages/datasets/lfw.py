@@ -21,33 +21,18 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from pipeline.core.registry import register
+from pipeline.core.schema import Batch
+from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput, counted
-from pipeline.files import Files
-from pipeline.registry import register
-from pipeline.schema import Batch
-from pipeline.stage import Options
-from stages.datasets.account import account, lost, passed_over, repeated
-from stages.datasets.benchmarks import Counts
-from stages.datasets.folder import (
-    IMAGES,
-    digest_images,
-    file_names,
-    identity_generator,
-    is_image,
-    lowest_ranked,
-    need_files,
-)
-from stages.datasets.ijb_problems import SHOWN, Problems
-from stages.datasets.listed_faces import (
-    all_images,
-    found_pairs,
-    named_images,
-    named_subject,
-    refuse_contradictions,
-    subjects,
-)
+from pipeline.files.file_tree import Files
+from stages.datasets.file_account import account, lost, passed_over, repeated
+from stages.datasets.folder import IMAGES, digest_images, file_names, identity_generator, is_image, lowest_ranked, need_files
+from stages.datasets.listed_faces import all_images, found_pairs, named_images, named_subject, refuse_contradictions, subjects
+from stages.datasets.manifests import Counts
 from stages.datasets.pair_lists import PairList, read_pairs
-from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.datasets.problems import SHOWN, Problems
+from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
 
 
 class LfwOptions(Options):

@@ -18,12 +18,12 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from pipeline.errors import InvalidInput
-from pipeline.files import Files
-from stages.datasets.account import suffix
+from pipeline.files.file_tree import Files
+from stages.datasets.file_account import suffix
 from stages.datasets.folder import IMAGES, file_names, is_image
-from stages.datasets.ijb_problems import SHOWN, Problems
-from stages.datasets.ijb_protocol import inferred_subjects
+from stages.datasets.ijb.protocol import inferred_subjects
 from stages.datasets.pair_lists import Pair, PairList
+from stages.datasets.problems import SHOWN, Problems
 
 _FACE = re.compile(r"(.+)_\d{4}")
 

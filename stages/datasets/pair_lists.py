@@ -25,7 +25,7 @@ from typing import Literal
 
 import numpy as np
 
-from stages.datasets.ijb_problems import SHOWN, Problems
+from stages.datasets.problems import SHOWN, Problems
 
 FOLDS = 10
 LABELS = {

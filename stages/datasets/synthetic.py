@@ -25,13 +25,13 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from pipeline.available import available_memory
+from pipeline.core.registry import register
+from pipeline.core.schema import Array, Batch
+from pipeline.core.stage import Options
 from pipeline.errors import ResourceRefused
-from pipeline.files import Files
-from pipeline.registry import register
-from pipeline.schema import Array, Batch
-from pipeline.stage import Options
-from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables
+from pipeline.files.file_tree import Files
+from pipeline.system.available import available_memory
+from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables
 
 SUBJECTS, TEMPLATES, FACES = 3531, 23124, 469375
 _BLOCK = 16384  # faces made at a time: bounds the memory beside the result itself

@@ -2,7 +2,7 @@
 
 Layout of the file
     /               attribute `format` = "qfuse-tables/1", and whatever the writer adds
-    /TABLE          a group for each table of `stages.tables`; roles, comparisons and pairings may be left out
+    /TABLE          a group for each table of `stages.tables.tables`; roles, comparisons and pairings may be left out
     /TABLE/COLUMN   a dataset whose first axis is the row; little-endian; a fletcher32 checksum on every chunk
     /TABLE/COLUMN/utf8 and /TABLE/COLUMN/ends
                     instead, for text: the UTF-8 bytes of all rows one after another (uint8), and the end
@@ -28,15 +28,16 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
-from pipeline import hdf5
+from pipeline.core.registry import register
+from pipeline.core.schema import Array, Batch, Field, Schema, decode_text
+from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput, unknown
-from pipeline.files import Files, Folder, replace_bytes
-from pipeline.registry import register
-from pipeline.regular import NotRegular, open_regular
-from pipeline.schema import Array, Batch, Field, Schema, decode_text
-from pipeline.stage import Options
+from pipeline.files.file_tree import Files, Folder
+from pipeline.store import hdf5
+from pipeline.system.atomic_text import replace_bytes
+from pipeline.system.regular_file import NotRegular, open_regular
 from stages.datasets.folder import need_files
-from stages.tables import GROWING, LAYOUT, FaceLayout
+from stages.tables.tables import GROWING, LAYOUT, FaceLayout
 
 FORMAT = "qfuse-tables/1"
 MAX_BYTES = 64 << 20  # of a column, where that is not

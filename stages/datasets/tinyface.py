@@ -16,16 +16,16 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
-from pipeline.files import Files
-from pipeline.registry import register
-from pipeline.schema import Batch
-from pipeline.stage import Options
-from stages.datasets.account import account, passed_over
-from stages.datasets.benchmarks import Counts, need_whole
+from pipeline.core.registry import register
+from pipeline.core.schema import Batch
+from pipeline.core.stage import Options
+from pipeline.files.file_tree import Files
+from stages.datasets.file_account import account, passed_over
 from stages.datasets.folder import IMAGES, digest_images, file_names, is_image, need_files
-from stages.datasets.ijb_problems import SHOWN, Problems
-from stages.datasets.ijb_protocol import below, folder_of
-from stages.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.datasets.ijb.protocol import below, folder_of
+from stages.datasets.manifests import Counts, need_whole
+from stages.datasets.problems import SHOWN, Problems
+from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
 
 MATCH, DISTRACTOR, PROBE = "Gallery_Match", "Gallery_Distractor", "Probe"
 FOLDERS = {"gallery match": MATCH, "distractors": DISTRACTOR, "probes": PROBE}

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pipeline.files import Files
-from pipeline.registry import register
-from pipeline.schema import Batch
-from stages.datasets.benchmarks import need_whole
+from pipeline.core.registry import register
+from pipeline.core.schema import Batch
+from pipeline.files.file_tree import Files
 from stages.datasets.folder import need_files
-from stages.datasets.ijb_problems import Problems
 from stages.datasets.lfw import LfwOptions, LfwReader
+from stages.datasets.manifests import need_whole
+from stages.datasets.problems import Problems
 
 
 class XqlfwOptions(LfwOptions):

@@ -22,12 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from stages.exact.sums import dot
 from stages.metrics.discard_legacy_replicates import Sums
 from stages.metrics.discard_legacy_replicates import legacy_auc_replicates as legacy_auc_replicates
-from stages.metrics.discard_steps import (
-    DiscardRule,
-    as_fractions,
-    check_discard_rule,
-    interpolated_place,
-)
+from stages.metrics.discard_steps import DiscardRule, as_fractions, check_discard_rule, interpolated_place
 from stages.metrics.verification import Counts, Floats, Rule, Scores, Targets, as_scores, as_targets
 from stages.metrics.weighted import (
     Subjects,

@@ -20,9 +20,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.config import explained, read_yaml
+from pipeline.config.config import explained, read_yaml
 from pipeline.errors import InvalidInput, in_words, unknown
-from pipeline.regular import read_regular
+from pipeline.system.regular_file import read_regular
 
 Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]

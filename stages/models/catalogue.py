@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
-from pipeline.stage import Context
 from stages.models.cards import ModelCard, WeightFile, card_named, find_weights, read_cards, read_weights
-from stages.resources import resource
+from stages.shipped_files import resource
 
 T = TypeVar("T")
 _opened: dict[Any, Any] = {}

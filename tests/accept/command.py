@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("QFUSE_SHARED", ROOT.parent / "shared"))
-QFUSE = (sys.executable, "-c", "from pipeline.cli import main; main()")
+QFUSE = (sys.executable, "-c", "from pipeline.cli.main import main; main()")
 
 
 @dataclass(frozen=True)

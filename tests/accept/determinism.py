@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import hdf5
-from pipeline.numerics import PROFILES
-from pipeline.runner import Runner
-from pipeline.schema import Status
+from pipeline.core.numerics import PROFILES
+from pipeline.core.schema import Status
+from pipeline.run.runner import Runner
 from pipeline.session import open_session
+from pipeline.store import hdf5
 from stages.models.backends import open_model
 from stages.models.cards import read_cards, read_weights
 from tests.accept.command import ROOT, SHARED, Check, Place, table

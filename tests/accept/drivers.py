@@ -9,7 +9,7 @@ import statistics
 import time
 from typing import Any
 
-from pipeline import upkeep
+from pipeline.store import maintenance
 from tests.accept.command import Check, Place, table
 from tests.accept.stress import Claims, DaskCluster, configure, drive, end, receipts
 
@@ -128,7 +128,7 @@ def _two(place: Place, config: str, store: str, second: list[str]) -> tuple[list
 
 
 def _damaged(place: Place, store: str) -> bool:
-    problems = upkeep.verify(receipts(place.folder / store), 2, lambda size: None)
+    problems = maintenance.verify(receipts(place.folder / store), 2, lambda size: None)
     return bool(problems) or (place.folder / store / "quarantine").exists()
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import h5py
 
-from pipeline import upkeep
-from pipeline.events import Events
-from pipeline.graph import Step, Task
+from pipeline.plan.graph import Step, Task
+from pipeline.run.events import Events
 from pipeline.session import execute, mended, open_session
-from pipeline.store import Store
+from pipeline.store import maintenance
+from pipeline.store.store import Store
 from tests.accept.command import Check, Place
 from tests.accept.stress import Stamps, configure, stamps
 
@@ -91,7 +91,7 @@ class Bench:
         before = stamps(self.root)
         self._flip(damaged, rng)
         store = Store(self.root)
-        problems = upkeep.verify(list(store.receipts()), 2, lambda size: None)
+        problems = maintenance.verify(list(store.receipts()), 2, lambda size: None)
         for problem in problems:
             store.set_aside(problem.output, problem.key, problem.reason)
         for base in dict.fromkeys(step.base for step in self.plan.steps.values()):

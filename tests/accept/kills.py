@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import upkeep
+from pipeline.store import maintenance
 from tests.accept.command import Check, Place, table
 from tests.accept.stress import Claims, DaskCluster, Stamps, changed, configure, drive, end, receipts, stamps
 
@@ -57,7 +57,7 @@ def kills() -> tuple[list[Check], str]:
             _suffer(place, config, store, victims, rng, len(expected), tally)
             tally.stores += 1
             tally.same += place.digests(store) == expected
-            tally.damaged += len(upkeep.verify(receipts(place.folder / store), 2, lambda size: None))
+            tally.damaged += len(maintenance.verify(receipts(place.folder / store), 2, lambda size: None))
         tally.seconds = time.perf_counter() - begin
     done = list(tallies.values())
     total, stores, same = (sum(values) for values in zip(*((t.kills.total(), t.stores, t.same) for t in done), strict=True))

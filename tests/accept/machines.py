@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import hdf5
-from pipeline.schema import Batch
+from pipeline.core.schema import Batch
+from pipeline.store import hdf5
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
-from stages.tables import Protocol, build_tables, singletons
+from stages.tables.tables import Protocol, build_tables, singletons
 from tests.accept.command import Check, Place
-from tests.same_bits import ALL, config, digests, start
+from tests.support.same_bits import ALL, config, digests, start
 
 KERNELS = ("Prescott", "Sandybridge", "Haswell", "Zen", "SkylakeX")
 BEYOND = ("", "X86_V3", ALL)  # what NumPy leaves unused

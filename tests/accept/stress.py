@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.accept.command import QFUSE, ROOT, SHARED, Place
 
 CONFIG = """

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import discard, set_to_set
 from benchmarks.material import MATED, NONMATED, PRODUCT, Material, compare_all
-from pipeline.schema import Array
+from pipeline.core.schema import Array
 
 
 @pytest.fixture(scope="module")

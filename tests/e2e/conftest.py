@@ -26,7 +26,7 @@ steps:
   evaluate_verification: {options: {replicates: 20}}
 """
 REPORT = "report: {options: {title: Small, crops: 0}}\n"
-START = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+START = [sys.executable, "-c", "from pipeline.cli.main import main; main()"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def command(folder: Path, *arguments: object, **options: Any) -> Answer:
 # Many command lines in one child, which saves starting an interpreter for each.
 MANY = """
 import contextlib, io, json, sys, traceback
-from pipeline.cli import main
+from pipeline.cli.main import main
 answers = []
 for words in json.load(sys.stdin):
     out, err, code = io.StringIO(), io.StringIO(), 0

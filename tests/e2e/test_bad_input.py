@@ -19,10 +19,10 @@ import pytest
 from e2e.conftest import Answer, command
 from PIL import Image
 
-from pipeline.schema import Batch
+from pipeline.core.schema import Batch
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
-from stages.tables import Protocol, build_tables, singletons
+from stages.tables.tables import Protocol, build_tables, singletons
 
 Qfuse = Callable[..., Answer]
 ALIGN = "name: faces\ndataset: {reader: tables, path: .}\nsteps: {align: {options: {detector: none}}}\n"

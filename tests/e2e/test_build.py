@@ -17,7 +17,7 @@ from e2e.conftest import CONFIG, Answer, command, commands
 
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
-from stages.tables import Protocol, build_tables, singletons
+from stages.tables.tables import Protocol, build_tables, singletons
 
 Qfuse = Callable[..., Answer]
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from e2e.conftest import CONFIG, REPORT, START, Answer, command, commands
 
-from pipeline.instructions import instruction_set, lacks_bf16
+from pipeline.system.instruction_sets import instruction_set, lacks_bf16
 
 Qfuse = Callable[..., Answer]
 Looks = dict[tuple[str, ...], Answer]

@@ -16,19 +16,19 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from pipeline.config import Config, DatasetConfig, ModelsConfig, ReportConfig, RunConfig, StepConfig
+from pipeline.config.config import Config, DatasetConfig, ModelsConfig, ReportConfig, RunConfig, StepConfig
+from pipeline.core.numerics import Profile, profile_of
+from pipeline.core.registry import lookup
+from pipeline.core.schema import Batch
+from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
-from pipeline.numerics import Profile, profile_of
-from pipeline.registry import lookup
-from pipeline.runner import Runner
-from pipeline.schema import Batch
+from pipeline.run.runner import Runner
 from pipeline.session import open_session
-from pipeline.stage import Context
 from stages.datasets.tables_file import write_tables
-from stages.quality import Quality, QualityOptions
-from stages.report_options import ReportOptions
-from stages.statistics import to_json
-from stages.tables import Protocol, build_tables
+from stages.quality.quality import Quality, QualityOptions
+from stages.quality.reference_statistics import to_json
+from stages.results.report_options import ReportOptions
+from stages.tables.tables import Protocol, build_tables
 
 STEPS = (
     *("align", "degrade", "embed", "quality", "statistics", "fuse", "compare", "evaluate_verification"),
@@ -205,7 +205,7 @@ def _write(path: Path) -> None:
 
 
 def _register_a_second_folder_reader() -> None:
-    from pipeline.registry import available, register
+    from pipeline.core.registry import available, register
 
     if "folder again" not in available("reader"):
         again = type("FolderAgain", (lookup("reader", "folder"),), {"name": "folder again"})
@@ -273,7 +273,7 @@ def _fields(model: type[BaseModel], prefix: str, without: tuple[str, ...] = ()) 
 
 
 def test_every_stage_is_in_the_table() -> None:
-    from pipeline.registry import available
+    from pipeline.core.registry import available
 
     without_options = {"detector_scores"}  # it needs a data set that brings such scores
     found = {name for name, stage in available("stage").items() if stage.__module__.startswith("stages.")}

@@ -41,7 +41,7 @@ def ran(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
     people = [(Path(name).name, name.split("/")[1]) for name in names]
     lines = ["path,subject,template,media", *(f"{file},{person},{person},{file}" for file, person in people)]
     (folder / "faces/faces.csv").write_text("\n".join(lines) + "\n")
-    start = "import qfuse_mine\nfrom pipeline.cli import main\nmain()"
+    start = "import qfuse_mine\nfrom pipeline.cli.main import main\nmain()"
     words = [sys.executable, "-c", start, "run", "mine.yaml", "--json"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

@@ -67,7 +67,7 @@ def test_a_second_run_does_nothing(ran: tuple[Path, Answer]) -> None:
 def test_explain_takes_a_run_of_error_versus_discard(ran: tuple[Path, Answer]) -> None:
     lines = json.loads((ran[0] / OUT / "one/numbers.json").read_text(encoding="utf-8"))["numbers"]
     assert {line["kind"] for line in lines} == {"discard", "discard, 1:N"}
-    from pipeline.config import load_config
+    from pipeline.config.config import load_config
     from pipeline.session import open_session
 
     session = open_session(load_config(ran[0] / "c.yaml", ["benchmark=one"]), store=ran[0] / ".qfuse/store", readonly=True)

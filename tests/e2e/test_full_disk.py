@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from e2e.conftest import CONFIG, commands
 
-from pipeline import hdf5
 from pipeline.errors import cannot_write
-from pipeline.files import replace_bytes
+from pipeline.store import hdf5
+from pipeline.system.atomic_text import replace_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, resource.RLIM_INFINITY))\n"

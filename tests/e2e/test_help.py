@@ -70,6 +70,6 @@ def test_help_lists_every_verb_and_exit_code(helps: dict) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(finished: Path, words: list[str], light: set[str]) -> None:
-    after = "import sys\nfrom pipeline.cli import main\ntry: main()\nfinally: print('\\nMODULES', *sys.modules)"
+    after = "import sys\nfrom pipeline.cli.main import main\ntry: main()\nfinally: print('\\nMODULES', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", after, *words], cwd=finished, capture_output=True, text=True, check=True)
     assert light & set(done.stdout.rpartition("MODULES")[2].split()) == set()

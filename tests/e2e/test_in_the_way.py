@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from e2e.conftest import CONFIG, REPORT, Answer, command, commands
 
-from pipeline.regular import kind_of, obstacle
+from pipeline.system.regular_file import kind_of, obstacle
 
 VERBS = {words.removesuffix(" b.yaml"): tuple(words.split()) for words in ("run b.yaml", "status b.yaml", "store gc b.yaml")}
 VERBS |= {"build": ("build", "b.yaml", "t.h5"), "verify": ("store", "verify")}

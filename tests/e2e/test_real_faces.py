@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from pipeline import hdf5
-from pipeline.instructions import instruction_set
-from pipeline.runner import Runner
+from pipeline.run.runner import Runner
 from pipeline.session import Session, open_session
+from pipeline.store import hdf5
+from pipeline.system.instruction_sets import instruction_set
 
 CONFIG = """
 name: small

@@ -12,10 +12,10 @@ import numpy as np
 from e2e.conftest import Answer, command, commands
 from PIL import Image
 
-from pipeline.keys import file_digest
-from pipeline.store import Store
+from pipeline.files.digests import file_digest
+from pipeline.store.store import Store
 from stages.datasets.tables_file import write_tables
-from stages.tables import Protocol, build_tables, singletons
+from stages.tables.tables import Protocol, build_tables, singletons
 
 Qfuse = Callable[..., Answer]
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from pipeline import check as checking
-from pipeline.check import check
-from pipeline.config import load_config, load_layers
+from pipeline.config.config import load_config, load_layers
+from pipeline.config.layers import MAX_BENCHMARKS
 from pipeline.errors import InvalidInput, ResourceRefused
-from pipeline.graph import MAX_CELLS
-from pipeline.layers import MAX_BENCHMARKS
-from pipeline.plan import MAX_SHARDS
+from pipeline.plan import check as checking
+from pipeline.plan.check import check
+from pipeline.plan.graph import MAX_CELLS
+from pipeline.plan.plan import MAX_SHARDS
 from pipeline.session import open_session
 from stages.datasets import synthetic
 from stages.datasets.synthetic import SynthOptions, synthesise
-from stages.evaluation import MOST_TARGETS
+from stages.evaluation.shared import MOST_TARGETS
 
 STEPS = {
     "embed": {"options": {"model": "given", "flip": "none"}},
@@ -43,7 +43,7 @@ def unexpanded(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("a step was expanded before its cells were counted")
 
     monkeypatch.setattr(checking, "expand", expanded)
-    monkeypatch.setattr("pipeline.plan.expand", expanded)
+    monkeypatch.setattr("pipeline.plan.plan.expand", expanded)
 
 
 @pytest.mark.usefixtures("unexpanded")

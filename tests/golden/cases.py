@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.files import open_files
-from pipeline.numerics import profile_of
-from pipeline.registry import available
-from pipeline.schema import Batch, Status, text
-from pipeline.stage import Context, Source, Stage, Work
-from stages.tables import Protocol, build_tables
+from pipeline.core.numerics import profile_of
+from pipeline.core.registry import available
+from pipeline.core.schema import Batch, Status, text
+from pipeline.core.stage import Context, Source, Stage, Work
+from pipeline.files.file_tree import open_files
+from stages.tables.tables import Protocol, build_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("QFUSE_SHARED", ROOT.parent / "shared"))

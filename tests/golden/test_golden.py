@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from golden.cases import CASES, EXACT, REAL, SHARED
 
-from pipeline.numerics import backend_version
-from pipeline.registry import available
-from pipeline.schema import Batch
+from pipeline.core.numerics import backend_version
+from pipeline.core.registry import available
+from pipeline.core.schema import Batch
 
 RECORD = Path(__file__).with_name("golden.json")
 COMMAND = "PYTHONPATH=tests python -m golden.test_golden"

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from pipeline.errors import InvalidInput
-from pipeline.files import MAX_FILE_BYTES, open_files
+from pipeline.files.file_tree import MAX_FILE_BYTES, open_files
 from stages.datasets.folder import FolderOptions, FolderReader
 
 from .guard import Breach

@@ -13,9 +13,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pipeline.cli import main
-from pipeline.verbs import app
-from stages.commands import models_app
+from pipeline.cli.main import main
+from pipeline.cli.verbs import app
+from stages.commands.main import models_app
 
 from . import archives, documents, pictures, tables
 from .guard import Breach

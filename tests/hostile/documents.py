@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.config import load_config, validate
+from pipeline.config.config import load_config, validate
+from pipeline.core.numerics import profile_of
+from pipeline.core.registry import available, lookup
 from pipeline.errors import InvalidInput
-from pipeline.files import open_files
-from pipeline.numerics import profile_of
-from pipeline.registry import available, lookup
-from stages.datasets.benchmarks import Counts
+from pipeline.files.file_tree import open_files
 from stages.datasets.lfw import LfwOptions, LfwReader
+from stages.datasets.manifests import Counts
 from stages.models.cards import find_weights, read_cards, read_weights
 
 from .guard import Breach

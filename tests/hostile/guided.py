@@ -15,12 +15,12 @@ from random import Random
 
 import atheris
 
-with atheris.instrument_imports(include=["pipeline", "stages.images", "yaml", "zipfile", "PIL", "json"]):
-    from pipeline.config import load_config
+with atheris.instrument_imports(include=["pipeline", "stages.faces.images", "yaml", "zipfile", "PIL", "json"]):
+    from pipeline.config.config import load_config
     from pipeline.errors import InvalidInput, QfuseError
-    from pipeline.files import Zip
-    from pipeline.store import Store
-    from stages.images import Unusable, decode
+    from pipeline.files.file_tree import Zip
+    from pipeline.store.store import Store
+    from stages.faces.images import Unusable, decode
 
 from . import archives, documents, pictures, tables
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.files import Folder
-from pipeline.numerics import profile_of
-from pipeline.schema import Batch, Status, text
-from pipeline.stage import Context
-from stages.align import Align, AlignOptions
-from stages.tables import CROPS, DETECTIONS
+from pipeline.core.numerics import profile_of
+from pipeline.core.schema import Batch, Status, text
+from pipeline.core.stage import Context
+from pipeline.files.file_tree import Folder
+from stages.faces.align import Align, AlignOptions
+from stages.tables.tables import CROPS, DETECTIONS
 
 from .guard import Breach
 from .mutate import damaged

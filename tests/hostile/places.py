@@ -8,21 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from pipeline.config import load_config
-from pipeline.events import Events
-from pipeline.files import is_free, open_files
-from pipeline.keys import DigestCache
-from pipeline.recall import recalled
-from pipeline.store import Store
-from stages.calibration import read_reference, read_scores
-from stages.datasets.ijb_lists import read_csv, read_list
-from stages.datasets.ijb_npy import read_array
-from stages.datasets.ijb_problems import Problems
+from pipeline.config.config import load_config
+from pipeline.files.digests import DigestCache
+from pipeline.files.file_tree import open_files
+from pipeline.plan.last_plan import recalled
+from pipeline.run.events import Events
+from pipeline.store.store import Store
+from pipeline.system.atomic_text import is_free
+from stages.datasets.ijb.lists import read_csv, read_list
+from stages.datasets.ijb.npy import read_array
 from stages.datasets.lfw import LfwOptions, LfwReader
+from stages.datasets.problems import Problems
 from stages.datasets.tables_file import TablesOptions, TablesReader
+from stages.fusion.templates_file import need_ours
 from stages.models.cards import read_cards, read_weights
-from stages.runs import find_run
-from stages.templates_file import need_ours
+from stages.quality.calibration import read_reference, read_scores
+from stages.results.finished_runs import find_run
 
 from . import tables
 

@@ -16,12 +16,12 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pipeline.core.schema import Batch, Field, Schema, text
 from pipeline.errors import QfuseError
-from pipeline.files import open_files
-from pipeline.schema import Batch, Field, Schema, text
-from pipeline.store import Store
+from pipeline.files.file_tree import open_files
+from pipeline.store.store import Store
 from stages.datasets.tables_file import TablesOptions, TablesReader, write_tables
-from stages.tables import LAYOUT, Protocol, build_tables, singletons
+from stages.tables.tables import LAYOUT, Protocol, build_tables, singletons
 
 from .guard import SECRET, Breach
 from .mutate import changed, damaged, odd

@@ -22,8 +22,8 @@ from hostile import tables
 from hostile.guard import Breach, attempt, prepared
 from hostile.kinds import KINDS
 from pipeline.errors import CorruptArtifact, InvalidInput
-from pipeline.interruption import SIGNALS
-from pipeline.store import Store
+from pipeline.store.store import Store
+from pipeline.system.interruption import SIGNALS
 
 # The same inputs every time: `make accept` is where new ones are looked for, in processes that may die of them.
 NO_CHANCE = Random(0)  # noqa: S311

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save
 from torch import nn
 
-from pipeline.numerics import profile_of
+from pipeline.core.numerics import profile_of
 from stages.models.backends import open_model
 from stages.models.cards import ModelCard, read_weights
 from stages.models.checkpoints import load_checkpoint

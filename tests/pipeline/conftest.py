@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one; child processes do the same
-
 import toy
 from laboratory import NUMBERS, Lab
 
-from pipeline.store import Store
+from pipeline.store.store import Store
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What `pipeline.session`, `pipeline.events` and `pipeline.progress` make of a plan and of a finished run."""
+"""What `pipeline.session`, `pipeline.run.events` and `pipeline.cli.display` make of a plan and of a finished run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from laboratory import Lab
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.cli.display import Progress, plan_table, status_rows, status_table, store_rows, store_table
 from pipeline.errors import InvalidInput, ResourceRefused
-from pipeline.events import Event, Events
-from pipeline.progress import Progress, plan_table, status_rows, status_table, store_rows, store_table
-from pipeline.runner import Runner
+from pipeline.run.events import Event, Events
+from pipeline.run.runner import Runner
 from pipeline.session import Results, execute, make_report, plain, write_json
 
 

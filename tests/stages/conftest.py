@@ -14,11 +14,11 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.files import open_files
-from pipeline.numerics import profile_of
-from pipeline.schema import Batch, text
-from pipeline.stage import Context, Source
-from stages.align import Align, AlignOptions
+from pipeline.core.numerics import profile_of
+from pipeline.core.schema import Batch, text
+from pipeline.core.stage import Context, Source
+from pipeline.files.file_tree import open_files
+from stages.faces.align import Align, AlignOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 

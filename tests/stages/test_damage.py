@@ -14,10 +14,10 @@ import typer
 from e2e.conftest import CONFIG, REPORT
 from typer.testing import CliRunner, Result
 
-from pipeline.hdf5 import read
-from pipeline.store import Store
-from pipeline.verbs import app
-from stages.commands import add_to
+from pipeline.cli.verbs import app
+from pipeline.store.hdf5 import read
+from pipeline.store.store import Store
+from stages.commands.main import add_to
 
 Verb = Callable[..., Result]
 OTHER = CONFIG.replace("name: small", "name: other").replace("rule: mean", "rule: best")
@@ -142,12 +142,12 @@ def test_no_verb_opens_a_store_past_what_mends_it() -> None:
     """Whoever reads artifacts does so in `with_session` or `mended`, which `run_verb` hands on."""
     found = set()
     root = Path(__file__).parents[2]
-    for path in (*root.glob("pipeline/*.py"), *root.glob("stages/**/*.py")):
+    for path in (*root.glob("pipeline/**/*.py"), *root.glob("stages/**/*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
         if any(isinstance(called, ast.Name) and called.id == "open_session" for called in calls):
             found.add(path.name)
-    assert found == {"session.py", "run_verb.py"}
+    assert found == {"session.py", "run.py"}
 
 
 # -- the folder of a run --------------------------------------------------------------------------------------------------

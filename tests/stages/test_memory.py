@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import Config
-from pipeline.memory import estimate
-from pipeline.schema import Batch, text
+from pipeline.config.config import Config
+from pipeline.core.schema import Batch, text
+from pipeline.core.stage import Options, Stage, Work
+from pipeline.run.memory_estimate import estimate
 from pipeline.session import open_session
-from pipeline.stage import Options, Stage, Work
-from stages.compare import Compare
-from stages.evaluate_discard import DiscardOptions, EvaluateDiscard
-from stages.evaluate_identification import EvaluateIdentification, IdentificationOptions
-from stages.evaluate_verification import EvaluateVerification, VerificationOptions
-from stages.fuse import Fuse, FuseOptions
-from stages.search import Search, SearchOptions
+from stages.evaluation.discard import DiscardOptions, EvaluateDiscard
+from stages.evaluation.identification import EvaluateIdentification, IdentificationOptions
+from stages.evaluation.verification import EvaluateVerification, VerificationOptions
+from stages.fusion.fuse import Fuse, FuseOptions
+from stages.matching.compare import Compare
+from stages.matching.search import Search, SearchOptions
 
 Make = Callable[..., Any]
 Tables = Mapping[str, Batch]

@@ -12,10 +12,10 @@ import pytest
 from bench_sets import adience, tinyface, tree, xqlfw
 from machine import public_folder, unprivileged
 
-from pipeline.config import validate
+from pipeline.config.config import validate
+from pipeline.core.registry import lookup
 from pipeline.errors import InvalidInput
-from pipeline.files import open_files
-from pipeline.registry import lookup
+from pipeline.files.file_tree import open_files
 from stages.datasets.folder import FolderOptions, FolderReader
 
 

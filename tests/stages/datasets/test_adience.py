@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from bench_sets import ADIENCE, adience, adience_list, adience_rows, numbers, run, tree
 
-from pipeline.config import validate
+from pipeline.config.config import validate
+from pipeline.core.schema import Batch
+from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
-from pipeline.files import open_files
-from pipeline.schema import Batch
-from pipeline.stage import Context
+from pipeline.files.file_tree import open_files
 from stages.datasets.adience import AdienceReader
-from stages.tables import LAYOUT, Comparisons
+from stages.tables.tables import LAYOUT, Comparisons
 
 FOLDS = [{"7153718@N04": 3, "101@N01": 1}, {"102@N02": 4}, {"103@N03": 2}, {"104@N04": 1}, {"105@N05": 5}]
 

@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config import validate
+from pipeline.config.config import validate
+from pipeline.core.schema import Batch, Status, text
+from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
-from pipeline.files import Files, open_files
-from pipeline.keys import UNREADABLE
-from pipeline.schema import Batch, Status, text
-from pipeline.stage import Context
-from stages.align import Align, AlignOptions
-from stages.datasets import benchmarks
+from pipeline.files.digests import UNREADABLE
+from pipeline.files.file_tree import Files, open_files
+from stages.datasets import manifests
 from stages.datasets.bin_pack import BinPackReader
-from stages.tables import LAYOUT
+from stages.faces.align import Align, AlignOptions
+from stages.tables.tables import LAYOUT
 
 A, B, C, D, E, F = (bytes([65 + i]) * 9 for i in range(6))
 
@@ -177,7 +177,7 @@ def test_a_pack_of_the_published_counts_is_taken(name: str, count: int) -> None:
 
 @pytest.mark.parametrize("name", ["lfw", "agedb_30", "cfp_fp", "calfw", "cplfw", "xqlfw", "adience", "tinyface"])
 def test_every_manifest_says_what_is_skewed_and_which_reader_reads_it(name: str) -> None:
-    found = benchmarks.benchmark(name)
+    found = manifests.benchmark(name)
     assert found.reader in ("bin", name)
     assert len(found.bias) > 100
     assert found.licence
@@ -190,7 +190,7 @@ def test_every_manifest_says_what_is_skewed_and_which_reader_reads_it(name: str)
 def test_the_manifest_of_a_set_for_training_says_what_is_in_it_where_and_under_which_terms(
     name: str, identities: int, images: int
 ) -> None:
-    found = benchmarks.benchmark(name)
+    found = manifests.benchmark(name)
     assert found.counts == {"identities": identities, "images": images}
     assert f"{identities},112,112" in found.layout
     assert f"{images + identities + 1:,} records" in found.layout  # one for each image and identity, and the first

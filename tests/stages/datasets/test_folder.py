@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import keys
-from pipeline.config import Config, DatasetConfig, validate
-from pipeline.dataset import Dataset, ingest
+from pipeline.config.config import Config, DatasetConfig, validate
+from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
-from pipeline.files import MAX_FILE_BYTES, Folder, open_files
-from pipeline.keys import UNREADABLE, DigestCache
-from pipeline.schema import Batch
-from pipeline.store import Store
+from pipeline.files import digests
+from pipeline.files.digests import UNREADABLE, DigestCache
+from pipeline.files.file_tree import MAX_FILE_BYTES, Folder, open_files
+from pipeline.plan.dataset import Dataset, ingest
+from pipeline.store.store import Store
 from stages.datasets.folder import FolderReader, identity_generator, lowest_ranked
-from stages.tables import LAYOUT
+from stages.tables.tables import LAYOUT
 
 STILLS = [f"{subject}/{i}.jpg" for subject in ("ada", "bob", "cleo") for i in range(6)]
 VIDEOS = [f"{subject}/video{v}/{i}.png" for subject in ("ada", "bob") for v in range(3) for i in range(4)]
@@ -103,7 +103,7 @@ def test_one_reading_of_an_image_serves_its_key_and_its_row(tmp_path: Path, monk
         once.append(path)
         return hashlib.sha256(path.name.encode()).hexdigest()  # not of its bytes: a second reading would differ
 
-    monkeypatch.setattr(keys, "file_digest", digest)
+    monkeypatch.setattr(digests, "file_digest", digest)
     monkeypatch.setattr(Folder, "read", None)
     faces = ingested(root, tmp_path / "store").tables["faces"]
     names = [path.rpartition("/")[2] for path in faces["path"]]

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import validate
+from pipeline.config.config import validate
+from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
-from pipeline.files import Files, open_files
-from pipeline.schema import Batch
+from pipeline.files.file_tree import Files, open_files
 from stages.datasets.lfw import LfwReader, LfwTemplatesReader
-from stages.tables import LAYOUT
+from stages.tables.tables import LAYOUT
 
 PAIRS = "2\t1\nAda\t1\t2\nAda\t1\tBob\t1\nBob\t2\t1\nBob\t2\tCleo_De\t1\n"
 

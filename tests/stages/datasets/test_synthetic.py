@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.schema import Batch
+from pipeline.core.schema import Batch
 from stages.datasets.synthetic import (
     SyntheticReader,
     SynthOptions,
@@ -21,9 +21,9 @@ from stages.datasets.synthetic import (
     synthesise,
     synthesise_truth,
 )
-from stages.forms import Product
 from stages.metrics.verification import operating_points
-from stages.tables import LAYOUT, Comparisons, role_rows
+from stages.tables.pair_layouts import Product
+from stages.tables.tables import LAYOUT, Comparisons, role_rows
 
 Floats = NDArray[np.floating[Any]]
 SEEDS = (0, 1, 2)

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipeline.core.schema import Batch, text
 from pipeline.errors import InvalidInput
-from pipeline.files import open_files
-from pipeline.schema import Batch, text
+from pipeline.files.file_tree import open_files
 from stages.datasets.tables_file import TablesOptions, TablesReader, write_tables
-from stages.tables import Protocol, build_tables, singletons
+from stages.tables.tables import Protocol, build_tables, singletons
 
 
 def example(embedding: np.ndarray | None = None, ids: tuple[str, ...] = ("f0", "f1", "é€𐍈")) -> dict[str, Batch]:

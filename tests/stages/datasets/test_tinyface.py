@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from bench_sets import numbers, run, tinyface, tree
 
-from pipeline.config import validate
+from pipeline.config.config import validate
+from pipeline.core.schema import Batch
+from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
-from pipeline.files import open_files
-from pipeline.schema import Batch
-from pipeline.stage import Context
+from pipeline.files.file_tree import open_files
 from stages.datasets.tinyface import TinyFaceReader
-from stages.tables import LAYOUT, refuse_itself, role_rows
+from stages.tables.tables import LAYOUT, refuse_itself, role_rows
 
 
 def read(folder: Path, **options: object) -> dict[str, Batch]:

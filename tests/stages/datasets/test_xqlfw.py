@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from bench_sets import image, lfw_list, tree, xqlfw
 
-from pipeline.config import validate
+from pipeline.config.config import validate
+from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
-from pipeline.files import open_files
-from pipeline.schema import Batch
-from stages.datasets.benchmarks import benchmark
+from pipeline.files.file_tree import open_files
+from stages.datasets.manifests import benchmark
 from stages.datasets.xqlfw import XqlfwReader
-from stages.tables import LAYOUT
+from stages.tables.tables import LAYOUT
 
 
 def read(root: Path, **options: object) -> dict[str, Batch]:

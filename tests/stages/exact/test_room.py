@@ -19,7 +19,7 @@ ALLOWED = {
     "models/detector.py": "chooses among faces found, before there are embeddings",
     "datasets/synthetic.py": "draws embeddings, of which everything after is made",
     "metrics/weighted.py": "products of whole numbers far below 2⁵³, which are exact",
-    "selection.py": "selects candidates, which are scored exactly",
+    "matching/candidates.py": "selects candidates, which are scored exactly",
 }
 
 

@@ -11,13 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from stages.metrics.verification import (
-    Ascending,
-    auc,
-    eer,
-    operating_points,
-    with_failures,
-)
+from stages.metrics.verification import Ascending, auc, eer, operating_points, with_failures
 
 RULES = ("at_most", "nearest")
 properties = settings(deadline=None, max_examples=80)

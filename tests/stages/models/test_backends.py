@@ -347,7 +347,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-@pytest.mark.parametrize("module", ["stages.models.backends", "pipeline.worker"])
+@pytest.mark.parametrize("module", ["stages.models.backends", "pipeline.run.dask_worker"])
 def test_onnx_runtime_collects_nothing_about_its_user(module: str, tmp_path: Path) -> None:
     # Where it does, importing it is enough: it names the machine in a file below the home folder, and opens a queue there.
     known = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # as no CI would have it

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.session import Results
-from stages.headline import gather
-from stages.page import render
+from stages.report.page import render
+from stages.results.headline import gather
 
 Browse = Callable[..., tuple[str, str]]
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pipeline.session import Results
-from stages import conventions
-from stages.evaluate_verification import EvaluateVerification, VerificationOptions
-from stages.quantities import Quantity
-from stages.report_options import read_options
-from stages.summary import RuleTable, rule_table
+from stages.evaluation.verification import EvaluateVerification, VerificationOptions
+from stages.report import conventions
+from stages.results.quantities import Quantity
+from stages.results.report_options import read_options
+from stages.results.rule_table import RuleTable, rule_table
 
 
 @pytest.fixture(scope="module")

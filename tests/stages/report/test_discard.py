@@ -16,16 +16,17 @@ import yaml
 from PIL import Image
 from rich.table import Table
 
+from pipeline.core.stage import Context
 from pipeline.session import Results
-from pipeline.stage import Context
-from stages import conventions, discard_charts, headline
-from stages.figures import LINES
-from stages.headline import Found, gather
-from stages.page import render
-from stages.quantities import Quantity, is_area, lower_is_better
-from stages.report import terminal_table, write_report
-from stages.report_options import read_options
-from stages.summary import Row, RuleTable
+from stages.draw.figures import LINES
+from stages.report import conventions, discard_charts
+from stages.report.page import render
+from stages.report.report import terminal_table, write_report
+from stages.results import headline
+from stages.results.headline import Found, gather
+from stages.results.quantities import Quantity, is_area, lower_is_better
+from stages.results.report_options import read_options
+from stages.results.rule_table import Row, RuleTable
 
 Make = Callable[..., Row]
 RANDOM = {"method": "random"}

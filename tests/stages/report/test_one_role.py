@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.memory import estimate
+from pipeline.run.memory_estimate import estimate
 from pipeline.session import Results, open_session
 from stages.datasets.tables_file import write_tables
-from stages.explain import explained
-from stages.pair import chosen_cells, find_pair
-from stages.report import write_report
-from stages.tables import Protocol, build_tables
+from stages.explain.compared_pair import chosen_cells, find_pair
+from stages.explain.explain import explained
+from stages.report.report import write_report
+from stages.tables.tables import Protocol, build_tables
 
 Runs = Callable[..., Results]
 COUNT = 40  # templates, of three faces each

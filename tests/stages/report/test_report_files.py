@@ -15,8 +15,8 @@ import pytest
 
 from pipeline.errors import InvalidInput
 from pipeline.session import Results
-from stages.report import write_report
-from stages.summary import cells
+from stages.report.report import write_report
+from stages.results.rule_table import cells
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

@@ -17,10 +17,22 @@ import pytest
 
 from pipeline.errors import InvalidInput
 from pipeline.session import Results
-from stages.headline import gather
-from stages.study import Area, Column, Line, columns_of, factor_names, heading, headings, labels, latex, lines_of, write_study
-from stages.study import _with_best as with_best
-from stages.study_page import _cell as shown_cell
+from stages.report.study import (
+    Area,
+    Column,
+    Line,
+    columns_of,
+    factor_names,
+    heading,
+    headings,
+    labels,
+    latex,
+    lines_of,
+    write_study,
+)
+from stages.report.study import _with_best as with_best
+from stages.report.study_page import _cell as shown_cell
+from stages.results.headline import gather
 
 Browse = Callable[..., tuple[str, str]]
 FMR = Column("standard", "", "d", 0.2, "FMR", 1e-2)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.registry import available
+from pipeline.core.registry import available
 from pipeline.session import Results
-from stages import headline, summary
-from stages.report import terminal_table
+from stages.report.report import terminal_table
+from stages.results import headline, rule_table
 
 
 def printed(results: Results, width: int, **options: object) -> str:
@@ -56,7 +56,7 @@ def test_the_main_number_and_its_difference_are_always_there(results: Results) -
 def test_directions_are_marked_without_colour_and_conventions_stand_below(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(summary, "FEW", 0)  # so small a set has few mated errors, and every number is marked
+    monkeypatch.setattr(rule_table, "FEW", 0)  # so small a set has few mated errors, and every number is marked
     text = printed(results, 140, fmr=[1e-2])
     assert "▲ +" in text
     assert "▼ −" in text

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from pipeline.session import Results
-from stages import explain_text
 from stages.datasets.tables_file import write_tables
-from stages.explain import explained
-from stages.numbers import number
-from stages.pair import chosen_cells, find_pair
-from stages.tables import Protocol, build_tables, singletons
+from stages.evaluation.numbers import number
+from stages.explain.compared_pair import chosen_cells, find_pair
+from stages.explain.explain import explained
+from stages.report import explain_text
+from stages.tables.tables import Protocol, build_tables, singletons
 
 NAMES = ["a0", "a1", "b0", "b1"]
 PAIRS = [("a0", "a1", True), ("b0", "b1", True), ("a0", "b0", False), ("a1", "b1", False)]

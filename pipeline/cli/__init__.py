@@ -1,0 +1,1 @@
+"""The command: where it begins and ends, the engine's verbs, and how they print."""

@@ -1,0 +1,190 @@
+"""A config of several benchmarks: the work of a verb on one after another, and the page of all of them.
+
+What one benchmark cannot do (a QfuseError) is told at once and does not keep the others from their work; the command ends
+with the exit code of the first such error. An interruption, and whatever is no QfuseError, ends everything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from pipeline.cli.terminal import emit, say, warn
+from pipeline.config.config import Config, ReportConfig, config_of, load_layers, report_of
+from pipeline.config.layers import Layers
+from pipeline.errors import Interrupted, InvalidInput, QfuseError
+
+if TYPE_CHECKING:
+    from pipeline.cli.run import Ran
+    from pipeline.plan.check import Checked
+    from pipeline.session import Session
+
+T = TypeVar("T")
+
+
+def on_each(path: Path, overrides: Sequence[str] | None, work: Callable[[Config], Any], as_json: bool) -> None:
+    """Do a verb's work on a config, or on each benchmark of one that has several, below a heading each.
+
+    With `as_json` what `work` returns is printed: as it is, or in a mapping by benchmark, an error as {"error": SENTENCE}.
+    """
+    found = load_layers(path, overrides or [])
+    if not found.several:
+        value = work(config_of(found, found.only()))
+        if as_json:
+            emit(value)
+        return
+    done = attempted(found, work, as_json)
+    if as_json:
+        emit({name: as_value(one) for name, one in done.items()})
+    leave(done.values())
+
+
+def attempted(found: Layers, work: Callable[[Config], T], quiet: bool) -> dict[str, T | QfuseError]:
+    """Return by benchmark what `work` returns for its config, or the error that it met, which is told already."""
+    done: dict[str, T | QfuseError] = {}
+    for name in found.benchmarks:
+        try:
+            config = config_of(found, name)
+            if not quiet:
+                say(("\n" if done else "") + config.full_name)
+            done[name] = work(config)
+        except Interrupted:
+            raise
+        except QfuseError as error:
+            done[name] = told(error, name)
+    return done
+
+
+def told(error: QfuseError, name: str = "") -> QfuseError:
+    """Return an error that has been printed as the one that ends a command is, with its benchmark's name."""
+    sys.stdout.flush()  # where both go into one file, the error stays below its heading
+    warn(f"qfuse: {name}{': ' if name else ''}{error}")
+    return error
+
+
+def as_value(one: Any) -> Any:
+    """Return the outcome of an attempt in the form that `--json` prints."""
+    return {"error": str(one)} if isinstance(one, QfuseError) else one
+
+
+def leave(done: Iterable[Any]) -> None:
+    """End the command with the exit code of the first error among what was done, if any."""
+    for one in done:
+        if isinstance(one, QfuseError):
+            raise typer.Exit(one.exit_code)
+
+
+def live(path: Path, root: Path) -> set[tuple[str, str]]:
+    """Return (output, key) of all that a config, or any of its benchmarks, would keep in the store at `root`.
+
+    Raises the first QfuseError: nobody knows what a benchmark needs whose plan cannot be made.
+    """
+    from pipeline.cli.run import looked_at
+
+    found, kept = load_layers(path), set[tuple[str, str]]()
+    for name in found.benchmarks or [""]:
+        try:
+            kept |= looked_at(config_of(found, name), root, lambda session: session.plan.live())
+        except QfuseError as error:
+            if name:
+                error.args = (f"benchmark {name}: {error}",)
+            raise
+    return kept
+
+
+def store_of(path: Path) -> Path:
+    """Return the store of a config, or of all its benchmarks. Raises as `load_config`."""
+    found = load_layers(path)
+    return config_of(found, next(iter(found.benchmarks), "")).store_folder()
+
+
+def check_all(path: Path, overrides: Sequence[str] | None) -> dict[str, Checked]:
+    """Return what is wrong with a config, by "", or with each of its benchmarks."""
+    from pipeline.plan.check import Checked, checked
+
+    try:
+        found = load_layers(path, overrides or [])
+    except InvalidInput as problem:
+        return {"": Checked([str(problem)], str(problem))}
+    if not found.several:
+        return {"": checked(path, lambda: config_of(found, found.only()))}
+    return {name: checked(path, partial(config_of, found, name)) for name in found.benchmarks}
+
+
+def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: bool) -> None:
+    """Run every benchmark, each told below its heading, then write the page of all that ran, where `report` says so."""
+    from pipeline.session import mended
+
+    section = report_section(found) if report else None
+
+    def one(config: Config) -> Ran:
+        ran = run(config)
+        if not as_json:
+            ran.tell(found.path)
+        return ran
+
+    done = attempted(found, one, as_json)
+    ran = {name: one for name, one in done.items() if not isinstance(one, QfuseError)}
+    met = [one for one in done.values() if isinstance(one, QfuseError)]
+    passes = itertools.count()
+
+    def page() -> list[Path]:
+        if next(passes):  # what was found damaged is set aside now: compute it again
+            ran.update({name: run(one.session.config) for name, one in ran.items()})
+        return page_of_all(section, {name: one.session for name, one in ran.items()})
+
+    files: list[Path] = []
+    if ran:
+        try:
+            files = mended(page, warn)
+        except Interrupted:
+            raise
+        except QfuseError as error:
+            met.append(told(error, "the report of all"))
+    if as_json:
+        benchmarks = {name: ran[name].to_json() if name in ran else as_value(one) for name, one in done.items()}
+        emit({"benchmarks": benchmarks, "report": [str(path) for path in files]})
+    elif files:
+        say(f"\nreport of {', '.join(ran)}: {files[0]}")
+    leave(met)
+
+
+def report_section(found: Layers) -> ReportConfig | None:
+    """Return the report section that stands for all benchmarks. Raises InvalidInput if its kind is unknown."""
+    from pipeline.core.registry import lookup
+
+    section = report_of(found)
+    if section is not None:
+        lookup("report", section.kind)
+    return section
+
+
+def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -> list[Path]:
+    """Return the files of the report of all benchmarks that ran, written again only where one of their results changed.
+
+    No file where no report is asked for, or of a kind that has no such page.
+    """
+    from pipeline.config.origin import kept_apart
+    from pipeline.core.registry import available
+    from pipeline.run.runner import Runner
+    from pipeline.session import Results, StudyReport, kept_pages, shown
+
+    make: StudyReport | None = available("study report").get(section.kind) if section else None
+    if make is None or section is None or not sessions:
+        return []
+    write, options = make, section.options
+    one = next(iter(sessions.values()))
+    config, folder, origin = one.config, one.folder.parent, one.config.origin_of_all
+    of = [section.model_dump(mode="json"), origin.command, *([name, *shown(session)] for name, session in sessions.items())]
+
+    def written() -> list[Path]:
+        results = [(name, Results(s, Runner(s.plan, s.store))) for name, s in sessions.items()]
+        return write(results, folder, options)
+
+    return kept_pages(folder, of, lambda: kept_apart(folder, config.name, origin, written, warn))

@@ -1,0 +1,160 @@
+"""Check a config without computing: every problem of its data set, steps, weights and report at once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.config import Config
+from pipeline.core.numerics import profile_of
+from pipeline.core.registry import available, lookup
+from pipeline.core.stage import Context
+from pipeline.errors import InvalidInput, QfuseError
+from pipeline.files.digests import DigestCache
+from pipeline.files.file_tree import Folder
+from pipeline.plan.dataset import Dataset, ingest
+from pipeline.plan.graph import Step, combinations, count_cells, expand, need_used_factors, ordered, own_factors, stage_of
+from pipeline.plan.instruction_mix import computes_here, slow_bf16
+from pipeline.plan.plan import Plan, build, context_of, need_few_shards, need_rows
+from pipeline.run.dask_workers import need_cluster
+from pipeline.store.store import Store
+from pipeline.system import interruption
+from pipeline.system.instruction_sets import lacks_bf16
+
+
+class Problems:
+    """Sentences in the order in which they were met, each once."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, QfuseError] = {}
+
+    def attempt(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a call returns; None, and its problem kept, where it raises one."""
+        try:
+            return call(*arguments)
+        except QfuseError as problem:
+            self.found.setdefault(str(problem), problem)
+            return None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is wrong with a config, one by one and as one sentence; rows by table, steps and notes of one that is fine."""
+
+    problems: list[str]
+    sentence: str = ""
+    notes: Sequence[str] = ()
+    tables: Mapping[str, int] = field(default_factory=dict)
+    steps: int = 0
+
+
+def checked(path: Path, load: Callable[[], Config]) -> Checked:
+    """Check the config that `load` returns, or say why it returns none."""
+    try:
+        problems, plan, notes = check(load())
+    except InvalidInput as problem:
+        return Checked([str(problem)], str(problem))
+    if plan is None:
+        return Checked(problems, f"{path}: {listed(problems)}", notes)
+    tables = {name: batch.rows for name, batch in plan.dataset.tables.items()}
+    notes += slow_bf16(plan.steps.values(), computes_here(plan.config) and lacks_bf16())
+    return Checked(problems, "", notes, tables, len(plan.steps))
+
+
+def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
+    """Return every problem, each a sentence; the plan of a config that has none; and what is worth knowing of its data set.
+
+    Nothing is written.
+    """
+    problems = Problems()
+    attempt = problems.attempt
+    attempt(check_report, config)
+    attempt(need_cluster, config.cluster)
+    with tempfile.TemporaryDirectory() as nowhere:
+        interruption.folders.add(nowhere)
+        store = Store(Path(nowhere) / "store", readonly=True)
+        dataset = attempt(ingest, config, store, DigestCache(None))
+        if attempt(profile_of, config.numerics) is None:  # told already; the steps are looked at all the same
+            config = config.model_copy(update={"numerics": "cpu-fp32"})
+        # Where the data set is wrong the weights are looked at all the same.
+        context = context_of(config, lambda: dataset.files if dataset is not None else Folder(Path(nowhere)))
+        _check_steps(config, context, dataset, attempt)
+        plan = None if problems.found else attempt(build, config, dataset, store, context)
+    notes = list(dataset.notes) if dataset is not None else []
+    return list(problems.found), plan, notes + (doubts(plan) if plan is not None else [])
+
+
+def doubts(plan: Plan) -> list[str]:
+    """Return what the steps of a plan say of its data set, each sentence once."""
+    return list(dict.fromkeys(said for step in plan.steps.values() for said in step.stage.doubts(plan.dataset.tables)))
+
+
+def _check_steps(config: Config, context: Context, dataset: Dataset | None, attempt: Callable[..., Any]) -> None:
+    """Attempt whatever of the steps can be: what is wrong with one, or with the data set, hides nothing of another."""
+    known = [name for name, section in config.steps.items() if attempt(lookup, "stage", section.stage or name)]
+    whole = len(known) == len(config.steps)
+    order = (attempt(ordered, config) if whole else None) or known
+    attempt(need_used_factors, config)
+    if attempt(count_cells, config, order) is None:
+        return
+    steps = _steps(config, order, context, attempt) if whole else {}
+    for step in steps.values():
+        attempt(step.stage.open)
+        if dataset is not None:
+            attempt(need_rows, step, steps, dataset)
+            attempt(step.stage.fits, dataset.tables)
+    if dataset is not None:
+        attempt(need_few_shards, steps.values(), dataset)
+    expanded = {step.base for step in steps.values()}
+    for name in (name for name in order if name not in expanded):  # as what it reads is wrong
+        used = attempt(own_factors, config, name)
+        for own in combinations(config, used) if used is not None else ():
+            if stage := attempt(stage_of, name, config, context, own):
+                attempt(stage.open)
+
+
+def _steps(config: Config, order: Sequence[str], context: Context, attempt: Callable[..., Any]) -> dict[str, Step]:
+    """Return the steps that can be made, and attempt every combination of factors of one that cannot."""
+    steps: dict[str, Step] = {}
+    for name in order:
+        try:
+            made = list(expand(name, config, context, steps))
+        except QfuseError:
+            for values in combinations(config, attempt(own_factors, config, name) or ()):
+                single = config.model_copy(update={"factors": {factor: [value] for factor, value in values.items()}})
+                attempt(lambda name=name, single=single: list(expand(name, single, context, {})))
+            continue
+        steps |= {step.name: step for step in made}
+    return steps
+
+
+def open_all(steps: Iterable[Step], opened: Callable[[Step], None] = lambda step: step.stage.open()) -> None:
+    """Open every step, so that whatever is missing is reported before another has run for hours.
+
+    Raises the QfuseError of the first that cannot be opened, with the sentences of all.
+    """
+    problems = Problems()
+    for step in steps:
+        problems.attempt(opened, step)
+    if problems.found:
+        raise type(next(iter(problems.found.values())))(listed(list(problems.found)))
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Return one problem as it is, several as a list of lines."""
+    return problems[0] if len(problems) == 1 else "\n  - ".join([f"{len(problems)} problems:", *problems])
+
+
+def check_report(config: Config) -> None:
+    """Check the report's kind and, where a kind registers such a check as 'report options', its options.
+
+    Such a check takes the options and the config. Raises InvalidInput: better before a run than after it.
+    """
+    if config.report is not None:
+        lookup("report", config.report.kind)
+        options = available("report options").get(config.report.kind)
+        if options is not None:
+            options(config.report.options, config)

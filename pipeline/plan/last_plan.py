@@ -1,0 +1,44 @@
+"""What a former plan's keys were made of, kept in the run folder: from it the next plan tells why a step is stale.
+
+Only shards that are there now replace what was remembered of them, so that an interrupted run, or one of a part of the
+steps, takes no reason away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pipeline.plan.graph import Step, Task
+from pipeline.store.store import Store
+from pipeline.system.atomic_text import replace_text
+from pipeline.system.canonical_json import canonical
+from pipeline.system.regular_file import read_regular
+
+
+def recalled(path: Path | None) -> dict[str, Any]:
+    """Return the remembered pre-images by `STEP#SHARD`; nothing if there are none or they cannot be read."""
+    try:
+        data = json.loads(read_regular(path), parse_constant=str) if path is not None else {}
+    except (OSError, ValueError, RecursionError):
+        return {}  # only reasons are lost
+    return {name: value for name, value in data.items() if isinstance(value, dict)} if isinstance(data, dict) else {}
+
+
+def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
+    """Keep the pre-images of what is stored, and of what is never stored, beside what was remembered before."""
+    former = recalled(path)
+    now = {f"{s.name}#{t.index}": t.preimage for s in steps for t in s.tasks if _there(s, t, store)}
+    kept = {**former, **now}
+    if kept != former:
+        try:
+            text = canonical(kept)
+        except (ValueError, RecursionError):  # the file is damaged in what it says of others
+            text = canonical(now)
+        replace_text(path, text)
+
+
+def _there(step: Step, task: Task, store: Store) -> bool:
+    return not step.stored or all(store.has(step.output(output), task.keys[output]) for output in task.missing)

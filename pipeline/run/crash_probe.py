@@ -1,0 +1,113 @@
+"""Trials: which rows end the process that runs them. A process of its own tries, so that only it dies.
+
+After a process died without a word, the rows that it had in flight are tried here before anything else is: all together
+first, for mostly they are innocent; then, if that process dies too, one by one. A row is guilty when it has ended two
+processes by itself. A trial that is killed from outside, as one is when memory runs out, proves nothing and ends the run.
+
+    python -m pipeline.run.crash_probe
+
+reads {"order": …, "step": …, "shard": …, "rows": [[0, 32], …]} on standard input and writes a line for each range as it
+begins, and "end" after the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from pipeline.errors import INTERRUPTED, Interrupted, ResourceRefused
+from pipeline.plan.ticket import Order
+from pipeline.store.claims import Rows
+
+END = "end"
+FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def crashing(order: Order, step: str, shard: int, suspects: Iterable[Rows], stop: threading.Event) -> dict[int, str]:
+    """Return the rows (of the shard) that end a process, each with a sentence that says how.
+
+    Raises Interrupted once `stop` is set; ResourceRefused if a trial is killed from outside.
+    """
+    found: dict[int, str] = {}
+    deaths: Counter[Rows] = Counter()
+    waiting = deque(suspects)
+    while waiting:
+        ended, code = _try(order, step, shard, list(waiting), stop)
+        for _ in range(ended):
+            waiting.popleft()
+        if not waiting:
+            break
+        if -code in FROM_OUTSIDE:
+            raise ResourceRefused(
+                f"{step}, shard {shard}: the process that tries which rows are at fault was killed "
+                f"({signal.Signals(-code).name}), as happens when memory runs out: use fewer workers, and run again."
+            )
+        rows = waiting.popleft()
+        deaths[rows] += 1
+        if rows[1] - rows[0] > 1:
+            waiting.extendleft((row, row + 1) for row in reversed(range(*rows)))
+        elif deaths[rows] < 2:
+            waiting.appendleft(rows)
+        else:
+            how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+            found[rows[0]] = f"reading it ends the process that tries ({how}, twice)"
+    return found
+
+
+def _try(order: Order, step: str, shard: int, ranges: list[Rows], stop: threading.Event) -> tuple[int, int]:
+    """Let a process run the ranges of rows in turn. Returns how many it survived, and how it died in the next, if it did."""
+    asked: str | None = json.dumps({"order": asdict(order), "step": step, "shard": shard, "rows": ranges})
+    environment = {name: value for name, value in os.environ.items() if name != "QFUSE_FAULT"}
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "pipeline.run.crash_probe"],  # -P: not whatever is called pipeline in the user's folder
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # a terminal's Ctrl-C is for us, who then stop it
+    ) as child:
+        while True:
+            try:
+                out, _ = child.communicate(asked, timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                asked = None
+                if stop.is_set():
+                    child.kill()
+                    raise Interrupted(INTERRUPTED) from None
+    begun = out.split()
+    if not begun or begun[-1] == END:  # also where it raised, which will be met again, and told, where it is computed
+        return len(ranges), 0
+    return len(begun) - 1, child.returncode
+
+
+def main() -> None:
+    """Run the ranges of rows that standard input names."""
+    from pipeline.run.shard_computer import Workshop
+
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is not for whoever listens here
+    asked = json.load(sys.stdin)
+    try:
+        plan, store = Order(**asked["order"]).open("a trial process")
+        workshop = Workshop(plan, store, workers=1)
+        step = plan.steps[asked["step"]]
+        workshop.open(step)
+        rows, inputs = workshop.shard_rows(step, step.tasks[asked["shard"]])
+        for piece in asked["rows"]:
+            print(*piece, sep="-", file=told, flush=True)
+            workshop.run_rows(step, rows, inputs, tuple(piece))
+    finally:
+        print(END, file=told, flush=True)
+
+
+if __name__ == "__main__":
+    main()

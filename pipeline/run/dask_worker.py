@@ -1,0 +1,128 @@
+"""What runs on a worker of a cluster: shards of the plan that an order describes. Outcomes travel, never arrays.
+
+A worker keeps a workshop for each run that it serves, and with it the opened models and what only memory keeps.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import traceback
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distributed import get_worker
+from threadpoolctl import threadpool_limits
+
+from pipeline.errors import INTERRUPTED, CorruptArtifact, Interrupted, InvalidInput, QfuseError, ResourceRefused
+from pipeline.plan.check import open_all
+from pipeline.plan.instruction_mix import OPTION, computing
+from pipeline.plan.plan import Plan
+from pipeline.plan.ticket import Order, OtherKeys
+from pipeline.run.shard_computer import Outcome, Workshop
+from pipeline.system.available import available_memory
+from pipeline.system.instruction_sets import lacks_bf16
+
+RUNS = 4  # that one worker keeps open while none of their shards is under way
+_workshops: OrderedDict[str, Workshop] = OrderedDict()
+_ended: set[str] = set()
+_busy: Counter[str] = Counter()  # shards under way of each run
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a worker computes with: each step's instruction set, and whether it lacks instructions for bf16."""
+
+    computing: dict[str, str]
+    slow_bf16: bool
+
+
+def greet(order: Order, threads: int | None, steps: Sequence[str], dask_worker: Any) -> Greeting | QfuseError:
+    """Open an order and its steps that are to run, ahead of their shards; return the error of a worker that cannot.
+
+    Steps on a GPU are opened where there is one to be had.
+    """
+    try:
+        workshop = _workshop(order, threads, dask_worker)
+        gpu = dask_worker.state.total_resources.get("GPU")
+        found = [workshop.plan.steps[name] for name in steps]
+        open_all((step for step in found if gpu or not step.stage.gpu), workshop.open)
+    except (CorruptArtifact, OtherKeys, ResourceRefused) as problem:
+        return problem
+    except QfuseError as problem:  # of a config that is fine where the run began
+        return InvalidInput(f"the worker {dask_worker.address} cannot open the config: {problem}")
+    known = (step for step in workshop.plan.steps.values() if gpu or not step.stage.gpu)
+    return Greeting(computing(known), lacks_bf16())
+
+
+def compute(
+    order: Order, threads: int | None, step: str, shard: int, missing: frozenset[str], example: int | None
+) -> Outcome | BaseException:
+    """Compute and commit one shard. What is raised is returned, so that it reaches the driver as it is."""
+    try:
+        with _lock:
+            if order.token in _ended:
+                raise Interrupted(INTERRUPTED)
+            _busy[order.token] += 1
+        try:
+            workshop = _workshop(order, threads, get_worker())
+            found = workshop.plan.steps[step]
+            return workshop.compute(found, replace(found.tasks[shard], missing=set(missing)), example)
+        finally:
+            with _lock:
+                _busy[order.token] -= 1
+    except Exception as error:
+        if not isinstance(error, QfuseError):
+            error.add_note(f"on {get_worker().address}:\n{traceback.format_exc()}")
+        return error if _travels(error) else RuntimeError("".join(traceback.format_exception(error)))
+
+
+def end(token: str) -> None:
+    """Forget a run. Its shards, if any are under way, end at their next micro-batch, and what is committed is committed."""
+    with _lock:
+        _ended.add(token)
+        workshop = _workshops.pop(token, None)
+    if workshop is not None:
+        workshop.close()
+
+
+def _workshop(order: Order, threads: int | None, here: Any) -> Workshop:
+    """Return the workshop for an order. Raises the QfuseError of a worker that cannot take part."""
+    with _lock:
+        if order.token not in _workshops:
+            plan, store = order.open(f"the worker {here.address}")
+            path = plan.dataset.path
+            if path is not None and not path.exists():
+                raise InvalidInput(f"the worker {here.address} does not see the data set {path}: put it on a shared disk.")
+            _refuse_mixing(order, plan, here.address)
+            threadpool_limits(max(step.stage.context.profile.threads for step in plan.steps.values()))
+            count = threads or here.state.nthreads
+            budget = (available_memory() or 8 << 30) // 8
+            _workshops[order.token] = Workshop(plan, store, count, budget=budget)
+            idle = [token for token in _workshops if not _busy[token] and token != order.token]
+            for token in idle[: len(_workshops) - RUNS]:  # of drivers that were killed, or wait for others
+                _workshops.pop(token).close()
+        _workshops.move_to_end(order.token)
+        return _workshops[order.token]
+
+
+def _refuse_mixing(order: Order, plan: Plan, address: str) -> None:
+    """Raise ResourceRefused on a worker that joins a run whose others have another instruction set."""
+    for step, here in computing(plan.steps.values()).items():
+        wanted = order.computing.get(step)
+        if here and wanted and here != wanted:
+            raise ResourceRefused(
+                f"the worker {address} computes {step} with {here}, the others with {wanted}, and their last bits differ: "
+                f"stop that worker and run the same command again, or set {OPTION}: true."
+            )
+
+
+def _travels(error: BaseException) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  our own, a moment ago
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""One micro-batch of a map stage: rows that raise, or that come out as nan, are lost alone.
+
+A row on which a stage raises is found by running its micro-batch row by row; it becomes a row with a status and a
+reason. Only where every row raises is it the stage that is wrong, and its error comes through. What the machine lacks
+(memory, open files, a library) is no row's fault and ends the run: a failed row would be kept under a healthy key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.core.schema import Batch, Status, concat
+from pipeline.core.stage import Stage
+from pipeline.errors import InvalidInput, QfuseError, ResourceRefused, advice, no_memory, no_thread
+
+
+class DecoderCrash(InvalidInput):
+    """What stands for the error of a row that ends the process which runs it."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """One row on which a stage raised, or died. It becomes a failed row when a good one has shown the columns' shapes."""
+
+    error: Exception
+
+    @property
+    def status(self) -> Status:
+        return Status.DECODER_CRASH if isinstance(self.error, DecoderCrash) else Status.FAILED
+
+    def reason(self, stage: Stage) -> str:
+        if isinstance(self.error, DecoderCrash):
+            return str(self.error)
+        return f"{stage.name} raised {type(self.error).__name__}: {self.error}".splitlines()[0]
+
+
+Part = dict[str, Batch] | Lost
+
+
+def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list[Part]:
+    """Run a micro-batch; if that raises, run it row by row, so that the rows to blame are lost alone."""
+    try:
+        return [_checked(stage, stage.run(rows, inputs, stage.load(rows)))]
+    except QfuseError:
+        raise
+    except Exception as error:
+        if refused := refusal(stage.name, error):
+            raise refused from error
+        if rows.rows == 0:
+            raise
+        if rows.rows == 1:
+            return [Lost(error)]
+    ones = (slice(i, i + 1) for i in range(rows.rows))
+    return [part for i in ones for part in run_micro_batch(stage, rows.take(i), {k: b.take(i) for k, b in inputs.items()})]
+
+
+def refusal(where: str, error: Exception) -> ResourceRefused | None:
+    """Return the sentence for an error that is the machine's; None for one that its rows may have caused."""
+    if no_memory(error):
+        problem = "memory ran out"
+        todo = "use fewer workers, or a smaller numerics.compute_batch or dataset.shard_rows"
+    elif no_thread(error):
+        problem, todo = "the system refused a thread", "use fewer workers, or raise the limit (`ulimit -u`)"
+    elif isinstance(error, OSError) and error.errno:
+        problem, todo = "the machine refused a file", advice(error)
+    elif isinstance(error, ImportError):
+        problem, todo = "a library is missing or broken", "install it"
+    else:
+        return None
+    found = f"{type(error).__name__}: {error}".splitlines()[0]
+    return ResourceRefused(f"{where}: {problem} ({found:.200}): {todo}, and run again. Nothing of these rows was stored.")
+
+
+def good_part(parts: list[Part]) -> dict[str, Batch] | None:
+    """Return the first part that did not raise."""
+    return next((part for part in parts if not isinstance(part, Lost)), None)
+
+
+def first_error(parts: list[Part]) -> Exception:
+    """Return what the first lost row raised."""
+    return next(part.error for part in parts if isinstance(part, Lost))
+
+
+def assemble(stage: Stage, parts: list[Part], example: dict[str, Batch]) -> dict[str, Batch]:
+    """Return a whole shard, lost rows as failed ones whose columns have the shapes of `example`."""
+    filled = []
+    for part in parts:
+        if isinstance(part, Lost):
+            part = {o: schema.blank(1, example[o], part.status, part.reason(stage)) for o, schema in stage.produces.items()}
+        filled.append(part)
+    return {output: concat([part[output] for part in filled]) for output in filled[0]}
+
+
+def _checked(stage: Stage, outputs: dict[str, Batch]) -> dict[str, Batch]:
+    """Turn rows that claim to be OK but hold nan or infinity into failed rows."""
+    for output, batch in outputs.items():
+        schema = stage.produces[output]
+        if not schema.finite:
+            continue
+        finite = np.ones(batch.rows, dtype=bool)
+        for name in schema.finite:
+            finite &= np.isfinite(batch[name]).all(axis=tuple(range(1, batch[name].ndim)))
+        bad = ~finite & (batch["status"] == Status.OK)
+        if bad.any():
+            blank = schema.blank(int(bad.sum()), batch, Status.NOT_FINITE, f"{stage.name} gave nan or infinity")
+            columns = {name: array.copy() for name, array in batch.columns.items()}
+            for name in columns:
+                columns[name][bad] = blank[name]
+            outputs = {**outputs, output: Batch(columns)}
+    return outputs

@@ -1,0 +1,189 @@
+"""Who computes which shard right now, and which rows are in flight: one small file a shard under STORE/journal/.
+
+The file is a claim: two runs on one store do not compute the same shard at the same time. It also outlives its writer: if
+a process died without a word, one of the rows that were in flight may have killed it.
+
+    journal/<key>       first line: the process; then "+ FIRST STOP" where rows begin, "- FIRST STOP" where they have ended
+
+A claim counts as long as its process lives. Of a process on another machine that cannot be asked: its claim is honoured
+until the file has not been touched for two minutes, by our own clock.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from pipeline.system.atomic_text import make_way, replace_text
+from pipeline.system.processes import alive, process, temporary
+from pipeline.system.regular_file import read_regular
+
+BEAT, SILENCE = 15.0, 120.0  # seconds: how often living claims are touched, how long an untouched one is honoured
+
+_ROWS = re.compile(r"([+-]) ([0-9]{1,12}) ([0-9]{1,12})\n")
+Rows = tuple[int, int]
+_held: set[Path] = set()  # the claims of this process, whichever of its journals keeps them
+_lock = threading.Lock()
+
+
+class Claim:
+    """One shard, claimed by this process.
+
+    `suspects`: rows (of the shard) that a former owner had in flight when it died. `file` is the number of the open file.
+    """
+
+    def __init__(self, path: Path, file: int, suspects: list[Rows]) -> None:
+        self.path, self.suspects = path, suspects
+        self._file = file
+        self._guard = threading.Lock()
+
+    def begin(self, rows: Rows) -> None:
+        """Note that rows begin."""
+        self._write(b"+ %d %d\n" % rows)
+
+    def end(self, rows: Rows) -> None:
+        """Note that rows have ended."""
+        self._write(b"- %d %d\n" % rows)
+
+    def _write(self, line: bytes) -> None:
+        with self._guard:
+            if self._file >= 0:  # a micro-batch may outlive its shard, and the number be another file's by then
+                os.write(self._file, line)
+
+    def release(self, whole: bool) -> None:
+        """Give the claim up. Where the shard is not `whole`, whoever takes it next has the same suspects."""
+        with self._guard, _lock:
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(self._file), self.path.stat()):  # else another has taken it over
+                    if whole or not self.suspects:
+                        self.path.unlink()
+                    else:
+                        replace_text(self.path, _lines("", self.suspects))
+            os.close(self._file)
+            self._file = -1
+            _held.discard(self.path)
+
+
+class Journal:
+    """The journal of one store, as one process keeps it."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "journal"
+        self._seen: dict[Path, tuple[int, float]] = {}
+
+    def claim(self, key: str) -> Claim | None:
+        """Claim a shard by its key; None while another living process works on it. Raises OSError."""
+        _make_folder(self.folder)
+        path = self.folder / key
+        with _lock:
+            if path in _held or not (claim := self._claimed(path)):
+                return None
+            _held.add(path)
+        _beat_from_now_on()
+        return claim
+
+    def _claimed(self, path: Path) -> Claim | None:
+        suspects: list[Rows] = []
+        part = temporary(path)
+        file = os.open(part, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            os.write(file, _lines(process()).encode())
+            try:
+                os.link(part, path)
+            except FileExistsError:
+                owner, suspects = _read(path)
+                if self._lives(owner, path):
+                    os.close(file)
+                    return None
+                # Suspects stay written down until they are cleared: this process may be killed before that.
+                os.write(file, _lines(process(), suspects)[len(_lines(process())) :].encode())
+                if path.is_dir() and not path.is_symlink():
+                    make_way(path)
+                os.replace(part, path)
+        except BaseException:
+            os.close(file)
+            raise
+        finally:
+            part.unlink(missing_ok=True)
+        return Claim(path, file, suspects)
+
+    def _lives(self, owner: str, path: Path) -> bool:
+        if owner == process():
+            return False  # of a run in this process that did not end well
+        known = alive(owner)
+        if known is not None:
+            return known
+        try:
+            touched = path.stat().st_mtime_ns
+        except OSError:
+            return False
+        before, since = self._seen.get(path, (0, 0.0))
+        if before != touched:
+            self._seen[path] = (touched, time.monotonic())
+            return True
+        return time.monotonic() - since < SILENCE
+
+
+@contextmanager
+def alive_as_long(path: Path) -> Iterator[None]:
+    """Keep a file that is not a claim, with this process's name in it, from being taken for a dead one's."""
+    _make_folder(path.parent)
+    path.write_text(_lines(process()))
+    with _lock:
+        _held.add(path)
+    _beat_from_now_on()
+    try:
+        yield
+    finally:
+        with _lock:
+            _held.discard(path)
+        path.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        make_way(folder)
+        folder.mkdir(exist_ok=True)
+
+
+def _lines(owner: str, suspects: Iterable[Rows] = ()) -> str:
+    return "".join([owner, "\n", *(f"+ {first} {stop}\n" for first, stop in suspects)])
+
+
+@cache
+def _beat_from_now_on() -> None:
+    """Touch this process's claims from time to time, in a thread that ends with it."""
+
+    def beat() -> None:
+        while True:
+            time.sleep(BEAT)
+            with _lock:
+                held = list(_held)
+            for path in held:
+                with suppress(OSError):
+                    os.utime(path)
+
+    threading.Thread(target=beat, name="qfuse-journal", daemon=True).start()
+
+
+def _read(path: Path) -> tuple[str, list[Rows]]:
+    """Return a claim's process and the rows that began and did not end. What is torn or not ours to read names nobody."""
+    try:
+        owner, *lines = read_regular(path).decode(errors="replace").splitlines(keepends=True)
+    except (OSError, ValueError):
+        return "", []
+    flying: Counter[Rows] = Counter()
+    for line in lines:
+        match = _ROWS.fullmatch(line)
+        if match:
+            flying[int(match[2]), int(match[3])] += 1 if match[1] == "+" else -1
+    return owner.strip(), sorted(rows for rows, count in flying.items() if count > 0)

@@ -1,0 +1,1 @@
+"""The verbs that know of faces."""

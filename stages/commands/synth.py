@@ -1,0 +1,133 @@
+"""The verb `synth`: sets of IJB-C's shape, made from a seed, as a file of tables or in the layouts of IJB-C's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pipeline.cli.terminal import AsJson, emit, say, warn
+from pipeline.errors import UsageError, cannot_write
+
+if TYPE_CHECKING:
+    from stages.models.detector import Detector
+
+synth_app = typer.Typer(
+    help="Write a set of IJB-C's shape from a seed: tables, or IJB-C's own files.",
+    epilog="Example: qfuse synth ijbc janus --scale 0.1 --seed 7",
+    no_args_is_help=True,
+)
+Scale = Annotated[
+    float, typer.Option(min=0.0005, max=4, metavar="X", help="1 is IJB-C's size: 469,375 faces, 3,531 subjects.")
+]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same bytes.")]
+Dimension = Annotated[int, typer.Option(min=2, max=4096, metavar="N", help="Length of an embedding.")]
+
+
+@synth_app.command("tables", epilog="Example: qfuse synth tables tables.h5 --scale 0.1 --seed 7")
+def synth_tables(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write, for the reader `tables`.")],
+    scale: Scale = 0.02,
+    seed: Seed = 0,
+    dimension: Dimension = 128,
+    as_json: AsJson = False,
+) -> None:
+    """Write an IJB-C-shaped set at embedding level: identities, media, templates, noise that grows as quality falls."""
+    from stages.commands.destination import absent, need_name
+    from stages.datasets.synthetic import SynthOptions, synthesise
+    from stages.datasets.tables_file import write_tables
+
+    need_name(out, "synth tables writes HDF5", ".h5", ".hdf5")
+    absent(out)
+    options = SynthOptions(scale=scale, seed=seed, dimension=dimension)
+    tables = synthesise(options)
+    try:
+        write_tables(out, tables, {"made by": "qfuse synth", **options.model_dump()})
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    counts = {name: batch.rows for name, batch in tables.items()}
+    if as_json:
+        emit({"path": str(out), "tables": counts})
+        return
+    say(f"wrote {out}: {', '.join(f'{rows:,} {name}' for name, rows in counts.items() if rows)}")
+    say("next: `qfuse init set.yaml --kind tables`, and in it set dataset.path to this file's folder")
+
+
+@synth_app.command("ijbc", epilog="Example: qfuse synth ijbc janus --scale 0.1 --seed 7 --layout both")
+def synth_ijbc(
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write: package/ and nist/ in it.")],
+    scale: Scale = 0.02,
+    seed: Seed = 0,
+    dimension: Dimension = 128,
+    layout: Annotated[
+        Literal["package", "nist", "both"],
+        typer.Option(help="Files of the common package (reader `ijb`), of NIST's tree (`ijb_nist`), or both."),
+    ] = "package",
+    faces: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="SUBJECT/photo.jpg, a folder or zip: crops of these people, no embeddings."),
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the detector's weights lie; needed with --faces.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write IJB-C's own files at a scale: subjects, templates, faces and comparisons times X, with embeddings and quality.
+
+    A small set has fewer pairs of templates than X asks for: below 0.23 it lists all that there are. With --faces it
+    has as many templates as the photographs of so many subjects give.
+    """
+    from stages.commands.destination import absent, need_folder
+    from stages.datasets.ijb.protocol import manifest
+    from stages.datasets.ijb.write import write_set
+
+    need_folder(out)
+    absent(out)
+    if (faces is None) != (models is None):
+        raise UsageError("--faces needs --models, the folder of the detector's weights, and --models needs --faces.")
+    image = None
+    if faces is not None and models is not None:
+        from pipeline.files.file_tree import open_files
+        from stages.commands.ijb_photographs import from_photographs
+
+        made, image = from_photographs(open_files(faces), _detector(models), scale, seed, warn)
+    else:
+        from stages.commands.ijb_photographs import from_noise
+        from stages.datasets.synthetic import SynthOptions
+
+        made = from_noise(SynthOptions(scale=scale, seed=seed, dimension=dimension))
+    try:
+        write_set(out, made, layout, image)
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    counts = made.counts()
+    if as_json:
+        emit({"path": str(out), "layout": layout, "counts": counts})
+        return
+    say(f"wrote {out}: {', '.join(f'{count:,} {name}' for name, count in counts.items())}")
+    published = manifest("ijbc").counts
+    whole = all(counts[what] == n for what, n in published.items())
+    part = [] if whole else ["counts: any"]
+    beside = ["embeddings: embeddings.npy", "quality: quality.npy"] if made.beside else []
+    if layout != "nist":
+        say(_next("ijb", f"{out}/package", part + beside))
+    if layout != "package":  # without images it is not whole either
+        say(_next("ijb_nist", f"{out}/nist", part if image is not None else ["counts: any"]))
+
+
+def _next(reader: str, path: str, options: list[str]) -> str:
+    given = f", options: {{{', '.join(options)}}}" if options else ""
+    return f"next: in a config, dataset: {{reader: {reader}, path: {path}{given}}}"
+
+
+def _detector(folder: Path) -> Detector:
+    from pipeline.core.numerics import PROFILES
+    from pipeline.core.stage import Context
+    from stages.faces.align import AlignOptions
+    from stages.models import catalogue
+    from stages.models.detector import YuNet
+
+    context = Context(PROFILES["cpu-fp32"], None, (folder,))
+    card = catalogue.card(context, AlignOptions().detector, ("detector",))
+    return catalogue.open_once(context, card, lambda weights: YuNet(weights), "synth")

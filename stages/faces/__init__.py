@@ -1,0 +1,1 @@
+"""One face: image → pixels → crop → embedding."""

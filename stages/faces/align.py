@@ -1,0 +1,312 @@
+"""align: image → box, landmarks, detector score → 112×112 RGB crop. One decode, two artifacts.
+
+Landmarks that come with the protocol are used as given, with its detector score or none, if they can be those of a face in
+the image. Otherwise the face that overlaps the protocol's box most is taken or, without a box, the one nearest the image
+centre. If it has no score that upright faces have, the image is looked at turned as well. Where there were several, where
+the image was turned, where the detector is not sure, or an image is no square crop, `reason` says so although the row is
+OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
+template, bilinear, border 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.core.registry import register
+from pipeline.core.schema import Batch, Status, text
+from pipeline.core.stage import Options, Stage
+from pipeline.errors import InvalidInput, counted
+from pipeline.files.digests import UNREADABLE
+from stages.faces.images import Unusable, decode
+from stages.models import catalogue
+from stages.models.cards import WeightFile
+from stages.tables.tables import CROPS, DETECTIONS
+
+if TYPE_CHECKING:
+    from stages.models.detector import Faces
+
+SIZE = 112
+# Where ArcFace-style models expect the five landmarks, in pixels of a 112×112 crop (Deng et al., CVPR 2019).
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
+)
+
+# Of YuNet's score. Of LFW's 13,173 faces as they are 1 % have less than SURE and none less than DOUBTFUL; upside down
+# 98.6 %, on their sides all have less than SURE. Each one's score is best as it is, of upside-down ones all but 0.1 % by
+# more than BETTER. What YuNet finds within a close-up is doubtful, and so is most of what it finds in blur: no reason to
+# turn an image.
+SURE, DOUBTFUL, TURNED, BETTER = 0.91, 0.8, 0.85, 0.01
+TURNS = ("", "a quarter to the left", "upside down", "a quarter to the right")
+
+# What `unlike_a_face` allows, beside what LFW's 13,173 faces have, and 20,000 drawn ones turned by up to 90° to the side
+# and 60° up or down: both have margin.
+NARROWEST = 2.0  # pixels: five landmarks of a face spread further
+FLATTEST = 0.15  # how far landmarks spread across their line, as a share of along it: 0.36 and more; 0.20 and more
+APART = 0.5  # of their spread, between the line of the eyes and that of the mouth: up to 0.10; up to 0.39
+SHAPELESS = 0.8  # of their spread, what no turn, scale and shift to TEMPLATE leaves over: up to 0.66; one in 2,000 over 0.79
+INSIDE = 1 / 3  # of the crop within the image: 0.99 and more, and 0.28 for a face in the background, cut by the edge
+EYES, MOUTH = (float(np.hypot(*(TEMPLATE[i + 1] - TEMPLATE[i]))) for i in (0, 3))
+ORDER = "expected left eye, right eye, nose, left and right corner of the mouth, as seen in the image"
+
+UNREADABLE_REASON = (
+    "cannot be read: damaged in its archive or packed by another method than store or deflate, a link out of the data set, "
+    "without permission, or larger than a photograph"
+)
+ONE_COLOUR = (
+    "one colour all over, so nothing to recognise; if it should not be, its values may have fewer bits than the file's type "
+    "(8 stored as 16 come out black)"
+)
+
+
+class AlignOptions(Options):
+    """`detector`: a detector's card, or `none` where images are aligned crops already."""
+
+    detector: str = "yunet_320"
+    pick: Literal["centre", "largest"] = "centre"
+    score_threshold: float = Field(0.6, ge=0, le=1)
+    nms_threshold: float = Field(0.3, ge=0, le=1)
+    border: float = Field(0.0, ge=0, le=1)  # of the longer side
+    max_side: int = Field(1024, ge=32, le=16_384)
+    max_pixels: int = Field(110_000_000, ge=1)
+
+
+@dataclass(frozen=True)
+class _Found:
+    status: Status
+    reason: str = ""
+    box: Any = (np.nan,) * 4
+    landmarks: Any = ((np.nan, np.nan),) * 5
+    score: float = np.nan
+    count: int = 0
+    crop: NDArray[np.uint8] | None = None
+
+
+@register("stage", "align")
+class Align(Stage):
+    """Detect, fit, warp."""
+
+    name = "align"
+    version = 6
+    grain = "map"
+    Options = AlignOptions
+    produces: ClassVar = {"detections": DETECTIONS, "crops": CROPS}
+    consumes: ClassVar = {"faces": ("sha256", "box", "landmarks", "score")}
+    bulk: ClassVar = ("crops",)
+    locates: ClassVar = {"faces": ("path",)}
+    options: AlignOptions
+
+    def identity(self) -> Any:
+        if self.options.detector == "none":
+            return None
+        return catalogue.identity(catalogue.card(self.context, self.options.detector, ("detector",)))
+
+    def backends(self) -> tuple[str, ...]:
+        return ("opencv", "pillow", "pillow-heif")
+
+    def open(self) -> None:
+        if self.context.files is None:
+            raise InvalidInput("align needs images: set dataset.path to the folder or archive that holds them.")
+        self._files = self.context.files()
+        self._detector: Any = None
+        if self.options.detector != "none":
+            card = catalogue.card(self.context, self.options.detector, ("detector",))
+            self._detector = catalogue.open_once(self.context, card, self._open_detector, repr(self.options))
+
+    def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
+        faces = tables["faces"]
+        missing = np.flatnonzero(faces["sha256"] == "")
+        if not len(missing):
+            return []
+        are, first = "is" if len(missing) == 1 else "are", faces["path"][missing[0]]
+        return [f"{len(missing):,} of {counted(faces.rows, 'image')} {are} not there (as {first})."]
+
+    def load(self, rows: Batch) -> list[_Found]:
+        """Decode, detect and warp each row here, in the pool: OpenCV and Pillow release the interpreter's lock."""
+        given = [rows[name] if name in rows else [None] * rows.rows for name in ("landmarks", "box")]
+        score = rows["score"] if "score" in rows else [np.nan] * rows.rows
+        return [self._one(*row) for row in zip(rows["path"], rows["sha256"], *given, score, strict=True)]
+
+    def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: list[_Found]) -> dict[str, Batch]:
+        status = np.array([found.status for found in loaded], np.uint8)
+        crops = np.zeros((rows.rows, SIZE, SIZE, 3), np.uint8)
+        for i, found in enumerate(loaded):
+            if found.crop is not None:
+                crops[i] = found.crop
+        detections = {
+            "status": status,
+            "reason": text(found.reason for found in loaded),
+            "box": np.array([found.box for found in loaded], np.float32).reshape(-1, 4),
+            "landmarks": np.array([found.landmarks for found in loaded], np.float32).reshape(-1, 5, 2),
+            "score": np.array([found.score for found in loaded], np.float32),
+            "faces_found": np.array([found.count for found in loaded], np.int32),
+        }
+        return {"detections": Batch(detections), "crops": Batch({"status": status, "crop": crops})}
+
+    def _open_detector(self, weights: WeightFile) -> Any:
+        from stages.models.detector import YuNet
+
+        o = self.options
+        return YuNet(weights, o.score_threshold, o.nms_threshold, o.max_side, o.border)
+
+    def _one(self, path: str, sha256: str, given: Any, box: Any, score: float) -> _Found:
+        if not sha256:
+            return _Found(Status.MISSING, "named by the protocol, and not in the data set")
+        if sha256 == UNREADABLE:
+            return _Found(Status.UNREADABLE, UNREADABLE_REASON)
+        try:
+            data = self._files.read(path)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise InvalidInput(f"{path} changed while the run was going on; run again to take it as it is now.")
+            image = decode(data, self.options.max_pixels)
+        except FileNotFoundError:
+            raise InvalidInput(
+                f"{path} was there when the data set was read and is gone; put it back and run again."
+            ) from None
+        except Unusable as problem:
+            return _Found(problem.status, problem.reason)
+        if given is not None and not np.isnan(given).all():
+            found = _at_given(image, given, score)
+        elif self._detector is None:
+            found = _as_given(image, score)
+        else:
+            found = self._detected(image, box)
+        return _Found(Status.NOT_FOUND, ONE_COLOUR) if found.crop is not None and _one_colour(found.crop) else found
+
+    def _detected(self, image: NDArray[np.uint8], box: Any) -> _Found:
+        faces, i, chosen = self._look(image, box, 0)
+        if len(faces) == 0 and _one_colour(image):
+            return _Found(Status.NOT_FOUND, ONE_COLOUR)
+        turned, score = "", float(faces.score[i]) if i >= 0 else 0.0
+        enough = max(TURNED, score + BETTER)
+        for quarters in (1, 2, 3) if score < SURE else ():
+            others, j, name = self._look(image, box, quarters)
+            if j >= 0 and others.score[j] >= enough:
+                faces, i, chosen, turned = others, j, name, f"found with the image turned {TURNS[quarters]}"
+                score = enough = float(faces.score[i])
+        if len(faces) == 0:
+            return _Found(Status.NOT_FOUND, "no face found")
+        if i < 0:
+            return _Found(Status.NOT_FOUND, "no face found in the box that the protocol gives")
+        several = f"{len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
+        doubt = f"a doubtful face, with a detector score of {score:.2f}" if score < DOUBTFUL else ""
+        return _Found(
+            Status.OK,
+            "; ".join(filter(None, (several, turned, doubt))),
+            faces.box[i],
+            faces.landmarks[i],
+            score,
+            len(faces),
+            warp(image, faces.landmarks[i]),
+        )
+
+    def _look(self, image: NDArray[np.uint8], box: Any, quarters: int) -> tuple[Faces, int, str]:
+        """Return what is found in an image turned, in pixels of the image as it is, and `_pick` of it."""
+        seen = np.rot90(image[:, :, ::-1], quarters)
+        faces = self._detector.detect(np.ascontiguousarray(seen)).turned_back(quarters, image.shape)
+        return (faces, *self._pick(faces, box, image.shape)) if len(faces) else (faces, -1, "")
+
+    def _pick(self, faces: Faces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
+        """Return the index of the face that is meant, −1 for none, and which one that is in words."""
+        if box is not None and np.isfinite(box).all():
+            overlap = faces.overlap(box)
+            best = int(np.argmax(overlap))
+            return (best if overlap[best] > 0 else -1), "the one in the protocol's box"
+        if self.options.pick == "largest":
+            return faces.largest(), "the largest"
+        return faces.nearest(shape[1] / 2, shape[0] / 2), "the one nearest the centre"
+
+
+def _at_given(image: NDArray[np.uint8], given: NDArray[Any], score: float) -> _Found:
+    if why := unlike_a_face(given, image.shape):
+        return _Found(Status.NOT_FOUND, f"the landmarks that came with the data {why}")
+    extent = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
+    return _Found(Status.OK, "", extent, given, score, 1, warp(image, given))
+
+
+def _as_given(image: NDArray[np.uint8], score: float) -> _Found:
+    import cv2
+
+    crop = image if image.shape[:2] == (SIZE, SIZE) else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    height, width = image.shape[:2]
+    note = f"{width}×{height} is no square crop: squeezed, as align.detector is none" if height != width else ""
+    return _Found(Status.OK, note, (0, 0, width, height), TEMPLATE, score, 1, np.asarray(crop, np.uint8))
+
+
+def _one_colour(image: NDArray[np.uint8]) -> bool:
+    return bool((image == image[0, 0]).all())
+
+
+def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
+    """Say why landmarks (5, 2), in pixels, cannot be those of a face in an image of a shape (height, width, …); else "".
+
+    Of points drawn at random 99 in 100 are refused, and of mirrored faces all.
+    """
+    if not np.isfinite(landmarks).all():
+        return "are not all numbers"
+    landmarks = landmarks.astype(np.float64)
+    if np.ptp(landmarks, axis=0).max() < NARROWEST:
+        return "are all in one place"
+    if not ((landmarks >= 0) & (landmarks <= [shape[1], shape[0]])).all(axis=1).any():
+        return f"lie outside the image of {shape[1]}×{shape[0]} pixels"
+    for nowhere in (0, -1):
+        if (landmarks == nowhere).all(axis=1).any():
+            return f"have a point at ({nowhere}, {nowhere}), as if it had not been found"
+    along, across = np.linalg.svd(landmarks - landmarks.mean(axis=0), compute_uv=False)
+    if across < FLATTEST * along:
+        return "lie nearly on one line"
+    left, mirrored = _left_over(landmarks), _left_over(landmarks * [-1, 1])
+    if mirrored < left / 2:
+        return f"are mirrored: {ORDER}"
+    # An eye's or a corner's turn away from the camera is that of the other, too.
+    between = (landmarks[1] - landmarks[0]) / EYES - (landmarks[4] - landmarks[3]) / MOUTH
+    if np.hypot(*between) * EYES > APART * np.hypot(along, across):
+        return f"have eyes and a mouth that do not fit together, as if two points were swapped or one wrong: {ORDER}"
+    if left > SHAPELESS:
+        return "have no face's shape"
+    inside = _inside(landmarks, shape)
+    return f"would put {1 - inside:.0%} of the crop outside the image" if inside < INSIDE else ""
+
+
+def _inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
+    """Return which share of the crop, by a grid of 28×28 points, lies inside an image of a shape (height, width, …)."""
+    matrix = similarity(landmarks)
+    across = np.arange(2, SIZE, 4) - 0.5
+    grid = np.stack(np.meshgrid(across, across), axis=-1).reshape(-1, 2)
+    back = np.linalg.solve(matrix[:, :2], (grid - matrix[:, 2]).T).T
+    return float(((back >= -0.5) & (back <= [shape[1] - 0.5, shape[0] - 0.5])).all(axis=1).mean())
+
+
+def _left_over(landmarks: NDArray[Any]) -> float:
+    """Return the residual of the fit to TEMPLATE as a share of TEMPLATE's spread, 0…1."""
+    matrix = similarity(landmarks)
+    moved = (landmarks[:, None] * matrix[:, :2]).sum(axis=2) + matrix[:, 2]
+    left, spread = (((points - TEMPLATE) ** 2).sum() for points in (moved, TEMPLATE.mean(axis=0)))
+    return float(np.sqrt(left / spread))
+
+
+def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the 2×3 matrix that maps landmarks (5, 2) to TEMPLATE with least squared error, without reflection.
+
+    As complex numbers a similarity is z → a·z + b, and the optimum is linear (equals Umeyama, TPAMI 1991, eq. 40-42).
+    """
+    z, w = (points[:, 0] + 1j * points[:, 1] for points in (landmarks.astype(np.float64), TEMPLATE))
+    centred = z - z.mean()
+    spread = (np.abs(centred) ** 2).sum()
+    a = (centred.conj() * (w - w.mean())).sum() / spread if spread > 0 else 0j
+    b = w.mean() - a * z.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def warp(image: NDArray[np.uint8], landmarks: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the aligned crop (112, 112, 3) uint8."""
+    import cv2
+
+    crop = cv2.warpAffine(image, similarity(landmarks), (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=0)
+    return np.asarray(crop, np.uint8)

@@ -1,0 +1,167 @@
+"""selection: which templates of a large gallery may be among the k best of a probe, by a product that is fast and not exact.
+
+A selector names every candidate whose score could be one of the k largest, given how far its own product can be from the
+score (`products.doubt`); which of them are, the exact product says (`search`). So what selects decides speed alone. A
+probe with too many candidates, as where most of a gallery are copies of one template, is left to the exact product.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.system.instruction_sets import lacks_bf16
+from stages.exact import products
+
+PROBES, COLUMNS = 256, 1 << 15  # of one product
+CROWD = 1 << 10  # candidates of a probe beyond k
+GROUP = 16  # columns of a group
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Candidates (c,) in no order: numbers of probes and rows of the gallery. `crowded` (p,) bool: too many to be named."""
+
+    probe: Rows
+    row: Rows
+    crowded: NDArray[np.bool_]
+
+
+Select = Callable[[NDArray[np.float32], int], Selected]  # unit rows of probes, k
+
+
+def with_numpy(gallery: NDArray[np.float32]) -> Select:
+    """Return a selector by one float32 product of unit rows (g, d), for a gallery of which all scores fit in memory."""
+    margin = np.float32(2 * products.doubt(gallery.shape[1]))
+
+    def select(probes: NDArray[np.float32], k: int) -> Selected:
+        near = probes @ gallery.T
+        probe, row = np.divmod(np.flatnonzero(near >= (kth_best(near, k) - margin)[:, None]), len(gallery))
+        crowded = np.bincount(probe, minlength=len(probes)) > k + CROWD
+        named = ~crowded[probe]
+        return Selected(probe[named], row[named], crowded)
+
+    return select
+
+
+def kth_best(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """Return a bound (n,) for each row of scores (n, m) that k of them reach, and few others do.
+
+    It is the k-th of the best of each group of columns, or of all where groups would be few.
+    """
+    count, size = scores.shape
+    if size >= 2 * GROUP * k:
+        scores = scores[:, : size // GROUP * GROUP].reshape(count, GROUP, -1).max(axis=1)
+    least = scores.shape[1] - k
+    return np.partition(scores, least, axis=1)[:, least]
+
+
+def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
+    """Return a selector by FAISS's flat index of unit rows (g, d); it keeps to `threads` in the calling thread."""
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    index = faiss.IndexFlatIP(gallery.shape[1])
+    index.add(np.ascontiguousarray(gallery))
+    margin = 2 * products.doubt(gallery.shape[1])
+
+    def select(probes: NDArray[np.float32], k: int) -> Selected:
+        found: list[tuple[Rows, Rows]] = []
+        waiting, most = np.arange(len(probes)), min(len(gallery), k + CROWD)
+        reach = min(len(gallery), k + 16)
+        while len(waiting):
+            near, rows = index.search(np.ascontiguousarray(probes[waiting]), reach)
+            kept = near >= near[:, k - 1, None] - margin
+            settled = np.full(len(waiting), True) if reach == len(gallery) else ~kept[:, -1]
+            kept[~settled] = False
+            found.append((np.repeat(waiting, kept.sum(axis=1)), rows[kept]))
+            waiting = waiting[~settled]
+            if reach == most:
+                break
+            reach = min(most, 4 * reach)
+        return _selected(found, waiting, len(probes))
+
+    return select
+
+
+def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None = None) -> Select:
+    """Return a selector by products with blocks of unit rows (g, d); it keeps to `threads` in the calling thread.
+
+    `half`: in bfloat16 by PyTorch, which takes a fraction of the time where the processor has instructions for it (None:
+    there alone); else in float32 by NumPy.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    half = not lacks_bf16() if half is None else half
+    gallery = np.ascontiguousarray(gallery)
+    matrix = torch.from_numpy(gallery).to(torch.bfloat16) if half else None
+    unit = products.BFLOAT16 if half else products.FLOAT32
+    doubt = products.doubt(gallery.shape[1], unit) + unit  # the product is rounded to the type once more
+
+    def near(part: NDArray[np.float32], columns: slice) -> Any:
+        if matrix is None:
+            return torch.from_numpy(part @ gallery[columns].T)
+        return torch.from_numpy(part).to(torch.bfloat16) @ matrix[columns].T
+
+    def select(probes: NDArray[np.float32], k: int) -> Selected:
+        found: list[tuple[Rows, Rows]] = []
+        crowded = np.zeros(len(probes), bool)
+        for start in range(0, len(probes), PROBES):
+            part = np.ascontiguousarray(probes[start : start + PROBES])
+            blocks = (near(part, slice(left, left + COLUMNS)) for left in range(0, len(gallery), COLUMNS))
+            probe, row, crowded[start : start + len(part)] = _scanned(blocks, len(part), k, 2 * doubt)
+            found.append((start + probe, row))
+        return _selected(found, np.flatnonzero(crowded), len(probes))
+
+    return select
+
+
+def _scanned(blocks: Iterable[Any], probes: int, k: int, margin: float) -> tuple[Rows, Rows, NDArray[np.bool_]]:
+    """Return (probe, row) of every candidate, and which probes (p,) are crowded: these have none.
+
+    blocks are products (p, COLUMNS at most) with one block of the gallery after another.
+    The k-th of the best of each group of columns, so far, is a bound that k templates reach. Only groups whose best comes
+    within `margin` of it are looked into.
+    """
+    import torch
+
+    deep = 64
+    while deep > 1 and 4 * k * deep > COLUMNS:  # the groups of a block should be several times k
+        deep //= 2
+    best = torch.full((probes, k), -torch.inf)
+    count = torch.zeros(probes, dtype=torch.int64)
+    found: list[tuple[Any, Any, Any]] = []
+    for left, near in zip(itertools.count(0, COLUMNS), blocks, strict=False):
+        groups = near.shape[1] // deep
+        # Columns c, c + groups, c + 2 groups … are group c; what is left over at the end, each is one of its own.
+        inside, rest = near[:, : groups * deep].view(probes, deep, groups), near[:, groups * deep :].float()
+        tops = torch.cat([inside.amax(dim=1).float(), rest], dim=1)
+        best = torch.topk(torch.cat([best, tops], dim=1), k, dim=1).values
+        bound = torch.where(count > k + CROWD, torch.inf, best[:, -1] - margin)
+        probe, group = torch.nonzero(tops >= bound[:, None], as_tuple=True)
+        whole = group < groups
+        for own, cells, column in (
+            (probe[whole], inside[probe[whole], :, group[whole]].float(), group[whole, None] + torch.arange(deep) * groups),
+            (probe[~whole], tops[probe[~whole], group[~whole], None], group[~whole, None] + groups * (deep - 1)),
+        ):
+            at, place = torch.nonzero(cells >= bound[own, None], as_tuple=True)
+            found.append((cells[at, place], own[at], left + column[at, place]))
+            count += torch.bincount(own[at], minlength=probes)
+    score, probe, row = (torch.cat(parts) for parts in zip(*found, strict=True))
+    crowded = count > k + CROWD
+    kept = score >= torch.where(crowded, torch.inf, best[:, -1] - margin)[probe]
+    return probe[kept].numpy(), row[kept].numpy(), crowded.numpy()
+
+
+def _selected(found: list[tuple[Rows, Rows]], crowded: Rows, probes: int) -> Selected:
+    probe, row = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    flag = np.zeros(probes, bool)
+    flag[crowded] = True
+    return Selected(probe, row, flag)

@@ -1,0 +1,216 @@
+"""compare: templates + comparisons → cosine scores, higher = more similar.
+
+A score is a function of its two templates: products are exact (stages/exact), so neither tile, shard, thread nor machine
+moves a bit of it. All pairs of two roles are a matrix product, and all pairs of one its upper triangle. So is a list that
+holds a fair part of the pairs of its two sides, the templates that it names first and second: its scores are gathered from
+the tiles of that product. A sparse list is read in blocks of dot products. A comparison with a template that failed scores
+nan, one with a template of zeros that did not (`fuse.fallback: zero`) scores 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipeline.core.registry import register
+from pipeline.core.schema import Array, Batch, Status
+from pipeline.core.stage import Options, Stage, Work
+from stages.exact import products, vectors
+from stages.tables.enough import need_comparisons
+from stages.tables.pair_layouts import Listed, Product, Triangle
+from stages.tables.tables import SCORES, Comparisons
+
+BLOCK = 256  # comparisons of a sparse list in one gather: few enough to stay in the cache
+LISTED = 1 << 17  # comparisons of a list that are put in the order of tiles at once: few enough to stay in the cache
+TILE, WIDTH = 256, 1 << 15  # rows and most columns of a tile of a product: 64 MiB of float64
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]  # as `Work.each`
+SPARSE = 32  # with fewer than one in so many pairs of its sides, a list takes less time by dot products than by tiles
+
+
+@register("stage", "compare")
+class Compare(Stage):
+    """Cosine of every comparison. Reads fused templates, or embeddings where each face is its own template."""
+
+    name = "compare"
+    version = 6
+    grain = "tile"
+    axis = "comparisons"
+    Options = Options
+    produces: ClassVar = {"": SCORES}
+    inputs: ClassVar = {"templates": "fuse"}
+    rows: ClassVar = {"templates": "templates"}
+    consumes: ClassVar = {"comparisons": ("a", "b"), "roles": ("template", "role"), "pairings": ("role_a", "role_b")}
+    stored = False
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        need_comparisons(tables)
+
+    def memory(
+        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+    ) -> Mapping[str, int]:
+        form, width = Comparisons.of(tables).form, sizes["templates"]["embedding"]
+        sides = 0 if isinstance(form, Listed) else len(form.a) + len(form.b)
+        return {"unit rows": rows["templates"] * width, "both sides in float64": 2 * sides * width}
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        templates, form = work.inputs["templates"].read(("status", "embedding")), Comparisons.of(work.tables).form
+        unit = unit_rows(templates)
+        if isinstance(form, Product):
+            rows = slice(work.start // len(form.b), work.stop // len(form.b))
+            score = product(unit[form.a[rows]], unit[form.b], work.each).ravel()
+        elif isinstance(form, Triangle):
+            score = triangle(unit[form.role], form, work.start, work.stop, work.each)
+        else:  # the shard's own part of a list
+            sides = work.each(lambda side: _side(side, len(unit)), (form.a, form.b))
+            listed = _from_tiles if _dense(form.size, *map(len, sides)) else _dots
+            score = listed(unit, form.a, form.b, sides, work.each)
+        failed = _either(np.not_equal(templates["status"], Status.OK), form, work.start, work.stop)
+        if failed.any():
+            score[failed > 0] = np.nan
+        return {"": Batch({"score": score, "failed": failed})}
+
+
+def _either(mask: Array, form: Listed | Product | Triangle, start: int, stop: int) -> Array:
+    """Return of comparisons start…stop which of the two templates are at a mask, (n,) uint8: 1 first, 2 second, 3 both.
+
+    Of a list, `form` is the shard's own part.
+    """
+    if not mask.any():
+        return np.zeros(stop - start, np.uint8)
+    first, second = mask.astype(np.uint8), 2 * mask.astype(np.uint8)
+    if isinstance(form, Listed):
+        return np.asarray(first[form.a] + second[form.b])
+    if isinstance(form, Product):
+        rows = slice(start // len(form.b), stop // len(form.b))
+        return np.asarray((first[form.a[rows], None] + second[form.b]).ravel())
+    found = np.zeros(stop - start, np.uint8)
+    for row, columns, cut in form.lines(start, stop):
+        found[cut] = first[form.a[row]] + second[form.b[columns]]
+    return found
+
+
+def triangle(unit: Array, form: Triangle, start: int, stop: int, each: Each) -> Array:
+    """Return the scores start…stop (float32) of a triangle whose templates have the unit rows (n, d)."""
+    x = products.wide(unit)
+    scores = np.empty(stop - start, np.float32)
+    low, high = form.rows(start, stop)
+
+    def fill(first: int) -> None:
+        last = min(first + TILE, high)
+        begin, end = max(start, int(form.starts[first])), min(stop, int(form.starts[last]))
+        for left in range(first + 1, len(x), WIDTH):  # side b begins with the second template
+            found = products.as_scores(products.cosines(x[first:last], x[left : left + WIDTH]))
+            for row, columns, cut in form.lines(begin, end):
+                near, far = max(columns.start, left - 1), min(columns.stop, left - 1 + found.shape[1])
+                if near < far:
+                    place = cut.start + begin - start - columns.start
+                    scores[place + near : place + far] = found[row - first, near - left + 1 : far - left + 1]
+
+    each(fill, range(low, high, TILE))
+    return scores
+
+
+def product(a: Array, b: Array, each: Each) -> Array:
+    """Return the score of each unit row of a (m, d) with each of b (n, d), (m, n) float32."""
+    scores, others = np.empty((len(a), len(b)), np.float32), products.wide(b)
+
+    def fill(first: int) -> None:
+        rows = products.wide(a[first : first + TILE])
+        for left in range(0, len(b), WIDTH):
+            found = products.cosines(rows, others[left : left + WIDTH])
+            scores[first : first + TILE, left : left + WIDTH] = products.as_scores(found)
+
+    each(fill, range(0, len(a), TILE))
+    return scores
+
+
+def _dense(count: int, a: int, b: int) -> bool:
+    """Whether the whole product of `a` templates with `b` takes less time than so many dot products."""
+    return count * SPARSE >= a * b > 0
+
+
+def _side(rows: Array, templates: int) -> Array:
+    """Return the distinct template rows (int64, ascending) of one side of a list."""
+    named = np.zeros(templates, bool)
+    named[rows] = True
+    return np.flatnonzero(named)
+
+
+def _from_tiles(unit: Array, a: Array, b: Array, sides: Sequence[Array], each: Each) -> Array:
+    """Return the scores (m,) float32 of a list, tile by tile; `sides` are the distinct rows of either side."""
+    side_a, side_b = sides
+    place_a, place_b = _places(side_a, len(unit)), _places(side_b, len(unit))
+    second = products.wide(unit[side_b])
+    score = np.empty(len(a), np.float32)
+    across = -(-len(side_b) // WIDTH)
+    tile_a, tile_b = (place_a // TILE * across).astype(np.uint32), (place_b // WIDTH).astype(np.uint32)
+    tiles = -(-len(side_a) // TILE) * across
+
+    def ordered(start: int) -> tuple[slice, Array | None, Array]:
+        cut = slice(start, start + LISTED)
+        return cut, *_by_tile(tile_a[a[cut]] + tile_b[b[cut]] if across > 1 else tile_a[a[cut]], tiles)
+
+    parts = each(ordered, range(0, len(a), LISTED))
+
+    def gather(number: int) -> None:
+        touched = [part for part in parts if part[2][number] < part[2][number + 1]]
+        if not touched:
+            return
+        top, left = number // across * TILE, number % across * WIDTH
+        found = products.cosines(unit[side_a[top : top + TILE]], second[left : left + WIDTH])
+        row, column = (place_a - top) * found.shape[1], place_b - left
+        for cut, order, bounds in touched:
+            where: slice | Array = slice(int(bounds[number]), int(bounds[number + 1]))
+            where = where if order is None else order[where]
+            score[cut][where] = products.as_scores(found.ravel()[row[a[cut][where]] + column[b[cut][where]]])
+
+    each(gather, range(tiles))
+    return score
+
+
+def _by_tile(number: Array, tiles: int) -> tuple[Array | None, Array]:
+    """Return an order that makes tile numbers ascend, None where they do, and where in it each tile begins, (tiles + 1,).
+
+    Lists are nearly in order, so runs of one tile are sorted, which are far fewer than comparisons.
+    """
+    starts = np.concatenate([[0], np.flatnonzero(number[1:] != number[:-1]) + 1])
+    lengths, tile_of = np.diff(starts, append=len(number)), number[starts]
+    order = None
+    if (tile_of[1:] < tile_of[:-1]).any():
+        small = tile_of.astype(np.uint16) if tiles <= 1 << 16 else tile_of  # NumPy sorts 16 bits by radix
+        runs = np.argsort(small, kind="stable")
+        starts, lengths, tile_of = starts[runs], lengths[runs], tile_of[runs]
+        shift = (starts - (np.cumsum(lengths) - lengths)).astype(np.int32)
+        order = np.arange(len(number), dtype=np.int32) + np.repeat(shift, lengths)
+    bounds = np.searchsorted(tile_of, np.arange(tiles + 1, dtype=tile_of.dtype))
+    return order, np.concatenate([[0], np.cumsum(lengths)])[bounds]
+
+
+def _places(side: Array, templates: int) -> Array:
+    """Return, by template row, its number (int64) in a side."""
+    place = np.zeros(templates, np.int64)
+    place[side] = np.arange(len(side))
+    return place
+
+
+def _dots(unit: Array, a: Array, b: Array, _: Sequence[Array], each: Each) -> Array:
+    """Return the scores (m,) float32 of a list by one dot product a comparison."""
+    score = np.empty(len(a), np.float32)
+
+    def fill(first: int) -> None:
+        for start in range(first, min(first + LISTED, len(a)), BLOCK):
+            cut = slice(start, start + BLOCK)
+            score[cut] = products.as_scores(products.paired(unit[a[cut]], unit[b[cut]]))
+
+    each(fill, range(0, len(a), LISTED))
+    return score
+
+
+def unit_rows(templates: Batch) -> Array:
+    """Return the embeddings (n, d) float32 as unit rows (stages/exact); rows that failed are zeros."""
+    return vectors.units(templates["embedding"], templates["status"] == Status.OK)

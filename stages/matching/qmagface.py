@@ -1,0 +1,72 @@
+"""qmagface: cosine scores and the quality of both templates → quality-aware scores.
+
+    score = s + min(0, β · s − α) · min(q1, q2)
+
+Source: Terhörst et al., “QMagFace: Simple and Accurate Quality-Aware Face Recognition”, WACV 2023. The two numbers
+belong to a recognition model and its qualities, which are MagFace's norms there, and are fitted on other data: the best
+constant ω of s + ω · min(q1, q2) is found at many thresholds, and β · s − α is the line through these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.core.registry import register
+from pipeline.core.schema import Batch, Status
+from pipeline.core.stage import Options, Stage, Work
+from stages.tables.enough import need_comparisons
+from stages.tables.pair_layouts import Listed
+from stages.tables.tables import SCORES, Comparisons
+
+BLOCK = 1 << 20  # comparisons handled at once
+
+
+class QMagFaceOptions(Options):
+    """`alpha` and `beta` of the formula, for the scale of this model's qualities; there are no defaults that fit all."""
+
+    alpha: float = Field(ge=-1000, le=1000)
+    beta: float = Field(ge=-1000, le=1000)
+
+
+@register("stage", "qmagface")
+class QMagFace(Stage):
+    """Lower scores of comparisons that hold a template of low quality."""
+
+    name = "qmagface"
+    grain = "tile"
+    axis = "comparisons"
+    Options = QMagFaceOptions
+    produces: ClassVar = {"": SCORES}
+    inputs: ClassVar = {"scores": "compare", "quality": "template_quality"}
+    rows: ClassVar = {"quality": "templates"}
+    consumes: ClassVar = {"comparisons": ("a", "b"), "roles": ("template", "role"), "pairings": ("role_a", "role_b")}
+    stored = False
+    options: QMagFaceOptions
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        need_comparisons(tables)
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        read = work.inputs["quality"].read(("status", "quality"))
+        usable, quality = read["status"] == Status.OK, read["quality"].astype(np.float64)
+        cosine = work.inputs["scores"].take(np.arange(work.start, work.stop))
+        comparisons, o = Comparisons.of(work.tables), self.options
+        score, failed = cosine["score"].copy(), cosine["failed"].copy()
+        first = work.start if isinstance(comparisons.form, Listed) else 0  # of a list, a shard has its own part
+        for start in range(work.start, work.stop, BLOCK):
+            stop = min(start + BLOCK, work.stop)
+            a, b = comparisons.pairs(start - first, stop - first)
+            cut = slice(start - work.start, stop - work.start)
+            s = score[cut].astype(np.float64)
+            changed = s + np.minimum(0, o.beta * s - o.alpha) * np.minimum(quality[a], quality[b])
+            lost = (~usable[a]).astype(np.uint8) + 2 * (~usable[b]).astype(np.uint8)
+            failed[cut] |= lost
+            score[cut] = np.where(failed[cut] > 0, np.nan, changed)
+        return {"": Batch({"score": score, "failed": failed})}

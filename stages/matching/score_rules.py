@@ -1,0 +1,71 @@
+"""Score rules: one score from the cosines of every face of one template with every face of another.
+
+| rule          | score                                                     |
+|---------------|-----------------------------------------------------------|
+| max           | the largest cosine                                        |
+| mean          | their mean, which is the product of the two plain means   |
+| softmax(beta) | Σ s · exp(β s) / Σ exp(β s): β → 0 mean, β → ∞ max        |
+
+A rule is given a block of pairs: `cosines` (n, m) float64, row by row the faces of the second templates with the m faces of
+the first one, and `starts` (p,) int64, where each second template begins. It returns (p,) scores. What these rules sum is
+rounded to multiples of STEP first, so that the order of faces moves no bit: sums of fewer than 2²³ numbers are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.exact.functions import exp
+from stages.fusion.rules import Floats, Parameter, parsed, registered
+
+Starts = NDArray[np.int64]
+STEP = 2.0**-30
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """A score rule with its parameters fixed."""
+
+    score: Callable[[Floats, Starts], Floats]
+    identity: dict[str, Any]
+
+
+def score_rule(name: str, version: int = 1, **parameters: float | Parameter) -> Callable[[Any], Any]:
+    """Register a score rule: `function(cosines, starts, **parameters) -> (p,) scores`; parameters as in `weight_rule`."""
+    return registered("score rule", name, version, parameters)
+
+
+def score_rule_named(label: str) -> ScoreRule:
+    """Return the rule that a label such as 'softmax(beta=10)' names. Raises InvalidInput if it names none."""
+    family, parameters = parsed("score rule", label)
+    identity = {"version": family.version, "parameters": parameters}
+    return ScoreRule(lambda cosines, starts: family.function(cosines, starts, **parameters), identity)
+
+
+@score_rule("max", version=2)
+def largest(cosines: Floats, starts: Starts) -> Floats:
+    return np.asarray(np.maximum.reduceat(cosines.max(axis=1), starts))
+
+
+@score_rule("mean", version=2)
+def mean(cosines: Floats, starts: Starts) -> Floats:
+    pairs = np.diff(starts, append=len(cosines)) * cosines.shape[1]
+    return np.asarray(_sums(cosines, starts) / pairs)
+
+
+@score_rule("softmax", version=2, beta=Parameter(10.0, high=300))
+def softmax(cosines: Floats, starts: Starts, beta: float) -> Floats:
+    # Against the largest cosine of the pair of templates, so that not all weights of one can vanish.
+    best = np.repeat(largest(cosines, starts), np.diff(starts, append=len(cosines)))
+    weight = exp(beta * (cosines - best[:, None]))
+    return np.asarray(_sums(cosines * weight, starts) / _sums(weight, starts))
+
+
+def _sums(values: Floats, starts: Starts) -> Floats:
+    """Return the sum of the rows from each start to the next, exactly, of values that are rounded to multiples of STEP."""
+    return np.asarray(np.add.reduceat(np.rint(values / STEP).sum(axis=1), starts) * STEP)

@@ -1,0 +1,151 @@
+"""statistics: quality scores of a reference set → what rules scale them by.
+
+The set is the data set itself (`reference: self`, as the published scripts have it) or one whose statistics were written to a
+file by `qfuse reference`. With a file, a face that comes or goes changes the templates that hold it and no other, and a new
+photograph can be weighed alone.
+
+File: JSON {"format": "qfuse-reference/1", "set", "measure", "count", "minimum", "maximum", "mean", "deviation",
+"percentiles"}; `measure` says what was scored by which weights, and scores of another measure are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipeline.core.registry import register
+from pipeline.core.schema import Batch, Field, Schema, Status
+from pipeline.core.stage import Options, Stage, Work
+from pipeline.errors import InvalidInput
+from pipeline.system.regular_file import read_regular
+from stages.exact import sums
+
+FORMAT = "qfuse-reference/1"
+MAX_BYTES = 1 << 20
+NUMBERS = ("minimum", "maximum", "mean", "deviation")
+STATISTICS = Schema(
+    "statistics",
+    (
+        Field("count", "int64"),
+        Field("minimum", "float64"),
+        Field("maximum", "float64"),
+        Field("mean", "float64"),
+        Field("deviation", "float64", (), "population form"),
+        Field("percentiles", "float64", (101,)),
+    ),
+)
+
+
+class StatisticsOptions(Options):
+    """`reference`: `self`, or a file that `qfuse reference` wrote, relative to the config."""
+
+    reference: str = "self"
+
+    def result_options(self) -> dict[str, Any]:
+        """Where a reference file lies decides nothing; its sha256 is in the identity."""
+        return {"reference": self.reference if self.reference == "self" else "file"}
+
+
+@register("stage", "statistics")
+class Statistics(Stage):
+    """What the quality scores of a reference set look like, for rules that scale by them."""
+
+    name = "statistics"
+    version = 2
+    grain = "reduce"
+    Options = StatisticsOptions
+    produces: ClassVar = {"": STATISTICS}
+    inputs: ClassVar = {"quality": "quality"}
+    options: StatisticsOptions
+
+    def uses(self) -> tuple[str, ...]:
+        return ("quality",) if self.options.reference == "self" else ()
+
+    def identity(self) -> Any:
+        return None if self.options.reference == "self" else {"sha256": self._file[1]}
+
+    def backends(self) -> tuple[str, ...]:
+        return ("numpy",)
+
+    def refuse_other(self, measure: Mapping[str, Any]) -> None:
+        """Raise InvalidInput if the reference set was scored in another way than `measure` says."""
+        if self.options.reference != "self" and self._file[0]["measure"] != measure:
+            found = self._file[0]["measure"]
+            was = f"by {found.get('method')!r}" if isinstance(found, dict) else "in no way that it names"
+            raise InvalidInput(
+                f"{self._path}: this reference set was scored {was}, and the faces are by {measure['method']!r} with other "
+                "weights, version or model: name the reference of the same measure, or `self`."
+            )
+
+    def compute(self, work: Work) -> dict[str, Batch]:
+        if self.options.reference != "self":
+            found = self._file[0]
+            row = {name: np.array([found[name]], np.float64) for name in NUMBERS}
+            percentiles = np.array([found["percentiles"]], np.float64)
+            return {"": Batch({"count": np.array([found["count"]], np.int64), **row, "percentiles": percentiles})}
+        scores = work.inputs["quality"].read(("status", "quality"))
+        usable = scores["quality"][scores["status"] == Status.OK].astype(np.float64)
+        count, usable = len(usable), usable if len(usable) else np.array([np.nan])
+        columns = {
+            "minimum": usable.min(),
+            "maximum": usable.max(),
+            "mean": sums.mean(usable),
+            "deviation": sums.deviation(usable),
+        }
+        row = {name: np.array([value]) for name, value in columns.items()}
+        percentiles = np.percentile(usable, np.arange(101))[None]
+        return {"": Batch({"count": np.array([count], np.int64), **row, "percentiles": percentiles})}
+
+    @property
+    def _path(self) -> Path:
+        return (self.context.base / Path(self.options.reference).expanduser()).absolute()
+
+    @cached_property
+    def _file(self) -> tuple[dict[str, Any], str]:
+        """The reference file, and its sha256."""
+        try:
+            if self._path.stat().st_size > MAX_BYTES:
+                raise InvalidInput(f"{self._path}: a reference file is small, and this has more than {MAX_BYTES:,} bytes.")
+            data = read_regular(self._path)
+        except (OSError, ValueError) as error:
+            raise InvalidInput(
+                f"statistics.reference: {self.options.reference!r} is neither `self` nor a file that can be read "
+                f"({getattr(error, 'strerror', None) or error}); `qfuse reference CONFIG FILE` writes one."
+            ) from None
+        return checked(data, self._path), hashlib.sha256(data).hexdigest()
+
+
+def to_json(name: str, measure: Mapping[str, Any], statistics: Batch) -> dict[str, Any]:
+    """Return the content of a reference file: the statistics (one row of STATISTICS) of the set called `name`."""
+    row = {key: float(statistics[key][0]) for key in NUMBERS}
+    percentiles = [float(value) for value in statistics["percentiles"][0]]
+    counted = {"count": int(statistics["count"][0]), **row, "percentiles": percentiles}
+    return {"format": FORMAT, "set": name, "measure": dict(measure), **counted}
+
+
+def checked(data: bytes, path: Path) -> dict[str, Any]:
+    found: Any = None
+    with suppress(ValueError, RecursionError):
+        found = json.loads(data)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InvalidInput(f"{path} is not a reference file of format {FORMAT}; `qfuse reference CONFIG FILE` writes one.")
+    problems = [name for name in NUMBERS if not _number(found.get(name))]
+    problems += [] if type(found.get("count")) is int and found["count"] > 0 else ["count"]
+    levels = found.get("percentiles")
+    sound = isinstance(levels, list) and len(levels) == 101 and all(map(_number, levels)) and levels == sorted(levels)
+    problems += ([] if sound else ["percentiles"]) + ([] if "measure" in found else ["measure"])
+    if problems:
+        raise InvalidInput(f"{path}: {', '.join(problems)} should hold the finite numbers that `qfuse reference` writes.")
+    return found
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and bool(abs(value) <= sys.float_info.max)  # which nan is not

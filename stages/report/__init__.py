@@ -1,0 +1,1 @@
+"""Pages, tables of the terminal and texts: results, formatted."""

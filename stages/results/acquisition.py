@@ -1,0 +1,64 @@
+"""acquisition: which faces a run lost and why, and what is worth knowing of faces that it kept.
+
+Conventions
+    Failures  rows whose status is not OK, counted where they arise: a face that align lost is not counted again by embed.
+    Notes     rows whose status is OK and that carry a reason all the same, such as a choice among several faces.
+    Kinds     reasons that differ in numbers only are one kind, told in the words of its first face.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.run.row_failures import Remark, remarks
+from pipeline.session import Results
+
+STEPS = (("align", "detections"), ("embed", ""))  # the stages that acquire faces, and which output says how it went
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Reasons of one kind. `reason` and `example` are of the first face in the order of the data set."""
+
+    step: str
+    status: str
+    reason: str
+    example: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """Failures and notes, most frequent first, and the config steps that were looked at."""
+
+    failures: tuple[Kind, ...]
+    notes: tuple[Kind, ...]
+    looked_at: tuple[str, ...]
+
+    @property
+    def lost(self) -> int:
+        return sum(kind.count for kind in self.failures)
+
+
+def acquired(results: Results) -> Acquired:
+    """Count what the align and embed steps say of faces, in whatever cell; a face says one thing once."""
+    steps = [step for stage, output in STEPS for step in results.cells(stage) if results.available(step, output)]
+    looked_at = tuple(dict.fromkeys(step.base for step in steps))
+    alike: dict[tuple[str, str, str], list[Remark]] = {}
+    for remark in remarks(results.plan, results.session.store):
+        if remark.step in looked_at:
+            kind = re.sub(r"\d+(?:[.,]\d+)*", "0", remark.reason)
+            alike.setdefault((remark.step, remark.status, kind), []).append(remark)
+    kinds = sorted(map(_kind, alike.values()), key=lambda kind: -kind.count)
+    notes = tuple(kind for kind in kinds if kind.status == "ok")
+    failures = tuple(kind for kind in kinds if kind.status != "ok")
+    return Acquired(failures, notes, looked_at)
+
+
+def _kind(same: Sequence[Remark]) -> Kind:
+    """Return one kind: the reason of all, or the first face's where others differ in its numbers."""
+    first = same[0]
+    such = "such as: " if any(remark.reason != first.reason for remark in same) else ""
+    return Kind(first.step, first.status, such + first.reason, first.id, len(same))

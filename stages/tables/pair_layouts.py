@@ -1,0 +1,195 @@
+"""forms: which two templates each comparison is of: a list, all pairs of two roles, or all pairs of one.
+
+Conventions
+    Product    every template of side a with every one of side b, numbered row by row: comparison i·n + j.
+    Triangle   every unordered pair of n templates once, the earlier one first, numbered row by row: the comparison of i < j
+               is i·n − i(i+1)/2 + (j − i − 1). It is laid out as the product of side a, all but the last template, with side
+               b, all but the first, of whose row i there are only columns i and after.
+    Numbers    of comparisons are int64. Neither form is ever written out: a triangle is walked row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.core.schema import Array
+
+Pair = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Comparisons one by one: the template rows `a`, `b` (n,) of each."""
+
+    a: Array
+    b: Array
+
+    @property
+    def size(self) -> int:
+        return len(self.a)
+
+    def templates(self, numbers: Array | slice) -> Pair:
+        """Return the template rows of the comparisons of these numbers."""
+        return self.a[numbers], self.b[numbers]
+
+    def number(self, a: int, b: int) -> int | None:
+        """Return the number of the first comparison of two templates, in this order; None if there is none."""
+        found = np.flatnonzero((self.a == a) & (self.b == b))
+        return int(found[0]) if len(found) else None
+
+    def chosen(self, mask: Array, values: Array) -> Pair:
+        """Return of the comparisons at a mask (n,) the values of either template; `values` has one a template."""
+        rows = np.flatnonzero(mask)
+        return values[self.a[rows]], values[self.b[rows]]
+
+    def failed(self, failed: Array) -> Pair:
+        """Return the template rows that failed on side a and on side b; `failed` (n,) as in SCORES."""
+        return self.a[(failed & 1) > 0], self.b[(failed & 2) > 0]
+
+
+@dataclass(frozen=True)
+class Product:
+    """Every template of `a` (m,) with every one of `b` (n,); rows of templates."""
+
+    a: Array
+    b: Array
+
+    @property
+    def size(self) -> int:
+        return len(self.a) * len(self.b)
+
+    def templates(self, numbers: Array) -> Pair:
+        row, column = np.divmod(numbers, max(1, len(self.b)))
+        return self.a[row], self.b[column]
+
+    def numbers(self, rows: Array, columns: Array) -> Array:
+        """Return the numbers of the comparisons at these rows and columns."""
+        return np.asarray(rows * len(self.b) + columns)
+
+    def number(self, a: int, b: int) -> int | None:
+        return _first(self, a, b)
+
+    def chosen(self, mask: Array, values: Array) -> Pair:
+        at = mask.reshape(len(self.a), len(self.b))
+        return np.broadcast_to(values[self.a][:, None], at.shape)[at], np.broadcast_to(values[self.b], at.shape)[at]
+
+    def failed(self, failed: Array) -> Pair:
+        at = failed.reshape(len(self.a), len(self.b))
+        return self.a[((at & 1) > 0).any(axis=1)], self.b[((at & 2) > 0).any(axis=0)]
+
+    def same(self, values: Array) -> Array:
+        """Return of every comparison whether both templates have one value, (m · n,) bool."""
+        return np.asarray((values[self.a][:, None] == values[self.b]).ravel())
+
+    def among(self, templates: Array) -> Product:
+        """Return the comparisons that are of two templates at a mask."""
+        return Product(self.a[templates[self.a]], self.b[templates[self.b]])
+
+    def cut(self, templates: Array, values: Array) -> Array:
+        """Return of `values`, one of every comparison, those of the comparisons `among` these templates."""
+        rows, columns = templates[self.a], templates[self.b]
+        if rows.all() and columns.all():
+            return values
+        return np.asarray(values.reshape(len(self.a), len(self.b))[np.ix_(rows, columns)].ravel())
+
+
+@dataclass(frozen=True)
+class Triangle:
+    """Every unordered pair of the templates `role` (n,), rows of templates, once."""
+
+    role: Array
+
+    @property
+    def a(self) -> Array:
+        return self.role[:-1]
+
+    @property
+    def b(self) -> Array:
+        return self.role[1:]
+
+    @property
+    def size(self) -> int:
+        return len(self.role) * max(0, len(self.role) - 1) // 2
+
+    @cached_property
+    def starts(self) -> Array:
+        """The number (n,) int64 of the first comparison of each row; of the last, which has none, where it would be."""
+        row = np.arange(len(self.role), dtype=np.int64)
+        return np.asarray(row * (len(self.role) - 1) - row * (row - 1) // 2)
+
+    def rows(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the range of rows that comparisons start…stop touch."""
+        if start >= stop:
+            return 0, 0
+        first, last = self.starts.searchsorted([start, stop - 1], side="right")
+        return int(first) - 1, int(last)
+
+    def lines(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
+        """Yield of comparisons start…stop those of each row: the row, the columns, and the numbers less `start`."""
+        for row in range(*self.rows(start, stop)):
+            zero = int(self.starts[row]) - row  # the number that column 0 would have
+            low, high = max(start, zero + row), min(stop, zero + len(self.role) - 1)
+            yield row, slice(low - zero, high - zero), slice(low - start, high - start)
+
+    def templates(self, numbers: Array) -> Pair:
+        row = self.starts.searchsorted(numbers, side="right") - 1
+        return self.role[row], self.role[1 + numbers - self.starts[row] + row]
+
+    def numbers(self, rows: Array, columns: Array) -> Array:
+        """Return the numbers of the comparisons at these rows and columns, those left out that are below the diagonal."""
+        there = columns >= rows
+        rows, columns = rows[there], columns[there]
+        return np.asarray(self.starts[rows] + columns - rows)
+
+    def number(self, a: int, b: int) -> int | None:
+        return _first(self, a, b)
+
+    def chosen(self, mask: Array, values: Array) -> Pair:
+        own, other = values[self.a], values[self.b]
+        one, two = (np.empty(np.count_nonzero(mask), values.dtype) for _ in "ab")
+        done = 0
+        for row, columns, cut in self.lines(0, self.size):
+            found = other[columns][mask[cut]]
+            one[done : done + len(found)], two[done : done + len(found)] = own[row], found
+            done += len(found)
+        return one, two
+
+    def failed(self, failed: Array) -> Pair:
+        rows, across = (np.zeros(len(self.a), bool) for _ in "ab")
+        for row, columns, cut in self.lines(0, self.size):
+            rows[row] = (failed[cut] & 1).any()
+            across[columns] |= (failed[cut] & 2) > 0
+        return self.a[rows], self.b[across]
+
+    def same(self, values: Array) -> Array:
+        """Return of every comparison whether both templates have one value, (n (n − 1) / 2,) bool."""
+        own, other, found = values[self.a], values[self.b], np.empty(self.size, bool)
+        for row, columns, cut in self.lines(0, self.size):
+            np.equal(own[row], other[columns], out=found[cut])
+        return found
+
+    def among(self, templates: Array) -> Triangle:
+        return Triangle(self.role[templates[self.role]])
+
+    def cut(self, templates: Array, values: Array) -> Array:
+        kept = templates[self.role]
+        if kept.all():
+            return values
+        found, done = np.empty(self.among(templates).size, values.dtype), 0
+        for row, columns, cut in self.lines(0, self.size):
+            if kept[row]:
+                part = values[cut][kept[1:][columns]]
+                found[done : done + len(part)] = part
+                done += len(part)
+        return found
+
+
+def _first(form: Product | Triangle, a: int, b: int) -> int | None:
+    row, column = np.flatnonzero(form.a == a)[:1], np.flatnonzero(form.b == b)[:1]
+    if len(row) == len(column) == 1 and len(found := form.numbers(row, column)):
+        return int(found[0])
+    return None

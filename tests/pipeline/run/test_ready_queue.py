@@ -1,0 +1,78 @@
+"""The order in which shards are handed out: each after what it reads, and everything once."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from laboratory import Lab
+
+from pipeline.run.ready_queue import Board, Job
+
+
+def drain(board: Board, seed: int) -> list[Job]:
+    """Take and finish every job, in a random order of those that are under way at the same time."""
+    chance, flying, finished = random.Random(seed), [], []  # noqa: S311
+    while board.left:
+        while (job := board.next()) is not None:
+            flying.append(job)
+        job = flying.pop(chance.randrange(len(flying)))
+        board.done(job)
+        finished.append(job)
+    assert flying == []
+    return finished
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_shard_is_handed_out_once_and_after_what_it_reads(lab: Lab, memory: bool, seed: int) -> None:
+    plan = lab.session().plan
+    finished = drain(Board(plan, memory), seed)
+    place = {job.name: i for i, job in enumerate(finished)}
+    assert len(place) == len(finished) == sum(len(s.to_run) for s in plan.steps.values() if s.stored or memory)
+    for job in finished:
+        for key, ref in job.step.inputs.items():
+            for index in job.task.needs[key]:
+                above = place.get((ref.step, index))
+                assert above is None or above < place[job.name]
+
+
+def test_what_only_memory_keeps_passes_on_what_it_reads(lab: Lab) -> None:
+    board = Board(lab.session("steps.measure.stored=true").plan, memory=False)
+    first = []
+    while (job := board.next()) is not None:
+        first.append(job)
+    assert {job.step.name for job in first} == {"measure"}  # total reads power, which is not stored and reads measure
+
+
+def test_a_shard_can_run_before_the_step_above_it_is_finished(lab: Lab) -> None:
+    board = Board(lab.session().plan, memory=True)
+    job = board.next()
+    assert job is not None
+    board.done(job)
+    found = set()
+    while (other := board.next()) is not None:
+        found.add(other.name)
+    assert {("power[power=1]", job.index), ("power[power=2]", job.index)} <= found
+    assert board.unfinished("measure") > 0
+
+
+def test_a_shard_that_is_given_back_comes_again(lab: Lab) -> None:
+    board = Board(lab.session().plan, memory=True)
+    job = board.next()
+    assert job is not None
+    board.later(job, 0)
+    assert 0 < board.patience() <= 0.01
+    found = []
+    while (other := board.next()) is not None:
+        found.append(other.name)
+    assert job.name in found
+
+
+def test_a_step_is_finished_with_its_last_shard(lab: Lab) -> None:
+    board = Board(lab.session().plan, memory=True)
+    ends = []
+    while (job := board.next()) is not None and job.step.name == "measure":
+        ends.append(board.done(job))
+    assert ends[:-1] == [False] * (len(ends) - 1)
+    assert ends[-1]
