@@ -21,7 +21,7 @@ from pipeline.config.layers import Layers
 from pipeline.errors import Interrupted, InvalidInput, QfuseError
 
 if TYPE_CHECKING:
-    from pipeline.cli.run import Ran
+    from pipeline.cli.outcome import Ran
     from pipeline.plan.check import Checked
     from pipeline.session import Session
 
@@ -85,7 +85,7 @@ def live(path: Path, root: Path) -> set[tuple[str, str]]:
 
     Raises the first QfuseError: nobody knows what a benchmark needs whose plan cannot be made.
     """
-    from pipeline.cli.run import looked_at
+    from pipeline.cli.sessions import looked_at
 
     found, kept = load_layers(path), set[tuple[str, str]]()
     for name in found.benchmarks or [""]:

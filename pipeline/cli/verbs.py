@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.run import Until, looked_at, looked_into, run
+from pipeline.cli.run import Until, run
+from pipeline.cli.sessions import looked_at, looked_into
 from pipeline.cli.store import store_app
 from pipeline.cli.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, say, show, warn
 from pipeline.errors import InvalidInput, UsageError, counted, unknown

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.cluster import need_cluster
 from pipeline.config.config import Config
 from pipeline.core.numerics import profile_of
 from pipeline.core.registry import available, lookup
@@ -19,7 +20,6 @@ from pipeline.plan.dataset import Dataset, ingest
 from pipeline.plan.graph import Step, combinations, count_cells, expand, need_used_factors, ordered, own_factors, stage_of
 from pipeline.plan.instruction_mix import computes_here, slow_bf16
 from pipeline.plan.plan import Plan, build, context_of, need_few_shards, need_rows
-from pipeline.run.dask_workers import need_cluster
 from pipeline.store.store import Store
 from pipeline.system import interruption
 from pipeline.system.instruction_sets import lacks_bf16

@@ -3,11 +3,7 @@
 After a process died without a word, the rows that it had in flight are tried here before anything else is: all together
 first, for mostly they are innocent; then, if that process dies too, one by one. A row is guilty when it has ended two
 processes by itself. A trial that is killed from outside, as one is when memory runs out, proves nothing and ends the run.
-
-    python -m pipeline.run.crash_probe
-
-reads {"order": …, "step": …, "shard": …, "rows": [[0, 32], …]} on standard input and writes a line for each range as it
-begins, and "end" after the last.
+The process is `crash_probe_child`.
 """
 
 from __future__ import annotations
@@ -66,7 +62,8 @@ def _try(order: Order, step: str, shard: int, ranges: list[Rows], stop: threadin
     asked: str | None = json.dumps({"order": asdict(order), "step": step, "shard": shard, "rows": ranges})
     environment = {name: value for name, value in os.environ.items() if name != "QFUSE_FAULT"}
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "pipeline.run.crash_probe"],  # -P: not whatever is called pipeline in the user's folder
+        # -P: not whatever is called pipeline in the user's folder
+        [sys.executable, "-P", "-m", "pipeline.run.crash_probe_child"],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -87,27 +84,3 @@ def _try(order: Order, step: str, shard: int, ranges: list[Rows], stop: threadin
     if not begun or begun[-1] == END:  # also where it raised, which will be met again, and told, where it is computed
         return len(ranges), 0
     return len(begun) - 1, child.returncode
-
-
-def main() -> None:
-    """Run the ranges of rows that standard input names."""
-    from pipeline.run.shard_computer import Workshop
-
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is not for whoever listens here
-    asked = json.load(sys.stdin)
-    try:
-        plan, store = Order(**asked["order"]).open("a trial process")
-        workshop = Workshop(plan, store, workers=1)
-        step = plan.steps[asked["step"]]
-        workshop.open(step)
-        rows, inputs = workshop.shard_rows(step, step.tasks[asked["shard"]])
-        for piece in asked["rows"]:
-            print(*piece, sep="-", file=told, flush=True)
-            workshop.run_rows(step, rows, inputs, tuple(piece))
-    finally:
-        print(END, file=told, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -25,30 +25,20 @@ import dask
 from distributed import Client, Future, KilledWorker, wait
 from distributed.comm.core import CommClosedError
 
+from pipeline.config.cluster import ADDRESS, no_cluster
 from pipeline.errors import InvalidInput, QfuseError, ResourceRefused
 from pipeline.plan.instruction_mix import notes, refusal
 from pipeline.plan.plan import Plan
 from pipeline.plan.ticket import Order, OtherKeys
 from pipeline.run import dask_worker
-from pipeline.run.dask_workers import ADDRESS, LocalWorkers, local_workers, no_cluster
+from pipeline.run.dask_workers import SETTINGS, SLOTS, LocalWorkers, local_workers
 from pipeline.run.ready_queue import Job, Name
 from pipeline.run.shard_computer import Outcome
 from pipeline.store.store import Store
 from pipeline.system.canonical_json import difference
 
-SLOTS = 2  # shards at a time for a local worker, and for a thread of any: while one is committed, the next is computed
 LONELY = 60.0  # seconds without any worker after which the run ends
 FATAL = 2  # times that the scheduler may give up a shard, each after several deaths of workers
-SETTINGS: dict[str, Any] = {
-    # One thread a library, as numerics profiles want it; without Dask's MALLOC_TRIM_THRESHOLD_, which makes every large
-    # array cost its page faults anew.
-    "distributed.nanny.pre-spawn-environ": {f"{name}_NUM_THREADS": 1 for name in ("OMP", "MKL", "OPENBLAS")},
-    "distributed.comm.timeouts.connect": "10s",
-    "distributed.comm.retry.count": 0,
-    # Dask watching itself: a sampler and a clock that wake the driver and every worker fifty to a hundred times a second.
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-}
 for _name in ("distributed", "distributed.client", "tornado.application"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)  # what concerns a run is told by its own sentences
 

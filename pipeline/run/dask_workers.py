@@ -16,30 +16,23 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.errors import Interrupted, UsageError
+from pipeline.config.cluster import LOCAL
+from pipeline.errors import Interrupted
 from pipeline.system import interruption
 from pipeline.system.available import require_threads, require_to_compute
 
-ADDRESS, _LOCAL = r"(?:tcp|tls|ucx|wss?)://\S+", r"local:(0*[1-9][0-9]{0,2})"
-MOST = 256  # as of --workers
+SLOTS = 2  # shards at a time for a local worker, and for a thread of any: while one is committed, the next is computed
 DRIVER, WORKER = 14, 9  # threads: of the driver for its cluster, and of a worker process
-
-
-def need_cluster(where: str | None) -> None:
-    """Raise UsageError if this names no cluster at all. Whether one answers is seen when there is something to compute.
-
-    A scheduler's file comes and goes with it, and what is stored needs no cluster: so a name of one need not be there.
-    """
-    if where and not re.fullmatch(rf"{_LOCAL}|{ADDRESS}|.*\.json", where) and not os.path.isfile(where):
-        raise no_cluster(where)
-    if where and (match := re.fullmatch(_LOCAL, where)) and int(match[1]) > MOST:
-        raise UsageError(f"--dask (or run.dask) {where}: {MOST} processes are the most that one machine is asked for.")
-
-
-def no_cluster(where: str) -> UsageError:
-    """Return the sentence for what names no cluster."""
-    expected = "expected local:N, an address such as tcp://HOST:8786, or a scheduler file"
-    return UsageError(f"--dask (or run.dask) {where}: {expected}.")
+SETTINGS: dict[str, Any] = {
+    # One thread a library, as numerics profiles want it; without Dask's MALLOC_TRIM_THRESHOLD_, which makes every large
+    # array cost its page faults anew.
+    "distributed.nanny.pre-spawn-environ": {f"{name}_NUM_THREADS": 1 for name in ("OMP", "MKL", "OPENBLAS")},
+    "distributed.comm.timeouts.connect": "10s",
+    "distributed.comm.retry.count": 0,
+    # Dask watching itself: a sampler and a clock that wake the driver and every worker fifty to a hundred times a second.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+}
 
 
 def local_workers(where: str | None) -> LocalWorkers | None:
@@ -47,7 +40,7 @@ def local_workers(where: str | None) -> LocalWorkers | None:
 
     Raises ResourceRefused if the limits of this process, which are also theirs, leave too little for them.
     """
-    match = re.fullmatch(_LOCAL, where or "")
+    match = re.fullmatch(LOCAL, where or "")
     if not match:
         return None
     require_to_compute(1)
@@ -93,8 +86,6 @@ def _start(count: int, folder: str) -> Any:
 
     import dask
     from distributed import LocalCluster
-
-    from pipeline.run.dask_executor import SETTINGS, SLOTS
 
     # Python's resource tracker tidies up after workers that are killed. It need not say so.
     warnings = filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"))

@@ -153,7 +153,7 @@ def with_cells(
 
     Returns what `use` makes of the session and these cells, and the rows and seconds of the stage, 0 where all was stored.
     """
-    from pipeline.cli.run import compute
+    from pipeline.cli.sessions import compute
     from pipeline.config.config import load_config
     from pipeline.session import with_session
     from stages.commands.destination import need_apart

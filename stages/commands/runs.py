@@ -32,7 +32,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explain a score of a finished run: the pair, its templates, their media and faces, and what each face weighs."""
-    from pipeline.cli.run import looked_into
+    from pipeline.cli.sessions import looked_into
     from pipeline.config.config import load_config
     from stages.explain.compared_pair import chosen_cells, find_pair
     from stages.explain.explain import explained

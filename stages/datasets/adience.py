@@ -30,8 +30,7 @@ from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, passed_over
 from stages.datasets.folder import IMAGES as SUFFIXES
-from stages.datasets.folder import digest_images, file_names, need_files
-from stages.datasets.ijb.protocol import below, find, folder_of
+from stages.datasets.folder import below, digest_images, file_names, find, folder_of, need_files
 from stages.datasets.manifests import Counts, need_whole
 from stages.datasets.problems import Problems
 from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons

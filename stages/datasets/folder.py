@@ -31,6 +31,7 @@ from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput, counted
 from pipeline.files.file_tree import MAX_FILE_BYTES, Files
 from stages.datasets.file_account import account, deeper, hidden, lost, passed_over, repeated, suffix
+from stages.datasets.problems import SHOWN, Problems
 from stages.tables.tables import GROWING, FaceLayout, Protocol, build_tables, role_rows
 
 IMAGES = (
@@ -58,6 +59,28 @@ def file_names(files: Files, extensions: Sequence[str] = IMAGES) -> list[str]:
         else:
             names.append(name)
     return names
+
+
+def folder_of(root: str) -> str:
+    """Return what the names of all files in the folder `root` of the data set begin with; "" for the data set itself."""
+    return f"{root.strip('/')}/" if root.strip("/") else ""
+
+
+def below(names: Iterable[str], root: str) -> list[str]:
+    """Return the names that lie below the folder `root` of the data set."""
+    prefix = folder_of(root)
+    return [name for name in names if name.startswith(prefix)]
+
+
+def find(names: Iterable[str], ending: str, problems: Problems, needed: str = "") -> str | None:
+    """Return the one file whose path ends so; `needed` says, where it may not be absent, what to do about it."""
+    found = [name for name in names if name == ending or name.endswith(f"/{ending}")]
+    if len(found) > 1:
+        several = ", ".join(found[:SHOWN])
+        problems.add(ending, [f"several files have this name: {several}; set dataset.options.root to the folder of one"])
+    if not found and needed:
+        problems.add(ending, [f"there is no such file; {needed}"])
+    return found[0] if len(found) == 1 else None
 
 
 def digest_images(files: Files, names: Iterable[str]) -> list[str]:

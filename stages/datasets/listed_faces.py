@@ -21,9 +21,9 @@ from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import suffix
 from stages.datasets.folder import IMAGES, file_names, is_image
-from stages.datasets.ijb.protocol import inferred_subjects
 from stages.datasets.pair_lists import Pair, PairList
 from stages.datasets.problems import SHOWN, Problems
+from stages.tables.subjects import inferred_subjects
 
 _FACE = re.compile(r"(.+)_\d{4}")
 

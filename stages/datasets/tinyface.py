@@ -21,8 +21,7 @@ from pipeline.core.schema import Batch
 from pipeline.core.stage import Options
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, passed_over
-from stages.datasets.folder import IMAGES, digest_images, file_names, is_image, need_files
-from stages.datasets.ijb.protocol import below, folder_of
+from stages.datasets.folder import IMAGES, below, digest_images, file_names, folder_of, is_image, need_files
 from stages.datasets.manifests import Counts, need_whole
 from stages.datasets.problems import SHOWN, Problems
 from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons

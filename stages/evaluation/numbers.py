@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.schema import Array, Batch, text
 from stages.metrics import bootstrap
-from stages.metrics.subjects import in_second_half
+from stages.metrics.subjects import Half, in_second_half
 from stages.tables.tables import NUMBERS
-
-Half = Literal["all", "choose", "report"]  # of the subjects: one to choose parameters on, the other to report
 
 
 class Numbers:

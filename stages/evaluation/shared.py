@@ -10,7 +10,8 @@ from pydantic import Field
 from pipeline.core.schema import Array, Batch
 from pipeline.core.stage import Options, Stage, Work
 from pipeline.errors import InvalidInput, counted
-from stages.evaluation.numbers import Half, Numbers
+from stages.evaluation.numbers import Numbers
+from stages.metrics.subjects import Half
 
 MOST_TARGETS = 100  # of a list of them: each has curves and replicates of its own
 Shares = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(max_length=MOST_TARGETS)]

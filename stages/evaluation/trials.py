@@ -13,8 +13,9 @@ import numpy as np
 from pipeline.core.schema import Array
 from pipeline.core.stage import Work
 from pipeline.errors import InvalidInput
-from stages.evaluation.numbers import Half, Numbers, count_distinct, number_half, number_subjects
+from stages.evaluation.numbers import Numbers, count_distinct, number_half, number_subjects
 from stages.metrics import bootstrap, verification
+from stages.metrics.subjects import Half
 from stages.tables.pair_layouts import Listed, Product, Triangle
 from stages.tables.tables import Comparisons
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import sha256
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.metrics.verification import Counts
+
+Half = Literal["all", "choose", "report"]  # of the subjects: one to choose parameters on, the other to report
 
 
 def subject_pairs(scores: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, thresholds: ArrayLike) -> Counts:

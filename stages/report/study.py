@@ -1,83 +1,23 @@
 """study: the runs of several benchmarks → one table of quality measures: study.html, study.csv, study.tex and study.json.
 
-Conventions
-    Row       one benchmark, one combination of factors (an FR model, a quality measure, …), averaged as the report
-              section of all benchmarks says; under the rows that judge the same scores stand their reference lines.
-    Column    one area of one evaluating step at one target: the standard pAUC up to each limit, or the legacy AUC; in
-              percent.
-    Marks     bold: the least of two or more measures that judge the same scores. ▲ better and ▼ worse than discard at
-              random, of a standard area and by the interval of the difference. †: fewer than 30 errors of a kind decide, in
-              the legacy form false matches at any step.
+The table itself is `results.study_table`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.registry import register
 from pipeline.session import Results, write_json
 from pipeline.system.atomic_text import replace_text
-from stages.evaluation.discard import STARTING, departures
 from stages.report import conventions
-from stages.results import headline
-from stages.results.headline import Found, gather
-from stages.results.quantities import AREA, Quantity, number_label
-from stages.results.rule_table import ROUNDING, Row
+from stages.report.study_page import render
+from stages.results.headline import gather
+from stages.results.study_table import Area, Column, Line, columns_of, factor_names, headings, labels, lines_of, records
 from stages.tables import csv_text
-
-BOUNDS = {"pair_oracle": "pair oracle", "sample_oracle": "sample oracle", "random": "random, expected"}
-
-
-@dataclass(frozen=True)
-class Column:
-    """One area. `limit` is None in the legacy form; `of` the error that the target is of, FNMR for a starting error.
-
-    `but` says in what it departs from its form; empty where it does not.
-    """
-
-    form: str  # standard or legacy
-    but: str
-    step: str
-    limit: float | None
-    of: str
-    target: float
-
-
-@dataclass(frozen=True)
-class Area:
-    """One number of the table, as a share (not in percent)."""
-
-    value: float
-    low: float
-    high: float
-    few: bool
-    trials: int = 0
-    over_random: float = math.nan  # standard form: value − area of discard at random
-    over_random_low: float = math.nan
-    over_random_high: float = math.nan
-    best: bool = False
-
-    @property
-    def direction(self) -> int:
-        """1: clearly better than discard at random; -1: clearly worse; 0: not told apart, or not compared. Less is better."""
-        if self.few:
-            return 0
-        return int(self.over_random_high < -ROUNDING) - int(self.over_random_low > ROUNDING)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the table; `group` numbers those that judge the same scores, `bound` marks a reference line."""
-
-    benchmark: str
-    group: int
-    factors: Mapping[str, Any]
-    bound: str
-    areas: Mapping[Column, Area]
 
 
 @register("study report", "html")
@@ -88,8 +28,6 @@ def write_study(runs: Sequence[tuple[str, Results]], folder: Path, options: Mapp
     """
     import pandas as pd
 
-    from stages.report.study_page import render
-
     found = [(name, gather(results, options)) for name, results in runs]
     lines = [line for name, each in found for line in lines_of(name, each)]
     if not lines:
@@ -98,44 +36,13 @@ def write_study(runs: Sequence[tuple[str, Results]], folder: Path, options: Mapp
     paths = [folder / f"study.{kind}" for kind in ("html", "csv", "tex", "json")]
     page = render(found, lines, columns)
     replace_text(paths[0], page)
-    records = list(_records(lines))
-    replace_text(paths[1], csv_text.of_frame(pd.DataFrame(records)))
+    rows = list(records(lines))
+    replace_text(paths[1], csv_text.of_frame(pd.DataFrame(rows)))
     replace_text(paths[2], latex(lines, columns))
     quantities = list(dict.fromkeys(q for _, each in found for q in each.table.quantities))
     told = [*conventions.rates(quantities), *(said for _, each in found for said in conventions.variants(each.table))]
-    write_json(paths[3], {"conventions": list(dict.fromkeys(told)), "areas": records})
+    write_json(paths[3], {"conventions": list(dict.fromkeys(told)), "areas": rows})
     return paths
-
-
-def lines_of(benchmark: str, found: Found) -> Iterator[Line]:
-    """Yield the rows of one benchmark, and after those that judge the same scores their bounds."""
-    groups: dict[str, list[Row]] = {}
-    for row in found.rows:
-        cells = [cell for cell in row.cells if cell.kind == "discard"]
-        if cells:
-            groups.setdefault(cells[0].step.inputs["scores"].step, []).append(row)
-    for number, (scores, rows) in enumerate(groups.items()):
-        yield from _with_best([Line(benchmark, number, row.factors, "", dict(_areas(row))) for row in rows])
-        above = {k: v for k, v in found.results.plan.steps[scores].factors.items() if k in rows[0].factors}
-        for bound, name in BOUNDS.items():
-            if areas := dict(_bound(rows[0], bound)):
-                yield Line(benchmark, number, above, name, areas)
-
-
-def columns_of(lines: Sequence[Line]) -> list[Column]:
-    """Return every column, the standard form first, limits rising, targets from lenient to strict."""
-    columns = {column for line in lines for column in line.areas}
-    return sorted(columns, key=lambda c: (c.form == "legacy", c.but, c.step, c.limit or 0, c.of, -c.target))
-
-
-def factor_names(lines: Sequence[Line]) -> list[str]:
-    """Return the factors of any line, in the order in which they first appear; what bounds stand under is the last.
-
-    A bound has the factors of the scores that it is of, so that the first factor which it lacks is that of a measure.
-    """
-    names = headline.rule_first(dict.fromkeys(name for line in lines for name in line.factors))
-    full = any(line.bound and set(names) <= line.factors.keys() for line in lines)
-    return [*names, "bound"] if full else names
 
 
 def latex(lines: Sequence[Line], columns: Sequence[Column]) -> str:
@@ -161,78 +68,6 @@ def latex(lines: Sequence[Line], columns: Sequence[Column]) -> str:
             "",
         ]
     )
-
-
-def labels(line: Line, names: Sequence[str]) -> list[str]:
-    """Return what stands under each name; that of a bound stands in the first place that it has no value for."""
-    found = [str(line.factors.get(name, "")) for name in names]
-    if line.bound:
-        found[next((i for i, name in enumerate(names) if name not in line.factors), -1)] = line.bound
-    return found
-
-
-def heading(column: Column) -> str:
-    """Write what a column holds, as in 'pAUC(0.2) @ FMR 1e-3'."""
-    area = "ERC" if column.limit is None else f"pAUC({column.limit:g})"
-    return f"{area} @ {column.of} {number_label(column.target)}"
-
-
-def headings(columns: Sequence[Column]) -> list[str]:
-    """Return the heading of every column, with its step where there are several."""
-    several = len({column.step for column in columns}) > 1
-    return [heading(column) + (f" ({column.step})" if several else "") for column in columns]
-
-
-def _areas(row: Row) -> Iterator[tuple[Column, Area]]:
-    for q, e in row.entries.items():
-        if (column := _column(row, q)) is None:
-            continue
-        over = row.entries.get(Quantity(q.kind, q.step, f"{q.metric}_over_random", q.target, q.rule))
-        told = () if over is None else (over.value, over.low, over.high)
-        yield column, Area(e.value, e.low, e.high, e.few, e.trials, *told)
-
-
-def _bound(row: Row, bound: str) -> Iterator[tuple[Column, Area]]:
-    for q, e in row.entries.items():
-        if (column := _column(row, q, bound)) is not None:
-            yield column, Area(e.value, math.nan, math.nan, e.few, e.trials)
-
-
-def _column(row: Row, q: Quantity, line: str | None = None) -> Column | None:
-    """Return the column of a measure's own area or, for a `line`, that of a bound's; None for any other number."""
-    if q.kind != "discard" or q.target is None:
-        return None
-    if q.metric == "erc_auc" and line is None:
-        return Column("legacy", _but(row, q, True), q.step, None, "FMR", q.target)
-    area = AREA.fullmatch(q.metric)
-    if not area or area[1] != "fnm" or area[3] != line:
-        return None
-    of = "FNMR" if q.rule == STARTING else "FMR"
-    return Column("standard", _but(row, q), q.step, float(area[2]), of, q.target)
-
-
-def _but(row: Row, q: Quantity, legacy: bool = False) -> str:
-    options = next(cell.step.stage.options for cell in row.cells if cell.step.base == q.step)
-    return ", ".join(departures(options, legacy))
-
-
-def _with_best(lines: Sequence[Line]) -> Iterator[Line]:
-    """Mark the least of each column, where there are two or more to choose from, all over as many comparisons."""
-    known: dict[Column, list[Area]] = {}
-    for line in lines:
-        for column, area in line.areas.items():
-            known.setdefault(column, []).extend([] if math.isnan(area.value) else [area])
-    alike = {column for column, areas in known.items() if len(areas) > 1 and len({area.trials for area in areas}) == 1}
-    least = {column: min(area.value for area in known[column]) for column in alike}
-    for line in lines:
-        yield replace(line, areas={c: replace(a, best=a.value == least.get(c)) for c, a in line.areas.items()})
-
-
-def _records(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        for column, area in line.areas.items():
-            named = {"benchmark": line.benchmark, **{f"factor.{k}": v for k, v in line.factors.items()}, "bound": line.bound}
-            yield {**named, **asdict(column), **asdict(area)}
 
 
 def _latex_number(area: Area | None) -> str:

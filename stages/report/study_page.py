@@ -8,9 +8,9 @@ from typing import Any
 
 from stages.report import conventions, discard_charts
 from stages.report.page import TONES, environment, own
-from stages.report.study import Area, Column, Line, factor_names, headings, labels
 from stages.results.headline import MARKS, Found
 from stages.results.quantities import interval_written, is_area, written
+from stages.results.study_table import Area, Column, Line, factor_names, headings, labels
 
 
 def render(found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: Sequence[Column]) -> str:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.schema import Array, Batch
-from stages.evaluation.numbers import Half, number_half, number_subjects
+from stages.evaluation.numbers import number_half, number_subjects
+from stages.metrics.subjects import Half
 from stages.tables.pair_layouts import Listed
 from stages.tables.tables import Comparisons
 

@@ -13,8 +13,7 @@ import numpy as np
 from pipeline.core.schema import Array, Batch
 from pipeline.core.stage import Stage
 from pipeline.errors import InvalidInput
-from stages.evaluation.numbers import Half
-from stages.metrics.subjects import in_second_half
+from stages.metrics.subjects import Half, in_second_half
 from stages.tables.pair_layouts import Listed, Product
 from stages.tables.tables import Comparisons, need_role, role_rows
 

@@ -25,12 +25,13 @@ from pipeline.core.schema import Array, Batch, text
 from pipeline.core.stage import Options
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, passed_over
-from stages.datasets.folder import IMAGES, file_names, need_files
+from stages.datasets.folder import IMAGES, below, file_names, find, folder_of, need_files
 from stages.datasets.ijb import protocol as protocol
 from stages.datasets.ijb.lists import bad_names, first_line, pieces, read_csv, read_list
 from stages.datasets.ijb.npy import read_array
 from stages.datasets.problems import SHOWN, Problems
 from stages.tables.score_text import separator_of
+from stages.tables.subjects import inferred_subjects
 from stages.tables.tables import LAYOUT, FaceLayout
 
 FACES = {"image": "text", "template": "id", "media": "text"}
@@ -76,7 +77,7 @@ class IjbReader:
 
     def sources(self, files: Files) -> list[str]:
         """The lists, what lies beside them, and every image; `read` reports missing lists."""
-        names = protocol.below(file_names(files), self.options.root)
+        names = below(file_names(files), self.options.root)
         package = self._package(names, Problems(files.root))
         images = [name for name in names if name.startswith(f"{package.base}loose_crop/")]
         return [*package.lists.values(), *self._extra(package), *images]
@@ -90,7 +91,7 @@ class IjbReader:
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
-        names = protocol.below(file_names(files), self.options.root)
+        names = below(file_names(files), self.options.root)
         package = self._package(names, problems)
         problems.refuse()
         lists = package.lists
@@ -127,7 +128,7 @@ class IjbReader:
 
         subject = protocol.listed_subjects(listed.values(), known, problems)
         mated = comparisons["mated"]
-        subject = protocol.inferred_subjects(known, subject, comparisons["a"][mated], comparisons["b"][mated])
+        subject = inferred_subjects(known, subject, comparisons["a"][mated], comparisons["b"][mated])
         faces: dict[str, Array] = {"face_id": rows["image"][first], "path": text(paths)}
         faces["sha256"] = protocol.digests(files, paths, names)
         once = len(first) == count
@@ -145,9 +146,9 @@ class IjbReader:
             none = int(np.isnan(faces["quality"]).sum())
             words = f"{none:,} of {faces.rows:,} faces have no quality (nan in {self.options.quality})"
             said += [words] if none else []
-        package = self._package(protocol.below(file_names(files), self.options.root), Problems(files.root))
+        package = self._package(below(file_names(files), self.options.root), Problems(files.root))
         used = [*package.lists.values(), *self._extra(package), *faces["path"].tolist()]
-        passed = passed_over(files, used, IMAGES, "not in the lists", protocol.folder_of(self.options.root))
+        passed = passed_over(files, used, IMAGES, "not in the lists", folder_of(self.options.root))
         return [*said, *account(files, faces, passed)]
 
     def _extra(self, package: _Package) -> list[str]:
@@ -157,7 +158,7 @@ class IjbReader:
     def _package(self, names: Sequence[str], problems: Problems) -> _Package:
         wanted = self._manifest.lists
         advice = "set dataset.path to the folder (or .zip) of the package, and dataset.options.name to ijbc or ijbb"
-        lists = {what: protocol.find(names, f"meta/{wanted[what]}", problems, advice) for what in REQUIRED}
+        lists = {what: find(names, f"meta/{wanted[what]}", problems, advice) for what in REQUIRED}
         at = next((path for path in lists.values() if path is not None), "")
         base = at[: at.rfind("meta/")] if at else ""
         there = set(names)

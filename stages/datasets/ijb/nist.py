@@ -26,7 +26,7 @@ from pipeline.core.schema import Array, Batch
 from pipeline.core.stage import Options
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, passed_over
-from stages.datasets.folder import IMAGES, file_names, is_image, need_files
+from stages.datasets.folder import IMAGES, below, file_names, find, is_image, need_files
 from stages.datasets.ijb import protocol as protocol
 from stages.datasets.ijb.lists import bad_names, joined, pieces, read_csv
 from stages.datasets.ijb.protocol import Name
@@ -136,19 +136,19 @@ class IjbNistReader:
 
     def _lists(self, names: Sequence[str], problems: Problems) -> dict[str, str]:
         """The path of each list that is meant: galleries, probe, comparisons, and the faces of covariate comparisons."""
-        wanted, own = self._manifest.lists, protocol.below(names, self.options.root)
+        wanted, own = self._manifest.lists, below(names, self.options.root)
         endings = {what: wanted[what] for what in protocol.GALLERIES} | {"probe": wanted[self.options.probes]}
         if self.options.protocol == "test4" or (
             self.options.protocol is None and not _any(own, endings) and _any(own, TEST4)
         ):
             endings = dict(TEST4)
         advice = "set dataset.path to NIST's folder or .zip, and dataset.options name, protocol and probes to what it holds"
-        lists = {what: protocol.find(own, ending, problems, advice) for what, ending in endings.items()}
+        lists = {what: find(own, ending, problems, advice) for what, ending in endings.items()}
         if self.options.comparisons != "none":
             advice = "set dataset.options.comparisons to none, where 1:N is all that is wanted"
-            lists["comparisons"] = protocol.find(own, wanted[self.options.comparisons], problems, advice)
+            lists["comparisons"] = find(own, wanted[self.options.comparisons], problems, advice)
         if self.options.comparisons == "covariates":
-            lists["covariate_faces"] = protocol.find(own, wanted["covariate_faces"], problems)
+            lists["covariate_faces"] = find(own, wanted["covariate_faces"], problems)
         return {what: path for what, path in lists.items() if path is not None}
 
     def _counts(self, lists: Mapping[str, str], listed: Mapping[str, protocol.Listed], mated: Array) -> dict[str, int]:

@@ -49,28 +49,6 @@ def manifest(name: Name) -> Manifest:
     return found
 
 
-def folder_of(root: str) -> str:
-    """Return what the names of all files in the folder `root` of the data set begin with; "" for the data set itself."""
-    return f"{root.strip('/')}/" if root.strip("/") else ""
-
-
-def below(names: Iterable[str], root: str) -> list[str]:
-    """Return the names that lie below the folder `root` of the data set."""
-    prefix = folder_of(root)
-    return [name for name in names if name.startswith(prefix)]
-
-
-def find(names: Iterable[str], ending: str, problems: Problems, needed: str = "") -> str | None:
-    """Return the one file whose path ends so; `needed` says, where it may not be absent, what to do about it."""
-    found = [name for name in names if name == ending or name.endswith(f"/{ending}")]
-    if len(found) > 1:
-        several = ", ".join(found[:SHOWN])
-        problems.add(ending, [f"several files have this name: {several}; set dataset.options.root to the folder of one"])
-    if not found and needed:
-        problems.add(ending, [f"there is no such file; {needed}"])
-    return found[0] if len(found) == 1 else None
-
-
 def digests(files: Files, paths: Sequence[str], names: Sequence[str]) -> Array:
     """Return the sha256 (text) of each image, as `digest_images`; `names` are all files: none is sought in vain."""
     there = set(names)
@@ -136,26 +114,6 @@ def listed_subjects(listed: Iterable[Listed], known: Array, problems: Problems) 
         ]
         problems.add(each.file, words, len(other))
     return subject
-
-
-def inferred_subjects(known: Array, subject: Array, a: Array, b: Array) -> Array:
-    """Return every template's subject (text): the lists' (None: not listed), or as the mated comparisons (rows a, b) tell."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    size = len(known)
-    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(size, size))
-    count, group = connected_components(graph, directed=False)
-    smallest = np.full(count, size)
-    np.minimum.at(smallest, group, np.arange(size))
-    name = text(f"s{known[row]}" for row in smallest.tolist())
-    is_mated = np.zeros(size, bool)
-    is_mated[a] = is_mated[b] = True
-    name[np.bincount(group[is_mated], minlength=count) == 0] = ""
-    given = np.array([value is not None for value in subject], bool)
-    groups, first = np.unique(group[given], return_index=True)
-    name[groups] = subject[given][first]
-    return np.where(given, subject, name[group])
 
 
 def codes(subject: Array) -> Array:

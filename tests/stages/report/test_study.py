@@ -17,7 +17,10 @@ import pytest
 
 from pipeline.errors import InvalidInput
 from pipeline.session import Results
-from stages.report.study import (
+from stages.report.study import latex, write_study
+from stages.report.study_page import _cell as shown_cell
+from stages.results.headline import gather
+from stages.results.study_table import (
     Area,
     Column,
     Line,
@@ -26,13 +29,9 @@ from stages.report.study import (
     heading,
     headings,
     labels,
-    latex,
     lines_of,
-    write_study,
 )
-from stages.report.study import _with_best as with_best
-from stages.report.study_page import _cell as shown_cell
-from stages.results.headline import gather
+from stages.results.study_table import _with_best as with_best
 
 Browse = Callable[..., tuple[str, str]]
 FMR = Column("standard", "", "d", 0.2, "FMR", 1e-2)

@@ -1,0 +1,39 @@
+"""The process in which rows are tried, started by `crash_probe`.
+
+    python -m pipeline.run.crash_probe_child
+
+reads {"order": …, "step": …, "shard": …, "rows": [[0, 32], …]} on standard input and writes a line for each range as it
+begins, and "end" after the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from pipeline.plan.ticket import Order
+from pipeline.run.crash_probe import END
+from pipeline.run.shard_computer import Workshop
+
+
+def main() -> None:
+    """Run the ranges of rows that standard input names."""
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is not for whoever listens here
+    asked = json.load(sys.stdin)
+    try:
+        plan, store = Order(**asked["order"]).open("a trial process")
+        workshop = Workshop(plan, store, workers=1)
+        step = plan.steps[asked["step"]]
+        workshop.open(step)
+        rows, inputs = workshop.shard_rows(step, step.tasks[asked["shard"]])
+        for piece in asked["rows"]:
+            print(*piece, sep="-", file=told, flush=True)
+            workshop.run_rows(step, rows, inputs, tuple(piece))
+    finally:
+        print(END, file=told, flush=True)
+
+
+if __name__ == "__main__":
+    main()

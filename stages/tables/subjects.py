@@ -1,0 +1,27 @@
+"""Subjects of templates whose names are not known: those whom mated comparisons connect are one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.core.schema import Array, text
+
+
+def inferred_subjects(known: Array, subject: Array, a: Array, b: Array) -> Array:
+    """Return every template's subject (text): the lists' (None: not listed), or as the mated comparisons (rows a, b) tell."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    size = len(known)
+    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(size, size))
+    count, group = connected_components(graph, directed=False)
+    smallest = np.full(count, size)
+    np.minimum.at(smallest, group, np.arange(size))
+    name = text(f"s{known[row]}" for row in smallest.tolist())
+    is_mated = np.zeros(size, bool)
+    is_mated[a] = is_mated[b] = True
+    name[np.bincount(group[is_mated], minlength=count) == 0] = ""
+    given = np.array([value is not None for value in subject], bool)
+    groups, first = np.unique(group[given], return_index=True)
+    name[groups] = subject[given][first]
+    return np.where(given, subject, name[group])
