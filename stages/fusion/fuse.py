@@ -111,25 +111,11 @@ class Fuse(Stage):
 
     def explained(self, work: Work) -> tuple[Batch, Array]:
         """Return the templates, and what each member counted for: (members,) float64, nan where its face was not usable."""
-        rule = rules.rule_named(self.options.rule)
-        faces, usable = self._faces(work, rule)
-        count = work.stop - work.start
-        if rule.weigh is None:
-            features = faces.embedding
-            if self.options.features == "unit":
-                features = vectors.units(features)
-            combined, weight = rule.combine(faces, features, count)
-            summed, vanished = combined.astype(np.float64, copy=False), np.zeros(count, bool)
-        else:
-            weight, vanished = _scaled(count, faces.template, rule.weigh(faces), self.options.fallback)
-            if self.options.media != "none" and not rule.script:
-                weight = _inside_media(weight, faces.medium, self.options.media == "weighted")
-            share = sums.shares(faces.template, weight if self.options.features == "unit" else weight * faces.norm, count)
-            inverse = vectors.inverse_lengths(faces.norm)
-            summed = sums.weighted(faces.embedding, inverse, faces.template, share, count)
+        faces, usable = self._faces(work, rules.rule_named(self.options.rule))
+        templates, weight = fused(faces, work.stop - work.start, self.options)
         counted = np.full(len(usable), np.nan)
         counted[usable] = weight
-        return _templates(summed, faces.template[weight > 0], vanished, self.options.fallback == "zero"), counted
+        return templates, counted
 
     def _faces(self, work: Work, rule: rules.Rule) -> tuple[rules.Faces, Array]:
         """Return the usable faces of the members, and which members these are, (members,) bool."""
@@ -156,7 +142,7 @@ class Fuse(Stage):
         template, none = members["template"][kept], np.empty(0)
         return rules.Faces(
             template=template,
-            medium=_medium_numbers(template, members["media"][kept]),
+            medium=medium_numbers(template, members["media"][kept]),
             norm=embedded["norm"][kept].astype(np.float64),
             detector=known["detections"][kept] if "detections" in known else none,
             quality=known["quality"][kept] if "quality" in known else none,
@@ -164,6 +150,23 @@ class Fuse(Stage):
             variance=embedded["variance"][kept] if "variance" in rule.reads else np.empty((0, 0), np.float32),
             **statistics,
         ), usable
+
+
+def fused(faces: rules.Faces, count: int, options: FuseOptions) -> tuple[Batch, Array]:
+    """Return `count` templates as FUSED rows, and what each of the n faces counted for: (n,) float64 ≥ 0."""
+    rule = rules.rule_named(options.rule)
+    if rule.weigh is None:
+        features = vectors.units(faces.embedding) if options.features == "unit" else faces.embedding
+        combined, weight = rule.combine(faces, features, count)
+        summed, vanished = combined.astype(np.float64, copy=False), np.zeros(count, bool)
+    else:
+        weight, vanished = _scaled(count, faces.template, rule.weigh(faces), options.fallback)
+        if options.media != "none" and not rule.script:
+            weight = _inside_media(weight, faces.medium, options.media == "weighted")
+        share = sums.shares(faces.template, weight if options.features == "unit" else weight * faces.norm, count)
+        inverse = vectors.inverse_lengths(faces.norm)
+        summed = sums.weighted(faces.embedding, inverse, faces.template, share, count)
+    return _templates(summed, faces.template[weight > 0], vanished, options.fallback == "zero"), weight
 
 
 def _check_variance(faces: Batch) -> None:
@@ -218,7 +221,7 @@ def _scaled(count: int, template: Array, weight: Array, fallback: str) -> tuple[
     return np.where(vanished[template], alone, weight / np.where(top > 0, top, 1.0)[template]), vanished
 
 
-def _medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:
+def medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:
     """Return one number for each (template, medium)."""
     import pandas as pd
 

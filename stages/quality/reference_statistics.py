@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Field, Schema, Status
@@ -42,6 +43,13 @@ STATISTICS = Schema(
         Field("percentiles", "float64", (101,)),
     ),
 )
+
+
+def describe(scores: NDArray[np.float64]) -> dict[str, Any]:
+    """Return minimum, maximum, mean, deviation and percentiles (101,) of scores (n,); nan where there are none."""
+    known = scores if len(scores) else np.array([np.nan])
+    four = {"minimum": known.min(), "maximum": known.max(), "mean": sums.mean(known), "deviation": sums.deviation(known)}
+    return {**four, "percentiles": np.percentile(known, np.arange(101))}
 
 
 class StatisticsOptions(Options):
@@ -93,16 +101,8 @@ class Statistics(Stage):
             return {"": Batch({"count": np.array([found["count"]], np.int64), **row, "percentiles": percentiles})}
         scores = work.inputs["quality"].read(("status", "quality"))
         usable = scores["quality"][scores["status"] == Status.OK].astype(np.float64)
-        count, usable = len(usable), usable if len(usable) else np.array([np.nan])
-        columns = {
-            "minimum": usable.min(),
-            "maximum": usable.max(),
-            "mean": sums.mean(usable),
-            "deviation": sums.deviation(usable),
-        }
-        row = {name: np.array([value]) for name, value in columns.items()}
-        percentiles = np.percentile(usable, np.arange(101))[None]
-        return {"": Batch({"count": np.array([count], np.int64), **row, "percentiles": percentiles})}
+        described = {name: np.asarray(value)[None] for name, value in describe(usable).items()}
+        return {"": Batch({"count": np.array([len(usable)], np.int64), **described})}
 
     @property
     def _path(self) -> Path:
