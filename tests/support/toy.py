@@ -43,7 +43,8 @@ _lock = threading.Lock()
 def count(stage: Stage, rows: int) -> None:
     with _lock:
         calls[stage.name] += rows
-    if "TOY_LOG" in os.environ and not sys.argv[0].endswith("trial.py"):  # a file, in which processes count together
+    # A file, in which processes count together.
+    if "TOY_LOG" in os.environ and not sys.argv[0].endswith("crash_probe_child.py"):
         with open(os.environ["TOY_LOG"], "a") as log:
             log.write(f"{stage.name} {rows}\n")
 

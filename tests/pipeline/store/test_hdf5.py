@@ -224,7 +224,7 @@ def test_a_machine_without_memory_is_not_taken_for_a_damaged_file(tmp_path: Path
 import sys
 from pathlib import Path
 import machine
-from pipeline import hdf5
+from pipeline.store import hdf5
 try:
     with machine.little_memory(16 << 20):
         hdf5.read(Path(sys.argv[1]))

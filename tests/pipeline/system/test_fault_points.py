@@ -61,7 +61,7 @@ def test_an_error_of_the_system_is_raised_by_its_name(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("action", "number"), [("kill", signal.SIGKILL), ("segv", signal.SIGSEGV)])
 def test_a_process_is_killed_where_it_was_asked(action: str, number: signal.Signals) -> None:
     code = """
-from pipeline import faults
+from pipeline.system import fault_points as faults
 faults.at("a", "x")
 print("passed once", flush=True)
 faults.at("a", "x")

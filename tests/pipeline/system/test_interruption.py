@@ -106,7 +106,7 @@ def test_a_command_that_is_interrupted_while_modules_are_imported_ends_with_one_
 
 def ended(code: str) -> tuple[int, str]:
     """Run code as a command does; return how it ended and what it said."""
-    head = "import os, signal, subprocess, threading, time\nfrom pipeline import interruption\n"
+    head = "import os, signal, subprocess, threading, time\nfrom pipeline.system import interruption\n"
     process = interpreter(f"{head}{code}\nraise SystemExit(interruption.interruptible(work))")
     try:
         out, error = process.communicate(timeout=60)

@@ -86,7 +86,8 @@ def test_the_command_tells_on_standard_error_what_is_no_terminal_but_not_with_js
     lab: Lab, words: list[str], told: str
 ) -> None:
     code = """
-from pipeline import pulse, session
+from pipeline import session
+from pipeline.system import signs_of_life as pulse
 pulse.EVERY, pulse.BEAT = 0, 0.001
 make, session.ingest = session.ingest, lambda *given: time.sleep(0.1) or make(*given)
 sys.argv = ["qfuse", "plan", "config.yaml", *sys.argv[1:]]

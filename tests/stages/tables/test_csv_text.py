@@ -74,4 +74,4 @@ def test_nobody_else_writes_tables_for_people() -> None:
                 node.attr == "to_csv" or (node.attr in ("writer", "DictWriter") and ast.unparse(node.value) == "csv")
             ):
                 writers.add(path.name)
-    assert writers == {"csv_text.py", "ijb_write.py"}  # the latter writes IJB's own files, in which ids are numbers
+    assert writers == {"csv_text.py", "write.py"}  # the latter writes IJB's own files, in which ids are numbers

@@ -1,0 +1,196 @@
+"""The verb `qfuse steps`: every step, reader and rule with its options, and the JSON Schema of configs, read from the code."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.terminal import AsJson, emit, say, show
+from pipeline.errors import InvalidInput, unknown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+KINDS = {"stage": "step", "reader": "reader", "fusion rule": "fusion rule", "score rule": "score rule"}
+
+
+def steps(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A step, reader or rule.")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of configs, for editors that complete and check YAML.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the steps, readers and rules that configs may name, or describe one with its options and their defaults."""
+    if schema:
+        emit(config_schema())
+        return
+    if name is None:
+        found = listed()
+        if as_json:
+            emit(found)
+        else:
+            show(_table(found))
+        return
+    parts = described(name)
+    if as_json:
+        emit(parts)
+        return
+    for part in parts:
+        say(f"{part['kind']} {part['name']}: {part['what']}")
+        for label, text in (("reads", ", ".join(part["reads"])), ("about", part["about"])):
+            if text:
+                say(f"\n{label}: {text}")
+        if part["options"]:
+            say("")
+            show(_options_table(part["options"]))
+
+
+def listed() -> list[dict[str, str]]:
+    """Return kind, name and purpose of every part that a config may name."""
+    from pipeline.core.registry import available
+
+    return [
+        {"kind": word, "name": name, "what": _purpose(part)}
+        for kind, word in KINDS.items()
+        for name, part in sorted(available(kind).items())
+    ]
+
+
+def described(name: str) -> list[dict[str, Any]]:
+    """Return what is known of the parts of a name, mostly one. Raises InvalidInput with the nearest for an unknown one."""
+    from pipeline.core.registry import available
+
+    bare = name.partition("(")[0]  # quality-power(p=2) is the rule quality-power
+    found = [(word, available(kind)[bare]) for kind, word in KINDS.items() if bare in available(kind)]
+    if not found:
+        raise InvalidInput(unknown("step, reader or rule", name, [each for kind in KINDS for each in available(kind)]))
+    return [_described(word, bare, part) for word, part in found]
+
+
+def _described(kind: str, name: str, part: Any) -> dict[str, Any]:
+    rule = not hasattr(part, "Options")
+    options = _parameters(part) if rule else _fields(part.Options)
+    about = "" if rule else inspect.cleandoc(part.Options.__doc__ or "")
+    reads = [] if rule or kind == "reader" else [f"{key} from {step}" for key, step in getattr(part, "inputs", {}).items()]
+    return {"kind": kind, "name": name, "what": _purpose(part), "reads": reads, "about": about, "options": options}
+
+
+def _purpose(part: Any) -> str:
+    """Return the first sentence of what a part says of itself."""
+    text = inspect.getdoc(getattr(part, "function", part)) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _parameters(rule: Any) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "default": p.default, "may be": p.refusal(float("nan")).removeprefix("a finite ")}
+        for name, p in rule.parameters.items()
+    ]
+
+
+def _fields(options: Any) -> list[dict[str, Any]]:
+    schema = options.model_json_schema()
+    defined = schema.get("$defs", {})
+    return [
+        {"name": name, "default": field.get("default"), "may be": _may_be(field, defined)}
+        for name, field in schema.get("properties", {}).items()
+    ]
+
+
+def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
+    """Say in words what a field of a JSON Schema may hold."""
+    if "$ref" in field:
+        inner = defined[field["$ref"].rpartition("/")[2]]
+        return f"a section of {', '.join(inner['properties'])}" if "properties" in inner else _may_be(inner, defined)
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(_may_be(each, defined) for each in field["anyOf"]))
+    if "enum" in field or "const" in field:
+        return " or ".join(map(str, field.get("enum", [field.get("const")])))
+    if field.get("type") == "array":
+        each = field.get("items") or next(iter(field.get("prefixItems", [{}])), {})
+        return f"a list: {_may_be(each, defined)}"
+    words = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
+    words |= {"null": "null", "object": "a section"}
+    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to", "exclusiveMaximum": "below"}
+    said = [words.get(str(field.get("type")), "anything")]
+    return " ".join([*said, *(f"{word} {field[bound]:g}" for bound, word in bounds.items() if bound in field)])
+
+
+def _table(found: list[dict[str, str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("kind", "name", "what it is for"):
+        table.add_column(heading, no_wrap=heading != "what it is for", overflow="fold")
+    for each in found:
+        table.add_row(each["kind"], each["name"], each["what"])
+    return table
+
+
+def _options_table(options: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("option", "default", "may be"):
+        table.add_column(heading, no_wrap=heading == "option", overflow="fold")
+    for each in options:
+        default = "" if each["default"] is None else str(each["default"])
+        table.add_row(each["name"], default, each["may be"])
+    return table
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of config files, with the options of every step and reader that is installed.
+
+    It is for completion and early warning: a value may also be a factor's `$name` or an environment's `${NAME}`, and null
+    removes what a config extends. `qfuse check` is the judge.
+    """
+    from pipeline.config.config import Config
+    from pipeline.core.registry import available
+
+    schema = Config.model_json_schema()
+    defined: dict[str, Any] = schema["$defs"]
+    step = defined["StepConfig"]
+    known = {name: _step(name, part.Options, step, defined) for name, part in sorted(available("stage").items())}
+    readers = [_reader(name, part.Options, defined) for name, part in sorted(available("reader").items())]
+    properties = {name: field for name, field in schema["properties"].items() if name not in ("base", "benchmark")}
+    properties["steps"] = {"type": "object", "properties": known, "additionalProperties": _or_null(step)}
+    properties["dataset"] = {"type": "object", "properties": defined["DatasetConfig"]["properties"], "allOf": readers}
+    partly = {"type": "object", "properties": {k: v for k, v in properties.items() if k not in ("name", "models", "run")}}
+    properties |= {"extends": {"type": "string"}, "benchmarks": {"type": "object", "additionalProperties": partly}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A config of qfuse",
+        "type": "object",
+        "properties": {name: _or_null(field) for name, field in properties.items()},
+        "additionalProperties": False,
+        "$defs": {name: field for name, field in defined.items() if name not in ("StepConfig", "DatasetConfig")},
+    }
+
+
+def _step(name: str, options: Any, step: dict[str, Any], defined: dict[str, Any]) -> dict[str, Any]:
+    given = _options(options, defined)
+    return _or_null({**step, "properties": {**step["properties"], "options": given}, "title": name})
+
+
+def _reader(name: str, options: Any, defined: dict[str, Any]) -> dict[str, Any]:
+    named = {"properties": {"reader": {"const": name}}, "required": ["reader"]}
+    return {"if": named, "then": {"properties": {"options": _options(options, defined)}}}
+
+
+def _options(options: Any, defined: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a part's options, of which each may be a factor's name as well."""
+    schema = options.model_json_schema(ref_template="#/$defs/{model}")
+    defined |= schema.pop("$defs", {})
+    fields = schema.get("properties", {})
+    return {**schema, "properties": {name: {"anyOf": [field, _NAMED, {"type": "null"}]} for name, field in fields.items()}}
+
+
+_NAMED = {"type": "string", "pattern": r"\$"}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
