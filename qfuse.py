@@ -156,7 +156,7 @@ def fuse(
 
     embeddings (n, d), of any length; template (n,) ids, numbers or texts; quality (n,), higher = more useful, nan for none;
     media (n,) ids; detector (n,) scores; variance (n, d) or (n, 1) for `inverse-variance`. `rule`: a label such as
-    'quality-power(p=2)' (stages/fusion/weight_rules.py describes all); without one 'quality-linear' where there is a quality,
+    'quality-power(p=2)' (`qfuse steps` lists all); without one 'quality-linear' where there is a quality,
     else 'mean'. Rules that scale by statistics of quality take those of these faces. A face is not usable where its
     embedding, or a value that the rule needs, is not finite. `inside_media`, `features`, `fallback`: as of the stage fuse.
 

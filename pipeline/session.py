@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -48,13 +49,21 @@ class Session:
     plan: Plan
     folder: Path
 
+    def read(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
+        """Return an output of a step of a finished run: from the store or, if it is not stored, made of what is."""
+        return self.reader.results(step, output, columns)
+
+    @cached_property
+    def reader(self) -> Runner:
+        """What reads a finished run: single shards (`source`), and what a shard was computed from (`work`), too."""
+        return Runner(self.plan, self.store)
+
 
 @dataclass(frozen=True)
 class Results:
-    """A finished run, for reports: any output of any step, read from memory or from the store."""
+    """A finished run, for reports: any output of any step."""
 
     session: Session
-    runner: Runner
 
     @property
     def plan(self) -> Plan:
@@ -79,7 +88,7 @@ class Results:
         return None
 
     def read(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
-        return self.runner.results(step, output, columns)
+        return self.session.read(step, output, columns)
 
     def available(self, step: Step, output: str = "") -> bool:
         """Whether an output can be read: false after crops were collected, or for what was never stored."""
@@ -245,7 +254,7 @@ def make_report(session: Session) -> list[Path]:
     if section is None:
         return []
     report: Report = lookup("report", section.kind)
-    return report(Results(session, Runner(session.plan, session.store)), section.options)
+    return report(Results(session), section.options)
 
 
 def current_report(session: Session, tell: Callable[[str], None], anew: bool = False) -> list[Path]:

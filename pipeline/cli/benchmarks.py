@@ -172,7 +172,6 @@ def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -
     """
     from pipeline.config.origin import kept_apart
     from pipeline.core.registry import available
-    from pipeline.run.runner import Runner
     from pipeline.session import Results, StudyReport, kept_pages, shown
 
     make: StudyReport | None = available("study report").get(section.kind) if section else None
@@ -184,7 +183,7 @@ def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -
     of = [section.model_dump(mode="json"), origin.command, *([name, *shown(session)] for name, session in sessions.items())]
 
     def written() -> list[Path]:
-        results = [(name, Results(s, Runner(s.plan, s.store))) for name, s in sessions.items()]
+        results = [(name, Results(s)) for name, s in sessions.items()]
         return write(results, folder, options)
 
     return kept_pages(folder, of, lambda: kept_apart(folder, config.name, origin, written, warn))

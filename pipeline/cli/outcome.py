@@ -72,11 +72,10 @@ def without_report(session: Session) -> str:
 def results_table(session: Session) -> Any:
     """Return the table that a report kind offers for the terminal; None if it offers none."""
     from pipeline.core.registry import available
-    from pipeline.run.runner import Runner
     from pipeline.session import Results
 
     section = session.config.report
     terminal = available("terminal report").get(section.kind) if section else None
     if not (terminal and section):
         return None
-    return terminal(Results(session, Runner(session.plan, session.store)), section.options, console().width)
+    return terminal(Results(session), section.options, console().width)

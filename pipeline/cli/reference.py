@@ -1,4 +1,4 @@
-"""The verb `qfuse steps`: every step, reader and rule with its options, and the JSON Schema of configs, read from the code."""
+"""The verb `qfuse steps`: every step, reader and rule with its options, and the JSON Schema of configs, read from code."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def listed() -> list[dict[str, str]]:
     from pipeline.core.registry import available
 
     return [
-        {"kind": word, "name": name, "what": _purpose(part)}
+        {"kind": word, "name": name, "what": _purpose(word, part)}
         for kind, word in KINDS.items()
         for name, part in sorted(available(kind).items())
     ]
@@ -75,13 +75,13 @@ def _described(kind: str, name: str, part: Any) -> dict[str, Any]:
     options = _parameters(part) if rule else _fields(part.Options)
     about = "" if rule else inspect.cleandoc(part.Options.__doc__ or "")
     reads = [] if rule or kind == "reader" else [f"{key} from {step}" for key, step in getattr(part, "inputs", {}).items()]
-    return {"kind": kind, "name": name, "what": _purpose(part), "reads": reads, "about": about, "options": options}
+    return {"kind": kind, "name": name, "what": _purpose(kind, part), "reads": reads, "about": about, "options": options}
 
 
-def _purpose(part: Any) -> str:
-    """Return the first sentence of what a part says of itself."""
-    text = inspect.getdoc(getattr(part, "function", part)) or ""
-    return " ".join(text.split("\n\n")[0].split())
+def _purpose(kind: str, part: Any) -> str:
+    """Return the first sentence of what a part says of itself: of most fusion rules, the formula of a face's weight."""
+    text = " ".join((inspect.getdoc(getattr(part, "function", part)) or "").split("\n\n")[0].split())
+    return f"weight: {text[0].lower()}{text[1:]}" if kind == "fusion rule" and not part.vectors else text
 
 
 def _parameters(rule: Any) -> list[dict[str, Any]]:
@@ -110,7 +110,7 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
     if "enum" in field or "const" in field:
         return " or ".join(map(str, field.get("enum", [field.get("const")])))
     if field.get("type") == "array":
-        each = field.get("items") or next(iter(field.get("prefixItems", [{}])), {})
+        each: dict[str, Any] = field.get("items") or next(iter(field.get("prefixItems", [{}])), {})
         return f"a list: {_may_be(each, defined)}"
     words = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
     words |= {"null": "null", "object": "a section"}

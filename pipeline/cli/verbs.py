@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.reference import steps
 from pipeline.cli.run import Until, run
 from pipeline.cli.sessions import looked_at, looked_into
 from pipeline.cli.store import store_app
@@ -60,6 +61,9 @@ def everything(
 
 
 app.command(epilog="Example: qfuse run configs/lfw.yaml --set steps.embed.options.flip=none")(run)
+
+
+app.command(epilog="Example: qfuse steps fuse")(steps)
 
 
 @app.command(epilog="Example: qfuse plan configs/lfw_templates.yaml --until fuse")

@@ -99,7 +99,6 @@ def reference(
     as_json: AsJson = False,
 ) -> None:
     """Write the statistics of a data set's quality scores, for `statistics.reference` of other configs."""
-    from pipeline.run.runner import Runner
     from pipeline.session import write_json
     from stages.commands.destination import absent, need_name
     from stages.quality.quality import Quality
@@ -117,7 +116,7 @@ def reference(
 
     def read(session: Session, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
         scored: Any = steps[0].stage.above["quality"]
-        read = Runner(session.plan, session.store).results(steps[0])
+        read = session.read(steps[0])
         found = to_json(session.config.full_name, scored.measure, read)
         if not found["count"]:
             raise InvalidInput(f"{session.config.full_name} has no face with a quality score, so it is not a reference set.")

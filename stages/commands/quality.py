@@ -141,7 +141,6 @@ def _scored(
     out: Path | None,
 ) -> tuple[Any, Array, Batch]:
     """Compute the one chosen quality cell; return its stage, the ids of the faces and its rows (QUALITIES)."""
-    from pipeline.run.runner import Runner
     from stages.commands.build import with_cells
 
     def one(steps: Sequence[Step]) -> None:
@@ -151,7 +150,7 @@ def _scored(
 
     def read(session: Session, steps: Sequence[Step]) -> tuple[Any, Array, Batch]:
         ids = session.dataset.tables["faces"]["face_id"]
-        return steps[0].stage, ids, Runner(session.plan, session.store).results(steps[0])
+        return steps[0].stage, ids, session.read(steps[0])
 
     found, *_ = with_cells(config, overrides, store, "quality", where, one, read, None, quiet, out)
     return found

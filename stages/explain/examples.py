@@ -197,7 +197,7 @@ def _pictures(results: Results, step: Step, rows: Array) -> dict[int, tuple[str,
         return {}
     made, output = source
     columns = [field.name for field in made.stage.produces[output].fields if field.name in ("status", "crop", "kind")]
-    read = results.runner.source(made, output, range(len(made.tasks))).take(rows, columns)
+    read = results.session.reader.source(made, output, range(len(made.tasks))).take(rows, columns)
     return dict(_drawn(rows, read))
 
 

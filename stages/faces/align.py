@@ -90,7 +90,7 @@ class _Found:
 
 @register("stage", "align")
 class Align(Stage):
-    """Detect, fit, warp."""
+    """Find the face of each image, or take its landmarks, and warp it to an upright crop of 112×112."""
 
     name = "align"
     version = 6

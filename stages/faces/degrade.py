@@ -32,7 +32,10 @@ class DegradeOptions(Options):
 
 @register("stage", "degrade")
 class Degrade(Stage):
-    """Blur σ 2-5 px; down to 10-24 px and up again; a block over a quarter to a half of the crop; dark and noisy."""
+    """Spoil a fraction of the crops, each by one of: blur, low resolution, a block over part of it, dark noise.
+
+    Blur σ 2-5 px; down to 10-24 px and up again; a block over a quarter to a half of the crop; dark and noisy.
+    """
 
     name = "degrade"
     version = 4

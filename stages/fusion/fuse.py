@@ -29,7 +29,8 @@ WEIGHED_BY = {"quality": "quality", "detections": "score"}  # input → the colu
 
 
 class FuseOptions(Options):
-    """`rule`: see stages/fusion/weight_rules.py and stages/fusion/vector_rules.py.
+    """`rule`: a fusion rule with its parameters, as `quality-power(p=2)`; `qfuse steps` lists them. `features`: unit
+    embeddings, or raw ones, whose norms are weights as well.
 
     `media`: `mean` first averages the weighted features of each medium, Σ w x / n (the published IJB scripts);
     `weighted` takes their weighted mean, Σ w x / Σ w, so that every medium counts the same. `fallback`: what becomes of a

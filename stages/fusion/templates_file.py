@@ -40,7 +40,6 @@ import numpy as np
 from pipeline.core.schema import Array, Batch, Status
 from pipeline.errors import InvalidInput, ResourceRefused
 from pipeline.plan.graph import Step, with_all_above
-from pipeline.run.runner import Runner
 from pipeline.session import Session
 from pipeline.store import hdf5
 from pipeline.system.atomic_text import is_free, replace_bytes
@@ -133,17 +132,17 @@ def _made_by(session: Session, step: Step) -> dict[str, str]:
 
 def _fused(session: Session, step: Step) -> Batch:
     """Return the templates; reading them compares every shard with its receipt."""
-    return Runner(session.plan, session.store).results(step)
+    return session.read(step)
 
 
 def _members(session: Session, step: Step) -> dict[str, Array]:
     """Return the columns of /members, as fuse itself tells them."""
-    runner, dataset, stage = Runner(session.plan, session.store), session.dataset, step.stage
+    dataset, stage = session.dataset, step.stage
     if not isinstance(stage, Fuse):
         raise TypeError(f"{step.name} is not a fuse step")
     columns: dict[str, list[Array]] = {}
     for task in step.tasks:
-        work = runner.work(step, task)
+        work = session.reader.work(step, task)
         columns.setdefault("weight", []).append(stage.explained(work)[1])
         for key, column in WEIGHED_BY.items():
             if key in work.inputs:

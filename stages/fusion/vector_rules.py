@@ -1,7 +1,6 @@
 """Vector rules: fusion that is no weighted sum of embeddings, and so makes the templates itself.
 
-inverse-variance  Σ x / v over Σ 1 / v, dimension by dimension, v the variance of a unit embedding: Shi and Jain,
-                  “Probabilistic Face Embeddings”, ICCV 2019, eq. 9
+inverse-variance is eq. 9 of Shi and Jain, “Probabilistic Face Embeddings”, ICCV 2019.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from stages.fusion.rules import Faces, Floats, Vectors, vector_rule
 
 @vector_rule("inverse-variance", reads=("variance",), version=2)
 def inverse_variance(faces: Faces, features: Vectors, count: int) -> tuple[Floats, Floats]:
+    """Σ x / v over Σ 1 / v, dimension by dimension, v the variance of a unit embedding."""
     precision = np.divide(1, faces.variance, dtype=np.float64)
     mean = sums.weighted_means(features, precision, faces.template, count)
     top = np.zeros(count)

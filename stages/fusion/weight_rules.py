@@ -3,25 +3,7 @@
 q is a face's quality, x its embedding, N the faces of its medium; min, max, mean, deviation and percentiles are those of the
 reference set's quality.
 
-| rule                    | weight of a face                                                              |
-|-------------------------|-------------------------------------------------------------------------------|
-| mean                    | 1                                                                             |
-| media-mean              | 1 / N                                                                         |
-| norm                    | ‖x‖                                                                           |
-| detector                | detector score                                                                |
-| quality-minmax          | (q − min) / (max − min), from 0 to 1                                          |
-| quality-linear          | max(q, 0)                                                                     |
-| quality-power(p)        | max(q, 0)^p                                                                   |
-| quality-softmax(T)      | exp(z / T), z = (q − mean) / deviation; T → ∞ mean, T → 0 best                |
-| quality-rank            | the share of the reference set that q exceeds, from 0 to 1                    |
-| threshold(t)            | 1 where q ≥ t; where no face of the template is, 1 for its best               |
-| top-k(k)                | 1 for the k best faces                                                        |
-| top-fraction(f)         | 1 for the best ⌈f · n⌉ of a template's n faces                                |
-| best                    | 1 for the best face                                                           |
-| trimmed(f)              | 0 for the ⌊f · n⌋ faces farthest (by cosine) from the template's plain mean, 1 for the others |
-| medoid                  | 1 for the face nearest to all others of the template (the largest sum of cosines) |
-| crfiqa-script           | ‖x‖ · (q − min) / (max − min) / N: CR-FIQA's script for IJB-C                 |
-| insightface-script(norm, detector) | (‖x‖ or 1) · (detector score or 1) / N: the common script for IJB-B and IJB-C |
+Each function's docstring is the formula of a face's weight; `qfuse steps` lists them.
 
 The two scripts fix features and media by themselves. They stand on unit features here: ‖x‖ times the unit embedding is the
 raw one. With `embed.flip` none and add, the second has eight variants. CR-FIQA's script takes min and max over the very set
@@ -43,26 +25,31 @@ _BLOCK = 1024  # faces whose template is gathered at a time
 
 @weight_rule("mean")
 def mean(faces: Faces) -> Floats:
+    """1."""
     return np.ones(len(faces.template))
 
 
 @weight_rule("media-mean")
 def media_mean(faces: Faces) -> Floats:
+    """1 / N."""
     return 1.0 / np.bincount(faces.medium)[faces.medium]
 
 
 @weight_rule("norm")
 def norm(faces: Faces) -> Floats:
+    """‖x‖."""
     return faces.norm
 
 
 @weight_rule("detector", needs=("detections",))
 def detector(faces: Faces) -> Floats:
+    """The detector's score."""
     return np.maximum(faces.detector, 0)
 
 
 @weight_rule("quality-minmax", needs=("quality", "statistics"))
 def quality_minmax(faces: Faces) -> Floats:
+    """(q − min) / (max − min), from 0 to 1."""
     span = faces.maximum - faces.minimum
     if not span > 0:
         return np.ones(len(faces.template))
@@ -71,11 +58,13 @@ def quality_minmax(faces: Faces) -> Floats:
 
 @weight_rule("quality-linear", needs=("quality",))
 def quality_linear(faces: Faces) -> Floats:
+    """max(q, 0)."""
     return np.maximum(faces.quality, 0)
 
 
 @weight_rule("quality-power", needs=("quality",), version=2, p=2.0)
 def quality_power(faces: Faces, p: float) -> Floats:
+    """max(q, 0)^p."""
     # Scaled by the template's best first, so that no power overflows or vanishes for all of its faces.
     best = _by_template(np.maximum, faces, np.maximum(faces.quality, 0))
     ratio = np.divide(np.maximum(faces.quality, 0), best, out=np.zeros(len(best)), where=best > 0)
@@ -84,6 +73,7 @@ def quality_power(faces: Faces, p: float) -> Floats:
 
 @weight_rule("quality-softmax", needs=("quality", "statistics"), version=2, T=0.5)
 def quality_softmax(faces: Faces, T: float) -> Floats:  # noqa: N803  the field's letter for a temperature
+    """exp(z / T), z = (q − mean) / deviation; T → ∞ is mean, T → 0 best."""
     if not faces.deviation > 0:
         return np.ones(len(faces.template))
     z = (faces.quality - faces.mean) / faces.deviation
@@ -92,6 +82,7 @@ def quality_softmax(faces: Faces, T: float) -> Floats:  # noqa: N803  the field'
 
 @weight_rule("quality-rank", needs=("quality", "statistics"))
 def quality_rank(faces: Faces) -> Floats:
+    """The share of the reference set that q exceeds, from 0 to 1."""
     if len(faces.percentiles) == 0 or not np.isfinite(faces.percentiles).all():
         return np.ones(len(faces.template))
     # Where percentiles are equal, as with coarse scores, their middle stands for all of them.
@@ -102,39 +93,46 @@ def quality_rank(faces: Faces) -> Floats:
 
 @weight_rule("threshold", needs=("quality",), t=Parameter(0.5, low=-np.inf))
 def threshold(faces: Faces, t: float) -> Floats:
+    """1 where q ≥ t; where no face of the template is, 1 for its best."""
     kept = (faces.quality >= t).astype(np.float64)
     return np.where(_by_template(np.maximum, faces, kept) > 0, kept, _first(faces, faces.quality, 1))
 
 
 @weight_rule("top-k", needs=("quality",), k=3)
 def top_k(faces: Faces, k: float) -> Floats:
+    """1 for the k best faces."""
     return _first(faces, faces.quality, k)
 
 
 @weight_rule("top-fraction", needs=("quality",), f=Parameter(0.5, high=1))
 def top_fraction(faces: Faces, f: float) -> Floats:
+    """1 for the best ⌈f · n⌉ of a template's n faces."""
     # 0.1 · 30 is a little more than 3 in binary.
     return _first(faces, faces.quality, np.maximum(1, np.ceil(_sizes(faces) * f - 1e-9)))
 
 
 @weight_rule("best", needs=("quality",))
 def best(faces: Faces) -> Floats:
+    """1 for the best face."""
     return _first(faces, faces.quality, 1)
 
 
 @weight_rule("trimmed", version=2, f=Parameter(0.2, high=0.99))
 def trimmed(faces: Faces, f: float) -> Floats:
+    """0 for the ⌊f · n⌋ faces farthest (by cosine) from the template's plain mean, 1 for the others."""
     return _first(faces, _closeness(faces), _sizes(faces) - np.floor(_sizes(faces) * f + 1e-9))
 
 
 @weight_rule("medoid", version=2)
 def medoid(faces: Faces) -> Floats:
+    """1 for the face nearest to all others of the template (the largest sum of cosines)."""
     # A unit vector's sum of cosines with all, itself included, is its product with their sum, which has the mean's direction.
     return _first(faces, _closeness(faces), 1)
 
 
 @weight_rule("crfiqa-script", needs=("quality", "statistics"), script=True)
 def crfiqa_script(faces: Faces) -> Floats:
+    """‖x‖ · (q − min) / (max − min) / N: CR-FIQA's script for IJB-C."""
     span = faces.maximum - faces.minimum
     if not span > 0:
         raise InvalidInput("crfiqa-script divides by max − min of the quality, which is 0 here: the scores are all equal.")
@@ -150,6 +148,7 @@ def crfiqa_script(faces: Faces) -> Floats:
     detector=FLAG,
 )
 def insightface_script(faces: Faces, norm: float, detector: float) -> Floats:
+    """(‖x‖ or 1) · (detector score or 1) / N: the common script for IJB-B and IJB-C."""
     weight: Floats = media_mean(faces)
     weight = weight * faces.norm if norm else weight
     return weight * np.maximum(faces.detector, 0) if detector else weight

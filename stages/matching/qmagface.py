@@ -34,7 +34,7 @@ class QMagFaceOptions(Options):
 
 @register("stage", "qmagface")
 class QMagFace(Stage):
-    """Lower scores of comparisons that hold a template of low quality."""
+    """Lower the scores of comparisons with a template of low quality (QMagFace)."""
 
     name = "qmagface"
     grain = "tile"

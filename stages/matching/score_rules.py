@@ -49,17 +49,20 @@ def score_rule_named(label: str) -> ScoreRule:
 
 @score_rule("max", version=2)
 def largest(cosines: Floats, starts: Starts) -> Floats:
+    """The largest cosine of a face of the one template with a face of the other."""
     return np.asarray(np.maximum.reduceat(cosines.max(axis=1), starts))
 
 
 @score_rule("mean", version=2)
 def mean(cosines: Floats, starts: Starts) -> Floats:
+    """The mean of the cosines of all faces of the one with all of the other."""
     pairs = np.diff(starts, append=len(cosines)) * cosines.shape[1]
     return np.asarray(_sums(cosines, starts) / pairs)
 
 
 @score_rule("softmax", version=2, beta=Parameter(10.0, high=300))
 def softmax(cosines: Floats, starts: Starts, beta: float) -> Floats:
+    """The mean of these cosines c, weighted by exp(β c)."""
     # Against the largest cosine of the pair of templates, so that not all weights of one can vanish.
     best = np.repeat(largest(cosines, starts), np.diff(starts, append=len(cosines)))
     weight = exp(beta * (cosines - best[:, None]))

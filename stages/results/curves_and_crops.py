@@ -151,7 +151,7 @@ def crop_grid(results: Results, scores: Scores, count: int) -> list[Crop]:
         task = step.tasks[i]
         mine = wanted[(wanted >= task.start) & (wanted < task.stop)]
         if len(mine):
-            shard = results.runner.source(step, output, (i,)).read(("crop",))["crop"]
+            shard = results.session.reader.source(step, output, (i,)).read(("crop",))["crop"]
             images |= {int(row): jpeg(shard[row - task.start]) for row in mine}
     kinds = scores.kind if scores.kind is not None else np.full(len(scores.quality), "", dtype=object)
     written = _alike(scores.quality[wanted])

@@ -49,7 +49,10 @@ def test_options_are_told_in_words() -> None:
         "fallback": "equal or none or zero",
     }
     (power,) = described("quality-power(p=3)")
-    assert (power["what"], power["options"]) == ("max(q, 0)^p.", [{"name": "p", "default": 2.0, "may be": "number above 0"}])
+    assert (power["what"], power["options"]) == (
+        "weight: max(q, 0)^p.",
+        [{"name": "p", "default": 2.0, "may be": "number above 0"}],
+    )
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:

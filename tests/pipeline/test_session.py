@@ -45,7 +45,7 @@ def test_an_execution_that_fails_leaves_the_plan_too(lab: Lab) -> None:
 
 def test_results_are_found_by_stage_and_by_what_they_depend_on(lab: Lab) -> None:
     ran = lab.run()
-    results = Results(ran.session, ran.runner)
+    results = Results(ran.session)
     (first, second) = results.cells("nearest")
     above = results.upstream(second, "power")
     assert above is not None

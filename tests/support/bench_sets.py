@@ -15,7 +15,6 @@ from PIL import Image
 
 from pipeline.core.stage import Context
 from pipeline.run.events import Events
-from pipeline.run.runner import Runner
 from pipeline.session import Results, execute, open_session
 
 Form = Literal["bytes", "numpy"]
@@ -142,7 +141,7 @@ def run(folder: Path, config: str, context: Context) -> Results:
     (folder / "c.yaml").write_text(yaml.safe_dump(made))
     session = open_session(folder / "c.yaml")
     execute(session, Events(session.folder))
-    return Results(session, Runner(session.plan, session.store))
+    return Results(session)
 
 
 def numbers(results: Results, stage: str = "evaluate_verification") -> dict[str, dict[str, Any]]:

@@ -15,7 +15,6 @@ from PIL import Image
 
 from pipeline.core.stage import Context
 from pipeline.run.events import Events
-from pipeline.run.runner import Runner
 from pipeline.session import Results, execute, open_session
 from stages.report.report import write_report
 from stages.results.quantities import Quantity
@@ -49,7 +48,7 @@ def run(config: Mapping[str, Any], folder: Path) -> Results:
     path.write_text(yaml.safe_dump({**config, "run": settings}))
     session = open_session(path)
     execute(session, Events(session.folder))
-    return Results(session, Runner(session.plan, session.store))
+    return Results(session)
 
 
 @pytest.fixture(scope="session")
