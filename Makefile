@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(FAISS)
 
-.PHONY: demo test accept bench lint format clean
+# Interpreters that tests start read what was compiled before.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test quick accept bench lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(if $(wildcard $(STAMP)),,--clear) $(VENV)
@@ -19,7 +22,12 @@ demo: $(STAMP)
 	$(BIN)/qfuse demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Configs, plans and every number, on data made in memory: no command, no worker, no network, no page.
+quick: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/test_rooms.py $(addprefix tests/pipeline/,config core files plan) \
+	  $(addprefix tests/stages/,draw evaluation exact fusion matching metrics quality tables)
 
 # What is too long for the tests, on the real photographs of ../shared (or QFUSE_SHARED); writes docs/acceptance.md.
 accept: $(STAMP)

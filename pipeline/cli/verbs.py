@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -213,10 +214,16 @@ def report(config: ConfigPath, overrides: Overrides = None, store: StorePath = N
     emit([str(path) for path in files]) if as_json else say(f"report: {files[0]}")
 
 
-def command() -> int:
-    """Run what the command line asks for, and return the exit code. Raises what the verb raises."""
+@cache
+def _add_more() -> None:
+    """Add the verbs that other packages bring, once in a process."""
     for point in entry_points(group="qfuse.commands"):
         point.load()(app)
+
+
+def command() -> int:
+    """Run what the command line asks for, and return the exit code. Raises what the verb raises."""
+    _add_more()
     # A terminal has bars, and who asks for JSON reads nothing else.
     quiet = sys.stderr.isatty() or "--json" in sys.argv
     try:

@@ -37,6 +37,7 @@ from pipeline.run.shard_computer import Outcome
 from pipeline.store.store import Store
 from pipeline.system.canonical_json import difference
 
+ANSWER = 10  # seconds in which a scheduler answers
 LONELY = 60.0  # seconds without any worker after which the run ends
 FATAL = 2  # times that the scheduler may give up a shard, each after several deaths of workers
 for _name in ("distributed", "distributed.client", "tornado.application"):
@@ -122,7 +123,8 @@ class Cluster:
 
     def _tell_the_end(self) -> None:
         with suppress(Exception):
-            self._client.run(dask_worker.end, self._order.token)
+            if self._client.status == "running":  # without its scheduler it would try for long to find one
+                self._client.run(dask_worker.end, self._order.token)
 
     def _connect(self, where: str | LocalWorkers, threads: int | None) -> tuple[Any, int | None]:
         """Return a client, and the threads of each worker; None if each is to use as many as it offers."""
@@ -135,7 +137,7 @@ class Cluster:
             raise no_cluster(where)
         address = {"address" if re.fullmatch(ADDRESS, where) else "scheduler_file": where}
         try:
-            client = self._stack.enter_context(Client(**address, timeout="10s"))
+            client = self._stack.enter_context(Client(**address, timeout=ANSWER))
         except Exception as error:  # nobody there, another file, TLS without settings, a transport not installed
             raise ResourceRefused(
                 f"no Dask scheduler answers at {where} ({str(error) or 'it is not a scheduler file'}): start one with "

@@ -28,7 +28,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 folders: set[str] = set()  # temporary ones, which are removed when the process ends at once
 
-_told = _thread.allocate_lock()  # held once the sentence is printed, for good
+_told = _thread.allocate_lock()  # held by whoever prints the sentence, for good
+_printed = _thread.allocate_lock()  # held until the sentence is printed
+_printed.acquire()
 _raised = _thread.allocate_lock()  # held once KeyboardInterrupt was raised, for good
 _over = False  # the command has done its work
 
@@ -94,6 +96,8 @@ def _watch(seen: int) -> None:
 def _tell() -> None:
     """Print the sentence, once; whatever this process or what it starts would say after it is not to be seen."""
     if not _told.acquire(blocking=False):
+        if _printed.acquire(timeout=1):  # by another thread, before this one ends the process
+            _printed.release()
         return
     below = "\n\x1b[?25h" if os.isatty(2) else ""  # the progress bars, which hide the cursor
     error = 2
@@ -106,6 +110,7 @@ def _tell() -> None:
         os.write(error, f"{below}qfuse: {INTERRUPTED}\n".encode())
     except OSError:  # nobody reads it
         os.closerange(2, 3)
+    _printed.release()
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import answered
 
 # No photographs, no weights: 23 templates of 469 embeddings.
 CONFIG = """\
@@ -44,13 +45,24 @@ class Answer:
 
 
 def command(folder: Path, *arguments: object, **options: Any) -> Answer:
-    """Run the command in `folder`; whatever a test asks for, a traceback is never the answer to bad input."""
-    env = {**os.environ, **options.pop("env", {})}
-    env.pop("COLUMNS", None)
-    words = [*START, *map(str, arguments)]
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False, **options)
-    assert "Traceback" not in done.stderr, done.stderr
-    return Answer(done.returncode, done.stdout, done.stderr)
+    """Run the command in `folder`; whatever a test asks for, a traceback is never the answer to bad input.
+
+    It runs in a process of its own, forked from one that has imported everything; with `preexec_fn`, which may forbid what
+    importing takes, in a fresh interpreter.
+    """
+    environ = {**os.environ, **options.pop("env", {})}
+    environ.pop("COLUMNS", None)
+    words = [*map(str, arguments)]
+    if options:
+        words = [*START, *words]
+        done = subprocess.run(
+            words, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False, **options
+        )
+        answer = Answer(done.returncode, done.stdout, done.stderr)
+    else:
+        answer = Answer(*answered(folder, words, environ))
+    assert "Traceback" not in answer.err, answer.err
+    return answer
 
 
 # Many command lines in one child, which saves starting an interpreter for each.

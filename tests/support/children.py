@@ -75,6 +75,12 @@ class DaskCluster:
         local = ["--host", "127.0.0.1"]
         self.scheduler = self._start("scheduler", *local, "--port", "0", "--dashboard-address", "127.0.0.1:0")
         self.workers = [self.worker() for _ in range(workers)]
+        for _ in range(6000):
+            if self.file.exists():
+                return
+            assert self.scheduler.poll() is None, "the scheduler has ended"
+            time.sleep(0.01)
+        raise AssertionError("the scheduler writes no file")
 
     def worker(self, *arguments: str, **more: str) -> subprocess.Popen[Any]:
         nanny = "--nanny" if self._nanny else "--no-nanny"

@@ -25,7 +25,11 @@ from laboratory import Lab
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["stages.builtin", "stages.commands.main", "pipeline.plan.check", "pipeline.cli.display", "pipeline.run.shard_computer"]
+    [
+        *("dask.distributed", "faiss", "h5py", "numpy", "pandas", "rich.table", "torch"),
+        *("stages.builtin", "stages.commands.main", "stages.report.report"),
+        *("pipeline.cli.verbs", "pipeline.cli.display", "pipeline.plan.check", "pipeline.run.shard_computer"),
+    ]
 )
 _started: list[BaseProcess] = []
 
@@ -73,6 +77,19 @@ def forked(lab: Lab, *words: object, expect: int = 0, rights: bool = True, **mor
     return error
 
 
+def answered(folder: Path, words: list[str], environ: dict[str, str], given: str = "") -> tuple[int, str, str]:
+    """Run a command line in `folder` to its end; return its exit code, and what it printed and said on standard error."""
+    with tempfile.TemporaryDirectory() as at:
+        (Path(at) / "in").write_text(given)
+        process = _context.Process(target=_in_files, args=(words, str(folder), environ, at))
+        process.start()
+        _started.append(process)
+        process.join(120)
+        assert process.exitcode is not None, f"qfuse {' '.join(words)} has not ended within two minutes"
+        out, error = ((Path(at) / name).read_text() for name in ("out", "error"))
+        return process.exitcode, out, error
+
+
 def end_all() -> None:
     """End whatever still runs of what `fork` started, with all that it started itself."""
     while _started:
@@ -95,19 +112,31 @@ def until(true: Callable[[], bool], *forks: Fork) -> None:
     raise AssertionError("nothing came")
 
 
-def _command(words: list[str], folder: str, known: dict[str, str], error: str, rights: bool) -> None:
-    from pipeline.cli.main import main
+def _in_files(words: list[str], folder: str, environ: dict[str, str], at: str) -> None:
+    os.dup2(os.open(f"{at}/in", os.O_RDONLY), 0)
+    for number, name in ((1, "out"), (2, "error")):
+        os.dup2(os.open(f"{at}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    _become(words, folder, environ)
 
-    handle = os.open(error, os.O_WRONLY | os.O_APPEND)
-    os.dup2(handle, 2)
+
+def _command(words: list[str], folder: str, known: dict[str, str], error: str, rights: bool) -> None:
+    os.dup2(os.open(error, os.O_WRONLY | os.O_APPEND), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0), write_through=True)
-    os.setsid()
-    os.environ.clear()
-    os.environ.update(known)
     sys.path[:0] = [path for path in known["PYTHONPATH"].split(os.pathsep) if path not in sys.path]
     if not rights:
         _obey()
+    _become(words, folder, known)
+
+
+def _become(words: list[str], folder: str, environ: dict[str, str]) -> None:
+    """Run a command line in this process, in a folder and with an environment of its own."""
+    from pipeline.cli.main import main
+
+    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0, closefd=False), write_through=True)
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environ)
     os.chdir(folder)
     sys.argv = ["qfuse", *words]
     main()

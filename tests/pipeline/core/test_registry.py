@@ -68,10 +68,10 @@ def test_a_name_may_mean_one_part_of_each_kind() -> None:
 
 
 def test_a_module_that_is_loaded_again_replaces_its_parts(tmp_path: Path) -> None:
-    for teeth in (7, 9):
+    for teeth in (7, 11):  # of another length: what was compiled is told from the source by time in seconds and size
         (tmp_path / "gears.py").write_text(MODULE.format(teeth=teeth))
         load(tmp_path / "gears.py", "gears")
-    assert lookup("test part", "gear").teeth == 9
+    assert lookup("test part", "gear").teeth == 11
 
 
 def test_two_modules_do_not_replace_each_others_parts_though_the_classes_have_one_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import toy
 from artifacts import flip
-from children import computed, finished, run
+from children import computed, finished
 from forks import forked
 from laboratory import Lab
 
@@ -86,7 +86,7 @@ def test_what_a_worker_finds_damaged_is_computed_again_too(lab: Lab, hurt: Calla
     path = hurt("a bit of its data")
 
     def again(lab: Lab, **more: str) -> str:
-        return run(lab, "--dask", "local:1", **more)
+        return forked(lab, "--dask", "local:1", **more)
 
     assert f"{path}: the file is damaged" in mended_alone(lab, path, again, measure=4)
 
@@ -165,7 +165,7 @@ def passes(lab: Lab, again: Callable[[Lab], object]) -> int:
     return log.read_text().count('"run_started"')
 
 
-@pytest.mark.parametrize("again", [forked, lambda lab: run(lab, "--dask", "local:1")], ids=["here", "workers"])
+@pytest.mark.parametrize("again", [forked, lambda lab: forked(lab, "--dask", "local:1")], ids=["here", "workers"])
 def test_however_many_bits_are_flipped_a_run_begins_anew_once(lab: Lab, again: Callable[[Lab], object]) -> None:
     paths = flip_all(lab, ("measure", "number"))
     assert passes(lab, again) == 2

@@ -13,14 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from children import DaskCluster, end, finished, run, start, wait_for
+from children import DaskCluster, end, finished, start, wait_for
 from distributed import Client
+from forks import fork, forked
 from laboratory import Lab
 
 from pipeline.core.schema import Status
 from pipeline.errors import ResourceRefused
 from pipeline.plan.ticket import Order
-from pipeline.run import dask_worker
+from pipeline.run import dask_executor, dask_worker
 from pipeline.run.runner import Runner
 
 SLOW = ("--set", "steps.measure.options.sleep=0.01")
@@ -51,17 +52,17 @@ def test_serial_local_workers_and_a_cluster_at_an_address_give_the_same_artifact
     found = []
     for store, where in (("serial", []), ("local", ["--dask", "local:2"]), ("file", ["--dask", str(dask.file)])):
         lab = replace(slow, store=store)
-        run(lab, *where)
+        forked(lab, *where)
         found.append(digests(lab))
     address = json.loads(dask.file.read_text())["address"]
-    run(replace(slow, store="address"), "--set", f"run.dask={address}")
+    forked(replace(slow, store="address"), "--set", f"run.dask={address}")
     found.append(digests(replace(slow, store="address")))
     assert found[0] == found[1] == found[2] == found[3]
     assert len(found[0]) > 100
 
 
 def test_the_dashboard_is_named_when_the_run_starts(slow: Lab) -> None:
-    run(slow, "--dask", "local:1")
+    forked(slow, "--dask", "local:1")
     (begun,) = [event for event in events(slow) if event["event"] == "run_started"]
     assert begun["workers"] == 1
     assert str(begun["dashboard"]).startswith("http://127.0.0.1:")
@@ -70,14 +71,14 @@ def test_the_dashboard_is_named_when_the_run_starts(slow: Lab) -> None:
 def test_what_only_memory_keeps_is_judged_on_a_cluster_too(slow: Lab) -> None:
     one = ("--set", "factors.power=[-1]", "--set", "run.max_failures=0.001")  # two numbers are 0
     for where in ([], ["--dask", "local:1"]):
-        error = run(slow, *where, *one, expect=4)
+        error = forked(slow, *where, *one, expect=4)
         assert re.search(r"power\[power=-1\]: [12] of 200 rows failed \([12] not_finite\)", error), error
 
 
 def test_a_row_whose_reading_kills_the_worker_is_marked_after_at_most_two_deaths(slow: Lab, dask: DaskCluster) -> None:
     (slow.root / "files" / "050.1").write_text("crash")
     (slow.root / "files" / "117.5").write_text("exit")
-    run(slow, "--dask", str(dask.file))
+    forked(slow, "--dask", str(dask.file))
     ran = slow.run()
     status = ran.read("measure", "number")["status"]
     names = [path.name for path in sorted((slow.root / "files").iterdir())]
@@ -89,10 +90,9 @@ def test_a_row_whose_reading_kills_the_worker_is_marked_after_at_most_two_deaths
     other = replace(slow, store="other")
     ends = []
     for _ in range(4):
-        child = start(other)
-        child.communicate(timeout=60)
-        ends.append(child.returncode)
-        if child.returncode == 0:
+        code, _ = fork(other).wait()
+        ends.append(code)
+        if code == 0:
             break
     assert sorted(ends) == [-11, 0, 7]
     assert digests(other) == digests(slow)
@@ -131,7 +131,7 @@ def test_without_its_scheduler_a_run_ends_with_what_to_do_and_continues_on_anoth
     assert "Traceback" not in error
     kept = finished(slow)
     assert len(kept) >= 20
-    run(slow, "--dask", "local:2")
+    forked(slow, "--dask", "local:2")
     assert {path: finished(slow)[path] for path in kept} == kept
     assert digests(slow) == reference(slow)
 
@@ -148,7 +148,7 @@ def test_a_driver_that_is_killed_takes_its_local_workers_along_and_the_next_one_
             break
         time.sleep(0.02)
     assert not any(runs(pid) for pid in workers)
-    run(slow, "--dask", "local:1")
+    forked(slow, "--dask", "local:1")
     assert {path: finished(slow)[path] for path in kept} == kept
     assert digests(slow) == reference(slow)
 
@@ -165,7 +165,7 @@ def test_an_interrupt_ends_a_run_on_local_workers_with_everything_whole(slow: La
     store = slow.session(readonly=True).store
     assert all(store.check(path) is None for path in store.receipts())
     assert not list((slow.root / slow.store / "journal").iterdir())
-    run(slow)
+    forked(slow)
     assert digests(slow) == reference(slow)
 
 
@@ -176,7 +176,7 @@ def test_a_worker_with_another_version_of_a_library_is_refused_by_its_name(slow:
     with DaskCluster(slow, workers=0) as dask:
         known = dask._environment["PYTHONPATH"]
         dask.workers.append(dask.worker(PYTHONPATH=f"{info.parent}{os.pathsep}{known}"))
-        error = run(slow, "--dask", str(dask.file), expect=3)
+        error = forked(slow, "--dask", str(dask.file), expect=3)
     assert "the worker tcp://127.0.0.1:" in error
     assert "numerics.backends.numpy: " in error
     assert " → 0.0.1. Install the same versions everywhere." in error
@@ -213,12 +213,16 @@ def test_workers_of_several_instruction_sets_are_refused_unless_the_config_allow
 
 @pytest.mark.parametrize("where", ["local:0", "nowhere.json", "http://127.0.0.1:1"])
 def test_a_place_that_is_none_is_refused_with_what_is_expected(slow: Lab, where: str) -> None:
-    assert "expected local:N, an address such as tcp://HOST:8786, or a scheduler file" in run(slow, "--dask", where, expect=2)
+    assert "expected local:N, an address such as tcp://HOST:8786, or a scheduler file" in forked(
+        slow, "--dask", where, expect=2
+    )
 
 
-def test_a_scheduler_that_does_not_answer_is_refused_with_what_to_do(slow: Lab) -> None:
-    error = run(slow, "--dask", "tcp://127.0.0.1:1", expect=6)
-    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in error
+def test_a_scheduler_that_does_not_answer_is_refused_with_what_to_do(slow: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_executor, "ANSWER", 0.5)
+    session = slow.session()
+    with pytest.raises(ResourceRefused, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 .*: start one with `dask"):
+        Runner(session.plan, session.store, dask="tcp://127.0.0.1:1").run()
 
 
 def reference(lab: Lab) -> dict[str, str]:

@@ -164,6 +164,14 @@ def work():
     threading.Timer(0.05, late).start()
     return 0
 """,
+    "while another thread is about to print the sentence": """
+write = os.write
+os.write = lambda *given: time.sleep(0.5) or write(*given)
+interruption._importing = lambda frame: time.sleep(0.2)  # so that the other is first
+def work():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+""",
     "in a thread that then fails": """
 def work():
     def fail():
