@@ -77,17 +77,20 @@ def forked(lab: Lab, *words: object, expect: int = 0, rights: bool = True, **mor
     return error
 
 
-def answered(folder: Path, words: list[str], environ: dict[str, str], given: str = "") -> tuple[int, str, str]:
+def answered(folder: Path, words: list[str], environ: dict[str, str]) -> tuple[int, str, str]:
     """Run a command line in `folder` to its end; return its exit code, and what it printed and said on standard error."""
     with tempfile.TemporaryDirectory() as at:
-        (Path(at) / "in").write_text(given)
         process = _context.Process(target=_in_files, args=(words, str(folder), environ, at))
         process.start()
-        _started.append(process)
         process.join(120)
-        assert process.exitcode is not None, f"qfuse {' '.join(words)} has not ended within two minutes"
+        code = process.exitcode
+        if code is None:
+            _started.append(process)
+            end_all()
+            raise AssertionError(f"qfuse {' '.join(words)} has not ended within two minutes")
+        process.close()
         out, error = ((Path(at) / name).read_text() for name in ("out", "error"))
-        return process.exitcode, out, error
+        return code, out, error
 
 
 def end_all() -> None:
@@ -113,7 +116,7 @@ def until(true: Callable[[], bool], *forks: Fork) -> None:
 
 
 def _in_files(words: list[str], folder: str, environ: dict[str, str], at: str) -> None:
-    os.dup2(os.open(f"{at}/in", os.O_RDONLY), 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, name in ((1, "out"), (2, "error")):
         os.dup2(os.open(f"{at}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
