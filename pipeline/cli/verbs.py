@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.reference import steps
 from pipeline.cli.run import Until, run
 from pipeline.cli.sessions import looked_at, looked_into
 from pipeline.cli.store import store_app
@@ -62,9 +61,6 @@ def everything(
 
 
 app.command(epilog="Example: qfuse run configs/lfw.yaml --set steps.embed.options.flip=none")(run)
-
-
-app.command(epilog="Example: qfuse steps fuse")(steps)
 
 
 @app.command(epilog="Example: qfuse plan configs/lfw_templates.yaml --until fuse")

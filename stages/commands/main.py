@@ -1,4 +1,4 @@
-"""The verbs that know of faces: demo, init, models, doctor; explain, diff and synth. Added to the command by entry point."""
+"""The verbs that know of faces or of the parts that configs name. Added to the command by entry point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.cli.run import run
 from pipeline.cli.terminal import AsJson, StorePath, emit, say, show
 from pipeline.errors import UsageError, counted
 from pipeline.system.available import require_to_compute
-from stages.commands import build, quality, runs, synth
+from stages.commands import build, quality, reference, runs, synth
 
 models_app = typer.Typer(
     help="List the models, and whether their weights are there.",
@@ -43,6 +43,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: qfuse demo --store /tmp/qfuse-demo")(demo)
     app.command(epilog="Example: qfuse init faces.yaml && qfuse check faces.yaml && qfuse run faces.yaml")(init)
     app.command(epilog="Example: qfuse doctor --json")(doctor)
+    app.command(epilog="Example: qfuse steps fuse")(reference.steps)
     app.command(epilog=build.BUILD)(build.build)
     app.command(epilog=build.REFERENCE)(build.reference)
     app.command(epilog=runs.EXPLAIN)(runs.explain)

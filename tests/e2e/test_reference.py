@@ -11,9 +11,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from pipeline.cli.reference import config_schema, described, listed
 from pipeline.core.registry import available
 from pipeline.errors import InvalidInput
+from stages.commands.reference import config_schema, described, listed
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

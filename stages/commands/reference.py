@@ -11,6 +11,8 @@ from pipeline.cli.terminal import AsJson, emit, say, show
 from pipeline.errors import InvalidInput, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
 KINDS = {"stage": "step", "reader": "reader", "fusion rule": "fusion rule", "score rule": "score rule"}
@@ -32,7 +34,8 @@ def steps(
         if as_json:
             emit(found)
         else:
-            show(_table(found))
+            rows = [(each["kind"], each["name"], each["what"]) for each in found]
+            show(_table(("kind", "name", "what it is for"), rows, ("kind", "name")))
         return
     parts = described(name)
     if as_json:
@@ -45,7 +48,8 @@ def steps(
                 say(f"\n{label}: {text}")
         if part["options"]:
             say("")
-            show(_options_table(part["options"]))
+            options = [(o["name"], "" if o["default"] is None else str(o["default"]), o["may be"]) for o in part["options"]]
+            show(_table(("option", "default", "may be"), options, ("option",)))
 
 
 def listed() -> list[dict[str, str]]:
@@ -119,26 +123,14 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
     return " ".join([*said, *(f"{word} {field[bound]:g}" for bound, word in bounds.items() if bound in field)])
 
 
-def _table(found: list[dict[str, str]]) -> Table:
+def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], narrow: tuple[str, ...]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("kind", "name", "what it is for"):
-        table.add_column(heading, no_wrap=heading != "what it is for", overflow="fold")
-    for each in found:
-        table.add_row(each["kind"], each["name"], each["what"])
-    return table
-
-
-def _options_table(options: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("option", "default", "may be"):
-        table.add_column(heading, no_wrap=heading == "option", overflow="fold")
-    for each in options:
-        default = "" if each["default"] is None else str(each["default"])
-        table.add_row(each["name"], default, each["may be"])
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading in narrow, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
