@@ -1,13 +1,16 @@
-"""qfuse for notebooks and scripts: quality-weighted fusion of face embeddings, and what it is worth.
+"""qfuse for notebooks and scripts: quality-weighted fusion of face embeddings, and what it is
+worth.
 
-On arrays       `fuse`, `scores`, `error_rates`, `intervals`, `edc`, `identify`, `identification_rates`
+On arrays       `fuse`, `scores`, `error_rates`, `intervals`, `edc`, `identify`,
+                `identification_rates`
 On runs         `load_config`, `open_session`, `run`, `results`
-For extensions  `Stage`, `Options`, `execution`, `Work`, `Batch`, `Schema`, `Field`, `Status`, `text`, `register`,
-                `weight_rule`, `vector_rule`, `score_rule`, `Parameter`; for readers `Protocol`, `LAYOUT`, `QUALITIES`,
-                `build_tables`, `singletons`, `digest_images`, `need_files`; `InvalidInput`
+For extensions  `Stage`, `Options`, `execution`, `Work`, `Batch`, `Schema`, `Field`, `Status`,
+                `text`, `register`, `weight_rule`, `vector_rule`, `score_rule`, `Parameter`; for
+                readers `Protocol`, `LAYOUT`, `QUALITIES`, `build_tables`, `singletons`,
+                `digest_images`, `need_files`; `InvalidInput`
 
-The functions on arrays give what a run gives, to the last bit: they are what the stages call. Nothing heavy is imported
-before it is used. docs/python.md shows all of it.
+The functions on arrays give what a run gives, to the last bit: they are what the stages call.
+Nothing heavy is imported before it is used. docs/python.md shows all of it.
 """
 
 from __future__ import annotations
@@ -56,7 +59,9 @@ _ELSEWHERE = {
     "InvalidInput": "pipeline.errors",
     **dict.fromkeys(("Parameter", "vector_rule", "weight_rule"), "stages.fusion.rules"),
     "score_rule": "stages.matching.score_rules",
-    **dict.fromkeys(("LAYOUT", "QUALITIES", "Protocol", "build_tables", "singletons"), "stages.tables.tables"),
+    **dict.fromkeys(
+        ("LAYOUT", "QUALITIES", "Protocol", "build_tables", "singletons"), "stages.tables.tables"
+    ),
     **dict.fromkeys(("digest_images", "need_files"), "stages.datasets.folder"),
 }
 __all__ = [
@@ -70,11 +75,16 @@ def _need_ours() -> None:
     """Raise ImportError where a module of the user's own hides one of our packages."""
     for name in ("pipeline", "stages"):
         spec = importlib.util.find_spec(name)
-        places = [Path(place).resolve() for place in (spec.submodule_search_locations or [] if spec else [])]
+        places = [
+            Path(place).resolve()
+            for place in (spec.submodule_search_locations or [] if spec else [])
+        ]
         if Path(__file__).resolve().with_name(name) not in places:
             found = (spec.origin or places[0]) if spec else "nothing"
             advice = "rename that file or folder, or start Python in another one"
-            raise ImportError(f"qfuse needs its package {name!r}; Python finds {found}, which hides it: {advice}.")
+            raise ImportError(
+                f"qfuse needs its package {name!r}; Python finds {found}, which hides it: {advice}."
+            )
 
 
 _need_ours()
@@ -95,11 +105,13 @@ class Templates(NamedTuple):
 
     embedding: NDArray[Any]  # (m, d) float32, unit length; nan for a template without a usable face
     template: NDArray[Any]  # (m,) the ids, sorted
-    weight: NDArray[Any]  # (n,) float64: the share of each face in its template's sum; nan for a face that was not usable
+    # (n,) float64: the share of each face in its template's sum; nan for a face not usable
+    weight: NDArray[Any]
 
 
 class Candidates(NamedTuple):
-    """The k best of a gallery for each probe, best first; equal scores in the order of the gallery."""
+    """The k best of a gallery for each probe, best first; equal scores in the order of the
+    gallery."""
 
     row: NDArray[Any]  # (p, k) int64 rows of the gallery; -1 where there are no more
     score: NDArray[Any]  # (p, k) float32 cosines; nan where there are no more
@@ -122,7 +134,9 @@ class ErrorRates:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Percentile intervals of a bootstrap over subjects: (low, high) for one FMR target, (T, 2) for several."""
+    """Percentile intervals of a bootstrap over subjects: (low, high) for one FMR target, (T, 2) for
+    several.
+    """
 
     tar: Any
     eer: tuple[float, float]
@@ -154,11 +168,13 @@ def fuse(
 ) -> Templates:
     """Fuse the embeddings of faces into templates, one for each distinct value of `template`.
 
-    embeddings (n, d), of any length; template (n,) ids, numbers or texts; quality (n,), higher = more useful, nan for none;
-    media (n,) ids; detector (n,) scores; variance (n, d) or (n, 1) for `inverse-variance`. `rule`: a label such as
-    'quality-power(p=2)' (`qfuse steps` lists all); without one 'quality-linear' where there is a quality,
-    else 'mean'. Rules that scale by statistics of quality take those of these faces. A face is not usable where its
-    embedding, or a value that the rule needs, is not finite. `inside_media`, `features`, `fallback`: as of the stage fuse.
+    embeddings (n, d), of any length; template (n,) ids, numbers or texts; quality (n,), higher =
+    more useful, nan for none; media (n,) ids; detector (n,) scores; variance (n, d) or (n, 1) for
+    `inverse-variance`. `rule`: a label such as 'quality-power(p=2)' (`qfuse steps` lists all);
+    without one 'quality-linear' where there is a quality, else 'mean'. Rules that scale by
+    statistics of quality take those of these faces. A face is not usable where its embedding, or a
+    value that the rule needs, is not finite. `inside_media`, `features`, `fallback`: as of the
+    stage fuse.
 
     >>> import numpy as np
     >>> fused = fuse([[3, 0], [0, 1], [0, 2]], ["a", "a", "b"], quality=[0.75, 0.25, 0.5])
@@ -168,7 +184,8 @@ def fuse(
     array([[0.949, 0.316],
            [0.   , 1.   ]], dtype=float32)
 
-    Raises InvalidInput for an unknown rule, a value it needs that was not given, and lengths that differ.
+    Raises InvalidInput for an unknown rule, a value it needs that was not given, and lengths that
+    differ.
     """
     import numpy as np
 
@@ -185,17 +202,34 @@ def fuse(
     if x.ndim != 2:
         raise InvalidInput(f"embeddings have the shape {x.shape}: give one row a face, (n, d).")
     ids, number = np.unique(np.asarray(template), return_inverse=True)
-    columns = {"template": number, "quality": quality, "detector": detector, "variance": variance, "media": media}
+    columns = {
+        "template": number,
+        "quality": quality,
+        "detector": detector,
+        "variance": variance,
+        "media": media,
+    }
     given = {name: np.asarray(column) for name, column in columns.items() if column is not None}
     for name, column in given.items():
         if len(column) != len(x):
-            raise InvalidInput(f"{name} has {len(column)} entries for {len(x)} embeddings: give one a face.")
+            raise InvalidInput(
+                f"{name} has {len(column)} entries for {len(x)} embeddings: give one a face."
+            )
     wanted = {"quality": "quality", "statistics": "quality", "detections": "detector"}
-    needed = [*dict.fromkeys([*(wanted[name] for name in chosen.needs), *(("variance",) if chosen.reads else ())])]
+    needed = [
+        *dict.fromkeys(
+            [*(wanted[name] for name in chosen.needs), *(("variance",) if chosen.reads else ())]
+        )
+    ]
     for name in needed:
         if name not in given:
-            raise InvalidInput(f"rule {label!r} needs {name} of each face: give {name}=…, or name another rule.")
-    values: dict[str, Any] = {name: given[name].astype(np.float32 if name == "variance" else np.float64) for name in needed}
+            raise InvalidInput(
+                f"rule {label!r} needs {name} of each face: give {name}=…, or name another rule."
+            )
+    values: dict[str, Any] = {
+        name: given[name].astype(np.float32 if name == "variance" else np.float64)
+        for name in needed
+    }
     usable = np.isfinite(x).all(axis=1) & (vectors.lengths(np.nan_to_num(x)) > 0)
     for each in values.values():
         usable &= np.isfinite(each.reshape(len(x), -1)).all(axis=1)
@@ -210,10 +244,16 @@ def fuse(
         detector=kept.get("detector", np.empty(0)),
         quality=kept.get("quality", np.empty(0)),
         embedding=x[order],
-        variance=kept["variance"].reshape(len(order), -1) if "variance" in kept else np.empty((0, 0), np.float32),
+        variance=(
+            kept["variance"].reshape(len(order), -1)
+            if "variance" in kept
+            else np.empty((0, 0), np.float32)
+        ),
         **(describe(kept["quality"]) if "statistics" in chosen.needs else {}),
     )
-    options = stage.FuseOptions(rule=label, features=features, media=inside_media, fallback=fallback)
+    options = stage.FuseOptions(
+        rule=label, features=features, media=inside_media, fallback=fallback
+    )
     made, weight = stage.fused(faces, len(ids), options)
     weight = np.asarray(weight, np.float64)
     total = sums.by_group(faces.template, weight, len(ids))[faces.template]
@@ -223,10 +263,12 @@ def fuse(
 
 
 def scores(a: ArrayLike, b: ArrayLike | None = None, *, paired: bool = False) -> NDArray[Any]:
-    """Return cosine scores, higher = more similar: of every row of `a` with every row of `b` (or of `a` itself).
+    """Return cosine scores, higher = more similar: of every row of `a` with every row of `b` (or of
+    `a` itself).
 
-    a (n, d), b (m, d), of any length. Returns (n, m) float32 or, `paired`, (n,): row i with row i. Rows that are not finite
-    score nan. A score depends on its two rows alone, and is the same bits on every machine (stages/exact).
+    a (n, d), b (m, d), of any length. Returns (n, m) float32 or, `paired`, (n,): row i with row i.
+    Rows that are not finite score nan. A score depends on its two rows alone, and is the same bits
+    on every machine (stages/exact).
 
     >>> scores([[1, 0], [0, 2]], [[1, 1]])
     array([[0.70710677],
@@ -239,9 +281,16 @@ def scores(a: ArrayLike, b: ArrayLike | None = None, *, paired: bool = False) ->
 
     one = np.asarray(a, np.float32)
     other = one if b is None else np.asarray(b, np.float32)
-    if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1] or (paired and len(one) != len(other)):
+    if (
+        one.ndim != 2
+        or other.ndim != 2
+        or one.shape[1] != other.shape[1]
+        or (paired and len(one) != len(other))
+    ):
         also = " of as many rows" if paired else ""
-        raise InvalidInput(f"a has the shape {one.shape} and b {other.shape}: give (n, d) and (m, d){also}.")
+        raise InvalidInput(
+            f"a has the shape {one.shape} and b {other.shape}: give (n, d) and (m, d){also}."
+        )
     known = [np.asarray(np.isfinite(each).all(axis=1)) for each in (one, other)]
     units = [vectors.units(each, fine) for each, fine in zip((one, other), known, strict=True)]
     if paired:
@@ -262,9 +311,11 @@ def error_rates(
     fmr: float | Sequence[float] = 1e-3,
     rule: Literal["at_most", "nearest", "script"] = "at_most",
 ) -> ErrorRates:
-    """Return error rates of 1:1 comparisons at one FMR target or several, with EER and AUC (docs/metrics.md).
+    """Return error rates of 1:1 comparisons at one FMR target or several, with EER and AUC
+    (docs/metrics.md).
 
-    mated (M,), non_mated (N,): finite scores; a comparison is accepted where its score is at least the threshold.
+    mated (M,), non_mated (N,): finite scores; a comparison is accepted where its score is at least
+    the threshold.
 
     >>> rates = error_rates([0.9, 0.8, 0.7, 0.3], [0.6, 0.4, 0.3, 0.2, 0.1], fmr=0.2)
     >>> rates.threshold, rates.fmr, rates.tar
@@ -276,12 +327,23 @@ def error_rates(
 
     from stages.metrics import verification
 
-    own, others = verification.Ascending.of(mated, "mated"), verification.Ascending.of(non_mated, "non_mated")
-    points = verification.operating_points(own, others, np.atleast_1d(np.asarray(fmr, np.float64)), rule)
+    own, others = (
+        verification.Ascending.of(mated, "mated"),
+        verification.Ascending.of(non_mated, "non_mated"),
+    )
+    points = verification.operating_points(
+        own, others, np.atleast_1d(np.asarray(fmr, np.float64)), rule
+    )
     names = ("target", "threshold", "fmr", "fnmr", "tar", "false_matches", "false_non_matches")
     several = np.ndim(fmr) > 0
-    found = {name: each if several else each[0].item() for name in names for each in [getattr(points, name)]}
-    return ErrorRates(**found, eer=verification.eer(own, others)[0], auc=verification.auc(own, others))
+    found = {
+        name: each if several else each[0].item()
+        for name in names
+        for each in [getattr(points, name)]
+    }
+    return ErrorRates(
+        **found, eer=verification.eer(own, others)[0], auc=verification.auc(own, others)
+    )
 
 
 def intervals(
@@ -295,24 +357,34 @@ def intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> Intervals:
-    """Return intervals of TAR at one FMR target or several and of the EER, from a bootstrap over subjects.
+    """Return intervals of TAR at one FMR target or several and of the EER, from a bootstrap over
+    subjects.
 
-    score (N,) finite; mated (N,) bool; subject_a, subject_b (N,): whom each comparison is of, numbers or texts.
+    score (N,) finite; mated (N,) bool; subject_a, subject_b (N,): whom each comparison is of,
+    numbers or texts.
 
-    Raises ValueError for a score that is not finite, or a mated flag that disagrees with the subjects.
+    Raises ValueError for a score that is not finite, or a mated flag that disagrees with the
+    subjects.
     """
     import numpy as np
 
     from stages.metrics import bootstrap
 
-    names, number = np.unique(np.concatenate([np.asarray(subject_a), np.asarray(subject_b)]), return_inverse=True)
+    names, number = np.unique(
+        np.concatenate([np.asarray(subject_a), np.asarray(subject_b)]), return_inverse=True
+    )
     a, b = np.split(number, 2)
     weights = bootstrap.subject_weights(len(names), replicates, seed)
     targets = np.atleast_1d(np.asarray(fmr, np.float64))
-    tar = np.stack(bootstrap.interval(bootstrap.tar_replicates(score, mated, a, b, targets, weights), level), axis=-1)
+    tar = np.stack(
+        bootstrap.interval(bootstrap.tar_replicates(score, mated, a, b, targets, weights), level),
+        axis=-1,
+    )
     eer = bootstrap.interval(bootstrap.eer_replicates(score, mated, a, b, weights), level)
     low, high = (float(end) for end in eer)
-    return Intervals(tar if np.ndim(fmr) else (float(tar[0, 0]), float(tar[0, 1])), (low, high), level)
+    return Intervals(
+        tar if np.ndim(fmr) else (float(tar[0, 0]), float(tar[0, 1])), (low, high), level
+    )
 
 
 def edc(
@@ -324,32 +396,42 @@ def edc(
     fmr: float | None = None,
     non_mated: ArrayLike | None = None,
 ) -> Curve:
-    """Return false non-matches versus discard (FNM-EDC of ISO/IEC 29794-1): its steps `x`, `y`, and `area(limit)`.
+    """Return false non-matches versus discard (FNM-EDC of ISO/IEC 29794-1): its steps `x`, `y`, and
+    `area(limit)`.
 
-    mated (M,) scores; quality (M,) of each comparison, or (M, 2) of its two samples, of which the lower counts. Give the
-    threshold itself, the share of false non-matches to start from (`fnmr`), or `fmr` with the scores `non_mated`.
+    mated (M,) scores; quality (M,) of each comparison, or (M, 2) of its two samples, of which the
+    lower counts. Give the threshold itself, the share of false non-matches to start from (`fnmr`),
+    or `fmr` with the scores `non_mated`.
 
     >>> curve = edc([0.9, 0.8, 0.2, 0.7], quality=[3, 2, 1, 4], threshold=0.5)
     >>> curve.x, curve.y, curve.area(0.5)
     (array([0.  , 0.25, 0.5 , 0.75, 1.  ]), array([0.25, 0.  , 0.  , 0.  , 0.  ]), 0.0625)
 
-    Raises ValueError for values that are not finite, and unless exactly one of threshold, fnmr and fmr is given.
+    Raises ValueError for values that are not finite, and unless exactly one of threshold, fnmr and
+    fmr is given.
     """
     import numpy as np
 
     from stages.metrics import discard
 
-    if sum(each is not None for each in (threshold, fnmr, fmr)) != 1 or (fmr is not None) != (non_mated is not None):
+    if sum(each is not None for each in (threshold, fnmr, fmr)) != 1 or (fmr is not None) != (
+        non_mated is not None
+    ):
         raise ValueError("give exactly one of threshold, fnmr, and fmr with non_mated.")
     if threshold is None:
         none = np.empty(0, np.float64)
-        threshold = discard.threshold_for(mated, none if non_mated is None else non_mated, fmr=fmr, fnmr=fnmr)
+        threshold = discard.threshold_for(
+            mated, none if non_mated is None else non_mated, fmr=fmr, fnmr=fnmr
+        )
     value = np.asarray(quality)
-    return discard.fnm_edc(mated, discard.pair_quality(*value.T) if value.ndim == 2 else value, threshold)
+    return discard.fnm_edc(
+        mated, discard.pair_quality(*value.T) if value.ndim == 2 else value, threshold
+    )
 
 
 def identify(gallery: ArrayLike, probes: ArrayLike, k: int = 20) -> Candidates:
-    """Return the k best gallery templates of every probe, exactly: order and scores as of the stage search.
+    """Return the k best gallery templates of every probe, exactly: order and scores as of the stage
+    search.
 
     gallery (g, d), probes (p, d), of any length, finite. Raises InvalidInput for other shapes.
     """
@@ -362,7 +444,10 @@ def identify(gallery: ArrayLike, probes: ArrayLike, k: int = 20) -> Candidates:
 
     enrolled, seeking = (np.asarray(each, np.float32) for each in (gallery, probes))
     if enrolled.ndim != 2 or seeking.ndim != 2 or enrolled.shape[1] != seeking.shape[1] or k < 1:
-        raise InvalidInput(f"gallery {enrolled.shape}, probes {seeking.shape}, k {k}: give (g, d), (p, d) and 1 or more.")
+        raise InvalidInput(
+            f"gallery {enrolled.shape}, probes {seeking.shape}, k {k}: give (g, d), (p, d) and 1 or"
+            " more."
+        )
     unit = vectors.units(enrolled)
     select, rows, found = candidates.with_numpy(unit), products.wide(unit), []
     for start in range(0, len(seeking), 256):
@@ -382,7 +467,8 @@ def identification_rates(
 ) -> IdentificationRates:
     """Return rank-k, and TPIR at FPIR targets, of what `identify` found (docs/metrics.md).
 
-    gallery_subject (g,), probe_subject (p,): whom each template is of. A probe is mated where its subject is in the gallery.
+    gallery_subject (g,), probe_subject (p,): whom each template is of. A probe is mated where its
+    subject is in the gallery.
     """
     import numpy as np
 
@@ -395,28 +481,41 @@ def identification_rates(
     rank = identification.mate_rank(np.where(found.row >= 0, own[found.row], -1), probe)
     top = np.where(np.isfinite(found.score[:, 0]), found.score[:, 0], -np.inf)
     points = identification.tpir_at_fpir(top[~mated], rank[mated], top[mated], list(fpir))
-    closed = {k: float(((rank[mated] > 0) & (rank[mated] <= k)).mean()) if mated.any() else np.nan for k in ranks}
+    closed = {
+        k: float(((rank[mated] > 0) & (rank[mated] <= k)).mean()) if mated.any() else np.nan
+        for k in ranks
+    }
     return IdentificationRates(closed, points.tpir, points.fpir, points.threshold)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Return a validated config. `overrides`: as of --set. Raises InvalidInput for what is wrong with it."""
+    """Return a validated config. `overrides`: as of --set. Raises InvalidInput for what is wrong
+    with it.
+    """
     from pipeline.config import config
 
     return config.load_config(Path(path), list(overrides))
 
 
 def open_session(config: str | Path | Config, overrides: Sequence[str] = ()) -> Session:
-    """Return a config opened: its data set, store and plan. Nothing is computed. Raises what is wrong first."""
+    """Return a config opened: its data set, store and plan. Nothing is computed. Raises what is
+    wrong first.
+    """
     from pipeline import session
 
-    return session.open_session(Path(config) if isinstance(config, str) else config, list(overrides))
+    return session.open_session(
+        Path(config) if isinstance(config, str) else config, list(overrides)
+    )
 
 
-def run(config: str | Path, overrides: Sequence[str] = (), *, workers: int | None = None) -> list[Path]:
-    """Compute whatever of a config is missing, as `qfuse run` does, and return the report's files, the page first.
+def run(
+    config: str | Path, overrides: Sequence[str] = (), *, workers: int | None = None
+) -> list[Path]:
+    """Compute whatever of a config is missing, as `qfuse run` does, and return the report's files,
+    the page first.
 
-    `overrides`: as of --set, 'steps.fuse.options.rule=mean'. For one benchmark of several, 'benchmark=NAME'.
+    `overrides`: as of --set, 'steps.fuse.options.rule=mean'. For one benchmark of several,
+    'benchmark=NAME'.
     """
     import warnings
 
@@ -436,7 +535,8 @@ def run(config: str | Path, overrides: Sequence[str] = (), *, workers: int | Non
 
 
 def results(run: str | Path) -> pd.DataFrame:
-    """Return the numbers of a finished run as its report shows them, one a row, with intervals, counts and differences.
+    """Return the numbers of a finished run as its report shows them, one a row, with intervals,
+    counts and differences.
 
     `run`: its name, its folder, or its config. Raises InvalidInput for anything else.
     """
@@ -446,4 +546,6 @@ def results(run: str | Path) -> pd.DataFrame:
 
     from stages.results.finished_runs import find_run
 
-    return pd.DataFrame(json.loads((find_run(run).folder / "numbers.json").read_text(encoding="utf-8"))["table"])
+    return pd.DataFrame(
+        json.loads((find_run(run).folder / "numbers.json").read_text(encoding="utf-8"))["table"]
+    )

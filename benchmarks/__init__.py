@@ -1,1 +1,1 @@
-"""How fast the project is, as ratios against the field's common method in one run: `python -m benchmarks`."""
+"""How fast the project is beside the field's common method: `python -m benchmarks`."""

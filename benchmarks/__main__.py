@@ -1,4 +1,6 @@
-"""Measure the project against the field's common method in one run, and write docs/performance.md: `make bench`."""
+"""Measure the project against the field's common method in one run, and write docs/performance.md:
+`make bench`.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,12 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def timed(function: Callable[[], Any], budget: float, repeats: int = 5, alone: bool = False) -> Timing:
-    """Run once or more: until `repeats`, or until `budget` seconds are spent. A process `alone` tells its seconds itself."""
+def timed(
+    function: Callable[[], Any], budget: float, repeats: int = 5, alone: bool = False
+) -> Timing:
+    """Run once or more: until `repeats`, or until `budget` seconds are spent. A process `alone`
+    tells its seconds itself.
+    """
     seconds: list[float] = []
     first = time.perf_counter()
     while True:
@@ -59,22 +65,34 @@ def timed(function: Callable[[], Any], budget: float, repeats: int = 5, alone: b
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="1 is IJB-C's 469,375 faces, and the default")
-    parser.add_argument("--quick", action="store_true", help=f"scale {QUICK}; print the page, write nothing")
-    parser.add_argument("--budget", type=float, default=12.0, help="seconds for the repeats of one measurement")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="1 is IJB-C's 469,375 faces, and the default"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help=f"scale {QUICK}; print the page, write nothing"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=12.0, help="seconds for the repeats of one measurement"
+    )
     given = parser.parse_args()
     scale, begin = QUICK if given.quick else given.scale, time.perf_counter()
-    for name in ("faiss", "torch", "sklearn.metrics"):  # limits reach only libraries that are loaded
+    # limits reach only libraries that are loaded
+    for name in "faiss", "torch", "sklearn.metrics":
         import_module(name)
     lines: list[str] = []
     slow: list[str] = []
     shares: list[str] = []
-    with threadpool_limits(PROFILE.threads), tempfile.TemporaryDirectory(prefix="qfuse-bench-") as folder:
+    with (
+        threadpool_limits(PROFILE.threads),
+        tempfile.TemporaryDirectory(prefix="qfuse-bench-") as folder,
+    ):
         sizes, rows = prepared(scale, Path(folder))
         common: dict[Any, Timing] = {}  # by function, and by the name of the line
         for row in rows:
             # What a process needs before it begins is not its time, but ours.
-            ours = timed(row.ours, given.budget * (5 if row.alone else 1), 3 if row.alone else 5, row.alone)
+            ours = timed(
+                row.ours, given.budget * (5 if row.alone else 1), 3 if row.alone else 5, row.alone
+            )
             with threadpool_limits(row.threads):
                 theirs = of_common(row, common, given.budget)
             lines.append(line(row, ours, theirs))
@@ -92,19 +110,32 @@ def main() -> None:
 
 
 def prepared(scale: float, folder: Path) -> tuple[dict[str, int], list[Row]]:
-    """Return the sizes of the synthetic set at `scale` of IJB-C, and every line of the page in order."""
+    """Return the sizes of the synthetic set at `scale` of IJB-C, and every line of the page in
+    order.
+    """
     made = Material.make(scale)
     ours = set_to_set.rows(made, REPLICATES)
     together = next(row.name for row in ours if isinstance(row.common, tuple))
     listed = discard.rows(made, compare_all(made.data, made.fused), REPLICATES)
-    rows = [*ours, *listed, *children.rows(made, scale, folder / "streamed", together), *other_steps.rows(made, folder)]
+    rows = [
+        *ours,
+        *listed,
+        *children.rows(made, scale, folder / "streamed", together),
+        *other_steps.rows(made, folder),
+    ]
     tables = made.data.tables
-    sizes = {"faces": tables["faces"].rows, "templates": tables["templates"].rows, "subjects": int(made.subject.max()) + 1}
+    sizes = {
+        "faces": tables["faces"].rows,
+        "templates": tables["templates"].rows,
+        "subjects": int(made.subject.max()) + 1,
+    }
     return {**sizes, "comparisons": tables["comparisons"].rows}, rows
 
 
 def of_common(row: Row, common: dict[Any, Timing], budget: float) -> Timing | None:
-    """Return the common method's timing, measured once a function; of several lines together, the sum of their medians."""
+    """Return the common method's timing, measured once a function; of several lines together, the
+    sum of their medians.
+    """
     if isinstance(row.common, tuple):
         found = Timing([sum(common[name].median for name in row.common)], None)
     elif row.common is None:
@@ -118,12 +149,20 @@ def of_common(row: Row, common: dict[Any, Timing], budget: float) -> Timing | No
 
 
 def line(row: Row, ours: Timing, theirs: Timing | None) -> str:
-    """Return one line of the table: the step, both medians (or speeds), their ratio, how the results compare."""
+    """Return one line of the table: the step, both medians (or speeds), their ratio, how the
+    results compare.
+    """
     if theirs is None:
         return f"| {row.name} | – | {quantity(row, ours)} | – | {row.told(ours.result)} |"
     ratio = theirs.median / ours.median
-    same = row.told(ours.result) if isinstance(row.common, tuple) else row.compared(theirs.result, ours.result)
-    return f"| {row.name} | {quantity(row, theirs)} | {quantity(row, ours)} | {ratio:.2g} | {same} |"
+    same = (
+        row.told(ours.result)
+        if isinstance(row.common, tuple)
+        else row.compared(theirs.result, ours.result)
+    )
+    return (
+        f"| {row.name} | {quantity(row, theirs)} | {quantity(row, ours)} | {ratio:.2g} | {same} |"
+    )
 
 
 def quantity(row: Row, timing: Timing) -> str:
@@ -133,15 +172,24 @@ def quantity(row: Row, timing: Timing) -> str:
 
 
 def where_time_goes(function: Callable[[], Any], least: float = 0.15) -> str:
-    """Return the project's functions that hold at least this share of the time, and whose own lines hold most."""
+    """Return the project's functions that hold at least this share of the time, and whose own lines
+    hold most.
+    """
     profiler = cProfile.Profile()
     profiler.runcall(function)
     stats: Any = pstats.Stats(profiler)
     found, own = [], (0.0, "")
     for (file, _, name), (_, _, alone, spent, _) in stats.stats.items():
         path = Path(file)
-        ours = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ("pipeline", "stages")
-        label = f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{name}" if ours else name.strip("<>")
+        ours = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in (
+            "pipeline",
+            "stages",
+        )
+        label = (
+            f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{name}"
+            if ours
+            else name.strip("<>")
+        )
         own = max(own, (alone / stats.total_tt, label))
         if ours and spent / stats.total_tt >= least and name != "compute" and name[0] != "<":
             found.append((spent / stats.total_tt, f"`{label}` {spent / stats.total_tt:.0%}"))
@@ -157,7 +205,10 @@ def command_times() -> list[str]:
         def call(*arguments: str) -> None:
             done = subprocess.run([*python, *arguments], cwd=folder, capture_output=True, text=True)  # noqa: S603
             if done.returncode:
-                raise RuntimeError(f"qfuse {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}")
+                raise RuntimeError(
+                    f"qfuse {' '.join(arguments)} ended with {done.returncode}:"
+                    f" {done.stderr.strip()}"
+                )
 
         demo = ["run", str(ROOT / "configs" / "demo.yaml")]
         first = timed(lambda: call(*demo), 0)
@@ -231,7 +282,14 @@ def processor() -> str:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or "unknown processor"
-    return next((row.partition(":")[2].strip() for row in text.splitlines() if row.startswith("model name")), "unknown")
+    return next(
+        (
+            row.partition(":")[2].strip()
+            for row in text.splitlines()
+            if row.startswith("model name")
+        ),
+        "unknown",
+    )
 
 
 if __name__ == "__main__":

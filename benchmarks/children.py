@@ -1,8 +1,10 @@
-"""What is measured in a process of its own, whose memory then counts: `python -m benchmarks.children growth|streamed …`.
+"""What is measured in a process of its own, whose memory then counts: `python -m
+benchmarks.children growth|streamed …`.
 
-`growth SCALE` runs the three 1:1 steps on a set of a scale; `streamed FOLDER` runs them from embeddings that `prepare` has
-stored there, and commits what they give. Each prints one JSON object. Memory is what the steps add at their peak: in
-`growth` to the process with its embeddings and tables, in `streamed` to the interpreter after its imports.
+`growth SCALE` runs the three 1:1 steps on a set of a scale; `streamed FOLDER` runs them from
+embeddings that `prepare` has stored there, and commits what they give. Each prints one JSON object.
+Memory is what the steps add at their peak: in `growth` to the process with its embeddings and
+tables, in `streamed` to the interpreter after its imports.
 """
 
 from __future__ import annotations
@@ -22,7 +24,18 @@ import numpy as np
 import pandas as pd  # noqa: F401  what a step imports is not its time
 from threadpoolctl import threadpool_limits
 
-from benchmarks.material import PROFILE, WORKERS, Material, Row, compare_all, dataset, fuse_by, rates, run, stage_of
+from benchmarks.material import (
+    PROFILE,
+    WORKERS,
+    Material,
+    Row,
+    compare_all,
+    dataset,
+    fuse_by,
+    rates,
+    run,
+    stage_of,
+)
 from pipeline.core.schema import Batch, concat
 from pipeline.core.stage import Source, Work
 from pipeline.run.shard_computer import tables_of
@@ -40,11 +53,14 @@ TABLES = ("members", "templates", "roles", "comparisons", "pairings")
 
 
 def rows(made: Material, scale: float, folder: Path, in_memory: str) -> list[Row]:
-    """Return the lines; `in_memory` names that of the three steps together, whose common time is theirs too."""
+    """Return the lines; `in_memory` names that of the three steps together, whose common time is
+    theirs too.
+    """
     prepare(made, folder)
     return [
         Row(
-            f"the three together from {made.data.tables['faces'].rows:,} stored embeddings, checksums on, results committed",
+            f"the three together from {made.data.tables['faces'].rows:,} stored embeddings,"
+            " checksums on, results committed",
             lambda: child("streamed", str(folder)),
             (in_memory,),
             told=lambda found: f"{found['megabytes']:.0f} MB beyond the interpreter",
@@ -55,8 +71,9 @@ def rows(made: Material, scale: float, folder: Path, in_memory: str) -> list[Row
                 f"the three together at scale {scale * part:g}",
                 lambda part=part: child("growth", str(scale * part)),
                 told=lambda found: (
-                    f"{found['comparisons']:,} comparisons, {found['each']:.1f} ns each with all three; "
-                    f"scores {found['scored']:.1f} ns; {found['megabytes']:.0f} MB beside embeddings and tables"
+                    f"{found['comparisons']:,} comparisons, {found['each']:.1f} ns each with all"
+                    f" three; scores {found['scored']:.1f} ns; {found['megabytes']:.0f} MB beside"
+                    " embeddings and tables"
                 ),
                 alone=True,
             )
@@ -70,7 +87,9 @@ def child(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.children", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
+        raise RuntimeError(
+            f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}"
+        )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -79,9 +98,17 @@ def prepare(made: Material, folder: Path) -> None:
     """Store the embeddings in shards, and the tables that the steps read."""
     store = Store(folder)
     for number, start in enumerate(range(0, made.embedded.rows, BLOCK)):
-        store.commit("embed", f"{number:064x}", made.embedded.take(slice(start, start + BLOCK)), EMBEDDINGS, {})
+        store.commit(
+            "embed",
+            f"{number:064x}",
+            made.embedded.take(slice(start, start + BLOCK)),
+            EMBEDDINGS,
+            {},
+        )
     for name in TABLES:
-        store.commit(f"ingest.{name}", f"{0:064x}", made.data.tables[name], LAYOUT.schemas[name], {})
+        store.commit(
+            f"ingest.{name}", f"{0:064x}", made.data.tables[name], LAYOUT.schemas[name], {}
+        )
 
 
 def growth(scale: float) -> dict[str, float]:
@@ -97,14 +124,22 @@ def growth(scale: float) -> dict[str, float]:
     took, count = time.perf_counter() - begin, len(scores)
     megabytes = (_peak() - before) / 1e6
     each, alone = took / count * 1e9, (scored - built) / count * 1e9
-    return {"seconds": took, "comparisons": count, "each": each, "scored": alone, "megabytes": megabytes}
+    return {
+        "seconds": took,
+        "comparisons": count,
+        "each": each,
+        "scored": alone,
+        "megabytes": megabytes,
+    }
 
 
 def streamed(folder: Path) -> dict[str, float]:
     _touch_memory()
     before = _peak(reset=True)
     store = Store(folder)
-    tables: Mapping[str, Batch] = {name: store.read(f"ingest.{name}", f"{0:064x}") for name in TABLES}
+    tables: Mapping[str, Batch] = {
+        name: store.read(f"ingest.{name}", f"{0:064x}") for name in TABLES
+    }
     faces = tables["members"].rows
     blank = np.full(faces, "", object)  # names of faces are not read here
     data = dataset({**tables, "faces": Batch({"face_id": blank})}, faces=BLOCK)
@@ -114,7 +149,9 @@ def streamed(folder: Path) -> dict[str, float]:
 
     def shard(bounds: tuple[int, int]) -> Batch:
         part = tables_of(stage, data, *bounds)
-        return stage.compute(Work(*bounds, part, {"embeddings": _stored(store, faces, part)}, pool, WORKERS))[""]
+        return stage.compute(
+            Work(*bounds, part, {"embeddings": _stored(store, faces, part)}, pool, WORKERS)
+        )[""]
 
     with ThreadPoolExecutor(WORKERS) as pool:
         fused = concat(list(pool.map(shard, data.axes["templates"].shards)))
@@ -132,7 +169,9 @@ def streamed(folder: Path) -> dict[str, float]:
 
 
 def _stored(store: Store, faces: int, part: Mapping[str, Batch]) -> Source:
-    """Return the stored shards that hold the members of one shard of templates, as a run hands them out."""
+    """Return the stored shards that hold the members of one shard of templates, as a run hands them
+    out.
+    """
     starts = np.arange(0, faces, BLOCK)
     needed = np.unique(part["members"]["face"] // BLOCK)
     return Source(
@@ -145,7 +184,8 @@ def _stored(store: Store, faces: int, part: Mapping[str, Batch]) -> Source:
 def _touch_memory() -> None:
     """Write to as many bytes as the steps will need, and free them.
 
-    A virtual machine backs memory when it is first touched, at up to 3 ms a megabyte: that is not the time of a step.
+    A virtual machine backs memory when it is first touched, at up to 3 ms a megabyte: that is not
+    the time of a step.
     """
     np.ones(TOUCHED, np.uint8)
 
@@ -155,7 +195,9 @@ def _peak(reset: bool = False) -> int:
     if reset:
         ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not to hide what is taken later
         Path("/proc/self/clear_refs").write_text("5")
-    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    line = next(
+        row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM")
+    )
     return int(line.split()[1]) * 1024
 
 

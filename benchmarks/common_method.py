@@ -1,10 +1,11 @@
-"""The way the field's common evaluation scripts compute, in our own words: what the project is measured against.
+"""The way the field's common evaluation scripts compute, in our own words: what the project is
+measured against.
 
 Conventions
-    These functions are meant to be slow in the way those scripts are: a Python loop over templates and media, each
-    of which scans all faces; gathered rows multiplied element by element; every similarity sorted; templates and scores
-    in float64, which is what NumPy's zeros are. They are not wrong, and their results are compared with ours. Nothing
-    else uses them.
+    These functions are meant to be slow in the way those scripts are: a Python loop over templates
+    and media, each of which scans all faces; gathered rows multiplied element by element; every
+    similarity sorted; templates and scores in float64, which is what NumPy's zeros are. They are
+    not wrong, and their results are compared with ours. Nothing else uses them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ Array = NDArray[Any]
 
 
 def media_templates(features: Array, template: Array, medium: Array) -> Array:
-    """Return (t, d) float64 unit templates: mean of the raw features inside a medium, sum over media, unit length.
+    """Return (t, d) float64 unit templates: mean of the raw features inside a medium, sum over
+    media, unit length.
 
-    features (n, d) float32; template, medium (n,) int64. The 1:1 script for IJB sets, without detector scores.
+    features (n, d) float32; template, medium (n,) int64. The 1:1 script for IJB sets, without
+    detector scores.
     """
     wanted = np.unique(template)
     out = np.zeros((len(wanted), features.shape[1]))
@@ -36,19 +39,24 @@ def media_templates(features: Array, template: Array, medium: Array) -> Array:
 
 
 def minmax_templates(features: Array, template: Array, quality: Array) -> Array:
-    """Return (t, d) float64 unit templates: raw features times min-max normalised quality (n,), summed."""
+    """Return (t, d) float64 unit templates: raw features times min-max normalised quality (n,),
+    summed.
+    """
     scaled = (quality - quality.min()) / (quality.max() - quality.min())
     weighted = features * scaled[:, None]
     wanted = np.unique(template)
     out = np.zeros((len(wanted), features.shape[1]))
     for row, number in enumerate(wanted):
         out[row] = np.sum(weighted[np.where(template == number)], axis=0)
-    with np.errstate(invalid="ignore"):  # a template of only the worst face of all has no vector: nan
+    # a template of only the worst face of all has no vector: nan
+    with np.errstate(invalid="ignore"):
         return out / np.sqrt(np.sum(out**2, axis=-1, keepdims=True))
 
 
 def pair_scores(unit: Array, a: Array, b: Array, batch: int = 100_000) -> Array:
-    """Return (m,) float64 cosines of unit rows a and b: gather both sides of a batch, multiply, sum."""
+    """Return (m,) float64 cosines of unit rows a and b: gather both sides of a batch, multiply,
+    sum.
+    """
     scores = np.zeros(len(a))
     for start in range(0, len(a), batch):
         cut = slice(start, start + batch)
@@ -56,11 +64,14 @@ def pair_scores(unit: Array, a: Array, b: Array, batch: int = 100_000) -> Array:
     return scores
 
 
-def tar_table(scores: Array, mated: Array, targets: tuple[float, ...]) -> tuple[Array, Array, float]:
-    """Return (TAR, false matches) at the ROC point nearest each FMR target, and the AUC, by scikit-learn.
+def tar_table(
+    scores: Array, mated: Array, targets: tuple[float, ...]
+) -> tuple[Array, Array, float]:
+    """Return (TAR, false matches) at the ROC point nearest each FMR target, and the AUC, by
+    scikit-learn.
 
-    With every point of the curve: by default scikit-learn leaves out those on straight stretches, and the nearest of
-    what is left has the same TAR but other counts.
+    With every point of the curve: by default scikit-learn leaves out those on straight stretches,
+    and the nearest of what is left has the same TAR but other counts.
     """
     from sklearn.metrics import auc, roc_curve
 
@@ -71,11 +82,15 @@ def tar_table(scores: Array, mated: Array, targets: tuple[float, ...]) -> tuple[
     return tar[nearest], np.rint(fmr[nearest] * np.sum(~mated)).astype(np.int64), float(area)
 
 
-def discard_steps(scores: Array, mated: Array, quality: Array, targets: tuple[float, ...], fractions: Array) -> Array:
-    """Return FNMR (targets, fractions) of the legacy error versus discard, as its script goes about it.
+def discard_steps(
+    scores: Array, mated: Array, quality: Array, targets: tuple[float, ...], fractions: Array
+) -> Array:
+    """Return FNMR (targets, fractions) of the legacy error versus discard, as its script goes about
+    it.
 
-    At each step all qualities are sorted again and the poorest are dropped; then for each FMR all distances that are left
-    are sorted, and the threshold is the one whose FMR is nearest, the most lenient of equals.
+    At each step all qualities are sorted again and the poorest are dropped; then for each FMR all
+    distances that are left are sorted, and the threshold is the one whose FMR is nearest, the most
+    lenient of equals.
     """
     distance = np.arccos(np.clip(scores.astype(np.float64), -1, 1)) / np.pi
     found = np.zeros((len(targets), len(fractions)))
@@ -91,8 +106,12 @@ def discard_steps(scores: Array, mated: Array, quality: Array, targets: tuple[fl
     return found
 
 
-def mate_ranks(gallery: Array, probes: Array, gallery_subject: Array, probe_subject: Array) -> tuple[Array, Array]:
-    """Return (rank of the mate, best score), each (p,): the whole similarity matrix, every row sorted; rank 0: no mate."""
+def mate_ranks(
+    gallery: Array, probes: Array, gallery_subject: Array, probe_subject: Array
+) -> tuple[Array, Array]:
+    """Return (rank of the mate, best score), each (p,): the whole similarity matrix, every row
+    sorted; rank 0: no mate.
+    """
     similarity = probes @ gallery.T
     order = np.argsort(-similarity, axis=1)
     rank = np.zeros(len(probes), np.int64)
@@ -103,7 +122,9 @@ def mate_ranks(gallery: Array, probes: Array, gallery_subject: Array, probe_subj
 
 
 def top_candidates(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]:
-    """Return the k best gallery rows of each probe and their scores, (p, k): whole matrix, argpartition, sort."""
+    """Return the k best gallery rows of each probe and their scores, (p, k): whole matrix,
+    argpartition, sort.
+    """
     similarity = probes @ gallery.T
     part = np.argpartition(-similarity, k, axis=1)[:, :k]
     score = np.take_along_axis(similarity, part, axis=1)
@@ -112,7 +133,9 @@ def top_candidates(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]
 
 
 def flat_index(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]:
-    """Return the k best gallery rows of each probe and their scores, (p, k), as FAISS's flat index gives them."""
+    """Return the k best gallery rows of each probe and their scores, (p, k), as FAISS's flat index
+    gives them.
+    """
     import faiss
 
     faiss.omp_set_num_threads(1)
@@ -123,7 +146,9 @@ def flat_index(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]:
 
 
 def aligned_crop(jpeg: bytes, landmarks: Array, template: Array) -> Array:
-    """Return the crop (112, 112, 3) uint8 RGB: OpenCV decode, Umeyama's fit by SVD (TPAMI 1991), OpenCV warp."""
+    """Return the crop (112, 112, 3) uint8 RGB: OpenCV decode, Umeyama's fit by SVD (TPAMI 1991),
+    OpenCV warp.
+    """
     import cv2
 
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)

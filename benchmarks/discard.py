@@ -1,4 +1,6 @@
-"""Error versus discard: the legacy form at three sizes, the standard form at every distinct quality, its bootstrap."""
+"""Error versus discard: the legacy form at three sizes, the standard form at every distinct
+quality, its bootstrap.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ TIMED = 1  # steps of the common method that are timed where all twenty would ta
 def rows(made: Material, scores: Array, replicates: int) -> list[Row]:
     """Return the lines; `scores` are those of the whole list."""
     mated, (a, b) = made.listed["mated"], pairs_of(made.data)
-    lowest = np.full(len(made.subject), np.inf, np.float32)  # of a template: the lowest quality among its faces
+    # of a template: the lowest quality among its faces
+    lowest = np.full(len(made.subject), np.inf, np.float32)
     members = made.data.tables["members"]
     np.minimum.at(lowest, members["template"], made.scored["quality"][members["face"]])
     quality = discard.pair_quality(lowest[a], lowest[b])
@@ -33,7 +36,9 @@ def rows(made: Material, scores: Array, replicates: int) -> list[Row]:
     lines: list[Row] = []
     for size in sizes:
         share = min(size // 2, len(genuine))
-        chosen = np.concatenate([rng.choice(genuine, share, False), rng.choice(impostor, size - share, False)])
+        chosen = np.concatenate(
+            [rng.choice(genuine, share, False), rng.choice(impostor, size - share, False)]
+        )
         chosen = rng.permutation(chosen) if size < len(scores) else np.arange(size)
         part = scores[chosen], mated[chosen], quality[chosen]
         whole = size <= sizes[-1]
@@ -52,12 +57,14 @@ def rows(made: Material, scores: Array, replicates: int) -> list[Row]:
     return [
         *lines,
         Row(
-            f"standard error versus discard (FNM-EDC and FM-EDC), {len(scores):,} comparisons, every distinct quality",
+            f"standard error versus discard (FNM-EDC and FM-EDC), {len(scores):,} comparisons,"
+            " every distinct quality",
             lambda: _standard(scores, mated, quality, threshold),
             told=lambda found: f"{found[0]:,} and {found[1]:,} points",
         ),
         Row(
-            f"{replicates:,} bootstrap replicates of pAUC({LIMIT}), {len(few) + len(many):,} comparisons",
+            f"{replicates:,} bootstrap replicates of pAUC({LIMIT}), {len(few) + len(many):,}"
+            " comparisons",
             _replicated(made, scores, quality, few, many, (a, b), replicates),
         ),
     ]
@@ -74,13 +81,21 @@ def _standard(scores: Array, mated: Array, quality: Array, threshold: float) -> 
 
 
 def _replicated(
-    made: Material, scores: Array, quality: Array, few: Array, many: Array, sides: tuple[Array, Array], replicates: int
+    made: Material,
+    scores: Array,
+    quality: Array,
+    few: Array,
+    many: Array,
+    sides: tuple[Array, Array],
+    replicates: int,
 ) -> Callable[[], Any]:
     a, b = (made.subject[side] for side in sides)
 
     def work() -> Array:
         weights = bootstrap.subject_weights(int(made.subject.max()) + 1, replicates, seed=0)
-        limits = discard_replicates.threshold_replicates(scores[many], a[many], b[many], FMR[:1], weights)
+        limits = discard_replicates.threshold_replicates(
+            scores[many], a[many], b[many], FMR[:1], weights
+        )
         own = scores[few], quality[few], a[few]
         return discard_replicates.fnm_pauc_replicates(*own, limits, weights, [LIMIT]).pauc
 
@@ -98,5 +113,12 @@ def _megabytes(function: Callable[[], Any]) -> float:
 
 
 def _same(steps: int, megabytes: float, theirs: Array, ours: Array) -> str:
-    told = "" if steps == ours.shape[1] else f"common method: {steps} of 20 steps timed, × {20 // steps}; "
-    return f"{told}{megabytes:.0f} MB beside the lists; FNMR within {np.nanmax(np.abs(theirs - ours[:, :steps])):.1e}"
+    told = (
+        ""
+        if steps == ours.shape[1]
+        else f"common method: {steps} of 20 steps timed, × {20 // steps}; "
+    )
+    return (
+        f"{told}{megabytes:.0f} MB beside the lists; FNMR within"
+        f" {np.nanmax(np.abs(theirs - ours[:, :steps])):.1e}"
+    )

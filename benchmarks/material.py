@@ -1,4 +1,6 @@
-"""What is measured on: a synthetic set of IJB-C's shape, its list of comparisons, and stages called as a run calls them."""
+"""What is measured on: a synthetic set of IJB-C's shape, its list of comparisons, and stages called
+as a run calls them.
+"""
 
 from __future__ import annotations
 
@@ -27,30 +29,43 @@ from stages.tables.tables import LAYOUT, Comparisons, role_rows
 PROFILE = PROFILES["cpu-fp32"]
 WORKERS = len(os.sched_getaffinity(0))  # as a run has
 FMR = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-MATED, NONMATED, PRODUCT = 19_557, 15_638_932, 3531 * 19_593  # IJB-C's list, and the pairs that it is a part of
-ASTRAY = 1000  # of so many comparisons one lies elsewhere in a list that is otherwise in the order of its first templates
+# IJB-C's list, and the pairs that it is a part of
+MATED, NONMATED, PRODUCT = (19_557, 15_638_932, 3531 * 19_593)
+# of so many comparisons one lies elsewhere in a list that is otherwise in the order of its first
+# templates
+ASTRAY = 1000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the page: what is done, both ways of doing it, and a sentence on how the results compare."""
+    """One line of the page: what is done, both ways of doing it, and a sentence on how the results
+    compare.
+    """
 
     name: str
     ours: Callable[[], Any]
-    common: Callable[[], Any] | tuple[str, ...] | None = None  # or the lines whose common times together are its own
+    common: Callable[[], Any] | tuple[str, ...] | None = (
+        None  # or the lines whose common times together are its own
+    )
     compared: Callable[[Any, Any], str] = lambda theirs, ours: ""
     amount: float = 0.0  # of `unit`, when the line is a speed
     unit: str = ""
-    cost: str = ""  # what our side spends its time on; printed where that leaves us less than twice as fast
+    cost: str = (
+        ""  # what our side spends its time on; printed where that leaves us less than twice as fast
+    )
     told: Callable[[Any], str] = lambda ours: ""  # what our result says by itself
-    times: float = 1  # that the common method's work is of the line's, where only a part of it is timed
+    times: float = (
+        1  # that the common method's work is of the line's, where only a part of it is timed
+    )
     threads: int = WORKERS  # of the common method in a library
     alone: bool = False  # a process of its own: its result is its seconds, and what it told
 
 
 @dataclass(frozen=True)
 class Material:
-    """A synthetic set and what the steps in question read: embeddings, quality, fused templates, a list of comparisons."""
+    """A synthetic set and what the steps in question read: embeddings, quality, fused templates, a
+    list of comparisons.
+    """
 
     data: Dataset
     embedded: Batch
@@ -64,13 +79,21 @@ class Material:
         tables = synthesise(SynthOptions(scale=scale, dimension=512, seed=0))
         faces = tables["faces"]
         embedded = embed.as_embeddings(faces["embedding"], np.zeros(faces.rows, np.uint8))
-        scored = Batch({"status": embedded["status"], "quality": faces["quality"], "score": faces["quality"]})
+        scored = Batch(
+            {"status": embedded["status"], "quality": faces["quality"], "score": faces["quality"]}
+        )
         _, subject = np.unique(tables["templates"]["subject"].astype(str), return_inverse=True)
         roles = tables["roles"]
         enrolled = role_rows(roles, "gallery")
         others = np.setdiff1d(role_rows(roles, "reference"), enrolled)  # IJB-C has two galleries
-        both = {"template": [roles["template"], others], "role": [roles["role"], text(["gallery_2"] * len(others))]}
-        tables = {**tables, "roles": Batch({name: np.concatenate(parts) for name, parts in both.items()})}
+        both = {
+            "template": [roles["template"], others],
+            "role": [roles["role"], text(["gallery_2"] * len(others))],
+        }
+        tables = {
+            **tables,
+            "roles": Batch({name: np.concatenate(parts) for name, parts in both.items()}),
+        }
         tables["comparisons"] = a_list(tables, subject, MATED / PRODUCT, NONMATED / PRODUCT)
         tables["pairings"] = tables["pairings"].take(slice(0, 0))
         data = dataset(tables)
@@ -94,7 +117,8 @@ class Material:
 
 
 def a_list(tables: Mapping[str, Batch], subject: Array, mated: float, nonmated: float) -> Batch:
-    """Return comparisons of references with probes: of all pairs the given shares, drawn at random without repeats.
+    """Return comparisons of references with probes: of all pairs the given shares, drawn at random
+    without repeats.
 
     They come in the order of their references but for one in ASTRAY, as such lists do.
     """
@@ -102,7 +126,9 @@ def a_list(tables: Mapping[str, Batch], subject: Array, mated: float, nonmated: 
     first, second = (role_rows(tables["roles"], role) for role in ("reference", "probe"))
     pairs = len(first) * len(second)
     wanted = round(pairs * nonmated)
-    drawn = np.unique(rng.integers(0, pairs, int(pairs * -np.log1p(-min(0.999, 1.08 * nonmated))) + 1000))
+    drawn = np.unique(
+        rng.integers(0, pairs, int(pairs * -np.log1p(-min(0.999, 1.08 * nonmated))) + 1000)
+    )
     drawn = drawn[subject[first[drawn // len(second)]] != subject[second[drawn % len(second)]]]
     surplus = rng.choice(len(drawn), max(0, len(drawn) - wanted), replace=False)
     place = np.argsort(subject[first])  # each subject has one reference
@@ -112,7 +138,9 @@ def a_list(tables: Mapping[str, Batch], subject: Array, mated: float, nonmated: 
     astray = rng.choice(len(cells), len(cells) // ASTRAY, replace=False)
     cells[astray] = cells[rng.permutation(astray)]
     a, b = first[cells // len(second)], second[cells % len(second)]
-    return Batch({"a": a, "b": b, "mated": subject[a] == subject[b], "fold": np.full(len(a), -1, np.int16)})
+    return Batch(
+        {"a": a, "b": b, "mated": subject[a] == subject[b], "fold": np.full(len(a), -1, np.int16)}
+    )
 
 
 def dataset(tables: Mapping[str, Batch], **shard_rows: int) -> Dataset:
@@ -125,25 +153,40 @@ def stage_of(cls: type[Stage], **options: Any) -> Stage:
 
 def run(stage: Stage, data: Dataset, **inputs: Batch | Source) -> Batch:
     """Compute every shard of a stage on the workers that a run has here, and join them."""
-    sources = {name: given if isinstance(given, Source) else source(given) for name, given in inputs.items()}
+    sources = {
+        name: given if isinstance(given, Source) else source(given)
+        for name, given in inputs.items()
+    }
     axis = data.axes[stage.axis]
 
     def shard(bounds: tuple[int, int]) -> Batch:
-        found = stage.compute(Work(*bounds, tables_of(stage, data, *bounds), sources, pool, WORKERS))
+        found = stage.compute(
+            Work(*bounds, tables_of(stage, data, *bounds), sources, pool, WORKERS)
+        )
         return next(iter(found.values()))
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        return concat(list(pool.map(shard, [(0, axis.rows)] if stage.grain == "reduce" else axis.shards)))
+        return concat(
+            list(pool.map(shard, [(0, axis.rows)] if stage.grain == "reduce" else axis.shards))
+        )
 
 
 def source(batch: Batch) -> Source:
-    return Source((0,), (batch.rows,), lambda i, columns: batch if columns is None else batch.select(columns))
+    return Source(
+        (0,), (batch.rows,), lambda i, columns: batch if columns is None else batch.select(columns)
+    )
 
 
-def fuse_by(data: Dataset, rule: str, embedded: Batch | Source, scored: Batch, **options: Any) -> Batch:
+def fuse_by(
+    data: Dataset, rule: str, embedded: Batch | Source, scored: Batch, **options: Any
+) -> Batch:
     """Fuse under a rule; where it reads statistics of the set, they are part of the work."""
     stage = stage_of(fuse.Fuse, rule=rule, **options)
-    inputs: dict[str, Batch | Source] = {"embeddings": embedded, "quality": scored, "detections": scored}
+    inputs: dict[str, Batch | Source] = {
+        "embeddings": embedded,
+        "quality": scored,
+        "detections": scored,
+    }
     if "statistics" in stage.uses():
         inputs["statistics"] = run(stage_of(Statistics), data, quality=scored)
     return run(stage, data, **{name: inputs[name] for name in stage.uses()})

@@ -32,11 +32,14 @@ def _large_galleries(made: Material) -> list[Row]:
     seekers = made.unit[made.roles("probe")][:1000]
     return [
         Row(
-            f"1:N, {len(crowd):,} enrolled, {len(seekers):,} probes, {TOP} candidates, one thread: {name}",
+            f"1:N, {len(crowd):,} enrolled, {len(seekers):,} probes, {TOP} candidates, one thread:"
+            f" {name}",
             partial(_search, crowd, seekers, select),
             partial(theirs, crowd, seekers, TOP),
             _same_candidates,
-            cost="the product of probes and gallery is most of the work, and the same on both sides",
+            cost=(
+                "the product of probes and gallery is most of the work, and the same on both sides"
+            ),
             threads=1,
         )
         for name, select, theirs in (
@@ -47,7 +50,9 @@ def _large_galleries(made: Material) -> list[Row]:
     ]
 
 
-def _search(gallery: Array, probes: Array, select: Callable[[Array], candidates.Select]) -> tuple[Array, Array]:
+def _search(
+    gallery: Array, probes: Array, select: Callable[[Array], candidates.Select]
+) -> tuple[Array, Array]:
     return search.exact_top(gallery, probes, TOP, select(gallery))
 
 
@@ -57,28 +62,45 @@ def _alignment(count: int = 200) -> list[Row]:
     rng = np.random.default_rng(0)
     photographs, landmarks = [], []
     for _ in range(count):
-        smooth = cv2.resize(rng.integers(0, 256, (25, 25, 3), np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-        photographs.append(cv2.imencode(".jpg", smooth, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
-        landmarks.append((align.TEMPLATE + rng.normal(0, 2, (5, 2)) + (SIDE - align.SIZE) / 2).astype(np.float32))
+        smooth = cv2.resize(
+            rng.integers(0, 256, (25, 25, 3), np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC
+        )
+        photographs.append(
+            cv2.imencode(".jpg", smooth, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        )
+        landmarks.append(
+            (align.TEMPLATE + rng.normal(0, 2, (5, 2)) + (SIDE - align.SIZE) / 2).astype(np.float32)
+        )
 
     def ours() -> Array:
         pairs = zip(photographs, landmarks, strict=True)
-        return np.array([align.warp(images.decode(jpeg, 50_000_000), points) for jpeg, points in pairs])
+        return np.array(
+            [align.warp(images.decode(jpeg, 50_000_000), points) for jpeg, points in pairs]
+        )
 
     def theirs() -> Array:
         pairs = zip(photographs, landmarks, strict=True)
-        return np.array([common.aligned_crop(jpeg, points, align.TEMPLATE) for jpeg, points in pairs])
+        return np.array(
+            [common.aligned_crop(jpeg, points, align.TEMPLATE) for jpeg, points in pairs]
+        )
 
     def compared(x: Array, y: Array) -> str:
         return f"largest pixel difference {int(np.abs(x.astype(int) - y.astype(int)).max())} of 255"
 
-    name = f"align: {count} JPEGs of {SIDE} px, landmarks given, to {align.SIZE} px crops, one thread"
-    cost = "Pillow decodes, which can refuse a file by its header before memory is spent on it; OpenCV decodes faster"
+    name = (
+        f"align: {count} JPEGs of {SIDE} px, landmarks given, to {align.SIZE} px crops, one thread"
+    )
+    cost = (
+        "Pillow decodes, which can refuse a file by its header before memory is spent on it; OpenCV"
+        " decodes faster"
+    )
     return [Row(name, ours, theirs, compared, count, "images/s", cost)]
 
 
 def _storage(made: Material, folder: Path) -> list[Row]:
-    """Commit a shard into a new store (checksums, fsync, read back and compared) and read it; NumPy's own file beside it."""
+    """Commit a shard into a new store (checksums, fsync, read back and compared) and read it;
+    NumPy's own file beside it.
+    """
     batch = made.embedded.take(slice(0, 65_536))
     size = sum(array.nbytes for array in batch.values() if array.dtype != object) / 1e6
     store, number, file = Store(folder / "store"), iter(range(10**6)), folder / "embedding.npy"
@@ -97,13 +119,18 @@ def _storage(made: Material, folder: Path) -> list[Row]:
             lambda: np.save(file, batch["embedding"]),
             amount=size,
             unit="MB/s",
-            cost="a shard is digested, written with a checksum on each chunk, fsynced, read back, digested again and linked",
+            cost=(
+                "a shard is digested, written with a checksum on each chunk, fsynced, read back,"
+                " digested again and linked"
+            ),
         ),
         Row(
             "store: read them, checksums checked; NumPy: load",
             lambda: store.read("embed", first),
             lambda: np.load(file),
-            lambda theirs, ours: "identical" if np.array_equal(theirs, ours["embedding"]) else "DIFFERENT",
+            lambda theirs, ours: (
+                "identical" if np.array_equal(theirs, ours["embedding"]) else "DIFFERENT"
+            ),
             size,
             "MB/s",
             "HDF5 recomputes the checksum of every chunk, and NumPy's file has none",
@@ -113,4 +140,6 @@ def _storage(made: Material, folder: Path) -> list[Row]:
 
 def _same_candidates(theirs: Any, ours: Any) -> str:
     same = np.mean(theirs[0] == ours[0]) * 100
-    return f"{same:.5g} % of places identical; scores within {np.abs(theirs[1] - ours[1]).max():.1e}"
+    return (
+        f"{same:.5g} % of places identical; scores within {np.abs(theirs[1] - ours[1]).max():.1e}"
+    )

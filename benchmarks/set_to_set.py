@@ -1,4 +1,6 @@
-"""Set-to-set evaluation: templates, 1:1 scores, error rates, 1:N over two galleries; both ways on the same arrays."""
+"""Set-to-set evaluation: templates, 1:1 scores, error rates, 1:N over two galleries; both ways on
+the same arrays.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common_method as common
-from benchmarks.material import FMR, Material, Row, a_list, compare_all, fuse_by, pairs_of, rates, run, stage_of
+from benchmarks.material import (
+    FMR,
+    Material,
+    Row,
+    a_list,
+    compare_all,
+    fuse_by,
+    pairs_of,
+    rates,
+    run,
+    stage_of,
+)
 from pipeline.core.schema import Array, Batch, text
 from pipeline.plan.dataset import Dataset
 from stages.matching import search
@@ -18,15 +31,35 @@ TOP = 20
 GALLERIES = ("gallery", "gallery_2")
 SPARSE = 0.01  # of all pairs
 RULES = (
-    *("mean", "media-mean", "norm", "detector", "quality-minmax", "quality-linear", "quality-power(p=2)"),
-    *("quality-softmax(T=0.5)", "quality-rank", "threshold(t=0.5)", "top-k(k=3)", "top-fraction(f=0.5)", "best"),
+    *(
+        "mean",
+        "media-mean",
+        "norm",
+        "detector",
+        "quality-minmax",
+        "quality-linear",
+        "quality-power(p=2)",
+    ),
+    *(
+        "quality-softmax(T=0.5)",
+        "quality-rank",
+        "threshold(t=0.5)",
+        "top-k(k=3)",
+        "top-fraction(f=0.5)",
+        "best",
+    ),
     *("trimmed(f=0.2)", "medoid", "crfiqa-script"),
 )
 TEMPLATES = "templates: raw features, mean in a medium, sum, unit length"
 
 
 def rows(made: Material, replicates: int) -> list[Row]:
-    return [*_templates(made), *_verification(made), *_identification(made), *_many(made, replicates)]
+    return [
+        *_templates(made),
+        *_verification(made),
+        *_identification(made),
+        *_many(made, replicates),
+    ]
 
 
 def _templates(made: Material) -> list[Row]:
@@ -41,7 +74,9 @@ def _templates(made: Material) -> list[Row]:
         ),
         Row(
             "templates: min-max quality weights, sum, unit length",
-            lambda: fuse_by(made.data, "quality-minmax", made.embedded, made.scored, features="raw")["embedding"],
+            lambda: fuse_by(
+                made.data, "quality-minmax", made.embedded, made.scored, features="raw"
+            )["embedding"],
             lambda: common.minmax_templates(features, members["template"], made.scored["quality"]),
             largest_difference,
         ),
@@ -53,25 +88,42 @@ def _verification(made: Material) -> list[Row]:
     scores, mated = compare_all(made.data, made.fused), listed["mated"]
     few = made.with_tables(comparisons=a_list(tables, made.subject, SPARSE / 100, SPARSE))
     crossed = made.with_tables(
-        comparisons=listed.take(slice(0, 0)), pairings=Batch({"role_a": text(["reference"]), "role_b": text(["probe"])})
+        comparisons=listed.take(slice(0, 0)),
+        pairings=Batch({"role_a": text(["reference"]), "role_b": text(["probe"])}),
     )
-    scoring = f"{len(mated):,} 1:1 scores of a list, {len(mated) / _cells(made):.1%} of its sides' pairs"
+    scoring = (
+        f"{len(mated):,} 1:1 scores of a list, {len(mated) / _cells(made):.1%} of its sides' pairs"
+    )
     rating = f"TAR at {len(FMR)} FMRs, false matches, AUC"
     return [
-        Row(scoring, partial(compare_all, made.data, made.fused), partial(_gathered, made, made.data), largest_difference),
-        Row(rating, lambda: rates(scores, mated), lambda: common.tar_table(scores, mated, FMR), _same_rates),
+        Row(
+            scoring,
+            partial(compare_all, made.data, made.fused),
+            partial(_gathered, made, made.data),
+            largest_difference,
+        ),
+        Row(
+            rating,
+            lambda: rates(scores, mated),
+            lambda: common.tar_table(scores, mated, FMR),
+            _same_rates,
+        ),
         Row(
             "templates, scores, TAR: the three together",
             lambda: rates(compare_all(made.data, _media_templates(made)), mated),
             (TEMPLATES, scoring, rating),
         ),
         Row(
-            f"{few.tables['comparisons'].rows:,} 1:1 scores of a sparse list, {SPARSE:.0%} of the pairs",
+            f"{few.tables['comparisons'].rows:,} 1:1 scores of a sparse list, {SPARSE:.0%} of the"
+            " pairs",
             partial(compare_all, few, made.fused),
             partial(_gathered, made, few),
             largest_difference,
         ),
-        Row(f"{_cells(made):,} 1:1 scores, every reference × every probe", partial(compare_all, crossed, made.fused)),
+        Row(
+            f"{_cells(made):,} 1:1 scores, every reference × every probe",
+            partial(compare_all, crossed, made.fused),
+        ),
     ]
 
 
@@ -80,12 +132,15 @@ def _identification(made: Material) -> list[Row]:
     enrolled = [made.roles(name) for name in GALLERIES]
 
     def theirs() -> list[tuple[Array, Array]]:
-        return [common.mate_ranks(unit[rows], unit[probes], subject[rows], subject[probes]) for rows in enrolled]
+        return [
+            common.mate_ranks(unit[rows], unit[probes], subject[rows], subject[probes])
+            for rows in enrolled
+        ]
 
     return [
         Row(
-            f"1:N, galleries of {' and '.join(f'{len(rows):,}' for rows in enrolled)}, {len(probes):,} probes: "
-            f"{TOP} candidates, rank of the mate, best score",
+            f"1:N, galleries of {' and '.join(f'{len(rows):,}' for rows in enrolled)},"
+            f" {len(probes):,} probes: {TOP} candidates, rank of the mate, best score",
             lambda: [_ranks(made, name, subject[probes]) for name in GALLERIES],
             theirs,
             _same_ranks,
@@ -96,7 +151,10 @@ def _identification(made: Material) -> list[Row]:
 def _many(made: Material, replicates: int) -> list[Row]:
     mated, (a, b) = made.listed["mated"], pairs_of(made.data)
     sides = made.subject[a], made.subject[b]
-    ways = [compare_all(made.data, fuse_by(made.data, rule, made.embedded, made.scored)) for rule in RULES[:2]]
+    ways = [
+        compare_all(made.data, fuse_by(made.data, rule, made.embedded, made.scored))
+        for rule in RULES[:2]
+    ]
 
     def replicated(scores: Array) -> Array:
         weights = bootstrap.subject_weights(int(made.subject.max()) + 1, replicates, seed=0)
@@ -112,8 +170,15 @@ def _many(made: Material, replicates: int) -> list[Row]:
 
     return [
         Row(f"{len(RULES)} fusion rules one after another: templates, scores, TAR", sixteen),
-        Row(f"{replicates:,} bootstrap replicates of TAR at {len(FMR)} FMRs, one rule", partial(replicated, ways[0])),
-        Row(f"the paired differences of two rules, {replicates:,} replicates (of sixteen: eight times as long)", difference),
+        Row(
+            f"{replicates:,} bootstrap replicates of TAR at {len(FMR)} FMRs, one rule",
+            partial(replicated, ways[0]),
+        ),
+        Row(
+            f"the paired differences of two rules, {replicates:,} replicates (of sixteen: eight"
+            " times as long)",
+            difference,
+        ),
     ]
 
 
@@ -142,12 +207,21 @@ def largest_difference(theirs: Array, ours: Array) -> str:
 
 
 def _same_rates(theirs: Any, ours: Any) -> str:
-    counts = "identical" if np.array_equal(theirs[1], ours[1]) else f"DIFFERENT ({theirs[1]} and {ours[1]})"
-    return f"false matches {counts}; TAR within {np.abs(theirs[0] - ours[0]).max():.1e}, AUC {abs(theirs[2] - ours[2]):.1e}"
+    counts = (
+        "identical"
+        if np.array_equal(theirs[1], ours[1])
+        else f"DIFFERENT ({theirs[1]} and {ours[1]})"
+    )
+    return (
+        f"false matches {counts}; TAR within {np.abs(theirs[0] - ours[0]).max():.1e}, AUC"
+        f" {abs(theirs[2] - ours[2]):.1e}"
+    )
 
 
 def _same_ranks(theirs: Any, ours: Any) -> str:
-    (rank, best), (found, score) = (tuple(map(np.concatenate, zip(*each, strict=True))) for each in (theirs, ours))
+    (rank, best), (found, score) = (
+        tuple(map(np.concatenate, zip(*each, strict=True))) for each in (theirs, ours)
+    )
     expected = np.where(rank <= TOP, rank, 0)  # a list of TOP candidates knows no further rank
     same = np.mean(expected == found) * 100
     return f"{same:.5g} % of ranks identical; best scores within {np.abs(best - score).max():.1e}"

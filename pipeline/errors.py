@@ -39,13 +39,16 @@ class TooManyFailures(QfuseError):
 class CorruptArtifact(QfuseError):
     """A stored artifact no longer holds what was written.
 
-    `output` and `key` name it in the store at `root`, where it is known which it is; `doubted` are others (output, key)
-    whose every byte is to be looked at, because who met this one would go on to read them.
+    `output` and `key` name it in the store at `root`, where it is known which it is; `doubted` are
+    others (output, key) whose every byte is to be looked at, because who met this one would go on
+    to read them.
     """
 
     exit_code = 5
 
-    def __init__(self, sentence: str, output: str = "", key: str = "", root: Path | None = None) -> None:
+    def __init__(
+        self, sentence: str, output: str = "", key: str = "", root: Path | None = None
+    ) -> None:
         super().__init__(sentence)
         self.output, self.key, self.root = output, key, root
         self.doubted: Collection[tuple[str, str]] = ()
@@ -81,12 +84,16 @@ def _folded(name: str) -> str:
 
 
 def counted(count: int, word: str, plural: str = "") -> str:
-    """Return a number with its noun, as in "1 file" and "2 files"; `plural` is that of an irregular noun."""
+    """Return a number with its noun, as in "1 file" and "2 files"; `plural` is that of an irregular
+    noun.
+    """
     return f"{count:,} {word if count == 1 else plural or word + 's'}"
 
 
 def in_words(value: object) -> str:
-    """Return what was found where something else was expected; YAML's null is what an empty field is."""
+    """Return what was found where something else was expected; YAML's null is what an empty field
+    is.
+    """
     return "nothing" if value is None else f"{value!r:.60}"
 
 
@@ -94,7 +101,9 @@ def advice(error: OSError) -> str:
     """Return what to do where the machine refuses to open or read a file."""
     known = {
         errno.EMFILE: "too few files may be open at once: raise `ulimit -n`, or use fewer workers",
-        errno.ENFILE: "too few files may be open at once: close other programs, or use fewer workers",
+        errno.ENFILE: (
+            "too few files may be open at once: close other programs, or use fewer workers"
+        ),
         errno.ENOSPC: "free some space",
         errno.EACCES: "fix its permissions",
         errno.EPERM: "fix its permissions",
@@ -107,23 +116,38 @@ def cannot_write(path: Path, error: OSError) -> ResourceRefused:
     known = {
         errno.ENOSPC: "free some space, or choose another place",
         errno.EDQUOT: "free some space, or choose another place",
-        errno.EFBIG: "no file may be as large as that: raise the limit (`ulimit -f`), or choose another place",
+        errno.EFBIG: (
+            "no file may be as large as that: raise the limit (`ulimit -f`), or choose another"
+            " place"
+        ),
     }
     what = known.get(error.errno or 0, "choose another place")
     return ResourceRefused(f"{path} cannot be written ({error.strerror or error}): {what}.")
 
 
-# How libraries say it that have no exception of their own for it: PyTorch on a CPU, OpenCV, ONNX Runtime, the loader of any.
+# How libraries say it that have no exception of their own for it: PyTorch on a CPU, OpenCV, ONNX
+# Runtime, the loader of any.
 _NO_MEMORY = (
-    *("DefaultCPUAllocator", "(-4:Insufficient memory)", "bad_alloc", "bad allocation", "Failed to allocate memory"),
+    *(
+        "DefaultCPUAllocator",
+        "(-4:Insufficient memory)",
+        "bad_alloc",
+        "bad allocation",
+        "Failed to allocate memory",
+    ),
     *("failed to map segment", "cannot allocate memory", "Cannot allocate memory"),
 )
-_NO_THREAD = ("can't start new thread", "Resource temporarily unavailable", "Thread creation failed")
+_NO_THREAD = (
+    "can't start new thread",
+    "Resource temporarily unavailable",
+    "Thread creation failed",
+)
 
 
 def no_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in whichever library."""
-    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)  # PyTorch's, without importing it
+    # PyTorch's, without importing it
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
     if named or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return _librarys(error) and any(words in str(error) for words in _NO_MEMORY)
@@ -137,10 +161,14 @@ def no_thread(error: BaseException) -> bool:
 
 
 def _librarys(error: BaseException) -> bool:
-    """Whether a message is a library's own, and not of a ValueError or its like, which may quote a file."""
+    """Whether a message is a library's own, and not of a ValueError or its like, which may quote a
+    file.
+    """
     return type(error) in (RuntimeError, ImportError) or type(error).__module__ != "builtins"
 
 
 def cannot_read(path: Path, error: OSError) -> ResourceRefused:
     """Return the sentence for a file that the machine, not the file's owner, refuses to read."""
-    return ResourceRefused(f"{path} cannot be read ({error.strerror or error}): {advice(error)}, and run again.")
+    return ResourceRefused(
+        f"{path} cannot be read ({error.strerror or error}): {advice(error)}, and run again."
+    )

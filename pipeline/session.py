@@ -50,12 +50,16 @@ class Session:
     folder: Path
 
     def read(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
-        """Return an output of a step of a finished run: from the store or, if it is not stored, made of what is."""
+        """Return an output of a step of a finished run: from the store or, if it is not stored,
+        made of what is.
+        """
         return self.reader.results(step, output, columns)
 
     @cached_property
     def reader(self) -> Runner:
-        """What reads a finished run: single shards (`source`), and what a shard was computed from (`work`), too."""
+        """What reads a finished run: single shards (`source`), and what a shard was computed from
+        (`work`), too.
+        """
         return Runner(self.plan, self.store)
 
 
@@ -78,7 +82,9 @@ class Results:
         return list(self.plan.cells(stage))
 
     def upstream(self, step: Step, stage: str) -> Step | None:
-        """Return the step of the named stage that `step` depends on, nearest first; None if there is none."""
+        """Return the step of the named stage that `step` depends on, nearest first; None if there
+        is none.
+        """
         waiting = [self.plan.steps[ref.step] for ref in step.inputs.values()]
         while waiting:
             found = waiting.pop(0)
@@ -91,8 +97,12 @@ class Results:
         return self.session.read(step, output, columns)
 
     def available(self, step: Step, output: str = "") -> bool:
-        """Whether an output can be read: false after crops were collected, or for what was never stored."""
-        return all(self.session.store.has(step.output(output), task.keys[output]) for task in step.tasks)
+        """Whether an output can be read: false after crops were collected, or for what was never
+        stored.
+        """
+        return all(
+            self.session.store.has(step.output(output), task.keys[output]) for task in step.tasks
+        )
 
 
 class Report(Protocol):
@@ -102,13 +112,17 @@ class Report(Protocol):
 
 
 class StudyReport(Protocol):
-    """Makes files of a config's benchmarks together, in the folder. Registered under the kind 'study report'.
+    """Makes files of a config's benchmarks together, in the folder. Registered under the kind
+    'study report'.
 
-    `results` are those of the benchmarks that ran, by name, in the order of the file; `options` those of the report section
-    that stands for all. A benchmark may have factors and steps that another has not.
+    `results` are those of the benchmarks that ran, by name, in the order of the file; `options`
+    those of the report section that stands for all. A benchmark may have factors and steps that
+    another has not.
     """
 
-    def __call__(self, results: Sequence[tuple[str, Results]], folder: Path, options: Mapping[str, Any]) -> list[Path]: ...
+    def __call__(
+        self, results: Sequence[tuple[str, Results]], folder: Path, options: Mapping[str, Any]
+    ) -> list[Path]: ...
 
 
 def store_root(config: Config, store: Path | None) -> Path:
@@ -117,13 +131,15 @@ def store_root(config: Config, store: Path | None) -> Path:
 
 
 def other_store(config: Config, store: Path | None) -> str | None:
-    """Return a sentence where the config has no store at its own place yet and the working folder has one; else None."""
+    """Return a sentence where the config has no store at its own place yet and the working folder
+    has one; else None.
+    """
     own, here = store_root(config, store), Path.cwd() / config.run.store
     if store is not None or own == here or is_store(own) or not is_store(here):
         return None
     return (
-        f"There is no store at {own}, which is this config's, but one in the working folder. If that is the one, move it "
-        f"there, or give --store {here}."
+        f"There is no store at {own}, which is this config's, but one in the working folder. If"
+        f" that is the one, move it there, or give --store {here}."
     )
 
 
@@ -135,7 +151,8 @@ def open_session(
     readonly: bool = False,
     absent: Container[tuple[str, str]] = (),
 ) -> Session:
-    """Load a config, ingest its data set and plan it. Raises the QfuseError of whatever is wrong first.
+    """Load a config, ingest its data set and plan it. Raises the QfuseError of whatever is wrong
+    first.
 
     `absent`: artifacts (output, key) that count as absent. Verbs open sessions with `with_session`.
     """
@@ -148,12 +165,20 @@ def open_session(
     try:
         plan = build(loaded, dataset, opened, context, until, folder / "plan.json")
     except InvalidInput as problem:  # what was found of the files may well be why
-        raise InvalidInput("\n".join([str(problem), *(f"note: {note}" for note in dataset.notes)])) from problem
+        raise InvalidInput(
+            "\n".join([str(problem), *(f"note: {note}" for note in dataset.notes)])
+        ) from problem
     return Session(loaded, opened, dataset, plan, folder)
 
 
-def execute(session: Session, events: Events, workers: int | None = None, dask: str | LocalWorkers | None = None) -> Summary:
-    """Run what the plan lacks, if anything, and remember the plan for the reasons of the next one."""
+def execute(
+    session: Session,
+    events: Events,
+    workers: int | None = None,
+    dask: str | LocalWorkers | None = None,
+) -> Summary:
+    """Run what the plan lacks, if anything, and remember the plan for the reasons of the next
+    one."""
     runner = Runner(session.plan, session.store, events, workers, dask)
     try:
         summary = runner.run()
@@ -176,28 +201,38 @@ def with_session(
     until: str | None = None,
     readonly: bool = False,
 ) -> T:
-    """Open a config and return what `work` makes of its session. What either finds damaged is mended, as `mended` says.
+    """Open a config and return what `work` makes of its session. What either finds damaged is
+    mended, as `mended` says.
 
-    So whoever reads a store reads it here. A store that a `readonly` session cannot fix is seen without what is damaged.
+    So whoever reads a store reads it here. A store that a `readonly` session cannot fix is seen
+    without what is damaged.
     """
     if note := other_store(config, store):
         tell(note)
     absent: set[tuple[str, str]] = set()
     return mended(
-        lambda: work(open_session(config, store=store, until=until, readonly=readonly, absent=absent)),
+        lambda: work(
+            open_session(config, store=store, until=until, readonly=readonly, absent=absent)
+        ),
         tell,
         absent.add if readonly else None,
     )
 
 
-def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[tuple[str, str]], None] | None = None) -> T:
-    """Return what `work` returns. A stored artifact that it finds damaged is set aside, and `work` begins anew.
+def mended(
+    work: Callable[[], T],
+    tell: Callable[[str], None],
+    hide: Callable[[tuple[str, str]], None] | None = None,
+) -> T:
+    """Return what `work` returns. A stored artifact that it finds damaged is set aside, and `work`
+    begins anew.
 
-    So exactly what is damaged is computed again. With the first one go all others that are found damaged: of those that
-    `work` would go on to read (`doubted`) whatever is, of the rest what shows without reading them. So a thousand lost files,
-    or flipped bits, are one beginning and not a thousand. `tell` gets a sentence for each of the first few. Raises
-    CorruptArtifact if the same artifact is found damaged twice, ResourceRefused if it may not be set aside; then
-    `hide`, where given, is told its name instead, and has to keep `work` from meeting it again.
+    So exactly what is damaged is computed again. With the first one go all others that are found
+    damaged: of those that `work` would go on to read (`doubted`) whatever is, of the rest what
+    shows without reading them. So a thousand lost files, or flipped bits, are one beginning and not
+    a thousand. `tell` gets a sentence for each of the first few. Raises CorruptArtifact if the same
+    artifact is found damaged twice, ResourceRefused if it may not be set aside; then `hide`, where
+    given, is told its name instead, and has to keep `work` from meeting it again.
     """
     met: dict[Path, set[tuple[str, str]]] = {}  # by store
     hidden: set[tuple[str, str]] = set()
@@ -211,7 +246,8 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
             store, hiding, away = Store.existing(damage.root), None, _ASIDE
             try:
                 aside = store.set_aside(*name, str(damage))
-                tell(f"{damage} {_what(str(damage), away[0]) if aside else 'It is no longer as it was found'}.")
+                then = _what(str(damage), away[0]) if aside else "It is no longer as it was found"
+                tell(f"{damage} {then}.")
             except ResourceRefused as refused:
                 if hide is None:
                     raise
@@ -221,9 +257,17 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
                 hidden.add(name)
             if damage.root not in met or damage.doubted:
                 pulse.at("looking for what else is damaged in the store")
-                others = [found for found in store.damaged(damage.doubted) if (found.output, found.key) not in hidden]
+                others = [
+                    found
+                    for found in store.damaged(damage.doubted)
+                    if (found.output, found.key) not in hidden
+                ]
                 if hiding is None:
-                    others = [found for found in others if store.set_aside(found.output, found.key, found.reason)]
+                    others = [
+                        found
+                        for found in others
+                        if store.set_aside(found.output, found.key, found.reason)
+                    ]
                 else:
                     for found in others:
                         hiding((found.output, found.key))
@@ -233,11 +277,15 @@ def mended(work: Callable[[], T], tell: Callable[[str], None], hide: Callable[[t
 
 
 def _what(reason: str, done: str) -> str:
-    """Say of what is damaged what was done with it: of a file that is gone only the receipt can be set aside."""
+    """Say of what is damaged what was done with it: of a file that is gone only the receipt can be
+    set aside.
+    """
     return f"{'Its receipt' if GONE in reason and done in _ASIDE else 'It'} {done}"
 
 
-def _tell_others(problems: Sequence[Problem], away: tuple[str, str], tell: Callable[[str], None]) -> None:
+def _tell_others(
+    problems: Sequence[Problem], away: tuple[str, str], tell: Callable[[str], None]
+) -> None:
     for problem in problems[:_TOLD]:
         tell(f"{problem.path}: {problem.reason}. {_what(problem.reason, away[0])}.")
     if len(problems) > _TOLD:
@@ -258,9 +306,11 @@ def make_report(session: Session) -> list[Path]:
 
 
 def current_report(session: Session, tell: Callable[[str], None], anew: bool = False) -> list[Path]:
-    """Return the report's files, written again unless they are of these very results, names, options and config.
+    """Return the report's files, written again unless they are of these very results, names,
+    options and config.
 
-    `tell` gets a sentence where the report of another config, or of other overrides, makes way for them.
+    `tell` gets a sentence where the report of another config, or of other overrides, makes way for
+    them.
     """
     config, folder = session.config, session.folder
     if config.report is None:
@@ -274,13 +324,19 @@ def current_report(session: Session, tell: Callable[[str], None], anew: bool = F
 
 
 def shown(session: Session) -> list[Any]:
-    """Return what a page of a session depends on: a page shows the whole config, and what was found of the files."""
+    """Return what a page of a session depends on: a page shows the whole config, and what was found
+    of the files.
+    """
     config = session.config.model_dump(mode="json", exclude={"base", "run"})
     return [config, session.plan.digest, list(session.dataset.notes)]
 
 
-def kept_pages(folder: Path, shown: list[Any], make: Callable[[], list[Path]], anew: bool = False) -> list[Path]:
-    """Return the files of a report in `folder`; `make` writes them again unless they are whole and of what is `shown`."""
+def kept_pages(
+    folder: Path, shown: list[Any], make: Callable[[], list[Path]], anew: bool = False
+) -> list[Path]:
+    """Return the files of a report in `folder`; `make` writes them again unless they are whole and
+    of what is `shown`.
+    """
     made, of = folder / "report.of", [version("qfuse"), *shown]
     with suppress(OSError, ValueError):
         seal, *names = read_regular(made).decode("utf-8", "surrogatepass").split("\n")
@@ -290,12 +346,16 @@ def kept_pages(folder: Path, shown: list[Any], make: Callable[[], list[Path]], a
     pulse.at("writing the report")
     files = make()
     with suppress(FileNotFoundError):  # a file that was not made is asked for again
-        replace_text(made, "\n".join([_seal(of, files), *(os.path.relpath(path, folder) for path in files)]))
+        replace_text(
+            made, "\n".join([_seal(of, files), *(os.path.relpath(path, folder) for path in files)])
+        )
     return files
 
 
 def _seal(of: list[Any], files: Sequence[Path]) -> str:
-    """Return a digest of what a report is of and of its files' names and bytes. Raises OSError if one is not there."""
+    """Return a digest of what a report is of and of its files' names and bytes. Raises OSError if
+    one is not there.
+    """
     return key_of([of, [[path.name, file_digest(path)] for path in files]])
 
 
@@ -305,7 +365,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as what JSON can hold: NumPy scalars as numbers, nan as null, infinity as text."""
+    """Return `value` as what JSON can hold: NumPy scalars as numbers, nan as null, infinity as
+    text.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,1 +1,1 @@
-"""The biometrics: one file a stage, in the order data flows. Stages reach the engine through `pipeline` only."""
+"""The biometrics, one room a concern. Stages reach the engine through `pipeline` only."""

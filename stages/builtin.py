@@ -1,9 +1,17 @@
-"""Imports every built-in part, so that each registers itself. Named by the entry point `qfuse.plugins`."""
+"""Imports every built-in part, so that each registers itself. Named by the entry point
+`qfuse.plugins`.
+"""
 
 # ruff: noqa: F401
 from stages.datasets import adience, bin_pack, folder, lfw, synthetic, tables_file, tinyface, xqlfw
 from stages.datasets.ijb import common_package, nist
-from stages.evaluation import discard, discard_identification, identification, pooled_script, verification
+from stages.evaluation import (
+    discard,
+    discard_identification,
+    identification,
+    pooled_script,
+    verification,
+)
 from stages.faces import align, degrade, detector_scores, embed
 from stages.fusion import fuse, vector_rules, weight_rules
 from stages.matching import compare, compare_faces, qmagface, score_rules, search

@@ -1,4 +1,6 @@
-"""Where the files that ship with the project are: beside the code in a checkout, inside the package when installed."""
+"""Where the files that ship with the project are: beside the code in a checkout, inside the package
+when installed.
+"""
 
 from __future__ import annotations
 

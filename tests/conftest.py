@@ -8,7 +8,12 @@ pytest_plugins = ["finished_runs"]
 
 
 def pytest_configure() -> None:
-    """Whoever started the tests may let signals be ignored, as nohup and cron do; the tests and their children shall not."""
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+    """Whoever started the tests may let signals be ignored, as nohup and cron do; the tests and
+    their children shall not.
+    """
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHOWN = [path.name for path in sorted((ROOT / "docs").glob("*.md")) if ">>>" in path.read_text(encoding="utf-8")]
+SHOWN = [
+    path.name
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    if ">>>" in path.read_text(encoding="utf-8")
+]
 
 
 def test_documents_show_python() -> None:
@@ -20,7 +24,9 @@ def test_documents_show_python() -> None:
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_every_example_of_a_document_is_true(name: str) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.DOTALL
+    )
     examples = "\n".join(block for block in blocks if ">>>" in block)
     shared: dict[str, Any] = {"np": __import__("numpy")}
     found = doctest.DocTestRunner(verbose=False)
@@ -29,7 +35,9 @@ def test_every_example_of_a_document_is_true(name: str) -> None:
     assert found.failures == 0
 
 
-def test_the_notebook_runs_from_top_to_bottom_and_shows_what_weighting_is_worth(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_notebook_runs_from_top_to_bottom_and_shows_what_weighting_is_worth(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     notebook = json.loads((ROOT / "examples/first_look.ipynb").read_text(encoding="utf-8"))
     shared: dict[str, Any] = {}
     for cell in notebook["cells"]:

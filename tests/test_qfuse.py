@@ -1,4 +1,6 @@
-"""The public face: on arrays it gives what a run gives, it is imported in no time, and its documents are true."""
+"""The public face: on arrays it gives what a run gives, it is imported in no time, and its
+documents are true.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ HEAVY = {"numpy", "torch", "faiss", "pandas", "pydantic", "h5py", "cv2"}
 
 def test_importing_it_imports_nothing_heavy() -> None:
     code = f"import qfuse, sys; print(sorted({HEAVY!r} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout == "[]\n"
 
 
@@ -30,9 +34,14 @@ def test_a_module_of_the_users_that_hides_ours_is_named(tmp_path: Path, hides: s
     (tmp_path / hides).parent.mkdir(exist_ok=True)
     (tmp_path / hides).write_text("")
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import qfuse"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert done.returncode == 1
-    assert f"Python finds {tmp_path / hides}, which hides it: rename that file or folder" in done.stderr
+    assert (
+        f"Python finds {tmp_path / hides}, which hides it: rename that file or folder"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("name", qfuse.__all__)
@@ -52,13 +61,24 @@ def test_its_examples_are_true() -> None:
 
 @pytest.mark.parametrize("rule", ["mean", "media-mean", "quality-linear", "best"])
 def test_fuse_gives_the_templates_of_a_run_to_the_last_bit(results: Results, rule: str) -> None:
-    factors = {"rule": rule} if rule in ("mean", "media-mean") else {"method": "given", "rule": rule}
+    factors = (
+        {"rule": rule} if rule in ("mean", "media-mean") else {"method": "given", "rule": rule}
+    )
     step = next(s for s in results.plan.steps.values() if s.base == "fuse" and s.factors == factors)
-    quality = next(s for s in results.plan.steps.values() if s.base == "quality" and s.factors == {"method": "given"})
+    quality = next(
+        s
+        for s in results.plan.steps.values()
+        if s.base == "quality" and s.factors == {"method": "given"}
+    )
     members = results.session.dataset.tables["members"]
-    embedding, scores = results.read(results.plan.steps["embed"])["embedding"], results.read(quality)["quality"]
+    embedding, scores = (
+        results.read(results.plan.steps["embed"])["embedding"],
+        results.read(quality)["quality"],
+    )
     faces = members["face"]
-    found = qfuse.fuse(embedding[faces], members["template"], scores[faces], rule, media=members["media"])
+    found = qfuse.fuse(
+        embedding[faces], members["template"], scores[faces], rule, media=members["media"]
+    )
     expected = results.read(step)
     assert found.template.tolist() == list(range(expected.rows))
     assert np.array_equal(found.embedding, expected["embedding"], equal_nan=True)
@@ -67,7 +87,9 @@ def test_fuse_gives_the_templates_of_a_run_to_the_last_bit(results: Results, rul
 
 
 def test_faces_that_are_not_usable_are_left_out_and_templates_of_none_are_nan() -> None:
-    found = qfuse.fuse([[1, 0], [np.nan, 0], [0, 0], [0, 1]], ["a", "a", "b", "c"], [0.5, 1, 1, np.nan])
+    found = qfuse.fuse(
+        [[1, 0], [np.nan, 0], [0, 0], [0, 1]], ["a", "a", "b", "c"], [0.5, 1, 1, np.nan]
+    )
     assert found.template.tolist() == ["a", "b", "c"]
     assert np.isnan(found.weight).tolist() == [False, True, True, True]
     assert np.array_equal(found.embedding, [[1, 0], [np.nan] * 2, [np.nan] * 2], equal_nan=True)
@@ -89,7 +111,9 @@ def test_what_a_rule_lacks_is_a_sentence(given: dict[str, Any], said: str) -> No
 
 
 def test_embeddings_that_are_no_rows_are_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"embeddings have the shape \(3,\): give one row a face"):
+    with pytest.raises(
+        InvalidInput, match=r"embeddings have the shape \(3,\): give one row a face"
+    ):
         qfuse.fuse([1, 2, 3], ["a", "b", "c"])
 
 
@@ -113,8 +137,15 @@ def test_rows_that_are_not_finite_score_nan() -> None:
 def test_error_rates_are_numbers_for_one_target_and_arrays_for_several() -> None:
     rng = np.random.default_rng(5)
     mated, others = rng.normal(2, 1, 300), rng.normal(0, 1, 2000)
-    one, several = qfuse.error_rates(mated, others, 1e-2), qfuse.error_rates(mated, others, [1e-1, 1e-2])
-    assert (one.tar, one.threshold, one.false_matches) == (several.tar[1], several.threshold[1], several.false_matches[1])
+    one, several = (
+        qfuse.error_rates(mated, others, 1e-2),
+        qfuse.error_rates(mated, others, [1e-1, 1e-2]),
+    )
+    assert (one.tar, one.threshold, one.false_matches) == (
+        several.tar[1],
+        several.threshold[1],
+        several.false_matches[1],
+    )
     assert one.fmr == (others >= one.threshold).mean() <= 1e-2
     assert one.tar == (mated >= one.threshold).mean()
     assert one.auc == pytest.approx((mated[:, None] > others).mean())
@@ -163,14 +194,20 @@ def test_identification_rates_are_those_counted_by_hand() -> None:
     gallery, who = np.eye(4), np.array(["a", "b", "c", "d"])
     probes = np.array([[1, 0.1, 0, 0], [0.9, 1, 0, 0], [1, 0.9, 0, 0], [0.5, 0.5, 0.5, 0.6]])
     found = qfuse.identification_rates(
-        qfuse.identify(gallery, probes), who, np.array(["a", "b", "b", "x"]), fpir=[0.5], ranks=[1, 2]
+        qfuse.identify(gallery, probes),
+        who,
+        np.array(["a", "b", "b", "x"]),
+        fpir=[0.5],
+        ranks=[1, 2],
     )
     assert found.rank == {1: pytest.approx(2 / 3), 2: 1.0}
     assert found.threshold[0] > qfuse.scores(probes[3:], gallery).max()
     assert found.tpir[0] == pytest.approx(2 / 3)
 
 
-def test_a_config_is_run_and_its_results_are_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_is_run_and_its_results_are_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(
         "name: c\n"

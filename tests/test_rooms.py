@@ -1,4 +1,6 @@
-"""The folders explain the program: rooms in an order, imports that run down it only, and no circle of files."""
+"""The folders explain the program: rooms in an order, imports that run down it only, and no circle
+of files.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,39 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Each imports only what stands above it. CONTRIBUTING.md says what they are for.
 ROOMS = (
-    *("pipeline.errors", "pipeline.system", "pipeline.files", "pipeline.config", "pipeline.core", "pipeline.store"),
+    *(
+        "pipeline.errors",
+        "pipeline.system",
+        "pipeline.files",
+        "pipeline.config",
+        "pipeline.core",
+        "pipeline.store",
+    ),
     *("pipeline.plan", "pipeline.run", "pipeline.session", "pipeline.cli"),
-    *("stages.shipped_files", "stages.exact", "stages.metrics", "stages.tables", "stages.datasets", "stages.datasets.ijb"),
-    *("stages.models", "stages.faces", "stages.quality", "stages.fusion", "stages.matching", "stages.evaluation"),
-    *("stages.draw", "stages.results", "stages.explain", "stages.report", "stages.commands", "stages.builtin"),
+    *(
+        "stages.shipped_files",
+        "stages.exact",
+        "stages.metrics",
+        "stages.tables",
+        "stages.datasets",
+        "stages.datasets.ijb",
+    ),
+    *(
+        "stages.models",
+        "stages.faces",
+        "stages.quality",
+        "stages.fusion",
+        "stages.matching",
+        "stages.evaluation",
+    ),
+    *(
+        "stages.draw",
+        "stages.results",
+        "stages.explain",
+        "stages.report",
+        "stages.commands",
+        "stages.builtin",
+    ),
 )
 MOST_FILES = 14
 
@@ -27,7 +57,11 @@ def name_of(path: Path) -> str:
 
 @cache
 def modules() -> dict[str, Path]:
-    return {name_of(path): path for folder in ("pipeline", "stages") for path in (ROOT / folder).rglob("*.py")}
+    return {
+        name_of(path): path
+        for folder in ("pipeline", "stages")
+        for path in (ROOT / folder).rglob("*.py")
+    }
 
 
 @cache
@@ -64,13 +98,18 @@ def test_imports_run_down_the_rooms_only() -> None:
         f"{name} imports {other}"
         for name, others in imports().items()
         for other in others
-        if {name, other}.isdisjoint({"pipeline", "stages"}) and place[room_of(other)] > place[room_of(name)]
+        if {name, other}.isdisjoint({"pipeline", "stages"})
+        and place[room_of(other)] > place[room_of(name)]
     ]
     assert not upward
 
 
 def test_the_engine_knows_nothing_of_faces() -> None:
-    assert not [name for name, others in imports().items() if name.startswith("pipeline") and "stages" in str(others)]
+    assert not [
+        name
+        for name, others in imports().items()
+        if name.startswith("pipeline") and "stages" in str(others)
+    ]
 
 
 FOLDERS = sorted({path.parent.relative_to(ROOT).as_posix() for path in modules().values()})

@@ -1,7 +1,9 @@
-"""A config of several benchmarks: the work of a verb on one after another, and the page of all of them.
+"""A config of several benchmarks: the work of a verb on one after another, and the page of all of
+them.
 
-What one benchmark cannot do (a QfuseError) is told at once and does not keep the others from their work; the command ends
-with the exit code of the first such error. An interruption, and whatever is no QfuseError, ends everything.
+What one benchmark cannot do (a QfuseError) is told at once and does not keep the others from their
+work; the command ends with the exit code of the first such error. An interruption, and whatever is
+no QfuseError, ends everything.
 """
 
 from __future__ import annotations
@@ -28,10 +30,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def on_each(path: Path, overrides: Sequence[str] | None, work: Callable[[Config], Any], as_json: bool) -> None:
-    """Do a verb's work on a config, or on each benchmark of one that has several, below a heading each.
+def on_each(
+    path: Path, overrides: Sequence[str] | None, work: Callable[[Config], Any], as_json: bool
+) -> None:
+    """Do a verb's work on a config, or on each benchmark of one that has several, below a heading
+    each.
 
-    With `as_json` what `work` returns is printed: as it is, or in a mapping by benchmark, an error as {"error": SENTENCE}.
+    With `as_json` what `work` returns is printed: as it is, or in a mapping by benchmark, an error
+    as {"error": SENTENCE}.
     """
     found = load_layers(path, overrides or [])
     if not found.several:
@@ -46,7 +52,9 @@ def on_each(path: Path, overrides: Sequence[str] | None, work: Callable[[Config]
 
 
 def attempted(found: Layers, work: Callable[[Config], T], quiet: bool) -> dict[str, T | QfuseError]:
-    """Return by benchmark what `work` returns for its config, or the error that it met, which is told already."""
+    """Return by benchmark what `work` returns for its config, or the error that it met, which is
+    told already.
+    """
     done: dict[str, T | QfuseError] = {}
     for name in found.benchmarks:
         try:
@@ -62,7 +70,9 @@ def attempted(found: Layers, work: Callable[[Config], T], quiet: bool) -> dict[s
 
 
 def told(error: QfuseError, name: str = "") -> QfuseError:
-    """Return an error that has been printed as the one that ends a command is, with its benchmark's name."""
+    """Return an error that has been printed as the one that ends a command is, with its benchmark's
+    name.
+    """
     sys.stdout.flush()  # where both go into one file, the error stays below its heading
     warn(f"qfuse: {name}{': ' if name else ''}{error}")
     return error
@@ -81,7 +91,8 @@ def leave(done: Iterable[Any]) -> None:
 
 
 def live(path: Path, root: Path) -> set[tuple[str, str]]:
-    """Return (output, key) of all that a config, or any of its benchmarks, would keep in the store at `root`.
+    """Return (output, key) of all that a config, or any of its benchmarks, would keep in the store
+    at `root`.
 
     Raises the first QfuseError: nobody knows what a benchmark needs whose plan cannot be made.
     """
@@ -118,7 +129,9 @@ def check_all(path: Path, overrides: Sequence[str] | None) -> dict[str, Checked]
 
 
 def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: bool) -> None:
-    """Run every benchmark, each told below its heading, then write the page of all that ran, where `report` says so."""
+    """Run every benchmark, each told below its heading, then write the page of all that ran, where
+    `report` says so.
+    """
     from pipeline.session import mended
 
     section = report_section(found) if report else None
@@ -148,7 +161,10 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
         except QfuseError as error:
             met.append(told(error, "the report of all"))
     if as_json:
-        benchmarks = {name: ran[name].to_json() if name in ran else as_value(one) for name, one in done.items()}
+        benchmarks = {
+            name: ran[name].to_json() if name in ran else as_value(one)
+            for name, one in done.items()
+        }
         emit({"benchmarks": benchmarks, "report": [str(path) for path in files]})
     elif files:
         say(f"\nreport of {', '.join(ran)}: {files[0]}")
@@ -156,7 +172,9 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
 
 
 def report_section(found: Layers) -> ReportConfig | None:
-    """Return the report section that stands for all benchmarks. Raises InvalidInput if its kind is unknown."""
+    """Return the report section that stands for all benchmarks. Raises InvalidInput if its kind is
+    unknown.
+    """
     from pipeline.core.registry import lookup
 
     section = report_of(found)
@@ -166,7 +184,8 @@ def report_section(found: Layers) -> ReportConfig | None:
 
 
 def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -> list[Path]:
-    """Return the files of the report of all benchmarks that ran, written again only where one of their results changed.
+    """Return the files of the report of all benchmarks that ran, written again only where one of
+    their results changed.
 
     No file where no report is asked for, or of a kind that has no such page.
     """
@@ -180,7 +199,11 @@ def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -
     write, options = make, section.options
     one = next(iter(sessions.values()))
     config, folder, origin = one.config, one.folder.parent, one.config.origin_of_all
-    of = [section.model_dump(mode="json"), origin.command, *([name, *shown(session)] for name, session in sessions.items())]
+    of = [
+        section.model_dump(mode="json"),
+        origin.command,
+        *([name, *shown(session)] for name, session in sessions.items()),
+    ]
 
     def written() -> list[Path]:
         results = [(name, Results(s)) for name, s in sessions.items()]

@@ -1,4 +1,6 @@
-"""What the terminal shows: live progress, plan, status and store tables. Built on rich, imported when first needed."""
+"""What the terminal shows: live progress, plan, status and store tables. Built on rich, imported
+when first needed.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Progress:
         for step in plan.to_run:
             rows = step.stage.grain == "map"
             self._units[step.base] = "rows" if rows else "shards"
-            self._totals[step.base] += sum(t.stop - t.start for t in step.to_run) if rows else len(step.to_run)
+            self._totals[step.base] += (
+                sum(t.stop - t.start for t in step.to_run) if rows else len(step.to_run)
+            )
         self._tasks: dict[str, TaskID] = {}
         self._cells = Counter(step.base for step in plan.to_run)
         self._counts: Counter[str] = Counter()  # of the steps that are under way
@@ -58,7 +62,9 @@ class Progress:
 
     def on_event(self, event: Event) -> None:
         for note in event.get("notes", ()):
-            self._bars.console.print(visible(f"note: {note}"), markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(
+                visible(f"note: {note}"), markup=False, highlight=False, soft_wrap=True
+            )
         if event.get("dashboard"):
             place = visible(f"{event['workers']} workers; dashboard: {event['dashboard']}")
             self._bars.console.print(place, markup=False)
@@ -66,7 +72,9 @@ class Progress:
         if not base:
             return
         if base not in self._tasks:
-            self._tasks[base] = self._bars.add_task(base, total=self._totals[base], unit=self._units.get(base, ""))
+            self._tasks[base] = self._bars.add_task(
+                base, total=self._totals[base], unit=self._units.get(base, "")
+            )
             self._counts[base] = 0
         if event["event"] == "advance":
             self._bars.advance(self._tasks[base], event["rows"])
@@ -81,23 +89,40 @@ class Progress:
 
     def _line(self) -> str:
         under_way = list(self._counts.items())
-        lines = [f"{base}: {count:,} of {self._totals[base]:,} {self._units.get(base, '')}" for base, count in under_way]
+        lines = [
+            f"{base}: {count:,} of {self._totals[base]:,} {self._units.get(base, '')}"
+            for base, count in under_way
+        ]
         return "; ".join(lines) or "computing"
 
     def __enter__(self) -> Progress:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._bars.stop()
 
 
 @contextmanager
 def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of bytes on standard error, where that is a terminal; give the function that moves it on."""
+    """Show a bar of bytes on standard error, where that is a terminal; give the function that moves
+    it on.
+    """
     console = Console(stderr=True)
-    columns = BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Bars(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal) as bars:
+    columns = (
+        BarColumn(bar_width=30),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(
+        TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal
+    ) as bars:
         task = bars.add_task(what, total=total)
         yield lambda done: bars.advance(task, done)
 
@@ -111,7 +136,9 @@ def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 def summary_table(summary: Summary) -> Table:
     """One line a config step that ran: its cells, rows and seconds of work."""
-    table = _table("step", "cells", "rows", "seconds", "rows/s", right=("cells", "rows", "seconds", "rows/s"))
+    table = _table(
+        "step", "cells", "rows", "seconds", "rows/s", right=("cells", "rows", "seconds", "rows/s")
+    )
     for name, (steps, rows, seconds) in summary.by_stage().items():
         rate = f"{rows / seconds:,.0f}" if seconds > 0 else ""
         table.add_row(name, str(steps), f"{rows:,}", f"{seconds:.1f}", rate)
@@ -120,14 +147,20 @@ def summary_table(summary: Summary) -> Table:
 
 def plan_table(plan: Plan) -> Table:
     """One line a config step: how many of its cells and shards would run, and the first reason."""
-    table = _table("step", "stage", "cells", "shards", "to run", "why", right=("cells", "shards", "to run"))
+    table = _table(
+        "step", "stage", "cells", "shards", "to run", "why", right=("cells", "shards", "to run")
+    )
     bases: dict[str, list[Any]] = defaultdict(list)
     for step in plan.steps.values():
         bases[step.base].append(step)
     for base, steps in bases.items():
         running = [step for step in steps if step.to_run]
         reasons = list(dict.fromkeys(part for step in running for part in step.reason.split("; ")))
-        why = "; ".join(reasons[:3]) + (" …" if len(reasons) > 3 else "") if running else steps[0].status
+        why = (
+            "; ".join(reasons[:3]) + (" …" if len(reasons) > 3 else "")
+            if running
+            else steps[0].status
+        )
         shards, todo = sum(len(s.tasks) for s in steps), sum(len(s.to_run) for s in steps)
         table.add_row(base, steps[0].stage.name, str(len(steps)), str(shards), str(todo), why)
     return table
@@ -143,7 +176,9 @@ def status_rows(plan: Plan, store: Store) -> list[dict[str, Any]]:
         for task in step.tasks:
             if step.stored and store.has(step.output(first), task.keys[first]):
                 stored += 1
-                for status, count in store.receipt(step.output(first), task.keys[first]).status.items():
+                for status, count in store.receipt(
+                    step.output(first), task.keys[first]
+                ).status.items():
                     counts[status] += count
         rows.append(
             {
@@ -171,12 +206,21 @@ def store_rows(store: Store) -> list[dict[str, Any]]:
     for path in store.receipts():
         receipt = store.receipt(path.parent.parent.name, path.stem)
         total = totals[receipt.output]
-        total[0], total[1], total[2] = total[0] + 1, total[1] + receipt.rows, total[2] + receipt.bytes
-    return [{"output": o, "artifacts": a, "rows": r, "bytes": b} for o, (a, r, b) in sorted(totals.items())]
+        total[0], total[1], total[2] = (
+            total[0] + 1,
+            total[1] + receipt.rows,
+            total[2] + receipt.bytes,
+        )
+    return [
+        {"output": o, "artifacts": a, "rows": r, "bytes": b}
+        for o, (a, r, b) in sorted(totals.items())
+    ]
 
 
 def store_table(rows: list[dict[str, Any]]) -> Table:
     table = _table("output", "artifacts", "rows", "MB", right=("artifacts", "rows", "MB"))
     for row in rows:
-        table.add_row(row["output"], str(row["artifacts"]), f"{row['rows']:,}", f"{row['bytes'] / 1e6:.1f}")
+        table.add_row(
+            row["output"], str(row["artifacts"]), f"{row['rows']:,}", f"{row['bytes'] / 1e6:.1f}"
+        )
     return table

@@ -1,6 +1,7 @@
 """The command `qfuse`: where it begins and how it ends. What it does is in `pipeline.cli.verbs`.
 
-Nothing is imported before signals and streams are looked after: importing takes most of a short command's time.
+Nothing is imported before signals and streams are looked after: importing takes most of a short
+command's time.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from pipeline.system.interruption import end, interruptible
 
 
 def main() -> None:
-    """Run the command line; every known error ends as one sentence on standard error and its exit code."""
+    """Run the command line; every known error ends as one sentence on standard error and its exit
+    code.
+    """
     _open_closed()
     sys.exit(interruptible(_settled))
 
 
 def _open_closed() -> None:
-    """Open whichever of standard input, output and error is closed: else the next file to be opened takes its place."""
+    """Open whichever of standard input, output and error is closed: else the next file to be opened
+    takes its place.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -50,24 +55,37 @@ def _ended() -> int:
         return _failed(str(error), error.exit_code)
     except UnicodeEncodeError as error:
         todo = "set PYTHONUTF8=1 and run the same command again."
-        return _failed(f"{error.object!r} cannot be written in this environment's {error.encoding}; {todo}", 6)
+        return _failed(
+            f"{error.object!r} cannot be written in this environment's {error.encoding}; {todo}", 6
+        )
     except Exception as error:
         kept = "Finished shards are kept."
         if no_memory(error):
-            return _failed(f"out of memory; use fewer --workers, or smaller dataset.shard_rows. {kept}", 6)
+            return _failed(
+                f"out of memory; use fewer --workers, or smaller dataset.shard_rows. {kept}", 6
+            )
         if no_thread(error):
-            return _failed(f"the system refused a thread; use fewer --workers, or raise the limit (`ulimit -u`). {kept}", 6)
+            return _failed(
+                "the system refused a thread; use fewer --workers, or raise the limit (`ulimit"
+                f" -u`). {kept}",
+                6,
+            )
         if isinstance(error, OSError):
             from pipeline.system.disk import in_the_way
 
             if blocked := in_the_way(error):
                 return _failed(f"{blocked}; move it away and run the same command again.", 6)
             place = error.filename or "the system"
-            return _failed(f"{place}: {error.strerror or error}; fix that and run the same command again.", 6)
+            return _failed(
+                f"{place}: {error.strerror or error}; fix that and run the same command again.", 6
+            )
         import traceback
 
         lines = traceback.format_exc().rstrip()
-        return _failed(f"internal error; what is stored stays whole. Please report the lines below.\n{lines}", 1)
+        return _failed(
+            f"internal error; what is stored stays whole. Please report the lines below.\n{lines}",
+            1,
+        )
 
 
 def _failed(sentence: str, code: int) -> int:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ran:
-    """A run that came to its end. `ran`: the steps that it computed, those computed anew after damage among them."""
+    """A run that came to its end. `ran`: the steps that it computed, those computed anew after
+    damage among them.
+    """
 
     session: Session
     ran: list[str]
@@ -26,7 +28,10 @@ class Ran:
     results: Any  # the table for the terminal, if any
 
     def to_json(self) -> dict[str, Any]:
-        done = {name: {"steps": n, "rows": rows, "seconds": s} for name, (n, rows, s) in self.summary.by_stage().items()}
+        done = {
+            name: {"steps": n, "rows": rows, "seconds": s}
+            for name, (n, rows, s) in self.summary.by_stage().items()
+        }
         return {
             "ran": self.ran,
             "steps": done,
@@ -37,13 +42,18 @@ class Ran:
         }
 
     def tell(self, path: Path) -> None:
-        """Print what was done for the config at `path`, what failed, the results and where the report is."""
+        """Print what was done for the config at `path`, what failed, the results and where the
+        report is.
+        """
         from pipeline.cli.display import summary_table
         from pipeline.run.row_failures import told
 
         config = self.session.config
         if not self.ran:
-            say(f"nothing to do: all that {config.full_name} asks for is in {self.session.store.root}")
+            say(
+                f"nothing to do: all that {config.full_name} asks for is in"
+                f" {self.session.store.root}"
+            )
         else:
             show(summary_table(self.summary))
         for note in self.session.dataset.notes:
@@ -62,11 +72,16 @@ class Ran:
 
 
 def without_report(session: Session) -> str:
-    """Return how to get the numbers of a run whose config asks for no report; empty where it does, or evaluates nothing."""
+    """Return how to get the numbers of a run whose config asks for no report; empty where it does,
+    or evaluates nothing.
+    """
     evaluated = any("numbers" in step.stage.produces for step in session.plan.steps.values())
     if session.config.report is not None or not evaluated:
         return ""
-    return "the config asks for no report, so no number is shown: add `report: {}` to it and run it again"
+    return (
+        "the config asks for no report, so no number is shown: add `report: {}` to it and run it"
+        " again"
+    )
 
 
 def results_table(session: Session) -> Any:

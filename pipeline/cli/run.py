@@ -31,13 +31,20 @@ def run(
             min=1,
             max=256,
             metavar="N",
-            help="Threads in all; with a cluster's address, of each worker. Default: the config's, else the cores.",
+            help=(
+                "Threads in all; with a cluster's address, of each worker. Default: the config's,"
+                " else the cores."
+            ),
         ),
     ] = None,
     dask: Annotated[
         str | None,
         typer.Option(
-            metavar="WHERE", help="Compute on dask.distributed: local:N processes, tcp://HOST:PORT or a scheduler file."
+            metavar="WHERE",
+            help=(
+                "Compute on dask.distributed: local:N processes, tcp://HOST:PORT or a scheduler"
+                " file."
+            ),
         ),
     ] = None,
     as_json: AsJson = False,
@@ -61,9 +68,16 @@ def run(
 
 
 def run_one(
-    config: Config, store: Path | None, until: str | None, workers: int | None, where: str | None, quiet: bool
+    config: Config,
+    store: Path | None,
+    until: str | None,
+    workers: int | None,
+    where: str | None,
+    quiet: bool,
 ) -> Ran:
-    """Compute whatever of one config is missing or found damaged, then report unless `until` stops before the end."""
+    """Compute whatever of one config is missing or found damaged, then report unless `until` stops
+    before the end.
+    """
     from pipeline.config.cluster import need_cluster
     from pipeline.plan.check import check_report
     from pipeline.run.dask_workers import local_workers
@@ -93,6 +107,8 @@ def run_one(
             raise
         files = current_report(session, warn) if until is None else []
         results = results_table(session) if until is None and not quiet else None
-        return Ran(session, ran, summary, files, remarks(session.plan, session.store, notes=False), results)
+        return Ran(
+            session, ran, summary, files, remarks(session.plan, session.store, notes=False), results
+        )
 
     return mended(once, warn)

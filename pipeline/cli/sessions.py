@@ -1,4 +1,6 @@
-"""How verbs open a config: to look at its plan, to look into a finished run, to compute what is missing."""
+"""How verbs open a config: to look at its plan, to look into a finished run, to compute what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def compute(session: Session, quiet: bool, workers: int | None = None, where: str | LocalWorkers | None = None) -> Summary:
-    """Compute what is missing of a plan, with a progress display; `where`: on which cluster, None for this process."""
+def compute(
+    session: Session,
+    quiet: bool,
+    workers: int | None = None,
+    where: str | LocalWorkers | None = None,
+) -> Summary:
+    """Compute what is missing of a plan, with a progress display; `where`: on which cluster, None
+    for this process.
+    """
     from pipeline.cli.display import Progress
     from pipeline.config.cluster import need_cluster
     from pipeline.plan.check import open_all
@@ -40,7 +49,9 @@ def compute(session: Session, quiet: bool, workers: int | None = None, where: st
             return execute(session, events, workers, where)
 
 
-def looked_at(config: Config, store: Path | None, look: Callable[[Session], T], until: str | None = None) -> T:
+def looked_at(
+    config: Config, store: Path | None, look: Callable[[Session], T], until: str | None = None
+) -> T:
     """Return what `look` makes of a config's session, which computes and commits nothing.
 
     Raises UsageError if `until` is no step of it, before any data is read.
@@ -59,7 +70,8 @@ def looked_into(
     quiet: bool,
     accept: Callable[[Session], object] = lambda session: None,
 ) -> T:
-    """Return what `look` makes of the session of a config that has been run; what was set aside is computed again before.
+    """Return what `look` makes of the session of a config that has been run; what was set aside is
+    computed again before.
 
     Raises what `accept` does, then InvalidInput if steps have not run yet; `path` is the config's.
     """
@@ -69,7 +81,10 @@ def looked_into(
         accept(session)
         if not session.plan.finished:
             todo = len(session.plan.to_run)
-            raise InvalidInput(f"{todo} {'step has' if todo == 1 else 'steps have'} not run yet: `qfuse run {path}` first.")
+            raise InvalidInput(
+                f"{todo} {'step has' if todo == 1 else 'steps have'} not run yet: `qfuse run"
+                f" {path}` first."
+            )
         if session.plan.to_run:
             session = open_session(config, store=store)
             compute(session, quiet, where=config.cluster)
@@ -80,6 +95,8 @@ def looked_into(
 
 def need_step(config: Config, until: str | None) -> None:
     """Raise UsageError if `until` is no step of a config."""
-    names = {name for step, section in config.steps.items() for name in (step, section.stage or step)}
+    names = {
+        name for step, section in config.steps.items() for name in (step, section.stage or step)
+    }
     if until is not None and until not in names:
         raise UsageError(f"--until: {unknown('step', until, names)}")

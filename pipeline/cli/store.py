@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from pipeline.core.stage import Stage
 
 store_app = typer.Typer(
-    help="Look after the artifact store.", epilog="Example: qfuse store list --store .qfuse/store", no_args_is_help=True
+    help="Look after the artifact store.",
+    epilog="Example: qfuse store list --store .qfuse/store",
+    no_args_is_help=True,
 )
 StoreFolder = Annotated[Path, typer.Option("--store", metavar="FOLDER", help="The store's folder.")]
 HERE = Path(".qfuse/store")
@@ -36,21 +38,30 @@ def store_list(store: StoreFolder = HERE, as_json: AsJson = False) -> None:
         return
     show(store_table(rows))
     size = sum(row["bytes"] for row in rows) / 1e6
-    say(f"{counted(sum(row['artifacts'] for row in rows), 'artifact')}, {size:,.1f} MB in {store.absolute()}")
+    say(
+        f"{counted(sum(row['artifacts'] for row in rows), 'artifact')}, {size:,.1f} MB in"
+        f" {store.absolute()}"
+    )
 
 
 @store_app.command("verify", epilog="Example: qfuse store verify --keep")
 def store_verify(
     store: StoreFolder = HERE,
     keep: Annotated[
-        bool, typer.Option("--keep", metavar="", help="Only report; do not set damaged artifacts aside.")
+        bool,
+        typer.Option("--keep", metavar="", help="Only report; do not set damaged artifacts aside."),
     ] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, help="Files read at once; default: the cores.")
+        int | None,
+        typer.Option(
+            "--workers", metavar="N", min=1, help="Files read at once; default: the cores."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every artifact with its receipt, byte for byte. Damaged ones are set aside and recomputed by the next run."""
+    """Compare every artifact with its receipt, byte for byte. Damaged ones are set aside and
+    recomputed by the next run.
+    """
     from pipeline.cli.display import bytes_bar
     from pipeline.store.maintenance import ORPHAN, QUARANTINE, obstacles, size_of, verify
     from pipeline.system.regular_file import obstacle
@@ -69,23 +80,51 @@ def store_verify(
         opened.set_aside(problem.output, problem.key, problem.reason)
     damaged = Counter(problem.output for problem in problems)
     if as_json:
-        found = [{"path": str(p.path), "output": p.output, "key": p.key, "reason": p.reason} for p in problems]
-        sums = {"checked": len(receipts), "bytes": size, "seconds": round(seconds, 3), "orphans": orphans}
+        found = [
+            {"path": str(p.path), "output": p.output, "key": p.key, "reason": p.reason}
+            for p in problems
+        ]
+        sums = {
+            "checked": len(receipts),
+            "bytes": size,
+            "seconds": round(seconds, 3),
+            "orphans": orphans,
+        }
         outcome = {"damaged": damaged, "problems": found, "set_aside": aside and bool(problems)}
         emit({**sums, **outcome, "in_the_way": list(map(str, blocked))})
     else:
-        by = f" ({', '.join(f'{output}: {count:,}' for output, count in damaged.items())})" if problems else ""
-        by += f", and {len(blocked):,} in the way of {'a folder' if len(blocked) == 1 else 'folders'}" if blocked else ""
-        checked = f"{counted(len(receipts), 'artifact')}, {size / 1e6:,.1f} MB checked in {seconds:.1f} s"
-        say(f"{checked}: {len(problems):,} damaged{by}" + ("" if receipts else f"; the store at {opened.root} is empty"))
+        by = (
+            f" ({', '.join(f'{output}: {count:,}' for output, count in damaged.items())})"
+            if problems
+            else ""
+        )
+        by += (
+            f", and {len(blocked):,} in the way of {'a folder' if len(blocked) == 1 else 'folders'}"
+            if blocked
+            else ""
+        )
+        checked = (
+            f"{counted(len(receipts), 'artifact')}, {size / 1e6:,.1f} MB checked in {seconds:.1f} s"
+        )
+        say(
+            f"{checked}: {len(problems):,} damaged{by}"
+            + ("" if receipts else f"; the store at {opened.root} is empty")
+        )
         if orphans:
             files = f"{counted(orphans, 'file')} without a receipt"
-            say(f"{files}, left by interrupted commits; `qfuse store gc --delete` removes {'it' if orphans == 1 else 'them'}")
+            say(
+                f"{files}, left by interrupted commits; `qfuse store gc --delete` removes"
+                f" {'it' if orphans == 1 else 'them'}"
+            )
     told = []
     if problems:
         done = "set aside in quarantine/; the next run recomputes them"
         if not aside:
-            done = "left where they are" if keep else "left where they are, because the store cannot be written"
+            done = (
+                "left where they are"
+                if keep
+                else "left where they are, because the store cannot be written"
+            )
         told.append(f"{_first([f'{p.path}: {p.reason}' for p in problems])} — {done}.")
     if blocked:
         told.append(f"{_first(list(blocked.values()))} — move that away and run again.")
@@ -97,19 +136,35 @@ def _first(sentences: Sequence[str], count: int = 5) -> str:
     return "; ".join(sentences[:count]) + " …" * (len(sentences) > count)
 
 
-@store_app.command("gc", epilog="Example: qfuse store gc configs/lfw.yaml configs/lfw_templates.yaml --delete")
+@store_app.command(
+    "gc", epilog="Example: qfuse store gc configs/lfw.yaml configs/lfw_templates.yaml --delete"
+)
 def store_gc(
-    configs: Annotated[list[Path] | None, typer.Argument(metavar="CONFIG", help="What these configs need is kept.")] = None,
+    configs: Annotated[
+        list[Path] | None, typer.Argument(metavar="CONFIG", help="What these configs need is kept.")
+    ] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", metavar="FOLDER", help="The store's folder; default: the configs' own.")
+        Path | None,
+        typer.Option(
+            "--store", metavar="FOLDER", help="The store's folder; default: the configs' own."
+        ),
     ] = None,
     crops: Annotated[
-        bool, typer.Option("--crops", metavar="", help="Collect only crops, needed or not: the bulk of a store.")
+        bool,
+        typer.Option(
+            "--crops", metavar="", help="Collect only crops, needed or not: the bulk of a store."
+        ),
     ] = False,
     quarantine: Annotated[
-        bool, typer.Option("--quarantine", metavar="", help="Collect what was set aside as damaged, too.")
+        bool,
+        typer.Option(
+            "--quarantine", metavar="", help="Collect what was set aside as damaged, too."
+        ),
     ] = False,
-    delete: Annotated[bool, typer.Option("--delete", metavar="", help="Delete; without it, only say what would go.")] = False,
+    delete: Annotated[
+        bool,
+        typer.Option("--delete", metavar="", help="Delete; without it, only say what would go."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete what no given config needs, files without a receipt, and what killed writers left."""
@@ -119,12 +174,21 @@ def store_gc(
     from pipeline.store.maintenance import delete as delete_files
 
     if not (configs or crops):
-        raise UsageError("name every config whose artifacts are to be kept, as in `qfuse store gc a.yaml b.yaml`.")
+        raise UsageError(
+            "name every config whose artifacts are to be kept, as in `qfuse store gc a.yaml"
+            " b.yaml`."
+        )
     if configs and crops:
-        raise UsageError("--crops collects crops whatever a config needs: give either --crops or configs to keep.")
+        raise UsageError(
+            "--crops collects crops whatever a config needs: give either --crops or configs to"
+            " keep."
+        )
     stores = [store] if store else list(dict.fromkeys(map(store_of, configs or []))) or [HERE]
     if len(stores) > 1:
-        raise UsageError(f"these configs have stores of their own ({', '.join(map(str, stores))}): choose one with --store.")
+        raise UsageError(
+            f"these configs have stores of their own ({', '.join(map(str, stores))}): choose one"
+            " with --store."
+        )
     opened = existing_store(stores[0])
     bulk, live = bulk_outputs(), set[tuple[str, str]]()
     for config in configs or []:
@@ -138,7 +202,10 @@ def store_gc(
     if delete:
         delete_files(found)
     if as_json:
-        sums = {kind: {"files": len(paths), "bytes": sum(map(sizes.__getitem__, paths))} for kind, paths in classes.items()}
+        sums = {
+            kind: {"files": len(paths), "bytes": sum(map(sizes.__getitem__, paths))}
+            for kind, paths in classes.items()
+        }
         files = [str(path) for path in found]
         emit({"files": files, "bytes": sum(sizes.values()), "classes": sums, "deleted": delete})
     elif not found:
@@ -146,19 +213,31 @@ def store_gc(
     else:
         for kind, paths in classes.items():
             named = "needed by no config that was given" if kind == UNNEEDED else kind
-            say(f"{named}: {counted(len(paths), 'file')}, {sum(map(sizes.__getitem__, paths)) / 1e6:,.1f} MB")
+            say(
+                f"{named}: {counted(len(paths), 'file')},"
+                f" {sum(map(sizes.__getitem__, paths)) / 1e6:,.1f} MB"
+            )
         verb = "deleted" if delete else "would delete (add --delete to do it)"
-        say(f"{verb}: {counted(len(found), 'file')}, {sum(sizes.values()) / 1e6:,.1f} MB of {opened.root}")
+        say(
+            f"{verb}: {counted(len(found), 'file')}, {sum(sizes.values()) / 1e6:,.1f} MB of"
+            f" {opened.root}"
+        )
 
 
 def bulk_outputs() -> set[str]:
     """Return the names of the outputs that are crops."""
-    return {f"{name}.{output}".rstrip(".") for name, stage in _stages().items() for output in stage.bulk}
+    return {
+        f"{name}.{output}".rstrip(".") for name, stage in _stages().items() for output in stage.bulk
+    }
 
 
 def all_outputs() -> set[str]:
     """Return the names of the outputs of all stages."""
-    return {f"{name}.{output}".rstrip(".") for name, stage in _stages().items() for output in stage.produces}
+    return {
+        f"{name}.{output}".rstrip(".")
+        for name, stage in _stages().items()
+        for output in stage.produces
+    }
 
 
 def _stages() -> dict[str, type[Stage]]:
@@ -172,6 +251,13 @@ def existing_store(root: Path) -> Any:
     from pipeline.store.store import Store, is_store
 
     if not is_store(root):
-        found = f"{root.absolute()} is not a qfuse store" if root.exists() else f"there is no store at {root.absolute()}"
-        raise InvalidInput(f"{found}: give its folder with --store; `qfuse status CONFIG` names the store of a config.")
+        found = (
+            f"{root.absolute()} is not a qfuse store"
+            if root.exists()
+            else f"there is no store at {root.absolute()}"
+        )
+        raise InvalidInput(
+            f"{found}: give its folder with --store; `qfuse status CONFIG` names the store of a"
+            " config."
+        )
     return Store(root.absolute())

@@ -1,4 +1,6 @@
-"""What every verb of the command line shares: its common options, and how text, tables and JSON are printed."""
+"""What every verb of the command line shares: its common options, and how text, tables and JSON are
+printed.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,37 @@ from pipeline.system.streams import put, say, visible, warn
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["AsJson", "ConfigPath", "Overrides", "StorePath", "console", "emit", "hand_over", "say", "show", "warn"]
+__all__ = [
+    "AsJson",
+    "ConfigPath",
+    "Overrides",
+    "StorePath",
+    "console",
+    "emit",
+    "hand_over",
+    "say",
+    "show",
+    "warn",
+]
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (.yaml); `qfuse init` writes one.")]
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A config file (.yaml); `qfuse init` writes one.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="FIELD=VALUE", help="Override a field of the config, as name=x or run.workers=2; repeatable."
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Override a field of the config, as name=x or run.workers=2; repeatable.",
     ),
 ]
 StorePath = Annotated[
     Path | None,
-    typer.Option("--store", metavar="FOLDER", help="The store's folder; default: beside the config (run.store)."),
+    typer.Option(
+        "--store",
+        metavar="FOLDER",
+        help="The store's folder; default: beside the config (run.store).",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON instead of text.")]
 
@@ -45,7 +66,8 @@ def hand_over(content: str) -> None:
 
 
 def console(file: IO[str] | None = None) -> Console:
-    """Return standard output for tables. A pipe or a file is 120 columns wide, so that nothing wraps that need not.
+    """Return standard output for tables. A pipe or a file is 120 columns wide, so that nothing
+    wraps that need not.
 
     What is drawn goes into `file`, if one is given, as it would be drawn there.
     """
@@ -53,7 +75,9 @@ def console(file: IO[str] | None = None) -> Console:
 
     there = Console()
     width = None if there.is_terminal or "COLUMNS" in os.environ else 120
-    return Console(file=file, force_terminal=there.is_terminal, markup=False, highlight=False, width=width)
+    return Console(
+        file=file, force_terminal=there.is_terminal, markup=False, highlight=False, width=width
+    )
 
 
 def show(renderable: Any) -> None:
@@ -62,5 +86,8 @@ def show(renderable: Any) -> None:
 
     drawn = io.StringIO()
     here = console(drawn)
-    here.print(Segments([Segment(visible(part.text), part.style) for part in here.render(renderable)]), end="")
+    here.print(
+        Segments([Segment(visible(part.text), part.style) for part in here.render(renderable)]),
+        end="",
+    )
     put(drawn.getvalue())

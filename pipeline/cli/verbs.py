@@ -1,4 +1,5 @@
-"""The verbs of the command, thin over `pipeline.session`. Plug-ins add theirs through the entry point `qfuse.commands`.
+"""The verbs of the command, thin over `pipeline.session`. Plug-ins add theirs through the entry
+point `qfuse.commands`.
 
 Nothing heavy is imported before a verb needs it, so that `--help` answers at once.
 """
@@ -32,10 +33,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="qfuse",
-    help="What is a face image worth to a template? Quality-weighted fusion, comparison and search, measured.",
-    epilog="Example: qfuse demo; then, with your own photographs: qfuse init faces.yaml, qfuse check faces.yaml, "
-    "qfuse run faces.yaml.\n\nExit codes: 0 done · 1 internal · 2 usage · 3 invalid input · 4 too many failures · "
-    "5 corrupt artifact · 6 resource refused · 130 interrupted, resumable.",
+    help=(
+        "What is a face image worth to a template? Quality-weighted fusion, comparison and search,"
+        " measured."
+    ),
+    epilog=(
+        "Example: qfuse demo; then, with your own photographs: qfuse init faces.yaml, qfuse check"
+        " faces.yaml, qfuse run faces.yaml.\n\nExit codes: 0 done · 1 internal · 2 usage · 3"
+        " invalid input · 4 too many failures · 5 corrupt artifact · 6 resource refused · 130"
+        " interrupted, resumable."
+    ),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -53,7 +60,14 @@ def _version(asked: bool) -> None:
 @app.callback()
 def everything(
     shown: Annotated[
-        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version",
+            metavar="",
+            callback=_version,
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
     ] = False,
 ) -> None:
     if "--help" not in sys.argv:
@@ -86,10 +100,18 @@ def plan(
 
         planned, needs, notes = looked_at(loaded, store, look, until)
         if as_json:
-            return {**planned.to_json(), "memory": {need.step: need.bytes for need in needs}, "notes": notes}
+            return {
+                **planned.to_json(),
+                "memory": {need.step: need.bytes for need in needs},
+                "notes": notes,
+            }
         show(plan_table(planned))
         shards = sum(len(step.to_run) for step in planned.to_run)
-        say(f"{counted(shards, 'shard')} to run; start with `qfuse run`" if shards else "nothing to do")
+        say(
+            f"{counted(shards, 'shard')} to run; start with `qfuse run`"
+            if shards
+            else "nothing to do"
+        )
         if needs:
             say(outlook(planned, needs))
         for note in notes:
@@ -102,7 +124,9 @@ def plan(
 @app.command(epilog="Example: qfuse why configs/lfw.yaml embed --set steps.embed.options.flip=none")
 def why(
     config: ConfigPath,
-    step: Annotated[str, typer.Argument(metavar="STEP", help="A step of the config, or one of its cells.")],
+    step: Annotated[
+        str, typer.Argument(metavar="STEP", help="A step of the config, or one of its cells.")
+    ],
     overrides: Overrides = None,
     store: StorePath = None,
     as_json: AsJson = False,
@@ -110,12 +134,16 @@ def why(
     """Say which field made a step stale, against the last run of this config."""
     from pipeline.config.config import load_config
 
-    steps = looked_at(load_config(config, overrides or []), store, lambda session: session.plan.steps.values())
+    steps = looked_at(
+        load_config(config, overrides or []), store, lambda session: session.plan.steps.values()
+    )
     found = [s for s in steps if step in (s.name, s.base, s.stage.name)]
     if not found:
         raise UsageError(unknown("step", step, {s.base for s in steps}))
     rows: list[dict[str, Any]] = [
-        {"step": s.name, "shard": t.index, "rows": [t.start, t.stop], "reason": t.reason} for s in found for t in s.to_run
+        {"step": s.name, "shard": t.index, "rows": [t.start, t.stop], "reason": t.reason}
+        for s in found
+        for t in s.to_run
     ]
     if as_json:
         emit(rows)
@@ -134,7 +162,9 @@ def status(
     config: ConfigPath,
     overrides: Overrides = None,
     store: StorePath = None,
-    every: Annotated[bool, typer.Option("--all", metavar="", help="Every cell and every row, not the first ten.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", metavar="", help="Every cell and every row, not the first ten.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what of a config is stored, which rows failed, and why."""
@@ -171,32 +201,52 @@ def status(
 
 @app.command(epilog="Example: qfuse check configs/lfw.yaml")
 def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a config, its data set and its weights without computing, and say all that is wrong at once."""
+    """Check a config, its data set and its weights without computing, and say all that is wrong at
+    once.
+    """
     from pipeline.cli.benchmarks import check_all
     from pipeline.plan.check import listed
 
     require_to_compute(None)  # what opens the models
     found = check_all(config, overrides)
     values = {
-        name: {"problems": one.problems, "notes": one.notes, "tables": one.tables, "steps": one.steps}
+        name: {
+            "problems": one.problems,
+            "notes": one.notes,
+            "tables": one.tables,
+            "steps": one.steps,
+        }
         for name, one in found.items()
     }
     if as_json:
         emit({"config": str(config), **values.get("", {"benchmarks": values})})
-    if wrong := [f"{name}{': ' if name else ''}{one.sentence}" for name, one in found.items() if one.problems]:
-        for note in dict.fromkeys(note for one in found.values() if one.problems for note in one.notes):
+    if wrong := [
+        f"{name}{': ' if name else ''}{one.sentence}" for name, one in found.items() if one.problems
+    ]:
+        for note in dict.fromkeys(
+            note for one in found.values() if one.problems for note in one.notes
+        ):
             warn(f"note: {note}")
         raise InvalidInput(listed(wrong))
     for name, one in found.items() if not as_json else ():
-        counts = ", ".join(counted(rows, table.removesuffix("s")) for table, rows in one.tables.items() if rows)
+        counts = ", ".join(
+            counted(rows, table.removesuffix("s")) for table, rows in one.tables.items() if rows
+        )
         place = f"{config} · {name}" if name else f"{config}"
-        say(f"{place}: fine. {counts}; {counted(one.steps, 'step')}; data, weights and options fit.")
+        say(
+            f"{place}: fine. {counts}; {counted(one.steps, 'step')}; data, weights and options fit."
+        )
         for note in one.notes:
             say(f"note: {note}")
 
 
 @app.command(epilog="Example: qfuse report configs/lfw.yaml")
-def report(config: ConfigPath, overrides: Overrides = None, store: StorePath = None, as_json: AsJson = False) -> None:
+def report(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
     """Write the report of a finished run again."""
     from pipeline.config.config import load_config
     from pipeline.plan.check import check_report
@@ -206,7 +256,9 @@ def report(config: ConfigPath, overrides: Overrides = None, store: StorePath = N
     if loaded.report is None:
         raise InvalidInput(f"{config} has no `report` section; add `report: {{}}` to get one.")
     check_report(loaded)  # before the report of other overrides makes way
-    files = looked_into(loaded, store, lambda session: current_report(session, warn, anew=True), config, as_json)
+    files = looked_into(
+        loaded, store, lambda session: current_report(session, warn, anew=True), config, as_json
+    )
     emit([str(path) for path in files]) if as_json else say(f"report: {files[0]}")
 
 

@@ -1,1 +1,1 @@
-"""YAML → a validated `Config`: what it extends, its overrides and benchmarks, and what it was asked for by."""
+"""YAML → a validated `Config`: what it extends, its overrides, its benchmarks, its origin."""

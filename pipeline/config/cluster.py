@@ -1,4 +1,6 @@
-"""What `--dask` and run.dask may name: processes of this machine, a scheduler's address, or its file."""
+"""What `--dask` and run.dask may name: processes of this machine, a scheduler's address, or its
+file.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,23 @@ MOST = 256  # as of --workers
 
 
 def need_cluster(where: str | None) -> None:
-    """Raise UsageError if this names no cluster at all. Whether one answers is seen when there is something to compute.
+    """Raise UsageError if this names no cluster at all. Whether one answers is seen when there is
+    something to compute.
 
-    A scheduler's file comes and goes with it, and what is stored needs no cluster: so a name of one need not be there.
+    A scheduler's file comes and goes with it, and what is stored needs no cluster: so a name of one
+    need not be there.
     """
-    if where and not re.fullmatch(rf"{LOCAL}|{ADDRESS}|.*\.json", where) and not os.path.isfile(where):
+    if (
+        where
+        and not re.fullmatch(rf"{LOCAL}|{ADDRESS}|.*\.json", where)
+        and not os.path.isfile(where)
+    ):
         raise no_cluster(where)
     if where and (match := re.fullmatch(LOCAL, where)) and int(match[1]) > MOST:
-        raise UsageError(f"--dask (or run.dask) {where}: {MOST} processes are the most that one machine is asked for.")
+        raise UsageError(
+            f"--dask (or run.dask) {where}: {MOST} processes are the most that one machine is asked"
+            " for."
+        )
 
 
 def no_cluster(where: str) -> UsageError:

@@ -1,9 +1,10 @@
 """YAML → a validated `Config`.
 
-A config may extend another (`extends: base.yaml`; mappings merge, null removes), have several `benchmarks`, each merged over
-the rest of the file and a config of its own, name environment variables (`${NAME:-default}`) and be overridden field by
-field (`--set steps.embed.options.flip=none`). Unknown keys are refused with the nearest valid one. The `run` section holds
-execution settings only: nothing in it enters a key.
+A config may extend another (`extends: base.yaml`; mappings merge, null removes), have several
+`benchmarks`, each merged over the rest of the file and a config of its own, name environment
+variables (`${NAME:-default}`) and be overridden field by field (`--set
+steps.embed.options.flip=none`). Unknown keys are refused with the nearest valid one. The `run`
+section holds execution settings only: nothing in it enters a key.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_serializer,
+)
 
 from pipeline.config.layers import Layers, Override, extended, layers, overridden
 from pipeline.config.origin import Origin
@@ -37,7 +46,8 @@ _SHIPPED = (_CODE / "configs", _CODE / "stages/data/configs")  # in a checkout, 
 def _distinct(values: list[Scalar]) -> list[Scalar]:
     if min(len({str(value) for value in values}), len(set(values))) < len(values):
         raise ValueError(
-            "a factor's values have to differ as text, because they name its cells, and as numbers (1, 1.0 and true are one)"
+            "a factor's values have to differ as text, because they name its cells, and as numbers"
+            " (1, 1.0 and true are one)"
         )
     return values
 
@@ -70,22 +80,29 @@ class StepConfig(Section):
 
 
 class ModelsConfig(Section):
-    """Further model cards beside the built-in ones, and the folders in which weights are looked for."""
+    """Further model cards beside the built-in ones, and the folders in which weights are looked
+    for.
+    """
 
     cards: list[str] = []
     folders: list[str] = []
 
 
 class RunConfig(Section):
-    """Execution settings: none of them changes a number. Relative paths start at the config's `home`."""
+    """Execution settings: none of them changes a number. Relative paths start at the config's
+    `home`.
+    """
 
     store: str = ".qfuse/store"
     folder: str | None = None
     workers: int | None = Field(None, ge=1, le=256)
     dask: str | None = None
     max_failures: float = Field(0.5, ge=0, le=1)
-    memory: float | None = Field(None, gt=0)  # GB that a run may use; default: what the system says is free
-    mixed_instruction_sets: bool = False  # whether networks may be computed with several: their last bits differ
+    # GB that a run may use; default: what the system says is free
+    memory: float | None = Field(None, gt=0)
+    mixed_instruction_sets: bool = (
+        False  # whether networks may be computed with several: their last bits differ
+    )
 
 
 class ReportConfig(Section):
@@ -96,7 +113,9 @@ class ReportConfig(Section):
 
 
 class Config(Section):
-    """A whole experiment, on one data set. `benchmark`: which of its file's benchmarks it is, "" if there are none."""
+    """A whole experiment, on one data set. `benchmark`: which of its file's benchmarks it is, "" if
+    there are none.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
@@ -137,7 +156,9 @@ class Config(Section):
 
     @property
     def home(self) -> Path:
-        """Where its store and its runs are: the folder of its file. Configs that ship with qfuse use the working folder."""
+        """Where its store and its runs are: the folder of its file. Configs that ship with qfuse
+        use the working folder.
+        """
         base = self.base.resolve()
         return Path.cwd() if base in _SHIPPED else base
 
@@ -152,41 +173,65 @@ class Config(Section):
 
     def run_folder(self) -> Path:
         """Return the folder of reports and logs."""
-        return self.home / os.path.expanduser(self.run.folder or f".qfuse/runs/{self.name}") / self.benchmark
+        return (
+            self.home
+            / os.path.expanduser(self.run.folder or f".qfuse/runs/{self.name}")
+            / self.benchmark
+        )
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read, merge, override and validate a config file of one benchmark, chosen or the only one, or of none.
+    """Read, merge, override and validate a config file of one benchmark, chosen or the only one, or
+    of none.
 
-    Raises InvalidInput naming the file, the field, what was expected and what was found; UsageError for an override
-    that is not FIELD=VALUE, and where several benchmarks are there and none is chosen.
+    Raises InvalidInput naming the file, the field, what was expected and what was found; UsageError
+    for an override that is not FIELD=VALUE, and where several benchmarks are there and none is
+    chosen.
     """
     found = load_layers(path, overrides)
     return config_of(found, found.only())
 
 
 def load_layers(path: Path, overrides: Sequence[str] = ()) -> Layers:
-    """Read a config file and what it extends, not validated yet but for which benchmarks it has. Raises as `load_config`."""
+    """Read a config file and what it extends, not validated yet but for which benchmarks it has.
+    Raises as `load_config`.
+    """
     data, told = _read_extended(path, ()), tuple(overrides)
-    return layers(path, data, [_override(text) for text in told], lambda value: _expand(value, str(path)), told)
+    return layers(
+        path,
+        data,
+        [_override(text) for text in told],
+        lambda value: _expand(value, str(path)),
+        told,
+    )
 
 
 def config_of(found: Layers, benchmark: str = "") -> Config:
-    """Return the config of one benchmark, or of a file that has none. Raises InvalidInput, as `load_config`."""
+    """Return the config of one benchmark, or of a file that has none. Raises InvalidInput, as
+    `load_config`.
+    """
     data = found.of(benchmark)
     if "base" in data:
         raise InvalidInput(f"{found.path}: unknown key 'base'.")
     where = str(found.path)
-    config: Config = validate(Config, {**_expand(data, where), "base": found.path.parent.absolute()}, where)
+    config: Config = validate(
+        Config, {**_expand(data, where), "base": found.path.parent.absolute()}, where
+    )
     config._origin = Origin.of(found.path, found.told)
     return config
 
 
 def report_of(found: Layers) -> ReportConfig | None:
-    """Return the report section that stands for all benchmarks of a file. Raises InvalidInput if it is not valid."""
+    """Return the report section that stands for all benchmarks of a file. Raises InvalidInput if it
+    is not valid.
+    """
     overrides = [override for override in found.overrides if override.field[0] == "report"]
     section, where = overridden(found.common, overrides).get("report"), str(found.path)
-    return None if section is None else validate(_OnlyReport, {"report": _expand(section, where)}, where).report
+    return (
+        None
+        if section is None
+        else validate(_OnlyReport, {"report": _expand(section, where)}, where).report
+    )
 
 
 class _OnlyReport(Section):
@@ -196,28 +241,44 @@ class _OnlyReport(Section):
 def _override(text: str) -> Override:
     name, separator, value = text.partition("=")
     if not separator or not name or name.count(".") >= MAX_DEPTH:
-        raise UsageError(f"--set {text!r:.80}: expected FIELD=VALUE, as in --set steps.embed.options.flip=none.")
+        raise UsageError(
+            f"--set {text!r:.80}: expected FIELD=VALUE, as in --set steps.embed.options.flip=none."
+        )
     return Override(tuple(name.split(".")), _parse(value, f"--set {text}"))
 
 
 def validate(model: type[Any], data: Any, where: str) -> Any:
-    """Return `model` validated from `data`. Raises InvalidInput with one line for every wrong field."""
+    """Return `model` validated from `data`. Raises InvalidInput with one line for every wrong
+    field.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         lines = explained(model, error)
-        lines = [*lines[:_SHOWN], *([f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])]
-        raise InvalidInput(f"{where}: " + ("; ".join(lines))) from None
+        lines = [
+            *lines[:_SHOWN],
+            *([f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []),
+        ]
+        raise InvalidInput(f"{where}: " + "; ".join(lines)) from None
 
 
 def explained(model: Any, error: ValidationError) -> list[str]:
-    """Return a plain sentence for every wrong field of `model`. A field that may be one of several kinds is told once."""
+    """Return a plain sentence for every wrong field of `model`. A field that may be one of several
+    kinds is told once.
+    """
     found: dict[tuple[Any, ...], list[Any]] = {}
     for problem in error.errors():
         place = problem["loc"]
-        of_a_kind = bool(place) and str(place[-1]).partition("[")[0] in _KINDS and problem["type"] in _KINDS_OF
+        of_a_kind = (
+            bool(place)
+            and str(place[-1]).partition("[")[0] in _KINDS
+            and problem["type"] in _KINDS_OF
+        )
         found.setdefault(place[:-1] if of_a_kind else place, []).append(problem)
-    return [_explain(model, same[0]) if len(same) == 1 else _explain_all(place, same) for place, same in found.items()]
+    return [
+        _explain(model, same[0]) if len(same) == 1 else _explain_all(place, same)
+        for place, same in found.items()
+    ]
 
 
 def _explain_all(location: Sequence[Any], same: Sequence[Any]) -> str:
@@ -226,11 +287,21 @@ def _explain_all(location: Sequence[Any], same: Sequence[Any]) -> str:
     return f"{_at(location)}: expected {' or '.join(wanted)} (found {in_words(same[0]['input'])})"
 
 
-_KINDS = {"str", "int", "float", "bool", "dict", "list", "tuple"}  # how pydantic calls one of several kinds
-_KINDS_OF = {f"{kind}_{what}" for kind in (*_KINDS, "string") for what in ("type", "parsing", "from_float")}
+# how pydantic calls one of several kinds
+_KINDS = {"str", "int", "float", "bool", "dict", "list", "tuple"}
+_KINDS_OF = {
+    f"{kind}_{what}" for kind in (*_KINDS, "string") for what in ("type", "parsing", "from_float")
+}
 _EXPECTED = {
-    **{"string_type": "text", "list_type": "a list", "tuple_type": "a list", "dict_type": "a section of fields"},
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
+    **{
+        "string_type": "text",
+        "list_type": "a list",
+        "tuple_type": "a list",
+        "dict_type": "a section of fields",
+    },
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"
+    ),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     "finite_number": "a finite number",
@@ -256,8 +327,15 @@ def _expected(problem: Any) -> str:
         return _PATTERNS.get(given["pattern"], f"text of the form {given['pattern']}")
     if kind in ("too_short", "too_long"):
         least, most = given.get("min_length"), given.get("max_length")
-        return f"at least {counted(least, 'value')}" if kind == "too_short" else f"at most {counted(most, 'value')}"
-    shown = {name: f"{value:,.12g}" if isinstance(value, float) else value for name, value in given.items()}
+        return (
+            f"at least {counted(least, 'value')}"
+            if kind == "too_short"
+            else f"at most {counted(most, 'value')}"
+        )
+    shown = {
+        name: f"{value:,.12g}" if isinstance(value, float) else value
+        for name, value in given.items()
+    }
     return str(_EXPECTED[kind]).format(**shown) if kind in _EXPECTED else ""
 
 
@@ -269,12 +347,20 @@ def _explain(model: Any, problem: Any) -> str:
     location = _at(problem["loc"])
     parent = _model_at(model, problem["loc"][:-1])
     if problem["type"] == "extra_forbidden":
-        known = [name for name in parent.model_fields if name not in ("base", "benchmark")] if parent else []
-        if parent is Config:  # two keys are no fields, because they are gone when a config is put together
+        known = (
+            [name for name in parent.model_fields if name not in ("base", "benchmark")]
+            if parent
+            else []
+        )
+        # two keys are no fields, because they are gone when a config is put together
+        if parent is Config:
             known += get_close_matches(str(problem["loc"][-1]), ("benchmarks", "extends"), 1)
         return f"{location}: {unknown('key', str(problem['loc'][-1])[:60], known)}"
-    if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):  # of a list of so many values
-        return f"{_at(problem['loc'][:-1])}: expected more values (found {in_words(problem['input'])})"
+    # of a list of so many values
+    if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
+        return (
+            f"{_at(problem['loc'][:-1])}: expected more values (found {in_words(problem['input'])})"
+        )
     if problem["type"] == "missing":
         return f"{location}: required, but not given"
     found = f" (found {in_words(problem['input'])})"
@@ -289,22 +375,32 @@ def _explain(model: Any, problem: Any) -> str:
 
 def _model_at(model: Any, location: Sequence[Any]) -> Any:
     for part in location:
-        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else model
+        annotation = (
+            model.model_fields[part].annotation
+            if part in getattr(model, "model_fields", {})
+            else model
+        )
         candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+        model = next(
+            (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model
+        )
     return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error instead of a silent choice, and so is an alias.
+    """Safe YAML in which a key given twice is an error instead of a silent choice, and so is an
+    alias.
 
-    A page of aliases of aliases unfolds to more than any memory holds; a whole number of more than 64 bits can be put in
-    no key, and one of thousands of digits not even in a sentence.
+    A page of aliases of aliases unfolds to more than any memory holds; a whole number of more than
+    64 bits can be put in no key, and one of thousands of digits not even in a sentence.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            problem = "aliases (*name) are not used here; write the value out, or quote a text that starts with *"
+            problem = (
+                "aliases (*name) are not used here; write the value out, or quote a text that"
+                " starts with *"
+            )
             raise yaml.composer.ComposerError(None, None, problem, self.get_mark())
         return super().compose_node(parent, index)
 
@@ -313,7 +409,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable) or key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r:.60} given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r:.60} given twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -330,25 +428,42 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 def _parse(text: str, where: str, kind: str = "config") -> Any:
     if len(text) > MAX_CHARACTERS:
-        raise InvalidInput(f"{where}: larger than {MAX_CHARACTERS // 1000} kB; a {kind} is a page of text.")
+        raise InvalidInput(
+            f"{where}: larger than {MAX_CHARACTERS // 1000} kB; a {kind} is a page of text."
+        )
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
-    # What scalars make of a tag that they do not fit, as `!!int ""` or a date before all dates: of the last five.
-    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+    # What scalars make of a tag that they do not fit, as `!!int ""` or a date before all dates: of
+    # the last five.
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ArithmeticError,
+    ) as error:
         raise InvalidInput(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
 
 
 def read_yaml(path: Path, kind: str = "config") -> Any:
-    """Return a YAML file's value. Raises InvalidInput, which asks for a `kind`, where it is missing or not YAML."""
+    """Return a YAML file's value. Raises InvalidInput, which asks for a `kind`, where it is missing
+    or not YAML.
+    """
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise InvalidInput(f"{path} does not exist; give the path of a {kind} (.yaml).") from None
     except NotRegular as error:
-        raise InvalidInput(f"{path}: {error.strerror}; give the path of a {kind} (.yaml).") from None
+        raise InvalidInput(
+            f"{path}: {error.strerror}; give the path of a {kind} (.yaml)."
+        ) from None
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"{str(path)!r} cannot be read as text ({error}); give the path of a {kind} (.yaml).") from None
+        raise InvalidInput(
+            f"{str(path)!r} cannot be read as text ({error}); give the path of a {kind} (.yaml)."
+        ) from None
     return _parse(text, str(path), kind)
 
 
@@ -357,7 +472,9 @@ def _read_extended(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in children:
         raise InvalidInput(f"{path}: `extends` leads back to itself.")
     if len(children) > MAX_EXTENDED:
-        raise InvalidInput(f"{path}: `extends` leads through more than {MAX_EXTENDED} files; put them together.")
+        raise InvalidInput(
+            f"{path}: `extends` leads through more than {MAX_EXTENDED} files; put them together."
+        )
     if not isinstance(data, dict):
         raise InvalidInput(f"{path}: expected a mapping of keys to values, found {in_words(data)}.")
     base = data.pop("extends", None)
@@ -372,7 +489,9 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 def _expand(value: Any, where: str) -> Any:
-    """Return `value` with environment variables put in. Raises InvalidInput for what no key or path can hold."""
+    """Return `value` with environment variables put in. Raises InvalidInput for what no key or path
+    can hold.
+    """
     if isinstance(value, dict):
         return {name: _expand(item, where) for name, item in value.items()}
     if isinstance(value, list):
@@ -385,10 +504,15 @@ def _expand(value: Any, where: str) -> Any:
     def replace(match: re.Match[str]) -> str:
         found = os.environ.get(match[1], match[2])
         if found is None:
-            raise InvalidInput(f"{where}: the environment variable {match[1]} is not set, and there is no default.")
+            raise InvalidInput(
+                f"{where}: the environment variable {match[1]} is not set, and there is no default."
+            )
         return found
 
     value = _VARIABLE.sub(replace, value)
     if re.search(r"[\0\ud800-\udfff]", value):
-        raise InvalidInput(f"{where}: {value!r:.60} is not text: it holds NUL, half a surrogate pair or what is not UTF-8.")
+        raise InvalidInput(
+            f"{where}: {value!r:.60} is not text: it holds NUL, half a surrogate pair or what is"
+            " not UTF-8."
+        )
     return value

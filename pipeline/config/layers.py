@@ -1,7 +1,9 @@
-"""What a config is put together of: what it extends, its benchmarks, the overrides of the command line.
+"""What a config is put together of: what it extends, its benchmarks, the overrides of the command
+line.
 
-All of them are plain mappings that nobody has validated yet. Mappings merge, null removes, and the later one wins: the file
-over what it extends, a benchmark over the rest of its file, `--set` over both, so that the command line has the last word.
+All of them are plain mappings that nobody has validated yet. Mappings merge, null removes, and the
+later one wins: the file over what it extends, a benchmark over the rest of its file, `--set` over
+both, so that the command line has the last word.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from typing import Any
 from pipeline.errors import InvalidInput, UsageError, in_words, unknown
 
 Layer = dict[str, Any]
-PARTIAL = ("dataset", "description", "factors", "numerics", "report", "steps")  # what a benchmark may say for itself
-_COMMON = ("base", "benchmark", "benchmarks", "extends", "models", "name", "run")  # what stands for all of them
+# what a benchmark may say for itself
+PARTIAL = ("dataset", "description", "factors", "numerics", "report", "steps")
+# what stands for all of them
+_COMMON = ("base", "benchmark", "benchmarks", "extends", "models", "name", "run")
 MAX_BENCHMARKS = 100  # each is a run of its own
-_NAME = re.compile(r"[A-Za-z0-9_-]+")  # as of steps: it names a folder, and `--set benchmarks.NAME.…` names it
+# as of steps: it names a folder, and `--set benchmarks.NAME.…` names it
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,9 @@ class Override:
 
 @dataclass(frozen=True)
 class Layers:
-    """One config's parts. `benchmarks` are in the order of the file: none of a plain config, one where one was chosen."""
+    """One config's parts. `benchmarks` are in the order of the file: none of a plain config, one
+    where one was chosen.
+    """
 
     path: Path
     common: Layer
@@ -46,7 +53,9 @@ class Layers:
         return bool(self.benchmarks) and not self.chosen
 
     def of(self, benchmark: str = "") -> Layer:
-        """Return the parts merged: with one benchmark's, or without any. Raises InvalidInput for what is not a section."""
+        """Return the parts merged: with one benchmark's, or without any. Raises InvalidInput for
+        what is not a section.
+        """
         data = self.common
         if benchmark:
             data = {**merge(data, self.benchmarks[benchmark]), "benchmark": benchmark}
@@ -54,34 +63,50 @@ class Layers:
         return overridden(data, self.overrides)
 
     def _need_removed(self) -> None:
-        """Raise InvalidInput for a step or factor that is to be removed and is in no part of the config."""
+        """Raise InvalidInput for a step or factor that is to be removed and is in no part of the
+        config.
+        """
         for kind, name in (o.field for o in self.overrides if _removes(o)):
             parts = (part.get(kind) for part in (self.common, *self.benchmarks.values()))
             known = {str(each) for part in parts if isinstance(part, dict) for each in part}
             if name not in known:
-                raise InvalidInput(f"--set {kind}.{name}=null: {unknown(kind.removesuffix('s'), name[:60], known)}")
+                raise InvalidInput(
+                    f"--set {kind}.{name}=null: {unknown(kind.removesuffix('s'), name[:60], known)}"
+                )
 
     def only(self) -> str:
-        """Return the name of the only benchmark, "" of a plain config. Raises UsageError if there are several."""
+        """Return the name of the only benchmark, "" of a plain config. Raises UsageError if there
+        are several.
+        """
         if len(self.benchmarks) > 1:
             names, first = ", ".join(self.benchmarks), next(iter(self.benchmarks))
-            raise UsageError(f"{self.path} has the benchmarks {names}: choose one with --set benchmark={first}.")
+            raise UsageError(
+                f"{self.path} has the benchmarks {names}: choose one with --set benchmark={first}."
+            )
         return next(iter(self.benchmarks), "")
 
 
 def layers(
-    path: Path, data: Layer, overrides: Iterable[Override], expand: Callable[[Any], Any], told: tuple[str, ...] = ()
+    path: Path,
+    data: Layer,
+    overrides: Iterable[Override],
+    expand: Callable[[Any], Any],
+    told: tuple[str, ...] = (),
 ) -> Layers:
-    """Return the parts of what a file says, `benchmark` and `benchmarks` taken out of it; `expand` puts variables in.
+    """Return the parts of what a file says, `benchmark` and `benchmarks` taken out of it; `expand`
+    puts variables in.
 
-    Raises InvalidInput for benchmarks that are not valid, UsageError if one is chosen that is not there.
+    Raises InvalidInput for benchmarks that are not valid, UsageError if one is chosen that is not
+    there.
     """
     overrides = tuple(overrides)
     early = [o for o in overrides if o.field[0] in ("benchmark", "benchmarks")]
     common = overridden(data, early)
     given, chosen = common.pop("benchmarks", None), expand(common.pop("benchmark", None))
     if isinstance(chosen, dict | list):
-        raise InvalidInput(f"{path}: benchmark: expected the name of one benchmark; several stand in `benchmarks`.")
+        raise InvalidInput(
+            f"{path}: benchmark: expected the name of one benchmark; several stand in `benchmarks`."
+        )
     known = data.get("benchmarks")
     for name in (o.field[1] for o in early if len(o.field) > 1):
         if isinstance(known, dict) and name not in known:
@@ -93,32 +118,47 @@ def layers(
         if name not in benchmarks:
             raise UsageError(f"{path}: {unknown('benchmark', name[:60], benchmarks)}")
         benchmarks = {name: benchmarks[name]}
-    return Layers(path, common, benchmarks, bool(name), tuple(o for o in overrides if o not in early), told)
+    return Layers(
+        path, common, benchmarks, bool(name), tuple(o for o in overrides if o not in early), told
+    )
 
 
 def _checked(path: Path, given: Any) -> dict[str, Layer]:
-    """Return the benchmarks that are not left out. Raises InvalidInput for names and fields that they cannot have."""
+    """Return the benchmarks that are not left out. Raises InvalidInput for names and fields that
+    they cannot have.
+    """
     if not isinstance(given, dict):
-        raise InvalidInput(f"{path}: benchmarks: expected a mapping of names to partial configs (found {in_words(given)})")
+        raise InvalidInput(
+            f"{path}: benchmarks: expected a mapping of names to partial configs (found"
+            f" {in_words(given)})"
+        )
     if len(given) > MAX_BENCHMARKS:
-        raise InvalidInput(f"{path}: {len(given):,} benchmarks, and a file may have {MAX_BENCHMARKS}: make several files.")
+        raise InvalidInput(
+            f"{path}: {len(given):,} benchmarks, and a file may have {MAX_BENCHMARKS}: make several"
+            " files."
+        )
     for name, partial in given.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidInput(
-                f"{path}: benchmarks: {name!r:.60} is not a valid name: use letters, digits, - and _, in quotes "
-                "if YAML does not take it for text."
+                f"{path}: benchmarks: {name!r:.60} is not a valid name: use letters, digits, - and"
+                " _, in quotes if YAML does not take it for text."
             )
         where = f"{path}: benchmarks.{name}"
         if not isinstance(partial, dict | None):
             raise InvalidInput(f"{where}: expected a section of fields (found {in_words(partial)})")
         for field in partial or ():
             if field in _COMMON:
-                raise InvalidInput(f"{where}.{field}: a benchmark cannot have its own `{field}`; it may have {_listed()}.")
+                raise InvalidInput(
+                    f"{where}.{field}: a benchmark cannot have its own `{field}`; it may have"
+                    f" {_listed()}."
+                )
             if field not in PARTIAL:
                 raise InvalidInput(f"{where}.{field}: {unknown('key', str(field), PARTIAL)}")
     kept = {name: partial for name, partial in given.items() if partial is not None}
     if not kept:
-        raise InvalidInput(f"{path}: benchmarks: every one is left out; leave one, or take `benchmarks` out.")
+        raise InvalidInput(
+            f"{path}: benchmarks: every one is left out; leave one, or take `benchmarks` out."
+        )
     return kept
 
 
@@ -127,7 +167,9 @@ def _listed() -> str:
 
 
 def extended(base: Layer, over: Layer) -> Layer:
-    """Return a file's parts merged over those of what it extends; a null of a benchmark waits for what it is to remove."""
+    """Return a file's parts merged over those of what it extends; a null of a benchmark waits for
+    what it is to remove.
+    """
     merged = merge(base, over)
     former, given = base.get("benchmarks"), over.get("benchmarks")
     if isinstance(former, dict) and isinstance(given, dict):
@@ -136,7 +178,9 @@ def extended(base: Layer, over: Layer) -> Layer:
 
 
 def merge(base: Layer, over: Layer, keep: bool = False) -> Layer:
-    """Return `over` merged over `base`, neither of them changed; `keep` the nulls, which remove something else later."""
+    """Return `over` merged over `base`, neither of them changed; `keep` the nulls, which remove
+    something else later.
+    """
     merged = dict(base)
     for name, value in over.items():
         if value is None and not keep:
@@ -149,7 +193,9 @@ def merge(base: Layer, over: Layer, keep: bool = False) -> Layer:
 
 
 def overridden(data: Layer, overrides: Iterable[Override]) -> Layer:
-    """Return `data` with every override in its place, `data` unchanged. Raises InvalidInput for what is not a section."""
+    """Return `data` with every override in its place, `data` unchanged. Raises InvalidInput for
+    what is not a section.
+    """
     data = dict(data)
     for override in overrides:
         section, (*parents, last) = data, override.field
@@ -167,5 +213,11 @@ def overridden(data: Layer, overrides: Iterable[Override]) -> Layer:
 
 
 def _removes(override: Override) -> bool:
-    """Whether an override takes a step or a factor out. A null elsewhere is a value, as of an option."""
-    return override.value is None and len(override.field) == 2 and override.field[0] in ("steps", "factors")
+    """Whether an override takes a step or a factor out. A null elsewhere is a value, as of an
+    option.
+    """
+    return (
+        override.value is None
+        and len(override.field) == 2
+        and override.field[0] in ("steps", "factors")
+    )

@@ -1,7 +1,9 @@
-"""What a run was asked for by, and its report kept apart: from those of other overrides, and of other configs of its name.
+"""What a run was asked for by, and its report kept apart: from those of other overrides, and of
+other configs of its name.
 
-A run's folder holds the report of the last run. `run.json` beside it says whose that is. Before the report of another config
-or of other overrides is replaced, it is copied to `FOLDER+WHAT`, where WHAT names them.
+A run's folder holds the report of the last run. `run.json` beside it says whose that is. Before the
+report of another config or of other overrides is replaced, it is copied to `FOLDER+WHAT`, where
+WHAT names them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from pipeline.system.canonical_json import canonical, key_of
 from pipeline.system.regular_file import read_regular
 
 _RECORD = "run.json"
-_ELSEWHERE = r"(run|name|benchmark|models\.folders)(\.|$)"  # overrides that change no result, or the folder itself
+# overrides that change no result, or the folder itself
+_ELSEWHERE = r"(run|name|benchmark|models\.folders)(\.|$)"
 _LONGEST = 120  # characters of a label; a folder's name has at most 255 bytes
 
 
@@ -33,7 +36,9 @@ class Origin:
 
     @classmethod
     def of(cls, file: Path, overrides: Sequence[str]) -> Origin:
-        """Return the origin of a config file and all overrides of the command line; the last one of a field counts."""
+        """Return the origin of a config file and all overrides of the command line; the last one of
+        a field counts.
+        """
         last = {text.partition("=")[0]: text for text in overrides}
         kept = (text for name, text in last.items() if not re.match(_ELSEWHERE, name))
         return cls(file.parent.resolve() / file.name, tuple(sorted(kept)))
@@ -41,15 +46,27 @@ class Origin:
     def of_benchmark(self, name: str) -> Origin:
         """Return it without the overrides of other benchmarks."""
         own = f"benchmarks.{name}."
-        return Origin(self.file, tuple(o for o in self.overrides if o.startswith(own) or not o.startswith("benchmarks.")))
+        return Origin(
+            self.file,
+            tuple(
+                o for o in self.overrides if o.startswith(own) or not o.startswith("benchmarks.")
+            ),
+        )
 
     @property
     def command(self) -> str:
         """Return what a user wrote after the verb."""
-        return " ".join([self.file.name if self.file else "a config", *(f"--set {text}" for text in self.overrides)])
+        return " ".join(
+            [
+                self.file.name if self.file else "a config",
+                *(f"--set {text}" for text in self.overrides),
+            ]
+        )
 
     def label(self, name: str) -> str:
-        """Return what tells this origin from others of configs called `name`, fit for the name of a folder."""
+        """Return what tells this origin from others of configs called `name`, fit for the name of a
+        folder.
+        """
         stem = [self.file.stem] if self.file and self.file.stem != name else []
         text = ",".join([*stem, *self.overrides]) or "plain"
         safe = re.sub(r"[^A-Za-z0-9._=,-]+", "_", text)[:_LONGEST]
@@ -57,7 +74,8 @@ class Origin:
 
 
 class _Record(BaseModel):
-    """What a folder says of its report. `config` is relative to the folder, so that both may move."""
+    """What a folder says of its report. `config` is relative to the folder, so that both may
+    move."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,17 +84,29 @@ class _Record(BaseModel):
     files: list[str]
 
     def origin(self, folder: Path) -> Origin:
-        return Origin(Path(os.path.normpath(folder / self.config)) if self.config else None, self.overrides)
+        return Origin(
+            Path(os.path.normpath(folder / self.config)) if self.config else None, self.overrides
+        )
 
 
 def kept_apart(
-    folder: Path, name: str, origin: Origin, make: Callable[[], list[Path]], tell: Callable[[str], None]
+    folder: Path,
+    name: str,
+    origin: Origin,
+    make: Callable[[], list[Path]],
+    tell: Callable[[str], None],
 ) -> list[Path]:
-    """Return the report's files that `make` writes into `folder`, once those of another origin are copied out of its way."""
+    """Return the report's files that `make` writes into `folder`, once those of another origin are
+    copied out of its way.
+    """
     former = _read(folder)
     if former is not None and (whose := former.origin(folder)) != origin:
         aside = _aside(folder, name, whose)
-        files = [folder / file for file in former.files if file == Path(file).name and (folder / file).is_file()]
+        files = [
+            folder / file
+            for file in former.files
+            if file == Path(file).name and (folder / file).is_file()
+        ]
         if files:
             aside.mkdir(parents=True, exist_ok=True)
             for file in files:
@@ -89,9 +119,13 @@ def kept_apart(
 
 
 def report_folder(folder: Path, name: str, origin: Origin) -> Path:
-    """Return where the report of an origin is: in its `folder`, or beside it if that holds another's."""
+    """Return where the report of an origin is: in its `folder`, or beside it if that holds
+    another's.
+    """
     found = _read(folder)
-    return folder if found is None or found.origin(folder) == origin else _aside(folder, name, origin)
+    return (
+        folder if found is None or found.origin(folder) == origin else _aside(folder, name, origin)
+    )
 
 
 def _aside(folder: Path, name: str, origin: Origin) -> Path:
@@ -108,4 +142,7 @@ def _read(folder: Path) -> _Record | None:
 
 def _write(folder: Path, origin: Origin, files: list[str]) -> None:
     config = os.path.relpath(origin.file, folder) if origin.file else None
-    replace_text(folder / _RECORD, canonical({"config": config, "overrides": origin.overrides, "files": files}))
+    replace_text(
+        folder / _RECORD,
+        canonical({"config": config, "overrides": origin.overrides, "files": files}),
+    )

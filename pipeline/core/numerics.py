@@ -1,7 +1,8 @@
 """Numerics profiles: everything about *how* numbers are computed that may change their last bits.
 
-Inside one profile results are bit-equal, however many workers run and however often they are interrupted. A profile
-is chosen before planning and enters the key of every step whose last bits it may change (`Stage.profiled`).
+Inside one profile results are bit-equal, however many workers run and however often they are
+interrupted. A profile is chosen before planning and enters the key of every step whose last bits it
+may change (`Stage.profiled`).
 """
 
 from __future__ import annotations
@@ -40,11 +41,14 @@ PROFILES = {
 
 
 ON_DEVICE = {"torch", "onnxruntime"}  # the back ends that compute on a profile's device
-ALIKE = {"numpy", "scipy"}  # of which a profile sets the threads of a product alone, and what a stage multiplies is exact
+# of which a profile sets the threads of a product alone, and what a stage multiplies is exact
+ALIKE = {"numpy", "scipy"}
 
 
 def profile_of(spec: str | dict[str, Any]) -> Profile:
-    """Return a profile from its name, or from {profile: NAME, threads: 2, …} with fields overridden."""
+    """Return a profile from its name, or from {profile: NAME, threads: 2, …} with fields
+    overridden.
+    """
     fields = dict(spec) if isinstance(spec, dict) else {"profile": spec}
     name = fields.pop("profile", "cpu-fp32")
     if not isinstance(name, str) or name not in PROFILES:
@@ -62,13 +66,18 @@ def require_device(profile: Profile) -> None:
         import torch
 
         if not torch.cuda.is_available():
-            raise ResourceRefused(f"numerics {profile.name!r} needs a CUDA device and none is usable; use cpu-fp32.")
+            raise ResourceRefused(
+                f"numerics {profile.name!r} needs a CUDA device and none is usable; use cpu-fp32."
+            )
 
 
 @cache
 def backend_version(distribution: str) -> str:
     """Return the installed version of a back end's distribution, or 'absent'."""
-    names = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "opencv": ("opencv-python-headless", "opencv-python")}
+    names = {
+        "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+        "opencv": ("opencv-python-headless", "opencv-python"),
+    }
     for name in names.get(distribution, (distribution,)):
         try:
             return version(name)

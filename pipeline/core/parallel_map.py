@@ -1,4 +1,6 @@
-"""spread: pieces of one shard, computed by the thread that asks and by others that have nothing else to do."""
+"""spread: pieces of one shard, computed by the thread that asks and by others that have nothing
+else to do.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def spread(function: Callable[[T], R], items: Iterable[T], pool: Executor | None = None, threads: int = 1) -> list[R]:
-    """Return the function's result of each item, in order, on at most `threads` threads: this one and idle ones of `pool`.
+def spread(
+    function: Callable[[T], R], items: Iterable[T], pool: Executor | None = None, threads: int = 1
+) -> list[R]:
+    """Return the function's result of each item, in order, on at most `threads` threads: this one
+    and idle ones of `pool`.
 
-    This thread may be one of the pool's: it waits for nothing that no thread has begun, so nothing can lock up. Raises what
-    the function raises, when no other thread computes any of it any more.
+    This thread may be one of the pool's: it waits for nothing that no thread has begun, so nothing
+    can lock up. Raises what the function raises, when no other thread computes any of it any more.
     """
     todo = list(items)
     results: dict[int, R] = {}

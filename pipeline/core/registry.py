@@ -1,6 +1,8 @@
-"""Names → classes. Built-in and third-party parts register in the same way: a decorator, loaded by entry point.
+"""Names → classes. Built-in and third-party parts register in the same way: a decorator, loaded by
+entry point.
 
-A distribution adds parts by naming a module under the entry-point group `qfuse.plugins`; importing it registers them.
+A distribution adds parts by naming a module under the entry-point group `qfuse.plugins`; importing
+it registers them.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ _loaded = False
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
-    """Return a decorator that makes a part known as `name`. Raises ValueError if the name is taken."""
+    """Return a decorator that makes a part known as `name`. Raises ValueError if the name is
+    taken."""
 
     def decorate(part: T) -> T:
         taken = _parts.setdefault(kind, {}).setdefault(name, part)
-        if taken is not part and _source(taken) != _source(part):  # a module that is loaded again brings its own parts
+        # a module that is loaded again brings its own parts
+        if taken is not part and _source(taken) != _source(part):
             raise ValueError(f"the {kind} {name!r} is registered twice: {taken} and {part}.")
         _parts[kind][name] = part
         return part

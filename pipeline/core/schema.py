@@ -1,8 +1,9 @@
 """Named columns of one length: what every stage takes and gives.
 
-A `Schema` says which columns a table has (dtype, shape of one row, unit); a `Batch` holds them. Columns are NumPy
-arrays whose first axis is the row; text columns are object arrays of `str`. Rows that failed carry a `Status` other
-than OK and, in `reason`, a sentence; their other values are blanks (nan, zero, empty text).
+A `Schema` says which columns a table has (dtype, shape of one row, unit); a `Batch` holds them.
+Columns are NumPy arrays whose first axis is the row; text columns are object arrays of `str`. Rows
+that failed carry a `Status` other than OK and, in `reason`, a sentence; their other values are
+blanks (nan, zero, empty text).
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Field:
 
     def __post_init__(self) -> None:
         if self.dtype == "text" and self.shape:
-            raise ValueError(f"column {self.name!r}: a row of text is one string, not an array of shape {self.shape}.")
+            raise ValueError(
+                f"column {self.name!r}: a row of text is one string, not an array of shape"
+                f" {self.shape}."
+            )
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -63,7 +67,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of one kind of table. `finite` names float columns that must be finite in rows that are OK."""
+    """The columns of one kind of table. `finite` names float columns that must be finite in rows
+    that are OK.
+    """
 
     name: str
     fields: tuple[Field, ...]
@@ -92,7 +98,10 @@ class Schema:
             if field.name not in batch.columns:
                 if field.optional:
                     continue
-                raise InvalidInput(f"{where}: expected a column {field.name!r}, found {', '.join(batch.columns) or 'none'}.")
+                raise InvalidInput(
+                    f"{where}: expected a column {field.name!r}, found"
+                    f" {', '.join(batch.columns) or 'none'}."
+                )
             array = batch.columns[field.name]
             row = array.shape[1:]
             fits = len(row) == len(field.shape) and all(
@@ -100,12 +109,18 @@ class Schema:
             )
             if array.dtype != field.numpy or not fits:
                 raise InvalidInput(
-                    f"{where}: column {field.name!r} should be {field.dtype} with rows of shape {field.shape}, "
-                    f"found {array.dtype} with rows of shape {row}."
+                    f"{where}: column {field.name!r} should be {field.dtype} with rows of shape"
+                    f" {field.shape}, found {array.dtype} with rows of shape {row}."
                 )
-            strange = [value for value in array if not isinstance(value, str)] if field.dtype == "text" else []
+            strange = (
+                [value for value in array if not isinstance(value, str)]
+                if field.dtype == "text"
+                else []
+            )
             if strange:
-                raise InvalidInput(f"{where}: column {field.name!r} should hold text, found {strange[0]!r:.40}.")
+                raise InvalidInput(
+                    f"{where}: column {field.name!r} should hold text, found {strange[0]!r:.40}."
+                )
         return batch
 
     def blank(self, rows: int, like: Batch, status: Status, reason: str) -> Batch:
@@ -161,11 +176,14 @@ class Batch(Mapping[str, Array]):
         return Batch({name: self[name] for name in names})
 
     def digest(self) -> str:
-        """sha256 (hex) of names, dtypes, shapes and values; the same for equal columns wherever they are kept."""
+        """sha256 (hex) of names, dtypes, shapes and values; the same for equal columns wherever
+        they are kept.
+        """
         sha = hashlib.sha256()
         for name in sorted(self.columns):
             array = self.columns[name]
-            sha.update(f"{name}|{array.dtype.str if array.dtype != object else 'text'}|{array.shape}|".encode())
+            kind = "text" if array.dtype == object else array.dtype.str
+            sha.update(f"{name}|{kind}|{array.shape}|".encode())
             parts = encode_text(array) if array.dtype == object else (np.ascontiguousarray(array),)
             for part in parts:
                 sha.update(part.data if part.size else b"")
@@ -173,20 +191,30 @@ class Batch(Mapping[str, Array]):
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
-    """Return the rows of all batches in order. Raises InvalidInput if they have not the same columns."""
+    """Return the rows of all batches in order. Raises InvalidInput if they have not the same
+    columns.
+    """
     if len(batches) == 1:
         return batches[0]
     for batch in batches:
         if batch.columns.keys() != batches[0].columns.keys():
-            raise InvalidInput(f"cannot join {batches[0]} and {batch}: they have different columns.")
+            raise InvalidInput(
+                f"cannot join {batches[0]} and {batch}: they have different columns."
+            )
     return Batch({name: np.concatenate([b[name] for b in batches]) for name in batches[0]})
 
 
 def status_counts(batch: Batch) -> dict[str, int]:
-    """Return how many rows have each status, by its name in small letters; empty for a batch without statuses."""
+    """Return how many rows have each status, by its name in small letters; empty for a batch
+    without statuses.
+    """
     if "status" not in batch:
         return {}
-    return {status.name.lower(): count for status in Status if (count := int((batch["status"] == status).sum()))}
+    return {
+        status.name.lower(): count
+        for status in Status
+        if (count := int((batch["status"] == status).sum()))
+    }
 
 
 def text(values: Iterable[object]) -> Array:
@@ -200,10 +228,15 @@ def text(values: Iterable[object]) -> Array:
 def encode_text(array: Array) -> tuple[Array, Array]:
     """Return a text column as (UTF-8 bytes of all rows one after another, end offset of each row).
 
-    Lone surrogates, which stand for the bytes of a file name that is not UTF-8, survive the round trip.
+    Lone surrogates, which stand for the bytes of a file name that is not UTF-8, survive the round
+    trip.
     """
     encoded = [value.encode("utf-8", "surrogatepass") for value in array]
-    ends = np.cumsum([len(value) for value in encoded], dtype=np.int64) if encoded else np.empty(0, np.int64)
+    ends = (
+        np.cumsum([len(value) for value in encoded], dtype=np.int64)
+        if encoded
+        else np.empty(0, np.int64)
+    )
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
 
 
@@ -213,4 +246,7 @@ def decode_text(data: Array, ends: Array) -> Array:
     if (int(ends[-1]) if len(ends) else 0) != len(raw) or np.any(np.diff(ends, prepend=0) < 0):
         raise ValueError("text offsets do not fit the bytes")
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    return text(raw[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts.tolist(), ends.tolist(), strict=True))
+    return text(
+        raw[a:b].decode("utf-8", "surrogatepass")
+        for a, b in zip(starts.tolist(), ends.tolist(), strict=True)
+    )

@@ -1,4 +1,5 @@
-"""What a stage is: typed column batches in, typed column batches out. It knows no scheduler and commits nothing.
+"""What a stage is: typed column batches in, typed column batches out. It knows no scheduler and
+commits nothing.
 
 Four grains say how a stage reads what is above it:
 
@@ -33,9 +34,12 @@ R = TypeVar("R")
 
 
 class Options(BaseModel):
-    """Base of a stage's options. Every field is a result option, and in the key, unless made by `execution`."""
+    """Base of a stage's options. Every field is a result option, and in the key, unless made by
+    `execution`.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)  # a folder may be called 2024
+    # a folder may be called 2024
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     def result_options(self) -> dict[str, Any]:
         """The fields that decide numbers, as JSON."""
@@ -43,7 +47,9 @@ class Options(BaseModel):
 
 
 def execution(default: Any) -> Any:
-    """Declare an option that may change speed or wording but never a number: it stays out of the key."""
+    """Declare an option that may change speed or wording but never a number: it stays out of the
+    key.
+    """
     return PydanticField(default, json_schema_extra={"execution": True})
 
 
@@ -90,15 +96,23 @@ class Source:
         if len(used) == 0:
             return self.read_shard(0, columns).take(slice(0, 0))
         if len(used) == 1:
-            return self.read_shard(int(used[0]), columns).take(_span(rows - self.starts[used[0]]))  # a span is no copy
+            # a span is no copy
+            return self.read_shard(int(used[0]), columns).take(_span(rows - self.starts[used[0]]))
         found: dict[str, Array] = {}
-        for i in used.tolist():  # one after another: no more than one shard is held beside what is returned
+        # one after another: no more than one shard is held beside what is returned
+        for i in used.tolist():
             part, mine = self.read_shard(i, columns), _span(np.flatnonzero(shard == i))
             inside = _span(rows[mine] - self.starts[i])
             if not found:
-                found = {name: np.empty((len(rows), *array.shape[1:]), array.dtype) for name, array in part.items()}
+                found = {
+                    name: np.empty((len(rows), *array.shape[1:]), array.dtype)
+                    for name, array in part.items()
+                }
             if part.columns.keys() != found.keys():
-                raise InvalidInput(f"cannot join shards of {', '.join(found)} and of {', '.join(part)}: different columns.")
+                raise InvalidInput(
+                    f"cannot join shards of {', '.join(found)} and of {', '.join(part)}: different"
+                    " columns."
+                )
             for name, array in part.items():
                 found[name][mine] = array[inside]
         return Batch(found)
@@ -107,12 +121,18 @@ class Source:
 def _span(rows: Array) -> slice | Array:
     """Return consecutive rows as a slice, others as they are."""
     first, count = int(rows[0]), len(rows)
-    return slice(first, first + count) if np.array_equal(rows, np.arange(first, first + count)) else rows
+    return (
+        slice(first, first + count)
+        if np.array_equal(rows, np.arange(first, first + count))
+        else rows
+    )
 
 
 @dataclass(frozen=True)
 class Work:
-    """One shard of a group, tile or reduce stage: its range on the axis, its tables, its inputs, and who may help."""
+    """One shard of a group, tile or reduce stage: its range on the axis, its tables, its inputs,
+    and who may help.
+    """
 
     start: int
     stop: int
@@ -122,9 +142,11 @@ class Work:
     threads: int = 1  # that compute shards, this one included
 
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Return the function's result of each item, in order, with the help of threads that have no shard to compute.
+        """Return the function's result of each item, in order, with the help of threads that have
+        no shard to compute.
 
-        The items are to be of whole pieces that no number of threads moves, so that it moves no bit of a result either.
+        The items are to be of whole pieces that no number of threads moves, so that it moves no bit
+        of a result either.
         """
         return spread(function, items, self.pool, self.threads)
 
@@ -138,12 +160,18 @@ class Stage:
     axis: ClassVar[str] = "faces"
     Options: ClassVar[type[Options]] = Options
     produces: ClassVar[Mapping[str, Schema]]  # output name → schema; a single output is called ""
-    inputs: ClassVar[Mapping[str, str]] = {}  # input name → the step (or step.output) it reads by default
+    # input name → the step (or step.output) it reads by default
+    inputs: ClassVar[Mapping[str, str]] = {}
     consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that decide numbers
-    locates: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that only say where to find things
-    members: ClassVar[tuple[str, str, str] | None] = None  # group: (table, column that numbers upstream rows, their axis)
-    rows: ClassVar[Mapping[str, str]] = {}  # input name → the axis whose rows it must have, where that matters
-    bulk: ClassVar[tuple[str, ...]] = ()  # outputs that are the bulk of a store and can be made again
+    # table → columns that only say where to find things
+    locates: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    members: ClassVar[tuple[str, str, str] | None] = (
+        None  # group: (table, column that numbers upstream rows, their axis)
+    )
+    # input name → the axis whose rows it must have, where that matters
+    rows: ClassVar[Mapping[str, str]] = {}
+    # outputs that are the bulk of a store and can be made again
+    bulk: ClassVar[tuple[str, ...]] = ()
     stored: ClassVar[bool] = True  # False: recomputed when needed, kept only when a config says so
 
     def __init__(self, options: Any, context: Context) -> None:
@@ -152,7 +180,9 @@ class Stage:
         self.above: Mapping[str, Stage] = {}  # the stages of its inputs, told while planning
 
     def uses(self) -> tuple[str, ...]:
-        """The inputs that these options need; a factor that reaches a step only through others is pruned."""
+        """The inputs that these options need; a factor that reaches a step only through others is
+        pruned.
+        """
         return tuple(self.inputs)
 
     def consumed(self) -> Mapping[str, tuple[str, ...]]:
@@ -168,7 +198,9 @@ class Stage:
         """Raise InvalidInput if a data set lacks what these options need; asked while planning."""
 
     def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
-        """Return sentences on what of a data set will not be of use to these options, though it `fits`."""
+        """Return sentences on what of a data set will not be of use to these options, though it
+        `fits`.
+        """
         return []
 
     def identity(self) -> Any:
@@ -176,7 +208,9 @@ class Stage:
         return None
 
     def backends(self) -> tuple[str, ...]:
-        """Libraries whose version may change the last bits; with any but NumPy and SciPy, so may the numerics profile."""
+        """Libraries whose version may change the last bits; with any but NumPy and SciPy, so may
+        the numerics profile.
+        """
         return ()
 
     @property
@@ -190,22 +224,31 @@ class Stage:
 
     @property
     def gpu(self) -> bool:
-        """Whether it computes on the GPU of the numerics profile: on a cluster, its shards ask for one."""
+        """Whether it computes on the GPU of the numerics profile: on a cluster, its shards ask for
+        one.
+        """
         return self.context.profile.device == "cuda" and not ON_DEVICE.isdisjoint(self.backends())
 
     @property
     def computed_with(self) -> str:
-        """The instruction set of this process that decides last bits here, on a GPU its architecture; "" if unknown."""
+        """The instruction set of this process that decides last bits here, on a GPU its
+        architecture; "" if unknown.
+        """
         return gpu_architecture() if self.gpu else instruction_set(self.backends())
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
-        """Bytes that one shard (map: one micro-batch) surely holds besides its inputs and outputs, by what they are.
+        """Bytes that one shard (map: one micro-batch) surely holds besides its inputs and outputs,
+        by what they are.
 
-        `rows` counts those of the shard (under "") and of each input, `sizes` has the bytes a row of each input's columns,
-        `tables` are the shard's own. An entry that is called like an output's column of
-        open length stands for that column. Asked before any work starts; nothing is open yet.
+        `rows` counts those of the shard (under "") and of each input, `sizes` has the bytes a row
+        of each input's columns, `tables` are the shard's own. An entry that is called like an
+        output's column of open length stands for that column. Asked before any work starts; nothing
+        is open yet.
         """
         return {}
 
@@ -220,7 +263,8 @@ class Stage:
         return None
 
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
-        """map only: one micro-batch of table rows and input rows → the same rows of every output."""
+        """map only: one micro-batch of table rows and input rows → the same rows of every
+        output."""
         raise NotImplementedError(f"{type(self).__name__}.run")
 
     def compute(self, work: Work) -> dict[str, Batch]:

@@ -1,7 +1,7 @@
 """Digests of files.
 
-They are remembered by (path, size, times of modification and change, inode) in the store, so a second plan reads
-no data.
+They are remembered by (path, size, times of modification and change, inode) in the store, so a
+second plan reads no data.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from pathlib import Path
 from pipeline.errors import cannot_read
 from pipeline.system.regular_file import need_regular, open_regular
 
-UNREADABLE = "unreadable"  # stands for the digest of a file that is there and may not or cannot be read, whoever tries
-_NO_CACHE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: its table is another
+# stands for the digest of a file that is there and may not or cannot be read, whoever tries
+UNREADABLE = "unreadable"
+# the last: its table is another
+_NO_CACHE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -32,10 +34,10 @@ def file_digest(path: Path) -> str:
 class DigestCache:
     """File digests by path and stat, in one small SQLite file beside the artifacts.
 
-    A file whose size, times of modification and of change, and inode are unchanged is not read again. (A program may set
-    the first time back, never the second.) Without a place (`path` None) it remembers for the life of the process only;
-    a read-only, locked or damaged cache costs time, never an answer: each row carries a seal, and one whose seal does not
-    fit is as good as none.
+    A file whose size, times of modification and of change, and inode are unchanged is not read
+    again. (A program may set the first time back, never the second.) Without a place (`path` None)
+    it remembers for the life of the process only; a read-only, locked or damaged cache costs time,
+    never an answer: each row carries a seal, and one whose seal does not fit is as good as none.
     """
 
     def __init__(self, path: Path | None, readonly: bool = False) -> None:
@@ -45,24 +47,30 @@ class DigestCache:
             return
         if self._path is not None:
             with suppress(OSError):
-                path.touch()  # later it is only opened: a folder that vanishes meanwhile is not given one anew
+                # later it is only opened: a folder that vanishes meanwhile is not given one anew
+                path.touch()
         with suppress(sqlite3.Error, OSError), closing(_connect(path, "ro", 1)) as db:
-            db.text_factory = lambda data: data.decode("utf-8", "replace")  # whose seal does not fit then
+            # whose seal does not fit then
+            db.text_factory = lambda data: data.decode("utf-8", "replace")
             rows = db.execute("SELECT path, stat, sha256, seal FROM file_digest")
             self._known = {name: (stat, digest, seal) for name, stat, digest, seal in rows}
 
     def digests(self, paths: Iterable[Path], real: bool = False) -> list[str]:
-        """Return the sha256 (hex) of every file, in order; empty if there is none, UNREADABLE without permission.
+        """Return the sha256 (hex) of every file, in order; empty if there is none, UNREADABLE
+        without permission.
 
         `real`: no path leads over a symbolic link, so that none is looked for.
-        Raises ResourceRefused if the machine fails: what fails for a moment must not be kept as what a file is.
+        Raises ResourceRefused if the machine fails: what fails for a moment must not be kept as
+        what a file is.
         """
         found: list[str] = []
         fresh: list[tuple[str, str, str, str]] = []
         try:
             for path in paths:
                 try:
-                    found.append(self._digest(path, str(path) if real else os.path.realpath(path), fresh))
+                    found.append(
+                        self._digest(path, str(path) if real else os.path.realpath(path), fresh)
+                    )
                 except PermissionError:
                     found.append(UNREADABLE)
                 except OSError as error:
@@ -91,7 +99,9 @@ class DigestCache:
 
 
 def _seal(name: str, state: str, digest: str) -> str:
-    return hashlib.sha256(f"{name}|{state}|{digest}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(f"{name}|{state}|{digest}".encode("utf-8", "surrogatepass")).hexdigest()[
+        :16
+    ]
 
 
 def _connect(path: Path, mode: str, timeout: float) -> sqlite3.Connection:
@@ -104,7 +114,10 @@ def _keep(path: Path, fresh: list[tuple[str, str, str, str]]) -> None:
     rows = [row for row in fresh if row[0] == row[0].encode("utf-8", "ignore").decode("utf-8")]
     try:
         with closing(_connect(path, "rw", 30)) as db, db:
-            db.execute("CREATE TABLE IF NOT EXISTS file_digest (path TEXT PRIMARY KEY, stat TEXT, sha256 TEXT, seal TEXT)")
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS file_digest (path TEXT PRIMARY KEY, stat TEXT, sha256"
+                " TEXT, seal TEXT)"
+            )
             db.executemany("INSERT OR REPLACE INTO file_digest VALUES (?, ?, ?, ?)", rows)
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", None) in _NO_CACHE:

@@ -1,8 +1,10 @@
-"""A data set's files, in a folder, a zip or a pack of images, read by relative name and never from outside it.
+"""A data set's files, in a folder, a zip or a pack of images, read by relative name and never from
+outside it.
 
-`Files` is safe to use from several threads. Names that climb out of the root, files above a size limit and zip
-members that expand beyond it are refused. Members are stored or deflated: other methods cannot be stopped on the way.
-A pack (`pipeline.files.image_pack`) is a pickle, and is read without the pickle module.
+`Files` is safe to use from several threads. Names that climb out of the root, files above a size
+limit and zip members that expand beyond it are refused. Members are stored or deflated: other
+methods cannot be stopped on the way. A pack (`pipeline.files.image_pack`) is a pickle, and is read
+without the pickle module.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ _DAMAGED_OFFSET = {None, errno.EINVAL}  # what a place before the archive's firs
 class Files(Protocol):
     """Read access to a tree of files.
 
-    `passed_over` says of what `names` has met last, and is no file to be read, why: relative name → reason.
+    `passed_over` says of what `names` has met last, and is no file to be read, why: relative name →
+    reason.
     """
 
     root: Path
@@ -43,20 +46,22 @@ class Files(Protocol):
     def read(self, name: str) -> bytes:
         """The bytes of one file.
 
-        Raises FileNotFoundError; InvalidInput if it may not be read or is damaged; ResourceRefused if the machine
-        fails.
+        Raises FileNotFoundError; InvalidInput if it may not be read or is damaged; ResourceRefused
+        if the machine fails.
         """
 
     def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
         """The sha256 (hex) of each file, the same whenever it is asked for.
 
-        Empty if there is none; UNREADABLE for one that is damaged inside its archive, leads out of the tree, may not
-        be read, or holds more than `limit` bytes. Raises ResourceRefused if the machine fails.
+        Empty if there is none; UNREADABLE for one that is damaged inside its archive, leads out of
+        the tree, may not be read, or holds more than `limit` bytes. Raises ResourceRefused if the
+        machine fails.
         """
 
 
 def open_files(root: Path, digests: DigestCache | None = None) -> Files:
-    """Return the files of a folder, of a zip archive or of a pack. Raises InvalidInput if `root` is none of them.
+    """Return the files of a folder, of a zip archive or of a pack. Raises InvalidInput if `root` is
+    none of them.
 
     `digests` remembers the digests of a folder's files and of the whole archive (`Zip.sha256`).
     """
@@ -66,21 +71,33 @@ def open_files(root: Path, digests: DigestCache | None = None) -> Files:
         return pack
     if os.path.isfile(root) and zipfile.is_zipfile(root):
         return Zip(root, digests.digest(root) if digests is not None else "")
-    state = "is neither a folder, a zip archive nor a pack of pairs (.bin)" if os.path.exists(root) else "does not exist"
+    state = (
+        "is neither a folder, a zip archive nor a pack of pairs (.bin)"
+        if os.path.exists(root)
+        else "does not exist"
+    )
     raise InvalidInput(
-        f"data set path {root} {state}; set dataset.path to the folder or the .zip (or the .bin) that holds it."
+        f"data set path {root} {state}; set dataset.path to the folder or the .zip (or the .bin)"
+        " that holds it."
     )
 
 
 def safe_name(name: str, where: Path) -> str:
-    """Return `name` normalised. Raises InvalidInput if it is absolute, climbs out of the root, or can name no file."""
+    """Return `name` normalised. Raises InvalidInput if it is absolute, climbs out of the root, or
+    can name no file.
+    """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name:
-        raise InvalidInput(f"{where}: the name {name!r:.200} points outside the data set; such a file is never read.")
+        raise InvalidInput(
+            f"{where}: the name {name!r:.200} points outside the data set; such a file is never"
+            " read."
+        )
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
-        raise InvalidInput(f"{where}: {name!r:.200} is not text, so no file can have that name.") from None
+        raise InvalidInput(
+            f"{where}: {name!r:.200} is not text, so no file can have that name."
+        ) from None
     return str(path)
 
 
@@ -89,22 +106,28 @@ class Folder:
         self.root = root
         self._real = root.resolve()
         self._cache = digests or DigestCache(None)
-        self._digests: dict[str, str] = {}  # of the first reading: keys and tables are made of the same one
+        # of the first reading: keys and tables are made of the same one
+        self._digests: dict[str, str] = {}
         self._folders: dict[str, str] = {}  # the real path of each folder that was met
         self._names: list[str] | None = None
         self.passed_over: Mapping[str, str] = {}
 
     def names(self) -> list[str]:
-        """Walk the tree, once. Links to folders are followed, inside the root, and each folder once by links at most."""
+        """Walk the tree, once. Links to folders are followed, inside the root, and each folder once
+        by links at most.
+        """
         if self._names is None:
             self._names, self.passed_over = self._walked()
         return list(self._names)
 
     def _walked(self) -> tuple[list[str], dict[str, str]]:
-        """Return the names of all files, sorted, and of what else was met why it is no file to be read."""
+        """Return the names of all files, sorted, and of what else was met why it is no file to be
+        read.
+        """
         found, passed = list[str](), dict[str, str]()
         root, linked = str(self._real), set[str]()
-        waiting: list[tuple[str, tuple[str, ...], bool]] = [("", (root,), False)]  # name, real paths down to it, by a link
+        # name, real paths down to it, by a link
+        waiting: list[tuple[str, tuple[str, ...], bool]] = [("", (root,), False)]
         while waiting:
             folder, chain, by_link = waiting.pop()
             try:
@@ -118,12 +141,18 @@ class Folder:
                 passed[folder] = "an empty folder"
             for entry in entries:
                 name, link = f"{folder}{entry.name}", entry.is_symlink()
-                if os.path.isfile(entry.path) if link else entry.is_file():  # to the former a circle of links is no error
+                # to the former a circle of links is no error
+                if os.path.isfile(entry.path) if link else entry.is_file():
                     found.append(name)
                 elif not (os.path.isdir(entry.path) if link else entry.is_dir()):
-                    passed[name] = "a link that leads nowhere" if link else "neither a file nor a folder"
+                    passed[name] = (
+                        "a link that leads nowhere" if link else "neither a file nor a folder"
+                    )
                 else:
-                    real, through = os.path.realpath(entry.path) if link else entry.path, by_link or link
+                    real, through = (
+                        os.path.realpath(entry.path) if link else entry.path,
+                        by_link or link,
+                    )
                     if not os.path.join(real, "").startswith(os.path.join(root, "")):
                         passed[name] = "a link out of the data set"
                     elif real in chain or (through and real in linked):
@@ -142,7 +171,10 @@ class Folder:
         if os.path.islink(path):
             path = os.path.realpath(path)  # a loop of links is no error here
         if not path.startswith(os.path.join(self._real, "")):
-            raise InvalidInput(f"{self.root}: {name!r} links to a file outside the data set; such a file is never read.")
+            raise InvalidInput(
+                f"{self.root}: {name!r} links to a file outside the data set; such a file is never"
+                " read."
+            )
         return Path(path)
 
     def read(self, name: str) -> bytes:
@@ -150,12 +182,17 @@ class Folder:
         try:
             with open_regular(path) as file:
                 if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                    raise InvalidInput(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; it is not read as one sample.")
+                    raise InvalidInput(
+                        f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; it is not read as one"
+                        " sample."
+                    )
                 return file.read()
         except NotRegular:
             raise FileNotFoundError(name) from None
         except PermissionError as error:
-            raise InvalidInput(f"{path} cannot be read ({error.strerror}); fix its permissions.") from error
+            raise InvalidInput(
+                f"{path} cannot be read ({error.strerror}); fix its permissions."
+            ) from error
         except OSError as error:
             if error.errno in {None, *NO_FILE}:
                 raise FileNotFoundError(name) from None
@@ -169,12 +206,20 @@ class Folder:
                     paths[name] = self.path(name)
                 except InvalidInput:
                     self._digests[name] = UNREADABLE
-        self._digests.update(zip(paths, self._cache.digests(paths.values(), real=True), strict=True))
-        return [UNREADABLE if limit is not None and self._larger(name, limit) else self._digests[name] for name in names]
+        self._digests.update(
+            zip(paths, self._cache.digests(paths.values(), real=True), strict=True)
+        )
+        return [
+            UNREADABLE if limit is not None and self._larger(name, limit) else self._digests[name]
+            for name in names
+        ]
 
     def _larger(self, name: str, limit: int) -> bool:
         try:
-            return self._digests[name] not in ("", UNREADABLE) and os.path.getsize(self.path(name)) > limit
+            return (
+                self._digests[name] not in ("", UNREADABLE)
+                and os.path.getsize(self.path(name)) > limit
+            )
         except OSError:  # it has gone meanwhile
             return False
 
@@ -194,20 +239,33 @@ class Zip:
         folders = set[str]()
         end = 0
         for info in sorted(self._zip.infolist(), key=lambda info: info.header_offset):
-            # One piece of a few kB that a thousand members share would keep a machine busy for days.
+            # One piece of a few kB that a thousand members share would keep a machine busy for
+            # days.
             if info.header_offset < end:
-                raise InvalidInput(f"{root}: {info.filename!r:.200} overlaps another member of the archive; pack it again.")
+                raise InvalidInput(
+                    f"{root}: {info.filename!r:.200} overlaps another member of the archive; pack"
+                    " it again."
+                )
             end = info.header_offset + info.compress_size
             if info.filename.endswith("/"):
                 folders.add(f"{PurePosixPath(info.filename)}/")
                 continue
             name = safe_name(info.filename, root)
             if name in self._info:
-                raise InvalidInput(f"{root}: it holds {name!r:.200} twice; pack the archive again with one of them.")
+                raise InvalidInput(
+                    f"{root}: it holds {name!r:.200} twice; pack the archive again with one of"
+                    " them."
+                )
             self._info[name] = info
         every = sorted([*self._info, *folders])  # what lies in a folder follows it
-        empty = (name for name, after in zip(every, [*every[1:], ""], strict=True) if not after.startswith(name))
-        self.passed_over: Mapping[str, str] = {name: "an empty folder" for name in empty if name in folders - {"./"}}
+        empty = (
+            name
+            for name, after in zip(every, [*every[1:], ""], strict=True)
+            if not after.startswith(name)
+        )
+        self.passed_over: Mapping[str, str] = {
+            name: "an empty folder" for name in empty if name in folders - {"./"}
+        }
 
     def names(self) -> list[str]:
         return sorted(self._info)
@@ -218,9 +276,15 @@ class Zip:
         except KeyError:
             raise FileNotFoundError(name) from None
         if info.file_size > MAX_FILE_BYTES:
-            raise InvalidInput(f"{self.root}: {name} expands to more than {MAX_FILE_BYTES >> 20} MiB; it is not read.")
+            raise InvalidInput(
+                f"{self.root}: {name} expands to more than {MAX_FILE_BYTES >> 20} MiB; it is not"
+                " read."
+            )
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise InvalidInput(f"{self.root}: {name} is neither stored nor deflated; pack the archive again in that way.")
+            raise InvalidInput(
+                f"{self.root}: {name} is neither stored nor deflated; pack the archive again in"
+                " that way."
+            )
         try:
             with self._lock, self._zip.open(info) as member:
                 return member.read(MAX_FILE_BYTES + 1)
@@ -228,7 +292,13 @@ class Zip:
             if error.errno in _DAMAGED_OFFSET:
                 raise self._damaged(name, error) from error
             raise cannot_read(self.root, error) from error
-        except (*_DAMAGE, EOFError, RuntimeError, ValueError, OverflowError) as error:  # RuntimeError: encrypted
+        except (
+            *_DAMAGE,
+            EOFError,
+            RuntimeError,
+            ValueError,
+            OverflowError,
+        ) as error:  # RuntimeError: encrypted
             raise self._damaged(name, error) from error
 
     def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
@@ -241,7 +311,11 @@ class Zip:
             return ""
         except InvalidInput:
             return UNREADABLE
-        return UNREADABLE if limit is not None and len(data) > limit else hashlib.sha256(data).hexdigest()
+        return (
+            UNREADABLE
+            if limit is not None and len(data) > limit
+            else hashlib.sha256(data).hexdigest()
+        )
 
     def _damaged(self, name: str, error: Exception) -> InvalidInput:
         return InvalidInput(f"{self.root}: {name} is damaged inside the archive ({error}).")

@@ -1,8 +1,10 @@
-"""A pack of images: one pickle of (2n encoded images, n truth values), as face benchmarks are handed round in (lfw.bin).
+"""A pack of images: one pickle of (2n encoded images, n truth values), as face benchmarks are
+handed round in (lfw.bin).
 
-Images 2i and 2i + 1 are pair i, which is mated where truth value i says so. A pack is offered as files
-(`file_tree`): `pairs.txt`, a line of which is 1 (mated) or 0 for each pair, and `images/0000000` and so on, in the order of
-the pack. `safe_pickle` reads it; images stay in the file until they are asked for.
+Images 2i and 2i + 1 are pair i, which is mated where truth value i says so. A pack is offered as
+files (`file_tree`): `pairs.txt`, a line of which is 1 (mated) or 0 for each pair, and
+`images/0000000` and so on, in the order of the pack. `safe_pickle` reads it; images stay in the
+file until they are asked for.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _BEGINNINGS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 
 
 def open_pack(root: Path) -> Pack | None:
-    """Return the pack at `root`; None if the file there, if any, begins no pickle. Raises InvalidInput as `Pack` does."""
+    """Return the pack at `root`; None if the file there, if any, begins no pickle. Raises
+    InvalidInput as `Pack` does.
+    """
     if not os.path.isfile(root):
         return None
     try:
@@ -38,7 +42,9 @@ def open_pack(root: Path) -> Pack | None:
 
 
 class Pack:
-    """The files of a pack. Raises InvalidInput if it holds anything but images and truth values, or too much."""
+    """The files of a pack. Raises InvalidInput if it holds anything but images and truth values, or
+    too much.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -61,7 +67,9 @@ class Pack:
             size = os.fstat(self._file.fileno()).st_size
             if size > MAX_PACK_BYTES:
                 most = MAX_PACK_BYTES >> 20
-                raise InvalidInput(f"{self.root} is larger than {most} MiB, more than any pack of images needs.")
+                raise InvalidInput(
+                    f"{self.root} is larger than {most} MiB, more than any pack of images needs."
+                )
             data = self._file.read(size)
         except OSError as error:
             raise cannot_read(self.root, error) from error
@@ -79,7 +87,8 @@ class Pack:
         count = chunk.stop - chunk.start
         if count > MAX_IMAGE_BYTES:
             raise InvalidInput(
-                f"{self.root}: {name} is larger than {MAX_IMAGE_BYTES >> 20} MiB; it is not read as one sample."
+                f"{self.root}: {name} is larger than {MAX_IMAGE_BYTES >> 20} MiB; it is not read as"
+                " one sample."
             )
         try:
             data = os.pread(self._file.fileno(), count, chunk.start)
@@ -88,7 +97,9 @@ class Pack:
         try:
             return chunk.of(data) if len(data) == count else _short(data)
         except ValueError:
-            raise InvalidInput(f"{self.root} changed while it was read; run again when it is complete.") from None
+            raise InvalidInput(
+                f"{self.root} changed while it was read; run again when it is complete."
+            ) from None
 
     def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
         return [self._digest(name, limit) for name in names]
@@ -97,7 +108,9 @@ class Pack:
         chunk = self._images.get(str(Path(name)))
         if chunk is None:
             return hashlib.sha256(self._pairs).hexdigest() if str(Path(name)) == PAIRS else ""
-        if chunk.stop - chunk.start > (MAX_IMAGE_BYTES if limit is None else min(limit, MAX_IMAGE_BYTES)):
+        if chunk.stop - chunk.start > (
+            MAX_IMAGE_BYTES if limit is None else min(limit, MAX_IMAGE_BYTES)
+        ):
             return UNREADABLE
         if chunk not in self._digests:
             self._digests[chunk] = hashlib.sha256(self.read(name)).hexdigest()
@@ -109,7 +122,9 @@ def _short(data: bytes) -> bytes:
 
 
 def _parts(found: Any, data: bytes, where: str) -> tuple[list[Chunk], list[bool]]:
-    """Return where each image is, and which pairs are mated. Raises InvalidInput naming the first thing out of place."""
+    """Return where each image is, and which pairs are mated. Raises InvalidInput naming the first
+    thing out of place.
+    """
     shape = "should be a pair: the list of 2n encoded images, and the list of n truth values"
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise InvalidInput(f"{where}: a pack of images {shape}; it is not one.")
@@ -117,15 +132,19 @@ def _parts(found: Any, data: bytes, where: str) -> tuple[list[Chunk], list[bool]
     if isinstance(mated, Bytes1D) and mated.chunk is not None:
         held = mated.chunk.of(data[mated.chunk.start : mated.chunk.stop])
         size = ITEM_BYTES[mated.dtype]
-        starts = range(0, min(len(held), size * (MAX_PAIRS + 1)), size)  # a list takes eight times the bytes
+        # a list takes eight times the bytes
+        starts = range(0, min(len(held), size * (MAX_PAIRS + 1)), size)
         mated = [int.from_bytes(held[start : start + size], "little") for start in starts]
     if not isinstance(images, tuple | list) or not isinstance(mated, tuple | list):
         raise InvalidInput(f"{where}: a pack of images {shape}; it holds something else.")
     if len(mated) > MAX_PAIRS:
-        raise InvalidInput(f"{where}: it is of more than {MAX_PAIRS:,} pairs, and a pack of more is not read.")
+        raise InvalidInput(
+            f"{where}: it is of more than {MAX_PAIRS:,} pairs, and a pack of more is not read."
+        )
     if len(images) != 2 * len(mated) or not len(mated):
         raise InvalidInput(
-            f"{where}: a pack of images {shape}; found {len(images):,} images and {len(mated):,} truth values."
+            f"{where}: a pack of images {shape}; found {len(images):,} images and {len(mated):,}"
+            " truth values."
         )
     for i, value in enumerate(mated):
         if type(value) not in (bool, int) or value not in (0, 1):
@@ -134,6 +153,8 @@ def _parts(found: Any, data: bytes, where: str) -> tuple[list[Chunk], list[bool]
     for i, image in enumerate(images):
         chunk = image.chunk if isinstance(image, Bytes1D) and image.dtype == "u1" else image
         if not isinstance(chunk, Chunk) or chunk.kind == "text":
-            raise InvalidInput(f"{where}: image {i} should be the bytes of an image file, and is something else.")
+            raise InvalidInput(
+                f"{where}: image {i} should be the bytes of an image file, and is something else."
+            )
         chunks.append(chunk)
     return chunks, [bool(value) for value in mated]

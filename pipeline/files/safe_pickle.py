@@ -1,10 +1,13 @@
-"""Reads a pickle of plain values without the pickle module: nothing that a file asks for is ever looked up or called.
+"""Reads a pickle of plain values without the pickle module: nothing that a file asks for is ever
+looked up or called.
 
-A small machine of its own runs the instructions that lists, tuples, bytes, truth values, numbers and arrays of bytes are
-written with (protocols 2 to 5), and refuses every other one by name. Bytes are not copied: what comes of them is their
-place in the file. So a file costs memory for its instructions, of which there is a limit, and for nothing that it announces.
+A small machine of its own runs the instructions that lists, tuples, bytes, truth values, numbers
+and arrays of bytes are written with (protocols 2 to 5), and refuses every other one by name. Bytes
+are not copied: what comes of them is their place in the file. So a file costs memory for its
+instructions, of which there is a limit, and for nothing that it announces.
 
-    names      the few that NumPy arrays and Python 2's bytes are written with; each stands for code of this module
+    names      the few that NumPy arrays and Python 2's bytes are written with; each stands for code
+               of this module
     lengths    are checked against what is left of the file before anything is read
     sharing    a value that is remembered and asked for again is the same value, never a copy
 """
@@ -26,7 +29,9 @@ _MARK = object()
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes at start…stop of the file: as they are, as UTF-8 text, or as the text whose Latin-1 code they are."""
+    """Bytes at start…stop of the file: as they are, as UTF-8 text, or as the text whose Latin-1
+    code they are.
+    """
 
     start: int
     stop: int
@@ -39,7 +44,8 @@ class Chunk:
 
 @dataclass(slots=True)
 class Bytes1D:
-    """A line of bytes ("u1"), truth values ("b1") or whole numbers ("i4", "i8": little-endian) that NumPy wrote.
+    """A line of bytes ("u1"), truth values ("b1") or whole numbers ("i4", "i8": little-endian) that
+    NumPy wrote.
 
     `chunk` is None while it is being made.
     """
@@ -67,8 +73,9 @@ class _Refused(Exception):
 def load(data: bytes, where: str) -> Any:
     """Return what is pickled: lists, tuples, numbers, truth values, None, `Chunk` and `Bytes1D`.
 
-    Values may share and hold each other, so whoever walks through them has to bound the depth. Raises InvalidInput, naming
-    the byte, for anything else, for a file that ends early or does not end with the pickle, and beyond MAX_INSTRUCTIONS.
+    Values may share and hold each other, so whoever walks through them has to bound the depth.
+    Raises InvalidInput, naming the byte, for anything else, for a file that ends early or does not
+    end with the pickle, and beyond MAX_INSTRUCTIONS.
     """
     machine = _Machine(data)
     try:
@@ -84,7 +91,8 @@ class _Machine:
     began: int = 0  # of the instruction that runs
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
-    latin: dict[Chunk, tuple[Chunk, int]] = field(default_factory=dict)  # texts known to be Latin-1, and how many letters
+    # texts known to be Latin-1, and how many letters
+    latin: dict[Chunk, tuple[Chunk, int]] = field(default_factory=dict)
 
     def run(self) -> Any:
         if self.data[:1] != b"\x80":
@@ -96,16 +104,27 @@ class _Machine:
                 break
             act = self.ACTS.get(code)
             if act is None:
-                name = next((op.name for op in pickletools.opcodes if op.code.encode("latin-1") == code), "")
-                what = f"is the instruction {name}" if name else f"is {code[0]:#x}, which is not an instruction"
+                name = next(
+                    (op.name for op in pickletools.opcodes if op.code.encode("latin-1") == code), ""
+                )
+                what = (
+                    f"is the instruction {name}"
+                    if name
+                    else f"is {code[0]:#x}, which is not an instruction"
+                )
                 raise _Refused(f"{what}, which no pack of images needs: refused")
             act(self)
         else:
-            raise _Refused(f"is beyond {MAX_INSTRUCTIONS:,} instructions, more than any pack of images needs: refused")
+            raise _Refused(
+                f"is beyond {MAX_INSTRUCTIONS:,} instructions, more than any pack of images needs:"
+                " refused"
+            )
         if len(self.stack) != 1 or self.stack[0] is _MARK:
             raise _Refused(f"ends it with {len(self.stack)} values, and should with one")
         if self.at != len(self.data):
-            raise _Refused(f"ends it, and {len(self.data) - self.at:,} bytes follow that are not part of it")
+            raise _Refused(
+                f"ends it, and {len(self.data) - self.at:,} bytes follow that are not part of it"
+            )
         return self.stack[0]
 
     def take(self, count: int) -> bytes:
@@ -116,7 +135,10 @@ class _Machine:
     def need(self, count: int) -> None:
         left = len(self.data) - self.at
         if count > left:
-            raise _Refused(f"needs {count:,} bytes more, and {left:,} are left: the file is truncated or damaged")
+            raise _Refused(
+                f"needs {count:,} bytes more, and {left:,} are left: the file is truncated or"
+                " damaged"
+            )
 
     def number(self, size: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(size), "little", signed=signed)
@@ -150,7 +172,9 @@ class _Machine:
     def protocol(self) -> None:
         version = self.number(1)
         if self.began or not 2 <= version <= 5:
-            raise _Refused(f"announces protocol {version}; protocols 2 to 5 are read, and announced once")
+            raise _Refused(
+                f"announces protocol {version}; protocols 2 to 5 are read, and announced once"
+            )
 
     def frame(self) -> None:
         self.need(self.number(8))
@@ -166,7 +190,9 @@ class _Machine:
     def long1(self) -> None:
         count = self.number(1)
         if count > 8:
-            raise _Refused("is a number of more than 8 bytes, which no pack of images needs: refused")
+            raise _Refused(
+                "is a number of more than 8 bytes, which no pack of images needs: refused"
+            )
         self.stack.append(self.number(count, signed=True))
 
     def append(self, values: list[Any]) -> None:
@@ -217,9 +243,22 @@ class _Machine:
         state, made = self.pop(), self.top()
         if isinstance(made, _Dtype):
             order = "|" if ITEM_BYTES[made.code] == 1 else "<"
-            if not (isinstance(state, tuple) and len(state) >= 5 and self.word(state[1]) == order and not any(state[2:5])):
-                raise _Refused("describes an array that is not a plain one of bytes, truth values or whole numbers: refused")
-        elif isinstance(made, Bytes1D) and made.chunk is None and isinstance(state, tuple) and len(state) == 5:
+            if not (
+                isinstance(state, tuple)
+                and len(state) >= 5
+                and self.word(state[1]) == order
+                and not any(state[2:5])
+            ):
+                raise _Refused(
+                    "describes an array that is not a plain one of bytes, truth values or whole"
+                    " numbers: refused"
+                )
+        elif (
+            isinstance(made, Bytes1D)
+            and made.chunk is None
+            and isinstance(state, tuple)
+            and len(state) == 5
+        ):
             _, shape, dtype, _, held = state
             whole = self.line(held, dtype, shape)
             made.dtype, made.chunk = whole.dtype, whole.chunk
@@ -228,32 +267,60 @@ class _Machine:
 
     # What the known names make.
 
-    def line(self, held: Any = None, dtype: Any = None, shape: Any = None, order: Any = None, axes: Any = None) -> Bytes1D:
-        """An array of one line of values that are there, or of one column: in both `order` and `axes` say nothing."""
+    def line(
+        self,
+        held: Any = None,
+        dtype: Any = None,
+        shape: Any = None,
+        order: Any = None,
+        axes: Any = None,
+    ) -> Bytes1D:
+        """An array of one line of values that are there, or of one column: in both `order` and
+        `axes` say nothing.
+        """
         if not isinstance(dtype, _Dtype) or not isinstance(held, Chunk) or held.kind == "text":
-            raise _Refused("is an array of something else than bytes, truth values or whole numbers: refused")
-        if not (isinstance(shape, tuple) and len(shape) in (1, 2) and all(type(side) is int for side in shape)):
-            raise _Refused("is an array of more or less than one dimension; an image should be the bytes of its file")
+            raise _Refused(
+                "is an array of something else than bytes, truth values or whole numbers: refused"
+            )
+        if not (
+            isinstance(shape, tuple)
+            and len(shape) in (1, 2)
+            and all(type(side) is int for side in shape)
+        ):
+            raise _Refused(
+                "is an array of more or less than one dimension; an image should be the bytes of"
+                " its file"
+            )
         count = ITEM_BYTES[dtype.code] * (shape[0] * shape[-1] if len(shape) == 2 else shape[0])
         if len(shape) == 2 and 1 not in shape:
             raise _Refused(
-                f"is an array of {shape[0]:,} × {shape[1]:,} bytes; an image should be the bytes of its file, not its pixels"
+                f"is an array of {shape[0]:,} × {shape[1]:,} bytes; an image should be the bytes of"
+                " its file, not its pixels"
             )
         if count != self.size(held):
             raise _Refused(f"is an array of {count:,} bytes, and {self.size(held):,} are there")
         return Bytes1D(dtype.code, held)
 
     def size(self, held: Chunk) -> int:
-        return held.stop - held.start if held.kind == "bytes" else self.latin[Chunk(held.start, held.stop, "text")][1]
+        return (
+            held.stop - held.start
+            if held.kind == "bytes"
+            else self.latin[Chunk(held.start, held.stop, "text")][1]
+        )
 
-    def empty_array(self, kind: Any = None, shape: Any = None, code: Any = None, *_: Any) -> Bytes1D:
+    def empty_array(
+        self, kind: Any = None, shape: Any = None, code: Any = None, *_: Any
+    ) -> Bytes1D:
         if not (isinstance(kind, _Name) and kind.name == "ndarray" and shape == (0,)):
             raise _Refused("makes something else than an array: refused")
         return Bytes1D()
 
     def dtype(self, code: Any = None, *_: Any) -> _Dtype:
         if (word := self.word(code)) not in ITEM_BYTES:
-            raise _Refused(f"is of type {word!r}; arrays of bytes (u1), truth values (b1) or whole numbers (i4, i8) are read")
+            raise _Refused(
+                f"is of type {word!r}; arrays of bytes (u1), truth values (b1) or whole numbers"
+                " (i4, i8) are read"
+            )
         return _Dtype(word)
 
     def truth(self, dtype: Any = None, held: Any = None, *_: Any) -> bool:
@@ -263,13 +330,19 @@ class _Machine:
 
     def encoded(self, value: Any = None, code: Any = None, *_: Any) -> Chunk:
         """Bytes as Python 3 writes them in protocol 2: a text to be encoded."""
-        if not isinstance(value, Chunk) or value.kind != "text" or self.word(code) not in ("latin1", "latin-1"):
+        if (
+            not isinstance(value, Chunk)
+            or value.kind != "text"
+            or self.word(code) not in ("latin1", "latin-1")
+        ):
             raise _Refused("encodes something else than text as Latin-1: refused")
         if value not in self.latin:
             try:
                 size = len(self.data[value.start : value.stop].decode().encode("latin-1"))
             except UnicodeError:
-                raise _Refused("is text that no bytes were written as: the file is damaged") from None
+                raise _Refused(
+                    "is text that no bytes were written as: the file is damaged"
+                ) from None
             self.latin[value] = Chunk(value.start, value.stop, "latin"), size
         return self.latin[value][0]
 
@@ -279,7 +352,9 @@ class _Machine:
         return Chunk(0, 0)
 
     def byte_array(self, *given: Any) -> Chunk:
-        """A bytearray as protocols 2 to 4 write it: of nothing, of bytes, or of a text to be encoded."""
+        """A bytearray as protocols 2 to 4 write it: of nothing, of bytes, or of a text to be
+        encoded.
+        """
         if len(given) == 1 and isinstance(given[0], Chunk) and given[0].kind != "text":
             return given[0]
         return self.encoded(*given) if len(given) == 2 else self.no_bytes(*given)

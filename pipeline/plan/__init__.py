@@ -1,1 +1,1 @@
-"""What would run, and why: the data set's tables, the graph of steps, every shard with its key. Nothing runs here."""
+"""What would run, and why: tables, the graph of steps, every shard's key. Nothing runs here."""

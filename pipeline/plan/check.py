@@ -1,4 +1,6 @@
-"""Check a config without computing: every problem of its data set, steps, weights and report at once."""
+"""Check a config without computing: every problem of its data set, steps, weights and report at
+once.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,16 @@ from pipeline.errors import InvalidInput, QfuseError
 from pipeline.files.digests import DigestCache
 from pipeline.files.file_tree import Folder
 from pipeline.plan.dataset import Dataset, ingest
-from pipeline.plan.graph import Step, combinations, count_cells, expand, need_used_factors, ordered, own_factors, stage_of
+from pipeline.plan.graph import (
+    Step,
+    combinations,
+    count_cells,
+    expand,
+    need_used_factors,
+    ordered,
+    own_factors,
+    stage_of,
+)
 from pipeline.plan.instruction_mix import computes_here, slow_bf16
 from pipeline.plan.plan import Plan, build, context_of, need_few_shards, need_rows
 from pipeline.store.store import Store
@@ -42,7 +53,9 @@ class Problems:
 
 @dataclass(frozen=True)
 class Checked:
-    """What is wrong with a config, one by one and as one sentence; rows by table, steps and notes of one that is fine."""
+    """What is wrong with a config, one by one and as one sentence; rows by table, steps and notes
+    of one that is fine.
+    """
 
     problems: list[str]
     sentence: str = ""
@@ -65,7 +78,8 @@ def checked(path: Path, load: Callable[[], Config]) -> Checked:
 
 
 def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
-    """Return every problem, each a sentence; the plan of a config that has none; and what is worth knowing of its data set.
+    """Return every problem, each a sentence; the plan of a config that has none; and what is worth
+    knowing of its data set.
 
     Nothing is written.
     """
@@ -77,10 +91,13 @@ def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
         interruption.folders.add(nowhere)
         store = Store(Path(nowhere) / "store", readonly=True)
         dataset = attempt(ingest, config, store, DigestCache(None))
-        if attempt(profile_of, config.numerics) is None:  # told already; the steps are looked at all the same
+        # told already; the steps are looked at all the same
+        if attempt(profile_of, config.numerics) is None:
             config = config.model_copy(update={"numerics": "cpu-fp32"})
         # Where the data set is wrong the weights are looked at all the same.
-        context = context_of(config, lambda: dataset.files if dataset is not None else Folder(Path(nowhere)))
+        context = context_of(
+            config, lambda: dataset.files if dataset is not None else Folder(Path(nowhere))
+        )
         _check_steps(config, context, dataset, attempt)
         plan = None if problems.found else attempt(build, config, dataset, store, context)
     notes = list(dataset.notes) if dataset is not None else []
@@ -89,12 +106,24 @@ def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
 
 def doubts(plan: Plan) -> list[str]:
     """Return what the steps of a plan say of its data set, each sentence once."""
-    return list(dict.fromkeys(said for step in plan.steps.values() for said in step.stage.doubts(plan.dataset.tables)))
+    return list(
+        dict.fromkeys(
+            said for step in plan.steps.values() for said in step.stage.doubts(plan.dataset.tables)
+        )
+    )
 
 
-def _check_steps(config: Config, context: Context, dataset: Dataset | None, attempt: Callable[..., Any]) -> None:
-    """Attempt whatever of the steps can be: what is wrong with one, or with the data set, hides nothing of another."""
-    known = [name for name, section in config.steps.items() if attempt(lookup, "stage", section.stage or name)]
+def _check_steps(
+    config: Config, context: Context, dataset: Dataset | None, attempt: Callable[..., Any]
+) -> None:
+    """Attempt whatever of the steps can be: what is wrong with one, or with the data set, hides
+    nothing of another.
+    """
+    known = [
+        name
+        for name, section in config.steps.items()
+        if attempt(lookup, "stage", section.stage or name)
+    ]
     whole = len(known) == len(config.steps)
     order = (attempt(ordered, config) if whole else None) or known
     attempt(need_used_factors, config)
@@ -116,22 +145,30 @@ def _check_steps(config: Config, context: Context, dataset: Dataset | None, atte
                 attempt(stage.open)
 
 
-def _steps(config: Config, order: Sequence[str], context: Context, attempt: Callable[..., Any]) -> dict[str, Step]:
-    """Return the steps that can be made, and attempt every combination of factors of one that cannot."""
+def _steps(
+    config: Config, order: Sequence[str], context: Context, attempt: Callable[..., Any]
+) -> dict[str, Step]:
+    """Return the steps that can be made, and attempt every combination of factors of one that
+    cannot.
+    """
     steps: dict[str, Step] = {}
     for name in order:
         try:
             made = list(expand(name, config, context, steps))
         except QfuseError:
             for values in combinations(config, attempt(own_factors, config, name) or ()):
-                single = config.model_copy(update={"factors": {factor: [value] for factor, value in values.items()}})
+                single = config.model_copy(
+                    update={"factors": {factor: [value] for factor, value in values.items()}}
+                )
                 attempt(lambda name=name, single=single: list(expand(name, single, context, {})))
             continue
         steps |= {step.name: step for step in made}
     return steps
 
 
-def open_all(steps: Iterable[Step], opened: Callable[[Step], None] = lambda step: step.stage.open()) -> None:
+def open_all(
+    steps: Iterable[Step], opened: Callable[[Step], None] = lambda step: step.stage.open()
+) -> None:
     """Open every step, so that whatever is missing is reported before another has run for hours.
 
     Raises the QfuseError of the first that cannot be opened, with the sentences of all.
@@ -145,13 +182,19 @@ def open_all(steps: Iterable[Step], opened: Callable[[Step], None] = lambda step
 
 def listed(problems: Sequence[str]) -> str:
     """Return one problem as it is, several as a list of lines."""
-    return problems[0] if len(problems) == 1 else "\n  - ".join([f"{len(problems)} problems:", *problems])
+    return (
+        problems[0]
+        if len(problems) == 1
+        else "\n  - ".join([f"{len(problems)} problems:", *problems])
+    )
 
 
 def check_report(config: Config) -> None:
-    """Check the report's kind and, where a kind registers such a check as 'report options', its options.
+    """Check the report's kind and, where a kind registers such a check as 'report options', its
+    options.
 
-    Such a check takes the options and the config. Raises InvalidInput: better before a run than after it.
+    Such a check takes the options and the config. Raises InvalidInput: better before a run than
+    after it.
     """
     if config.report is not None:
         lookup("report", config.report.kind)

@@ -1,7 +1,7 @@
 """Ingest: a data set's own files → tables that fix every row and shard before anything is planned.
 
-A `Reader` knows one protocol. Its tables are cached in the store under the digests of the files they came from, so
-neither a moved folder nor a second run reads them again.
+A `Reader` knows one protocol. Its tables are cached in the store under the digests of the files
+they came from, so neither a moved folder nor a second run reads them again.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from pipeline.system.canonical_json import KEY_FORMAT, key_of
 
 @dataclass(frozen=True)
 class Axis:
-    """A numbered line of rows that is cut into shards of at most `shard_rows`, which end at a multiple of `multiple`.
+    """A numbered line of rows that is cut into shards of at most `shard_rows`, which end at a
+    multiple of `multiple`.
 
-    With `names` (one text a row), shards end where the hashes of names say so: a row that comes or goes changes the shard
-    that it lies in, rarely the next, and never all that follow. If `growing`, shards are smaller near the first row, so
-    that a small set has several of them too.
+    With `names` (one text a row), shards end where the hashes of names say so: a row that comes or
+    goes changes the shard that it lies in, rarely the next, and never all that follow. If
+    `growing`, shards are smaller near the first row, so that a small set has several of them too.
     """
 
     rows: int
@@ -43,9 +44,15 @@ class Axis:
 
     @cached_property
     def shards(self) -> tuple[tuple[int, int], ...]:
-        """(first, one past last) row of every shard; at least one shard, also when there are no rows."""
+        """(first, one past last) row of every shard; at least one shard, also when there are no
+        rows.
+        """
         step = self._most
-        stops = [*range(step, self.rows, step), self.rows] if self.names is None else _cuts(self.names, step, self.growing)
+        stops = (
+            [*range(step, self.rows, step), self.rows]
+            if self.names is None
+            else _cuts(self.names, step, self.growing)
+        )
         return tuple(zip([0, *stops[:-1]], stops, strict=True))
 
     @property
@@ -71,12 +78,16 @@ class Axis:
 
 
 def _cuts(names: Array, most: int, growing: bool) -> list[int]:
-    """Return the ends of shards of size/2 … size rows, each after the row of that range whose name has the lowest hash.
+    """Return the ends of shards of size/2 … size rows, each after the row of that range whose name
+    has the lowest hash.
 
-    What is left at the end, up to `size` rows, is one shard. The size is `most`. If `growing`, it depends on how many rows
-    lie before, not on how many there are in all: a set that grows keeps the shards that it has.
+    What is left at the end, up to `size` rows, is one shard. The size is `most`. If `growing`, it
+    depends on how many rows lie before, not on how many there are in all: a set that grows keeps
+    the shards that it has.
     """
-    hashes = np.fromiter((crc32(name.encode("utf-8", "surrogatepass")) for name in names), np.uint32, len(names))
+    hashes = np.fromiter(
+        (crc32(name.encode("utf-8", "surrogatepass")) for name in names), np.uint32, len(names)
+    )
     hashes *= np.uint32(2654435761)  # spreads the hashes of consecutive names
     start, stops = 0, []
     while len(names) - start > (size := _size_at(start, most) if growing else most):
@@ -87,7 +98,9 @@ def _cuts(names: Array, most: int, growing: bool) -> list[int]:
 
 
 def _size_at(row: int, most: int) -> int:
-    """Return the size of a shard that begins at `row`: an eighth of `most`, and twice that with each eightfold of rows."""
+    """Return the size of a shard that begins at `row`: an eighth of `most`, and twice that with
+    each eightfold of rows.
+    """
     size, limit = max(1, most // 8), most // 2
     while size < most and row >= limit:
         size, limit = 2 * size, 8 * limit
@@ -97,11 +110,15 @@ def _size_at(row: int, most: int) -> int:
 class Layout(Protocol):
     """How a family of data sets is laid out: its tables, and which axes they span."""
 
-    schemas: Mapping[str, Schema]  # of each table; its first column, where that is text, is the id of a row
-    # (table, column): the axis whose rows a *sorted* int64 column numbers; such a table is cut with that axis
+    # of each table; its first column, where that is text, is the id of a row
+    schemas: Mapping[str, Schema]
+    # (table, column): the axis whose rows a *sorted* int64 column numbers; such a table is cut with
+    # that axis
     sorted_index: Mapping[tuple[str, str], str]
 
-    def axes(self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]) -> dict[str, Axis]: ...
+    def axes(
+        self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]
+    ) -> dict[str, Axis]: ...
 
     def same_rows(self, one: str, other: str, tables: Mapping[str, Batch]) -> bool:
         """Whether two axes number the same rows."""
@@ -110,8 +127,9 @@ class Layout(Protocol):
 class Reader(Protocol):
     """One data-set protocol.
 
-    It may have a method `notes(files, tables)`, too: sentences on what it left out, or what else is worth knowing of a data
-    set that can be used. `check`, `plan`, `run` and `status` print them; it is called at each, so it has to be fast.
+    It may have a method `notes(files, tables)`, too: sentences on what it left out, or what else is
+    worth knowing of a data set that can be used. `check`, `plan`, `run` and `status` print them; it
+    is called at each, so it has to be fast.
     """
 
     name: ClassVar[str]
@@ -126,7 +144,8 @@ class Reader(Protocol):
         """Names of the files that the tables depend on."""
 
     def read(self, files: Files | None) -> dict[str, Batch]:
-        """All tables of the layout. Raises InvalidInput listing what is wrong, with file and row."""
+        """All tables of the layout. Raises InvalidInput listing what is wrong, with file
+        and row."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +167,11 @@ class Dataset:
         return open_files(self.path)
 
     def part(self, table: str, columns: tuple[str, ...], axis: str, start: int, stop: int) -> Batch:
-        """Return the rows of a table that belong to rows start…stop of an axis; the whole table if it has no such index.
+        """Return the rows of a table that belong to rows start…stop of an axis; the whole table if
+        it has no such index.
 
-        Columns that are optional and absent are left out. Index columns that number the axis are rebased to `start`.
+        Columns that are optional and absent are left out. Index columns that number the axis are
+        rebased to `start`.
         """
         batch = self.tables[table]
         present = [name for name in columns if self._known(table, name) in batch.columns]
@@ -166,15 +187,20 @@ class Dataset:
         return part
 
     def ids(self, axis: str) -> Array | None:
-        """Return the id of each row of an axis; None if it is no table, or one whose rows have no ids."""
+        """Return the id of each row of an axis; None if it is no table, or one whose rows have no
+        ids.
+        """
         if axis not in self.tables:
             return None
-        first = self.layout.schemas[axis].fields[0]  # not the first of the batch: a stored one has its columns by name
+        # not the first of the batch: a stored one has its columns by name
+        first = self.layout.schemas[axis].fields[0]
         return self.tables[axis][first.name] if first.dtype == "text" else None
 
     def digest(self, table: str, columns: tuple[str, ...], axis: str, start: int, stop: int) -> str:
         """Return the digest of what `part` returns."""
-        cut = table == axis or any(o == table and a == axis for (o, _), a in self.layout.sorted_index.items())
+        cut = table == axis or any(
+            o == table and a == axis for (o, _), a in self.layout.sorted_index.items()
+        )
         name = (table, columns, axis, start, stop) if cut else (table, columns)
         if name not in self._digests:
             self._digests[name] = self.part(table, columns, axis, start, stop).digest()
@@ -185,10 +211,11 @@ class Dataset:
 
 
 def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
-    """Return the data set of a config, from the store where its files are unchanged, else read and committed.
+    """Return the data set of a config, from the store where its files are unchanged, else read and
+    committed.
 
-    Raises InvalidInput for an unknown reader or option, missing files, or tables that contradict each other;
-    CorruptArtifact for a stored table that is damaged.
+    Raises InvalidInput for an unknown reader or option, missing files, or tables that contradict
+    each other; CorruptArtifact for a stored table that is damaged.
     """
     section = config.dataset
     cls: type[Reader] = lookup("reader", section.reader)
@@ -209,11 +236,19 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
         tables = reader.read(files)
         # Tables of other bytes than their key speaks of would be taken for the right ones for ever.
         if path is not None and _sources(reader, open_files(path, digests)) != sources:
-            raise InvalidInput(f"{path}: files changed while they were read; run again when they are complete.")
+            raise InvalidInput(
+                f"{path}: files changed while they were read; run again when they are complete."
+            )
         for name in names:
             cls.layout.schemas[name].check(tables[name], f"{cls.name} reader, table {name}")
             if not store.readonly:
-                store.commit(f"ingest.{name}", key, tables[name], cls.layout.schemas[name], {"identity": identity})
+                store.commit(
+                    f"ingest.{name}",
+                    key,
+                    tables[name],
+                    cls.layout.schemas[name],
+                    {"identity": identity},
+                )
     tell = getattr(reader, "notes", None)
     return _laid_out(config, key, tables, path, tell(files, tables) if tell else ())
 
@@ -239,7 +274,9 @@ def _stored_tables(store: Store, names: Sequence[str], key: str) -> dict[str, Ba
     return {name: store.read(f"ingest.{name}", key) for name in names}
 
 
-def _laid_out(config: Config, key: str, tables: dict[str, Batch], path: Path | None, notes: Sequence[str] = ()) -> Dataset:
+def _laid_out(
+    config: Config, key: str, tables: dict[str, Batch], path: Path | None, notes: Sequence[str] = ()
+) -> Dataset:
     section = config.dataset
     layout = lookup("reader", section.reader).layout
     axes = layout.axes(tables, section.shard_rows)

@@ -1,7 +1,8 @@
-"""Config → the steps of its DAG: which reads what, and one step for each combination of the factors that reach it.
+"""Config → the steps of its DAG: which reads what, and one step for each combination of the factors
+that reach it.
 
-A step that names a factor (`$model`) is made once for each of its values; steps below inherit the factors of the
-inputs they actually use, so a cell that does not depend on a factor exists once.
+A step that names a factor (`$model`) is made once for each of its values; steps below inherit the
+factors of the inputs they actually use, so a cell that does not depend on a factor exists once.
 """
 
 from __future__ import annotations
@@ -90,11 +91,16 @@ def _refs(config: Config, name: str) -> dict[str, Ref]:
     for key in given:
         if key not in cls.inputs:
             raise InvalidInput(f"steps.{name}.inputs: {unknown('input', key, cls.inputs)}")
-    return {key: Ref(*(given.get(key, default).partition(".")[::2])) for key, default in cls.inputs.items()}
+    return {
+        key: Ref(*(given.get(key, default).partition(".")[::2]))
+        for key, default in cls.inputs.items()
+    }
 
 
 def ordered(config: Config) -> list[str]:
-    """Config steps so that each comes after what it may read. An input no step provides is only an error if used."""
+    """Config steps so that each comes after what it may read. An input no step provides is only an
+    error if used.
+    """
     order: list[str] = []
     visiting: list[str] = []
 
@@ -102,7 +108,9 @@ def ordered(config: Config) -> list[str]:
         if name in order:
             return
         if name in visiting:
-            raise InvalidInput(f"steps: {' → '.join([*visiting[visiting.index(name) :], name])} is a cycle.")
+            raise InvalidInput(
+                f"steps: {' → '.join([*visiting[visiting.index(name) :], name])} is a cycle."
+            )
         visiting.append(name)
         for ref in _refs(config, name).values():
             if ref.step in config.steps:
@@ -116,10 +124,11 @@ def ordered(config: Config) -> list[str]:
 
 
 def count_cells(config: Config, names: Iterable[str]) -> int:
-    """Return how many cells the factors make of the config steps, in this order; too many where some do not read all inputs.
+    """Return how many cells the factors make of the config steps, in this order; too many where
+    some do not read all inputs.
 
-    Nothing is expanded: the factors that a step's options name, and those of what it reads, multiply. Raises InvalidInput
-    where there are more than a config may have.
+    Nothing is expanded: the factors that a step's options name, and those of what it reads,
+    multiply. Raises InvalidInput where there are more than a config may have.
     """
     reach: dict[str, set[str]] = {}
     counts: dict[str, int] = {}
@@ -127,16 +136,25 @@ def count_cells(config: Config, names: Iterable[str]) -> int:
         step = config.steps[name]
         inputs = lookup("stage", _stage_name(config, name)).inputs
         above = {step.inputs.get(key, default).partition(".")[0] for key, default in inputs.items()}
-        reach[name] = {factor for factor in _variables([step.options, step.numerics]) if factor in config.factors}
+        reach[name] = {
+            factor
+            for factor in _variables([step.options, step.numerics])
+            if factor in config.factors
+        }
         reach[name] = reach[name].union(*(reach[base] for base in above if base in reach))
         counts[name] = math.prod(len(config.factors[factor]) for factor in reach[name])
     cells = sum(counts.values())
     if cells > MAX_CELLS:
         worst = max(counts, key=lambda name: counts[name])
-        values = " × ".join(f"{name} ({len(given)})" for name, given in config.factors.items() if name in reach[worst])
+        values = " × ".join(
+            f"{name} ({len(given)})"
+            for name, given in config.factors.items()
+            if name in reach[worst]
+        )
         raise InvalidInput(
-            f"{config.full_name}: factors: {values} make {counts[worst]:,} cells of {worst}, and a config may have "
-            f"{MAX_CELLS:,} cells in all: give fewer values, or make several configs."
+            f"{config.full_name}: factors: {values} make {counts[worst]:,} cells of {worst}, and a"
+            f" config may have {MAX_CELLS:,} cells in all: give fewer values, or make several"
+            " configs."
         )
     return cells
 
@@ -148,7 +166,9 @@ def down_to(steps: dict[str, Step], bases: set[str]) -> dict[str, Step]:
 
 
 def with_all_above(steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
-    """Return the names of some steps and of all that they read, directly or not; `steps` has each after what it reads."""
+    """Return the names of some steps and of all that they read, directly or not; `steps` has each
+    after what it reads.
+    """
     kept = set(names)
     for name in reversed(list(steps)):
         if name in kept:
@@ -157,7 +177,9 @@ def with_all_above(steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
 
 
 def own_factors(config: Config, name: str) -> list[str]:
-    """Return the factors that a step's own options or numerics name. Raises InvalidInput for one that is unknown."""
+    """Return the factors that a step's own options or numerics name. Raises InvalidInput for one
+    that is unknown.
+    """
     step = config.steps[name]
     found = set(_variables([step.options, step.numerics]))
     for factor in found:
@@ -168,8 +190,13 @@ def own_factors(config: Config, name: str) -> list[str]:
 
 def need_used_factors(config: Config) -> None:
     """Raise InvalidInput if no step uses a factor."""
-    if idle := sorted(set(config.factors) - {factor for name in config.steps for factor in own_factors(config, name)}):
-        told = (f"factors.{name}: no step uses it; write ${name} where it should go" for name in idle)
+    if idle := sorted(
+        set(config.factors)
+        - {factor for name in config.steps for factor in own_factors(config, name)}
+    ):
+        told = (
+            f"factors.{name}: no step uses it; write ${name} where it should go" for name in idle
+        )
         raise InvalidInput(f"{'; '.join(told)}.")
 
 
@@ -209,13 +236,18 @@ def stage_of(name: str, config: Config, context: Context, own: dict[str, Any]) -
     """
     section = config.steps[name]
     cls: type[Stage] = lookup("stage", _stage_name(config, name))
-    options = validate(cls.Options, _substitute(section.options, own), f"{config.full_name}: steps.{name}.options")
-    numerics = _substitute(section.numerics if section.numerics is not None else config.numerics, own)
+    options = validate(
+        cls.Options, _substitute(section.options, own), f"{config.full_name}: steps.{name}.options"
+    )
+    numerics = _substitute(
+        section.numerics if section.numerics is not None else config.numerics, own
+    )
     return cls(options, replace(context, profile=profile_of(numerics)))
 
 
 def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) -> Iterator[Step]:
-    """Yield the steps of one config step over the `steps` that it may read, one for each combination of factors.
+    """Yield the steps of one config step over the `steps` that it may read, one for each
+    combination of factors.
 
     Raises InvalidInput for an option, an input or numerics that do not exist or do not fit.
     """
@@ -240,11 +272,16 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
 
 
 def _lacks(name: str, key: str, ref: Ref, options: BaseModel) -> str:
-    """Return the sentence for a step that is read because nothing else is said, and is not in the config."""
-    chosen = ", ".join(f"{field}: {value}" for field, value in options.model_dump(exclude_defaults=True).items())
+    """Return the sentence for a step that is read because nothing else is said, and is not in the
+    config.
+    """
+    chosen = ", ".join(
+        f"{field}: {value}" for field, value in options.model_dump(exclude_defaults=True).items()
+    )
     return (
-        f"steps.{name}{f', with these options ({chosen}),' if chosen else ''} reads a step {ref.step!r}, and there is none: "
-        f"add `{ref.step}: {{}}` to its steps, or name the step that it should read in steps.{name}.inputs.{key}."
+        f"steps.{name}{f', with these options ({chosen}),' if chosen else ''} reads a step"
+        f" {ref.step!r}, and there is none: add `{ref.step}: {{}}` to its steps, or name the step"
+        f" that it should read in steps.{name}.inputs.{key}."
     )
 
 
@@ -254,18 +291,28 @@ def _check_ref(where: str, cls: type[Stage], ref: Ref, config: Config) -> None:
     above: type[Stage] = lookup("stage", _stage_name(config, ref.step))
     outputs = above.produces
     if cls.grain == "map" and above.grain != "map":
-        raise InvalidInput(f"{where}: {cls.name!r} reads row by row, and {ref.step!r} has no row for each row of {cls.axis}.")
+        raise InvalidInput(
+            f"{where}: {cls.name!r} reads row by row, and {ref.step!r} has no row for each row of"
+            f" {cls.axis}."
+        )
     if cls.grain == "group" and cls.members and above.grain in ("group", "tile"):
-        raise InvalidInput(f"{where}: {cls.name!r} gathers rows of faces, and {ref.step!r} has no row for each of them.")
+        raise InvalidInput(
+            f"{where}: {cls.name!r} gathers rows of faces, and {ref.step!r} has no row for each of"
+            " them."
+        )
     if ref.output not in outputs:
         named = [f"{ref.step}.{o}" if o else ref.step for o in outputs]
-        raise InvalidInput(f"{where}: {unknown('output', f'{ref.step}.{ref.output}'.rstrip('.'), named)}")
+        raise InvalidInput(
+            f"{where}: {unknown('output', f'{ref.step}.{ref.output}'.rstrip('.'), named)}"
+        )
 
 
 def _joined(
     own: dict[str, Any], refs: dict[str, Ref], steps: dict[str, Step]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Ref]]]:
-    """Yield every combination of input steps whose factors agree with each other and with this step's own."""
+    """Yield every combination of input steps whose factors agree with each other and with this
+    step's own.
+    """
     found: list[tuple[dict[str, Any], dict[str, Ref]]] = [(own, {})]
     for key, ref in refs.items():
         candidates = [step for step in steps.values() if step.base == ref.step]
@@ -279,7 +326,9 @@ def _joined(
 
 
 def depth_first(steps: dict[str, Step]) -> dict[str, Step]:
-    """Return the steps in an order in which what is computed is soon used by all that read it, and its memory freed."""
+    """Return the steps in an order in which what is computed is soon used by all that read it, and
+    its memory freed.
+    """
     found: dict[str, Step] = {}
     reads = {step.name: {ref.step for ref in step.inputs.values()} for step in steps.values()}
     readers: dict[str, list[Step]] = {name: [] for name in steps}

@@ -1,6 +1,8 @@
-"""What the processors mean for a plan: instruction sets that mix in one store, and bf16 without instructions for it.
+"""What the processors mean for a plan: instruction sets that mix in one store, and bf16 without
+instructions for it.
 
-Only steps of networks and of OpenCV are looked at: what follows from embeddings is the same, to the bit, everywhere.
+Only steps of networks and of OpenCV are looked at: what follows from embeddings is the same, to the
+bit, everywhere.
 """
 
 from __future__ import annotations
@@ -17,12 +19,17 @@ from pipeline.store.store import Store
 from pipeline.system.instruction_sets import DEPENDENT, lacks_bf16
 
 OPTION = "run.mixed_instruction_sets"
-Computing = Mapping[str, str]  # step → the instruction set that computes it; "" if that is not known
+# step → the instruction set that computes it; "" if that is not known
+Computing = Mapping[str, str]
 
 
 def computing(steps: Iterable[Step]) -> dict[str, str]:
     """Return what this process computes each step with, of those whose results depend on it."""
-    return {step.name: step.stage.computed_with for step in steps if not DEPENDENT.isdisjoint(step.stage.backends())}
+    return {
+        step.name: step.stage.computed_with
+        for step in steps
+        if not DEPENDENT.isdisjoint(step.stage.backends())
+    }
 
 
 def computed(step: Step, store: Store) -> Counter[str]:
@@ -37,7 +44,9 @@ def computed(step: Step, store: Store) -> Counter[str]:
 
 
 def computed_otherwise(plan: Plan, store: Store, here: Computing) -> list[str]:
-    """Return a line for each config step with stored shards of several instruction sets, or of another than `here`."""
+    """Return a line for each config step with stored shards of several instruction sets, or of
+    another than `here`.
+    """
     stored: dict[str, Counter[str]] = defaultdict(Counter)
     now: dict[str, set[str]] = defaultdict(set)
     for name, what in here.items():
@@ -46,26 +55,34 @@ def computed_otherwise(plan: Plan, store: Store, here: Computing) -> list[str]:
             stored[base].update(counts)
             now[base].add(what)
     return [
-        f"{base} was computed with {_counted(counts)}, here it would be with {' or '.join(sorted(now[base])) or 'a GPU'}"
+        f"{base} was computed with {_counted(counts)}, here it would be with"
+        f" {' or '.join(sorted(now[base])) or 'a GPU'}"
         for base, counts in stored.items()
     ]
 
 
 def notes(plan: Plan, store: Store, here: Computing, slow: bool) -> list[str]:
-    """Return what to know before a plan runs where `here` computes it; `slow`: without instructions for bf16."""
+    """Return what to know before a plan runs where `here` computes it; `slow`: without instructions
+    for bf16.
+    """
     found = slow_bf16(plan.to_run, slow)
-    if plan.config.run.mixed_instruction_sets or here.keys().isdisjoint(step.name for step in plan.to_run):
+    if plan.config.run.mixed_instruction_sets or here.keys().isdisjoint(
+        step.name for step in plan.to_run
+    ):
         return found
     if mixed := computed_otherwise(plan, store, here):
         found.append(
-            f"this run mixes instruction sets, between which networks differ in their last bits: {'; '.join(mixed)}. "
-            f"Choose another --store for results of one, or set {OPTION}: true."
+            "this run mixes instruction sets, between which networks differ in their last bits:"
+            f" {'; '.join(mixed)}. Choose another --store for results of one, or set {OPTION}:"
+            " true."
         )
     return found
 
 
 def notes_here(plan: Plan, store: Store) -> list[str]:
-    """Return what to know before this machine runs a plan; nothing where its config names a cluster of others."""
+    """Return what to know before this machine runs a plan; nothing where its config names a cluster
+    of others.
+    """
     if not computes_here(plan.config):
         return []
     return notes(plan, store, computing(plan.steps.values()), lacks_bf16())
@@ -77,19 +94,30 @@ def computes_here(config: Config) -> bool:
 
 
 def slow_bf16(steps: Iterable[Step], slow: bool) -> list[str]:
-    """Return a sentence where a processor without instructions for bf16 is to compute networks in it."""
-    profiles = {step.base: step.stage.context.profile for step in steps if "torch" in step.stage.backends()}
-    found = [base for base, profile in profiles.items() if (profile.device, profile.precision) == ("cpu", "bf16")]
+    """Return a sentence where a processor without instructions for bf16 is to compute networks in
+    it.
+    """
+    profiles = {
+        step.base: step.stage.context.profile for step in steps if "torch" in step.stage.backends()
+    }
+    found = [
+        base
+        for base, profile in profiles.items()
+        if (profile.device, profile.precision) == ("cpu", "bf16")
+    ]
     if not found or not slow:
         return []
     return [
-        f"{', '.join(found)}: numerics in bf16, for which the processor has no instructions (AVX-512 BF16 or AMX), or may "
-        "not use them (ONEDNN_MAX_CPU_ISA): five to nine times slower than in float32. Set numerics: cpu-fp32."
+        f"{', '.join(found)}: numerics in bf16, for which the processor has no instructions"
+        " (AVX-512 BF16 or AMX), or may not use them (ONEDNN_MAX_CPU_ISA): five to nine times"
+        " slower than in float32. Set numerics: cpu-fp32."
     ]
 
 
 def refusal(plan: Plan, where: str, workers: Mapping[str, Computing]) -> str:
-    """Return a sentence that names workers (by address) of different instruction sets; "" if there are none."""
+    """Return a sentence that names workers (by address) of different instruction sets; "" if there
+    are none.
+    """
     for step in plan.to_run:
         groups: dict[str, list[str]] = defaultdict(list)
         for address, here in workers.items():
@@ -97,15 +125,18 @@ def refusal(plan: Plan, where: str, workers: Mapping[str, Computing]) -> str:
                 groups[here[step.name]].append(address)
         if len(groups) > 1:
             told = "; ".join(
-                f"{what}: {', '.join(sorted(group)[:4])}{f' and {len(group) - 4} more' * (len(group) > 4)}"
+                f"{what}:"
+                f" {', '.join(sorted(group)[:4])}{f' and {len(group) - 4} more' * (len(group) > 4)}"
                 for what, group in sorted(groups.items())
             )
             return (
-                f"the workers of {where} have different instruction sets, between which {step.base} differs in its last "
-                f"bits: {told}. Use workers of one, or set {OPTION}: true."
+                f"the workers of {where} have different instruction sets, between which {step.base}"
+                f" differs in its last bits: {told}. Use workers of one, or set {OPTION}: true."
             )
     return ""
 
 
 def _counted(counts: Counter[str]) -> str:
-    return " and ".join(f"{what} ({count:,} shard{'s' * (count > 1)})" for what, count in sorted(counts.items()))
+    return " and ".join(
+        f"{what} ({count:,} shard{'s' * (count > 1)})" for what, count in sorted(counts.items())
+    )

@@ -1,7 +1,8 @@
-"""What a former plan's keys were made of, kept in the run folder: from it the next plan tells why a step is stale.
+"""What a former plan's keys were made of, kept in the run folder: from it the next plan tells why a
+step is stale.
 
-Only shards that are there now replace what was remembered of them, so that an interrupted run, or one of a part of the
-steps, takes no reason away.
+Only shards that are there now replace what was remembered of them, so that an interrupted run, or
+one of a part of the steps, takes no reason away.
 """
 
 from __future__ import annotations
@@ -19,16 +20,24 @@ from pipeline.system.regular_file import read_regular
 
 
 def recalled(path: Path | None) -> dict[str, Any]:
-    """Return the remembered pre-images by `STEP#SHARD`; nothing if there are none or they cannot be read."""
+    """Return the remembered pre-images by `STEP#SHARD`; nothing if there are none or they cannot be
+    read.
+    """
     try:
         data = json.loads(read_regular(path), parse_constant=str) if path is not None else {}
     except (OSError, ValueError, RecursionError):
         return {}  # only reasons are lost
-    return {name: value for name, value in data.items() if isinstance(value, dict)} if isinstance(data, dict) else {}
+    return (
+        {name: value for name, value in data.items() if isinstance(value, dict)}
+        if isinstance(data, dict)
+        else {}
+    )
 
 
 def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
-    """Keep the pre-images of what is stored, and of what is never stored, beside what was remembered before."""
+    """Keep the pre-images of what is stored, and of what is never stored, beside what was
+    remembered before.
+    """
     former = recalled(path)
     now = {f"{s.name}#{t.index}": t.preimage for s in steps for t in s.tasks if _there(s, t, store)}
     kept = {**former, **now}
@@ -41,4 +50,6 @@ def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
 
 
 def _there(step: Step, task: Task, store: Store) -> bool:
-    return not step.stored or all(store.has(step.output(output), task.keys[output]) for output in task.missing)
+    return not step.stored or all(
+        store.has(step.output(output), task.keys[output]) for output in task.missing
+    )

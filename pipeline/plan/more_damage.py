@@ -1,4 +1,5 @@
-"""Where one artifact of a plan is damaged, more may be: which ones are looked at then, all at once."""
+"""Where one artifact of a plan is damaged, more may be: which ones are looked at then, all at
+once."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from pipeline.plan.plan import Plan
 
 @contextmanager
 def doubting(plan: Plan) -> Iterator[None]:
-    """Let the damage that is met say what else is doubted: else every flipped bit would be met in a pass of its own."""
+    """Let the damage that is met say what else is doubted: else every flipped bit would be met in a
+    pass of its own.
+    """
     try:
         yield
     except CorruptArtifact as damage:
@@ -20,7 +23,9 @@ def doubting(plan: Plan) -> Iterator[None]:
 
 
 def _unread_bulk(plan: Plan) -> set[tuple[str, str]]:
-    """Return (output, key) of crops that no missing shard reads: checking every byte of them would take long."""
+    """Return (output, key) of crops that no missing shard reads: checking every byte of them would
+    take long.
+    """
     read = {(ref.step, ref.output) for step in plan.to_run for ref in step.inputs.values()}
     return {
         (step.output(output), task.keys[output])

@@ -50,7 +50,9 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """One digest of every key: plans of equal digests compute and read the same artifacts."""
-        return key_of([[step.name, [task.keys for task in step.tasks]] for step in self.steps.values()])
+        return key_of(
+            [[step.name, [task.keys for task in step.tasks]] for step in self.steps.values()]
+        )
 
     @property
     def to_run(self) -> list[Step]:
@@ -58,7 +60,9 @@ class Plan:
 
     @property
     def finished(self) -> bool:
-        """Whether a run has computed all that was asked for. What was set aside since, as damaged, does not count."""
+        """Whether a run has computed all that was asked for. What was set aside since, as damaged,
+        does not count.
+        """
         read = {ref.step for step in self.steps.values() for ref in step.inputs.values()}
         lacking = (task for step in self.to_run if step.name not in read for task in step.to_run)
         return all(task.reason == SET_ASIDE for task in lacking)
@@ -68,7 +72,9 @@ class Plan:
         return (step for step in self.steps.values() if step.stage.name == stage)
 
     def narrow(self, names: Iterable[str]) -> None:
-        """Keep to do only what is missing of the named steps and of all that they read. No key changes."""
+        """Keep to do only what is missing of the named steps and of all that they read. No key
+        changes.
+        """
         kept = with_all_above(self.steps, names)
         for step in self.steps.values():
             for task in step.tasks if step.name not in kept else ():
@@ -76,11 +82,18 @@ class Plan:
 
     def live(self) -> set[tuple[str, str]]:
         """Return (output, key) of everything this plan would keep."""
-        kept = {(s.output(o), key) for s in self.steps.values() for t in s.tasks for o, key in t.keys.items()}
+        kept = {
+            (s.output(o), key)
+            for s in self.steps.values()
+            for t in s.tasks
+            for o, key in t.keys.items()
+        }
         return kept | {(f"ingest.{name}", self.dataset.key) for name in self.dataset.tables}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plan as JSON: what `qfuse plan --json` prints and what `why` compares with later."""
+        """Return the plan as JSON: what `qfuse plan --json` prints and what `why` compares with
+        later.
+        """
         return {
             "config": self.config.name,
             "dataset": self.dataset.key,
@@ -92,7 +105,10 @@ class Plan:
                     "reason": s.reason,
                     "shards": len(s.tasks),
                     "to_run": len(s.to_run),
-                    "tasks": [{"index": t.index, "rows": [t.start, t.stop], "keys": t.keys} for t in s.tasks],
+                    "tasks": [
+                        {"index": t.index, "rows": [t.start, t.stop], "keys": t.keys}
+                        for t in s.tasks
+                    ],
                 }
                 for s in self.steps.values()
             ],
@@ -120,11 +136,15 @@ def build(
 ) -> Plan:
     """Return the plan of a config over its data set.
 
-    `until` names the step (or stage) after which to stop; `recall` is the file of a former plan's pre-images, from which
-    reasons are told. Raises InvalidInput for unknown stages, steps, inputs, options or factors, and for cycles.
+    `until` names the step (or stage) after which to stop; `recall` is the file of a former plan's
+    pre-images, from which reasons are told. Raises InvalidInput for unknown stages, steps, inputs,
+    options or factors, and for cycles.
     """
     if not config.steps:
-        raise InvalidInput(f"{config.full_name}: `steps` is empty; name at least one, as in steps: {{embed: {{}}}}.")
+        raise InvalidInput(
+            f"{config.full_name}: `steps` is empty; name at least one, as in steps: {{embed:"
+            " {}}."
+        )
     steps: dict[str, Step] = {}
     order = ordered(config)
     count_cells(config, order)
@@ -152,7 +172,9 @@ def build(
 
 
 def need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
-    """Raise InvalidInput if all steps together have more shards than a plan may have, before any is cut."""
+    """Raise InvalidInput if all steps together have more shards than a plan may have, before any is
+    cut.
+    """
     shards, cells = dict[str, int](), Counter[str]()
     for step in steps:
         axis = dataset.axes[step.stage.axis]
@@ -163,26 +185,31 @@ def need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
         name = next(step.stage.axis for step in steps if step.base == worst)
         axis = dataset.axes[name]
         raise InvalidInput(
-            f"{axis.rows:,} {name}, {axis.shard_rows:,} a shard, make {shards[worst]:,} shards of each of {cells[worst]:,} "
-            f"cells of {worst}, and a plan may have {MAX_SHARDS:,} shards in all: raise dataset.shard_rows.{name}"
+            f"{axis.rows:,} {name}, {axis.shard_rows:,} a shard, make {shards[worst]:,} shards of"
+            f" each of {cells[worst]:,} cells of {worst}, and a plan may have {MAX_SHARDS:,} shards"
+            f" in all: raise dataset.shard_rows.{name}"
             + (", or give factors fewer values." if cells[worst] > 1 else ".")
         )
 
 
 def need_rows(step: Step, steps: Mapping[str, Step], dataset: Dataset) -> None:
     """Raise InvalidInput if an input numbers other rows than the stage takes them for."""
-    for name, axis in ((name, axis) for name, axis in step.stage.rows.items() if name in step.inputs):
+    for name, axis in (
+        (name, axis) for name, axis in step.stage.rows.items() if name in step.inputs
+    ):
         above = steps[step.inputs[name].step]
         found = above.stage.axis if above.stage.grain in ("map", "group") else ""
         if found != axis and not (found and dataset.layout.same_rows(found, axis, dataset.tables)):
             given = f"{found}, which are not the same rows here" if found else "none of them"
             raise InvalidInput(
-                f"steps.{step.base}.inputs.{name}: {step.stage.name!r} reads {axis}, and {above.base!r} gives {given}: "
-                f"name a step that gives {axis}."
+                f"steps.{step.base}.inputs.{name}: {step.stage.name!r} reads {axis}, and"
+                f" {above.base!r} gives {given}: name a step that gives {axis}."
             )
 
 
-def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any, str]) -> Iterator[Task]:
+def _tasks(
+    step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any, str]
+) -> Iterator[Task]:
     stage = step.stage
     axis: Axis = dataset.axes[stage.axis]
     fixed = {
@@ -195,11 +222,19 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
         "numerics": _numerics(stage),
     }
     consumed = stage.consumed()
-    for index, (start, stop) in enumerate(axis.shards if stage.grain != "reduce" else [(0, axis.rows)]):
-        needs = {key: _needed_shards(stage, steps[ref.step], index, dataset, start, stop) for key, ref in step.inputs.items()}
+    for index, (start, stop) in enumerate(
+        axis.shards if stage.grain != "reduce" else [(0, axis.rows)]
+    ):
+        needs = {
+            key: _needed_shards(stage, steps[ref.step], index, dataset, start, stop)
+            for key, ref in step.inputs.items()
+        }
         preimage = {
             **fixed,
-            "inputs": {key: _keys_of(steps[ref.step], ref.output, needs[key], lists) for key, ref in step.inputs.items()},
+            "inputs": {
+                key: _keys_of(steps[ref.step], ref.output, needs[key], lists)
+                for key, ref in step.inputs.items()
+            },
             "tables": {
                 table: _table_digest(dataset, stage, table, columns, start, stop, lists)
                 for table, columns in consumed.items()
@@ -211,35 +246,51 @@ def _tasks(step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any
 
 
 def _numerics(stage: Stage) -> dict[str, Any] | None:
-    """Return what of how a stage computes may change its numbers: versions of libraries, and the profile where it does."""
+    """Return what of how a stage computes may change its numbers: versions of libraries, and the
+    profile where it does.
+    """
     backends = {name: backend_version(name) for name in stage.backends()}
-    profile = stage.context.profile.model_dump(mode="json", exclude={"name"}) if stage.profiled else {}
+    profile = (
+        stage.context.profile.model_dump(mode="json", exclude={"name"}) if stage.profiled else {}
+    )
     return {**profile, "backends": backends} if backends else None
 
 
 def _table_digest(
-    dataset: Dataset, stage: Stage, table: str, columns: tuple[str, ...], start: int, stop: int, lists: dict[Any, str]
+    dataset: Dataset,
+    stage: Stage,
+    table: str,
+    columns: tuple[str, ...],
+    start: int,
+    stop: int,
+    lists: dict[Any, str],
 ) -> str:
     axis = stage.cut_along
     if not axis or stage.members is None or stage.members[0] != table:
         return dataset.digest(table, columns, axis, start, stop)
     name = (stage.members, columns, stage.axis, start, stop)
     if name not in lists:
-        # A row is told by its place among the shards that are read, not by its number: a number would mean another
-        # row when a shard before grows or shrinks.
+        # A row is told by its place among the shards that are read, not by its number: a number
+        # would mean another row when a shard before grows or shrinks.
         part = dataset.part(table, columns, stage.axis, start, stop)
         shard, within = dataset.axes[stage.members[2]].places(part[stage.members[1]])
         _, place = np.unique(shard, return_inverse=True)
-        lists[name] = Batch({**part.columns, stage.members[1]: within, "shard": place.astype(np.int64)}).digest()
+        lists[name] = Batch(
+            {**part.columns, stage.members[1]: within, "shard": place.astype(np.int64)}
+        ).digest()
     return lists[name]
 
 
-def _needed_shards(stage: Stage, upstream: Step, index: int, dataset: Dataset, start: int, stop: int) -> tuple[int, ...]:
+def _needed_shards(
+    stage: Stage, upstream: Step, index: int, dataset: Dataset, start: int, stop: int
+) -> tuple[int, ...]:
     if stage.grain == "map":
         return (index,)
     if stage.members and upstream.stage.axis == stage.members[2] and upstream.stage.grain == "map":
         table, column, axis = stage.members
-        shard, _ = dataset.axes[axis].places(dataset.part(table, (column,), stage.axis, start, stop)[column])
+        shard, _ = dataset.axes[axis].places(
+            dataset.part(table, (column,), stage.axis, start, stop)[column]
+        )
         return tuple(np.unique(shard).tolist()) or (0,)
     return tuple(range(len(upstream.tasks)))
 
@@ -256,21 +307,37 @@ def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
 
     What was set aside as damaged is wanted, even if no missing shard would read it.
     """
-    leaves = plan.steps.keys() - {ref.step for step in plan.steps.values() for ref in step.inputs.values()}
+    leaves = plan.steps.keys() - {
+        ref.step for step in plan.steps.values() for ref in step.inputs.values()
+    }
     wanted: dict[tuple[str, str], set[int]] = {}
     present: Callable[[str], set[str]] = _remembered(store)
     aside = store.aside()
     for step in reversed(plan.steps.values()):
         for task in step.tasks:
-            hurt = {o for o, key in task.keys.items() if (step.output(o), key[:16]) in aside} if step.stored else set()
-            outputs = [o for o in step.stage.produces if step.name in leaves or task.index in wanted.get((step.name, o), ())]
-            task.missing = {o for o in {*outputs, *hurt} if not (step.stored and task.keys[o] in present(step.output(o)))}
+            hurt = (
+                {o for o, key in task.keys.items() if (step.output(o), key[:16]) in aside}
+                if step.stored
+                else set()
+            )
+            outputs = [
+                o
+                for o in step.stage.produces
+                if step.name in leaves or task.index in wanted.get((step.name, o), ())
+            ]
+            task.missing = {
+                o
+                for o in {*outputs, *hurt}
+                if not (step.stored and task.keys[o] in present(step.output(o)))
+            }
             if not task.missing:
                 continue
             for key, ref in step.inputs.items():
                 wanted.setdefault((ref.step, ref.output), set()).update(task.needs[key])
             known = task.missing <= hurt
-            task.reason = SET_ASIDE if known else _reason(step, task, former.get(f"{step.name}#{task.index}"))
+            task.reason = (
+                SET_ASIDE if known else _reason(step, task, former.get(f"{step.name}#{task.index}"))
+            )
 
 
 def _remembered(store: Store) -> Callable[[str], set[str]]:

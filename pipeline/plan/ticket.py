@@ -1,7 +1,8 @@
 """An order: the little that another process needs to make the same plan, and the proof that it did.
 
-Workers of a cluster and trial processes get an order instead of a plan: they read the data set's tables from the store
-that all share, plan for themselves and compare every key with the one who sent the order.
+Workers of a cluster and trial processes get an order instead of a plan: they read the data set's
+tables from the store that all share, plan for themselves and compare every key with the one who
+sent the order.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pipeline.store.store import Store
 
 
 class OtherKeys(InvalidInput):
-    """Another process plans other keys; `preimages` are those of each of its steps' first shards."""
+    """Another process plans other keys; `preimages` are those of each of its steps' first
+    shards."""
 
     def __init__(self, sentence: str, preimages: dict[str, Any]) -> None:
         super().__init__(sentence, preimages)
@@ -35,7 +37,8 @@ class OtherKeys(InvalidInput):
 
 @dataclass(frozen=True)
 class Order:
-    """A validated config (JSON), the store, the data set by key, where to stop, and the digest of all keys of the plan.
+    """A validated config (JSON), the store, the data set by key, where to stop, and the digest of
+    all keys of the plan.
 
     `computing`: step → what it has to be computed with, where a run does not mix instruction sets.
     """
@@ -56,13 +59,15 @@ class Order:
     def open(self, where: str) -> tuple[Plan, Store]:
         """Return the plan and the store, seen from the process that calls itself `where`.
 
-        Raises ResourceRefused if the store is not the one of the order; OtherKeys where this process would name
-        artifacts otherwise, because another library or version is installed here.
+        Raises ResourceRefused if the store is not the one of the order; OtherKeys where this
+        process would name artifacts otherwise, because another library or version is installed
+        here.
         """
         root = Path(self.store)
         if self.token and not _holds(root, self.token):
             raise ResourceRefused(
-                f"{where} does not see the store {root}: put the store on a disk that all workers share, under the same path."
+                f"{where} does not see the store {root}: put the store on a disk that all workers"
+                " share, under the same path."
             )
         config, store = Config.model_validate(self.config), Store.existing(root)
         dataset = stored_dataset(config, store, self.dataset)
@@ -74,7 +79,9 @@ class Order:
 
     @contextmanager
     def shown(self) -> Iterator[Order]:
-        """Lay a file into the store whose random name proves to whoever finds it that it sees this very store."""
+        """Lay a file into the store whose random name proves to whoever finds it that it sees this
+        very store.
+        """
         token = secrets.token_hex(16)
         with alive_as_long(Path(self.store) / "journal" / f"token-{token}"):
             yield replace(self, token=token)
@@ -82,7 +89,8 @@ class Order:
 
 def _holds(root: Path, token: str) -> bool:
     try:
-        # A listing, because a network file system may remember for a while that a file was not there.
+        # A listing, because a network file system may remember for a while that a file was not
+        # there.
         return f"token-{token}" in os.listdir(root / "journal")
     except OSError:
         return False

@@ -1,9 +1,10 @@
-"""Trials: which rows end the process that runs them. A process of its own tries, so that only it dies.
+"""Trials: which rows end the process that runs them. A process of its own tries, so that only it
+dies.
 
-After a process died without a word, the rows that it had in flight are tried here before anything else is: all together
-first, for mostly they are innocent; then, if that process dies too, one by one. A row is guilty when it has ended two
-processes by itself. A trial that is killed from outside, as one is when memory runs out, proves nothing and ends the run.
-The process is `crash_probe_child`.
+After a process died without a word, the rows that it had in flight are tried here before anything
+else is: all together first, for mostly they are innocent; then, if that process dies too, one by
+one. A row is guilty when it has ended two processes by itself. A trial that is killed from outside,
+as one is when memory runs out, proves nothing and ends the run. The process is `crash_probe_child`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ END = "end"
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
-def crashing(order: Order, step: str, shard: int, suspects: Iterable[Rows], stop: threading.Event) -> dict[int, str]:
+def crashing(
+    order: Order, step: str, shard: int, suspects: Iterable[Rows], stop: threading.Event
+) -> dict[int, str]:
     """Return the rows (of the shard) that end a process, each with a sentence that says how.
 
     Raises Interrupted once `stop` is set; ResourceRefused if a trial is killed from outside.
@@ -42,8 +45,9 @@ def crashing(order: Order, step: str, shard: int, suspects: Iterable[Rows], stop
             break
         if -code in FROM_OUTSIDE:
             raise ResourceRefused(
-                f"{step}, shard {shard}: the process that tries which rows are at fault was killed "
-                f"({signal.Signals(-code).name}), as happens when memory runs out: use fewer workers, and run again."
+                f"{step}, shard {shard}: the process that tries which rows are at fault was killed"
+                f" ({signal.Signals(-code).name}), as happens when memory runs out: use fewer"
+                " workers, and run again."
             )
         rows = waiting.popleft()
         deaths[rows] += 1
@@ -57,9 +61,15 @@ def crashing(order: Order, step: str, shard: int, suspects: Iterable[Rows], stop
     return found
 
 
-def _try(order: Order, step: str, shard: int, ranges: list[Rows], stop: threading.Event) -> tuple[int, int]:
-    """Let a process run the ranges of rows in turn. Returns how many it survived, and how it died in the next, if it did."""
-    asked: str | None = json.dumps({"order": asdict(order), "step": step, "shard": shard, "rows": ranges})
+def _try(
+    order: Order, step: str, shard: int, ranges: list[Rows], stop: threading.Event
+) -> tuple[int, int]:
+    """Let a process run the ranges of rows in turn. Returns how many it survived, and how it died
+    in the next, if it did.
+    """
+    asked: str | None = json.dumps(
+        {"order": asdict(order), "step": step, "shard": shard, "rows": ranges}
+    )
     environment = {name: value for name, value in os.environ.items() if name != "QFUSE_FAULT"}
     with subprocess.Popen(
         # -P: not whatever is called pipeline in the user's folder
@@ -81,6 +91,7 @@ def _try(order: Order, step: str, shard: int, ranges: list[Rows], stop: threadin
                     child.kill()
                     raise Interrupted(INTERRUPTED) from None
     begun = out.split()
-    if not begun or begun[-1] == END:  # also where it raised, which will be met again, and told, where it is computed
+    # also where it raised, which will be met again, and told, where it is computed
+    if not begun or begun[-1] == END:
         return len(ranges), 0
     return len(begun) - 1, child.returncode

@@ -2,8 +2,8 @@
 
     python -m pipeline.run.crash_probe_child
 
-reads {"order": …, "step": …, "shard": …, "rows": [[0, 32], …]} on standard input and writes a line for each range as it
-begins, and "end" after the last.
+reads {"order": …, "step": …, "shard": …, "rows": [[0, 32], …]} on standard input and writes a line
+for each range as it begins, and "end" after the last.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The same plan on dask.distributed: one future a shard, which brings an outcome; workers meet in the store alone.
+"""The same plan on dask.distributed: one future a shard, which brings an outcome; workers meet in
+the store alone.
 
-`local:N` starts N worker processes here; `tcp://HOST:PORT` or a scheduler file joins a cluster that is there. A worker
-that dies loses only the shards it was at: the scheduler gives them to another one, and whatever is committed is found.
+`local:N` starts N worker processes here; `tcp://HOST:PORT` or a scheduler file joins a cluster that
+is there. A worker that dies loses only the shards it was at: the scheduler gives them to another
+one, and whatever is committed is found.
 """
 
 from __future__ import annotations
@@ -41,15 +43,20 @@ ANSWER = 10  # seconds in which a scheduler answers
 LONELY = 60.0  # seconds without any worker after which the run ends
 FATAL = 2  # times that the scheduler may give up a shard, each after several deaths of workers
 for _name in ("distributed", "distributed.client", "tornado.application"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)  # what concerns a run is told by its own sentences
+    # what concerns a run is told by its own sentences
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Cluster:
-    """An executor of shards on a cluster. Raises UsageError or ResourceRefused if it cannot be reached or used."""
+    """An executor of shards on a cluster. Raises UsageError or ResourceRefused if it cannot be
+    reached or used.
+    """
 
     memory = False
 
-    def __init__(self, where: str | LocalWorkers, plan: Plan, store: Store, threads: int | None) -> None:
+    def __init__(
+        self, where: str | LocalWorkers, plan: Plan, store: Store, threads: int | None
+    ) -> None:
         self.outcomes: queue.SimpleQueue[tuple[Job, Outcome | BaseException]] = queue.SimpleQueue()
         self._where, self._plan, self._store = where, plan, store
         self._futures: dict[Name, Any] = {}
@@ -102,19 +109,22 @@ class Cluster:
         self._alone_since = self._alone_since or now
         if now - self._alone_since > LONELY:
             raise ResourceRefused(
-                f"{self._where} has had no worker{' with a GPU' * self._gpu} for a minute: start some, and run the same "
-                "command again; every finished shard is kept."
+                f"{self._where} has had no worker{' with a GPU' * self._gpu} for a minute: start"
+                " some, and run the same command again; every finished shard is kept."
             )
 
     @property
     def dashboard(self) -> str:
-        """The address of the scheduler's pages: Dask's dashboard, or where bokeh is not installed its list of workers."""
+        """The address of the scheduler's pages: Dask's dashboard, or where bokeh is not installed
+        its list of workers.
+        """
         link = str(self._client.dashboard_link)
         return link if find_spec("bokeh") else link.replace("/status", "/info/main/workers.html")
 
     def close(self, whole: bool) -> None:
         with self._stack:
-            told = threading.Thread(target=self._tell_the_end, daemon=True)  # the cluster may be what has failed
+            # the cluster may be what has failed
+            told = threading.Thread(target=self._tell_the_end, daemon=True)
             told.start()
             told.join(10)
             if not whole:
@@ -123,30 +133,38 @@ class Cluster:
 
     def _tell_the_end(self) -> None:
         with suppress(Exception):
-            if self._client.status == "running":  # without its scheduler it would try for long to find one
+            # without its scheduler it would try for long to find one
+            if self._client.status == "running":
                 self._client.run(dask_worker.end, self._order.token)
 
     def _connect(self, where: str | LocalWorkers, threads: int | None) -> tuple[Any, int | None]:
-        """Return a client, and the threads of each worker; None if each is to use as many as it offers."""
+        """Return a client, and the threads of each worker; None if each is to use as many as it
+        offers.
+        """
         if isinstance(where, str) and (started := local_workers(where)):
             where = self._stack.enter_context(started)
         if isinstance(where, LocalWorkers):
             threads = math.ceil((threads or len(os.sched_getaffinity(0))) / where.count)
             return self._stack.enter_context(Client(where.cluster())), threads
-        if not re.fullmatch(ADDRESS, where) and not os.path.isfile(where):  # to which a name too long is no error
+        # to which a name too long is no error
+        if not re.fullmatch(ADDRESS, where) and not os.path.isfile(where):
             raise no_cluster(where)
         address = {"address" if re.fullmatch(ADDRESS, where) else "scheduler_file": where}
         try:
             client = self._stack.enter_context(Client(**address, timeout=ANSWER))
-        except Exception as error:  # nobody there, another file, TLS without settings, a transport not installed
+        except (
+            Exception
+        ) as error:  # nobody there, another file, TLS without settings, a transport not installed
             raise ResourceRefused(
-                f"no Dask scheduler answers at {where} ({str(error) or 'it is not a scheduler file'}): start one with "
-                "`dask scheduler`."
+                f"no Dask scheduler answers at {where}"
+                f" ({str(error) or 'it is not a scheduler file'}): start one with `dask scheduler`."
             ) from None
         return client, threads
 
     def _greet(self) -> int:
-        """Let every worker open the order; return their number. Raises the QfuseError of one that cannot take part."""
+        """Let every worker open the order; return their number. Raises the QfuseError of one that
+        cannot take part.
+        """
         if not self._workers():
             with suppress(TimeoutError):
                 self._client.wait_for_workers(1, timeout=LONELY)
@@ -154,31 +172,46 @@ class Cluster:
             raise ResourceRefused(f"{self._where} has no workers: start some with `dask worker`.")
         if self._gpu and not self._offer_gpu():
             raise ResourceRefused(
-                f"no worker of {self._where} offers a GPU: start them with --resources GPU=1, or use cpu-fp32."
+                f"no worker of {self._where} offers a GPU: start them with --resources GPU=1, or"
+                " use cpu-fp32."
             )
         answers = self._client.run(
-            dask_worker.greet, self._order, self._threads, tuple(step.name for step in self._plan.to_run), on_error="return"
+            dask_worker.greet,
+            self._order,
+            self._threads,
+            tuple(step.name for step in self._plan.to_run),
+            on_error="return",
         )
-        living = {at: one for at, one in answers.items() if not isinstance(one, CommClosedError)}  # a death ends no run
+        # a death ends no run
+        living = {at: one for at, one in answers.items() if not isinstance(one, CommClosedError)}
         for problem in living.values():
             if isinstance(problem, QfuseError):
                 raise self._told(problem)
             if not isinstance(problem, dask_worker.Greeting):
                 raise ResourceRefused(
-                    f"a worker of {self._where} cannot be used ({str(problem) or type(problem).__name__:.200}): start it in "
-                    "an environment with this version of qfuse and all plug-ins."
+                    f"a worker of {self._where} cannot be used"
+                    f" ({str(problem) or type(problem).__name__:.200}): start it in an environment"
+                    " with this version of qfuse and all plug-ins."
                 )
         self._compare(living)
         return len(living)
 
     def _compare(self, greetings: Mapping[str, dask_worker.Greeting]) -> None:
-        """Look at what the workers compute with. Raises ResourceRefused if they would mix instruction sets unasked."""
-        computing = {name: what for one in greetings.values() for name, what in one.computing.items()}
+        """Look at what the workers compute with. Raises ResourceRefused if they would mix
+        instruction sets unasked.
+        """
+        computing = {
+            name: what for one in greetings.values() for name, what in one.computing.items()
+        }
         if not self._plan.config.run.mixed_instruction_sets:
-            if sentence := refusal(self._plan, str(self._where), {at: one.computing for at, one in greetings.items()}):
+            if sentence := refusal(
+                self._plan, str(self._where), {at: one.computing for at, one in greetings.items()}
+            ):
                 raise ResourceRefused(sentence)
             self._order = replace(self._order, computing=computing)  # for workers that join later
-        self.notes = notes(self._plan, self._store, computing, any(one.slow_bf16 for one in greetings.values()))
+        self.notes = notes(
+            self._plan, self._store, computing, any(one.slow_bf16 for one in greetings.values())
+        )
 
     def _offer_gpu(self) -> bool:
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
@@ -195,8 +228,9 @@ class Cluster:
                 self.submit(job, example)
                 return
             outcome = ResourceRefused(
-                f"{job.step.name}, shard {job.index}: every worker that computes it dies, and no single row is to blame. "
-                "Memory may be short: use fewer workers, or smaller dataset.shard_rows."
+                f"{job.step.name}, shard {job.index}: every worker that computes it dies, and no"
+                " single row is to blame. Memory may be short: use fewer workers, or smaller"
+                " dataset.shard_rows."
             )
         except (CancelledError, OSError):  # a TimeoutError is one
             outcome = ResourceRefused(self._gone())
@@ -213,7 +247,8 @@ class Cluster:
             changes = difference(step.tasks[0].preimage, problem.preimages.get(step.name, {}))
             if changes:
                 return InvalidInput(
-                    f"{problem} In {step.name}: {'; '.join(changes[:3])}. Install the same versions everywhere."
+                    f"{problem} In {step.name}: {'; '.join(changes[:3])}. Install the same versions"
+                    " everywhere."
                 )
         return InvalidInput(f"{problem} Install the same version of qfuse everywhere.")
 
@@ -222,5 +257,6 @@ class Cluster:
 
     def _gone(self) -> str:
         return (
-            f"the Dask scheduler of {self._where} is gone: every finished shard is kept; start it, and run the same command."
+            f"the Dask scheduler of {self._where} is gone: every finished shard is kept; start it,"
+            " and run the same command."
         )

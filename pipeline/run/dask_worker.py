@@ -1,6 +1,8 @@
-"""What runs on a worker of a cluster: shards of the plan that an order describes. Outcomes travel, never arrays.
+"""What runs on a worker of a cluster: shards of the plan that an order describes. Outcomes travel,
+never arrays.
 
-A worker keeps a workshop for each run that it serves, and with it the opened models and what only memory keeps.
+A worker keeps a workshop for each run that it serves, and with it the opened models and what only
+memory keeps.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ from typing import Any
 from distributed import get_worker
 from threadpoolctl import threadpool_limits
 
-from pipeline.errors import INTERRUPTED, CorruptArtifact, Interrupted, InvalidInput, QfuseError, ResourceRefused
+from pipeline.errors import (
+    INTERRUPTED,
+    CorruptArtifact,
+    Interrupted,
+    InvalidInput,
+    QfuseError,
+    ResourceRefused,
+)
 from pipeline.plan.check import open_all
 from pipeline.plan.instruction_mix import OPTION, computing
 from pipeline.plan.plan import Plan
@@ -34,14 +43,19 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a worker computes with: each step's instruction set, and whether it lacks instructions for bf16."""
+    """What a worker computes with: each step's instruction set, and whether it lacks instructions
+    for bf16.
+    """
 
     computing: dict[str, str]
     slow_bf16: bool
 
 
-def greet(order: Order, threads: int | None, steps: Sequence[str], dask_worker: Any) -> Greeting | QfuseError:
-    """Open an order and its steps that are to run, ahead of their shards; return the error of a worker that cannot.
+def greet(
+    order: Order, threads: int | None, steps: Sequence[str], dask_worker: Any
+) -> Greeting | QfuseError:
+    """Open an order and its steps that are to run, ahead of their shards; return the error of a
+    worker that cannot.
 
     Steps on a GPU are opened where there is one to be had.
     """
@@ -59,9 +73,16 @@ def greet(order: Order, threads: int | None, steps: Sequence[str], dask_worker: 
 
 
 def compute(
-    order: Order, threads: int | None, step: str, shard: int, missing: frozenset[str], example: int | None
+    order: Order,
+    threads: int | None,
+    step: str,
+    shard: int,
+    missing: frozenset[str],
+    example: int | None,
 ) -> Outcome | BaseException:
-    """Compute and commit one shard. What is raised is returned, so that it reaches the driver as it is."""
+    """Compute and commit one shard. What is raised is returned, so that it reaches the driver as it
+    is.
+    """
     try:
         with _lock:
             if order.token in _ended:
@@ -70,18 +91,24 @@ def compute(
         try:
             workshop = _workshop(order, threads, get_worker())
             found = workshop.plan.steps[step]
-            return workshop.compute(found, replace(found.tasks[shard], missing=set(missing)), example)
+            return workshop.compute(
+                found, replace(found.tasks[shard], missing=set(missing)), example
+            )
         finally:
             with _lock:
                 _busy[order.token] -= 1
     except Exception as error:
         if not isinstance(error, QfuseError):
             error.add_note(f"on {get_worker().address}:\n{traceback.format_exc()}")
-        return error if _travels(error) else RuntimeError("".join(traceback.format_exception(error)))
+        return (
+            error if _travels(error) else RuntimeError("".join(traceback.format_exception(error)))
+        )
 
 
 def end(token: str) -> None:
-    """Forget a run. Its shards, if any are under way, end at their next micro-batch, and what is committed is committed."""
+    """Forget a run. Its shards, if any are under way, end at their next micro-batch, and what is
+    committed is committed.
+    """
     with _lock:
         _ended.add(token)
         workshop = _workshops.pop(token, None)
@@ -96,27 +123,35 @@ def _workshop(order: Order, threads: int | None, here: Any) -> Workshop:
             plan, store = order.open(f"the worker {here.address}")
             path = plan.dataset.path
             if path is not None and not path.exists():
-                raise InvalidInput(f"the worker {here.address} does not see the data set {path}: put it on a shared disk.")
+                raise InvalidInput(
+                    f"the worker {here.address} does not see the data set {path}: put it on a"
+                    " shared disk."
+                )
             _refuse_mixing(order, plan, here.address)
-            threadpool_limits(max(step.stage.context.profile.threads for step in plan.steps.values()))
+            threadpool_limits(
+                max(step.stage.context.profile.threads for step in plan.steps.values())
+            )
             count = threads or here.state.nthreads
             budget = (available_memory() or 8 << 30) // 8
             _workshops[order.token] = Workshop(plan, store, count, budget=budget)
             idle = [token for token in _workshops if not _busy[token] and token != order.token]
-            for token in idle[: len(_workshops) - RUNS]:  # of drivers that were killed, or wait for others
+            # of drivers that were killed, or wait for others
+            for token in idle[: len(_workshops) - RUNS]:
                 _workshops.pop(token).close()
         _workshops.move_to_end(order.token)
         return _workshops[order.token]
 
 
 def _refuse_mixing(order: Order, plan: Plan, address: str) -> None:
-    """Raise ResourceRefused on a worker that joins a run whose others have another instruction set."""
+    """Raise ResourceRefused on a worker that joins a run whose others have another instruction
+    set."""
     for step, here in computing(plan.steps.values()).items():
         wanted = order.computing.get(step)
         if here and wanted and here != wanted:
             raise ResourceRefused(
-                f"the worker {address} computes {step} with {here}, the others with {wanted}, and their last bits differ: "
-                f"stop that worker and run the same command again, or set {OPTION}: true."
+                f"the worker {address} computes {step} with {here}, the others with {wanted}, and"
+                " their last bits differ: stop that worker and run the same command again, or set"
+                f" {OPTION}: true."
             )
 
 

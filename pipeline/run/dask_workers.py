@@ -1,7 +1,9 @@
-"""Dask workers of this machine: processes that start while the driver still reads the data set and plans.
+"""Dask workers of this machine: processes that start while the driver still reads the data set and
+plans.
 
-They, the scheduler and the driver talk by TLS with a certificate that only they have, so that no other account of the
-machine can give them work; and what they write lies in a folder that only this account may open.
+They, the scheduler and the driver talk by TLS with a certificate that only they have, so that no
+other account of the machine can give them work; and what they write lies in a folder that only this
+account may open.
 """
 
 from __future__ import annotations
@@ -21,24 +23,31 @@ from pipeline.errors import Interrupted
 from pipeline.system import interruption
 from pipeline.system.available import require_threads, require_to_compute
 
-SLOTS = 2  # shards at a time for a local worker, and for a thread of any: while one is committed, the next is computed
+# shards at a time for a local worker, and for a thread of any: while one is committed, the next is
+# computed
+SLOTS = 2
 DRIVER, WORKER = 14, 9  # threads: of the driver for its cluster, and of a worker process
 SETTINGS: dict[str, Any] = {
-    # One thread a library, as numerics profiles want it; without Dask's MALLOC_TRIM_THRESHOLD_, which makes every large
-    # array cost its page faults anew.
-    "distributed.nanny.pre-spawn-environ": {f"{name}_NUM_THREADS": 1 for name in ("OMP", "MKL", "OPENBLAS")},
+    # One thread a library, as numerics profiles want it; without Dask's MALLOC_TRIM_THRESHOLD_,
+    # which makes every large array cost its page faults anew.
+    "distributed.nanny.pre-spawn-environ": {
+        f"{name}_NUM_THREADS": 1 for name in ("OMP", "MKL", "OPENBLAS")
+    },
     "distributed.comm.timeouts.connect": "10s",
     "distributed.comm.retry.count": 0,
-    # Dask watching itself: a sampler and a clock that wake the driver and every worker fifty to a hundred times a second.
+    # Dask watching itself: a sampler and a clock that wake the driver and every worker fifty to a
+    # hundred times a second.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
 }
 
 
 def local_workers(where: str | None) -> LocalWorkers | None:
-    """Begin to start the workers that `local:N` asks for; None if another cluster, or none, is meant.
+    """Begin to start the workers that `local:N` asks for; None if another cluster, or none, is
+    meant.
 
-    Raises ResourceRefused if the limits of this process, which are also theirs, leave too little for them.
+    Raises ResourceRefused if the limits of this process, which are also theirs, leave too little
+    for them.
     """
     match = re.fullmatch(LOCAL, where or "")
     if not match:
@@ -62,14 +71,16 @@ class LocalWorkers:
         return f"local:{self.count}"
 
     def cluster(self) -> Any:
-        """Return the distributed.LocalCluster, once it is there. Raises what kept it from starting."""
+        """Return the distributed.LocalCluster, once it is there. Raises what kept it from
+        starting."""
         return self._cluster.result()
 
     def __enter__(self) -> LocalWorkers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
-        if kind is None or not issubclass(kind, KeyboardInterrupt | Interrupted):  # which wait for nobody: see interruption
+        # which wait for nobody: see interruption
+        if kind is None or not issubclass(kind, KeyboardInterrupt | Interrupted):
             self.close()
 
     def close(self) -> None:
@@ -91,10 +102,11 @@ def _start(count: int, folder: str) -> Any:
     warnings = filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"))
     os.environ["PYTHONWARNINGS"] = ",".join(warnings)
     resource_tracker.ensure_running()  # now, because it unblocks signals
-    # A terminal's Ctrl-C reaches every process of the group. It is the driver's: what this thread starts inherits the mask.
+    # A terminal's Ctrl-C reaches every process of the group. It is the driver's: what this thread
+    # starts inherits the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    # The folder is the first place where the driver and the workers look for modules: Dask's own choice, below /tmp, may
-    # have been made, and be written to, by somebody else.
+    # The folder is the first place where the driver and the workers look for modules: Dask's own
+    # choice, below /tmp, may have been made, and be written to, by somebody else.
     with dask.config.set({**SETTINGS, "temporary-directory": folder}):
         return LocalCluster(
             n_workers=count,
@@ -111,9 +123,11 @@ def _start(count: int, folder: str) -> Any:
 
 
 def _credentials() -> Any:
-    """Return distributed's Security with a key and a certificate of this run alone, which are in memory only.
+    """Return distributed's Security with a key and a certificate of this run alone, which are in
+    memory only.
 
-    As `Security.temporary` makes them, but valid whatever the clock does, and of a curve, whose keys are made at once.
+    As `Security.temporary` makes them, but valid whatever the clock does, and of a curve, whose
+    keys are made at once.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -135,7 +149,9 @@ def _credentials() -> Any:
         .sign(key, hashes.SHA256())
     )
     certificate = made.public_bytes(pem).decode()
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
     of_roles: dict[str, str] = {}
     for role in ("client", "scheduler", "worker"):
         of_roles |= {f"tls_{role}_cert": certificate, f"tls_{role}_key": private}

@@ -1,4 +1,6 @@
-"""What a run tells while it works: one JSON object an event, kept as a line in the run folder and shown as it comes."""
+"""What a run tells while it works: one JSON object an event, kept as a line in the run folder and
+shown as it comes.
+"""
 
 from __future__ import annotations
 
@@ -57,11 +59,15 @@ class Events:
 def _refused(folder: Path | None, error: OSError) -> ResourceRefused:
     blocked = in_the_way(error)
     advice = f"{'move it away, or ' * bool(blocked)}set run.folder to one that can be written to"
-    return ResourceRefused(f"cannot write to the run folder {folder} ({blocked or error.strerror or error}): {advice}.")
+    return ResourceRefused(
+        f"cannot write to the run folder {folder} ({blocked or error.strerror or error}): {advice}."
+    )
 
 
 def _appended(path: Path) -> IO[str]:
-    """Open a file of lines to append to it. A last line that was cut short is ended; what is not a file is renamed."""
+    """Open a file of lines to append to it. A last line that was cut short is ended; what is not a
+    file is renamed.
+    """
     try:
         need_regular(path)
     except FileNotFoundError:

@@ -1,9 +1,11 @@
-"""How much memory a plan takes at its peak, told before any work starts, and a refusal where that cannot be had.
+"""How much memory a plan takes at its peak, told before any work starts, and a refusal where that
+cannot be had.
 
-The estimate follows the order in which a run in one process hands out its shards and counts arrays: what the shards under
-way read and write, what their stages say that they hold besides, and what only memory keeps until its last reader is done.
-It is a lower bound, made to catch what cannot fit: models, decoded photographs, the data set's tables (they are there
-already), copies that are gone soon and what libraries keep for themselves are not in it.
+The estimate follows the order in which a run in one process hands out its shards and counts arrays:
+what the shards under way read and write, what their stages say that they hold besides, and what
+only memory keeps until its last reader is done. It is a lower bound, made to catch what cannot fit:
+models, decoded photographs, the data set's tables (they are there already), copies that are gone
+soon and what libraries keep for themselves are not in it.
 """
 
 from __future__ import annotations
@@ -23,13 +25,18 @@ from pipeline.run.shard_computer import tables_of
 from pipeline.store.store import Store
 from pipeline.system.available import available_memory
 
-TEXT = 8  # bytes of a text: its place in the array; what most rows share (no reason) is one text for all of them
-OPEN = 512  # the length of an open dimension of which neither stage, tables, inputs nor the store tell
+# bytes of a text: its place in the array; what most rows share (no reason) is one text for all of
+# them
+TEXT = 8
+OPEN = (
+    512  # the length of an open dimension of which neither stage, tables, inputs nor the store tell
+)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Arrays of one step that are there at one time: so many `rows` of them, where they are rows."""
+    """Arrays of one step that are there at one time: so many `rows` of them, where they
+    are rows."""
 
     step: str
     what: str
@@ -37,13 +44,19 @@ class Part:
     rows: int = 0
 
     def __str__(self) -> str:
-        rows = f"{self.rows:,} {self.what} of {self.bytes // self.rows:,} bytes" if self.rows else self.what
+        rows = (
+            f"{self.rows:,} {self.what} of {self.bytes // self.rows:,} bytes"
+            if self.rows
+            else self.what
+        )
         return f"{rows} = {in_words(self.bytes)}"
 
 
 @dataclass(frozen=True)
 class Need:
-    """What is in memory when a step takes most: its own, that of what runs beside it, and what waits for its readers."""
+    """What is in memory when a step takes most: its own, that of what runs beside it, and what
+    waits for its readers.
+    """
 
     step: str
     parts: tuple[Part, ...]  # the largest first
@@ -54,7 +67,9 @@ class Need:
 
 
 def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]:
-    """Return what each step that will run needs at its peak, in the order of the plan. Nothing is read but receipts."""
+    """Return what each step that will run needs at its peak, in the order of the plan. Nothing is
+    read but receipts.
+    """
     workers = workers or plan.config.run.workers or len(os.sched_getaffinity(0))
     sizes, board = _Sizes(plan, store), Board(plan, memory=True)
     readers: dict[str, set[str]] = defaultdict(set)
@@ -65,9 +80,12 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
     kept: dict[str, list[Part]] = defaultdict(list)
     worst: dict[str, tuple[int, list[Part]]] = {}
     while board.left:
-        while len(flying) <= workers and (job := board.next()) is not None:  # one more than compute at once, as in a run
+        # one more than compute at once, as in a run
+        while len(flying) <= workers and (job := board.next()) is not None:
             flying.append(_Load(job, *sizes.load(job.step, job.task)))
-        parts = [part for held in kept.values() for part in held] + list(_under_way(flying, workers))
+        parts = [part for held in kept.values() for part in held] + list(
+            _under_way(flying, workers)
+        )
         total = sum(part.bytes for part in parts)
         for load in flying:
             if total > worst.get(load.job.step.name, (-1, []))[0]:
@@ -84,7 +102,9 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
 
 
 def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None:
-    """Raise ResourceRefused if a plan needs more memory than this process may use; where that is unknown, never."""
+    """Raise ResourceRefused if a plan needs more memory than this process may use; where that is
+    unknown, never.
+    """
     available = available_memory(plan.config.run.memory)
     worst = max(estimate(plan, store, workers), key=lambda need: need.bytes, default=None)
     if available is None or worst is None or worst.bytes <= available:
@@ -93,18 +113,27 @@ def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None
     step, alone = plan.steps[largest.step], max(need.bytes for need in estimate(plan, store, 1))
     axis = plan.dataset.axes[step.stage.axis]
     todo = [f"use one worker (--workers 1: about {in_words(alone)})"] if alone <= available else []
-    of_a_shard = step.stored or largest.what not in {schema.name for schema in step.stage.produces.values()}
+    of_a_shard = step.stored or largest.what not in {
+        schema.name for schema in step.stage.produces.values()
+    }
     if step.stage.grain in ("map", "group") and of_a_shard and axis.shard_rows > 1:
         todo.append(f"make dataset.shard_rows.{step.stage.axis} smaller (now {axis.shard_rows:,})")
     pairings = plan.dataset.tables.get("pairings")
-    if step.stage.grain in ("tile", "reduce") and (axis.multiple > 1 or (pairings is not None and pairings.rows > 0)):
+    if step.stage.grain in ("tile", "reduce") and (
+        axis.multiple > 1 or (pairings is not None and pairings.rows > 0)
+    ):
         todo.append(f"list the {step.stage.axis} that count in place of all `pairings`")
-    todo = [*(todo or ["use a smaller data set or a machine with more memory"]), "set run.memory to the GB that it may take"]
+    todo = [
+        *(todo or ["use a smaller data set or a machine with more memory"]),
+        "set run.memory to the GB that it may take",
+    ]
     shown = [part for part in worst.parts[:4] if part.bytes > 0.02 * worst.bytes]
+    listed = [f"{part}" if part.step == step.name else f"{part.step}: {part}" for part in shown]
     raise ResourceRefused(
-        f"{step.name} would take at least {in_words(worst.bytes)} of memory, and {in_words(available)} are available: "
-        f"{'; '.join(f'{part}' if part.step == step.name else f'{part.step}: {part}' for part in shown)}. "
-        f"Nothing was computed: {', or '.join(todo)}."
+        f"{step.name} would take at least {in_words(worst.bytes)} of memory, and"
+        f" {in_words(available)} are available:"
+        f" {'; '.join(listed)}."
+        f" Nothing was computed: {', or '.join(todo)}."
     )
 
 
@@ -140,16 +169,27 @@ class _Sizes:
         self._told: dict[tuple[object, ...], Mapping[str, int]] = {}
 
     def load(self, step: Step, task: Task) -> tuple[list[Part], list[Part], list[Part]]:
-        """Return what a shard reads, writes and holds besides. What memory keeps anyway is read without a copy."""
+        """Return what a shard reads, writes and holds besides. What memory keeps anyway is read
+        without a copy.
+        """
         reads, writes = [], []
         for key, ref in step.inputs.items():
             above = self._plan.steps[ref.step]
             if above.stored or len(task.needs[key]) > 1:
                 rows, name = _rows(above, task.needs[key]), above.stage.produces[ref.output].name
-                reads.append(Part(step.name, f"{name} to read", rows * sum(self.columns(ref).values()), rows))
+                reads.append(
+                    Part(step.name, f"{name} to read", rows * sum(self.columns(ref).values()), rows)
+                )
         for output, schema in step.stage.produces.items():
             rows = _rows(step, (task.index,))
-            writes.append(Part(step.name, schema.name, rows * sum(self.columns(Ref(step.name, output)).values()), rows))
+            writes.append(
+                Part(
+                    step.name,
+                    schema.name,
+                    rows * sum(self.columns(Ref(step.name, output)).values()),
+                    rows,
+                )
+            )
         columns = {field.name for schema in step.stage.produces.values() for field in schema.fields}
         told = {what: size for what, size in self.told(step, task).items() if what not in columns}
         return reads, writes, [Part(step.name, what, size) for what, size in told.items()]
@@ -157,15 +197,29 @@ class _Sizes:
     def told(self, step: Step, task: Task) -> Mapping[str, int]:
         """Return what a stage says of one shard; of a map, of the first micro-batch."""
         stage, dataset, mapped = step.stage, self._plan.dataset, step.stage.grain == "map"
-        stop = min(task.stop, task.start + stage.context.profile.compute_batch) if mapped else task.stop
-        rows = {key: stop - task.start if mapped else _rows(self._plan.steps[ref.step], task.needs[key])
-                for key, ref in step.inputs.items()}  # fmt: skip
+        stop = (
+            min(task.stop, task.start + stage.context.profile.compute_batch)
+            if mapped
+            else task.stop
+        )
+        rows = {
+            key: stop - task.start if mapped else _rows(self._plan.steps[ref.step], task.needs[key])
+            for key, ref in step.inputs.items()
+        }
         rows[""] = stop - task.start
         sizes = {key: self.columns(ref) for key, ref in step.inputs.items()}
-        asked = (stage.name, repr(stage.options), stage.context.profile, rows[""] if mapped else (task.start, stop))
-        name = (*asked, repr(rows), repr(sizes))  # cells that differ in what they read alone are asked once
+        asked = (
+            stage.name,
+            repr(stage.options),
+            stage.context.profile,
+            rows[""] if mapped else (task.start, stop),
+        )
+        # cells that differ in what they read alone are asked once
+        name = (*asked, repr(rows), repr(sizes))
         if name not in self._told:
-            self._told[name] = stage.memory(rows, sizes, tables_of(stage, dataset, task.start, stop))
+            self._told[name] = stage.memory(
+                rows, sizes, tables_of(stage, dataset, task.start, stop)
+            )
         return self._told[name]
 
     def columns(self, ref: Ref) -> dict[str, int]:
@@ -182,7 +236,9 @@ class _Sizes:
         return self._columns[name]
 
     def _open(self, step: Step, output: str, field: Field, others: int) -> int:
-        """Return the bytes a row of a column of open length: as the stage says, as in what it comes from, as stored."""
+        """Return the bytes a row of a column of open length: as the stage says, as in what it comes
+        from, as stored.
+        """
         task = max(step.tasks, key=lambda task: task.stop - task.start)
         batch = task.stop - task.start
         if step.stage.grain == "map":
@@ -190,7 +246,10 @@ class _Sizes:
         if batch and (told := self.told(step, task).get(field.name)) is not None:
             return told // batch
         for table, columns in step.stage.consumed().items():
-            if field.name in columns and (array := self._plan.dataset.tables[table].columns.get(field.name)) is not None:
+            if (
+                field.name in columns
+                and (array := self._plan.dataset.tables[table].columns.get(field.name)) is not None
+            ):
                 return array.nbytes // max(1, len(array))
         for ref in step.inputs.values():
             above = self._plan.steps[ref.step].stage.produces[ref.output].fields
@@ -198,10 +257,13 @@ class _Sizes:
                 return self.columns(ref)[field.name]
         if field.optional:
             return 0  # nothing brings it
-        for task in sorted(
-            step.tasks, key=lambda task: task.start - task.stop
-        ):  # in the largest, what is around them is least
-            if not task.missing and step.stored and self._store.has(step.output(output), task.keys[output]):
+        # in the largest, what is around them is least
+        for task in sorted(step.tasks, key=lambda task: task.start - task.stop):
+            if (
+                not task.missing
+                and step.stored
+                and self._store.has(step.output(output), task.keys[output])
+            ):
                 with suppress(CorruptArtifact):  # told when it is needed
                     receipt = self._store.receipt(step.output(output), task.keys[output])
                     return max(0, receipt.bytes // max(1, receipt.rows) - others)
@@ -209,7 +271,9 @@ class _Sizes:
 
 
 def _rows(step: Step, shards: Iterable[int]) -> int:
-    """Return how many rows shards of a step's output have; none for a reduce step, whose table is small."""
+    """Return how many rows shards of a step's output have; none for a reduce step, whose table is
+    small.
+    """
     if step.stage.grain == "reduce":
         return 0
     return sum(step.tasks[i].stop - step.tasks[i].start for i in shards)
@@ -223,7 +287,9 @@ def _bytes(field: Field) -> int:
 
 
 def _under_way(flying: list[_Load], workers: int) -> Iterator[Part]:
-    """Yield what shards under way hold: of map steps one at a time computes, and the others have read what it will be of."""
+    """Yield what shards under way hold: of map steps one at a time computes, and the others have
+    read what it will be of.
+    """
     mapping = False
     for place, load in enumerate(flying):
         if load.job.step.stage.grain != "map":
@@ -234,7 +300,8 @@ def _under_way(flying: list[_Load], workers: int) -> Iterator[Part]:
         if not mapping:
             mapping = True
             yield from load.writes
-            yield from (replace(part, what=f"{part.what} in pieces") for part in load.writes)  # of which the whole is made
+            # of which the whole is made
+            yield from (replace(part, what=f"{part.what} in pieces") for part in load.writes)
             task, batch = load.job.task, load.job.step.stage.context.profile.compute_batch
             batches = min(workers, -(-(task.stop - task.start) // batch))
             yield from (replace(part, bytes=part.bytes * batches) for part in load.holds)

@@ -1,8 +1,9 @@
 """One micro-batch of a map stage: rows that raise, or that come out as nan, are lost alone.
 
-A row on which a stage raises is found by running its micro-batch row by row; it becomes a row with a status and a
-reason. Only where every row raises is it the stage that is wrong, and its error comes through. What the machine lacks
-(memory, open files, a library) is no row's fault and ends the run: a failed row would be kept under a healthy key.
+A row on which a stage raises is found by running its micro-batch row by row; it becomes a row with
+a status and a reason. Only where every row raises is it the stage that is wrong, and its error
+comes through. What the machine lacks (memory, open files, a library) is no row's fault and ends the
+run: a failed row would be kept under a healthy key.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class DecoderCrash(InvalidInput):
 
 @dataclass(frozen=True)
 class Lost:
-    """One row on which a stage raised, or died. It becomes a failed row when a good one has shown the columns' shapes."""
+    """One row on which a stage raised, or died. It becomes a failed row when a good one has shown
+    the columns' shapes.
+    """
 
     error: Exception
 
@@ -40,7 +43,9 @@ Part = dict[str, Batch] | Lost
 
 
 def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list[Part]:
-    """Run a micro-batch; if that raises, run it row by row, so that the rows to blame are lost alone."""
+    """Run a micro-batch; if that raises, run it row by row, so that the rows to blame are lost
+    alone.
+    """
     try:
         return [_checked(stage, stage.run(rows, inputs, stage.load(rows)))]
     except QfuseError:
@@ -53,16 +58,25 @@ def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list
         if rows.rows == 1:
             return [Lost(error)]
     ones = (slice(i, i + 1) for i in range(rows.rows))
-    return [part for i in ones for part in run_micro_batch(stage, rows.take(i), {k: b.take(i) for k, b in inputs.items()})]
+    return [
+        part
+        for i in ones
+        for part in run_micro_batch(stage, rows.take(i), {k: b.take(i) for k, b in inputs.items()})
+    ]
 
 
 def refusal(where: str, error: Exception) -> ResourceRefused | None:
-    """Return the sentence for an error that is the machine's; None for one that its rows may have caused."""
+    """Return the sentence for an error that is the machine's; None for one that its rows may have
+    caused.
+    """
     if no_memory(error):
         problem = "memory ran out"
         todo = "use fewer workers, or a smaller numerics.compute_batch or dataset.shard_rows"
     elif no_thread(error):
-        problem, todo = "the system refused a thread", "use fewer workers, or raise the limit (`ulimit -u`)"
+        problem, todo = (
+            "the system refused a thread",
+            "use fewer workers, or raise the limit (`ulimit -u`)",
+        )
     elif isinstance(error, OSError) and error.errno:
         problem, todo = "the machine refused a file", advice(error)
     elif isinstance(error, ImportError):
@@ -70,7 +84,10 @@ def refusal(where: str, error: Exception) -> ResourceRefused | None:
     else:
         return None
     found = f"{type(error).__name__}: {error}".splitlines()[0]
-    return ResourceRefused(f"{where}: {problem} ({found:.200}): {todo}, and run again. Nothing of these rows was stored.")
+    return ResourceRefused(
+        f"{where}: {problem} ({found:.200}): {todo}, and run again. Nothing of these rows was"
+        " stored."
+    )
 
 
 def good_part(parts: list[Part]) -> dict[str, Batch] | None:
@@ -88,7 +105,10 @@ def assemble(stage: Stage, parts: list[Part], example: dict[str, Batch]) -> dict
     filled = []
     for part in parts:
         if isinstance(part, Lost):
-            part = {o: schema.blank(1, example[o], part.status, part.reason(stage)) for o, schema in stage.produces.items()}
+            part = {
+                o: schema.blank(1, example[o], part.status, part.reason(stage))
+                for o, schema in stage.produces.items()
+            }
         filled.append(part)
     return {output: concat([part[output] for part in filled]) for output in filled[0]}
 
@@ -104,7 +124,9 @@ def _checked(stage: Stage, outputs: dict[str, Batch]) -> dict[str, Batch]:
             finite &= np.isfinite(batch[name]).all(axis=tuple(range(1, batch[name].ndim)))
         bad = ~finite & (batch["status"] == Status.OK)
         if bad.any():
-            blank = schema.blank(int(bad.sum()), batch, Status.NOT_FINITE, f"{stage.name} gave nan or infinity")
+            blank = schema.blank(
+                int(bad.sum()), batch, Status.NOT_FINITE, f"{stage.name} gave nan or infinity"
+            )
             columns = {name: array.copy() for name, array in batch.columns.items()}
             for name in columns:
                 columns[name][bad] = blank[name]

@@ -29,7 +29,9 @@ class Job:
 
 
 class Board:
-    """The jobs of a plan. Without `memory`, shards that are not stored are no jobs: whoever reads one computes it."""
+    """The jobs of a plan. Without `memory`, shards that are not stored are no jobs: whoever reads
+    one computes it.
+    """
 
     def __init__(self, plan: Plan, memory: bool) -> None:
         self._plan = plan
@@ -40,7 +42,9 @@ class Board:
             for task in step.to_run
         }
         self._through: dict[Name, frozenset[Name]] = {}
-        self._waits = {name: set(self._reads(job.step, job.task)) for name, job in self._jobs.items()}
+        self._waits = {
+            name: set(self._reads(job.step, job.task)) for name, job in self._jobs.items()
+        }
         self._readers: dict[Name, list[Name]] = {name: [] for name in self._jobs}
         for name, reads in self._waits.items():
             for read in reads:
@@ -84,7 +88,8 @@ class Board:
         return self._unfinished[step]
 
     def _reads(self, step: Step, task: Task) -> frozenset[Name]:
-        """Return the jobs whose outputs a shard reads, directly or through what only memory keeps."""
+        """Return the jobs whose outputs a shard reads, directly or through what only memory
+        keeps."""
         found: set[Name] = set()
         for key, ref in step.inputs.items():
             above = self._plan.steps[ref.step]

@@ -1,4 +1,6 @@
-"""Which rows failed and why, and which carry a note: read from the store, at the step that said so first."""
+"""Which rows failed and why, and which carry a note: read from the store, at the step that said so
+first.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from pipeline.system.streams import visible_line
 
 @dataclass(frozen=True)
 class Remark:
-    """What a step said about one row: a failure, or (status ok) a note. `row` counts along the step's axis."""
+    """What a step said about one row: a failure, or (status ok) a note. `row` counts along the
+    step's axis.
+    """
 
     step: str
     row: int
@@ -32,10 +36,12 @@ class Remark:
 
 
 def remarks(plan: Plan, store: Store, notes: bool = True) -> list[Remark]:
-    """Return every stored remark in the order of the plan, failures first; the same one in several cells counts once.
+    """Return every stored remark in the order of the plan, failures first; the same one in several
+    cells counts once.
 
-    Without `notes` only failures are returned, and only shards whose receipt counts one are opened. Rows that a step takes
-    over as failed from the step above it have no reason of their own and are left out.
+    Without `notes` only failures are returned, and only shards whose receipt counts one are opened.
+    Rows that a step takes over as failed from the step above it have no reason of their own and are
+    left out.
     """
     found: dict[tuple[Any, ...], Remark] = {}
     for step in plan.steps.values():
@@ -55,14 +61,26 @@ def _of_step(step: Step, plan: Plan, store: Store, notes: bool) -> Iterator[Rema
         if not store.has(*name) or not (notes or store.receipt(*name).status.keys() - {"ok"}):
             continue
         batch = store.read(*name, columns)
-        for i in ((batch["reason"] != "") & (notes | (batch["status"] != Status.OK))).nonzero()[0].tolist():
+        for i in (
+            ((batch["reason"] != "") & (notes | (batch["status"] != Status.OK)))
+            .nonzero()[0]
+            .tolist()
+        ):
             row = task.start + i
             status = Status(int(batch["status"][i])).name.lower()
-            yield Remark(step.base, row, str(ids[row]) if ids is not None else "", status, str(batch["reason"][i]))
+            yield Remark(
+                step.base,
+                row,
+                str(ids[row]) if ids is not None else "",
+                status,
+                str(batch["reason"][i]),
+            )
 
 
 def told(found: Sequence[Remark], most: int | None) -> list[str]:
-    """Return lines for a terminal: what failed, by step and status, then the notes; at most `most` rows of each."""
+    """Return lines for a terminal: what failed, by step and status, then the notes; at most `most`
+    rows of each.
+    """
     lines = []
     failed, notes = [r for r in found if r.status != "ok"], [r for r in found if r.status == "ok"]
     one, several = (f"failed and {verb} left out of every result" for verb in ("was", "were"))
@@ -72,7 +90,8 @@ def told(found: Sequence[Remark], most: int | None) -> list[str]:
             continue
         counts = Counter((r.step, r.status) for r in rows)
         by = ", ".join(
-            f"{step}: {count:,}{'' if status == 'ok' else f' {status}'}" for (step, status), count in counts.items()
+            f"{step}: {count:,}{'' if status == 'ok' else f' {status}'}"
+            for (step, status), count in counts.items()
         )
         lines.append(f"{counted(len(rows), 'row')} {what} ({by}):")
         lines += [f"  {visible_line(remark.sentence)}" for remark in rows[:most]]
@@ -95,7 +114,9 @@ def together(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         together.append(
             {
                 "step": base if len(same) == 1 else f"{base} ({len(same)} cells)",
-                "status": next(state for state in ("run", "present", "not needed") if state in states),
+                "status": next(
+                    state for state in ("run", "present", "not needed") if state in states
+                ),
                 "stored": sum(row["stored"] for row in same),
                 "shards": sum(row["shards"] for row in same),
                 "rows": counts,

@@ -34,7 +34,9 @@ AGAIN = 0.25  # seconds until a shard is asked for again that another process wo
 
 @dataclass
 class Summary:
-    """What a run did: seconds and rows a step, failed rows by status, and what was to be known before."""
+    """What a run did: seconds and rows a step, failed rows by status, and what was to be known
+    before.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
@@ -42,7 +44,8 @@ class Summary:
     notes: list[str] = field(default_factory=list)
 
     def by_stage(self) -> dict[str, tuple[int, int, float]]:
-        """Return (steps, rows, seconds of work) for each config step, its factors taken together."""
+        """Return (steps, rows, seconds of work) for each config step, its factors taken
+        together."""
         totals: dict[str, tuple[int, int, float]] = {}
         for name, seconds in self.seconds.items():
             steps, rows, spent = totals.get(name.partition("[")[0], (0, 0, 0.0))
@@ -51,7 +54,9 @@ class Summary:
 
 
 class Executor(Protocol):
-    """Where shards are computed. `memory`: whether outputs that are not stored stay where the next shard finds them."""
+    """Where shards are computed. `memory`: whether outputs that are not stored stay where the next
+    shard finds them.
+    """
 
     memory: bool
     slots: int  # shards that may be handed over at once
@@ -62,7 +67,9 @@ class Executor(Protocol):
         """Raise ResourceRefused if nothing will ever come back."""
 
     def close(self, whole: bool) -> None:
-        """End; unless the run is `whole`, stop what is under way and wait for what is being committed."""
+        """End; unless the run is `whole`, stop what is under way and wait for what is being
+        committed.
+        """
 
 
 class Here:
@@ -97,9 +104,11 @@ class Here:
 
 
 class Runner:
-    """Computes what a plan lacks. `results` reads any output of the plan, from memory or from the store.
+    """Computes what a plan lacks. `results` reads any output of the plan, from memory or from the
+    store.
 
-    `dask` says where: None for this process; `local:N`, workers that are on their way, an address or a scheduler file.
+    `dask` says where: None for this process; `local:N`, workers that are on their way, an address
+    or a scheduler file.
     """
 
     def __init__(
@@ -115,16 +124,20 @@ class Runner:
         self.dask = dask or plan.config.cluster
         self.workers = workers or plan.config.run.workers
         self.summary = Summary()
-        self.workshop = Workshop(plan, store, self.workers or len(os.sched_getaffinity(0)), self.events)
+        self.workshop = Workshop(
+            plan, store, self.workers or len(os.sched_getaffinity(0)), self.events
+        )
         self._status: dict[str, dict[int, dict[str, int]]] = defaultdict(dict)
         self._spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        # A shard of each step that is there and came out well, to show what the columns of failed rows look like.
+        # A shard of each step that is there and came out well, to show what the columns of failed
+        # rows look like.
         self._good = {
             step.name: task.index
             for step in plan.to_run
             if step.stored
             for task in step.tasks
-            if not task.missing and all(store.has(step.output(output), key) for output, key in task.keys.items())
+            if not task.missing
+            and all(store.has(step.output(output), key) for output, key in task.keys.items())
         }
         self._readers: dict[str, set[str]] = defaultdict(set)
         for step in plan.steps.values():
@@ -134,14 +147,17 @@ class Runner:
     def run(self) -> Summary:
         """Compute every missing output, commit it, and return what was done.
 
-        Raises Interrupted after SIGINT with everything whole committed; TooManyFailures if a step lost more rows
-        than run.max_failures allows; ResourceRefused, before anything is computed, where memory cannot suffice or a
-        cluster cannot be used; any QfuseError of a stage.
+        Raises Interrupted after SIGINT with everything whole committed; TooManyFailures if a step
+        lost more rows than run.max_failures allows; ResourceRefused, before anything is computed,
+        where memory cannot suffice or a cluster cannot be used; any QfuseError of a stage.
         """
         steps = self.plan.to_run
-        threads = max((step.stage.context.profile.threads for step in self.plan.steps.values()), default=1)
+        threads = max(
+            (step.stage.context.profile.threads for step in self.plan.steps.values()), default=1
+        )
         self._judge_former()
-        if self.dask is None or str(self.dask).startswith("local:"):  # the memory of other machines is not ours to judge
+        # the memory of other machines is not ours to judge
+        if self.dask is None or str(self.dask).startswith("local:"):
             require_memory(self.plan, self.store, self.workers)
         try:
             with doubting(self.plan), threadpool_limits(threads):
@@ -154,7 +170,9 @@ class Runner:
             if refused := refusal("the run", error):
                 raise refused from error
             raise
-        self.events.send("run_finished", seconds={k: round(v, 3) for k, v in self.summary.seconds.items()})
+        self.events.send(
+            "run_finished", seconds={k: round(v, 3) for k, v in self.summary.seconds.items()}
+        )
         return self.summary
 
     def results(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
@@ -171,7 +189,10 @@ class Runner:
         return self.workshop.work(step, task)
 
     def _run(self, steps: list[Step]) -> None:
-        told: dict[str, Any] = {"steps": len(steps), "shards": sum(len(step.to_run) for step in steps)}
+        told: dict[str, Any] = {
+            "steps": len(steps),
+            "shards": sum(len(step.to_run) for step in steps),
+        }
         executor: Executor
         if self.dask and steps:
             from pipeline.run.dask_executor import Cluster
@@ -202,11 +223,15 @@ class Runner:
                 flying += 1
                 if job.step.name not in self._spans:
                     self._spans[job.step.name] = []
-                    rows = _rows(job.step) if job.step.stage.grain == "map" else len(job.step.to_run)
+                    rows = (
+                        _rows(job.step) if job.step.stage.grain == "map" else len(job.step.to_run)
+                    )
                     self.events.send("step_started", step=job.step.name, rows=rows)
             executor.watch()
             try:
-                job, outcome = executor.outcomes.get(timeout=min(1.0, board.patience()) if flying < executor.slots else 1.0)
+                job, outcome = executor.outcomes.get(
+                    timeout=min(1.0, board.patience()) if flying < executor.slots else 1.0
+                )
             except queue.Empty:
                 continue
             flying -= 1
@@ -225,7 +250,8 @@ class Runner:
                 while held:
                     board.later(held.pop()[0], 0)
             elif held and len(held) == board.unfinished(job.step.name):
-                raise held[0][1]  # every row of every shard raised, so it is the stage that is wrong
+                # every row of every shard raised, so it is the stage that is wrong
+                raise held[0][1]
         for step in self.plan.to_run:
             if step.name in self._status and step.name not in self.summary.seconds:
                 self._finish(step, board)  # of what only memory kept, on a cluster
@@ -244,7 +270,9 @@ class Runner:
             self.events.send("advance", step=step.name, rows=rows)
 
     def _finish(self, step: Step, board: Board) -> None:
-        """Judge a step of which everything that is wanted is there, and drop from memory what nobody reads any more."""
+        """Judge a step of which everything that is wanted is there, and drop from memory what
+        nobody reads any more.
+        """
         name = step.name
         self._judge(step)
         failed = Counter[str]()
@@ -259,13 +287,15 @@ class Runner:
                 self.workshop.kept.forget(ref.step)
 
     def _judge_former(self) -> None:
-        """Raise TooManyFailures if a step that former runs finished lost more rows than is allowed."""
+        """Raise TooManyFailures if a step that former runs finished lost more rows than is
+        allowed."""
         for step in self.plan.steps.values():
             if not step.to_run:
                 self._judge(step)
 
     def _judge(self, step: Step, whole: bool = True) -> None:
-        """Raise TooManyFailures if more of a step's rows failed, now or in a former run, than is allowed.
+        """Raise TooManyFailures if more of a step's rows failed, now or in a former run, than is
+        allowed.
 
         As long as a step is not `whole`, its other rows count as good.
         """
@@ -288,9 +318,9 @@ class Runner:
         if rows and lost / rows > allowed:
             by = ", ".join(f"{count} {name}" for name, count in failed.most_common())
             raise TooManyFailures(
-                f"{step.name}: {lost} of {counted(rows, 'row')} failed ({by}), more than run.max_failures = {allowed:g} "
-                "allows. `qfuse status` says why; fix the data, or raise the limit (--set run.max_failures=1) to go on "
-                "without them."
+                f"{step.name}: {lost} of {counted(rows, 'row')} failed ({by}), more than"
+                f" run.max_failures = {allowed:g} allows. `qfuse status` says why; fix the data, or"
+                " raise the limit (--set run.max_failures=1) to go on without them."
             )
 
 

@@ -1,4 +1,6 @@
-"""Outputs that only memory keeps: shards of steps that are not stored, until nobody reads them any more."""
+"""Outputs that only memory keeps: shards of steps that are not stored, until nobody reads them any
+more.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ Shard = tuple[str, int]  # step, shard
 
 
 class Kept:
-    """Shards by (step, number). Beyond `budget` bytes, where there is one, those go first that were read longest ago."""
+    """Shards by (step, number). Beyond `budget` bytes, where there is one, those go first that were
+    read longest ago.
+    """
 
     def __init__(self, budget: int | None = None) -> None:
         self._budget, self._size = budget, 0
@@ -28,7 +32,9 @@ class Kept:
                 self._size -= _bytes(self._shards.popitem(last=False)[1])
 
     def get(self, shard: Shard, make: Callable[[], dict[str, Batch]]) -> dict[str, Batch]:
-        """Return a shard's outputs; what `make` returns if there are none, made by one thread for all that ask."""
+        """Return a shard's outputs; what `make` returns if there are none, made by one thread for
+        all that ask.
+        """
         with self._lock:
             making = self._making.setdefault(shard, threading.Lock())
         with making:

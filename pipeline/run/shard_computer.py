@@ -1,7 +1,9 @@
-"""Computes single shards of a plan in one process: what a run without a cluster, a worker and a trial all do.
+"""Computes single shards of a plan in one process: what a run without a cluster, a worker and a
+trial all do.
 
-Everything that computes goes through one pool of threads. Shards of map steps pass through it in micro-batches, one shard
-after the other: while the last micro-batches of one are still computed and it is committed, the next is under way.
+Everything that computes goes through one pool of threads. Shards of map steps pass through it in
+micro-batches, one shard after the other: while the last micro-batches of one are still computed and
+it is committed, the next is under way.
 """
 
 from __future__ import annotations
@@ -24,7 +26,15 @@ from pipeline.plan.plan import Plan
 from pipeline.plan.ticket import Order
 from pipeline.run import crash_probe
 from pipeline.run.events import Events
-from pipeline.run.microbatch import DecoderCrash, Lost, Part, assemble, first_error, good_part, run_micro_batch
+from pipeline.run.microbatch import (
+    DecoderCrash,
+    Lost,
+    Part,
+    assemble,
+    first_error,
+    good_part,
+    run_micro_batch,
+)
 from pipeline.run.shard_cache import Kept
 from pipeline.store.claims import Claim, Journal, Rows
 from pipeline.store.store import Store
@@ -32,12 +42,14 @@ from pipeline.system import fault_points
 from pipeline.system.disk import writing
 
 T = TypeVar("T")
-Inner = dict[tuple[str, int], tuple[dict[str, int], float]]  # (step, shard) → (rows by status, seconds)
+# (step, shard) → (rows by status, seconds)
+Inner = dict[tuple[str, int], tuple[dict[str, int], float]]
 
 
 @dataclass(frozen=True)
 class Done:
-    """A shard that is there: rows of its first output by status, and how long it took; 0 where it was there before.
+    """A shard that is there: rows of its first output by status, and how long it took; 0 where it
+    was there before.
 
     `inner` says the same of shards that only memory keeps and that were computed on the way.
     """
@@ -55,7 +67,9 @@ class Busy:
 
 @dataclass(frozen=True)
 class Barren:
-    """A shard whose every row raised; a good row of another shard has to show what failed rows look like."""
+    """A shard whose every row raised; a good row of another shard has to show what failed rows look
+    like.
+    """
 
     error: Exception
 
@@ -64,10 +78,17 @@ Outcome = Done | Busy | Barren
 
 
 class Workshop:
-    """One plan's shards, computed here on `workers` threads. `budget` bounds the bytes of outputs that only memory keeps."""
+    """One plan's shards, computed here on `workers` threads. `budget` bounds the bytes of outputs
+    that only memory keeps.
+    """
 
     def __init__(
-        self, plan: Plan, store: Store, workers: int, events: Events | None = None, budget: int | None = None
+        self,
+        plan: Plan,
+        store: Store,
+        workers: int,
+        events: Events | None = None,
+        budget: int | None = None,
     ) -> None:
         self.plan, self.store, self.workers = plan, store, workers
         self.kept = Kept(budget)
@@ -87,10 +108,11 @@ class Workshop:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def compute(self, step: Step, task: Task, example: int | None = None) -> Outcome:
-        """Compute a shard, and commit it if its step is stored. `example` names a shard of the step that has good rows.
+        """Compute a shard, and commit it if its step is stored. `example` names a shard of the step
+        that has good rows.
 
-        What has been committed meanwhile, by whomever, is not computed again. Raises Interrupted after `close`, and what
-        the stage and the store raise.
+        What has been committed meanwhile, by whomever, is not computed again. Raises Interrupted
+        after `close`, and what the stage and the store raise.
         """
         if step.stored and self._there(step, task):
             return self._former(step, task)
@@ -99,7 +121,11 @@ class Workshop:
                 return self._done(step, task, claim, example)
             if claim is None:
                 return Busy()
-            return self._former(step, task) if self._there(step, task) else self._done(step, task, claim, example)
+            return (
+                self._former(step, task)
+                if self._there(step, task)
+                else self._done(step, task, claim, example)
+            )
 
     def source(self, step: Step, output: str, shards: Sequence[int]) -> Source:
         """Return the named shards of an output, each read when it is asked for."""
@@ -114,23 +140,31 @@ class Workshop:
         """Return what a group, tile or reduce step is given for one shard."""
         tables = tables_of(step.stage, self.plan.dataset, task.start, task.stop)
         inputs = {
-            key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key]) for key, ref in step.inputs.items()
+            key: self.source(self.plan.steps[ref.step], ref.output, task.needs[key])
+            for key, ref in step.inputs.items()
         }
         return Work(task.start, task.stop, tables, inputs, self._pool, self.workers)
 
     def shard_rows(self, step: Step, task: Task) -> tuple[Batch, dict[str, Batch]]:
         """Return the table rows and the input rows of one shard of a map step."""
         axis = step.stage.axis
-        rows = self.plan.dataset.part(axis, columns_of(step.stage, self.plan.dataset)[axis], axis, task.start, task.stop)
+        rows = self.plan.dataset.part(
+            axis, columns_of(step.stage, self.plan.dataset)[axis], axis, task.start, task.stop
+        )
         inputs = {
-            key: self.source(self.plan.steps[ref.step], ref.output, (task.index,)).read() for key, ref in step.inputs.items()
+            key: self.source(self.plan.steps[ref.step], ref.output, (task.index,)).read()
+            for key, ref in step.inputs.items()
         }
         return rows, inputs
 
-    def run_rows(self, step: Step, rows: Batch, inputs: dict[str, Batch], piece: Rows) -> list[Part]:
+    def run_rows(
+        self, step: Step, rows: Batch, inputs: dict[str, Batch], piece: Rows
+    ) -> list[Part]:
         """Run a piece of what `shard_rows` gave, in this thread."""
         taken = slice(*piece)
-        return run_micro_batch(step.stage, rows.take(taken), {key: batch.take(taken) for key, batch in inputs.items()})
+        return run_micro_batch(
+            step.stage, rows.take(taken), {key: batch.take(taken) for key, batch in inputs.items()}
+        )
 
     def open(self, step: Step) -> None:
         """Open a step's stage, once."""
@@ -141,7 +175,9 @@ class Workshop:
 
     @contextmanager
     def _claimed(self, task: Task, stored: bool) -> Iterator[Claim | None]:
-        """Claim a shard, as long as this lasts; None if another living process has it, or nothing is to be stored."""
+        """Claim a shard, as long as this lasts; None if another living process has it, or nothing
+        is to be stored.
+        """
         claim = None
         if stored or self.store.writable:
             self.store.require("committed")
@@ -156,7 +192,10 @@ class Workshop:
                 claim.release(whole)
 
     def _there(self, step: Step, task: Task) -> bool:
-        return all(self.store.has(step.output(output), task.keys[output]) for output in task.missing or task.keys)
+        return all(
+            self.store.has(step.output(output), task.keys[output])
+            for output in task.missing or task.keys
+        )
 
     def _former(self, step: Step, task: Task) -> Done:
         first = next(iter(step.stage.produces))
@@ -164,7 +203,9 @@ class Workshop:
             return Done({})
         return Done(self.store.receipt(step.output(first), task.keys[first]).status)
 
-    def _done(self, step: Step, task: Task, claim: Claim | None, example: int | None) -> Done | Barren:
+    def _done(
+        self, step: Step, task: Task, claim: Claim | None, example: int | None
+    ) -> Done | Barren:
         self.open(step)
         if step.stage.grain != "map":
             outputs, begin = self._wait(self._pool.submit(self._whole, step, task))
@@ -188,7 +229,10 @@ class Workshop:
     def _example(self, step: Step, shard: int | None) -> dict[str, Batch] | None:
         if shard is None:
             return None
-        return {o: self._shard(step, o, step.tasks[shard], None).take(slice(0, 1)) for o in step.stage.produces}
+        return {
+            o: self._shard(step, o, step.tasks[shard], None).take(slice(0, 1))
+            for o in step.stage.produces
+        }
 
     def _streamed(self, step: Step, task: Task, claim: Claim | None) -> tuple[list[Part], float]:
         """Run the micro-batches of a map shard; return their parts, and when they began."""
@@ -211,7 +255,14 @@ class Workshop:
                         raise Interrupted(INTERRUPTED)
                     if len(flying) >= 2 * self.workers:
                         land()
-                    flying.append((cut[1] - cut[0], self._pool.submit(self._micro, step, rows, inputs, cut, crashing, claim)))
+                    flying.append(
+                        (
+                            cut[1] - cut[0],
+                            self._pool.submit(
+                                self._micro, step, rows, inputs, cut, crashing, claim
+                            ),
+                        )
+                    )
             while flying:
                 land()
         except BaseException:
@@ -221,15 +272,29 @@ class Workshop:
         return parts, begin
 
     def _crashing(self, step: Step, task: Task, claim: Claim | None) -> dict[int, str]:
-        """Return the rows that end the process which runs them, of those that a dead process had in flight."""
+        """Return the rows that end the process which runs them, of those that a dead process had in
+        flight.
+        """
         size = task.stop - task.start
-        suspects = [(first, min(stop, size)) for first, stop in claim.suspects if first < size] if claim else []
+        suspects = (
+            [(first, min(stop, size)) for first, stop in claim.suspects if first < size]
+            if claim
+            else []
+        )
         if not suspects:
             return {}
-        return crash_probe.crashing(Order.of(self.plan, self.store), step.name, task.index, suspects, self.stop)
+        return crash_probe.crashing(
+            Order.of(self.plan, self.store), step.name, task.index, suspects, self.stop
+        )
 
     def _micro(
-        self, step: Step, rows: Batch, inputs: dict[str, Batch], cut: Rows, crashing: dict[int, str], claim: Claim | None
+        self,
+        step: Step,
+        rows: Batch,
+        inputs: dict[str, Batch],
+        cut: Rows,
+        crashing: dict[int, str],
+        claim: Claim | None,
     ) -> list[Part]:
         """Run one micro-batch, around the rows that are known to end the process."""
         parts: list[Part] = []
@@ -246,7 +311,8 @@ class Workshop:
         return parts
 
     def _whole(self, step: Step, task: Task) -> tuple[dict[str, Batch], float]:
-        """Compute a shard of a group, tile or reduce step; return its outputs, and when it began."""
+        """Compute a shard of a group, tile or reduce step; return its outputs, and when
+        it began."""
         begin = time.perf_counter()
         return step.stage.compute(self.work(step, task)), begin
 
@@ -264,28 +330,40 @@ class Workshop:
         raise Interrupted(INTERRUPTED)
 
     def _shard(self, step: Step, output: str, task: Task, columns: Sequence[str] | None) -> Batch:
-        """Return a shard of an output: from the store, or from memory, computed now where that does not hold it."""
+        """Return a shard of an output: from the store, or from memory, computed now where that does
+        not hold it.
+        """
         if step.stored:
             return self.store.read(step.output(output), task.keys[output], columns)
         found = self.kept.get((step.name, task.index), lambda: self._made(step, task))[output]
         return found if columns is None else found.select(columns)
 
     def _made(self, step: Step, task: Task) -> dict[str, Batch]:
-        """Compute a shard in this very thread, which is one of the pool's that needs it, or a reader's."""
+        """Compute a shard in this very thread, which is one of the pool's that needs it, or a
+        reader's.
+        """
         self.open(step)
         begin = time.perf_counter()
         if step.stage.grain != "map":
             outputs, _ = self._whole(step, task)
         else:
             parts = [part for found in self._inline(step, task) for part in found]
-            others = (found for other in step.tasks if other is not task for found in self._inline(step, other))
+            others = (
+                found
+                for other in step.tasks
+                if other is not task
+                for found in self._inline(step, other)
+            )
             good = good_part(parts) or next(filter(None, map(good_part, others)), None)
             if good is None:
                 raise first_error(parts)
             outputs = assemble(step.stage, parts, good)
         _check(step, outputs)
         with self._lock:
-            self._inner[step.name, task.index] = status_counts(next(iter(outputs.values()))), time.perf_counter() - begin
+            self._inner[step.name, task.index] = (
+                status_counts(next(iter(outputs.values()))),
+                time.perf_counter() - begin,
+            )
         return outputs
 
     def _inline(self, step: Step, task: Task) -> Iterator[list[Part]]:
@@ -299,12 +377,23 @@ class Workshop:
                 yield self._micro(step, rows, inputs, cut, crashing, claim)
 
     def _commit(self, step: Step, task: Task, outputs: dict[str, Batch]) -> None:
-        # What others read is committed last: where it is present, a killed run has left nothing of the shard out.
+        # What others read is committed last: where it is present, a killed run has left nothing of
+        # the shard out.
         provenance = {"step": step.name, "factors": step.factors, "preimage": task.preimage}
         provenance["computed_with"] = step.stage.computed_with
-        for output, batch in sorted(outputs.items(), key=lambda item: Ref(step.name, item[0]) in self._read):
-            self.store.commit(step.output(output), task.keys[output], batch, step.stage.produces[output], provenance)
-            self._events.send("committed", step=step.name, shard=task.index, output=output, key=task.keys[output])
+        for output, batch in sorted(
+            outputs.items(), key=lambda item: Ref(step.name, item[0]) in self._read
+        ):
+            self.store.commit(
+                step.output(output),
+                task.keys[output],
+                batch,
+                step.stage.produces[output],
+                provenance,
+            )
+            self._events.send(
+                "committed", step=step.name, shard=task.index, output=output, key=task.keys[output]
+            )
 
 
 def _check(step: Step, outputs: dict[str, Batch]) -> None:
@@ -334,14 +423,20 @@ def _pieces(cut: Rows, alone: dict[int, str]) -> Iterator[Rows]:
 def tables_of(stage: Stage, dataset: Dataset, start: int, stop: int) -> dict[str, Batch]:
     """Return the tables of one shard, rows start…stop of its stage's axis."""
     known = columns_of(stage, dataset).items()
-    return {table: dataset.part(table, columns, stage.cut_along, start, stop) for table, columns in known}
+    return {
+        table: dataset.part(table, columns, stage.cut_along, start, stop)
+        for table, columns in known
+    }
 
 
 def columns_of(stage: Stage, dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """Return every table column that a stage sees: what decides numbers and what only locates files."""
+    """Return every table column that a stage sees: what decides numbers and what only locates
+    files.
+    """
     merged = dict(stage.consumed())
     for table, columns in stage.locates.items():
         merged[table] = tuple(dict.fromkeys((*merged.get(table, ()), *columns)))
     if stage.grain == "map":
-        merged.setdefault(stage.axis, (dataset.layout.schemas[stage.axis].fields[0].name,))  # the rows themselves
+        # the rows themselves
+        merged.setdefault(stage.axis, (dataset.layout.schemas[stage.axis].fields[0].name,))
     return merged

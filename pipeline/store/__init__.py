@@ -1,1 +1,1 @@
-"""Artifacts: immutable HDF5 shards with receipts, who writes them, and how the store is looked after."""
+"""Artifacts: immutable HDF5 shards with receipts, who writes them, how they are looked after."""

@@ -1,12 +1,15 @@
-"""Who computes which shard right now, and which rows are in flight: one small file a shard under STORE/journal/.
+"""Who computes which shard right now, and which rows are in flight: one small file a shard under
+STORE/journal/.
 
-The file is a claim: two runs on one store do not compute the same shard at the same time. It also outlives its writer: if
-a process died without a word, one of the rows that were in flight may have killed it.
+The file is a claim: two runs on one store do not compute the same shard at the same time. It also
+outlives its writer: if a process died without a word, one of the rows that were in flight may have
+killed it.
 
-    journal/<key>       first line: the process; then "+ FIRST STOP" where rows begin, "- FIRST STOP" where they have ended
+    journal/<key>       first line: the process; then "+ FIRST STOP" where rows begin, "- FIRST
+                        STOP" where they have ended
 
-A claim counts as long as its process lives. Of a process on another machine that cannot be asked: its claim is honoured
-until the file has not been touched for two minutes, by our own clock.
+A claim counts as long as its process lives. Of a process on another machine that cannot be asked:
+its claim is honoured until the file has not been touched for two minutes, by our own clock.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from pipeline.system.atomic_text import make_way, replace_text
 from pipeline.system.processes import alive, process, temporary
 from pipeline.system.regular_file import read_regular
 
-BEAT, SILENCE = 15.0, 120.0  # seconds: how often living claims are touched, how long an untouched one is honoured
+# seconds: how often living claims are touched, how long an untouched one is honoured
+BEAT, SILENCE = (15.0, 120.0)
 
 _ROWS = re.compile(r"([+-]) ([0-9]{1,12}) ([0-9]{1,12})\n")
 Rows = tuple[int, int]
@@ -36,7 +40,8 @@ _lock = threading.Lock()
 class Claim:
     """One shard, claimed by this process.
 
-    `suspects`: rows (of the shard) that a former owner had in flight when it died. `file` is the number of the open file.
+    `suspects`: rows (of the shard) that a former owner had in flight when it died. `file` is the
+    number of the open file.
     """
 
     def __init__(self, path: Path, file: int, suspects: list[Rows]) -> None:
@@ -54,14 +59,18 @@ class Claim:
 
     def _write(self, line: bytes) -> None:
         with self._guard:
-            if self._file >= 0:  # a micro-batch may outlive its shard, and the number be another file's by then
+            # a micro-batch may outlive its shard, and the number be another file's by then
+            if self._file >= 0:
                 os.write(self._file, line)
 
     def release(self, whole: bool) -> None:
-        """Give the claim up. Where the shard is not `whole`, whoever takes it next has the same suspects."""
+        """Give the claim up. Where the shard is not `whole`, whoever takes it next has the same
+        suspects.
+        """
         with self._guard, _lock:
             with suppress(OSError):
-                if os.path.samestat(os.fstat(self._file), self.path.stat()):  # else another has taken it over
+                # else another has taken it over
+                if os.path.samestat(os.fstat(self._file), self.path.stat()):
                     if whole or not self.suspects:
                         self.path.unlink()
                     else:
@@ -79,7 +88,8 @@ class Journal:
         self._seen: dict[Path, tuple[int, float]] = {}
 
     def claim(self, key: str) -> Claim | None:
-        """Claim a shard by its key; None while another living process works on it. Raises OSError."""
+        """Claim a shard by its key; None while another living process works on it. Raises
+        OSError."""
         _make_folder(self.folder)
         path = self.folder / key
         with _lock:
@@ -102,7 +112,8 @@ class Journal:
                 if self._lives(owner, path):
                     os.close(file)
                     return None
-                # Suspects stay written down until they are cleared: this process may be killed before that.
+                # Suspects stay written down until they are cleared: this process may be killed
+                # before that.
                 os.write(file, _lines(process(), suspects)[len(_lines(process())) :].encode())
                 if path.is_dir() and not path.is_symlink():
                     make_way(path)
@@ -133,7 +144,9 @@ class Journal:
 
 @contextmanager
 def alive_as_long(path: Path) -> Iterator[None]:
-    """Keep a file that is not a claim, with this process's name in it, from being taken for a dead one's."""
+    """Keep a file that is not a claim, with this process's name in it, from being taken for a dead
+    one's.
+    """
     _make_folder(path.parent)
     path.write_text(_lines(process()))
     with _lock:
@@ -176,7 +189,9 @@ def _beat_from_now_on() -> None:
 
 
 def _read(path: Path) -> tuple[str, list[Rows]]:
-    """Return a claim's process and the rows that began and did not end. What is torn or not ours to read names nobody."""
+    """Return a claim's process and the rows that began and did not end. What is torn or not ours to
+    read names nobody.
+    """
     try:
         owner, *lines = read_regular(path).decode(errors="replace").splitlines(keepends=True)
     except (OSError, ValueError):

@@ -1,7 +1,8 @@
 """Batch ↔ HDF5: one dataset a column, checksums on every chunk and every index, nothing pickled.
 
-Text is kept as UTF-8 bytes and end offsets (`NAME/utf8`, `NAME/ends`) because HDF5 keeps variable-length strings
-outside the checksummed chunks. Files hold no time and no host, so equal columns give equal bytes.
+Text is kept as UTF-8 bytes and end offsets (`NAME/utf8`, `NAME/ends`) because HDF5 keeps
+variable-length strings outside the checksummed chunks. Files hold no time and no host, so equal
+columns give equal bytes.
 """
 
 from __future__ import annotations
@@ -21,9 +22,18 @@ from pipeline.errors import CorruptArtifact, InvalidInput, cannot_read, unknown
 from pipeline.system.regular_file import need_regular
 
 CHUNK_BYTES = 4 << 20
-# From format v110 on the chunk indexes have checksums too; before, a flipped bit in one made rows read as zeros.
+# From format v110 on the chunk indexes have checksums too; before, a flipped bit in one made rows
+# read as zeros.
 LIBVER = ("v110", "v110")
-_MACHINE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+_MACHINE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ESTALE,
+}
 
 
 def write(path: Path, batch: Batch, schema: str) -> None:
@@ -40,12 +50,15 @@ def write(path: Path, batch: Batch, schema: str) -> None:
 
 
 def image(fill: Callable[[h5py.File], None], size: int) -> memoryview:
-    """Return the bytes of a new file of about `size` bytes, into which `fill` writes. Raises MemoryError.
+    """Return the bytes of a new file of about `size` bytes, into which `fill` writes. Raises
+    MemoryError.
 
-    HDF5 crashes the process, at once or when it ends, where it cannot write a file to the end: a disk that is full, a quota,
-    a limit on files, a Python file that raises. So every file is made in memory, and written by Python.
+    HDF5 crashes the process, at once or when it ends, where it cannot write a file to the end: a
+    disk that is full, a quota, a limit on files, a Python file that raises. So every file is made
+    in memory, and written by Python.
     """
-    np.empty(size + max(size // 4, 32 << 20), np.uint8)  # what memory refuses is raised here: inside HDF5 it is such a crash
+    # what memory refuses is raised here: inside HDF5 it is such a crash
+    np.empty(size + max(size // 4, 32 << 20), np.uint8)
     made = BytesIO()
     with h5py.File(made, "w", libver=LIBVER, track_order=False) as file:
         fill(file)
@@ -55,7 +68,8 @@ def image(fill: Callable[[h5py.File], None], size: int) -> memoryview:
 def opened(source: Path | BinaryIO, **options: Any) -> h5py.File:
     """Open a file for reading. Raises OSError, at once where it is not a regular file.
 
-    Without HDF5's locks: a file appears when it is complete and is never written again, and some file systems have no locks.
+    Without HDF5's locks: a file appears when it is complete and is never written again, and some
+    file systems have no locks.
     """
     if isinstance(source, Path):
         need_regular(source)
@@ -74,18 +88,24 @@ def write_columns(group: h5py.Group, batch: Batch) -> None:
             _dataset(group, name, array)
 
 
-def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(None), checked: bool = False) -> Batch:
+def read(
+    path: Path,
+    columns: Iterable[str] | None = None,
+    rows: slice = slice(None),
+    checked: bool = False,
+) -> Batch:
     """Read the named columns (default: all) and rows of a file.
 
-    `checked`: every byte of the file has just been compared with its digest, so the chunks' checksums, and the lock under
-    which HDF5 computes them, are left out.
+    `checked`: every byte of the file has just been compared with its digest, so the chunks'
+    checksums, and the lock under which HDF5 computes them, are left out.
 
-    Raises CorruptArtifact if a chunk's checksum or the file's structure is wrong, or a column claims more than the
-    file holds; InvalidInput for a column that is not in the file; ResourceRefused if the machine refuses to read;
-    MemoryError.
+    Raises CorruptArtifact if a chunk's checksum or the file's structure is wrong, or a column
+    claims more than the file holds; InvalidInput for a column that is not in the file;
+    ResourceRefused if the machine refuses to read; MemoryError.
     """
     try:
-        # The chunk cache is off: shards are read once, in large pieces, and the cache only slows random rows.
+        # The chunk cache is off: shards are read once, in large pieces, and the cache only slows
+        # random rows.
         with opened(path, rdcc_nbytes=0) as file:
             names = list(file) if columns is None else list(columns)
             return Batch({name: _column(file, name, rows, path, checked) for name in names})
@@ -93,7 +113,8 @@ def read(path: Path, columns: Iterable[str] | None = None, rows: slice = slice(N
         if isinstance(error, FileNotFoundError):
             raise
         if isinstance(error, OSError) and error.errno in _MACHINE:
-            raise cannot_read(path, OSError(error.errno, os.strerror(error.errno))) from error  # HDF5's words are many
+            # HDF5's words are many
+            raise cannot_read(path, OSError(error.errno, os.strerror(error.errno))) from error
         raise CorruptArtifact(f"{path}: the file is damaged ({_first_line(error)}).") from error
 
 
@@ -112,12 +133,15 @@ def _column(file: h5py.File, name: str, rows: slice, path: Path, checked: bool) 
         raise InvalidInput(f"{path}: {unknown('column', name, list(file))}")
     node: Any = file[name]
     if isinstance(node, h5py.Group):
-        return decode_text(*(_values(node[part], path, slice(None), checked) for part in ("utf8", "ends")))[rows]
+        return decode_text(
+            *(_values(node[part], path, slice(None), checked) for part in ("utf8", "ends"))
+        )[rows]
     return np.asarray(_values(node, path, rows, checked))
 
 
 def _values(node: Any, path: Path, rows: slice, checked: bool) -> Any:
-    # Columns are not compressed. A damaged header is met here, before memory is spent on what it claims.
+    # Columns are not compressed. A damaged header is met here, before memory is spent on what it
+    # claims.
     if node.nbytes > path.stat().st_size:
         raise ValueError(f"column {node.name} claims {node.nbytes} bytes, more than the file holds")
     if checked and node.chunks and rows == slice(None):

@@ -1,4 +1,6 @@
-"""Looking after a store: artifacts against their receipts, what is damaged set aside, and what nobody needs."""
+"""Looking after a store: artifacts against their receipts, what is damaged set aside, and what
+nobody needs.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,20 @@ from pipeline.system.regular_file import NotRegular, need_regular, open_regular,
 QUARANTINE = "quarantine"
 NO_OUTPUTS = {QUARANTINE, "runs", "journal"}  # folders of a store that hold no artifacts
 # Classes of garbage.
-UNNEEDED, ORPHAN, LEFTOVER, ASIDE = "not needed", "without a receipt", "left by killed writers", "set aside"
+UNNEEDED, ORPHAN, LEFTOVER, ASIDE = (
+    "not needed",
+    "without a receipt",
+    "left by killed writers",
+    "set aside",
+)
 GONE = "the file is gone"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One artifact that is not what its receipt says: its HDF5 file, there or not, and what is wrong."""
+    """One artifact that is not what its receipt says: its HDF5 file, there or not, and what is
+    wrong.
+    """
 
     path: Path
     reason: str
@@ -43,9 +52,11 @@ class Problem:
 
 
 def check(receipt_path: Path, whole: bool = True) -> Problem | None:
-    """Compare one artifact with its receipt: the receipt's seal and name, the file's size and, if `whole`, every byte of it.
+    """Compare one artifact with its receipt: the receipt's seal and name, the file's size and, if
+    `whole`, every byte of it.
 
-    An artifact that has gone meanwhile, with its receipt, has no problem. Raises ResourceRefused if the machine refuses.
+    An artifact that has gone meanwhile, with its receipt, has no problem. Raises ResourceRefused if
+    the machine refuses.
     """
     path = receipt_path.with_suffix(".h5")
     named = Problem(path, "")
@@ -67,7 +78,8 @@ def check(receipt_path: Path, whole: bool = True) -> Problem | None:
 
 
 def difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
-    """Say in what a file differs from its receipt, byte for byte or, unless `whole`, in size; "" if it does not.
+    """Say in what a file differs from its receipt, byte for byte or, unless `whole`, in size; "" if
+    it does not.
 
     Raises OSError.
     """
@@ -79,8 +91,12 @@ def difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
     return ""
 
 
-def verify(receipts: Sequence[Path], workers: int, advance: Callable[[int], object]) -> list[Problem]:
-    """Check many artifacts in `workers` threads; `advance` is told the bytes of each file that is done."""
+def verify(
+    receipts: Sequence[Path], workers: int, advance: Callable[[int], object]
+) -> list[Problem]:
+    """Check many artifacts in `workers` threads; `advance` is told the bytes of each file that is
+    done.
+    """
     with ThreadPoolExecutor(workers, "qfuse-verify") as pool:
         problems = []
         for path, problem in zip(receipts, pool.map(check, receipts), strict=True):
@@ -90,14 +106,19 @@ def verify(receipts: Sequence[Path], workers: int, advance: Callable[[int], obje
 
 
 def move_aside(root: Path, path: Path, reason: str) -> None:
-    """Move an artifact's receipt and file to ROOT/quarantine/, beside a line that says why; replace nothing there."""
+    """Move an artifact's receipt and file to ROOT/quarantine/, beside a line that says why; replace
+    nothing there.
+    """
     aside = root / QUARANTINE
     aside.mkdir(exist_ok=True)
     for number in itertools.count(1):
         name = f"{path.parent.parent.name}-{path.stem[:16]}-{number}"
         if any((aside / f"{name}{suffix}").exists() for suffix in (".json", ".h5")):
             continue
-        with suppress(FileExistsError), (aside / f"{name}.reason").open("x", encoding="utf-8", errors="replace") as file:
+        with (
+            suppress(FileExistsError),
+            (aside / f"{name}.reason").open("x", encoding="utf-8", errors="replace") as file,
+        ):
             file.write(f"{path}: {reason}\n")  # whoever made this file has the name to himself
             break
     for suffix in (".json", ".h5"):  # no receipt without its file, also where this is cut short
@@ -107,19 +128,25 @@ def move_aside(root: Path, path: Path, reason: str) -> None:
 
 
 def obstacles(root: Path, outputs: Iterable[str]) -> list[Path]:
-    """Return what is where a folder should be: one of the store's own, of `outputs`, or of keys that begin alike."""
+    """Return what is where a folder should be: one of the store's own, of `outputs`, or of keys
+    that begin alike.
+    """
     folders = {root / name for name in (*outputs, *NO_OUTPUTS)} | set(root.glob("ingest.*"))
     folders |= {path for path in root.glob("*/??") if path.parent.name not in NO_OUTPUTS}
     return sorted(path for path in folders if os.path.lexists(path) and not path.is_dir())
 
 
 def garbage(
-    root: Path, live: set[tuple[str, str]] | None, outputs: Iterable[str] | None = None, aside: bool = False
+    root: Path,
+    live: set[tuple[str, str]] | None,
+    outputs: Iterable[str] | None = None,
+    aside: bool = False,
 ) -> dict[Path, str]:
-    """Return the files that no live (output, key) needs, each with its class; with `live` None every artifact is live.
+    """Return the files that no live (output, key) needs, each with its class; with `live` None
+    every artifact is live.
 
-    With `outputs`, only those outputs are considered, and of these what was set aside too. With `aside`, all that was set
-    aside is garbage.
+    With `outputs`, only those outputs are considered, and of these what was set aside too. With
+    `aside`, all that was set aside is garbage.
     """
     wanted = None if outputs is None else set(outputs)
     found: dict[Path, str] = {}
@@ -139,21 +166,29 @@ def garbage(
             elif live is not None and (output, path.stem) not in live:
                 found[path] = UNNEEDED
     if wanted is None:
-        found |= {path: LEFTOVER for path in sorted(root.glob(".*-format.json")) if not being_written(path)}
+        found |= {
+            path: LEFTOVER
+            for path in sorted(root.glob(".*-format.json"))
+            if not being_written(path)
+        }
         found |= {path: LEFTOVER for path in sorted(root.glob("journal/*")) if _forgotten(path)}
     for path in sorted(root.glob(f"{QUARANTINE}/*")):
-        if (aside or (wanted is not None and path.name.rsplit("-", 2)[0] in wanted)) and not path.is_dir():
+        if (
+            aside or (wanted is not None and path.name.rsplit("-", 2)[0] in wanted)
+        ) and not path.is_dir():
             found[path] = ASIDE
     return found
 
 
 def delete(found: Mapping[Path, str]) -> None:
-    """Delete garbage, an artifact as a whole: its receipt, and right after that its file, while its folder is held.
+    """Delete garbage, an artifact as a whole: its receipt, and right after that its file, while its
+    folder is held.
 
-    So nobody commits it in between; and cut short at any point this leaves no receipt without its file. A file that has got
-    a receipt since it was found without one stays.
+    So nobody commits it in between; and cut short at any point this leaves no receipt without its
+    file. A file that has got a receipt since it was found without one stays.
     """
-    artifacts: dict[Path, dict[str, str]] = {}  # by folder, less their suffixes: a name may hold further dots
+    # by folder, less their suffixes: a name may hold further dots
+    artifacts: dict[Path, dict[str, str]] = {}
     for path, kind in found.items():
         if kind in (UNNEEDED, ORPHAN):
             artifacts.setdefault(path.parent, {})[str(path).removesuffix(path.suffix)] = kind
@@ -164,7 +199,8 @@ def delete(found: Mapping[Path, str]) -> None:
             for name, kind in of_folder.items():
                 if kind == ORPHAN and os.path.lexists(f"{name}.json"):
                     continue
-                for suffix in (".json", ".h5", ".json"):  # twice: of one who committed meanwhile, where no lock can be had
+                # twice: of one who committed meanwhile, where no lock can be had
+                for suffix in ".json", ".h5", ".json":
                     with suppress(FileNotFoundError, IsADirectoryError):
                         Path(f"{name}{suffix}").unlink()
 
@@ -179,7 +215,9 @@ def size_of(path: Path) -> int:
 
 
 def _forgotten(claim: Path) -> bool:
-    """Whether a file of the journal is a dead process's. For a day it may still tell a run which row killed that process."""
+    """Whether a file of the journal is a dead process's. For a day it may still tell a run which
+    row killed that process.
+    """
     try:
         with open_regular(claim) as file:
             owner = file.readline(100).decode("ascii", "replace").strip()

@@ -1,6 +1,7 @@
 """A receipt: what was committed, in a small file that protects itself.
 
-It is one line of canonical JSON whose last field is a seal, the sha256 of all that stands before it:
+It is one line of canonical JSON whose last field is a seal, the sha256 of all that stands before
+it:
 
     {"bytes":81024,"created":…,…,"status":{"ok":1024},"seal":"9f86d081884c…"}
 """
@@ -54,7 +55,10 @@ def unsealed(data: bytes, output: str, key: str) -> Receipt:
         status = receipt.status.values()
         sound = (
             all(isinstance(getattr(receipt, name), str) for name in _TEXTS)
-            and all(type(value) is int for value in (*(getattr(receipt, name) for name in _COUNTS), *status))
+            and all(
+                type(value) is int
+                for value in (*(getattr(receipt, name) for name in _COUNTS), *status)
+            )
             and isinstance(receipt.created, int | float)
             and isinstance(receipt.provenance, dict)
         )
@@ -65,12 +69,17 @@ def unsealed(data: bytes, output: str, key: str) -> Receipt:
     if (receipt.output, receipt.key) != (output, key):
         raise ValueError("the receipt belongs to another artifact")
     if not _of_its_key(receipt):
-        raise ValueError("the receipt belongs to another artifact: its key is not that of what it says the key was made of")
+        raise ValueError(
+            "the receipt belongs to another artifact: its key is not that of what it says the key"
+            " was made of"
+        )
     return receipt
 
 
 def _of_its_key(receipt: Receipt) -> bool:
-    """Whether the key is the hash of what the provenance says it is of; true where it says nothing that this qfuse hashes."""
+    """Whether the key is the hash of what the provenance says it is of; true where it says nothing
+    that this qfuse hashes.
+    """
     identity, preimage = receipt.provenance.get("identity"), receipt.provenance.get("preimage")
     try:
         if isinstance(identity, list) and identity[:1] == [KEY_FORMAT]:  # of a table of a data set

@@ -6,9 +6,10 @@
     STORE/quarantine/                      what was found damaged, with a reason
     STORE/journal/                         which process computes what at this moment
 
-Commit: temporary name in the same folder → write with chunk checksums → fsync → re-open and compare the column
-digest → hard-link into place, which never replaces → receipt the same way → fsync the folder. An artifact is present
-when its receipt is; a file without one is a commit that was cut short.
+Commit: temporary name in the same folder → write with chunk checksums → fsync → re-open and compare
+the column digest → hard-link into place, which never replaces → receipt the same way → fsync the
+folder. An artifact is present when its receipt is; a file without one is a commit that was cut
+short.
 """
 
 from __future__ import annotations
@@ -43,17 +44,25 @@ _LOOKERS = 8  # threads that look at artifacts at once: they wait for the disk o
 class Store:
     """A folder of artifacts addressed by (output name, key)."""
 
-    def __init__(self, root: Path, readonly: bool = False, absent: Container[tuple[str, str]] = ()) -> None:
-        """`absent`: artifacts (output, key) that count as absent, because they are damaged and cannot be set aside."""
+    def __init__(
+        self, root: Path, readonly: bool = False, absent: Container[tuple[str, str]] = ()
+    ) -> None:
+        """`absent`: artifacts (output, key) that count as absent, because they are damaged and
+        cannot be set aside.
+        """
         self.root = root
         self.readonly = readonly
         self._absent = absent
         self._marker = root / "format.json"
         self._receipts: dict[tuple[str, str], Receipt] = {}  # read once; a receipt never changes
-        self._sound: set[tuple[str, str]] = set()  # artifacts whose files were compared with their receipts
+        # artifacts whose files were compared with their receipts
+        self._sound: set[tuple[str, str]] = set()
         with writing(root):
             if _holds_others(root) and not self._marker.exists():
-                raise InvalidInput(f"{root} is not empty and is not a qfuse store; choose another folder with --store.")
+                raise InvalidInput(
+                    f"{root} is not empty and is not a qfuse store; choose another folder with"
+                    " --store."
+                )
             if not readonly and not self._marker.exists():
                 root.mkdir(parents=True, exist_ok=True)
                 link_new(self._marker, canonical({"format": FORMAT}).encode())
@@ -65,7 +74,9 @@ class Store:
 
     @classmethod
     def existing(cls, root: Path) -> Store:
-        """Return the store that is there, for a process which knows that it was. Raises ResourceRefused if it vanished."""
+        """Return the store that is there, for a process which knows that it was. Raises
+        ResourceRefused if it vanished.
+        """
         store = cls(root, readonly=True)
         store.require()
         store.readonly = False
@@ -77,23 +88,35 @@ class Store:
         return not self.readonly and os.access(self.root, os.W_OK)
 
     def open_digests(self) -> DigestCache:
-        """Return the file-digest cache kept in this store; it is read, not written, where the store may not be."""
+        """Return the file-digest cache kept in this store; it is read, not written, where the store
+        may not be.
+        """
         return DigestCache(self.root / "digests.sqlite", readonly=not self.writable)
 
     def path(self, output: str, key: str) -> Path:
         return self.root / output / key[:2] / f"{key}.h5"
 
     def has(self, output: str, key: str) -> bool:
-        return (output, key) not in self._absent and os.path.lexists(self._receipt_path(output, key))
+        return (output, key) not in self._absent and os.path.lexists(
+            self._receipt_path(output, key)
+        )
 
     def present(self, output: str) -> set[str]:
-        """Return the keys of all committed artifacts of one output whose files are there (one scan, no file opened)."""
+        """Return the keys of all committed artifacts of one output whose files are there (one scan,
+        no file opened).
+        """
         keys: set[str] = set()
         try:
-            folders = [entry.path for entry in os.scandir(self.root / output) if len(entry.name) == 2]
+            folders = [
+                entry.path for entry in os.scandir(self.root / output) if len(entry.name) == 2
+            ]
             for folder in folders:
                 names = set(os.listdir(folder))
-                keys.update(name[:-5] for name in names if name.endswith(".json") and f"{name[:-5]}.h5" in names)
+                keys.update(
+                    name[:-5]
+                    for name in names
+                    if name.endswith(".json") and f"{name[:-5]}.h5" in names
+                )
         except FileNotFoundError:
             return keys
         except NotADirectoryError as error:
@@ -101,18 +124,25 @@ class Store:
         return {key for key in keys if (output, key) not in self._absent} if self._absent else keys
 
     def aside(self) -> set[tuple[str, str]]:
-        """Return (output, first 16 digits of the key) of every artifact that was set aside (one folder scan)."""
+        """Return (output, first 16 digits of the key) of every artifact that was set aside (one
+        folder scan).
+        """
         try:
             names = os.listdir(self.root / maintenance.QUARANTINE)
         except (FileNotFoundError, NotADirectoryError):
             return set()
-        parts = (name.removesuffix(".reason").rsplit("-", 2) for name in names if name.endswith(".reason"))
+        parts = (
+            name.removesuffix(".reason").rsplit("-", 2)
+            for name in names
+            if name.endswith(".reason")
+        )
         return {(part[0], part[1]) for part in parts if len(part) == 3}
 
     def receipt(self, output: str, key: str) -> Receipt:
         """Return an artifact's receipt.
 
-        Raises CorruptArtifact if it is damaged or gone, ResourceRefused if the machine refuses to read it.
+        Raises CorruptArtifact if it is damaged or gone, ResourceRefused if the machine refuses to
+        read it.
         """
         if (output, key) not in self._receipts:
             path = self._receipt_path(output, key)
@@ -122,32 +152,45 @@ class Store:
                 self.require()
                 raise self._lacking(path, output, key) from None
             except NotRegular as error:
-                raise CorruptArtifact(f"{path}: {error.strerror}; {_MENDED}", output, key, self.root) from None
+                raise CorruptArtifact(
+                    f"{path}: {error.strerror}; {_MENDED}", output, key, self.root
+                ) from None
             except OSError as error:
                 raise cannot_read(Path(path), error) from error
             except ValueError as error:
-                raise CorruptArtifact(f"{path}: {error}; {_MENDED}", output, key, self.root) from error
+                raise CorruptArtifact(
+                    f"{path}: {error}; {_MENDED}", output, key, self.root
+                ) from error
         return self._receipts[output, key]
 
-    def read(self, output: str, key: str, columns: Iterable[str] | None = None, rows: slice = slice(None)) -> Batch:
-        """Return columns of an artifact, whose file is compared with its receipt, byte for byte, when it is first read.
+    def read(
+        self, output: str, key: str, columns: Iterable[str] | None = None, rows: slice = slice(None)
+    ) -> Batch:
+        """Return columns of an artifact, whose file is compared with its receipt, byte for byte,
+        when it is first read.
 
-        Raises CorruptArtifact if the file is damaged or gone, ResourceRefused if the machine refuses to read it.
+        Raises CorruptArtifact if the file is damaged or gone, ResourceRefused if the machine
+        refuses to read it.
         """
         path = self.path(output, key)
         receipt = self.receipt(output, key)
         try:
             known = (output, key) in self._sound
             if not known:
-                # The chunks' checksums are not enough: to fletcher32 two bytes of zeros are two of ones.
+                # The chunks' checksums are not enough: to fletcher32 two bytes of zeros are two of
+                # ones.
                 if reason := maintenance.difference(path, receipt):
                     raise CorruptArtifact(f"{path}: the file is damaged ({reason}).")
                 self._sound.add((output, key))
             return hdf5.read(path, columns, rows, checked=not known)
         except CorruptArtifact as error:
-            raise CorruptArtifact(f"{str(error).removesuffix('.')}; {_MENDED}", output, key, self.root) from error
+            raise CorruptArtifact(
+                f"{str(error).removesuffix('.')}; {_MENDED}", output, key, self.root
+            ) from error
         except NotRegular as error:
-            raise CorruptArtifact(f"{path}: {error.strerror}; {_MENDED}", output, key, self.root) from None
+            raise CorruptArtifact(
+                f"{path}: {error.strerror}; {_MENDED}", output, key, self.root
+            ) from None
         except FileNotFoundError:
             self.require()
             if not self.has(output, key):
@@ -157,11 +200,13 @@ class Store:
         except OSError as error:
             raise cannot_read(path, error) from error
 
-    def commit(self, output: str, key: str, batch: Batch, schema: Schema, provenance: dict[str, Any]) -> Receipt:
+    def commit(
+        self, output: str, key: str, batch: Batch, schema: Schema, provenance: dict[str, Any]
+    ) -> Receipt:
         """Write `batch` as an artifact, or adopt the equal one that is already there.
 
-        Raises InvalidInput if the columns are not the schema's, ResourceRefused if the store cannot be
-        written, CorruptArtifact if what was read back differs from what was written.
+        Raises InvalidInput if the columns are not the schema's, ResourceRefused if the store cannot
+        be written, CorruptArtifact if what was read back differs from what was written.
         """
         schema.check(batch, f"{output} artifact")
         self.require("committed")
@@ -176,21 +221,39 @@ class Store:
                 hdf5.write(part, batch, schema.name)
                 fsync(part)
                 if not _reads_back(part, digest):
-                    raise CorruptArtifact(f"{part}: what was read back is not what was written; check the disk.")
+                    raise CorruptArtifact(
+                        f"{part}: what was read back is not what was written; check the disk."
+                    )
                 size, sha256 = part.stat().st_size, file_digest(part)
                 counts = status_counts(batch)
-                receipt = Receipt(output, key, schema.name, batch.rows, counts, size, sha256, digest, time.time(), provenance)
+                receipt = Receipt(
+                    output,
+                    key,
+                    schema.name,
+                    batch.rows,
+                    counts,
+                    size,
+                    sha256,
+                    digest,
+                    time.time(),
+                    provenance,
+                )
                 with alone(path.parent) as folder:
                     if former := self._adopted(output, key):
                         return former
                     if self.has(output, key):
                         self._receipts.pop((output, key), None)
-                        maintenance.move_aside(self.root, path, "its receipt is damaged, or the file is not of its length")
+                        maintenance.move_aside(
+                            self.root,
+                            path,
+                            "its receipt is damaged, or the file is not of its length",
+                        )
                     fault_points.at("commit:before_link", output)
                     self._link(part, path, sha256)
                     fault_points.at("commit:before_receipt", output)
                     link_new(path.with_suffix(".json"), sealed(receipt))
-                    if not os.path.exists(path):  # where no lock can be had, `gc` may have found it without a receipt
+                    # where no lock can be had, `gc` may have found it without a receipt
+                    if not os.path.exists(path):
                         self._link(part, path, sha256)
                     os.fsync(folder)
                 self._sound.add((output, key))
@@ -203,7 +266,9 @@ class Store:
         """Yield the paths of all receipts, in a fixed order."""
         for folder in sorted(self.root.glob(f"{output or '*'}/??")):
             if folder.parent.name not in NO_OUTPUTS:
-                yield from sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+                yield from sorted(
+                    path for path in folder.glob("*.json") if not path.name.startswith(".")
+                )
 
     def check(self, receipt_path: Path) -> Problem | None:
         """Compare one artifact with its receipt, byte for byte (see `upkeep.check`)."""
@@ -212,12 +277,15 @@ class Store:
     def damaged(self, doubted: Container[tuple[str, str]] = ()) -> list[Problem]:
         """Return what is damaged: of what is `doubted` (output, key) every byte is looked at.
 
-        Of the others that shows without reading their files: a receipt is damaged, or a file is gone or cut short.
+        Of the others that shows without reading their files: a receipt is damaged, or a file is
+        gone or cut short.
         """
 
         def look(path: Path) -> Problem | None:
             try:
-                return maintenance.check(path, whole=(path.parent.parent.name, path.stem) in doubted)
+                return maintenance.check(
+                    path, whole=(path.parent.parent.name, path.stem) in doubted
+                )
             except ResourceRefused:  # told when it is needed
                 return None
 
@@ -225,10 +293,12 @@ class Store:
             return list(filter(None, pool.map(look, self.receipts())))
 
     def set_aside(self, output: str, key: str, reason: str) -> bool:
-        """Set a damaged artifact aside (receipt, file and a line saying why), so that the next run computes it again.
+        """Set a damaged artifact aside (receipt, file and a line saying why), so that the next run
+        computes it again.
 
-        It is checked once more before: what is sound, or gone because another process was faster, stays as it is. Returns
-        whether something was set aside. Raises ResourceRefused if the store cannot be written.
+        It is checked once more before: what is sound, or gone because another process was faster,
+        stays as it is. Returns whether something was set aside. Raises ResourceRefused if the store
+        cannot be written.
         """
         self.require("set aside")
         self._receipts.pop((output, key), None)
@@ -242,25 +312,35 @@ class Store:
         return False
 
     def garbage(
-        self, live: set[tuple[str, str]] | None, outputs: Iterable[str] | None = None, aside: bool = False
+        self,
+        live: set[tuple[str, str]] | None,
+        outputs: Iterable[str] | None = None,
+        aside: bool = False,
     ) -> dict[Path, str]:
-        """Return the files that no live (output, key) needs, each with its class (see `upkeep.garbage`)."""
+        """Return the files that no live (output, key) needs, each with its class (see
+        `upkeep.garbage`).
+        """
         return maintenance.garbage(self.root, live, outputs, aside)
 
     def _receipt_path(self, output: str, key: str) -> str:
         return f"{self.root}/{output}/{key[:2]}/{key}.json"
 
     def require(self, done: str = "") -> None:
-        """Raise ResourceRefused if the store is no longer there or, with what is to be done, may not be written."""
+        """Raise ResourceRefused if the store is no longer there or, with what is to be done, may
+        not be written.
+        """
         if done and self.readonly:
             raise ResourceRefused(f"{self.root} was opened read-only; nothing can be {done} in it.")
         if not os.path.exists(self._marker):
             raise ResourceRefused(
-                f"the store {self.root} vanished while it was in use (its format.json is gone): mount it again and run again."
+                f"the store {self.root} vanished while it was in use (its format.json is gone):"
+                " mount it again and run again."
             )
 
     def _adopted(self, output: str, key: str) -> Receipt | None:
-        """Return the receipt of an artifact that is there, as far as that shows without reading the file."""
+        """Return the receipt of an artifact that is there, as far as that shows without reading the
+        file.
+        """
         if not self.has(output, key):
             return None
         try:
@@ -277,8 +357,8 @@ class Store:
             with suppress(FileExistsError):
                 os.link(part, path)
                 return
-            # A writer was killed between file and receipt. Equal columns give equal bytes, so a file of another digest can
-            # only be a damaged one.
+            # A writer was killed between file and receipt. Equal columns give equal bytes, so a
+            # file of another digest can only be a damaged one.
             try:
                 if file_digest(path) == sha256:
                     return
@@ -302,19 +382,28 @@ def is_store(root: Path) -> bool:
 
 
 def _holds_others(root: Path) -> bool:
-    """Whether a folder holds anything besides what another driver, opening a new store at this moment, puts there."""
+    """Whether a folder holds anything besides what another driver, opening a new store at this
+    moment, puts there.
+    """
     return root.exists() and any(not entry.name.endswith("format.json") for entry in root.iterdir())
 
 
 def _format_of(marker: Path) -> int:
-    """Return a store's format number. Raises InvalidInput if the file that tells it is damaged, or no file."""
+    """Return a store's format number. Raises InvalidInput if the file that tells it is damaged, or
+    no file.
+    """
     line = canonical({"format": FORMAT})
-    todo = "if this qfuse wrote the store, and run `qfuse store verify`; or choose another folder with --store."
+    todo = (
+        "if this qfuse wrote the store, and run `qfuse store verify`; or choose another folder with"
+        " --store."
+    )
     try:
         data = read_regular(marker)
     except NotRegular:
         found = f"{marker} is {kind_of(marker)} and should be a file"
-        raise InvalidInput(f"{found}: move it away and write {line} into a file of that name {todo}") from None
+        raise InvalidInput(
+            f"{found}: move it away and write {line} into a file of that name {todo}"
+        ) from None
     except OSError as error:
         raise cannot_read(marker, error) from error
     with suppress(ValueError, KeyError, TypeError, RecursionError):
@@ -322,5 +411,6 @@ def _format_of(marker: Path) -> int:
         if type(number) is int:
             return number
     raise InvalidInput(
-        f"{marker} is damaged: expected {line}, found {data[:40].decode('utf-8', 'replace')!r}. Put that line into it {todo}"
+        f"{marker} is damaged: expected {line}, found {data[:40].decode('utf-8', 'replace')!r}. Put"
+        f" that line into it {todo}"
     )

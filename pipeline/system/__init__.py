@@ -1,1 +1,1 @@
-"""The operating system as the engine needs it: files that last, processes, signals, memory, instruction sets, streams."""
+"""The operating system as the engine needs it: files that last, processes, signals, memory."""

@@ -1,4 +1,6 @@
-"""Files written whole: whoever reads one finds the old bytes or the new ones, and what is in the way is kept."""
+"""Files written whole: whoever reads one finds the old bytes or the new ones, and what is in the
+way is kept.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from pipeline.system.processes import temporary
 
 
 def is_free(path: Path) -> bool:
-    """Whether nothing is at `path`, where something is going to be written. Raises ResourceRefused if nothing can be."""
+    """Whether nothing is at `path`, where something is going to be written. Raises ResourceRefused
+    if nothing can be.
+    """
     try:
         path.lstat()
     except FileNotFoundError:
@@ -28,10 +32,11 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a file by rename: whoever reads it, also after a power cut, finds the old bytes or the new ones.
+    """Write a file by rename: whoever reads it, also after a power cut, finds the old bytes or the
+    new ones.
 
-    Makes the folder. Several processes may write one path at once; what one of them wrote stays. A folder that is in the
-    way is renamed. Raises OSError; then nothing is left of what was written.
+    Makes the folder. Several processes may write one path at once; what one of them wrote stays. A
+    folder that is in the way is renamed. Raises OSError; then nothing is left of what was written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary(path)
@@ -53,6 +58,15 @@ def replace_bytes(path: Path, data: bytes | memoryview) -> None:
 
 
 def make_way(path: Path) -> None:
-    """Rename what stands where a file should be, to a name beside it that is free, so that nothing of it is lost."""
+    """Rename what stands where a file should be, to a name beside it that is free, so that nothing
+    of it is lost.
+    """
     with suppress(FileNotFoundError):  # another process was faster
-        os.rename(path, next(other for n in itertools.count(1) if not os.path.lexists(other := Path(f"{path}.{n}"))))
+        os.rename(
+            path,
+            next(
+                other
+                for n in itertools.count(1)
+                if not os.path.lexists(other := Path(f"{path}.{n}"))
+            ),
+        )

@@ -1,7 +1,8 @@
-"""What this process may still use: memory, the least that the system, its control groups and its own limits leave; threads.
+"""What this process may still use: memory, the least that the system, its control groups and its
+own limits leave; threads.
 
-Libraries do not say so where a limit leaves them too little: they end the process, or wait for ever. So a command that
-cannot do with its limits is refused before it imports them.
+Libraries do not say so where a limit leaves them too little: they end the process, or wait for
+ever. So a command that cannot do with its limits is refused before it imports them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 
 from pipeline.errors import ResourceRefused
 
-# Bytes of address space, much of it never used, as measured: of libraries that every verb imports, of all that computing
-# imports, of a thread's stack and heap.
+# Bytes of address space, much of it never used, as measured: of libraries that every verb imports,
+# of all that computing imports, of a thread's stack and heap.
 IMPORTED, COMPUTING, THREAD = 310_000_000, 1_250_000_000, 72_000_000
 _FEWER = "--workers 1, OPENBLAS_NUM_THREADS=1"
 
@@ -28,7 +29,9 @@ def require_limits() -> None:
 
 
 def require_to_compute(workers: int | None) -> None:
-    """Raise ResourceRefused if this process may not do what so many workers (None: as many as cores) need."""
+    """Raise ResourceRefused if this process may not do what so many workers (None: as many as
+    cores) need.
+    """
     threads = 2 * (workers or len(os.sched_getaffinity(0))) + 1
     require_address_space(COMPUTING + threads * THREAD)
     require_threads(threads)
@@ -39,15 +42,16 @@ def require_address_space(size: int) -> None:
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY and most < size:
         raise ResourceRefused(
-            f"about {size / 1e9:.2f} GB of address space are needed, and this process may have {most / 1e9:.2f} "
-            f"(`ulimit -v`): raise the limit, or use fewer threads ({_FEWER})."
+            f"about {size / 1e9:.2f} GB of address space are needed, and this process may have"
+            f" {most / 1e9:.2f} (`ulimit -v`): raise the limit, or use fewer threads ({_FEWER})."
         )
 
 
 def require_threads(count: int) -> None:
     """Raise ResourceRefused if this process may not have so many more threads at once: it tries.
 
-    Where address space is limited it does not, because each thread keeps a heap of it; that limit is the narrower one.
+    Where address space is limited it does not, because each thread keeps a heap of it; that limit
+    is the narrower one.
     """
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         return
@@ -64,8 +68,9 @@ def require_threads(count: int) -> None:
             started += 1
     except RuntimeError:
         raise ResourceRefused(
-            f"about {count} threads are needed, and the system gives this process {started} (`ulimit -u`, or the limit of "
-            f"its container): raise the limit, or use fewer threads ({_FEWER})."
+            f"about {count} threads are needed, and the system gives this process {started}"
+            " (`ulimit -u`, or the limit of its container): raise the limit, or use fewer threads"
+            f" ({_FEWER})."
         ) from None
     finally:
         gate.release()
@@ -74,10 +79,12 @@ def require_threads(count: int) -> None:
 def available_memory(
     allowed: float | None = None, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Return the bytes that this process may still use: `allowed` (GB) if given, else the least of what limits it.
+    """Return the bytes that this process may still use: `allowed` (GB) if given, else the least of
+    what limits it.
 
-    Those are the memory that the system can give, the limits of its control groups less what they use (files that are
-    cached can be given back, and do not count) and the address space that it may have. None where nothing is known.
+    Those are the memory that the system can give, the limits of its control groups less what they
+    use (files that are cached can be given back, and do not count) and the address space that it
+    may have. None where nothing is known.
     """
     if allowed is not None:
         return int(allowed * 1e9)
@@ -106,12 +113,16 @@ def _group_rooms(proc: Path, cgroup: Path) -> Iterator[int]:
             root, names = cgroup / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
         else:
             continue
-        folder = root / path.lstrip("/")  # in a container the path may be the host's; its own group is then the root
+        # in a container the path may be the host's; its own group is then the root
+        folder = root / path.lstrip("/")
         for group in (folder, *folder.parents):
             limit, used = (_text(group / name).strip() for name in names)
             if limit.isdigit() and used.isdigit():  # a group without a limit says "max"
                 stat = _table(group / "memory.stat")
-                cached = sum(stat.get(f"total_{name}", stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+                cached = sum(
+                    stat.get(f"total_{name}", stat.get(name, 0))
+                    for name in ("inactive_file", "active_file")
+                )
                 yield max(0, int(limit) - max(0, int(used) - cached))
             if group == root:
                 break

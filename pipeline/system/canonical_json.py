@@ -12,7 +12,9 @@ KEY_FORMAT = "qfuse/1"  # stands in what every key is made of, and says how it i
 
 def canonical(value: Any) -> str:
     """Return JSON with sorted keys, no spaces and no nan: one text for one value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def key_of(value: Any) -> str:
@@ -21,13 +23,18 @@ def key_of(value: Any) -> str:
 
 
 def difference(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return the fields in which two key pre-images differ, as sentences such as 'options.flip: none → add'."""
+    """Return the fields in which two key pre-images differ, as sentences such as 'options.flip:
+    none → add'.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
         for name in sorted({*old, *new}):
-            found += difference(old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}.{name}" if path else name)
+            found += difference(
+                old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}.{name}" if path else name
+            )
         return found
-    if _ABSENT not in (old, new) and canonical(old) == canonical(new):  # not `==`, for which 1 is 1.0 is True
+    # not `==`, for which 1 is 1.0 is True
+    if _ABSENT not in (old, new) and canonical(old) == canonical(new):
         return []
     if isinstance(old, list) and isinstance(new, list) and (len(old) > 3 or len(new) > 3):
         return [f"{path} changed"]

@@ -1,4 +1,6 @@
-"""What the store asks of a file system: writing that lasts, folders one at a time, and refusals said in one sentence."""
+"""What the store asks of a file system: writing that lasts, folders one at a time, and refusals
+said in one sentence.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from pipeline.errors import ResourceRefused
 from pipeline.system.processes import alive, process, temporary
 from pipeline.system.regular_file import obstacle
 
-_PATIENCE = 10.0  # seconds: nobody waits for ever for a process that was stopped while it had a folder to itself
+# seconds: nobody waits for ever for a process that was stopped while it had a folder to itself
+_PATIENCE = 10.0
 
 _FULL = "the disk is full: free some space (`qfuse store gc`) and run again"
 _ANOTHER = "choose another folder with --store"
@@ -37,28 +40,37 @@ _ADVICE = {
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Turn the operating system's refusals (OSError) into ResourceRefused: one sentence with what to do."""
+    """Turn the operating system's refusals (OSError) into ResourceRefused: one sentence with what
+    to do.
+    """
     try:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "check the disk and run again")
         raise ResourceRefused(
-            f"cannot write to the store {root} ({in_the_way(error) or error.strerror or error}): {advice}."
+            f"cannot write to the store {root} ({in_the_way(error) or error.strerror or error}):"
+            f" {advice}."
         ) from error
 
 
 def in_the_way(error: OSError) -> str:
-    """Say what stands where a folder should be, if that is why the operating system refused; else ""."""
-    blocked = error.errno in (errno.EEXIST, errno.ENOTDIR) and isinstance(error.filename, str | Path)
+    """Say what stands where a folder should be, if that is why the operating system refused; else
+    "".
+    """
+    blocked = error.errno in (errno.EEXIST, errno.ENOTDIR) and isinstance(
+        error.filename, str | Path
+    )
     return obstacle(error.filename) if blocked else ""
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[int]:
-    """Hold a folder, an open file number of which is given, against others that ask for it in this way.
+    """Hold a folder, an open file number of which is given, against others that ask for it in this
+    way.
 
-    Where the file system has no locks (NFS has none on folders) a link beside the folder, which only one process can make,
-    stands for one. Where the holder does not let go for long, it goes on without.
+    Where the file system has no locks (NFS has none on folders) a link beside the folder, which
+    only one process can make, stands for one. Where the holder does not let go for long, it goes on
+    without.
     """
     handle, mark = os.open(folder, os.O_RDONLY), folder.with_name(f".{folder.name}.lock")
     marked, until = False, time.monotonic() + _PATIENCE
@@ -80,7 +92,8 @@ def alone(folder: Path) -> Iterator[int]:
 
 
 def _mark(path: Path, until: float) -> bool:
-    """Make the link that stands for a lock, which leads to this process's name; whether it could be made.
+    """Make the link that stands for a lock, which leads to this process's name; whether it could be
+    made.
 
     One of a process that is no more is taken away, and any other one when the time is over.
     """
@@ -98,7 +111,9 @@ def _mark(path: Path, until: float) -> bool:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and the one it lies in, never more: a store that vanished is not made anew in part."""
+    """Make a folder and the one it lies in, never more: a store that vanished is not made anew in
+    part.
+    """
     if folder.is_dir():
         return
     for path in (folder.parent, folder):
@@ -108,7 +123,9 @@ def make_folders(folder: Path) -> None:
 
 
 def link_new(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole, on the disk, or not at all; one that is there already stays as it is."""
+    """Write a file so that it appears whole, on the disk, or not at all; one that is there already
+    stays as it is.
+    """
     part = temporary(path)
     try:
         part.write_bytes(data)

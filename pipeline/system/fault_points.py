@@ -1,10 +1,11 @@
-"""Faults on demand, so that tests can stop a process at a named point. Without QFUSE_FAULT nothing here does anything.
+"""Faults on demand, so that tests can stop a process at a named point. Without QFUSE_FAULT nothing
+here does anything.
 
     QFUSE_FAULT="commit:before_link:embed:3=kill"
 
-kills the process when it is about to link an artifact of `embed` for the third time; `*` stands for any name, commas
-separate several. Actions: kill, segv, interrupt (signals to this process), raise, memory (exceptions), or the name of an
-error of the system such as enospc, erofs, eio.
+kills the process when it is about to link an artifact of `embed` for the third time; `*` stands for
+any name, commas separate several. Actions: kill, segv, interrupt (signals to this process), raise,
+memory (exceptions), or the name of an error of the system such as enospc, erofs, eio.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _passed: Counter[tuple[str, str]] = Counter()
 
 
 def at(point: str, name: str) -> None:
-    """Pass a point, such as `commit:before_link`, with what is worked on; do what QFUSE_FAULT asks for there."""
+    """Pass a point, such as `commit:before_link`, with what is worked on; do what QFUSE_FAULT asks
+    for there.
+    """
     wanted = os.environ.get("QFUSE_FAULT")
     if not wanted:
         return
@@ -38,7 +41,8 @@ def at(point: str, name: str) -> None:
 
 def _do(action: str, where: str) -> None:
     if action in _SIGNALS:
-        signal.raise_signal(_SIGNALS[action])  # to this very thread: another one might be late to take it
+        # to this very thread: another one might be late to take it
+        signal.raise_signal(_SIGNALS[action])
     elif action == "raise":
         raise RuntimeError(f"fault at {where}")
     elif action == "memory":

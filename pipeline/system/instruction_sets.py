@@ -1,7 +1,8 @@
 """Instruction sets: which one computes here, and whether it has bf16.
 
-Networks, and OpenCV's warps, give other last bits with other instruction sets (AVX2, AVX-512, AMX), under the same keys. So
-every receipt names the one that computed it: the processor's, and what its libraries are told to leave unused.
+Networks, and OpenCV's warps, give other last bits with other instruction sets (AVX2, AVX-512, AMX),
+under the same keys. So every receipt names the one that computed it: the processor's, and what its
+libraries are told to leave unused.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
-DEPENDENT = {"torch", "onnxruntime", "opencv"}  # back ends whose results depend on it; NumPy's and SciPy's are made not to
+# back ends whose results depend on it; NumPy's and SciPy's are made not to
+DEPENDENT = {"torch", "onnxruntime", "opencv"}
 
 # From the least to the most, by the flags of /proc/cpuinfo.
 _AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
@@ -36,12 +38,15 @@ _LIMITS = {
     "numpy": ("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE"),
     "scipy": ("OPENBLAS_CORETYPE",),
 }
-_NO_BF16 = {"sse41", "avx", "avx2", "avx2_vnni", "avx512_core", "avx512_core_vnni"}  # oneDNN's names of what lacks it
+# oneDNN's names of what lacks it
+_NO_BF16 = {"sse41", "avx", "avx2", "avx2_vnni", "avx512_core", "avx512_core_vnni"}
 
 
 @cache
 def processor_flags() -> frozenset[str]:
-    """Return what the processor can do, in the kernel's words; nothing where the kernel does not tell."""
+    """Return what the processor can do, in the kernel's words; nothing where the kernel does not
+    tell.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -56,23 +61,47 @@ def instruction_set(
     environment: Mapping[str, str] = os.environ,
     machine: str = platform.machine(),
 ) -> str:
-    """Return what these back ends compute with here, such as "avx2" or "avx512+amx (ONEDNN_MAX_CPU_ISA=SSE41)"."""
+    """Return what these back ends compute with here, such as "avx2" or "avx512+amx
+    (ONEDNN_MAX_CPU_ISA=SSE41)".
+    """
     found = processor_flags() if flags is None else frozenset(flags)
-    levels = _X86 if machine in ("x86_64", "AMD64") else _ARM if machine in ("aarch64", "arm64") else {machine: set[str]()}
+    levels = (
+        _X86
+        if machine in ("x86_64", "AMD64")
+        else _ARM
+        if machine in ("aarch64", "arm64")
+        else {machine: set[str]()}
+    )
     name = [level for level, needed in levels.items() if needed <= found][-1]
-    variables = dict.fromkeys(variable for backend in backends for variable in _LIMITS.get(backend, ()))
-    limits = ", ".join(f"{variable}={environment[variable]}" for variable in variables if environment.get(variable))
+    variables = dict.fromkeys(
+        variable for backend in backends for variable in _LIMITS.get(backend, ())
+    )
+    limits = ", ".join(
+        f"{variable}={environment[variable]}" for variable in variables if environment.get(variable)
+    )
     return f"{name} ({limits})" if limits else name
 
 
 def gpu_architecture() -> str:
-    """Return the GPU's, such as "cuda sm_90"; "" as long as torch is not imported, which takes seconds."""
+    """Return the GPU's, such as "cuda sm_90"; "" as long as torch is not imported, which takes
+    seconds.
+    """
     torch = sys.modules.get("torch")
-    return "cuda sm_{}{}".format(*torch.cuda.get_device_capability()) if torch and torch.cuda.is_available() else ""
+    return (
+        "cuda sm_{}{}".format(*torch.cuda.get_device_capability())
+        if torch and torch.cuda.is_available()
+        else ""
+    )
 
 
-def lacks_bf16(flags: Collection[str] | None = None, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether PyTorch has to compute bf16 without instructions for it; False if the kernel does not tell."""
+def lacks_bf16(
+    flags: Collection[str] | None = None, environment: Mapping[str, str] = os.environ
+) -> bool:
+    """Whether PyTorch has to compute bf16 without instructions for it; False if the kernel does not
+    tell.
+    """
     found = processor_flags() if flags is None else frozenset(flags)
     most = next((environment[name].lower() for name in _ONEDNN if environment.get(name)), "")
-    return bool(found) and (most in _NO_BF16 or found.isdisjoint({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}))
+    return bool(found) and (
+        most in _NO_BF16 or found.isdisjoint({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"})
+    )

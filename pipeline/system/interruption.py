@@ -1,11 +1,15 @@
-"""Ctrl-C and SIGTERM end the command with one sentence and exit code 130, at once, whatever it is doing.
+"""Ctrl-C and SIGTERM end the command with one sentence and exit code 130, at once, whatever it is
+doing.
 
-The first signal raises KeyboardInterrupt in the main thread, so that what is open is closed well. That alone is not enough: a
-library may swallow the exception, and what is waited for may take long. So a thread ends the process GRACE seconds later,
-wherever it is. That harms nothing, because files appear whole or not at all. A second signal ends it without that moment, and
-so does a first one amid an import: native modules do not survive an exception there, or go on without a part of themselves.
+The first signal raises KeyboardInterrupt in the main thread, so that what is open is closed well.
+That alone is not enough: a library may swallow the exception, and what is waited for may take long.
+So a thread ends the process GRACE seconds later, wherever it is. That harms nothing, because files
+appear whole or not at all. A second signal ends it without that moment, and so does a first one
+amid an import: native modules do not survive an exception there, or go on without a part of
+themselves.
 
-This is in place before anything else is imported, and imports next to nothing itself: until then Python shows a traceback.
+This is in place before anything else is imported, and imports next to nothing itself: until then
+Python shows a traceback.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ _over = False  # the command has done its work
 
 
 def interruptible(call: Callable[[], int]) -> int:
-    """Return what `call` returns; from now on SIGINT and SIGTERM end this process, with 130. One that is ignored stays so."""
+    """Return what `call` returns; from now on SIGINT and SIGTERM end this process, with 130. One
+    that is ignored stays so.
+    """
     global _over
     _over = False
     if not any(signal.getsignal(number) is _stop for number in SIGNALS):
@@ -50,7 +56,9 @@ def interruptible(call: Callable[[], int]) -> int:
 
 
 def end() -> NoReturn:
-    """Print the sentence and end this process, and all that it started, without waiting for anything."""
+    """Print the sentence and end this process, and all that it started, without waiting for
+    anything.
+    """
     _tell()
     for child in _descendants():
         try:  # noqa: SIM105 - contextlib is not light
@@ -85,7 +93,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(seen: int) -> None:
-    """Wait for a signal, which is told here even while the main thread is deep in a library, and end GRACE seconds later."""
+    """Wait for a signal, which is told here even while the main thread is deep in a library, and
+    end GRACE seconds later.
+    """
     while os.read(seen, 1)[0] not in SIGNALS:
         pass
     _tell()
@@ -94,7 +104,9 @@ def _watch(seen: int) -> None:
 
 
 def _tell() -> None:
-    """Print the sentence, once; whatever this process or what it starts would say after it is not to be seen."""
+    """Print the sentence, once; whatever this process or what it starts would say after it is not
+    to be seen.
+    """
     if not _told.acquire(blocking=False):
         if _printed.acquire(timeout=1):  # by another thread, before this one ends the process
             _printed.release()
@@ -103,7 +115,8 @@ def _tell() -> None:
     error = 2
     try:
         error = os.dup(2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # first, lest the bars be drawn over the sentence
+        # first, lest the bars be drawn over the sentence
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     except OSError:  # closed, or no more files may be open
         pass
     try:
@@ -122,7 +135,9 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _descendants() -> list[int]:
-    """Return the processes below this one; not Python's resource trackers, which tidy up and then end by themselves."""
+    """Return the processes below this one; not Python's resource trackers, which tidy up and then
+    end by themselves.
+    """
     below: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         try:

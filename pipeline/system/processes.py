@@ -1,4 +1,6 @@
-"""Who writes: a name for a process, whether it still runs, and names of files that tell who is writing them."""
+"""Who writes: a name for a process, whether it still runs, and names of files that tell who is
+writing them.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +17,35 @@ from pathlib import Path
 _PROCESS = re.compile(r"(?P<host>[0-9a-f]{8})-(?P<pid>[1-9][0-9]{0,8})-(?P<start>[0-9]{1,20})")
 _NAME = re.compile(rf"\.(?P<process>{_PROCESS.pattern})-[0-9]+-(?P<name>.+)", re.DOTALL)
 _DAY = 86400.0
-_number = itertools.count(time.time_ns())  # no name comes twice, whatever the clock does after this moment
+# no name comes twice, whatever the clock does after this moment
+_number = itertools.count(time.time_ns())
 
 
 @cache
 def host() -> str:
-    """Return a name (8 hex digits) for where a process number means one process: this start of this machine or container."""
+    """Return a name (8 hex digits) for where a process number means one process: this start of this
+    machine or container.
+    """
     known = [platform.node()]
     with suppress(OSError):
-        known += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+        known += [
+            Path("/proc/sys/kernel/random/boot_id").read_text(),
+            os.readlink("/proc/self/ns/pid"),
+        ]
     return hashlib.sha256("|".join(known).encode()).hexdigest()[:8]
 
 
 def process() -> str:
-    """Return this process's name, `host-pid-start`: another process that is given the same number later has another."""
+    """Return this process's name, `host-pid-start`: another process that is given the same number
+    later has another.
+    """
     return f"{host()}-{os.getpid()}-{_state(os.getpid())[1]}"
 
 
 def alive(process: str) -> bool | None:
-    """Whether the process of that name still runs; None for one of another host or container, which cannot be asked."""
+    """Whether the process of that name still runs; None for one of another host or container, which
+    cannot be asked.
+    """
     match = _PROCESS.fullmatch(process)
     if match is None:
         return False
@@ -51,7 +63,9 @@ def alive(process: str) -> bool | None:
 
 
 def temporary(path: Path) -> Path:
-    """Return a new hidden name beside `path`, for what is going to be `path`; of a long name it has the end only."""
+    """Return a new hidden name beside `path`, for what is going to be `path`; of a long name it has
+    the end only.
+    """
     name = os.fsdecode(os.fsencode(path.name)[-150:])
     return path.with_name(f".{process()}-{next(_number)}-{name}")
 
@@ -77,9 +91,12 @@ def untouched(file: Path) -> bool:
 
 
 def _state(pid: int) -> tuple[str, str]:
-    """Return a process's state (a letter) and start (clock ticks since the machine's); "" and "0" where that is not told."""
+    """Return a process's state (a letter) and start (clock ticks since the machine's); "" and "0"
+    where that is not told.
+    """
     try:
-        # proc(5): the name, in parentheses, may hold anything; the state is the 3rd field and the start the 22nd.
+        # proc(5): the name, in parentheses, may hold anything; the state is the 3rd field and the
+        # start the 22nd.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return fields[0].decode(), str(int(fields[19]))
     except (OSError, ValueError, IndexError):

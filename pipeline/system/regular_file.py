@@ -1,7 +1,9 @@
-"""What is at a path: a regular file is opened, anything else is refused at once, and what stands in a folder's way is named.
+"""What is at a path: a regular file is opened, anything else is refused at once, and what stands in
+a folder's way is named.
 
-Opening a pipe waits for whoever writes to it, a device may never end, and libraries that are given a path open whatever is
-there. So every file is opened here, or looked at here before a library opens it.
+Opening a pipe waits for whoever writes to it, a device may never end, and libraries that are given
+a path open whatever is there. So every file is opened here, or looked at here before a library
+opens it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class NotRegular(OSError):
 
 
 def need_regular(path: str | Path) -> None:
-    """Raise OSError if no regular file is at `path`: NotRegular if it is something else, FileNotFoundError …"""
+    """Raise OSError if no regular file is at `path`: NotRegular if it is something else,
+    FileNotFoundError …
+    """
     try:
         mode = os.stat(path).st_mode
     except ValueError:  # NUL, or half a surrogate pair

@@ -1,6 +1,8 @@
-"""Signs of life of a command that takes long, for whoever reads them in a log: a line now and then of what it is at.
+"""Signs of life of a command that takes long, for whoever reads them in a log: a line now and then
+of what it is at.
 
-There are none on a terminal, which has bars, none with --json, and none of a command that ends within EVERY seconds.
+There are none on a terminal, which has bars, none with --json, and none of a command that ends
+within EVERY seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ EVERY, BEAT = 30.0, 1.0  # seconds
 class Pulse:
     """What a command is at. Nothing is told unless it is `beating`."""
 
-    def __init__(self, tell: Callable[[str], None] = warn, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, tell: Callable[[str], None] = warn, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._tell, self._clock = tell, clock
         self._begun: float | None = None
         self._last = 0.0
@@ -61,7 +65,9 @@ class Pulse:
     def _line(self, what: str) -> None:
         with self._lock:
             self._last = self._clock()
-            self._tell(f"qfuse: {timedelta(seconds=int(self._last - (self._begun or self._last)))} {what}")
+            self._tell(
+                f"qfuse: {timedelta(seconds=int(self._last - (self._begun or self._last)))} {what}"
+            )
 
 
 pulse = Pulse()  # this command's

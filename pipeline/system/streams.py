@@ -1,7 +1,8 @@
-"""Standard output and standard error, whatever they are: a terminal, a file, a closed pipe, of any encoding, or nothing.
+"""Standard output and standard error, whatever they are: a terminal, a file, a closed pipe, of any
+encoding, or nothing.
 
-Whatever the command prints passes `visible`: names of files and people are other people's, and a terminal obeys what it is
-given.
+Whatever the command prints passes `visible`: names of files and people are other people's, and a
+terminal obeys what it is given.
 """
 
 from __future__ import annotations
@@ -15,14 +16,31 @@ from typing import Any, TextIO
 
 from pipeline.errors import ResourceRefused
 
-# Control characters but tab and newline, what turns the direction of writing, separators of lines, and halves of characters.
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters but tab and newline, what turns the direction of writing, separators of lines,
+# and halves of characters.
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 # What tables and sentences hold that is not ASCII, for streams that have no better.
-_PLAIN = {"…": "...", "–": "-", "−": "-", "·": "*", "×": "x", "≤": "<=", "≥": ">=", "→": "->", "†": "+", "▲": "^", "▼": "v"}
+_PLAIN = {
+    "…": "...",
+    "–": "-",
+    "−": "-",
+    "·": "*",
+    "×": "x",
+    "≤": "<=",
+    "≥": ">=",
+    "→": "->",
+    "†": "+",
+    "▲": "^",
+    "▼": "v",
+}
 
 
 def visible(text: str) -> str:
-    """Return a text in which what a terminal would obey, or could not show, is written as in a Python string: `\\x1b`."""
+    """Return a text in which what a terminal would obey, or could not show, is written as in a
+    Python string: `\\x1b`.
+    """
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
@@ -44,7 +62,8 @@ def warn(text: str) -> None:
 
 
 def put(text: str) -> None:
-    """Write to standard output as it is. What nobody reads any more (`| head`) is not written, and ends nothing.
+    """Write to standard output as it is. What nobody reads any more (`| head`) is not written, and
+    ends nothing.
 
     Raises ResourceRefused if it cannot be written, as on a full disk.
     """
@@ -55,7 +74,9 @@ def put(text: str) -> None:
         _let_go(sys.stdout)
     except OSError as error:
         _let_go(sys.stdout)
-        raise ResourceRefused(f"cannot write to standard output ({error.strerror or error}): choose another place.") from None
+        raise ResourceRefused(
+            f"cannot write to standard output ({error.strerror or error}): choose another place."
+        ) from None
 
 
 def prepare() -> None:
@@ -63,7 +84,9 @@ def prepare() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream: Any = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", errors="plain", closefd=False))
+            setattr(
+                sys, name, os.fdopen(number, "w", encoding="utf-8", errors="plain", closefd=False)
+            )
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="plain")
 
@@ -79,7 +102,9 @@ codecs.register_error("plain", _plain)
 
 
 def settle() -> None:
-    """Write what waits to be written. What cannot be is let go, so that Python has nothing to say of it as it ends."""
+    """Write what waits to be written. What cannot be is let go, so that Python has nothing to say
+    of it as it ends.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

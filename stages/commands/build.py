@@ -1,4 +1,6 @@
-"""The verbs that hand something on to others: build (templates) and reference (statistics of a reference set)."""
+"""The verbs that hand something on to others: build (templates) and reference (statistics of a
+reference set).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ T = TypeVar("T")
 BUILD = "Example: qfuse build configs/gallery.yaml templates.h5"
 REFERENCE = "Example: qfuse reference configs/folder.yaml lightqnet.json"
 Where = Annotated[
-    list[str] | None, typer.Option("--where", metavar="FACTOR=VALUE", help="Only cells of this value; repeatable.")
+    list[str] | None,
+    typer.Option("--where", metavar="FACTOR=VALUE", help="Only cells of this value; repeatable."),
 ]
 
 
@@ -32,25 +35,36 @@ def build(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="The HDF5 file to write; with several cells, one file each. A file of templates that is there is replaced.",
+            help=(
+                "The HDF5 file to write; with several cells, one file each. A file of templates"
+                " that is there is replaced."
+            ),
         ),
     ],
     where: Where = None,
     overrides: Overrides = None,
     store: StorePath = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Threads in all.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, metavar="N", help="Threads in all.")
+    ] = None,
     view: Annotated[
         bool,
         typer.Option(
             "--view/--copy",
             metavar="",
-            help="View the store's shards, or copy them (the default). A view is small, and only as good as the store: if "
-            "the store is moved or swept, or too few files may be open, templates read as status 255 and nan.",
+            help=(
+                "View the store's shards, or copy them (the default). A view is small, and only as"
+                " good as the store: if "
+                "the store is moved or swept, or too few files may be open, templates read as"
+                " status 255 and nan."
+            ),
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the templates of a config, and write them with members, weights and quality scores as one HDF5 file."""
+    """Make the templates of a config, and write them with members, weights and quality scores as
+    one HDF5 file.
+    """
     from stages.commands.destination import need_name
     from stages.fusion.templates_file import need_ours, write_templates
 
@@ -59,17 +73,23 @@ def build(
     def targets(steps: Sequence[Step]) -> None:
         paths = [_path(out, step, len(steps)) for step in steps]
         if len(set(paths)) < len(paths):
-            raise InvalidInput(f"several cells would be written to one file ({paths[0]}): choose one with --where.")
+            raise InvalidInput(
+                f"several cells would be written to one file ({paths[0]}): choose one with --where."
+            )
         for path in paths:
             need_ours(path)
 
     def write(session: Session, steps: Sequence[Step]) -> list[Written]:
         try:
-            return [write_templates(_path(out, step, len(steps)), session, step, view) for step in steps]
+            return [
+                write_templates(_path(out, step, len(steps)), session, step, view) for step in steps
+            ]
         except OSError as error:
             raise cannot_write(out, error) from None
 
-    written, made, seconds = with_cells(config, overrides, store, "fuse", where, targets, write, workers, as_json, out)
+    written, made, seconds = with_cells(
+        config, overrides, store, "fuse", where, targets, write, workers, as_json, out
+    )
     speed = made / seconds if seconds else None
     if as_json:
         emit(
@@ -86,19 +106,30 @@ def build(
         more = (f", {failed:,} without a usable face" if failed else "") + (
             f", {one.fallback:,} whose weights all vanished" if one.fallback else ""
         )
-        say(f"{one.path}: {counted(one.templates, 'template')} of {counted(one.faces, 'face')} ({one.step}){more}")
-    say(f"fused {counted(made, 'template')}, {speed:,.0f} a second" if speed else "all templates were in the store already")
+        say(
+            f"{one.path}: {counted(one.templates, 'template')} of {counted(one.faces, 'face')}"
+            f" ({one.step}){more}"
+        )
+    say(
+        f"fused {counted(made, 'template')}, {speed:,.0f} a second"
+        if speed
+        else "all templates were in the store already"
+    )
 
 
 def reference(
     config: ConfigPath,
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The JSON file to write; it must not exist yet.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The JSON file to write; it must not exist yet.")
+    ],
     where: Where = None,
     overrides: Overrides = None,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the statistics of a data set's quality scores, for `statistics.reference` of other configs."""
+    """Write the statistics of a data set's quality scores, for `statistics.reference` of other
+    configs.
+    """
     from pipeline.session import write_json
     from stages.commands.destination import absent, need_name
     from stages.quality.quality import Quality
@@ -110,19 +141,29 @@ def reference(
     def one(steps: Sequence[Step]) -> None:
         if len(steps) > 1:
             names = ", ".join(step.name for step in steps[:4])
-            raise InvalidInput(f"there are {len(steps)} of them ({names}): choose one with --where FACTOR=VALUE.")
+            raise InvalidInput(
+                f"there are {len(steps)} of them ({names}): choose one with --where FACTOR=VALUE."
+            )
         if not isinstance(steps[0].stage.above.get("quality"), Quality):
-            raise InvalidInput(f"steps.{steps[0].base} takes its statistics from a file already; pass that file on.")
+            raise InvalidInput(
+                f"steps.{steps[0].base} takes its statistics from a file already; pass that"
+                " file on."
+            )
 
     def read(session: Session, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
         scored: Any = steps[0].stage.above["quality"]
         read = session.read(steps[0])
         found = to_json(session.config.full_name, scored.measure, read)
         if not found["count"]:
-            raise InvalidInput(f"{session.config.full_name} has no face with a quality score, so it is not a reference set.")
+            raise InvalidInput(
+                f"{session.config.full_name} has no face with a quality score, so it is not a"
+                " reference set."
+            )
         return str(scored.options.method), found
 
-    (method, found), *_ = with_cells(config, overrides, store, "statistics", where, one, read, None, as_json, out)
+    (method, found), *_ = with_cells(
+        config, overrides, store, "statistics", where, one, read, None, as_json, out
+    )
     try:
         write_json(out, found)
     except OSError as error:
@@ -130,8 +171,14 @@ def reference(
     if as_json:
         emit(found)
         return
-    say(f"wrote {out}: {method} of {counted(found['count'], 'face')}, {found['minimum']:.4g} to {found['maximum']:.4g}")
-    say(f"use it as steps: {{statistics: {{options: {{reference: {out}}}}}}} (relative to the config that names it)")
+    say(
+        f"wrote {out}: {method} of {counted(found['count'], 'face')}, {found['minimum']:.4g} to"
+        f" {found['maximum']:.4g}"
+    )
+    say(
+        f"use it as steps: {{statistics: {{options: {{reference: {out}}}}}}} (relative to the"
+        " config that names it)"
+    )
 
 
 def with_cells(
@@ -146,11 +193,13 @@ def with_cells(
     quiet: bool,
     out: Path | None,
 ) -> tuple[T, int, float]:
-    """Run the chosen cells of a stage, and nothing that they do not read, once `accept` has raised nothing.
+    """Run the chosen cells of a stage, and nothing that they do not read, once `accept` has raised
+    nothing.
 
     `out`: the file that is going to be written, None where none is.
 
-    Returns what `use` makes of the session and these cells, and the rows and seconds of the stage, 0 where all was stored.
+    Returns what `use` makes of the session and these cells, and the rows and seconds of the stage,
+    0 where all was stored.
     """
     from pipeline.cli.sessions import compute
     from pipeline.config.config import load_config
@@ -161,8 +210,8 @@ def with_cells(
     loaded = load_config(config, overrides or [])
     if not any(stage == (section.stage or name) for name, section in loaded.steps.items()):
         raise InvalidInput(
-            f"{loaded.full_name} has no `{stage}` step: add `{stage}: {{}}` to its steps, as a line of its own below "
-            f"`steps:`, or give --set 'steps.{stage}={{}}'."
+            f"{loaded.full_name} has no `{stage}` step: add `{stage}: {{}}` to its steps, as a line"
+            f" of its own below `steps:`, or give --set 'steps.{stage}={{}}'."
         )
     if out is not None:
         need_apart(out, loaded, store)
@@ -185,8 +234,11 @@ def with_cells(
 
 
 def _path(out: Path, step: Step, cells: int) -> Path:
-    """Return the file of a step: the one asked for, or one beside it that is named after the cell."""
+    """Return the file of a step: the one asked for, or one beside it that is named after the
+    cell."""
     if cells == 1:
         return out
     label = ",".join(f"{name}={value}" for name, value in step.factors.items()) or step.name
-    return out.with_name(f"{out.stem}-{re.sub(r'[^A-Za-z0-9._=-]+', '_', label).strip('_')}{out.suffix or '.h5'}")
+    return out.with_name(
+        f"{out.stem}-{re.sub(r'[^A-Za-z0-9._=-]+', '_', label).strip('_')}{out.suffix or '.h5'}"
+    )

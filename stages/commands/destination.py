@@ -1,4 +1,6 @@
-"""Where a verb may write its file: under a name of the file's form, in a folder that is there, and not among what is read."""
+"""Where a verb may write its file: under a name of the file's form, in a folder that is there, and
+not among what is read.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from pipeline.system.regular_file import obstacle
 
 
 def need_name(path: Path, writes: str, *suffixes: str) -> None:
-    """Raise UsageError for a name without the suffix of what is written, InvalidInput if its folder is not there.
+    """Raise UsageError for a name without the suffix of what is written, InvalidInput if its folder
+    is not there.
 
     `writes` says who writes what, as in "build writes HDF5".
     """
@@ -22,12 +25,15 @@ def need_name(path: Path, writes: str, *suffixes: str) -> None:
     if not path.name:  # as of an empty name, which is the working folder
         raise UsageError(f"give the name of a file that ends in {endings}.")
     if path.suffix.lower() not in suffixes:
-        raise UsageError(f"{path}: {writes}: give a name that ends in {endings}, such as NAME{suffixes[0]}.")
+        raise UsageError(
+            f"{path}: {writes}: give a name that ends in {endings}, such as NAME{suffixes[0]}."
+        )
     need_folder(path)
 
 
 def need_folder(path: Path) -> None:
-    """Raise InvalidInput if the folder that a file or a folder is going to be written into is not there, or no folder.
+    """Raise InvalidInput if the folder that a file or a folder is going to be written into is not
+    there, or no folder.
 
     Raises ResourceRefused if nothing may be written into it.
     """
@@ -36,9 +42,13 @@ def need_folder(path: Path) -> None:
         raise InvalidInput(f"{path} cannot be written: {blocked}.")
     if not folder.is_dir():
         make = f"mkdir -p {shlex.quote(str(folder))}"
-        raise InvalidInput(f"{path}: expected an existing folder, and there is no {folder}: `{make}` makes it.")
+        raise InvalidInput(
+            f"{path}: expected an existing folder, and there is no {folder}: `{make}` makes it."
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ResourceRefused(f"{path} cannot be written: no permission to write into {folder}; give another folder.")
+        raise ResourceRefused(
+            f"{path} cannot be written: no permission to write into {folder}; give another folder."
+        )
 
 
 def absent(path: Path) -> None:
@@ -48,15 +58,21 @@ def absent(path: Path) -> None:
 
 
 def need_apart(path: Path, config: Config, store: Path | None) -> None:
-    """Raise InvalidInput if a file would lie in the config's store, or among the files of its data set.
+    """Raise InvalidInput if a file would lie in the config's store, or among the files of its data
+    set.
 
     A data set around the config itself is a project's folder, in which results are expected.
     """
     place, root = Path(os.path.realpath(path)), Path(os.path.realpath(store_root(config, store)))
     if place.is_relative_to(root):
-        raise InvalidInput(f"{path} lies in the store {root}, where nothing but artifacts belongs: give another folder.")
+        raise InvalidInput(
+            f"{path} lies in the store {root}, where nothing but artifacts belongs: give another"
+            " folder."
+        )
     if config.dataset.path is None:
         return
     data = Path(os.path.realpath(config.resolve(config.dataset.path)))
     if place.is_relative_to(data) and not config.base.resolve().is_relative_to(data):
-        raise InvalidInput(f"{path} lies in the data set {data}, which is only read: give another folder.")
+        raise InvalidInput(
+            f"{path} lies in the data set {data}, which is only read: give another folder."
+        )

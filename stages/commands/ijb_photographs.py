@@ -1,12 +1,15 @@
-"""Sets of IJB-C's shape for `qfuse synth ijbc`: embeddings from a seed, or crops of real identities' photographs.
+"""Sets of IJB-C's shape for `qfuse synth ijbc`: embeddings from a seed, or crops of real
+identities' photographs.
 
 Conventions
-    Embeddings the faces of the reader `synthetic` at the same scale, seed and dimension, embedding for embedding. Landmarks
+    Embeddings the faces of the reader `synthetic` at the same scale, seed and dimension, embedding
+    for embedding. Landmarks
                and detector score are made up, the score as a hint of quality. There is no image.
-    Crops      the detector finds the face nearest the centre of each photograph; a crop is its box, half as large again on
-               every side; its landmarks are the detector's. Photographs without a face are left out. A subject needs four
-               photographs, gives `MOST` of them at most, and has a template for every two of them, up to `TEMPLATES`.
-               Every photograph is a medium of its own, and its folder is its subject.
+    Crops      the detector finds the face nearest the centre of each photograph; a crop is its box,
+               half as large again on every side; its landmarks are the detector's. Photographs
+               without a face are left out. A subject needs four photographs, gives `MOST` of them
+               at most, and has a template for every two of them, up to `TEMPLATES`. Every
+               photograph is a medium of its own, and its folder is its subject.
 """
 
 from __future__ import annotations
@@ -48,7 +51,9 @@ def from_noise(options: SynthOptions) -> JanusSet:
         medium=made.medium + 1,
         still=made.still,
         landmarks=landmarks,
-        box=np.concatenate([np.full((count, 2), 10.0), np.repeat(112 * size[:, :, 0], 2, axis=1)], axis=1),
+        box=np.concatenate(
+            [np.full((count, 2), 10.0), np.repeat(112 * size[:, :, 0], 2, axis=1)], axis=1
+        ),
         score=np.clip(0.7 + 0.3 * truth.quality + rng.normal(0, 0.05, count), 0.1, 1),
         first_gallery=write.draw_galleries(subjects, rng),
         a=a,
@@ -69,22 +74,29 @@ class _Crops:
 
 
 def from_photographs(
-    files: Files, detector: Detector, scale: float, seed: int, tell: Callable[[str], None] = lambda _: None
+    files: Files,
+    detector: Detector,
+    scale: float,
+    seed: int,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[JanusSet, Callable[[int], bytes]]:
     """Return a set of crops of SUBJECT/…/photo.jpg, and what gives the JPEG bytes of each face.
 
-    Raises InvalidInput if there are not as many subjects with four photographs as the scale asks for. `tell` is given a
-    sentence on what was left out.
+    Raises InvalidInput if there are not as many subjects with four photographs as the scale asks
+    for. `tell` is given a sentence on what was left out.
     """
     own: dict[str, list[str]] = {}
     for name in filter(is_image, file_names(files)):
         own.setdefault(name.rpartition("/")[0], []).append(name)
-    enough = [subject for subject, photographs in own.items() if subject and len(photographs) >= LEAST]
+    enough = [
+        subject for subject, photographs in own.items() if subject and len(photographs) >= LEAST
+    ]
     wanted = max(2, round(SUBJECTS * scale))
     if len(enough) < wanted:
         raise InvalidInput(
-            f"{files.root}: scale {scale:g} asks for {wanted:,} subjects, and {len(enough):,} have {LEAST} photographs "
-            f"or more (SUBJECT/photo.jpg); lower --scale to {len(enough) / SUBJECTS:.4f}, or give other --faces."
+            f"{files.root}: scale {scale:g} asks for {wanted:,} subjects, and {len(enough):,} have"
+            f" {LEAST} photographs or more (SUBJECT/photo.jpg); lower --scale to"
+            f" {len(enough) / SUBJECTS:.4f}, or give other --faces."
         )
     chosen = sorted(lowest_ranked(enough, wanted, seed, "subjects"))
     references, probes = _Crops(), _Crops()
@@ -92,7 +104,11 @@ def from_photographs(
     subjects = without = 0
     for person in chosen:
         order = identity_generator(seed, "images", person).permutation(len(own[person]))[:MOST]
-        found = [crop for i in order.tolist() if (crop := _crop(files, own[person][i], detector)) is not None]
+        found = [
+            crop
+            for i in order.tolist()
+            if (crop := _crop(files, own[person][i], detector)) is not None
+        ]
         without += len(order) - len(found)
         if len(found) < 2:
             continue
@@ -101,14 +117,22 @@ def from_photographs(
             side, number = (references, subjects) if k == 0 else (probes, len(probe_subject))
             probe_subject += [subjects] if k else []
             for i in part.tolist():
-                for column, value in zip((side.image, side.landmarks, side.box, side.score), found[i], strict=True):
+                for column, value in zip(
+                    (side.image, side.landmarks, side.box, side.score), found[i], strict=True
+                ):
                     column.append(value)  # type: ignore[attr-defined]
                 side.template.append(number)
         subjects += 1
     if subjects < 2:
-        raise InvalidInput(f"{files.root}: faces were found of {subjects} subjects, and a set needs two; give other --faces.")
+        raise InvalidInput(
+            f"{files.root}: faces were found of {subjects} subjects, and a set needs two; give"
+            " other --faces."
+        )
     if without or subjects < wanted:
-        tell(f"no face in {without:,} photographs, which were left out; {subjects:,} of {wanted:,} subjects remain")
+        tell(
+            f"no face in {without:,} photographs, which were left out; {subjects:,} of {wanted:,}"
+            " subjects remain"
+        )
     return _photographed(references, probes, np.array(probe_subject), subjects, scale, seed)
 
 
@@ -137,7 +161,9 @@ def _photographed(
 
 
 def _crop(files: Files, name: str, detector: Detector) -> tuple[bytes, Array, Array, float] | None:
-    """Return the crop (JPEG), and in it the landmarks, the box and the detector score; None if no face is found."""
+    """Return the crop (JPEG), and in it the landmarks, the box and the detector score; None if no
+    face is found.
+    """
     from PIL import Image
 
     try:
@@ -154,4 +180,9 @@ def _crop(files: Files, name: str, detector: Detector) -> tuple[bytes, Array, Ar
     high = np.clip(np.ceil(box[:2] + box[2:] * 1.5), low + 1, [width, height]).astype(int)
     buffer = io.BytesIO()
     Image.fromarray(image[low[1] : high[1], low[0] : high[0]]).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue(), faces.landmarks[i] - low, np.concatenate([box[:2] - low, box[2:]]), float(faces.score[i])
+    return (
+        buffer.getvalue(),
+        faces.landmarks[i] - low,
+        np.concatenate([box[:2] - low, box[2:]]),
+        float(faces.score[i]),
+    )

@@ -1,4 +1,6 @@
-"""The verbs that know of faces or of the parts that configs name. Added to the command by entry point."""
+"""The verbs that know of faces or of the parts that configs name. Added to the command by entry
+point.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,36 @@ models_app = typer.Typer(
 )
 Folders = Annotated[
     list[Path] | None,
-    typer.Option("--folder", metavar="FOLDER", help="Look for weights here; default: what the shipped configs name."),
+    typer.Option(
+        "--folder",
+        metavar="FOLDER",
+        help="Look for weights here; default: what the shipped configs name.",
+    ),
 ]
 # kind of config → the shipped one that it starts from, and what is to be done next
 STARTERS = {
-    "gallery": ("gallery", "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/"),
-    "folder": ("folder", "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/"),
-    "tables": ("tables", "set dataset.path to the folder of your tables.h5 (`qfuse synth tables` writes an example)"),
+    "gallery": (
+        "gallery",
+        "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/",
+    ),
+    "folder": (
+        "folder",
+        "set dataset.path to your folder of SUBJECT/photo.jpg, and put weights into models/",
+    ),
+    "tables": (
+        "tables",
+        "set dataset.path to the folder of your tables.h5 (`qfuse synth tables` writes an example)",
+    ),
     "ijbc": ("ijbc", "set dataset.path to the folder of the common package (meta/, loose_crop/)"),
-    "ijbc_baseline": ("ijbc_baseline", "set dataset.path to the folder of the common package (meta/, loose_crop/)"),
+    "ijbc_baseline": (
+        "ijbc_baseline",
+        "set dataset.path to the folder of the common package (meta/, loose_crop/)",
+    ),
     "lfw": ("lfw", "set dataset.path to your copy of LFW, and put weights into models/"),
-    "templates": ("lfw_templates", "set dataset.path to your copy of LFW, and put weights into models/"),
+    "templates": (
+        "lfw_templates",
+        "set dataset.path to your copy of LFW, and put weights into models/",
+    ),
     "synthetic": ("demo", "it needs no data"),
 }
 
@@ -41,7 +62,9 @@ STARTERS = {
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
     app.command(epilog="Example: qfuse demo --store /tmp/qfuse-demo")(demo)
-    app.command(epilog="Example: qfuse init faces.yaml && qfuse check faces.yaml && qfuse run faces.yaml")(init)
+    app.command(
+        epilog="Example: qfuse init faces.yaml && qfuse check faces.yaml && qfuse run faces.yaml"
+    )(init)
     app.command(epilog="Example: qfuse doctor --json")(doctor)
     app.command(epilog="Example: qfuse steps fuse")(reference.steps)
     app.command(epilog=build.BUILD)(build.build)
@@ -55,15 +78,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(store: StorePath = None, as_json: AsJson = False) -> None:
-    """Fuse, compare, search, evaluate and report on a synthetic IJB-C-shaped set: no data, no weights, under a minute."""
+    """Fuse, compare, search, evaluate and report on a synthetic IJB-C-shaped set: no data, no
+    weights, under a minute.
+    """
     from stages.shipped_files import resource
 
     run(resource("configs/demo.yaml"), store=store, as_json=as_json)
 
 
 def init(
-    path: Annotated[Path, typer.Argument(metavar="CONFIG", help="The config to write; it must not exist yet.")],
-    kind: Annotated[str, typer.Option(metavar="KIND", help=f"What you have: {', '.join(STARTERS)}.")] = "folder",
+    path: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="The config to write; it must not exist yet.")
+    ],
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help=f"What you have: {', '.join(STARTERS)}.")
+    ] = "folder",
 ) -> None:
     """Write a commented config to start from."""
     from pipeline.errors import cannot_write, unknown
@@ -80,7 +109,12 @@ def init(
     # Where the shipped configs look besides is no place of a user's.
     text = re.sub(r"^models:\n  folders: .*$", "models: {folders: [models]}", text, flags=re.M)
     lines = text.replace("${QFUSE_SHARED:-../../shared}/data/lfw.zip", "lfw.zip").splitlines()
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in path.stem).lstrip("._-") or "experiment"
+    name = (
+        "".join(
+            c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in path.stem
+        ).lstrip("._-")
+        or "experiment"
+    )
     named = [f"name: {name}" if line.startswith("name: ") else line for line in lines]
     try:
         replace_text(path, "\n".join(named) + "\n")
@@ -90,7 +124,9 @@ def init(
 
 
 def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
-    """Show every model card, and whether its weights are where they are looked for and have the declared digest."""
+    """Show every model card, and whether its weights are where they are looked for and have the
+    declared digest.
+    """
     from rich.table import Table
 
     from pipeline.core.numerics import PROFILES
@@ -101,7 +137,14 @@ def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
     rows: list[dict[str, Any]] = []
     for name, card in all_cards(Context(PROFILES["cpu-fp32"])).items():
         path = next((f / card.file for f in folders if os.path.isfile(f / card.file)), None)
-        rows.append({**card.model_dump(mode="json"), "name": name, "found": path, "state": _state(path, card.sha256)})
+        rows.append(
+            {
+                **card.model_dump(mode="json"),
+                "name": name,
+                "found": path,
+                "state": _state(path, card.sha256),
+            }
+        )
     if as_json:
         emit([{**row, "found": str(row["found"]) if row["found"] else None} for row in rows])
         return
@@ -114,12 +157,15 @@ def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
     show(table)
     say(f"looked for in: {', '.join(map(str, folders))}")
     say(
-        "Nothing is downloaded: obtain a file, accept its licence, put it into one of these folders or name yours (--folder)."
+        "Nothing is downloaded: obtain a file, accept its licence, put it into one of these folders"
+        " or name yours (--folder)."
     )
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what this machine has: libraries, cores, memory, GPU, weights, and what is missing for which job."""
+    """Say what this machine has: libraries, cores, memory, GPU, weights, and what is missing for
+    which job.
+    """
     import importlib
     import shutil
 
@@ -129,15 +175,26 @@ def doctor(as_json: AsJson = False) -> None:
     from stages.models.catalogue import all_cards
 
     require_to_compute(None)
-    facts: dict[str, Any] = {"python": sys.version.split()[0], "cores": len(os.sched_getaffinity(0))}
+    facts: dict[str, Any] = {
+        "python": sys.version.split()[0],
+        "cores": len(os.sched_getaffinity(0)),
+    }
     facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     facts["instructions"] = instruction_set([*sorted(DEPENDENT), "numpy"])
-    facts["bf16"] = "no instructions for it: cpu-bf16 is five to nine times slower than cpu-fp32" if lacks_bf16() else "yes"
+    facts["bf16"] = (
+        "no instructions for it: cpu-bf16 is five to nine times slower than cpu-fp32"
+        if lacks_bf16()
+        else "yes"
+    )
     facts["disk_free_gib"] = round(shutil.disk_usage(".").free / 2**30, 1)
     problems: list[str] = []
     for module, name, advice in (
         ("torch", "torch", "reinstall qfuse"),
-        ("faiss", "faiss", "install the extra `cpu` (or `gpu`, never both); search can use torch instead"),
+        (
+            "faiss",
+            "faiss",
+            "install the extra `cpu` (or `gpu`, never both); search can use torch instead",
+        ),
         ("onnxruntime", "onnxruntime", "install the extra `onnx` to run ONNX models"),
         ("cv2", "opencv", "reinstall qfuse"),
         ("h5py", "h5py", "reinstall qfuse"),
@@ -150,7 +207,9 @@ def doctor(as_json: AsJson = False) -> None:
             facts[name] = "absent"
             problems.append(f"{name} does not import ({error}): {advice}.")
     if backend_version("faiss-cpu") != "absent" and backend_version("faiss-gpu") != "absent":
-        problems.append("faiss-cpu and faiss-gpu are both installed and overwrite each other: uninstall one.")
+        problems.append(
+            "faiss-cpu and faiss-gpu are both installed and overwrite each other: uninstall one."
+        )
     try:
         import torch
 
@@ -159,7 +218,11 @@ def doctor(as_json: AsJson = False) -> None:
         facts["gpu"] = "unknown"
     folders = model_folders()
     cards = all_cards(Context(PROFILES["cpu-fp32"]))
-    there = [name for name, card in cards.items() if any(os.path.isfile(folder / card.file) for folder in folders)]
+    there = [
+        name
+        for name, card in cards.items()
+        if any(os.path.isfile(folder / card.file) for folder in folders)
+    ]
     facts["weights"] = there
     facts["problems"] = problems
     if as_json:
@@ -175,9 +238,14 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def model_folders() -> list[Path]:
-    """Return the folders in which the shipped configs look for weights: $QFUSE_MODELS or ./models, $QFUSE_SHARED/models."""
+    """Return the folders in which the shipped configs look for weights: $QFUSE_MODELS or ./models,
+    $QFUSE_SHARED/models.
+    """
     shared = os.environ.get("QFUSE_SHARED")
-    return [Path(os.environ.get("QFUSE_MODELS", "models")), *([Path(shared) / "models"] if shared else [])]
+    return [
+        Path(os.environ.get("QFUSE_MODELS", "models")),
+        *([Path(shared) / "models"] if shared else []),
+    ]
 
 
 def _state(path: Path | None, sha256: str | None) -> str:
@@ -185,10 +253,15 @@ def _state(path: Path | None, sha256: str | None) -> str:
         return "no"
     from pipeline.files.digests import file_digest
 
-    return "undeclared" if sha256 is None else "yes" if file_digest(path) == sha256 else "other bytes"
+    return (
+        "undeclared" if sha256 is None else "yes" if file_digest(path) == sha256 else "other bytes"
+    )
 
 
 def _faiss_version() -> str:
     from pipeline.core.numerics import backend_version
 
-    return next((f"{v} ({n})" for n in ("faiss-cpu", "faiss-gpu") if (v := backend_version(n)) != "absent"), "unknown")
+    return next(
+        (f"{v} ({n})" for n in ("faiss-cpu", "faiss-gpu") if (v := backend_version(n)) != "absent"),
+        "unknown",
+    )

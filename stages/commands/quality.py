@@ -1,4 +1,6 @@
-"""The verbs that put quality scores on a common scale: quality calibrate and quality apply. `commands.add_to` adds them."""
+"""The verbs that put quality scores on a common scale: quality calibrate and quality apply.
+`commands.add_to` adds them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, hand_over, say, warn
+from pipeline.cli.terminal import (
+    AsJson,
+    ConfigPath,
+    Overrides,
+    StorePath,
+    emit,
+    hand_over,
+    say,
+    warn,
+)
 from pipeline.errors import InvalidInput, UsageError, cannot_write, counted
 from stages.commands.build import Where
 
@@ -28,15 +39,26 @@ quality_app = typer.Typer(
 )
 
 
-@quality_app.command(epilog="Example: qfuse quality calibrate configs/gallery.yaml --name gallery -o gallery.json")
+@quality_app.command(
+    epilog="Example: qfuse quality calibrate configs/gallery.yaml --name gallery -o gallery.json"
+)
 def calibrate(
     config: ConfigPath,
     name: Annotated[
-        str, typer.Option(metavar="NAME", help="What the set is called from now on: letters, digits, '.', '_' and '-'.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What the set is called from now on: letters, digits, '.', '_' and '-'.",
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The JSON file to write, not yet there; default: NAME.json."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The JSON file to write, not yet there; default: NAME.json.",
+        ),
     ] = None,
     where: Where = None,
     overrides: Overrides = None,
@@ -45,14 +67,18 @@ def calibrate(
 ) -> None:
     """Make a named reference set: score a config's faces, and write the percentiles of the scores.
 
-    `qfuse quality apply` gives other scores their place among them; `statistics.reference` takes the same file.
+    `qfuse quality apply` gives other scores their place among them; `statistics.reference` takes
+    the same file.
     """
     from pipeline.session import write_json
     from stages.commands.destination import absent, need_name
     from stages.quality.calibration import reference_set
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or a digit.")
+        raise UsageError(
+            f"--name {name!r}: give letters, digits, '.', '_' and '-', the first a letter or a"
+            " digit."
+        )
     path = out or Path(f"{name}.json")
     need_name(path, "quality calibrate writes JSON", ".json")
     absent(path)
@@ -66,49 +92,76 @@ def calibrate(
         emit(found)
         return
     say(
-        f"wrote {path}: the reference set {name}, {stage.options.method} of {counted(found['count'], 'face')}, "
-        f"{found['minimum']:.4g} to {found['maximum']:.4g}"
+        f"wrote {path}: the reference set {name}, {stage.options.method} of"
+        f" {counted(found['count'], 'face')}, {found['minimum']:.4g} to {found['maximum']:.4g}"
     )
     if found["count"] < FEW:
-        warn(f"note: {counted(found['count'], 'face')}: few for 101 percentiles; scores in between are interpolated.")
+        warn(
+            f"note: {counted(found['count'], 'face')}: few for 101 percentiles; scores in between"
+            " are interpolated."
+        )
     say(f"next: qfuse quality apply {path} CONFIG -o scores.csv")
 
 
-@quality_app.command(epilog="Example: qfuse quality apply gallery.json configs/folder.yaml -o scores.csv")
+@quality_app.command(
+    epilog="Example: qfuse quality apply gallery.json configs/folder.yaml -o scores.csv"
+)
 def apply(
     reference: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The reference set: what `qfuse quality calibrate` wrote.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The reference set: what `qfuse quality calibrate` wrote."
+        ),
     ],
     source: Annotated[
         Path,
-        typer.Argument(metavar="CONFIG", help="The config whose faces are scored; or a table of scores: .csv, .tsv or .txt."),
+        typer.Argument(
+            metavar="CONFIG",
+            help="The config whose faces are scored; or a table of scores: .csv, .tsv or .txt.",
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="OUT.csv", help="The table to write, not yet there; default: print it."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="OUT.csv",
+            help="The table to write, not yet there; default: print it.",
+        ),
     ] = None,
     column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The column of a table that holds the raw scores, as in --column quality."),
+        typer.Option(
+            metavar="NAME",
+            help="The column of a table that holds the raw scores, as in --column quality.",
+        ),
     ] = None,
     where: Where = None,
     overrides: Overrides = None,
     store: StorePath = None,
 ) -> None:
-    """Write each face's raw quality score and its percentile (0 to 100) in a reference set, also as an integer.
+    """Write each face's raw quality score and its percentile (0 to 100) in a reference set, also as
+    an integer.
 
-    Columns: face_id, status, reason, quality, calibrated, calibrated_integer. A score below the set's least has 0, one above
-    its greatest 100. A table (with a header and --column, as OFIQ's, or lines of a name and a score, as CR-FIQA's) keeps its
-    columns and gets the last two; what its scores measure cannot be checked.
+    Columns: face_id, status, reason, quality, calibrated, calibrated_integer. A score below the
+    set's least has 0, one above its greatest 100. A table (with a header and --column, as OFIQ's,
+    or lines of a name and a score, as CR-FIQA's) keeps its columns and gets the last two; what its
+    scores measure cannot be checked.
     """
     from stages.commands.destination import absent, need_name
     from stages.quality import calibration
 
     table = source.suffix.lower() in TABLES
     if column is not None and not table:
-        raise UsageError(f"--column belongs to a table of scores ({', '.join(TABLES)}), which {source} is not: leave it out.")
+        raise UsageError(
+            f"--column belongs to a table of scores ({', '.join(TABLES)}), which {source} is not:"
+            " leave it out."
+        )
     if table and (where or overrides or store):
-        raise UsageError("--where, --set and --store belong to a config, not to a table of scores: leave them out.")
+        raise UsageError(
+            "--where, --set and --store belong to a config, not to a table of scores: leave them"
+            " out."
+        )
     if out is not None:
         need_name(out, "quality apply writes CSV", ".csv", ".txt")
         absent(out)
@@ -116,14 +169,20 @@ def apply(
     if table:
         header, columns, scores = calibration.read_scores(source, column)
         content = calibration.completed_table(header, columns, scores, found)
-        unchecked = f"a table does not say what its scores measure: that they are as those of {found['set']} was not checked."
+        unchecked = (
+            "a table does not say what its scores measure: that they are as those of"
+            f" {found['set']} was not checked."
+        )
     else:
         stage, face_ids, scored = _scored(source, overrides, store, where, False, out)
         calibration.refuse_other(found, stage.measure, reference)
         scores = scored["quality"]
         content = calibration.scores_table(face_ids, scored, found)
         given = stage.options.method == "given"
-        unchecked = f"given scores do not say what they measure: that they are as those of {found['set']} was not checked."
+        unchecked = (
+            f"given scores do not say what they measure: that they are as those of {found['set']}"
+            " was not checked."
+        )
         unchecked = unchecked if given else ""
     _written(content, out)
     tell = warn if out is None else say
@@ -140,13 +199,17 @@ def _scored(
     quiet: bool,
     out: Path | None,
 ) -> tuple[Any, Array, Batch]:
-    """Compute the one chosen quality cell; return its stage, the ids of the faces and its rows (QUALITIES)."""
+    """Compute the one chosen quality cell; return its stage, the ids of the faces and its rows
+    (QUALITIES).
+    """
     from stages.commands.build import with_cells
 
     def one(steps: Sequence[Step]) -> None:
         if len(steps) > 1:
             names = ", ".join(step.name for step in steps[:4]) + (", …" if len(steps) > 4 else "")
-            raise InvalidInput(f"there are {len(steps)} of them ({names}): choose one with --where FACTOR=VALUE.")
+            raise InvalidInput(
+                f"there are {len(steps)} of them ({names}): choose one with --where FACTOR=VALUE."
+            )
 
     def read(session: Session, steps: Sequence[Step]) -> tuple[Any, Array, Batch]:
         ids = session.dataset.tables["faces"]["face_id"]

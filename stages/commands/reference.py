@@ -1,4 +1,6 @@
-"""The verb `qfuse steps`: every step, reader and rule with its options, and the JSON Schema of configs, read from code."""
+"""The verb `qfuse steps`: every step, reader and rule with its options, and the JSON Schema of
+configs, read from code.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,30 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-KINDS = {"stage": "step", "reader": "reader", "fusion rule": "fusion rule", "score rule": "score rule"}
+KINDS = {
+    "stage": "step",
+    "reader": "reader",
+    "fusion rule": "fusion rule",
+    "score rule": "score rule",
+}
 
 
 def steps(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A step, reader or rule.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A step, reader or rule.")
+    ] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of configs, for editors that complete and check YAML.")
+        bool,
+        typer.Option(
+            "--schema",
+            help="Print the JSON Schema of configs, for editors that complete and check YAML.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the steps, readers and rules that configs may name, or describe one with its options and their defaults."""
+    """List the steps, readers and rules that configs may name, or describe one with its options and
+    their defaults.
+    """
     if schema:
         emit(config_schema())
         return
@@ -48,7 +63,10 @@ def steps(
                 say(f"\n{label}: {text}")
         if part["options"]:
             say("")
-            options = [(o["name"], "" if o["default"] is None else str(o["default"]), o["may be"]) for o in part["options"]]
+            options = [
+                (o["name"], "" if o["default"] is None else str(o["default"]), o["may be"])
+                for o in part["options"]
+            ]
             show(_table(("option", "default", "may be"), options, ("option",)))
 
 
@@ -64,13 +82,21 @@ def listed() -> list[dict[str, str]]:
 
 
 def described(name: str) -> list[dict[str, Any]]:
-    """Return what is known of the parts of a name, mostly one. Raises InvalidInput with the nearest for an unknown one."""
+    """Return what is known of the parts of a name, mostly one. Raises InvalidInput with the nearest
+    for an unknown one.
+    """
     from pipeline.core.registry import available
 
     bare = name.partition("(")[0]  # quality-power(p=2) is the rule quality-power
-    found = [(word, available(kind)[bare]) for kind, word in KINDS.items() if bare in available(kind)]
+    found = [
+        (word, available(kind)[bare]) for kind, word in KINDS.items() if bare in available(kind)
+    ]
     if not found:
-        raise InvalidInput(unknown("step, reader or rule", name, [each for kind in KINDS for each in available(kind)]))
+        raise InvalidInput(
+            unknown(
+                "step, reader or rule", name, [each for kind in KINDS for each in available(kind)]
+            )
+        )
     return [_described(word, bare, part) for word, part in found]
 
 
@@ -78,19 +104,42 @@ def _described(kind: str, name: str, part: Any) -> dict[str, Any]:
     rule = not hasattr(part, "Options")
     options = _parameters(part) if rule else _fields(part.Options)
     about = "" if rule else inspect.cleandoc(part.Options.__doc__ or "")
-    reads = [] if rule or kind == "reader" else [f"{key} from {step}" for key, step in getattr(part, "inputs", {}).items()]
-    return {"kind": kind, "name": name, "what": _purpose(kind, part), "reads": reads, "about": about, "options": options}
+    reads = (
+        []
+        if rule or kind == "reader"
+        else [f"{key} from {step}" for key, step in getattr(part, "inputs", {}).items()]
+    )
+    return {
+        "kind": kind,
+        "name": name,
+        "what": _purpose(kind, part),
+        "reads": reads,
+        "about": about,
+        "options": options,
+    }
 
 
 def _purpose(kind: str, part: Any) -> str:
-    """Return the first sentence of what a part says of itself: of most fusion rules, the formula of a face's weight."""
-    text = " ".join((inspect.getdoc(getattr(part, "function", part)) or "").split("\n\n")[0].split())
-    return f"weight: {text[0].lower()}{text[1:]}" if kind == "fusion rule" and not part.vectors else text
+    """Return the first sentence of what a part says of itself: of most fusion rules, the formula of
+    a face's weight.
+    """
+    text = " ".join(
+        (inspect.getdoc(getattr(part, "function", part)) or "").split("\n\n")[0].split()
+    )
+    return (
+        f"weight: {text[0].lower()}{text[1:]}"
+        if kind == "fusion rule" and not part.vectors
+        else text
+    )
 
 
 def _parameters(rule: Any) -> list[dict[str, Any]]:
     return [
-        {"name": name, "default": p.default, "may be": p.refusal(float("nan")).removeprefix("a finite ")}
+        {
+            "name": name,
+            "default": p.default,
+            "may be": p.refusal(float("nan")).removeprefix("a finite "),
+        }
         for name, p in rule.parameters.items()
     ]
 
@@ -108,7 +157,11 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
     """Say in words what a field of a JSON Schema may hold."""
     if "$ref" in field:
         inner = defined[field["$ref"].rpartition("/")[2]]
-        return f"a section of {', '.join(inner['properties'])}" if "properties" in inner else _may_be(inner, defined)
+        return (
+            f"a section of {', '.join(inner['properties'])}"
+            if "properties" in inner
+            else _may_be(inner, defined)
+        )
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(_may_be(each, defined) for each in field["anyOf"]))
     if "enum" in field or "const" in field:
@@ -116,14 +169,28 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
     if field.get("type") == "array":
         each: dict[str, Any] = field.get("items") or next(iter(field.get("prefixItems", [{}])), {})
         return f"a list: {_may_be(each, defined)}"
-    words = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
+    words = {
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "text",
+        "boolean": "true or false",
+    }
     words |= {"null": "null", "object": "a section"}
-    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to", "exclusiveMaximum": "below"}
+    bounds = {
+        "minimum": "from",
+        "exclusiveMinimum": "above",
+        "maximum": "up to",
+        "exclusiveMaximum": "below",
+    }
     said = [words.get(str(field.get("type")), "anything")]
-    return " ".join([*said, *(f"{word} {field[bound]:g}" for bound, word in bounds.items() if bound in field)])
+    return " ".join(
+        [*said, *(f"{word} {field[bound]:g}" for bound, word in bounds.items() if bound in field)]
+    )
 
 
-def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], narrow: tuple[str, ...]) -> Table:
+def _table(
+    headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], narrow: tuple[str, ...]
+) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -135,10 +202,11 @@ def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], narrow: t
 
 
 def config_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of config files, with the options of every step and reader that is installed.
+    """Return the JSON Schema (draft 2020-12) of config files, with the options of every step and
+    reader that is installed.
 
-    It is for completion and early warning: a value may also be a factor's `$name` or an environment's `${NAME}`, and null
-    removes what a config extends. `qfuse check` is the judge.
+    It is for completion and early warning: a value may also be a factor's `$name` or an
+    environment's `${NAME}`, and null removes what a config extends. `qfuse check` is the judge.
     """
     from pipeline.config.config import Config
     from pipeline.core.registry import available
@@ -146,20 +214,47 @@ def config_schema() -> dict[str, Any]:
     schema = Config.model_json_schema()
     defined: dict[str, Any] = schema["$defs"]
     step = defined["StepConfig"]
-    known = {name: _step(name, part.Options, step, defined) for name, part in sorted(available("stage").items())}
-    readers = [_reader(name, part.Options, defined) for name, part in sorted(available("reader").items())]
-    properties = {name: field for name, field in schema["properties"].items() if name not in ("base", "benchmark")}
-    properties["steps"] = {"type": "object", "properties": known, "additionalProperties": _or_null(step)}
-    properties["dataset"] = {"type": "object", "properties": defined["DatasetConfig"]["properties"], "allOf": readers}
-    partly = {"type": "object", "properties": {k: v for k, v in properties.items() if k not in ("name", "models", "run")}}
-    properties |= {"extends": {"type": "string"}, "benchmarks": {"type": "object", "additionalProperties": partly}}
+    known = {
+        name: _step(name, part.Options, step, defined)
+        for name, part in sorted(available("stage").items())
+    }
+    readers = [
+        _reader(name, part.Options, defined) for name, part in sorted(available("reader").items())
+    ]
+    properties = {
+        name: field
+        for name, field in schema["properties"].items()
+        if name not in ("base", "benchmark")
+    }
+    properties["steps"] = {
+        "type": "object",
+        "properties": known,
+        "additionalProperties": _or_null(step),
+    }
+    properties["dataset"] = {
+        "type": "object",
+        "properties": defined["DatasetConfig"]["properties"],
+        "allOf": readers,
+    }
+    partly = {
+        "type": "object",
+        "properties": {k: v for k, v in properties.items() if k not in ("name", "models", "run")},
+    }
+    properties |= {
+        "extends": {"type": "string"},
+        "benchmarks": {"type": "object", "additionalProperties": partly},
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A config of qfuse",
         "type": "object",
         "properties": {name: _or_null(field) for name, field in properties.items()},
         "additionalProperties": False,
-        "$defs": {name: field for name, field in defined.items() if name not in ("StepConfig", "DatasetConfig")},
+        "$defs": {
+            name: field
+            for name, field in defined.items()
+            if name not in ("StepConfig", "DatasetConfig")
+        },
     }
 
 
@@ -178,7 +273,12 @@ def _options(options: Any, defined: dict[str, Any]) -> dict[str, Any]:
     schema = options.model_json_schema(ref_template="#/$defs/{model}")
     defined |= schema.pop("$defs", {})
     fields = schema.get("properties", {})
-    return {**schema, "properties": {name: {"anyOf": [field, _NAMED, {"type": "null"}]} for name, field in fields.items()}}
+    return {
+        **schema,
+        "properties": {
+            name: {"anyOf": [field, _NAMED, {"type": "null"}]} for name, field in fields.items()
+        },
+    }
 
 
 _NAMED = {"type": "string", "pattern": r"\$"}

@@ -1,4 +1,6 @@
-"""The verbs that look into finished runs: explain (one score) and diff (two runs). `commands.add_to` adds them."""
+"""The verbs that look into finished runs: explain (one score) and diff (two runs).
+`commands.add_to` adds them.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +17,39 @@ if TYPE_CHECKING:
     from stages.explain.compared_pair import Pair
     from stages.explain.explain import Scored
 
-EXPLAIN = "Example: qfuse explain configs/demo.yaml t000003 t000200 --where rule=quality-linear --where method=given"
+EXPLAIN = (
+    "Example: qfuse explain configs/demo.yaml t000003 t000200 --where rule=quality-linear --where"
+    " method=given"
+)
 DIFF = "Example: qfuse diff .qfuse/runs/before .qfuse/runs/after --all"
 
 
 def explain(
     config: ConfigPath,
-    template_a: Annotated[str, typer.Argument(metavar="TEMPLATE_A", help="Id of a template; LFW's are names of faces.")],
-    template_b: Annotated[str, typer.Argument(metavar="TEMPLATE_B", help="Id of the template that it is compared with.")],
+    template_a: Annotated[
+        str,
+        typer.Argument(metavar="TEMPLATE_A", help="Id of a template; LFW's are names of faces."),
+    ],
+    template_b: Annotated[
+        str,
+        typer.Argument(metavar="TEMPLATE_B", help="Id of the template that it is compared with."),
+    ],
     where: Annotated[
-        list[str] | None, typer.Option("--where", metavar="FACTOR=VALUE", help="Only cells of this value; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--where", metavar="FACTOR=VALUE", help="Only cells of this value; repeatable."
+        ),
     ] = None,
     overrides: Overrides = None,
     store: StorePath = None,
-    every: Annotated[bool, typer.Option("--all", metavar="", help="Every face and cell, not the first.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", metavar="", help="Every face and cell, not the first.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Explain a score of a finished run: the pair, its templates, their media and faces, and what each face weighs."""
+    """Explain a score of a finished run: the pair, its templates, their media and faces, and what
+    each face weighs.
+    """
     from pipeline.cli.sessions import looked_into
     from pipeline.config.config import load_config
     from stages.explain.compared_pair import chosen_cells, find_pair
@@ -39,13 +57,17 @@ def explain(
     from stages.report import explain_text
 
     def asked(session: Session) -> tuple[list[Step], Pair]:
-        return chosen_cells(session, where or []), find_pair(session.dataset.tables, template_a, template_b)
+        return chosen_cells(session, where or []), find_pair(
+            session.dataset.tables, template_a, template_b
+        )
 
     def told(session: Session) -> tuple[Pair, list[Scored]]:
         steps, pair = asked(session)
         return pair, list(explained(session, pair, steps))
 
-    pair, cells = looked_into(load_config(config, overrides or []), store, told, config, as_json, asked)
+    pair, cells = looked_into(
+        load_config(config, overrides or []), store, told, config, as_json, asked
+    )
     if as_json:
         emit(explain_text.to_json(pair, cells))
         return
@@ -68,16 +90,29 @@ def explain(
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A run's folder (.qfuse/runs/NAME), its name, or its config.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="A run's folder (.qfuse/runs/NAME), its name, or its config."
+        ),
+    ],
     b: Annotated[str, typer.Argument(metavar="B", help="The run that is compared with A.")],
     runs: Annotated[
         Path | None,
-        typer.Option("--runs", metavar="FOLDER", help="Where named runs are looked for; default: .qfuse/runs here."),
+        typer.Option(
+            "--runs",
+            metavar="FOLDER",
+            help="Where named runs are looked for; default: .qfuse/runs here.",
+        ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", metavar="", help="Every number and row, not the headline's.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", metavar="", help="Every number and row, not the headline's.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two finished runs: the config fields that differ, and the numbers, with the intervals of their differences."""
+    """Compare two finished runs: the config fields that differ, and the numbers, with the intervals
+    of their differences.
+    """
     from pipeline.session import mended
     from stages.report import diff_text
     from stages.results.diff import diff as compare

@@ -1,4 +1,6 @@
-"""The verb `synth`: sets of IJB-C's shape, made from a seed, as a file of tables or in the layouts of IJB-C's own files."""
+"""The verb `synth`: sets of IJB-C's shape, made from a seed, as a file of tables or in the layouts
+of IJB-C's own files.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,31 @@ synth_app = typer.Typer(
     no_args_is_help=True,
 )
 Scale = Annotated[
-    float, typer.Option(min=0.0005, max=4, metavar="X", help="1 is IJB-C's size: 469,375 faces, 3,531 subjects.")
+    float,
+    typer.Option(
+        min=0.0005, max=4, metavar="X", help="1 is IJB-C's size: 469,375 faces, 3,531 subjects."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same bytes.")]
-Dimension = Annotated[int, typer.Option(min=2, max=4096, metavar="N", help="Length of an embedding.")]
+Dimension = Annotated[
+    int, typer.Option(min=2, max=4096, metavar="N", help="Length of an embedding.")
+]
 
 
 @synth_app.command("tables", epilog="Example: qfuse synth tables tables.h5 --scale 0.1 --seed 7")
 def synth_tables(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write, for the reader `tables`.")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The HDF5 file to write, for the reader `tables`."),
+    ],
     scale: Scale = 0.02,
     seed: Seed = 0,
     dimension: Dimension = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Write an IJB-C-shaped set at embedding level: identities, media, templates, noise that grows as quality falls."""
+    """Write an IJB-C-shaped set at embedding level: identities, media, templates, noise that grows
+    as quality falls.
+    """
     from stages.commands.destination import absent, need_name
     from stages.datasets.synthetic import SynthOptions, synthesise
     from stages.datasets.tables_file import write_tables
@@ -51,32 +63,49 @@ def synth_tables(
         emit({"path": str(out), "tables": counts})
         return
     say(f"wrote {out}: {', '.join(f'{rows:,} {name}' for name, rows in counts.items() if rows)}")
-    say("next: `qfuse init set.yaml --kind tables`, and in it set dataset.path to this file's folder")
+    say(
+        "next: `qfuse init set.yaml --kind tables`, and in it set dataset.path to this file's"
+        " folder"
+    )
 
 
-@synth_app.command("ijbc", epilog="Example: qfuse synth ijbc janus --scale 0.1 --seed 7 --layout both")
+@synth_app.command(
+    "ijbc", epilog="Example: qfuse synth ijbc janus --scale 0.1 --seed 7 --layout both"
+)
 def synth_ijbc(
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write: package/ and nist/ in it.")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="The folder to write: package/ and nist/ in it."),
+    ],
     scale: Scale = 0.02,
     seed: Seed = 0,
     dimension: Dimension = 128,
     layout: Annotated[
         Literal["package", "nist", "both"],
-        typer.Option(help="Files of the common package (reader `ijb`), of NIST's tree (`ijb_nist`), or both."),
+        typer.Option(
+            help="Files of the common package (reader `ijb`), of NIST's tree (`ijb_nist`), or both."
+        ),
     ] = "package",
     faces: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="SUBJECT/photo.jpg, a folder or zip: crops of these people, no embeddings."),
+        typer.Option(
+            metavar="FOLDER",
+            help="SUBJECT/photo.jpg, a folder or zip: crops of these people, no embeddings.",
+        ),
     ] = None,
     models: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the detector's weights lie; needed with --faces.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Where the detector's weights lie; needed with --faces."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write IJB-C's own files at a scale: subjects, templates, faces and comparisons times X, with embeddings and quality.
+    """Write IJB-C's own files at a scale: subjects, templates, faces and comparisons times X, with
+    embeddings and quality.
 
-    A small set has fewer pairs of templates than X asks for: below 0.23 it lists all that there are. With --faces it
-    has as many templates as the photographs of so many subjects give.
+    A small set has fewer pairs of templates than X asks for: below 0.23 it lists all that there
+    are. With --faces it has as many templates as the photographs of so many subjects give.
     """
     from stages.commands.destination import absent, need_folder
     from stages.datasets.ijb.protocol import manifest
@@ -85,7 +114,10 @@ def synth_ijbc(
     need_folder(out)
     absent(out)
     if (faces is None) != (models is None):
-        raise UsageError("--faces needs --models, the folder of the detector's weights, and --models needs --faces.")
+        raise UsageError(
+            "--faces needs --models, the folder of the detector's weights, and --models needs"
+            " --faces."
+        )
     image = None
     if faces is not None and models is not None:
         from pipeline.files.file_tree import open_files

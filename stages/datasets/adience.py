@@ -1,17 +1,23 @@
 """Reader `adience`: Adience's five lists of faces, compared each with each.
 
 Conventions
-    Lists      fold_0_data.txt … fold_4_data.txt, tab-separated, with a header; user_id, original_image and face_id are read,
-               by their names. Lines count from 1, the header's.
-    Images     beside the lists: aligned/USER/landmark_aligned_face.FACE.ORIGINAL, or faces/USER/coarse_tilt_aligned_face. and
-               the same. Neither is aligned as a recognition model wants it: `align` detects faces in them.
+    Lists      fold_0_data.txt … fold_4_data.txt, tab-separated, with a header; user_id,
+               original_image and face_id are read, by their names. Lines count from 1, the
+               header's.
+    Images     beside the lists: aligned/USER/landmark_aligned_face.FACE.ORIGINAL, or
+               faces/USER/coarse_tilt_aligned_face. and the same. Neither is aligned as a
+               recognition model wants it: `align` detects faces in them.
     Face       its id is USER/FACE.ORIGINAL. Every face is a template. Order is that of the lists.
-    Subject    the face_id: a number for one person, not for one face. A user is an album, often of several people.
-    Repeats    117 of the authors' 19,487 lines repeat another one. A line that is equal to an earlier one counts once; one
-               that says something else of the same face in the same photograph is refused. Blanks and tabs at a line's end
-               do not count, nor do blank lines.
-    Pairs      every unordered pair of faces once, which are never written out: all faces have the one role FACE.
-    Folds      no list has a user or a person of another: list against list would give no mated pair.
+    Subject    the face_id: a number for one person, not for one face. A user is an album, often of
+               several people.
+    Repeats    117 of the authors' 19,487 lines repeat another one. A line that is equal to an
+               earlier one counts once; one that says something else of the same face in the same
+               photograph is refused. Blanks and tabs at a line's end do not count, nor do blank
+               lines.
+    Pairs      every unordered pair of faces once, which are never written out: all faces have the
+               one role FACE.
+    Folds      no list has a user or a person of another: list against list would give no mated
+               pair.
 """
 
 from __future__ import annotations
@@ -41,11 +47,13 @@ IMAGES = {"aligned": "landmark_aligned_face", "faces": "coarse_tilt_aligned_face
 
 
 class AdienceOptions(Options):
-    """Which lists, which of the two sets of images, and whether the lists have to be the authors'."""
+    """Which lists, which of the two sets of images, and whether the lists have to be the
+    authors'."""
 
     folds: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (0, 1, 2, 3, 4)
     images: Literal["aligned", "faces"] = "aligned"
-    counts: Counts = "any"  # published: all five lists as the authors gave them; frontal and cleaned lists go round as well
+    # published: all five lists as the authors gave them; frontal and cleaned lists go round as well
+    counts: Counts = "any"
     root: str = ""  # sub-folder to look in, where lists of the same names lie in several
 
 
@@ -55,7 +63,8 @@ class _Faces:
 
     subject: list[str] = field(default_factory=list)
     path: list[str] = field(default_factory=list)
-    lines: dict[str, tuple[str, str]] = field(default_factory=dict)  # face id → (its line, where that is)
+    # face id → (its line, where that is)
+    lines: dict[str, tuple[str, str]] = field(default_factory=dict)
     repeated: int = 0
 
     @property
@@ -81,19 +90,26 @@ class AdienceReader:
         """The lists, and every image that they may name; `read` reports missing lists."""
         names = below(file_names(files), self.options.root)
         stem = f"/{IMAGES[self.options.images]}."
-        return [*self._lists(names, Problems(files.root)), *(name for name in names if stem in name)]
+        return [
+            *self._lists(names, Problems(files.root)),
+            *(name for name in names if stem in name),
+        ]
 
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables.
 
-        Raises InvalidInput if a list is missing, with the first ten lines of each that are wrong or contradict another, and
-        if the counts should be the published ones and are not.
+        Raises InvalidInput if a list is missing, with the first ten lines of each that are wrong or
+        contradict another, and if the counts should be the published ones and are not.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
         faces = self._faces(files, problems)
         if self.options.counts == "published" and not problems:
-            found = {"faces": len(faces.path), "subjects": len(set(faces.subject)), "mated": faces.mated}
+            found = {
+                "faces": len(faces.path),
+                "subjects": len(set(faces.subject)),
+                "mated": faces.mated,
+            }
             need_whole(self.name, found, problems)
         problems.refuse()
         ids = list(faces.lines)
@@ -116,9 +132,15 @@ class AdienceReader:
         files = need_files(files, self.name)
         problems, names = Problems(files.root), below(file_names(files), self.options.root)
         repeated = self._faces(files, problems).repeated
-        said = [f"lines of the lists that repeat another exactly count once: {repeated:,} such"] if repeated else []
+        said = (
+            [f"lines of the lists that repeat another exactly count once: {repeated:,} such"]
+            if repeated
+            else []
+        )
         used = [*self._lists(names, problems), *tables["faces"]["path"].tolist()]
-        passed = passed_over(files, used, SUFFIXES, "not in the lists", folder_of(self.options.root))
+        passed = passed_over(
+            files, used, SUFFIXES, "not in the lists", folder_of(self.options.root)
+        )
         return [*said, *account(files, tables["faces"], passed)]
 
     def _faces(self, files: Files, problems: Problems) -> _Faces:
@@ -129,7 +151,8 @@ class AdienceReader:
 
     def _lists(self, names: Sequence[str], problems: Problems) -> list[str]:
         advice = (
-            "set dataset.path to the folder that holds the five lists, and dataset.options.folds to those that are wanted"
+            "set dataset.path to the folder that holds the five lists, and dataset.options.folds to"
+            " those that are wanted"
         )
         folds = dict.fromkeys(self.options.folds)
         found = [find(names, f"fold_{fold}_data.txt", problems, advice) for fold in folds]
@@ -143,7 +166,10 @@ class AdienceReader:
             return
         header = lines[0].split("\t") if lines else []
         if lacking := [column for column in COLUMNS if column not in header]:
-            problems.add(name, [f"line 1 should name tab-separated columns, and {', '.join(lacking)} among them"])
+            problems.add(
+                name,
+                [f"line 1 should name tab-separated columns, and {', '.join(lacking)} among them"],
+            )
             return
         at = [header.index(column) for column in COLUMNS]
         folder = name[: name.rfind("/") + 1] + self.options.images
@@ -152,11 +178,23 @@ class AdienceReader:
                 continue
             cells = line.split("\t")
             if len(cells) <= max(at):
-                problems.add(name, [f"line {number}: expected {len(header)} columns, found {len(cells)}"])
+                problems.add(
+                    name, [f"line {number}: expected {len(header)} columns, found {len(cells)}"]
+                )
                 continue
             user, original, face = (cells[i] for i in at)
-            if not (user and original and face) or "/" in user + original + face or user in (".", ".."):
-                problems.add(name, [f"line {number}: {user!r:.60}, {original!r:.60} and {face!r:.60} name no image"])
+            if (
+                not (user and original and face)
+                or "/" in user + original + face
+                or user in (".", "..")
+            ):
+                problems.add(
+                    name,
+                    [
+                        f"line {number}: {user!r:.60}, {original!r:.60} and {face!r:.60} name no"
+                        " image"
+                    ],
+                )
                 continue
             own = f"{user}/{face}.{original}"
             if own in faces.lines:
@@ -164,7 +202,10 @@ class AdienceReader:
                 if line == before:
                     faces.repeated += 1
                 else:
-                    problems.add(name, [f"line {number}: face {own} is listed already, and otherwise, in {where}"])
+                    problems.add(
+                        name,
+                        [f"line {number}: face {own} is listed already, and otherwise, in {where}"],
+                    )
                 continue
             faces.lines[own] = line, f"{name}, line {number}"
             faces.subject.append(face)

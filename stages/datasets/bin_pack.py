@@ -1,16 +1,22 @@
-"""Reader `bin`: LFW, AgeDB-30, CFP-FP, CALFW and CPLFW as InsightFace packs them (lfw.bin, agedb_30.bin …).
+"""Reader `bin`: LFW, AgeDB-30, CFP-FP, CALFW and CPLFW as InsightFace packs them (lfw.bin,
+agedb_30.bin …).
 
 Conventions
-    Pack       a file of 2n encoded images and n truth values; images 2i and 2i + 1 are pair i. `files.image_pack` says
-               how it is read without trusting it. dataset.path is the file itself.
-    Face       images with the same bytes are one face, and each face is a template. Its id is the number, seven digits, of
-               the first of them in the pack. `repeated: each` makes every image a face of its own.
-    Crops      the images are aligned already: `align: {options: {detector: none}}` takes them as they are.
-    Subject    a pack names nobody. Faces that mated pairs join, at whatever length, are of one subject, named "s" and the
-               first of its faces; a face in no mated pair is of a subject of its own. What one person's faces that no mated
-               pair joins have in common is not seen, so intervals may be somewhat too narrow. A non-mated pair of one
-               subject contradicts itself and is refused; `subjects: unknown` gives no face a subject.
-    Fold       ten of the same length in the order of the pairs, where their number can be divided so; else none (-1).
+    Pack       a file of 2n encoded images and n truth values; images 2i and 2i + 1 are pair i.
+               `files.image_pack` says how it is read without trusting it. dataset.path is the file
+               itself.
+    Face       images with the same bytes are one face, and each face is a template. Its id is the
+               number, seven digits, of the first of them in the pack. `repeated: each` makes every
+               image a face of its own.
+    Crops      the images are aligned already: `align: {options: {detector: none}}` takes them as
+               they are.
+    Subject    a pack names nobody. Faces that mated pairs join, at whatever length, are of one
+               subject, named "s" and the first of its faces; a face in no mated pair is of a
+               subject of its own. What one person's faces that no mated pair joins have in common
+               is not seen, so intervals may be somewhat too narrow. A non-mated pair of one subject
+               contradicts itself and is refused; `subjects: unknown` gives no face a subject.
+    Fold       ten of the same length in the order of the pairs, where their number can be divided
+               so; else none (-1).
 """
 
 from __future__ import annotations
@@ -65,8 +71,8 @@ class BinPackReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables, faces and pairs in the order of the pack.
 
-        Raises InvalidInput if the file is no pack, its counts are not the published ones, a pair holds the same image
-        twice, or a non-mated pair contradicts the mated ones.
+        Raises InvalidInput if the file is no pack, its counts are not the published ones, a pair
+        holds the same image twice, or a non-mated pair contradicts the mated ones.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
@@ -76,7 +82,11 @@ class BinPackReader:
         content, first = _distinct(digests)
         if self.options.name is not None and self.options.counts == "published":
             count = int(mated.sum())
-            need_whole(self.options.name, {"pairs": pairs, "mated": count, "non-mated": pairs - count}, problems)
+            need_whole(
+                self.options.name,
+                {"pairs": pairs, "mated": count, "non-mated": pairs - count},
+                problems,
+            )
         if self.options.repeated == "once":
             face = content
             _need_two(content, problems)
@@ -98,7 +108,9 @@ class BinPackReader:
             comparison_a=a,
             comparison_b=b,
             mated=mated.tolist(),
-            fold=(np.arange(pairs) * FOLDS // pairs).tolist() if pairs % FOLDS == 0 else [-1] * pairs,
+            fold=(
+                (np.arange(pairs) * FOLDS // pairs).tolist() if pairs % FOLDS == 0 else [-1] * pairs
+            ),
             **singletons(ids, subject.tolist()),
         )
         return build_tables(found, str(files.root))
@@ -111,17 +123,23 @@ def _mated(files: Files) -> Array:
     except FileNotFoundError:
         lines = b""
     if not _MATED.fullmatch(lines):
-        raise InvalidInput(f"{files.root} is not a pack of images; set dataset.path to the .bin file itself, as lfw.bin.")
+        raise InvalidInput(
+            f"{files.root} is not a pack of images; set dataset.path to the .bin file itself, as"
+            " lfw.bin."
+        )
     return np.asarray(np.frombuffer(lines, np.uint8)[::2] == ord("1"))
 
 
 def _distinct(digests: list[str]) -> tuple[Array, Array]:
-    """Return the content of each image (2n,), numbered in the order of the pack, and the first image of each content."""
+    """Return the content of each image (2n,), numbered in the order of the pack, and the first
+    image of each content.
+    """
     numbers: dict[str, int] = {}
     first: list[int] = []
     content = np.empty(len(digests), np.int64)
     for row, digest in enumerate(digests):
-        key = digest if digest not in ("", UNREADABLE) else f"{digest} {row}"  # what cannot be read is like nothing else
+        # what cannot be read is like nothing else
+        key = digest if digest not in ("", UNREADABLE) else f"{digest} {row}"
         content[row] = numbers.setdefault(key, len(numbers))
         if content[row] == len(first):
             first.append(row)
@@ -135,7 +153,9 @@ def _joined(content: Array, mated: Array) -> Array:
 
     a, b = content.reshape(-1, 2)[mated].T
     size = int(content.max()) + 1
-    count, group = connected_components(coo_array((np.ones(len(a), bool), (a, b)), shape=(size, size)), directed=False)
+    count, group = connected_components(
+        coo_array((np.ones(len(a), bool), (a, b)), shape=(size, size)), directed=False
+    )
     of = group[content]
     smallest = np.full(count, len(content))
     np.minimum.at(smallest, of, np.arange(len(content)))
@@ -145,7 +165,10 @@ def _joined(content: Array, mated: Array) -> Array:
 def _need_two(content: Array, problems: Problems) -> None:
     """Tell which pairs are of one image with itself."""
     same = np.flatnonzero(content[::2] == content[1::2])
-    words = [f"pair {i}: images {2 * i} and {2 * i + 1} are the same bytes" for i in same[:SHOWN].tolist()]
+    words = [
+        f"pair {i}: images {2 * i} and {2 * i + 1} are the same bytes"
+        for i in same[:SHOWN].tolist()
+    ]
     if words:
         words[-1] += "; to compare them nevertheless, set dataset.options.repeated to each"
     problems.add("pairs", words, len(same))
@@ -160,5 +183,8 @@ def _need_apart(joined: Array, content: Array, mated: Array, problems: Problems)
         for i in wrong[:SHOWN].tolist()
     ]
     if words:
-        words[-1] += "; to go on without subjects, and so without intervals, set dataset.options.subjects to unknown"
+        words[-1] += (
+            "; to go on without subjects, and so without intervals, set dataset.options.subjects to"
+            " unknown"
+        )
     problems.add("subjects", words, len(wrong))

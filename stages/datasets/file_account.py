@@ -1,4 +1,6 @@
-"""An account of a data set's files: which are used, which are passed over and why, and what is doubtful of the former."""
+"""An account of a data set's files: which are used, which are passed over and why, and what is
+doubtful of the former.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,16 @@ from pipeline.errors import InvalidInput, counted
 from pipeline.files.digests import UNREADABLE
 from pipeline.files.file_tree import Files
 
-# What systems, and stores of photographs, keep for themselves beside what is the user's; in lower case.
+# What systems, and stores of photographs, keep for themselves beside what is the user's; in lower
+# case.
 SYSTEM = {
-    *("__macosx", "network trash folder", "temporary items", "lost+found", "system volume information"),
+    *(
+        "__macosx",
+        "network trash folder",
+        "temporary items",
+        "lost+found",
+        "system volume information",
+    ),
     *("$recycle.bin", "recycler", "recycled", "thumbs.db", "ehthumbs.db", "desktop.ini"),
     *("found.000", "wpsystem", "_gsdata_"),
     *("@eadir", "@tmp", "@synoresource", "#recycle", "@recycle", "#snapshot", "@recently-snapshot"),
@@ -27,7 +36,9 @@ _HIDDEN = "hidden, or a system's own"
 
 def hidden(name: str) -> bool:
     """Whether a relative name is hidden, or a system's own, or lies in a folder that is."""
-    return any(part.startswith(BEGINNINGS) or part in SYSTEM for part in PurePosixPath(name.lower()).parts)
+    return any(
+        part.startswith(BEGINNINGS) or part in SYSTEM for part in PurePosixPath(name.lower()).parts
+    )
 
 
 def suffix(name: str) -> str:
@@ -42,41 +53,73 @@ def passed_over(
     otherwise: str | Callable[[str], str],
     root: str = "",
 ) -> dict[str, str]:
-    """Return why each thing below the data set's path is passed over that is not `used`: relative name → reason.
+    """Return why each thing below the data set's path is passed over that is not `used`: relative
+    name → reason.
 
-    `otherwise` is the reason for an image below `root`, or gives it. `root` is "" or a folder with a slash at its end.
+    `otherwise` is the reason for an image below `root`, or gives it. `root` is "" or a folder with
+    a slash at its end.
     """
     taken = set(used)
-    passed = {name: _why(name, root, extensions, otherwise) for name in files.names() if name not in taken}
-    return passed | {name: _HIDDEN if hidden(name) else why for name, why in sorted(files.passed_over.items())}
+    passed = {
+        name: _why(name, root, extensions, otherwise) for name in files.names() if name not in taken
+    }
+    return passed | {
+        name: _HIDDEN if hidden(name) else why for name, why in sorted(files.passed_over.items())
+    }
 
 
 def account(files: Files, faces: Batch, passed: Mapping[str, str]) -> list[str]:
-    """Return sentences on what is passed over, on faces that cannot be read, and on subjects that may be one."""
-    return [*_told(len(set(files.names()) - passed.keys()), passed), *_unreadable(files, faces), *_alike(faces)]
+    """Return sentences on what is passed over, on faces that cannot be read, and on subjects that
+    may be one.
+    """
+    return [
+        *_told(len(set(files.names()) - passed.keys()), passed),
+        *_unreadable(files, faces),
+        *_alike(faces),
+    ]
 
 
-def lost(files: Files, passed: Mapping[str, str], subjects: Collection[str], root: str, advice: str) -> Iterator[str]:
-    """Name the folders below `root` that are no subject's; `advice` is for where their files are of another form."""
+def lost(
+    files: Files, passed: Mapping[str, str], subjects: Collection[str], root: str, advice: str
+) -> Iterator[str]:
+    """Name the folders below `root` that are no subject's; `advice` is for where their files are of
+    another form.
+    """
     why: dict[str, dict[str, None]] = {}
     for name, reason in passed.items():
         subject, below, _ = name.removeprefix(root).partition("/")
-        if name.startswith(root) and (below or name in files.passed_over) and subject not in subjects and not hidden(subject):
+        if (
+            name.startswith(root)
+            and (below or name in files.passed_over)
+            and subject not in subjects
+            and not hidden(subject)
+        ):
             why.setdefault(subject, {})[reason] = None
     if why:
         more = f" and {len(why) - SHOWN:,} more" if len(why) > SHOWN else ""
-        named = ", ".join(f"{shown(subject)} ({', '.join(reasons)})" for subject, reasons in [*why.items()][:SHOWN])
-        forms = any(each.startswith(("of suffix", "without")) for reasons in why.values() for each in reasons)
+        named = ", ".join(
+            f"{shown(subject)} ({', '.join(reasons)})"
+            for subject, reasons in [*why.items()][:SHOWN]
+        )
+        forms = any(
+            each.startswith(("of suffix", "without"))
+            for reasons in why.values()
+            for each in reasons
+        )
         yield f"Nothing is used of {named}{more}.{f' {advice}' if forms else ''}"
 
 
 def deeper(used: Collection[str], root: str, nested: bool) -> Iterator[str]:
-    """Tell of a single subject, and of subjects nearly all of whose images lie in a folder below theirs.
+    """Tell of a single subject, and of subjects nearly all of whose images lie in a folder below
+    theirs.
 
     `nested`: folders below a subject's are meant to be there.
     """
     below = [path.removeprefix(root).split("/") for path in used]
-    names, inner = {parts[0] for parts in below}, {tuple(parts[:2]) for parts in below if len(parts) > 2}
+    names, inner = (
+        {parts[0] for parts in below},
+        {tuple(parts[:2]) for parts in below if len(parts) > 2},
+    )
     deep, tops = sum(len(parts) > 2 for parts in below), {top for top, _ in inner}
     option = f"set dataset.options.root to {root}{min(tops)}" if tops else ""
     if len(names) == 1:
@@ -85,19 +128,32 @@ def deeper(used: Collection[str], root: str, nested: bool) -> Iterator[str]:
     elif not nested and len(inner) > len(names) > 1 and deep >= MOST * len(below):
         lie = "Every image lies in a folder below its subject's" if deep == len(below) else ""
         lie = lie or f"{deep:,} of {len(below):,} images lie in a folder below their subject's"
-        what = option if len(tops) == 1 else "dataset.path or dataset.options.root is one level too high"
-        yield f"{lie} (as in {'/'.join(min(inner))}, of the subject {min(inner)[0]}); if those are the subjects, {what}."
+        what = (
+            option
+            if len(tops) == 1
+            else "dataset.path or dataset.options.root is one level too high"
+        )
+        yield (
+            f"{lie} (as in {'/'.join(min(inner))}, of the subject {min(inner)[0]}); if those are"
+            f" the subjects, {what}."
+        )
 
 
 def repeated(faces: Batch) -> Iterator[str]:
-    """Tell of photographs, the same byte for byte, that are there under several subjects, or several times under one."""
+    """Tell of photographs, the same byte for byte, that are there under several subjects, or
+    several times under one.
+    """
     count = Counter(faces["sha256"].tolist())
     twice = {
-        digest: list[tuple[str, str]]() for digest, times in count.items() if times > 1 and digest not in ("", UNREADABLE)
+        digest: list[tuple[str, str]]()
+        for digest, times in count.items()
+        if times > 1 and digest not in ("", UNREADABLE)
     }
     if not twice:
         return
-    for path, subject, digest in zip(*(faces[column].tolist() for column in ("path", "subject", "sha256")), strict=True):
+    for path, subject, digest in zip(
+        *(faces[column].tolist() for column in ("path", "subject", "sha256")), strict=True
+    ):
         if digest in twice:
             twice[digest].append((path, subject))
     across, within = list[list[str]](), list[list[str]]()
@@ -106,21 +162,31 @@ def repeated(faces: Batch) -> Iterator[str]:
         across += [paths] if len(subjects) > 1 else []
         within += [paths] if max(subjects.values()) > 1 else []
     effects = (
-        (across, "under several subjects", "Their comparisons count as non-mated though they show one face: keep each once."),
+        (
+            across,
+            "under several subjects",
+            "Their comparisons count as non-mated though they show one face: keep each once.",
+        ),
         (within, "several times under one subject", "Each counts as often as it is there."),
     )
     for found, what, effect in effects:
         if found:
             one, other = found[0][:2]
-            yield f"{counted(len(found), 'photograph')} {_be(found)} there {what} (as {one} and {other}). {effect}"
+            yield (
+                f"{counted(len(found), 'photograph')} {_be(found)} there {what} (as {one} and"
+                f" {other}). {effect}"
+            )
 
 
 def shown(name: str) -> str:
-    """Return a name as it can be printed wherever: what is no letter, or no UTF-8, by its number."""
+    """Return a name as it can be printed wherever: what is no letter, or no UTF-8, by its
+    number."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
-def _why(name: str, root: str, extensions: Collection[str], otherwise: str | Callable[[str], str]) -> str:
+def _why(
+    name: str, root: str, extensions: Collection[str], otherwise: str | Callable[[str], str]
+) -> str:
     if hidden(name):
         return _HIDDEN
     if not name.startswith(root):
@@ -135,9 +201,15 @@ def _told(used: int, passed: Mapping[str, str]) -> Iterator[str]:
         by_reason = defaultdict[str, list[str]](list)
         for name, why in passed.items():
             by_reason[why].append(name)
-        counts = (f"{len(names):,} {why} (as {shown(names[0])})" for why, names in sorted(by_reason.items()))
+        counts = (
+            f"{len(names):,} {why} (as {shown(names[0])})"
+            for why, names in sorted(by_reason.items())
+        )
         verbs = ["is" if number == 1 else "are" for number in (used, len(passed))]
-        yield f"{counted(used, 'file')} {verbs[0]} used, {len(passed):,} {verbs[1]} passed over: {', '.join(counts)}."
+        yield (
+            f"{counted(used, 'file')} {verbs[0]} used, {len(passed):,} {verbs[1]} passed over:"
+            f" {', '.join(counts)}."
+        )
 
 
 def _unreadable(files: Files, faces: Batch) -> Iterator[str]:
@@ -149,21 +221,28 @@ def _unreadable(files: Files, faces: Batch) -> Iterator[str]:
             files.read(paths[0])
         except (InvalidInput, FileNotFoundError) as error:
             why = f"{why}: {str(error).rstrip('.')}" if isinstance(error, InvalidInput) else why
-        yield f"{counted(len(paths), 'image')} of those used cannot be read, so nothing comes of {_them(paths)} ({why})."
+        yield (
+            f"{counted(len(paths), 'image')} of those used cannot be read, so nothing comes of"
+            f" {_them(paths)} ({why})."
+        )
 
 
 def _alike(faces: Batch) -> Iterator[str]:
-    """Tell of subjects whose names differ in upper and lower case alone, or in how their accents are written."""
+    """Tell of subjects whose names differ in upper and lower case alone, or in how their accents
+    are written.
+    """
     spellings = defaultdict[str, list[str]](list)
     for name in dict.fromkeys(faces["subject"].tolist()):
         spellings[normalize("NFC", normalize("NFC", name).casefold())].append(name)
     if several := [names for names in spellings.values() if len(names) > 1]:
         one, other = several[0][:2]
-        same = normalize("NFC", one) == normalize("NFC", other)  # they look the same, so their letters go by numbers
+        # they look the same, so their letters go by numbers
+        same = normalize("NFC", one) == normalize("NFC", other)
         pair = " and ".join(ascii(each) if same else shown(each) for each in (one, other))
         yield (
-            f"{sum(map(len, several)):,} subjects have names that differ from another's only in upper and lower case, or in "
-            f"how accents are encoded (as {pair}). Each is a subject of its own: if they are one person, give them one name."
+            f"{sum(map(len, several)):,} subjects have names that differ from another's only in"
+            f" upper and lower case, or in how accents are encoded (as {pair}). Each is a subject"
+            " of its own: if they are one person, give them one name."
         )
 
 

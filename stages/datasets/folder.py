@@ -1,19 +1,23 @@
-"""Reader `folder`: a folder (or zip) with one folder a subject, and what every reader of image trees shares.
+"""Reader `folder`: a folder (or zip) with one folder a subject, and what every reader of image
+trees shares.
 
 Conventions
     Tree       SUBJECT/any/nesting/image.jpg. A face's id is its path below `root`.
-    Account    every file below the data set's path is an image that is used, or passed over: hidden, a system's own, of
-               another suffix, above `root`, in no subject's folder, or what the walk could not follow. `notes` counts them
-               by reason, and names the subjects of whom nothing is left, images that are there twice or cannot be read, and
-               names that may be one. Every reader of image trees has such an account (`stages.datasets.file_account`).
-    Media      "face": every image is a medium. "folder": the first folder below the subject is one (a video,
-               say), and an image directly below the subject is a still, a medium of its own.
-    Split      media, not images, go to the reference or to the probe side: frames of one video are never
-               compared with each other. A subject with a single medium has a reference only.
-    Chance     is drawn identity by identity, from the seed and the identity's name, so that adding an
-               identity changes no other one's faces.
-    Missing    an image that is not there keeps its row, with no sha256; one that may not or cannot be read keeps it
-               with UNREADABLE in that place. A later stage marks both.
+    Account    every file below the data set's path is an image that is used, or passed over:
+               hidden, a system's own, of another suffix, above `root`, in no subject's folder, or
+               what the walk could not follow. `notes` counts them by reason, and names the subjects
+               of whom nothing is left, images that are there twice or cannot be read, and names
+               that may be one. Every reader of image trees has such an account
+               (`stages.datasets.file_account`).
+    Media      "face": every image is a medium. "folder": the first folder below the subject is one
+               (a video, say), and an image directly below the subject is a still, a medium of its
+               own.
+    Split      media, not images, go to the reference or to the probe side: frames of one video are
+               never compared with each other. A subject with a single medium has a reference only.
+    Chance     is drawn identity by identity, from the seed and the identity's name, so that adding
+               an identity changes no other one's faces.
+    Missing    an image that is not there keeps its row, with no sha256; one that may not or cannot
+               be read keeps it with UNREADABLE in that place. A later stage marks both.
 """
 
 from __future__ import annotations
@@ -30,7 +34,15 @@ from pipeline.core.schema import Batch
 from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput, counted
 from pipeline.files.file_tree import MAX_FILE_BYTES, Files
-from stages.datasets.file_account import account, deeper, hidden, lost, passed_over, repeated, suffix
+from stages.datasets.file_account import (
+    account,
+    deeper,
+    hidden,
+    lost,
+    passed_over,
+    repeated,
+    suffix,
+)
 from stages.datasets.problems import SHOWN, Problems
 from stages.tables.tables import GROWING, FaceLayout, Protocol, build_tables, role_rows
 
@@ -43,26 +55,34 @@ IMAGES = (
 def need_files(files: Files | None, reader: str) -> Files:
     """Return `files`. Raises InvalidInput if the config gave no path."""
     if files is None:
-        raise InvalidInput(f"reader {reader!r} reads files: set dataset.path to the folder or the .zip that holds them.")
+        raise InvalidInput(
+            f"reader {reader!r} reads files: set dataset.path to the folder or the .zip that holds"
+            " them."
+        )
     return files
 
 
 def file_names(files: Files, extensions: Sequence[str] = IMAGES) -> list[str]:
-    """Return all names of the tree that are text, sorted. Raises InvalidInput if an image's is not."""
+    """Return all names of the tree that are text, sorted. Raises InvalidInput if an image's is
+    not."""
     names = []
     for name in files.names():
         try:
             name.encode()  # a text column is UTF-8
         except UnicodeEncodeError:
             if is_image(name, extensions):
-                raise InvalidInput(f"{files.root}: the name {name!r} is not UTF-8; rename the file.") from None
+                raise InvalidInput(
+                    f"{files.root}: the name {name!r} is not UTF-8; rename the file."
+                ) from None
         else:
             names.append(name)
     return names
 
 
 def folder_of(root: str) -> str:
-    """Return what the names of all files in the folder `root` of the data set begin with; "" for the data set itself."""
+    """Return what the names of all files in the folder `root` of the data set begin with; "" for
+    the data set itself.
+    """
     return f"{root.strip('/')}/" if root.strip("/") else ""
 
 
@@ -73,18 +93,27 @@ def below(names: Iterable[str], root: str) -> list[str]:
 
 
 def find(names: Iterable[str], ending: str, problems: Problems, needed: str = "") -> str | None:
-    """Return the one file whose path ends so; `needed` says, where it may not be absent, what to do about it."""
+    """Return the one file whose path ends so; `needed` says, where it may not be absent, what to do
+    about it.
+    """
     found = [name for name in names if name == ending or name.endswith(f"/{ending}")]
     if len(found) > 1:
         several = ", ".join(found[:SHOWN])
-        problems.add(ending, [f"several files have this name: {several}; set dataset.options.root to the folder of one"])
+        problems.add(
+            ending,
+            [
+                f"several files have this name: {several}; set dataset.options.root to the folder"
+                " of one"
+            ],
+        )
     if not found and needed:
         problems.add(ending, [f"there is no such file; {needed}"])
     return found[0] if len(found) == 1 else None
 
 
 def digest_images(files: Files, names: Iterable[str]) -> list[str]:
-    """Return the sha256 (hex) of every file; empty if there is none, UNREADABLE for one that can be no sample:
+    """Return the sha256 (hex) of every file; empty if there is none, UNREADABLE for one that can be
+    no sample:
 
     damaged inside its archive, too large, a link out of the tree, without permission to read.
     """
@@ -92,17 +121,23 @@ def digest_images(files: Files, names: Iterable[str]) -> list[str]:
 
 
 def is_image(name: str, extensions: Sequence[str] = IMAGES) -> bool:
-    """Whether a relative file name is an image's, and not one that an operating system hides beside it."""
+    """Whether a relative file name is an image's, and not one that an operating system hides beside
+    it.
+    """
     return not hidden(name) and suffix(name) in extensions
 
 
 def identity_generator(seed: int, purpose: str, identity: str) -> np.random.Generator:
-    """Return a generator that depends on the seed, on what is drawn and on one identity, on nothing else."""
+    """Return a generator that depends on the seed, on what is drawn and on one identity, on nothing
+    else.
+    """
     return np.random.default_rng(_hash(seed, purpose, identity))
 
 
 def lowest_ranked(identities: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
-    """Return the `count` identities whose hashes rank lowest: a seeded choice in whatever order they come."""
+    """Return the `count` identities whose hashes rank lowest: a seeded choice in whatever order
+    they come.
+    """
     return set(sorted(identities, key=lambda name: (_hash(seed, purpose, name), name))[:count])
 
 
@@ -111,20 +146,25 @@ def _hash(seed: int, purpose: str, identity: str) -> int:
 
 
 class FolderOptions(Options):
-    """What is one template, what is one medium, and whether templates are split for an experiment."""
+    """What is one template, what is one medium, and whether templates are split for an
+    experiment."""
 
-    root: str = ""  # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
+    root: str = (
+        ""  # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
+    )
     extensions: tuple[str, ...] = IMAGES
     templates: Literal["subject", "face"] = "subject"
     media: Literal["face", "folder"] = "face"
     probe_fraction: float = Field(0.0, ge=0, lt=1)  # 0: no probes, and nothing to compare
-    left_out: float = Field(0.0, ge=0, lt=1)  # fraction of subjects that are not enrolled in the gallery
+    # fraction of subjects that are not enrolled in the gallery
+    left_out: float = Field(0.0, ge=0, lt=1)
     seed: int = Field(0, ge=0)
 
 
 @register("reader", "folder")
 class FolderReader:
-    """Subjects' folders → templates; with `probe_fraction`, every reference × every probe as well."""
+    """Subjects' folders → templates; with `probe_fraction`, every reference × every probe as
+    well."""
 
     name: ClassVar[str] = "folder"
     version: ClassVar[int] = 2
@@ -144,30 +184,33 @@ class FolderReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables, faces in the order of their paths.
 
-        Raises InvalidInput if there is no image in a subject's folder, or a split was asked for and no subject has two
-        media.
+        Raises InvalidInput if there is no image in a subject's folder, or a split was asked for and
+        no subject has two media.
         """
         files = need_files(files, self.name)
         images = self._images(files)
         if not images:
             raise InvalidInput(
-                f"{files.root}: no image ({', '.join(self._extensions)}) in a folder below {self.options.root or 'it'}; "
-                "expected SUBJECT/image.jpg. Move images into a folder a subject, or set dataset.path, or "
-                "dataset.options.root and extensions."
+                f"{files.root}: no image ({', '.join(self._extensions)}) in a folder below"
+                f" {self.options.root or 'it'}; expected SUBJECT/image.jpg. Move images into a"
+                " folder a subject, or set dataset.path, or dataset.options.root and extensions."
             )
         paths, faces = [path for path, _ in images], [face for _, face in images]
         subjects = [face.partition("/")[0] for face in faces]
         media = [self._medium(face) for face in faces]
         part = self._parts(subjects, media)
         if self.options.probe_fraction and "probe" not in part.values():
+            many, todo = "images", "give"
+            if self.options.media == "folder":
+                many, todo = "media", "set dataset.options.media to face, or give"
             raise InvalidInput(
-                f"{files.root}: probe_fraction {self.options.probe_fraction} asks for probes, and no subject "
-                f"has two {'media' if self.options.media == 'folder' else 'images'} to split: "
-                f"{'set dataset.options.media to face, or ' if self.options.media == 'folder' else ''}"
-                "give subjects a second one. For templates alone set dataset.options.probe_fraction to 0, and leave out "
-                "the steps that compare, search and evaluate."
+                f"{files.root}: probe_fraction {self.options.probe_fraction} asks for probes, and"
+                f" no subject has two {many} to split: {todo} subjects a second one. For"
+                " templates alone set dataset.options.probe_fraction to 0, and leave out"
+                " the steps that compare, search and evaluate."
             )
-        templates: dict[str, tuple[str, str]] = {}  # id → (subject, part), in order of first appearance
+        # id → (subject, part), in order of first appearance
+        templates: dict[str, tuple[str, str]] = {}
         member_template = []
         for face, subject, medium in zip(faces, subjects, media, strict=True):
             side = part.get(medium, "")
@@ -200,11 +243,14 @@ class FolderReader:
 
     def notes(self, files: Files, tables: Mapping[str, Batch]) -> list[str]:
         """Return sentences on what was passed over, and on what is doubtful."""
-        single = tables["templates"].rows and self.options.probe_fraction and self._without_probe(tables)
+        single = (
+            tables["templates"].rows and self.options.probe_fraction and self._without_probe(tables)
+        )
         alone = (
             [
-                f"{counted(single, 'subject')} {'has' if single == 1 else 'have'} no probe: a reference takes the only "
-                f"{'medium' if self.options.media == 'folder' else 'image'}."
+                f"{counted(single, 'subject')} {'has' if single == 1 else 'have'} no probe: a"
+                " reference takes the only"
+                f" {'medium' if self.options.media == 'folder' else 'image'}."
             ]
             if single
             else []
@@ -227,9 +273,13 @@ class FolderReader:
 
     def _images(self, files: Files) -> list[tuple[str, str]]:
         """(path, path below `root`) of every image in a subject's folder, sorted."""
-        names = [name for name in file_names(files, self._extensions) if name.startswith(self._root)]
+        names = [
+            name for name in file_names(files, self._extensions) if name.startswith(self._root)
+        ]
         below = [(name, name.removeprefix(self._root)) for name in names]
-        return [(name, face) for name, face in below if "/" in face and is_image(name, self._extensions)]
+        return [
+            (name, face) for name, face in below if "/" in face and is_image(name, self._extensions)
+        ]
 
     def _medium(self, face: str) -> str:
         parts = face.split("/")
@@ -246,7 +296,8 @@ class FolderReader:
         for subject, units in own.items():
             names = sorted(units)
             wanted = round(len(names) * self.options.probe_fraction)
-            probes = min(max(1, wanted), len(names) - 1)  # both sides get one, as long as there are two
+            # both sides get one, as long as there are two
+            probes = min(max(1, wanted), len(names) - 1)
             order = identity_generator(self.options.seed, "split", subject).permutation(len(names))
             for rank, index in enumerate(order.tolist()):
                 part[names[index]] = "probe" if rank < probes else "reference"

@@ -1,14 +1,21 @@
-"""Readers of LFW: `lfw` for its 6,000 pairs and any list like it, `lfw_templates` for templates against templates.
+"""Readers of LFW: `lfw` for its 6,000 pairs and any list like it, `lfw_templates` for templates
+against templates.
 
 Conventions
-    Tree       images are NAME/NAME_0001.jpg, wherever in the folder or zip that lies; a flat list may name any image.
-    Face       its id is NAME_0001 and its subject NAME (`stages.datasets.listed_faces`); faces are sorted by id.
-    Pairs      pairs.txt, found by its name, in one of the forms of `stages.datasets.pair_lists`. Lines count from 1.
-    Missing    a pair of which an image is not there is refused; with `counts: any` it is left out, and told.
-    Repeated   a pair that is listed again, as it is or the other way round, counts again, and is told.
-    Templates  `lfw_templates` is a stand-in for a template benchmark on real faces: of every identity with
-               enough images, half make template NAME/A (reference) and half NAME/B (probe). Some identities
-               are left out of the gallery, so that their probes have no mate in it.
+    Tree       images are NAME/NAME_0001.jpg, wherever in the folder or zip that lies; a flat list
+               may name any image.
+    Face       its id is NAME_0001 and its subject NAME (`stages.datasets.listed_faces`); faces are
+               sorted by id.
+    Pairs      pairs.txt, found by its name, in one of the forms of `stages.datasets.pair_lists`.
+               Lines count from 1.
+    Missing    a pair of which an image is not there is refused; with `counts: any` it is left out,
+               and told.
+    Repeated   a pair that is listed again, as it is or the other way round, counts again, and is
+               told.
+    Templates  `lfw_templates` is a stand-in for a template benchmark on real faces: of every
+               identity with enough images, half make template NAME/A (reference) and half NAME/B
+               (probe). Some identities are left out of the gallery, so that their probes have no
+               mate in it.
 """
 
 from __future__ import annotations
@@ -27,8 +34,23 @@ from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput, counted
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, lost, passed_over, repeated
-from stages.datasets.folder import IMAGES, digest_images, file_names, identity_generator, is_image, lowest_ranked, need_files
-from stages.datasets.listed_faces import all_images, found_pairs, named_images, named_subject, refuse_contradictions, subjects
+from stages.datasets.folder import (
+    IMAGES,
+    digest_images,
+    file_names,
+    identity_generator,
+    is_image,
+    lowest_ranked,
+    need_files,
+)
+from stages.datasets.listed_faces import (
+    all_images,
+    found_pairs,
+    named_images,
+    named_subject,
+    refuse_contradictions,
+    subjects,
+)
 from stages.datasets.manifests import Counts
 from stages.datasets.pair_lists import PairList, read_pairs
 from stages.datasets.problems import SHOWN, Problems
@@ -36,7 +58,9 @@ from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, sin
 
 
 class LfwOptions(Options):
-    """Which list of pairs, whether faces outside it are kept, and whether every image of it has to be there."""
+    """Which list of pairs, whether faces outside it are kept, and whether every image of it has to
+    be there.
+    """
 
     pairs: str = "pairs.txt"  # file name, or path in the tree where several have that name
     faces: Literal["all", "pairs"] = "all"
@@ -58,27 +82,45 @@ class LfwReader:
 
     def sources(self, files: Files) -> list[str]:
         """The list of pairs and every image."""
-        return [_find(files, self.options.pairs), *(name for name in file_names(files) if is_image(name))]
+        return [
+            _find(files, self.options.pairs),
+            *(name for name in file_names(files) if is_image(name)),
+        ]
 
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables.
 
-        Raises InvalidInput with the first ten problems of the list, by line: pairs that are not as they should be, of an
-        image that is not there (unless `counts` is any), or that contradict what is known of the subjects.
+        Raises InvalidInput with the first ten problems of the list, by line: pairs that are not as
+        they should be, of an image that is not there (unless `counts` is any), or that contradict
+        what is known of the subjects.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
         listed, images, lacking = self._pairs(files, problems)
         where = self.options.pairs
         if self.options.counts == "published":
-            advice = "; complete the copy, or set dataset.options.counts to any to leave such pairs out"
+            advice = (
+                "; complete the copy, or set dataset.options.counts to any to leave such pairs out"
+            )
             words = lacking[:SHOWN]
-            problems.add(where, [*words[:-1], *(word + advice for word in words[-1:])], len(lacking))
-        faces = sorted(images if self.options.faces == "all" else {name for p in listed.pairs for name in (p.a, p.b)})
+            problems.add(
+                where, [*words[:-1], *(word + advice for word in words[-1:])], len(lacking)
+            )
+        faces = sorted(
+            images
+            if self.options.faces == "all"
+            else {name for p in listed.pairs for name in (p.a, p.b)}
+        )
         subject = subjects(faces, images, listed.pairs)
         refuse_contradictions(listed.pairs, dict(zip(faces, subject, strict=True)), where, problems)
         if lacking and not listed.pairs and not problems:
-            problems.add(where, [f"no pair has both of its images; {lacking[0]}; set dataset.path to what holds them"])
+            problems.add(
+                where,
+                [
+                    f"no pair has both of its images; {lacking[0]}; set dataset.path to what holds"
+                    " them"
+                ],
+            )
         problems.refuse()
         paths = [images[face] for face in faces]
         found = Protocol(
@@ -101,14 +143,24 @@ class LfwReader:
         if self.options.counts == "any":
             listed, _, lacking = self._pairs(files, Problems(files.root))
             count = len(listed.pairs) + len(lacking)
-            said += [f"{len(lacking):,} of {count:,} pairs of {name} are left out; {lacking[0]}"] if lacking else []
-        otherwise = f"not in {name}" if self.options.faces == "pairs" else "not called NAME/NAME_0001"
+            said += (
+                [f"{len(lacking):,} of {count:,} pairs of {name} are left out; {lacking[0]}"]
+                if lacking
+                else []
+            )
+        otherwise = (
+            f"not in {name}" if self.options.faces == "pairs" else "not called NAME/NAME_0001"
+        )
         used = [_find(files, name), *tables["faces"]["path"].tolist()]
         passed = passed_over(files, used, IMAGES, otherwise)
         return [*said, *_again(tables, name), *account(files, tables["faces"], passed)]
 
-    def _pairs(self, files: Files, problems: Problems) -> tuple[PairList, dict[str, str], list[str]]:
-        """The pairs whose images are there, the path of every face, and what is missing from the other pairs."""
+    def _pairs(
+        self, files: Files, problems: Problems
+    ) -> tuple[PairList, dict[str, str], list[str]]:
+        """The pairs whose images are there, the path of every face, and what is missing from the
+        other pairs.
+        """
         name = _find(files, self.options.pairs)
         listed = read_pairs(files.read(name), name, problems)
         problems.refuse()
@@ -122,14 +174,16 @@ class LfwTemplatesOptions(Options):
 
     min_images: int = Field(6, ge=2)
     max_images: int = Field(16, ge=2)  # of an identity that has more, so many are chosen
-    left_out: float = Field(1 / 3, ge=0, lt=1)  # fraction of identities that are not enrolled in the gallery
+    # fraction of identities that are not enrolled in the gallery
+    left_out: float = Field(1 / 3, ge=0, lt=1)
     seed: int = Field(0, ge=0)
     identities: int | None = Field(None, ge=1)  # at most so many identities; all where null
 
 
 @register("reader", "lfw_templates")
 class LfwTemplatesReader:
-    """Two templates an identity, every A against every B, and a gallery that lacks some identities."""
+    """Two templates an identity, every A against every B, and a gallery that lacks some
+    identities."""
 
     name: ClassVar[str] = "lfw_templates"
     version: ClassVar[int] = 2
@@ -158,7 +212,9 @@ class LfwTemplatesReader:
         members = [(template, face) for template, half in halves.items() for face in half]
         faces = sorted(face for _, face in members)
         paths = [images[face] for face in faces]
-        roles = [(f"{name}/A", "reference") for name in names] + [(f"{name}/B", "probe") for name in names]
+        roles = [(f"{name}/A", "reference") for name in names] + [
+            (f"{name}/B", "probe") for name in names
+        ]
         roles += [(f"{name}/A", "gallery") for name in names if name not in left_out]
         found = Protocol(
             face_id=faces,
@@ -177,7 +233,9 @@ class LfwTemplatesReader:
         return build_tables(found, str(files.root))
 
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
-        """Say what became of every file, of whom nothing is usable, and which photographs are there twice."""
+        """Say what became of every file, of whom nothing is usable, and which photographs are there
+        twice.
+        """
         files = need_files(files, self.name)
         images, faces = _images(files), tables["faces"]
         usable = set(images.values())
@@ -187,11 +245,16 @@ class LfwTemplatesReader:
             return not_chosen if name in usable else "not called NAME/NAME_0001"
 
         passed = passed_over(files, faces["path"].tolist(), IMAGES, otherwise)
-        folders = Counter(PurePosixPath(name).parts[:-2] for name in usable)  # that people's folders lie in
+        # that people's folders lie in
+        folders = Counter(PurePosixPath(name).parts[:-2] for name in usable)
         root = "".join(f"{part}/" for part in folders.most_common(1)[0][0])
         people = {named_subject(face) for face in images}
         advice = "Convert their files to JPEG or PNG."
-        return [*account(files, faces, passed), *lost(files, passed, people, root, advice), *repeated(faces)]
+        return [
+            *account(files, faces, passed),
+            *lost(files, passed, people, root, advice),
+            *repeated(faces),
+        ]
 
     def _halves(self, files: Files, images: Mapping[str, str]) -> dict[str, list[str]]:
         """Template id → its faces, sorted by identity; A has the odd one."""
@@ -201,17 +264,24 @@ class LfwTemplatesReader:
         names = [name for name, faces in own.items() if len(faces) >= self.options.min_images]
         if not names:
             raise InvalidInput(
-                f"{files.root}: none of {len(own)} identities has {self.options.min_images} images or more; "
-                "lower dataset.options.min_images."
+                f"{files.root}: none of {len(own)} identities has {self.options.min_images} images"
+                " or more; lower dataset.options.min_images."
             )
         if self.options.identities is not None:
-            names = sorted(lowest_ranked(names, self.options.identities, self.options.seed, "identities"))
+            names = sorted(
+                lowest_ranked(names, self.options.identities, self.options.seed, "identities")
+            )
         halves: dict[str, list[str]] = {}
         for name in names:
-            order = identity_generator(self.options.seed, "images", name).permutation(len(own[name]))
+            order = identity_generator(self.options.seed, "images", name).permutation(
+                len(own[name])
+            )
             chosen = [own[name][i] for i in order[: self.options.max_images].tolist()]
             middle = (len(chosen) + 1) // 2
-            halves[f"{name}/A"], halves[f"{name}/B"] = sorted(chosen[:middle]), sorted(chosen[middle:])
+            halves[f"{name}/A"], halves[f"{name}/B"] = (
+                sorted(chosen[:middle]),
+                sorted(chosen[middle:]),
+            )
         return halves
 
 
@@ -225,8 +295,8 @@ def _again(tables: Mapping[str, Batch], name: str) -> list[str]:
         return []
     repeat, (a, b) = "repeats" if len(again) == 1 else "repeat", ids[both[again[0]]]
     return [
-        f"{counted(len(again), 'pair')} of {name} {repeat} an earlier one, as it is or the other way round (as {a} and {b}). "
-        "Each counts as often as it is there."
+        f"{counted(len(again), 'pair')} of {name} {repeat} an earlier one, as it is or the other"
+        f" way round (as {a} and {b}). Each counts as often as it is there."
     ]
 
 
@@ -235,7 +305,10 @@ def _find(files: Files, name: str) -> str:
     names = file_names(files)
     found = [n for n in names if n == name] or [n for n in names if n.endswith(f"/{name}")]
     if not found:
-        raise InvalidInput(f"{files.root}: there is no file {name!r} in it; set dataset.options.pairs to the list of pairs.")
+        raise InvalidInput(
+            f"{files.root}: there is no file {name!r} in it; set dataset.options.pairs to the list"
+            " of pairs."
+        )
     if len(found) > 1:
         raise InvalidInput(
             f"{files.root}: several files are called {name!r}: {', '.join(found[:SHOWN])}; "
@@ -248,5 +321,8 @@ def _images(files: Files) -> dict[str, str]:
     """Return face id → path. Raises InvalidInput if there is no face, or a face has two images."""
     images = named_images(files)
     if not images:
-        raise InvalidInput(f"{files.root}: no image NAME/NAME_0001.jpg in it; set dataset.path to LFW's folder or zip.")
+        raise InvalidInput(
+            f"{files.root}: no image NAME/NAME_0001.jpg in it; set dataset.path to LFW's folder or"
+            " zip."
+        )
     return images

@@ -1,11 +1,13 @@
 """Faces that a list of pairs names: found among the images of a tree, and of whom they are.
 
 Conventions
-    Face       NAME/NAME_0001.jpg is the face NAME_0001 of the subject NAME. A flat list may name any other image, too: a face
-               whose id is its path, of the subject that mated pairs tell.
-    Found      a flat list names an image by its path, by the end of it, or by a path that ends with it (as from another
-               machine), with its extension or without. So folders that are named have to be the image's: one of the two
-               paths ends with the other. What could be several is refused.
+    Face       NAME/NAME_0001.jpg is the face NAME_0001 of the subject NAME. A flat list may name
+               any other image, too: a face whose id is its path, of the subject that mated pairs
+               tell.
+    Found      a flat list names an image by its path, by the end of it, or by a path that ends with
+               it (as from another machine), with its extension or without. So folders that are
+               named have to be the image's: one of the two paths ends with the other. What could be
+               several is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def named_subject(face: str) -> str:
 
 
 def named_images(files: Files) -> dict[str, str]:
-    """Return face id → path of every NAME/NAME_0001.jpg. Raises InvalidInput if a face has two images."""
+    """Return face id → path of every NAME/NAME_0001.jpg. Raises InvalidInput if a face has two
+    images.
+    """
     images: dict[str, str] = {}
     for name in file_names(files):
         path = PurePosixPath(name)
@@ -50,14 +54,21 @@ def named_images(files: Files) -> dict[str, str]:
 
 
 def all_images(files: Files) -> dict[str, str]:
-    """Return face id → path of every image of the tree. Raises InvalidInput if a face has two images."""
+    """Return face id → path of every image of the tree. Raises InvalidInput if a face has two
+    images.
+    """
     images = named_images(files)
     there = set(images.values())
-    return images | {name: name for name in file_names(files) if is_image(name) and name not in there}
+    return images | {
+        name: name for name in file_names(files) if is_image(name) and name not in there
+    }
 
 
-def found_pairs(listed: PairList, images: Mapping[str, str], where: str, problems: Problems) -> tuple[PairList, list[str]]:
-    """Return the pairs whose images are there, by the ids of their faces, and a sentence on what is missing from each other.
+def found_pairs(
+    listed: PairList, images: Mapping[str, str], where: str, problems: Problems
+) -> tuple[PairList, list[str]]:
+    """Return the pairs whose images are there, by the ids of their faces, and a sentence on what is
+    missing from each other.
 
     `problems` are told of a pair that could be of several images, or that names one image twice.
     """
@@ -66,16 +77,25 @@ def found_pairs(listed: PairList, images: Mapping[str, str], where: str, problem
         by_stem.setdefault(PurePosixPath(path).stem, []).append(face)
     kept, lacking, words = [], [], []
     for pair, fold in zip(listed.pairs, listed.fold, strict=True):
-        each = [_candidates(name, images, by_stem if listed.flat else None) for name in (pair.a, pair.b)]
+        each = [
+            _candidates(name, images, by_stem if listed.flat else None) for name in (pair.a, pair.b)
+        ]
         names = dict(zip((pair.a, pair.b), each, strict=True))
-        if several := next(((name, found) for name, found in names.items() if len(found) > 1), None):
+        if several := next(
+            ((name, found) for name, found in names.items() if len(found) > 1), None
+        ):
             paths = ", ".join(images[face] for face in several[1][:SHOWN])
             words.append(f"line {pair.line}: {several[0]} could be any of {paths}; name its path")
         elif absent := next((name for name, found in names.items() if not found), None):
             path = absent if listed.flat else f"{named_subject(absent)}/{absent}"
             other = by_stem.get(PurePosixPath(_bare(absent)).name)  # of a flat list
-            elsewhere = f" (one of that name is {images[other[0]]}, in another folder)" if other else ""
-            lacking.append(f"line {pair.line}: a pair naming an unknown face: there is no image {path}{elsewhere}")
+            elsewhere = (
+                f" (one of that name is {images[other[0]]}, in another folder)" if other else ""
+            )
+            lacking.append(
+                f"line {pair.line}: a pair naming an unknown face: there is no image"
+                f" {path}{elsewhere}"
+            )
         elif each[0] == each[1]:
             words.append(f"line {pair.line}: compares {each[0][0]} with itself")
         else:
@@ -85,33 +105,56 @@ def found_pairs(listed: PairList, images: Mapping[str, str], where: str, problem
 
 
 def subjects(faces: Sequence[str], images: Mapping[str, str], pairs: Sequence[Pair]) -> list[str]:
-    """Return the subject of each face: its NAME or, where its id is a path, what the mated pairs tell."""
+    """Return the subject of each face: its NAME or, where its id is a path, what the mated pairs
+    tell.
+    """
     row = {face: i for i, face in enumerate(faces)}
-    given = np.array([None if images[face] == face else named_subject(face) for face in faces], dtype=object)
-    mated = np.array([(row[pair.a], row[pair.b]) for pair in pairs if pair.mated], np.int64).reshape(-1, 2)
+    given = np.array(
+        [None if images[face] == face else named_subject(face) for face in faces], dtype=object
+    )
+    mated = np.array(
+        [(row[pair.a], row[pair.b]) for pair in pairs if pair.mated], np.int64
+    ).reshape(-1, 2)
     found = inferred_subjects(np.array(faces, dtype=object), given, mated[:, 0], mated[:, 1])
     return [subject or f"s{face}" for subject, face in zip(found.tolist(), faces, strict=True)]
 
 
-def refuse_contradictions(pairs: Sequence[Pair], subject: Mapping[str, str], where: str, problems: Problems) -> None:
+def refuse_contradictions(
+    pairs: Sequence[Pair], subject: Mapping[str, str], where: str, problems: Problems
+) -> None:
     """Tell which pairs are called mated though of two subjects, or non-mated though of one."""
     words = []
     for pair in pairs:
         a, b = subject[pair.a], subject[pair.b]
         if pair.mated and a != b:
-            words.append(f"line {pair.line}: called mated, but {pair.a} is of {a} and {pair.b} of {b}")
+            words.append(
+                f"line {pair.line}: called mated, but {pair.a} is of {a} and {pair.b} of {b}"
+            )
         elif not pair.mated and a == b:
-            words.append(f"line {pair.line}: called non-mated, but {pair.a} and {pair.b} are both of {a}")
+            words.append(
+                f"line {pair.line}: called non-mated, but {pair.a} and {pair.b} are both of {a}"
+            )
     problems.add(where, words[:SHOWN], len(words))
 
 
-def _candidates(name: str, images: Mapping[str, str], by_stem: Mapping[str, Sequence[str]] | None) -> list[str]:
-    """Return the faces that a list may mean by a name: a face's id or, in a flat list, an image's path."""
+def _candidates(
+    name: str, images: Mapping[str, str], by_stem: Mapping[str, Sequence[str]] | None
+) -> list[str]:
+    """Return the faces that a list may mean by a name: a face's id or, in a flat list, an image's
+    path.
+    """
     if by_stem is None:
         return [name] if name in images else []
     bare = _bare(name)
-    fits = [face for face in by_stem.get(PurePosixPath(bare).name, ()) if _end_alike(bare, _bare(images[face]))]
-    closer = [[face for face in fits if images[face] == name], [face for face in fits if _end_alike(images[face], name)]]
+    fits = [
+        face
+        for face in by_stem.get(PurePosixPath(bare).name, ())
+        if _end_alike(bare, _bare(images[face]))
+    ]
+    closer = [
+        [face for face in fits if images[face] == name],
+        [face for face in fits if _end_alike(images[face], name)],
+    ]
     return next(filter(None, closer), fits)
 
 

@@ -1,4 +1,6 @@
-"""Sets as published: how many of what a whole copy holds, and what is known to be skewed in it (data_manifests/)."""
+"""Sets as published: how many of what a whole copy holds, and what is known to be skewed in it
+(data_manifests/).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ Counts = Literal["published", "any"]  # any: take what is there
 class Benchmark(BaseModel):
     """One benchmark, or a set for training, which no reader reads and whose `layout` is told.
 
-    `counts` are asked of a copy; those under `unconfirmed` are shown, and nothing is checked against them.
+    `counts` are asked of a copy; those under `unconfirmed` are shown, and nothing is checked
+    against them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +45,13 @@ def benchmark(name: str) -> Benchmark:
 def need_whole(name: str, found: Mapping[str, int], problems: Problems) -> None:
     """Tell which counts are not the published ones."""
     published = benchmark(name).counts
-    words = [f"{what}: expected {published[what]:,}, found {n:,}" for what, n in found.items() if n != published.get(what, n)]
+    words = [
+        f"{what}: expected {published[what]:,}, found {n:,}"
+        for what, n in found.items()
+        if n != published.get(what, n)
+    ]
     if words:
-        words[-1] += "; complete the copy, or set dataset.options.counts to any to take what is there"
+        words[-1] += (
+            "; complete the copy, or set dataset.options.counts to any to take what is there"
+        )
     problems.add(f"this is not the whole of {name}", words)

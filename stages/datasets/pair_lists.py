@@ -1,17 +1,22 @@
-"""Lists of pairs, in the four forms in which LFW's and those of its kind go round. The form is told by their first line.
+"""Lists of pairs, in the four forms in which LFW's and those of its kind go round. The form is told
+by their first line.
 
 Conventions
-    LFW        line 1 gives folds and pairs of each kind in a fold ("10 300"; the development lists give the second only);
-               every fold is so many mated pairs (NAME I J), then as many non-mated ones (NAME I NAME J).
-    Bare       the same pairs without such a line, in any order: three fields are a mated pair, four a non-mated one.
-    Flat       FILE FILE LABEL; the label is 1 (mated), 0 or -1 (non-mated), as a number, or True or False. Where files are
-               called by numbers the form is told by all lines: each has such a label, and some a 0 or no NAME.
-    Two lines  FILE LABEL twice for each pair, one line after the other and with the same label, as CALFW's and CPLFW's
-               authors write them.
-    Fields     stand between blanks, tabs, commas or semicolons. Blank lines do not count, nor does a heading in line 1, the
-               last word of which is one of HEADINGS. A path may have backslashes.
-    Fold       counts from 0, as line 1 says. Where nothing does, ten folds of the same length, if all have as many mated
-               pairs; else none (-1).
+    LFW        line 1 gives folds and pairs of each kind in a fold ("10 300"; the development lists
+               give the second only); every fold is so many mated pairs (NAME I J), then as many
+               non-mated ones (NAME I NAME J).
+    Bare       the same pairs without such a line, in any order: three fields are a mated pair, four
+               a non-mated one.
+    Flat       FILE FILE LABEL; the label is 1 (mated), 0 or -1 (non-mated), as a number, or True or
+               False. Where files are called by numbers the form is told by all lines: each has such
+               a label, and some a 0 or no NAME.
+    Two lines  FILE LABEL twice for each pair, one line after the other and with the same label, as
+               CALFW's and CPLFW's authors write them.
+    Fields     stand between blanks, tabs, commas or semicolons. Blank lines do not count, nor does
+               a heading in line 1, the last word of which is one of HEADINGS. A path may have
+               backslashes.
+    Fold       counts from 0, as line 1 says. Where nothing does, ten folds of the same length, if
+               all have as many mated pairs; else none (-1).
     Line       counts from 1, blank ones and the heading too.
 """
 
@@ -32,7 +37,18 @@ LABELS = {
     **dict.fromkeys(("1", "1.0", "true"), True),
     **dict.fromkeys(("0", "0.0", "-1", "-1.0", "false"), False),
 }
-HEADINGS = {"label", "labels", "same", "issame", "is_same", "mated", "is_mated", "match", "target", "imagenum2"}
+HEADINGS = {
+    "label",
+    "labels",
+    "same",
+    "issame",
+    "is_same",
+    "mated",
+    "is_mated",
+    "match",
+    "target",
+    "imagenum2",
+}
 _SEPARATORS = ("\t", ",", ";", None)  # None: blanks
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MAX_FOLDS = 1000
@@ -43,7 +59,9 @@ Fields = list[str]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two faces as a list names them, in LFW's forms as NAME_0001, and in the others as a path with slashes."""
+    """Two faces as a list names them, in LFW's forms as NAME_0001, and in the others as a path with
+    slashes.
+    """
 
     line: int  # the first, where there are two
     a: str
@@ -53,7 +71,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairList:
-    """Pairs in the order of the list, and the fold of each. `flat`: they name files, not people's images by number."""
+    """Pairs in the order of the list, and the fold of each. `flat`: they name files, not people's
+    images by number.
+    """
 
     pairs: Sequence[Pair] = ()
     fold: Sequence[int] = ()
@@ -68,7 +88,9 @@ def read_pairs(data: bytes, name: str, problems: Problems) -> PairList:
         problems.add(name, [f"it is not UTF-8 text ({error.reason} at byte {error.start})"])
         return PairList()
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    lines = lines[1:] if lines and _fields(lines[0][1], _is_heading)[-1].lower() in HEADINGS else lines
+    lines = (
+        lines[1:] if lines and _fields(lines[0][1], _is_heading)[-1].lower() in HEADINGS else lines
+    )
     number, first = lines[0] if lines else (1, "")
     if header := _header(first):
         return _with_header(lines, *header, name, problems)
@@ -86,13 +108,17 @@ def read_pairs(data: bytes, name: str, problems: Problems) -> PairList:
 
 
 def _fields(line: str, fits: Callable[[Fields], bool]) -> Fields:
-    """Return the fields of a line between the first separator that makes them fit; else between the first that is in it."""
+    """Return the fields of a line between the first separator that makes them fit; else between the
+    first that is in it.
+    """
     split = [_stripped(line.split(each)) for each in _SEPARATORS if each is None or each in line]
     return next(filter(fits, split), split[0])
 
 
 def _stripped(fields: Fields) -> Fields:
-    """Return fields without the blanks around them, and without blank ones at the end, as tables of several forms have."""
+    """Return fields without the blanks around them, and without blank ones at the end, as tables of
+    several forms have.
+    """
     fields = [field.strip() for field in fields]
     while len(fields) > 1 and not fields[-1]:
         fields.pop()
@@ -130,7 +156,9 @@ def _header(line: str) -> tuple[int, int] | None:
 
 
 def _form(lines: Sequence[str]) -> Literal["half", "flat", "named", ""]:
-    """Return what the lines of a list without a header are; "" if its first one is nothing that is known."""
+    """Return what the lines of a list without a header are; "" if its first one is nothing that is
+    known.
+    """
     first = lines[0] if lines else ""
     half, named, flat = (_fields(first, fits) for fits in (_is_half, _is_named, _is_flat))
     if _is_half(half) and not _NUMBER.fullmatch(half[0]):
@@ -138,7 +166,8 @@ def _form(lines: Sequence[str]) -> Literal["half", "flat", "named", ""]:
     if _is_named(named):
         every = [_fields(line, _is_flat) for line in lines]
         numbers = all(map(_is_flat, every)) and (
-            any(not LABELS[fields[2].lower()] for fields in every) or all(_NUMBER.fullmatch(fields[0]) for fields in every)
+            any(not LABELS[fields[2].lower()] for fields in every)
+            or all(_NUMBER.fullmatch(fields[0]) for fields in every)
         )
         return "flat" if numbers else "named"
     if len(named) in (3, 4) and _NUMBER.fullmatch(named[1]):
@@ -146,15 +175,27 @@ def _form(lines: Sequence[str]) -> Literal["half", "flat", "named", ""]:
     return "flat" if len(flat) == 3 else ""
 
 
-def _with_header(lines: Sequence[Line], folds: int, each: int, name: str, problems: Problems) -> PairList:
+def _with_header(
+    lines: Sequence[Line], folds: int, each: int, name: str, problems: Problems
+) -> PairList:
     expected, rows = folds * 2 * each, len(lines) - 1
     if rows != expected:
-        problems.add(name, [f"line {lines[0][0]} announces {folds} folds of 2 × {each} pairs = {expected}, found {rows}"])
+        problems.add(
+            name,
+            [
+                f"line {lines[0][0]} announces {folds} folds of 2 × {each} pairs = {expected},"
+                f" found {rows}"
+            ],
+        )
     mated = [row % (2 * each) < each for row in range(rows)]
-    return PairList(_read(lines[1:], mated, False, name, problems), [row // (2 * each) for row in range(rows)])
+    return PairList(
+        _read(lines[1:], mated, False, name, problems), [row // (2 * each) for row in range(rows)]
+    )
 
 
-def _read(lines: Sequence[Line], mated: Sequence[bool | None], flat: bool, name: str, problems: Problems) -> list[Pair]:
+def _read(
+    lines: Sequence[Line], mated: Sequence[bool | None], flat: bool, name: str, problems: Problems
+) -> list[Pair]:
     """Return the pairs of lines, mated as it is known to be (None: as the line says)."""
     pairs, words = [], []
     for (number, line), is_mated in zip(lines, mated, strict=True):
@@ -168,7 +209,9 @@ def _read(lines: Sequence[Line], mated: Sequence[bool | None], flat: bool, name:
 
 
 def _named(line: str, mated: bool | None) -> tuple[str, str, bool]:
-    """Return the two faces of a line in LFW's manner. Raises ValueError saying what is wrong with it."""
+    """Return the two faces of a line in LFW's manner. Raises ValueError saying what is wrong with
+    it.
+    """
     fields = _fields(line, _is_named)
     forms = {True: "NAME I J (a mated pair)", False: "NAME I NAME J (a non-mated pair)"}
     form = " or ".join(forms.values()) if mated is None else forms[mated]
@@ -176,12 +219,18 @@ def _named(line: str, mated: bool | None) -> tuple[str, str, bool]:
         raise ValueError(f"expected {form}, found {line!r:.80}")
     if not _is_named(fields):
         raise ValueError(f"expected {form} with image numbers I and J, found {line!r:.80}")
-    name_a, a, name_b, b = fields if len(fields) == 4 else (fields[0], fields[1], fields[0], fields[2])
-    return _told(f"{name_a}_{a.zfill(4)}", f"{name_b}_{b.zfill(4)}", "1" if len(fields) == 3 else "0")
+    name_a, a, name_b, b = (
+        fields if len(fields) == 4 else (fields[0], fields[1], fields[0], fields[2])
+    )
+    return _told(
+        f"{name_a}_{a.zfill(4)}", f"{name_b}_{b.zfill(4)}", "1" if len(fields) == 3 else "0"
+    )
 
 
 def _flat(line: str) -> tuple[str, str, bool]:
-    """Return the two files of a line and whether they are mated. Raises ValueError saying what is wrong with it."""
+    """Return the two files of a line and whether they are mated. Raises ValueError saying what is
+    wrong with it.
+    """
     fields = _fields(line, _is_flat)
     if len(fields) != 3 or not all(fields):
         raise ValueError(f"expected FILE FILE 1 or 0, as line 1 has it, found {line!r:.80}")
@@ -199,7 +248,9 @@ def _doubled(lines: Sequence[Line], name: str, problems: Problems) -> list[Pair]
                 raise ValueError("expected two lines, FILE 1 (or 0) each, as line 1 has it")
             (a, label), (b, other) = fields
             if label != other:
-                raise ValueError(f"its pair has two labels, {label!r:.40} and, on the next line, {other!r:.40}")
+                raise ValueError(
+                    f"its pair has two labels, {label!r:.40} and, on the next line, {other!r:.40}"
+                )
             pairs.append(Pair(number, *_told(_path(a), _path(b), label)))
         except ValueError as problem:
             words.append(f"line {number}: {problem}")
@@ -208,7 +259,9 @@ def _doubled(lines: Sequence[Line], name: str, problems: Problems) -> list[Pair]
 
 
 def _path(field: str) -> str:
-    """Return a file's path with slashes alone, and without a "." or ".." before it, which are of the list's folder."""
+    """Return a file's path with slashes alone, and without a "." or ".." before it, which are of
+    the list's folder.
+    """
     parts = [*PurePosixPath(field.replace("\\", "/")).parts]
     while parts and parts[0] == "..":
         parts.pop(0)
@@ -216,7 +269,9 @@ def _path(field: str) -> str:
 
 
 def _told(a: str, b: str, label: str) -> tuple[str, str, bool]:
-    """Return two faces and what their label says. Raises ValueError for one that says nothing, and for one face twice."""
+    """Return two faces and what their label says. Raises ValueError for one that says nothing, and
+    for one face twice.
+    """
     if label.lower() not in LABELS:
         raise ValueError(f"expected the label 1 (mated), 0 or -1 (non-mated), found {label!r:.40}")
     if a == b:
@@ -225,7 +280,9 @@ def _told(a: str, b: str, label: str) -> tuple[str, str, bool]:
 
 
 def _even_folds(mated: Sequence[bool]) -> list[int]:
-    """Return ten folds of the same length where each has as many mated pairs as the others; else none."""
+    """Return ten folds of the same length where each has as many mated pairs as the others; else
+    none.
+    """
     count = len(mated)
     if count and count % FOLDS == 0 and np.ptp(np.reshape(mated, (FOLDS, -1)).sum(axis=1)) == 0:
         return [row * FOLDS // count for row in range(count)]

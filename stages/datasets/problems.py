@@ -1,4 +1,6 @@
-"""What is wrong with a set in IJB-B's or IJB-C's layout: gathered from all its files, and refused in one sentence."""
+"""What is wrong with a set in IJB-B's or IJB-C's layout: gathered from all its files, and refused
+in one sentence.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ SHOWN = 10  # problems of one file, or of one kind, that are printed
 
 @dataclass
 class Problems:
-    """What is wrong with a data set: of each file, or of each kind of problem, a count and the first ten in words."""
+    """What is wrong with a data set: of each file, or of each kind of problem, a count and the
+    first ten in words.
+    """
 
     root: object
     _found: dict[str, list[str]] = field(default_factory=dict)
@@ -39,5 +43,7 @@ class Problems:
         parts = []
         for where, words in ((where, words) for where, words in self._found.items() if words):
             more = self._count[where] - len(words)
-            parts.append(f"{where}: " + "; ".join(words) + (f" (and {more:,} more)" if more else ""))
+            parts.append(
+                f"{where}: " + "; ".join(words) + (f" (and {more:,} more)" if more else "")
+            )
         raise InvalidInput(f"{self.root}: " + "; ".join(parts) + ".")

@@ -1,20 +1,23 @@
-"""Reader `synthetic`: a set of IJB-C's shape whose faces are embeddings, made from a seed; it reads no file.
+"""Reader `synthetic`: a set of IJB-C's shape whose faces are embeddings, made from a seed; it reads
+no file.
 
 Conventions
-    Shape      at scale 1: 3,531 subjects, 23,124 templates and 469,375 faces, as IJB-C; all grow with the
-               scale. Template sizes are heavy-tailed; some probes are a single face.
-    Media      a template is a few stills, then videos; frames of a video share most of their noise, so that a
-               long bad video spoils a plain mean.
-    Roles      one reference a subject; every other template is a probe; half of the references are the
-               gallery, so that the probes of the other half have no mate in it. Every reference is compared
-               with every probe (IJB-C lists a part of such a product: about as many mated pairs, a fifth of
-               the non-mated).
-    Face       unit(u + sigma(t) · e) · norm, where u is its subject's unit centre, e is noise of expected
-               length 1 and t in (0, 1) its true quality. Some subjects are look-alikes: their centres are
-               correlated.
-    Quality    what the set shows is t with noise, clipped to [0.001, 1]. The norm is a weaker hint of t.
-    Weights    without shared noise, weighting each u + sigma·e by 1 / sigma² is best: `optimal_weights`. The variance that
-               the set shows makes this the weight 1 / variance of a unit embedding: the truth, known here alone.
+    Shape      at scale 1: 3,531 subjects, 23,124 templates and 469,375 faces, as IJB-C; all grow
+               with the scale. Template sizes are heavy-tailed; some probes are a single face.
+    Media      a template is a few stills, then videos; frames of a video share most of their noise,
+               so that a long bad video spoils a plain mean.
+    Roles      one reference a subject; every other template is a probe; half of the references are
+               the gallery, so that the probes of the other half have no mate in it. Every reference
+               is compared with every probe (IJB-C lists a part of such a product: about as many
+               mated pairs, a fifth of the non-mated).
+    Face       unit(u + sigma(t) · e) · norm, where u is its subject's unit centre, e is noise of
+               expected length 1 and t in (0, 1) its true quality. Some subjects are look-alikes:
+               their centres are correlated.
+    Quality    what the set shows is t with noise, clipped to [0.001, 1]. The norm is a weaker hint
+               of t.
+    Weights    without shared noise, weighting each u + sigma·e by 1 / sigma² is best:
+               `optimal_weights`. The variance that the set shows makes this the weight 1 / variance
+               of a unit embedding: the truth, known here alone.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ _BLOCK = 16384  # faces made at a time: bounds the memory beside the result itse
 
 
 class SynthOptions(Options):
-    """Size, seed and difficulty of a synthetic set; the difficulty is tuned for the default dimension."""
+    """Size, seed and difficulty of a synthetic set; the difficulty is tuned for the default
+    dimension.
+    """
 
     scale: float = Field(0.02, gt=0, le=4)
     seed: int = Field(0, ge=0)
@@ -46,7 +51,8 @@ class SynthOptions(Options):
     quality_noise: float = Field(0.1, ge=0, le=10)  # standard deviation of observed − true quality
     sigma_best: float = Field(0.3, gt=0, le=100)  # noise at true quality 1
     sigma_worst: float = Field(7.5, gt=0, le=100)  # noise at true quality 0
-    shared_noise: float = Field(0.8, ge=0, le=1)  # fraction of the noise variance that a medium's faces share
+    # fraction of the noise variance that a medium's faces share
+    shared_noise: float = Field(0.8, ge=0, le=1)
     single_probes: float = Field(0.15, ge=0, le=1)  # fraction of probes that are one face
     size_spread: float = Field(1.3, ge=0, le=4)  # sigma of the log-normal template sizes
     frames: float = Field(15.0, ge=1)  # mean length of a video
@@ -56,7 +62,9 @@ class SynthOptions(Options):
 
 @dataclass(frozen=True)
 class Truth:
-    """What a synthetic set does not show. Arrays have one entry a face, in table order, where n is given."""
+    """What a synthetic set does not show. Arrays have one entry a face, in table order, where n is
+    given.
+    """
 
     quality: Array  # (n,) float32, true quality
     sigma: Array  # (n,) float32, noise level
@@ -66,7 +74,9 @@ class Truth:
 
 @dataclass(frozen=True)
 class Structure:
-    """Who is where, as numbers; templates are the references (one a subject, in order), then the probes."""
+    """Who is where, as numbers; templates are the references (one a subject, in order), then the
+    probes.
+    """
 
     template_subject: Array  # (templates,) int64
     template: Array  # (n,) int64, sorted
@@ -76,7 +86,8 @@ class Structure:
 
 
 def noise_level(quality: Array, options: SynthOptions) -> Array:
-    """Return sigma (float32) of faces of the given true quality: geometric between worst and best."""
+    """Return sigma (float32) of faces of the given true quality: geometric between worst and
+    best."""
     ratio = np.log(options.sigma_best / options.sigma_worst)
     return np.asarray(options.sigma_worst * np.exp(ratio * quality), dtype=np.float32)
 
@@ -90,7 +101,9 @@ def optimal_weights(sigma: Array) -> Array:
 
 
 def synthesise(options: SynthOptions) -> dict[str, Batch]:
-    """Return the six tables, with `embedding` (not normalised), `quality` (observed) and `variance` (true)."""
+    """Return the six tables, with `embedding` (not normalised), `quality` (observed) and `variance`
+    (true).
+    """
     return _synthesise(options)[0]
 
 
@@ -127,8 +140,11 @@ def _synthesise(options: SynthOptions) -> tuple[dict[str, Batch], Truth]:
 
 
 def make(options: SynthOptions) -> tuple[Structure, dict[str, Array], Truth]:
-    """Return who is where, the optional columns of faces (embedding, quality: float32) and the hidden side."""
-    # Independent streams, so that an option of one part leaves the random numbers of the others as they are.
+    """Return who is where, the optional columns of faces (embedding, quality: float32) and the
+    hidden side.
+    """
+    # Independent streams, so that an option of one part leaves the random numbers of the others as
+    # they are.
     structure_rng, quality_rng, centre_rng, noise_rng = (
         np.random.default_rng(seed) for seed in np.random.SeedSequence(options.seed).spawn(4)
     )
@@ -152,8 +168,8 @@ def _need_memory(embeddings: int) -> None:
     available = available_memory()
     if available is not None and embeddings > available:
         raise ResourceRefused(
-            f"the set's embeddings alone take {embeddings / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} GB are "
-            "available: lower its scale or its dimension."
+            f"the set's embeddings alone take {embeddings / 1e9:,.1f} GB of memory, and"
+            f" {available / 1e9:,.1f} GB are available: lower its scale or its dimension."
         )
 
 
@@ -178,7 +194,9 @@ def _structure(options: SynthOptions, rng: np.random.Generator) -> Structure:
     position = np.arange(size.sum()) - start[template]
     stills = 1 + rng.poisson(2, templates)
     still = position < stills[template]
-    begins = still | (position == stills[template]) | (rng.random(len(template)) < 1 / options.frames)
+    begins = (
+        still | (position == stills[template]) | (rng.random(len(template)) < 1 / options.frames)
+    )
     enrolled = np.zeros(subjects, dtype=bool)
     enrolled[rng.permutation(subjects)[: subjects // 2]] = True
     return Structure(
@@ -191,7 +209,8 @@ def _structure(options: SynthOptions, rng: np.random.Generator) -> Structure:
 
 
 def _true_quality(made: Structure, rng: np.random.Generator) -> Array:
-    """Return (n,) float32 in (0, 1): mostly the medium's, partly the face's own; frames are worse."""
+    """Return (n,) float32 in (0, 1): mostly the medium's, partly the face's own; frames are
+    worse."""
     media = int(made.medium[-1]) + 1
     good, poor = rng.beta(3, 1.8, media), rng.beta(1.8, 2.4, media)
     own = rng.beta(2, 2, len(made.medium))
@@ -200,7 +219,8 @@ def _true_quality(made: Structure, rng: np.random.Generator) -> Array:
 
 
 def _centres(options: SynthOptions, subjects: int, rng: np.random.Generator) -> Array:
-    """Return (subjects, d) float32 unit centres; look-alikes come in fours with a common direction."""
+    """Return (subjects, d) float32 unit centres; look-alikes come in fours with a common
+    direction."""
     own = _unit(rng.standard_normal((subjects, options.dimension), dtype=np.float32))
     alike = rng.permutation(subjects)[: round(subjects * options.look_alikes)]
     common = _unit(rng.standard_normal((len(alike) // 4 + 1, options.dimension), dtype=np.float32))

@@ -2,16 +2,19 @@
 
 Layout of the file
     /               attribute `format` = "qfuse-tables/1", and whatever the writer adds
-    /TABLE          a group for each table of `stages.tables.tables`; roles, comparisons and pairings may be left out
-    /TABLE/COLUMN   a dataset whose first axis is the row; little-endian; a fletcher32 checksum on every chunk
+    /TABLE          a group for each table of `stages.tables.tables`; roles, comparisons and
+                    pairings may be left out
+    /TABLE/COLUMN   a dataset whose first axis is the row; little-endian; a fletcher32 checksum on
+                    every chunk
     /TABLE/COLUMN/utf8 and /TABLE/COLUMN/ends
-                    instead, for text: the UTF-8 bytes of all rows one after another (uint8), and the end
-                    offset of each row (int64)
+                    instead, for text: the UTF-8 bytes of all rows one after another (uint8), and
+                    the end offset of each row (int64)
 
-Index columns (members.template, members.face, roles.template, comparisons.a and .b) are row numbers, members
-sorted by template. Embeddings that are nan stay rows: what becomes of them is for a later stage to say.
-A file may come from anywhere, so nothing is followed out of it (links, external storage), values that it declares and
-does not hold are not taken for zeros, and a few packed bytes are not unfolded to fill the memory.
+Index columns (members.template, members.face, roles.template, comparisons.a and .b) are row
+numbers, members sorted by template. Embeddings that are nan stay rows: what becomes of them is for
+a later stage to say. A file may come from anywhere, so nothing is followed out of it (links,
+external storage), values that it declares and does not hold are not taken for zeros, and a few
+packed bytes are not unfolded to fill the memory.
 """
 
 from __future__ import annotations
@@ -47,10 +50,14 @@ _MAX_OBJECTS = 100_000  # on heaps; a file of tables has a handful
 _MAY_LACK = ("roles", "comparisons", "pairings")
 
 
-def write_tables(path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, str | int | float] | None = None) -> None:
-    """Write `tables` as one file, which appears at `path` when it is complete and replaces what was there.
+def write_tables(
+    path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, str | int | float] | None = None
+) -> None:
+    """Write `tables` as one file, which appears at `path` when it is complete and replaces what was
+    there.
 
-    Raises InvalidInput if the tables are not those of a face data set, OSError if the file cannot be written.
+    Raises InvalidInput if the tables are not those of a face data set, OSError if the file cannot
+    be written.
     """
     for name, batch in tables.items():
         _schema(name, str(path)).check(batch, f"{path}, table {name}")
@@ -87,15 +94,16 @@ class TablesReader:
 
         Raises InvalidInput if it is absent.
         """
-        if isinstance(files, Folder) and not os.path.exists(files.path(self.options.file)):  # a name may be too long
+        # a name may be too long
+        if isinstance(files, Folder) and not os.path.exists(files.path(self.options.file)):
             raise self._absent(files)
         return [self.options.file]
 
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the six tables.
 
-        Raises InvalidInput if the file is absent, damaged or unfinished, and for every column that is not
-        as its schema says or points at rows that are not there.
+        Raises InvalidInput if the file is absent, damaged or unfinished, and for every column that
+        is not as its schema says or points at rows that are not there.
         """
         files = need_files(files, self.name)
         where = f"{files.root}: {self.options.file}"
@@ -107,27 +115,44 @@ class TablesReader:
         except FileNotFoundError:
             raise self._absent(files) from None
         except NotRegular as error:
-            raise InvalidInput(f"{where}: {error.strerror}; set dataset.options.file to a file of tables.") from None
-        except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
+            raise InvalidInput(
+                f"{where}: {error.strerror}; set dataset.options.file to a file of tables."
+            ) from None
+        except (
+            OSError,
+            RuntimeError,
+            LookupError,
+            ValueError,
+            TypeError,
+            ArithmeticError,
+            MemoryError,
+        ) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InvalidInput(f"{where} is damaged, or no HDF5 file ({reason}); write it again.") from error
+            raise InvalidInput(
+                f"{where} is damaged, or no HDF5 file ({reason}); write it again."
+            ) from error
         _refuse(_cross_check(tables), where)
         return tables
 
     def _absent(self, files: Files) -> InvalidInput:
-        return InvalidInput(f"{files.root}: {self.options.file}: no such file; set dataset.options.file to its name.")
+        return InvalidInput(
+            f"{files.root}: {self.options.file}: no such file; set dataset.options.file to its"
+            " name."
+        )
 
 
 def _open(files: Files, name: str) -> Path | io.BytesIO:
-    """Return what h5py opens: in a folder the file itself, as it may be larger than `Files.read` takes in."""
+    """Return what h5py opens: in a folder the file itself, as it may be larger than `Files.read`
+    takes in.
+    """
     return files.path(name) if isinstance(files, Folder) else io.BytesIO(files.read(name))
 
 
 def _check_heaps(source: Path | io.BytesIO) -> None:
     """Raise ValueError if a global heap, on which attributes and virtual columns lie, is damaged.
 
-    HDF5 keeps no checksum of it, and an object of no size lets HDF5 walk it for ever. Source: HDF5 file
-    format specification 3.0, III.E.
+    HDF5 keeps no checksum of it, and an object of no size lets HDF5 walk it for ever. Source: HDF5
+    file format specification 3.0, III.E.
     """
     if isinstance(source, io.BytesIO):
         return _walk_heaps(source.getvalue())
@@ -141,7 +166,8 @@ def _walk_heaps(data: bytes | mmap.mmap) -> None:
         place, end = at + 16, at + int.from_bytes(data[at + 8 : at + 16], "little")
         while place + 16 <= end:
             size = int.from_bytes(data[place + 8 : place + 16], "little")
-            step = 16 + -(-size // 8) * 8 if any(data[place : place + 2]) else size  # object 0 is the free space
+            # object 0 is the free space
+            step = 16 + -(-size // 8) * 8 if any(data[place : place + 2]) else size
             place, objects = place + step, objects + 1
             if step < 16 or place > min(end, len(data)) or objects > _MAX_OBJECTS:
                 raise ValueError("a heap that does not end")
@@ -161,25 +187,32 @@ def _refuse(problems: list[str], where: str) -> None:
 
 
 def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
-    if file.id.get_create_plist().get_sizes() != (8, 8):  # of its numbers, in bytes; all programs write these
+    # of its numbers, in bytes; all programs write these
+    if file.id.get_create_plist().get_sizes() != (8, 8):
         raise ValueError("it counts in numbers of another size")
     found = file.attrs.get("format")
     if not isinstance(found, str) or found != FORMAT:
-        raise InvalidInput(f"{where}: attribute 'format' should be {FORMAT!r}, found {found!r:.60}.")
+        raise InvalidInput(
+            f"{where}: attribute 'format' should be {FORMAT!r}, found {found!r:.60}."
+        )
     for table in file:
         _schema(table, where)
     tables, problems = {}, []
     for table, schema in LAYOUT.schemas.items():
         group = _node(file, table)
         if isinstance(group, h5py.Group):
-            problems += [f"table {table}, column {name!r} {p}" for name, p in _column_problems(group, schema)]
+            problems += [
+                f"table {table}, column {name!r} {p}" for name, p in _column_problems(group, schema)
+            ]
         elif group is not None or table not in _MAY_LACK:
             state = "missing" if group is None else "not a group of columns in this file"
             problems.append(f"table {table} is {state}")
     _refuse(problems, where)
     for table, schema in LAYOUT.schemas.items():
         columns = {
-            field.name: _read_column(file[table][field.name]) if table in file else field.blank(0, ())
+            field.name: (
+                _read_column(file[table][field.name]) if table in file else field.blank(0, ())
+            )
             for field in schema.fields
             if table not in file or field.name in file[table]
         }
@@ -188,7 +221,9 @@ def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
 
 
 def _node(group: h5py.Group, name: str) -> Any:
-    """Return a member that lies in this very file; None if there is none, False for a link elsewhere."""
+    """Return a member that lies in this very file; None if there is none, False for a link
+    elsewhere.
+    """
     link = group.get(name, getlink=True)
     return None if link is None else group[name] if isinstance(link, h5py.HardLink) else False
 
@@ -196,7 +231,11 @@ def _node(group: h5py.Group, name: str) -> Any:
 def _column_problems(group: h5py.Group, schema: Schema) -> list[tuple[str, str]]:
     """Return (column, what is wrong) from what the file declares, before any value is read."""
     known = [field.name for field in schema.fields]
-    problems = [(name, f"is none of this table's: {', '.join(known)}") for name in group if name not in known]
+    problems = [
+        (name, f"is none of this table's: {', '.join(known)}")
+        for name in group
+        if name not in known
+    ]
     rows: dict[str, int] = {}
     for field in schema.fields:
         node = _node(group, field.name)
@@ -210,7 +249,9 @@ def _column_problems(group: h5py.Group, schema: Schema) -> list[tuple[str, str]]
         else:
             rows[field.name] = len(node["ends"] if field.dtype == "text" else node)
     if len(set(rows.values())) > 1:
-        problems.append((next(iter(rows)), f"and the others should have as many rows, found {rows}"))
+        problems.append(
+            (next(iter(rows)), f"and the others should have as many rows, found {rows}")
+        )
     return problems
 
 
@@ -229,7 +270,9 @@ def _array_problem(node: Any, field: Field) -> str:
         return "should be a dataset in this file"
     row = node.shape[1:] if node.shape else None
     fits = row is not None and len(row) == len(field.shape)
-    fits = fits and all(size in (None, got) for size, got in zip(field.shape, row or (), strict=True))
+    fits = fits and all(
+        size in (None, got) for size, got in zip(field.shape, row or (), strict=True)
+    )
     if node.dtype != field.numpy or not fits:
         want = f"{field.dtype} with rows of shape {field.shape}"
         return f"should be {want}, found {node.dtype} of shape {node.shape}"
@@ -239,7 +282,9 @@ def _array_problem(node: Any, field: Field) -> str:
     if needed > max(MAX_BYTES, MAX_RATIO * node.file.id.get_filesize()):
         return f"announces {needed:,} bytes, more than {MAX_RATIO} times what the file holds"
     if node.chunks:
-        chunks = math.prod(-(-size // step) for size, step in zip(node.shape, node.chunks, strict=True))
+        chunks = math.prod(
+            -(-size // step) for size, step in zip(node.shape, node.chunks, strict=True)
+        )
         complete = node.id.get_num_chunks() >= chunks
     else:
         complete = node.id.get_storage_size() >= needed
@@ -257,10 +302,14 @@ def _read_column(node: Any) -> Array:
 
 
 def _cross_check(tables: Mapping[str, Batch]) -> list[str]:
-    """Return what is wrong between tables: ids given twice, row numbers out of range, roles nobody has."""
+    """Return what is wrong between tables: ids given twice, row numbers out of range, roles nobody
+    has.
+    """
     problems = []
     for table, column in (("faces", "face_id"), ("templates", "template_id")):
-        twice = [name for name, count in Counter(tables[table][column].tolist()).items() if count > 1]
+        twice = [
+            name for name, count in Counter(tables[table][column].tolist()).items() if count > 1
+        ]
         problems += [f"table {table}, column {column!r}: {name!r} is given twice" for name in twice]
     for table, column, target in (
         ("members", "template", "templates"),
@@ -272,11 +321,14 @@ def _cross_check(tables: Mapping[str, Batch]) -> list[str]:
         index, rows = tables[table][column], tables[target].rows
         outside = np.flatnonzero((index < 0) | (index >= rows))
         problems += [
-            f"table {table}, column {column!r}, row {row}: {index[row]} is not a row of {target} (it has {rows})"
+            f"table {table}, column {column!r}, row {row}: {index[row]} is not a row of {target}"
+            f" (it has {rows})"
             for row in outside.tolist()
         ]
     if np.any(np.diff(tables["members"]["template"]) < 0):
-        problems.append("table members, column 'template' should be sorted, members of one template together")
+        problems.append(
+            "table members, column 'template' should be sorted, members of one template together"
+        )
     pairings = tables["pairings"]
     if pairings.rows > 1:
         problems.append(f"table pairings: one pair of roles at most, found {pairings.rows}")

@@ -1,11 +1,13 @@
 """Reader `tinyface`: folders in TinyFace's manner, searched 1:N.
 
 Conventions
-    Tree       Gallery_Match/, Probe/ and Gallery_Distractor/, side by side wherever in the folder or zip they lie
-               (Testing_Set/); images may lie deeper inside. Without Gallery_Distractor/ there are no distractors.
+    Tree       Gallery_Match/, Probe/ and Gallery_Distractor/, side by side wherever in the folder
+               or zip they lie (Testing_Set/); images may lie deeper inside. Without
+               Gallery_Distractor/ there are no distractors.
     Face       an image; its id is its path from there on. Every face is a template of its own.
-    Subject    in Gallery_Match/ and Probe/ what stands before the last underscore: SUBJECT_N.jpg. That these names say the
-               same as the set's own .mat lists, which are not read, has not been confirmed. A distractor has no subject.
+    Subject    in Gallery_Match/ and Probe/ what stands before the last underscore: SUBJECT_N.jpg.
+               That these names say the same as the set's own .mat lists, which are not read, has
+               not been confirmed. A distractor has no subject.
     Roles      `gallery` is matches and distractors, `gallery_match` the matches alone; `probe`.
 """
 
@@ -21,7 +23,15 @@ from pipeline.core.schema import Batch
 from pipeline.core.stage import Options
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, passed_over
-from stages.datasets.folder import IMAGES, below, digest_images, file_names, folder_of, is_image, need_files
+from stages.datasets.folder import (
+    IMAGES,
+    below,
+    digest_images,
+    file_names,
+    folder_of,
+    is_image,
+    need_files,
+)
 from stages.datasets.manifests import Counts, need_whole
 from stages.datasets.problems import SHOWN, Problems
 from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
@@ -36,7 +46,8 @@ class TinyFaceOptions(Options):
     """Whether the set has to be whole, and where to look for it."""
 
     counts: Counts = "published"
-    root: str = ""  # sub-folder to look in, where there are several sets of the three folders (aligned ones, say)
+    # sub-folder to look in, where there are several sets of the three folders (aligned ones, say)
+    root: str = ""
 
 
 @register("reader", "tinyface")
@@ -59,15 +70,18 @@ class TinyFaceReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables, faces in the order of their paths.
 
-        Raises InvalidInput if Gallery_Match/ or Probe/ is missing or is there twice, an image in them does not name its
-        subject, or counts are not the published ones.
+        Raises InvalidInput if Gallery_Match/ or Probe/ is missing or is there twice, an image in
+        them does not name its subject, or counts are not the published ones.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
         images = self._images(files, problems)
         subjects = [_subject(face, folder, problems) for face, _, folder in images]
         if self.options.counts == "published" and not problems:
-            count = {what: sum(folder == name for _, _, folder in images) for what, name in FOLDERS.items()}
+            count = {
+                what: sum(folder == name for _, _, folder in images)
+                for what, name in FOLDERS.items()
+            }
             need_whole(self.name, count, problems)
         problems.refuse()
         faces, paths = [face for face, _, _ in images], [path for _, path, _ in images]
@@ -86,8 +100,13 @@ class TinyFaceReader:
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
         """Say what became of every file."""
         files, faces = need_files(files, self.name), tables["faces"]
-        otherwise, root = f"not in {MATCH}/, {DISTRACTOR}/ or {PROBE}/", folder_of(self.options.root)
-        return account(files, faces, passed_over(files, faces["path"].tolist(), IMAGES, otherwise, root))
+        otherwise, root = (
+            f"not in {MATCH}/, {DISTRACTOR}/ or {PROBE}/",
+            folder_of(self.options.root),
+        )
+        return account(
+            files, faces, passed_over(files, faces["path"].tolist(), IMAGES, otherwise, root)
+        )
 
     def _images(self, files: Files, problems: Problems) -> list[tuple[str, str, str]]:
         """(path below the folder of the three, path, which of the three) of every image, sorted."""
@@ -101,10 +120,19 @@ class TinyFaceReader:
                 found.append((path.removeprefix(base), path, folder))
         if len(bases) > 1:
             several = ", ".join(base or "the data set itself" for base in list(bases)[:SHOWN])
-            problems.add("folders", [f"the three are in several places: {several}; set dataset.options.root to one of them"])
+            problems.add(
+                "folders",
+                [
+                    f"the three are in several places: {several}; set dataset.options.root to one"
+                    " of them"
+                ],
+            )
         for folder in (MATCH, PROBE):
             if not any(each == folder for _, _, each in found):
-                advice = "set dataset.path to the folder that holds Gallery_Match/, Gallery_Distractor/ and Probe/"
+                advice = (
+                    "set dataset.path to the folder that holds Gallery_Match/, Gallery_Distractor/"
+                    " and Probe/"
+                )
                 problems.add(f"{folder}/", [f"there is no image in it; {advice}"])
         return found
 

@@ -1,11 +1,14 @@
 """Reader `xqlfw`: Cross-Quality LFW, LFW's protocol on pairs of a good image and a bad one.
 
 Conventions
-    Tree       as LFW's (`stages.datasets.lfw`): NAME/NAME_0001.jpg wherever in the folder or zip that lies, and the list
-               xqlfw_pairs.txt, in the form of LFW's pairs.txt: 10 folds of 300 mated and 300 non-mated pairs.
-    Crops      the images of xqlfw_aligned_112 are aligned already: `align: {options: {detector: none}}`.
-    Skewed     pairs were chosen with two quality measures, SER-FIQ and BRISQUE: as data_manifests/xqlfw.yaml says, a study of
-               quality measures on it favours those that agree with these.
+    Tree       as LFW's (`stages.datasets.lfw`): NAME/NAME_0001.jpg wherever in the folder or zip
+               that lies, and the list xqlfw_pairs.txt, in the form of LFW's pairs.txt: 10 folds of
+               300 mated and 300 non-mated pairs.
+    Crops      the images of xqlfw_aligned_112 are aligned already: `align: {options: {detector:
+               none}}`.
+    Skewed     pairs were chosen with two quality measures, SER-FIQ and BRISQUE: as
+               data_manifests/xqlfw.yaml says, a study of quality measures on it favours those that
+               agree with these.
 """
 
 from __future__ import annotations
@@ -37,12 +40,18 @@ class XqlfwReader(LfwReader):
     options: XqlfwOptions
 
     def read(self, files: Files | None) -> dict[str, Batch]:
-        """Return the tables. Raises InvalidInput as LFW's reader, and where pairs are more or fewer than published."""
+        """Return the tables. Raises InvalidInput as LFW's reader, and where pairs are more or fewer
+        than published.
+        """
         files = need_files(files, self.name)
         tables = super().read(files)
         if self.options.counts == "published":
             mated, problems = tables["comparisons"]["mated"], Problems(files.root)
             count = int(mated.sum())
-            need_whole(self.name, {"pairs": len(mated), "mated": count, "non-mated": len(mated) - count}, problems)
+            need_whole(
+                self.name,
+                {"pairs": len(mated), "mated": count, "non-mated": len(mated) - count},
+                problems,
+            )
             problems.refuse()
         return tables

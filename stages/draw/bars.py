@@ -1,8 +1,10 @@
 """bars: the small drawings inside tables and keys → inline SVG.
 
 Conventions
-    Scale      all bars of one table share `reach`, whose ends lie 2 units inside a width of 120; its axis stands above them.
-    Direction  the tone of a bar is a class: `better` and `worse` are filled and stand beside a mark, `level` is hollow.
+    Scale      all bars of one table share `reach`, whose ends lie 2 units inside a width of 120;
+               its axis stands above them.
+    Direction  the tone of a bar is a class: `better` and `worse` are filled and stand beside a
+               mark, `level` is hollow.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from stages.draw.figures import DASHES, LETTER
 WIDTH, INSET = 120, 2
 
 
-def interval_bar(value: float, low: float, high: float, reach: tuple[float, float], tone: str) -> str:
-    """A dot with its interval; a hairline marks 0. No interval is drawn where a bound is nan, nothing where the
-    value is. A value beyond the scale is a triangle that points there."""
+def interval_bar(
+    value: float, low: float, high: float, reach: tuple[float, float], tone: str
+) -> str:
+    """A dot with its interval; a hairline marks 0. No interval is drawn where a bound is nan,
+    nothing where the value is. A value beyond the scale is a triangle that points there."""
     if math.isnan(value):
         return ""
     at, start, stop, zero = (_place(v, reach) for v in (value, low, high, 0.0))
@@ -34,7 +38,9 @@ def interval_bar(value: float, low: float, high: float, reach: tuple[float, floa
 
 
 def bar_axis(reach: tuple[float, float], written: Callable[[float], str]) -> str:
-    """The scale of the bars: its ends and 0, as `written` writes them; an end that runs into 0 is left out."""
+    """The scale of the bars: its ends and 0, as `written` writes them; an end that runs into 0 is
+    left out.
+    """
     zero, texts = _place(0.0, reach), []
     taken: list[tuple[float, float]] = []
     for value in (0.0, *(end for end in reach if end)):
@@ -46,7 +52,10 @@ def bar_axis(reach: tuple[float, float], written: Callable[[float], str]) -> str
         taken.append((start, start + width))
         texts.append(f'<text x="{start:.1f}" y="9">{escape(text)}</text>')
     axis = f'<line class="bar" x1="{INSET}" y1="14" x2="{WIDTH - INSET}" y2="14"/>'
-    return _svg("forest scale", f'{"".join(texts)}{axis}<line class="zero" x1="{zero}" y1="11" x2="{zero}" y2="18"/>')
+    return _svg(
+        "forest scale",
+        f'{"".join(texts)}{axis}<line class="zero" x1="{zero}" y1="11" x2="{zero}" y2="18"/>',
+    )
 
 
 def swatch(slot: int, area: bool = False) -> str:
@@ -55,7 +64,10 @@ def swatch(slot: int, area: bool = False) -> str:
         drawn = f'<path class="area s{slot}" d="M10 .8H33V9.2H10Z"/>'
     else:
         drawn = f'<path class="line s{slot}" stroke-dasharray="{DASHES[slot]}" d="M1 5H33"/>'
-    return f'<svg class="swatch" viewBox="0 0 34 10" width="34" height="10" aria-hidden="true">{drawn}</svg>'
+    return (
+        '<svg class="swatch" viewBox="0 0 34 10" width="34" height="10"'
+        f' aria-hidden="true">{drawn}</svg>'
+    )
 
 
 def _place(value: float, reach: tuple[float, float]) -> float:
@@ -66,4 +78,7 @@ def _place(value: float, reach: tuple[float, float]) -> float:
 
 
 def _svg(name: str, drawn: str) -> str:
-    return f'<svg class="{name}" viewBox="0 0 {WIDTH} 18" width="{WIDTH}" height="18" aria-hidden="true">{drawn}</svg>'
+    return (
+        f'<svg class="{name}" viewBox="0 0 {WIDTH} 18" width="{WIDTH}" height="18"'
+        f' aria-hidden="true">{drawn}</svg>'
+    )

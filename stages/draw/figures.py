@@ -1,14 +1,16 @@
 """figures: curves and histograms → inline SVG.
 
 Conventions
-    Colours    are the page's CSS variables (--s0 … --s7, --ink, --line), so that a figure follows light and dark.
+    Colours    are the page's CSS variables (--s0 … --s7, --ink, --line), so that a figure follows
+               light and dark.
     Lines      differ in dash pattern as well as in colour; ridges carry their names.
-    Size       a frame is about as wide as it is shown, so that its 12-unit letters come out as 12 pixels or more.
+    Size       a frame is about as wide as it is shown, so that its 12-unit letters come out as 12
+               pixels or more.
     Text       is escaped here; what these functions return may be put into a page as it is.
     Points     that are not finite are left out.
 
-Drawn by hand: a chart library's SVG carries its own fonts, colours, ids and addresses, which a page that follows the
-reader's theme would have to take out again.
+Drawn by hand: a chart library's SVG carries its own fonts, colours, ids and addresses, which a page
+that follows the reader's theme would have to take out again.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ WIDE, NARROW = Frame(440, 290), Frame(360, 290)
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: `scale` maps a value to a number that is drawn linearly between those of `low` and `high`."""
+    """One axis: `scale` maps a value to a number that is drawn linearly between those of `low` and
+    `high`.
+    """
 
     label: str
     low: float
@@ -72,7 +76,9 @@ class Axis:
     scale: Callable[[Any], Any] = np.asarray
 
     def place(self, values: Array | float, start: float, stop: float) -> Array:
-        """Return where values lie, from `start` (at low) to `stop` (at high); beyond the axis is clipped to it."""
+        """Return where values lie, from `start` (at low) to `stop` (at high); beyond the axis is
+        clipped to it.
+        """
         a, b = (float(self.scale(end)) for end in (self.low, self.high))
         inside = np.clip(np.asarray(values, np.float64), self.low, self.high)
         return np.asarray(start + (self.scale(inside) - a) / (b - a) * (stop - start))
@@ -103,14 +109,20 @@ class _Plot:
         for line in reversed([line for line in lines if len(line.x)]):
             dash = f' stroke-dasharray="{DASHES[line.slot]}"' if DASHES[line.slot] else ""
             title = f"<title>{escape(line.label)}</title>"
-            drawn.append(f'<path class="line s{line.slot}"{dash} d="M{self.points(line.x, line.y)}">{title}</path>')
+            drawn.append(
+                f'<path class="line s{line.slot}"{dash}'
+                f' d="M{self.points(line.x, line.y)}">{title}</path>'
+            )
         return "".join(drawn)
 
     def shade(self, below: float) -> str:
         if not below > self.x.low:
             return ""
         f, width = self.frame, float(self.across(below)) - self.frame.left
-        return f'<rect class="unsure" x="{f.left}" y="{f.margin}" width="{_number(width)}" height="{f.bottom - f.margin}"/>'
+        return (
+            f'<rect class="unsure" x="{f.left}" y="{f.margin}" width="{_number(width)}"'
+            f' height="{f.bottom - f.margin}"/>'
+        )
 
     def mark(self, value: float, text: str) -> str:
         """A labelled vertical line; nothing where the value is off the axis or nan."""
@@ -119,17 +131,23 @@ class _Plot:
         f, at = self.frame, float(self.across(value))
         side, anchor = (at - 5, "end") if at > (f.left + f.right) / 2 else (at + 5, "start")
         line = f'<path class="mark" d="M{_number(at)} {f.margin}V{f.bottom}"/>'
-        return f'{line}<text x="{_number(side)}" y="{f.margin + 11}" text-anchor="{anchor}">{escape(text)}</text>'
+        return (
+            f'{line}<text x="{_number(side)}" y="{f.margin + 11}"'
+            f' text-anchor="{anchor}">{escape(text)}</text>'
+        )
 
     def svg(self, marks: str, behind: str = "") -> str:
         f = self.frame
         return (
-            f'<svg class="chart" viewBox="0 0 {f.width} {f.height}" role="img" aria-label="{escape(self.title)}">'
+            f'<svg class="chart" viewBox="0 0 {f.width} {f.height}" role="img"'
+            f' aria-label="{escape(self.title)}">'
             f"{behind}{''.join(self._grid())}{marks}"
             f'<path class="axis" d="M{f.left} {f.margin}V{f.bottom}H{f.right}"/>'
-            f'<text class="name" x="{(f.left + f.right) / 2}" y="{f.height - 8}" text-anchor="middle">'
+            f'<text class="name" x="{(f.left + f.right) / 2}" y="{f.height - 8}"'
+            ' text-anchor="middle">'
             f"{escape(self.x.label)}</text>"
-            f'<text class="name" transform="translate(13 {(f.margin + f.bottom) / 2}) rotate(-90)" text-anchor="middle">'
+            f'<text class="name" transform="translate(13 {(f.margin + f.bottom) / 2}) rotate(-90)"'
+            ' text-anchor="middle">'
             f"{escape(self.y.label)}</text></svg>"
         )
 
@@ -141,7 +159,10 @@ class _Plot:
                 continue  # its number would run into the one before
             end = at + half + LETTER
             yield f'<path class="grid" d="M{_number(at)} {f.margin}V{f.bottom}"/>'
-            yield f'<text x="{_number(at)}" y="{f.bottom + 17}" text-anchor="middle">{escape(text)}</text>'
+            yield (
+                f'<text x="{_number(at)}" y="{f.bottom + 17}"'
+                f' text-anchor="middle">{escape(text)}</text>'
+            )
         end = math.inf
         for value, text in self.y.ticks:
             at = float(self.up(value))
@@ -149,19 +170,28 @@ class _Plot:
                 continue
             end = at - 14
             yield f'<path class="grid" d="M{f.left} {_number(at)}H{f.right}"/>'
-            yield f'<text x="{f.left - 7}" y="{_number(at)}" dy="0.33em" text-anchor="end">{escape(text)}</text>'
+            yield (
+                f'<text x="{f.left - 7}" y="{_number(at)}" dy="0.33em"'
+                f' text-anchor="end">{escape(text)}</text>'
+            )
 
 
 def roc(lines: Sequence[Line], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
-    """TAR against FMR, FMR logarithmic. Left of `unsure_below` fewer than 30 false matches lie behind a point."""
+    """TAR against FMR, FMR logarithmic. Left of `unsure_below` fewer than 30 false matches lie
+    behind a point.
+    """
     shown = [_finite(line, line.x > 0) for line in lines]
-    x = _log_axis("FMR, %", max(min((float(line.x.min()) for line in shown if len(line.x)), default=1e-6), 1e-6))
+    x = _log_axis(
+        "FMR, %",
+        max(min((float(line.x.min()) for line in shown if len(line.x)), default=1e-6), 1e-6),
+    )
     plot = _Plot("ROC: TAR against FMR", x, _rate_axis("TAR = 1 − FNMR, %", shown), frame)
     return plot.svg(plot.curves(shown), plot.shade(unsure_below))
 
 
 def det(lines: Sequence[Line], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
-    """FNMR against FMR, both on normal-deviate axes (Martin et al. 1997); `y` of the lines is FNMR."""
+    """FNMR against FMR, both on normal-deviate axes (Martin et al. 1997); `y` of the lines is
+    FNMR."""
     shown = [_finite(line, (line.x > 0) & (line.y > 0)) for line in lines]
     x = _deviate_axis("FMR, %", [line.x for line in shown])
     y = _deviate_axis("FNMR, %", [line.y for line in shown])
@@ -173,14 +203,26 @@ def cmc(lines: Sequence[Line], frame: Frame = WIDE) -> str:
     """Share of mated probes found at rank k or better."""
     shown = [_finite(line) for line in lines]
     last = max((float(line.x.max()) for line in shown if len(line.x)), default=1.0)
-    ticks = [(t, text) for t, text in [(1.0, "1"), *_round_ticks(0, last)] if t >= 1 and t == int(t)]
+    ticks = [
+        (t, text) for t, text in [(1.0, "1"), *_round_ticks(0, last)] if t >= 1 and t == int(t)
+    ]
     x = Axis("rank", 1.0, max(last, 2.0), list(dict.fromkeys(ticks)))
-    plot = _Plot("CMC: probes found, by rank", x, _rate_axis("found at this rank or better, %", shown), frame)
+    plot = _Plot(
+        "CMC: probes found, by rank", x, _rate_axis("found at this rank or better, %", shown), frame
+    )
     return plot.svg(plot.curves(shown))
 
 
-def discard(title: str, lines: Sequence[Line], of: str = "comparisons", rate: str = "FNMR", frame: Frame = WIDE) -> str:
-    """An error rate against the share discarded of what `of` names, in steps, from 0 to the largest error of any line."""
+def discard(
+    title: str,
+    lines: Sequence[Line],
+    of: str = "comparisons",
+    rate: str = "FNMR",
+    frame: Frame = WIDE,
+) -> str:
+    """An error rate against the share discarded of what `of` names, in steps, from 0 to the largest
+    error of any line.
+    """
     shown = [_finite(line) for line in lines]
     last = max((float(line.x.max()) for line in shown if len(line.x)), default=1.0)
     top = max((float(line.y.max()) for line in shown if len(line.y)), default=0.0)
@@ -197,21 +239,31 @@ def histogram(
     like: Sequence[Line] = (),
     mark: tuple[float, str] = (math.nan, ""),
 ) -> str:
-    """Filled outlines of shares a bin: `x` holds the left edges of bins of equal width. The axes hold `like` as well."""
+    """Filled outlines of shares a bin: `x` holds the left edges of bins of equal width. The axes
+    hold `like` as well.
+    """
     everything = [_finite(line) for line in [*series, *like]]
     low, high, width = _span(everything)
     peak = max((float(line.y.max()) for line in everything if len(line.y)), default=0.0)
     x = Axis(label, low, high, _round_ticks(low, high))
     plot = _Plot(title, x, _percent_axis("share of each, %", 0.0, peak * 1.08 or 1.0), frame)
-    drawn = [_area(line, plot.points(*_outline(line, low, high, width))) for line in map(_finite, series)]
+    drawn = [
+        _area(line, plot.points(*_outline(line, low, high, width))) for line in map(_finite, series)
+    ]
     return plot.svg("".join(drawn) + plot.mark(*mark))
 
 
 def ridges(title: str, label: str, series: Sequence[Line], frame: Frame = NARROW) -> str:
-    """One named outline above the other on a common axis, each scaled to its own peak; a tick marks its median."""
+    """One named outline above the other on a common axis, each scaled to its own peak; a tick marks
+    its median.
+    """
     full = [_finite(line) for line in series]
     low, high, width = _span(full)
-    f = Frame(frame.width, frame.height, left=16 + math.ceil(LETTER * max((len(s.label) for s in full), default=0)))
+    f = Frame(
+        frame.width,
+        frame.height,
+        left=16 + math.ceil(LETTER * max((len(s.label) for s in full), default=0)),
+    )
     band, drawn = (f.bottom - f.margin) / max(1, len(full)), []
     plot = _Plot(title, Axis(label, low, high, _round_ticks(low, high)), Axis("", 0.0, 1.0, []), f)
     for i, line in enumerate(full):
@@ -220,23 +272,41 @@ def ridges(title: str, label: str, series: Sequence[Line], frame: Frame = NARROW
         peak = float(tops.max()) or 1.0
         drawn.append(_area(line, plot.points(across, base + tops / peak * 0.86 / len(full))))
         foot = f.bottom - base * (f.bottom - f.margin)
-        name = f'<text class="name" x="{f.left - 7}" y="{_number(foot - 4)}" text-anchor="end">{escape(line.label)}</text>'
+        name = (
+            f'<text class="name" x="{f.left - 7}" y="{_number(foot - 4)}"'
+            f' text-anchor="end">{escape(line.label)}</text>'
+        )
         drawn.append(f'<path class="grid" d="M{f.left} {_number(foot)}H{f.right}"/>{name}')
         if len(line.x) and line.y.sum() > 0:
             middle = line.x[np.searchsorted(np.cumsum(line.y), line.y.sum() / 2)] + width / 2
-            drawn.append(f'<path class="mark" d="M{_number(float(plot.across(middle)))} {_number(foot)}v{-band * 0.5:.1f}"/>')
+            drawn.append(
+                f'<path class="mark" d="M{_number(float(plot.across(middle)))}'
+                f' {_number(foot)}v{-band * 0.5:.1f}"/>'
+            )
     return plot.svg("".join(drawn))
 
 
 def _area(line: Line, points: str) -> str:
-    return f'<path class="area s{line.slot}" d="M{points}Z"><title>{escape(line.label)}</title></path>'
+    return (
+        f'<path class="area s{line.slot}" d="M{points}Z"><title>{escape(line.label)}</title></path>'
+    )
 
 
 def _span(lines: Sequence[Line]) -> tuple[float, float, float]:
     """Return (low, high, bin width) of histograms: where any of them has something."""
     filled = [line.x[line.y > 0] for line in lines if (line.y > 0).any()]
-    width = next((float(line.x[1] - line.x[0]) for line in lines if len(line.x) > 1 and line.x[1] > line.x[0]), 1.0)
-    low, high = min((float(x.min()) for x in filled), default=0.0), max((float(x.max()) for x in filled), default=0.0)
+    width = next(
+        (
+            float(line.x[1] - line.x[0])
+            for line in lines
+            if len(line.x) > 1 and line.x[1] > line.x[0]
+        ),
+        1.0,
+    )
+    low, high = (
+        min((float(x.min()) for x in filled), default=0.0),
+        max((float(x.max()) for x in filled), default=0.0),
+    )
     return low, high + width, width
 
 
@@ -257,7 +327,8 @@ def _finite(line: Line, mask: Array | bool = True) -> Line:
 
 
 def _rate_axis(label: str, lines: Sequence[Line]) -> Axis:
-    """From a round number somewhat below the lowest point, so that differences are seen, to 100 %."""
+    """From a round number somewhat below the lowest point, so that differences are seen, to 100
+    %."""
     least = min((float(line.y.min()) for line in lines if len(line.y)), default=0.0)
     for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
         low = math.floor(least / step - 0.25) * step
@@ -277,9 +348,29 @@ def _percent_axis(label: str, low: float, high: float) -> Axis:
 
 
 def _deviate_axis(label: str, values: Sequence[Array]) -> Axis:
-    usual = (1e-6, 1e-5, 1e-4, 1e-3, 2e-3, 5e-3, 1e-2, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.99)
+    usual = (
+        1e-6,
+        1e-5,
+        1e-4,
+        1e-3,
+        2e-3,
+        5e-3,
+        1e-2,
+        0.02,
+        0.05,
+        0.1,
+        0.2,
+        0.4,
+        0.6,
+        0.8,
+        0.9,
+        0.99,
+    )
     ends = [(float(v[v < 1].min()), float(v[v < 1].max())) for v in values if (v < 1).any()]
-    smallest, largest = min((e[0] for e in ends), default=1e-3), min(max((e[1] for e in ends), default=0.4), 0.6)
+    smallest, largest = (
+        min((e[0] for e in ends), default=1e-3),
+        min(max((e[1] for e in ends), default=0.4), 0.6),
+    )
     low = max((t for t in usual[:-1] if t <= smallest), default=usual[0])
     high = min((t for t in usual if t >= largest and t > low), default=0.99)
     return Axis(label, low, high, [(t, f"{t * 100:g}") for t in usual if low <= t <= high], ndtri)

@@ -1,16 +1,19 @@
-"""evaluate_discard: 1:1 scores and the quality of templates → error versus discard, in two conventions, with reference lines.
+"""evaluate_discard: 1:1 scores and the quality of templates → error versus discard, in two
+conventions, with reference lines.
 
-    standard   FNM-EDC and FM-EDC of ISO/IEC 29794-1:2024: the threshold is chosen once, on all comparisons (`threshold:
-               fixed`), mated and non-mated are discarded each by themselves (`discard: separate`), and every distinct quality
-               is a point. The options change one thing at a time.
-    legacy     the curve of CR-FIQA's published evaluation: both kinds discarded together, in twenty steps, the threshold
-               chosen anew at each.
+    standard   FNM-EDC and FM-EDC of ISO/IEC 29794-1:2024: the threshold is chosen once, on all
+               comparisons (`threshold: fixed`), mated and non-mated are discarded each by
+               themselves (`discard: separate`), and every distinct quality is a point. The options
+               change one thing at a time.
+    legacy     the curve of CR-FIQA's published evaluation: both kinds discarded together, in twenty
+               steps, the threshold chosen anew at each.
 
-A comparison's quality is made of those of its two templates (`pair`). One whose template failed is left out and counted. One
-of which a template has no quality is counted, and discarded before all others (`unscored: first`): so measures that fail on
-different faces are judged on the same comparisons, at the same threshold. Intervals resample subjects, and choose the
-threshold anew in each replicate. Intervals and oracles are of the standard form itself: a fixed threshold, each kind by
-itself.
+A comparison's quality is made of those of its two templates (`pair`). One whose template failed is
+left out and counted. One of which a template has no quality is counted, and discarded before all
+others (`unscored: first`): so measures that fail on different faces are judged on the same
+comparisons, at the same threshold. Intervals resample subjects, and choose the threshold anew in
+each replicate. Intervals and oracles are of the standard form itself: a fixed threshold, each kind
+by itself.
 """
 
 from __future__ import annotations
@@ -39,18 +42,21 @@ from stages.tables.tables import CURVES, NUMBERS, Comparisons
 
 STARTING = "starting"  # the rule by which a threshold follows from an FNMR
 POINTS = 3001  # of a stored curve, at most: those of 3,000 comparisons of a kind are whole
-SHORT_LIST = 20_000  # comparisons up to which the legacy AUC is bootstrapped: each replicate walks all of them in every step
+# comparisons up to which the legacy AUC is bootstrapped: each replicate walks all of them in every
+# step
+SHORT_LIST = 20_000
 DET_FMR = np.geomspace(1e-4, 1, 41)
 BINS = 60
 ROUNDED = 1e-4  # how far rounding pushes a cosine past ±1, at most
 
 
 class DiscardOptions(Resampled):
-    """`fmr`: targets of the threshold, chosen by `rule`. `fnmr`: starting errors, each of which gives one as well, the
-    highest whose FNMR does not exceed it. `limits`: shares discarded up to which areas are taken (pAUC).
-    `pair`: the quality of a comparison from those of its templates. `unscored`: what becomes of comparisons without a
-    quality. `discard`, `threshold`: of the standard curve (see the module). `legacy`: draw that one as well. `det_at`: shares
-    discarded at which a DET is drawn."""
+    """`fmr`: targets of the threshold, chosen by `rule`. `fnmr`: starting errors, each of which
+    gives one as well, the highest whose FNMR does not exceed it. `limits`: shares discarded up to
+    which areas are taken (pAUC). `pair`: the quality of a comparison from those of its templates.
+    `unscored`: what becomes of comparisons without a quality. `discard`, `threshold`: of the
+    standard curve (see the module). `legacy`: draw that one as well. `det_at`: shares discarded at
+    which a DET is drawn."""
 
     fmr: Rates = (1e-2, 1e-3, 1e-4)
     fnmr: Rates = ()
@@ -68,8 +74,8 @@ class DiscardOptions(Resampled):
 class _Comparisons:
     """What is evaluated: (n,) of each comparison.
 
-    `rows`: both templates of each mated one. `subjects`: columns of both templates in `weights` (R, S), of no comparison
-    where there are no replicates.
+    `rows`: both templates of each mated one. `subjects`: columns of both templates in `weights` (R,
+    S), of no comparison where there are no replicates.
     """
 
     score: Array
@@ -108,11 +114,18 @@ class EvaluateDiscard(Stage):
         need_both_kinds(tables, self.options.half, self.name)
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
         drawn = drawn_bytes(self.options.replicates, tables["templates"])
-        each = 44 + (8 if self.options.replicates else 0)  # bytes: scores and qualities in several orders, and subjects
-        return {"comparisons with quality and subjects": rows["scores"] * each, "subjects drawn": drawn}
+        # bytes: scores and qualities in several orders, and subjects
+        each = 44 + (8 if self.options.replicates else 0)
+        return {
+            "comparisons with quality and subjects": rows["scores"] * each,
+            "subjects drawn": drawn,
+        }
 
     def compute(self, work: Work) -> dict[str, Batch]:
         o = self.options
@@ -123,13 +136,20 @@ class EvaluateDiscard(Stage):
         thresholds += [discard.threshold_for(*lists, fnmr=start) for start in o.fnmr]
         drawn = self._drawn(found)
         # As float64 scalars, not Python's: those would be rounded to float32, perhaps onto a score.
-        parts = [part for i, limit in enumerate(np.array(thresholds)) for part in self._at(numbers, found, i, limit, drawn)]
+        parts = [
+            part
+            for i, limit in enumerate(np.array(thresholds))
+            for part in self._at(numbers, found, i, limit, drawn)
+        ]
         if o.legacy:
             parts += self._legacy(numbers, found)
         parts += _detection(found, o)
         edges = np.linspace(*_ends(found.quality), BINS + 1)
         kinds = (("mated", found.mated), ("non-mated", ~found.mated))
-        parts += [histogram(f"quality, {name}", np.sort(found.quality[kind]), edges) for name, kind in kinds]
+        parts += [
+            histogram(f"quality, {name}", np.sort(found.quality[kind]), edges)
+            for name, kind in kinds
+        ]
         return {"numbers": numbers.batch(), "curves": curves(parts)}
 
     def _comparisons(self, work: Work, numbers: Numbers) -> _Comparisons:
@@ -145,7 +165,11 @@ class EvaluateDiscard(Stage):
         except ValueError as problem:
             raise InvalidInput(f"evaluate_discard.pair is {o.pair!r}: {problem}") from None
         scored = np.isfinite(paired)
-        numbers.add("comparisons_without_quality", float(len(scored) - np.count_nonzero(scored)), trials=len(kept))
+        numbers.add(
+            "comparisons_without_quality",
+            float(len(scored) - np.count_nonzero(scored)),
+            trials=len(kept),
+        )
         need_quality(paired, "comparison", self.name)
         if o.unscored == "first":
             paired = unscored_first(paired)
@@ -165,7 +189,12 @@ class EvaluateDiscard(Stage):
         )
 
     def _at(
-        self, numbers: Numbers, c: _Comparisons, i: int, limit: np.float64, drawn: Mapping[str, AreaReplicates]
+        self,
+        numbers: Numbers,
+        c: _Comparisons,
+        i: int,
+        limit: np.float64,
+        drawn: Mapping[str, AreaReplicates],
     ) -> Iterator[tuple[str, Array, Array]]:
         """Add the numbers at one target, whose threshold is `limit`, and give the curves there."""
         o = self.options
@@ -173,9 +202,19 @@ class EvaluateDiscard(Stage):
         at = place(target, rule)
         matches, impostors = int((~c.mated & (c.score >= limit)).sum()), int((~c.mated).sum())
         found_here, few = self._curves(c, target, rule, limit)
-        deciding = int((c.score[c.mated] < limit).sum()) if rule == STARTING else matches  # errors that set the threshold
-        shared: dict[str, Any] = {"target": target, "rule": rule, "threshold": limit, "few": few or deciding < FEW}
-        shared |= {"achieved": matches / impostors if impostors else np.nan, "false_matches": matches, "nonmated": impostors}
+        # errors that set the threshold
+        deciding = int((c.score[c.mated] < limit).sum()) if rule == STARTING else matches
+        shared: dict[str, Any] = {
+            "target": target,
+            "rule": rule,
+            "threshold": limit,
+            "few": few or deciding < FEW,
+        }
+        shared |= {
+            "achieved": matches / impostors if impostors else np.nan,
+            "false_matches": matches,
+            "nonmated": impostors,
+        }
         for name, kind in (("fnm", c.mated), ("fm", ~c.mated)):
             curve, found = found_here[name], drawn.get(name)
             start, trials = float(curve.y[0]), int(kind.sum())
@@ -190,13 +229,26 @@ class EvaluateDiscard(Stage):
             for what, line in lines.items():
                 yield f"{name}-edc {at} {what}", *thinned(line)
             for j, share in enumerate(o.limits):
-                pauc, over = (None, None) if found is None else (found.pauc[:, i, j], found.over_random[:, i, j])
+                pauc, over = (
+                    (None, None)
+                    if found is None
+                    else (found.pauc[:, i, j], found.over_random[:, i, j])
+                )
                 area, chance = curve.area(share), float(discard.random.area(start, share))
                 numbers.add(f"{name}_pauc({share:g})", area, pauc, **shared, trials=trials)
-                numbers.add(f"{name}_pauc({share:g})_over_random", area - chance, over, **shared, trials=trials)
+                numbers.add(
+                    f"{name}_pauc({share:g})_over_random",
+                    area - chance,
+                    over,
+                    **shared,
+                    trials=trials,
+                )
                 known = {what: line.area(share) for what, line in lines.items()}
                 if lines:
-                    known |= {r.name: float(r.area(start, share)) for r in (discard.perfect, discard.attainable)}
+                    known |= {
+                        r.name: float(r.area(start, share))
+                        for r in (discard.perfect, discard.attainable)
+                    }
                 for what, value in {**known, "random": chance}.items():
                     numbers.add(f"{name}_pauc({share:g})_{what}", value, **shared, trials=trials)
 
@@ -206,43 +258,67 @@ class EvaluateDiscard(Stage):
         if o.replicates and self._standard(o.rule) and c.mated.any() and not c.mated.all():
             others = c.subjects[0][~c.mated], c.subjects[1][~c.mated]
             own = c.score[c.mated], c.quality[c.mated], c.subjects[0][c.mated]
-            starting = [again.starting_replicates(own[0], own[2], start, c.weights)[:, None] for start in o.fnmr]
+            starting = [
+                again.starting_replicates(own[0], own[2], start, c.weights)[:, None]
+                for start in o.fnmr
+            ]
             fixed = again.threshold_replicates(c.score[~c.mated], *others, o.fmr, c.weights, o.rule)
             thresholds = np.hstack([fixed, *starting])
             found["fnm"] = again.fnm_pauc_replicates(*own, thresholds, c.weights, o.limits)
             if len(others[0]) <= FULL_LIST:
                 own = c.score[~c.mated], c.quality[~c.mated], others[0]
-                found["fm"] = again.fm_pauc_replicates(*own, others[1], thresholds, c.weights, o.limits)
+                found["fm"] = again.fm_pauc_replicates(
+                    *own, others[1], thresholds, c.weights, o.limits
+                )
         return found
 
     def _standard(self, rule: str) -> bool:
-        """Whether a curve is of the standard form itself. The threshold of a starting error is always a fixed one."""
-        return self.options.discard == "separate" and (self.options.threshold == "fixed" or rule == STARTING)
+        """Whether a curve is of the standard form itself. The threshold of a starting error is
+        always a fixed one.
+        """
+        return self.options.discard == "separate" and (
+            self.options.threshold == "fixed" or rule == STARTING
+        )
 
-    def _curves(self, c: _Comparisons, target: float, rule: str, limit: np.float64) -> tuple[dict[str, Curve], bool]:
-        """The standard curves of both kinds under the options, and whether few false matches decide at a step that counts."""
+    def _curves(
+        self, c: _Comparisons, target: float, rule: str, limit: np.float64
+    ) -> tuple[dict[str, Curve], bool]:
+        """The standard curves of both kinds under the options, and whether few false matches decide
+        at a step that counts.
+        """
         o = self.options
         if np.isnan(limit):
             return dict.fromkeys(("fnm", "fm"), discard.edc([], [])), False
         if o.threshold == "fixed" or rule == STARTING:
             among = c.quality if o.discard == "joint" else None
             misses, matches = c.score[c.mated] < limit, c.score[~c.mated] >= limit
-            fnm, fm = discard.edc(misses, c.quality[c.mated], among), discard.edc(matches, c.quality[~c.mated], among)
+            fnm, fm = (
+                discard.edc(misses, c.quality[c.mated], among),
+                discard.edc(matches, c.quality[~c.mated], among),
+            )
             return {"fnm": fnm, "fm": fm}, False
         steps = discard.LEGACY_FRACTIONS
         at = discard.recomputed(c.score, c.mated, c.quality, [target], steps, o.discard, o.rule)
         few = at.few[0, steps <= max(o.limits, default=0.0)].any()
         kinds = {"fnm": (at.n_mated, at.fnmr[0]), "fm": (at.n_nonmated, at.fmr[0])}
-        # As in `discard.edc`: where none of a kind remains of those that were there, it has no error.
-        y = {name: np.where((left > 0) | (left[0] == 0), error, 0.0) for name, (left, error) in kinds.items()}
-        return {name: Curve(np.append(steps, 1.0), np.append(error, 0.0)) for name, error in y.items()}, bool(few)
+        # As in `discard.edc`: where none of a kind remains of those that were there, it has no
+        # error.
+        y = {
+            name: np.where((left > 0) | (left[0] == 0), error, 0.0)
+            for name, (left, error) in kinds.items()
+        }
+        return {
+            name: Curve(np.append(steps, 1.0), np.append(error, 0.0)) for name, error in y.items()
+        }, bool(few)
 
     def _legacy(self, numbers: Numbers, c: _Comparisons) -> Iterator[tuple[str, Array, Array]]:
         o, cosine = self.options, _clipped(c.score)
         found = discard.legacy_erc(cosine, c.mated, c.quality, o.fmr)
         drawn = None
         if o.replicates and len(c.score) <= SHORT_LIST and c.mated.any() and not c.mated.all():
-            drawn = again.legacy_auc_replicates(cosine, c.mated, c.quality, *c.subjects, o.fmr, c.weights)
+            drawn = again.legacy_auc_replicates(
+                cosine, c.mated, c.quality, *c.subjects, o.fmr, c.weights
+            )
         for i, target in enumerate(o.fmr):
             numbers.add(
                 "erc_auc",
@@ -262,20 +338,26 @@ class EvaluateDiscard(Stage):
 
 
 def unscored_first(quality: Array) -> Array:
-    """Return qualities (n,) in which those that are not finite are equal, and lower than all others."""
+    """Return qualities (n,) in which those that are not finite are equal, and lower than all
+    others.
+    """
     known = np.isfinite(quality)
     least = quality[known].min() if known.any() else quality.dtype.type(0)
     return np.where(known, quality, np.nextafter(least, quality.dtype.type(-np.inf)))
 
 
 def departures(options: DiscardOptions, legacy: bool = False) -> list[str]:
-    """Say in what the options depart from the standard's form or, where they reach it, from the legacy one."""
+    """Say in what the options depart from the standard's form or, where they reach it, from the
+    legacy one.
+    """
     o = options
     said = [f"pair quality by {o.pair}"] if o.pair != "min" else []
     said += ["comparisons without a quality left out"] if o.unscored == "left_out" else []
     if not legacy:
         said += ["both kinds discarded together"] if o.discard == "joint" else []
-        said += ["threshold chosen anew at each of twenty steps"] if o.threshold == "recomputed" else []
+        said += (
+            ["threshold chosen anew at each of twenty steps"] if o.threshold == "recomputed" else []
+        )
         said += [f"threshold rule {o.rule.replace('_', ' ')}"] if o.rule != "at_most" else []
     return said
 
@@ -286,12 +368,16 @@ def place(target: float, rule: str) -> str:
 
 
 def _clipped(score: Array) -> Array:
-    """Return cosines as the legacy form has them, without what rounding pushed past ±1; other scores as they are."""
+    """Return cosines as the legacy form has them, without what rounding pushed past ±1; other
+    scores as they are.
+    """
     return np.clip(score, -1, 1) if np.abs(score).max(initial=0) <= 1 + ROUNDED else score
 
 
 def _oracles(c: _Comparisons, limit: np.float64) -> dict[str, Curve]:
-    """Return the bounds of FNM-EDC: all errors first, and a quality of samples that knows the errors."""
+    """Return the bounds of FNM-EDC: all errors first, and a quality of samples that knows the
+    errors.
+    """
     a, b = c.rows
     wrong = c.score[c.mated] < limit
     quality = discard.sample_oracle(a, b, wrong, int(max(a.max(), b.max())) + 1)

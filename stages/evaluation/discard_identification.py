@@ -1,10 +1,12 @@
-"""evaluate_discard_identification: 1:N candidate lists and the quality of probes → FNIR and FPIR against probes discarded.
+"""evaluate_discard_identification: 1:N candidate lists and the quality of probes → FNIR and FPIR
+against probes discarded.
 
-The threshold is chosen once, on the probes of the whole set, by the largest FPIR that does not exceed the target.
-A mated probe is wrong where its mate is not at rank 1 with score ≥ threshold, a non-mated one where its best candidate has
-a score ≥ threshold; each kind is discarded by itself, probes of poorest quality first (ISO/IEC 29794-1:2024, of probes). A
-probe that failed counts as a miss, or as no false positive. One without a quality, as one that failed has none, is counted
-and discarded before all others.
+The threshold is chosen once, on the probes of the whole set, by the largest FPIR that does not
+exceed the target. A mated probe is wrong where its mate is not at rank 1 with score ≥ threshold, a
+non-mated one where its best candidate has a score ≥ threshold; each kind is discarded by itself,
+probes of poorest quality first (ISO/IEC 29794-1:2024, of probes). A probe that failed counts as a
+miss, or as no false positive. One without a quality, as one that failed has none, is counted and
+discarded before all others.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from stages.tables.tables import CURVES, NUMBERS, refuse_itself, role_rows
 
 
 class DiscardIdentificationOptions(Resampled):
-    """`fpir`: targets of the threshold. `limits`: shares of probes discarded up to which areas are taken (pAUC)."""
+    """`fpir`: targets of the threshold. `limits`: shares of probes discarded up to which areas are
+    taken (pAUC).
+    """
 
     fpir: Rates = (1e-1, 1e-2)
     limits: Shares = (0.2, 0.3)
@@ -62,10 +66,16 @@ class EvaluateDiscardIdentification(Stage):
         need_mates(tables, self.options.gallery, self.options.half, self.name, open_set=True)
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
         named = rows["candidates"] * sizes["candidates"]["candidate"]
-        return {"subjects of candidates": named, "subjects drawn": drawn_bytes(self.options.replicates, tables["templates"])}
+        return {
+            "subjects of candidates": named,
+            "subjects drawn": drawn_bytes(self.options.replicates, tables["templates"]),
+        }
 
     def compute(self, work: Work) -> dict[str, Batch]:
         o, numbers = self.options, Numbers(self.options.replicates, self.options.level)
@@ -80,7 +90,11 @@ class EvaluateDiscardIdentification(Stage):
         if not told.all():
             numbers.add("probes_unlabelled", float((~told).sum()), trials=len(told))
         told &= column[probes] >= 0
-        numbers.add("probes_without_quality", float((told & np.isnan(quality)).sum()), trials=int(told.sum()))
+        numbers.add(
+            "probes_without_quality",
+            float((told & np.isnan(quality)).sum()),
+            trials=int(told.sum()),
+        )
         enrolled = subject[gallery] if someone_enrolled(found) else subject[:0]
         probes, quality, found = probes[told], quality[told], found.take(told)
         need_quality(quality, "probe", self.name)
@@ -90,12 +104,23 @@ class EvaluateDiscardIdentification(Stage):
         top = np.where(np.isfinite(found["score"][:, 0]), found["score"][:, 0], -np.inf)
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
         points = tpir_at_fpir(top[~mated], rank[mated], top[mated], o.fpir)
-        drawn = _drawn(top, rank, mated, quality, column[probes], weights, o) if o.replicates else {}
+        drawn = (
+            _drawn(top, rank, mated, quality, column[probes], weights, o) if o.replicates else {}
+        )
         parts = []
         for i, target in enumerate(o.fpir):
             limit = points.threshold[i]
-            shared: dict[str, Any] = {"target": target, "rule": "at_most", "achieved": points.fpir[i], "threshold": limit}
-            shared |= {"false_matches": points.false_positives[i], "nonmated": points.n_nonmated, "few": points.few[i]}
+            shared: dict[str, Any] = {
+                "target": target,
+                "rule": "at_most",
+                "achieved": points.fpir[i],
+                "threshold": limit,
+            }
+            shared |= {
+                "false_matches": points.false_positives[i],
+                "nonmated": points.n_nonmated,
+                "few": points.few[i],
+            }
             missed = ~((rank == 1) & (top >= limit))
             for name, kind, wrong in (("fnir", mated, missed), ("fpir", ~mated, top >= limit)):
                 if np.isnan(limit) or not kind.any():
@@ -105,30 +130,60 @@ class EvaluateDiscardIdentification(Stage):
                 start, trials = float(curve.y[0]), int(kind.sum())
                 shared["misses"] = int(wrong[kind].sum()) if name == "fnir" else -1
                 first = None if again is None else again.start[:, i]
-                numbers.add(name, start, first, **shared, trials=trials, subjects=count_distinct(column[probes][kind]))
+                numbers.add(
+                    name,
+                    start,
+                    first,
+                    **shared,
+                    trials=trials,
+                    subjects=count_distinct(column[probes][kind]),
+                )
                 parts.append((f"{name}-edc {target:g}", *thinned(curve)))
                 for j, share in enumerate(o.limits):
-                    pauc, over = (None, None) if again is None else (again.pauc[:, i, j], again.over_random[:, i, j])
+                    pauc, over = (
+                        (None, None)
+                        if again is None
+                        else (again.pauc[:, i, j], again.over_random[:, i, j])
+                    )
                     area, chance = curve.area(share), float(discard.random.area(start, share))
                     numbers.add(f"{name}_pauc({share:g})", area, pauc, **shared, trials=trials)
-                    numbers.add(f"{name}_pauc({share:g})_over_random", area - chance, over, **shared, trials=trials)
+                    numbers.add(
+                        f"{name}_pauc({share:g})_over_random",
+                        area - chance,
+                        over,
+                        **shared,
+                        trials=trials,
+                    )
                     numbers.add(f"{name}_pauc({share:g})_random", chance, **shared, trials=trials)
         return {"numbers": numbers.batch(), "curves": curves(parts)}
 
 
 def _drawn(
-    top: Array, rank: Array, mated: Array, quality: Array, subject: Array, weights: Array, o: DiscardIdentificationOptions
+    top: Array,
+    rank: Array,
+    mated: Array,
+    quality: Array,
+    subject: Array,
+    weights: Array,
+    o: DiscardIdentificationOptions,
 ) -> dict[str, AreaReplicates]:
     """Return FNIR, FPIR and their areas in each replicate, by (replicate, target, limit)."""
     table, others = as_weights(weights), ~mated
     met = others & (top > -np.inf)
     listed, total = Weighted(top[met], (subject[met],)), total_weight(table, subject[others])
     (barrier,) = barrier_scores(listed, table, total, np.asarray(o.fpir, np.float64), ["at_most"])
-    # All above the barrier is accepted. A probe that failed, or whose mate is not at rank 1, lies below every threshold.
+    # All above the barrier is accepted. A probe that failed, or whose mate is not at rank 1, lies
+    # below every threshold.
     least = float(top[top > -np.inf].min(initial=0)) - 1
     threshold = np.nextafter(np.maximum(barrier, least), np.inf)
-    hit, best = (np.where(kept, top, least).astype(np.float64) for kept in (rank == 1, top > -np.inf))
-    missed = fnm_pauc_replicates(hit[mated], quality[mated], subject[mated], threshold, weights, o.limits)
+    hit, best = (
+        np.where(kept, top, least).astype(np.float64) for kept in (rank == 1, top > -np.inf)
+    )
+    missed = fnm_pauc_replicates(
+        hit[mated], quality[mated], subject[mated], threshold, weights, o.limits
+    )
     # No score is a threshold: upside down, a false positive is one below it.
-    matched = fnm_pauc_replicates(-best[others], quality[others], subject[others], -threshold, weights, o.limits)
+    matched = fnm_pauc_replicates(
+        -best[others], quality[others], subject[others], -threshold, weights, o.limits
+    )
     return {"fnir": missed, "fpir": matched}

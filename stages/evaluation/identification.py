@@ -1,8 +1,10 @@
-"""evaluate_identification: 1:N candidate lists → rank and open-set rates with counts and intervals, the CMC, histograms.
+"""evaluate_identification: 1:N candidate lists → rank and open-set rates with counts and intervals,
+the CMC, histograms.
 
-Closed set over mated probes, open set with the non-mated ones: those whose subject is not in this gallery. Probes are
-resampled by subject, the gallery is not. For one half of the subjects, its probes are evaluated in the whole gallery. A
-probe that failed counts in FTA and in every denominator; an enrolled template that failed (FTE) is found by nobody.
+Closed set over mated probes, open set with the non-mated ones: those whose subject is not in this
+gallery. Probes are resampled by subject, the gallery is not. For one half of the subjects, its
+probes are evaluated in the whole gallery. A probe that failed counts in FTA and in every
+denominator; an enrolled template that failed (FTE) is found by nobody.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Stage, Work
 from pipeline.errors import InvalidInput
-from stages.evaluation.numbers import Numbers, count_distinct, curves, histogram, number_half, number_subjects
+from stages.evaluation.numbers import (
+    Numbers,
+    count_distinct,
+    curves,
+    histogram,
+    number_half,
+    number_subjects,
+)
 from stages.evaluation.shared import (
     MOST_TARGETS,
     EvaluationOptions,
@@ -45,7 +54,9 @@ class IdentificationOptions(EvaluationOptions):
 
 @register("stage", "evaluate_identification")
 class EvaluateIdentification(Stage):
-    """1:N error rates of one search: closed set over mated probes, open set with the non-mated ones."""
+    """1:N error rates of one search: closed set over mated probes, open set with the non-mated
+    ones.
+    """
 
     name = "evaluate_identification"
     version = 6
@@ -72,14 +83,25 @@ class EvaluateIdentification(Stage):
         need_mates(tables, self.options.gallery, self.options.half, self.name)
 
     def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
-        enrolled = set(tables["templates"]["subject"][role_rows(tables["roles"], self.options.gallery)].tolist())
-        alone = f"Only one subject is enrolled as {self.options.gallery!r}, so that every mated probe has rank 1."
+        enrolled = set(
+            tables["templates"]["subject"][
+                role_rows(tables["roles"], self.options.gallery)
+            ].tolist()
+        )
+        alone = (
+            f"Only one subject is enrolled as {self.options.gallery!r}, so that every mated probe"
+            " has rank 1."
+        )
         return [alone] if len(enrolled) == 1 else []
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
-        named = rows["candidates"] * sizes["candidates"]["candidate"]  # int64, made with as much again and a mask
+        # int64, made with as much again and a mask
+        named = rows["candidates"] * sizes["candidates"]["candidate"]
         drawn = drawn_bytes(self.options.replicates, tables["templates"])
         return {"subjects of candidates, and those drawn": named + max(named + named // 8, drawn)}
 
@@ -134,8 +156,13 @@ class EvaluateIdentification(Stage):
         """Raise InvalidInput where the search cannot answer what is asked of it."""
         o = self.options
         if reach < min(len(gallery), max(o.ranks, default=0)):
-            asked = f"evaluate_identification.ranks asks for rank {max(o.ranks)}, and search.k kept {reach} of {len(gallery)}"
-            raise InvalidInput(f"{asked} candidates: raise search.k, or ask for ranks up to {reach}.")
+            asked = (
+                f"evaluate_identification.ranks asks for rank {max(o.ranks)}, and search.k kept"
+                f" {reach} of {len(gallery)}"
+            )
+            raise InvalidInput(
+                f"{asked} candidates: raise search.k, or ask for ranks up to {reach}."
+            )
 
     def _closed(self, numbers: Numbers, rank: Array, subject: Array, weights: Array) -> None:
         ranks: Sequence[int] = self.options.ranks
@@ -144,7 +171,12 @@ class EvaluateIdentification(Stage):
             found = (rank > 0) & (rank <= k)
             errors = {"misses": int(np.count_nonzero(~found)), "subjects": count_distinct(subject)}
             numbers.add(
-                "rank", float(found.mean()) if len(rank) else np.nan, drawn[:, i], target=k, trials=len(rank), **errors
+                "rank",
+                float(found.mean()) if len(rank) else np.nan,
+                drawn[:, i],
+                target=k,
+                trials=len(rank),
+                **errors,
             )
 
     def _open(
@@ -157,9 +189,12 @@ class EvaluateIdentification(Stage):
         weights: Array,
         pair: tuple[Array, Array],
     ) -> None:
-        """`column`: of each probe in the weights; `pair`: the subjects of each probe and of its best candidate."""
+        """`column`: of each probe in the weights; `pair`: the subjects of each probe and of its
+        best candidate.
+        """
         o, others = self.options, ~mated
-        # Where the mate is at rank 1, the best score is the mate's; elsewhere the score is not read.
+        # Where the mate is at rank 1, the best score is the mate's; elsewhere the score is not
+        # read.
         points = identification.tpir_at_fpir(top[others], rank[mated], top[mated], o.fpir)
         drawn = bootstrap.tpir_replicates(
             top[others], column[others], rank[mated], top[mated], column[mated], o.fpir, weights
@@ -186,15 +221,18 @@ class EvaluateIdentification(Stage):
 
 
 def someone_enrolled(found: Batch) -> bool:
-    """Whether any template of the gallery was found, as candidates of the search are. If none is though there are probes that
-    did not fail, every template of the gallery did: nobody is enrolled, no probe has a mate, and no rate is defined."""
+    """Whether any template of the gallery was found, as candidates of the search are. If none is
+    though there are probes that did not fail, every template of the gallery did: nobody is
+    enrolled, no probe has a mate, and no rate is defined."""
     return not (found["status"] == Status.OK).any() or bool((found["candidate"] >= 0).any())
 
 
 def check_gallery(candidate: Array, gallery: Array, stage: str, role: str) -> None:
-    """Raise InvalidInput where a search found templates that are not of the gallery, given by its template rows."""
+    """Raise InvalidInput where a search found templates that are not of the gallery, given by its
+    template rows.
+    """
     if not np.isin(candidate[candidate >= 0], gallery).all():
         raise InvalidInput(
-            f"{stage}.gallery is {role!r}, and the search found templates of another gallery: give search.gallery and "
-            f"{stage}.gallery the same role."
+            f"{stage}.gallery is {role!r}, and the search found templates of another gallery: give"
+            f" search.gallery and {stage}.gallery the same role."
         )

@@ -1,4 +1,6 @@
-"""numbers: how evaluations write what they found: rows of NUMBERS, curves, histograms; and how subjects are numbered."""
+"""numbers: how evaluations write what they found: rows of NUMBERS, curves, histograms; and how
+subjects are numbered.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,21 @@ class Numbers:
         self._none = np.full(replicates, np.nan)
         self._level = level
 
-    def add(self, metric: str, value: float, replicates: Array | None = None, **fields: Any) -> None:
-        """Add a number with its replicates (R,), from which its interval is taken; None for no interval."""
+    def add(
+        self, metric: str, value: float, replicates: Array | None = None, **fields: Any
+    ) -> None:
+        """Add a number with its replicates (R,), from which its interval is taken; None for no
+        interval.
+        """
         row = {"target": np.nan, "rule": "", "achieved": np.nan, "threshold": np.nan, "few": False}
-        counts = {"false_matches": -1, "nonmated": -1, "subject_pairs": -1, "misses": -1, "trials": 0, "subjects": -1}
+        counts = {
+            "false_matches": -1,
+            "nonmated": -1,
+            "subject_pairs": -1,
+            "misses": -1,
+            "trials": 0,
+            "subjects": -1,
+        }
         kept = self._none if replicates is None or not len(self._none) else replicates
         given = {**row, **counts, **fields}
         low, high = bootstrap.rate_interval(value, kept, self._level, given["subjects"])
@@ -37,12 +50,16 @@ class Numbers:
         columns: dict[str, Array] = {}
         for field in NUMBERS.fields:
             values = [row[field.name] for row in self.rows]
-            columns[field.name] = text(values) if field.dtype == "text" else np.array(values, dtype=field.dtype)
+            columns[field.name] = (
+                text(values) if field.dtype == "text" else np.array(values, dtype=field.dtype)
+            )
         columns["replicates"] = columns["replicates"].reshape(len(self.rows), -1)
         return Batch(columns)
 
 
-def number(table: Batch, metric: str, target: float | None = None, rule: str | None = None) -> Mapping[str, Any]:
+def number(
+    table: Batch, metric: str, target: float | None = None, rule: str | None = None
+) -> Mapping[str, Any]:
     """Return the first row of NUMBERS that matches. Raises KeyError if there is none."""
     for i in range(table.rows):
         same = table["metric"][i] == metric and (rule is None or table["rule"][i] == rule)
@@ -64,9 +81,11 @@ def curves(parts: Iterable[tuple[str, Array, Array]]) -> Batch:
 
 
 def score_edges(*ascending: Array) -> Array:
-    """Return the 101 edges of histograms of scores: −1 to 1, or to the whole numbers beyond what lies outside.
+    """Return the 101 edges of histograms of scores: −1 to 1, or to the whole numbers beyond what
+    lies outside.
 
-    Whole numbers, as the cells of a row are averaged bin by bin. What rounding pushes past an end moves no edge.
+    Whole numbers, as the cells of a row are averaged bin by bin. What rounding pushes past an end
+    moves no edge.
     """
     least = min((float(scores[0]) for scores in ascending if len(scores)), default=-1.0)
     most = max((float(scores[-1]) for scores in ascending if len(scores)), default=1.0)
@@ -74,11 +93,13 @@ def score_edges(*ascending: Array) -> Array:
 
 
 def histogram(name: str, scores: Array, edges: Array) -> tuple[str, Array, Array]:
-    """Return a curve of shares a bin; a score that rounding pushed past the last edge stays in the last bin.
+    """Return a curve of shares a bin; a score that rounding pushed past the last edge stays in the
+    last bin.
 
     `scores` ascend.
     """
-    inner = edges[1:-1].astype(scores.dtype)  # in their own type: float64 edges would widen every score
+    # in their own type: float64 edges would widen every score
+    inner = edges[1:-1].astype(scores.dtype)
     inner = np.where(inner < edges[1:-1], np.nextafter(inner, inner.dtype.type(np.inf)), inner)
     counts = np.diff(np.searchsorted(scores, inner), prepend=0, append=len(scores))
     return name, edges[:-1], counts / max(1, counts.sum())
@@ -87,8 +108,8 @@ def histogram(name: str, scores: Array, edges: Array) -> tuple[str, Array, Array
 def number_subjects(templates: Batch) -> tuple[NDArray[np.int64], int, NDArray[np.bool_]]:
     """Number the subjects of templates in the order of their names.
 
-    Returns (number of each template, how many there are, whether each template has a subject at all). A template
-    without one has a number of its own.
+    Returns (number of each template, how many there are, whether each template has a subject at
+    all). A template without one has a number of its own.
     """
     names, known = _named(templates)
     unique, number = np.unique(names, return_inverse=True)
@@ -104,9 +125,11 @@ def count_distinct(*numbers: Array) -> int:
 
 
 def number_half(templates: Batch, half: Half) -> tuple[NDArray[np.int64], int]:
-    """Number the subjects of one half, or of all: (number of each template, -1 outside the half; how many there are).
+    """Number the subjects of one half, or of all: (number of each template, -1 outside the half;
+    how many there are).
 
-    A template without a subject is in neither half, as another one of the same person might be in the other.
+    A template without a subject is in neither half, as another one of the same person might be in
+    the other.
     """
     names, known = _named(templates)
     unique, number = np.unique(names, return_inverse=True)
@@ -118,7 +141,9 @@ def number_half(templates: Batch, half: Half) -> tuple[NDArray[np.int64], int]:
 
 
 def _named(templates: Batch) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
-    """Return the name of each template's subject, one of its own where it has none, and whether it has one."""
+    """Return the name of each template's subject, one of its own where it has none, and whether it
+    has one.
+    """
     names = templates["subject"].astype(str)
     known = names != ""
     return np.where(known, names, np.char.add("\0row ", np.arange(len(names)).astype(str))), known

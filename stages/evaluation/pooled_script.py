@@ -1,9 +1,11 @@
-"""evaluate_pooled_script: 1:N as a widespread script has it, for comparison with its published numbers only.
+"""evaluate_pooled_script: 1:N as a widespread script has it, for comparison with its published
+numbers only.
 
-The script merges both galleries of IJB-C and pools the scores of every probe with every gallery template of another
-subject. Its threshold is the ceil(probes · target)-th largest of them, and it counts mated probes whose mate scores above
-that, whatever its rank. The target is called FPIR there. It is none: FPIR is over the best scores of probes that have no
-mate, and here every probe has one. So these numbers have a name of their own, no interval and no place in the headline.
+The script merges both galleries of IJB-C and pools the scores of every probe with every gallery
+template of another subject. Its threshold is the ceil(probes · target)-th largest of them, and it
+counts mated probes whose mate scores above that, whatever its rank. The target is called FPIR
+there. It is none: FPIR is over the best scores of probes that have no mate, and here every probe
+has one. So these numbers have a name of their own, no interval and no place in the headline.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class PooledScriptOptions(Options):
 
 @register("stage", "evaluate_pooled_script")
 class EvaluatePooledScript(Stage):
-    """Share of mated probes above a threshold among all pooled impostor scores. Neither TPIR nor at an FPIR."""
+    """Share of mated probes above a threshold among all pooled impostor scores. Neither TPIR nor at
+    an FPIR.
+    """
 
     name = "evaluate_pooled_script"
     version = 2
@@ -56,9 +60,16 @@ class EvaluatePooledScript(Stage):
         need_mates(tables, self.options.gallery, "all", self.name)
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
-        return {"subjects of candidates, and masks": rows["candidates"] * sizes["candidates"]["candidate"] * 2}
+        return {
+            "subjects of candidates, and masks": (
+                rows["candidates"] * sizes["candidates"]["candidate"] * 2
+            )
+        }
 
     def compute(self, work: Work) -> dict[str, Batch]:
         o = self.options
@@ -75,23 +86,39 @@ class EvaluatePooledScript(Stage):
         own = there & (subject[found["candidate"]] == probe[:, None])
         mated = np.isin(probe, subject[gallery])
         mate = np.where(own, score, -np.inf).max(axis=1, initial=-np.inf)[mated]
-        threshold, share = identification.pooled_script(score[there & ~own], mate, len(probes), o.targets)
+        threshold, share = identification.pooled_script(
+            score[there & ~own], mate, len(probes), o.targets
+        )
         self._check_reach(found, there, len(gallery), threshold)
         for i, target in enumerate(o.targets):
-            numbers.add("pooled_script", float(share[i]), target=target, threshold=threshold[i], trials=len(mate))
+            numbers.add(
+                "pooled_script",
+                float(share[i]),
+                target=target,
+                threshold=threshold[i],
+                trials=len(mate),
+            )
         return {"numbers": numbers.batch(), "curves": curves([])}
 
     def _check_reach(self, found: Batch, there: Array, gallery: int, threshold: Array) -> None:
-        """Raise InvalidInput where scores that were not kept could lie above a threshold, and move it."""
+        """Raise InvalidInput where scores that were not kept could lie above a threshold, and move
+        it.
+        """
         reach = found["candidate"].shape[1]
         cut = (found["status"] == Status.OK) & there[:, -1] & (reach < gallery)
-        # What is missing from a list is no larger than its last score: up to the threshold it changes nothing.
+        # What is missing from a list is no larger than its last score: up to the threshold it
+        # changes nothing.
         last = found["score"][:, -1][cut].max(initial=-np.inf)
-        short = [target for target, limit in zip(self.options.targets, threshold, strict=True) if limit < last]
+        short = [
+            target
+            for target, limit in zip(self.options.targets, threshold, strict=True)
+            if limit < last
+        ]
         if short:
             named = ", ".join(f"{target:g}" for target in short)
             raise InvalidInput(
-                f"evaluate_pooled_script: at {named} the threshold lies below the last of the {reach} candidates of a probe "
-                f"({threshold.min():.4f} < {last:.4f}), so impostor scores that count may be missing: raise search.k (up to "
-                f"the {gallery} templates of the gallery), or ask for smaller targets."
+                f"evaluate_pooled_script: at {named} the threshold lies below the last of the"
+                f" {reach} candidates of a probe ({threshold.min():.4f} < {last:.4f}), so impostor"
+                f" scores that count may be missing: raise search.k (up to the {gallery} templates"
+                " of the gallery), or ask for smaller targets."
             )

@@ -1,4 +1,6 @@
-"""evaluation: what the evaluations have in common: options, and the templates that they may look at beside the scores."""
+"""evaluation: what the evaluations have in common: options, and the templates that they may look at
+beside the scores.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,20 @@ Rates = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(max_len
 
 
 def need_quality(quality: Array, trial: str, stage: str) -> None:
-    """Raise InvalidInput where no trial has a quality (nan: none): nothing would be discarded by it."""
+    """Raise InvalidInput where no trial has a quality (nan: none): nothing would be discarded by
+    it.
+    """
     if len(quality) and not np.isfinite(quality).any():
         raise InvalidInput(
-            f"{stage}: of {counted(len(quality), trial)} none has a quality score, so nothing can be discarded by quality: "
-            "`qfuse status` says why scores lack; mend them, or leave out this step."
+            f"{stage}: of {counted(len(quality), trial)} none has a quality score, so nothing can"
+            " be discarded by quality: `qfuse status` says why scores lack; mend them, or leave"
+            " out this step."
         )
 
 
 class Resampled(Options):
-    """`half`: all comparisons (in 1:N probes), or those of one half of the subjects. `replicates`: bootstrap draws of
-    subjects, 0 for no intervals."""
+    """`half`: all comparisons (in 1:N probes), or those of one half of the subjects. `replicates`:
+    bootstrap draws of subjects, 0 for no intervals."""
 
     half: Half = "all"
     replicates: int = Field(1000, ge=0, le=100_000)
@@ -38,35 +43,46 @@ class Resampled(Options):
 
 
 class EvaluationOptions(Resampled):
-    """`templates`: read these as well, to count those whose weights all vanished and, in 1:N, FTE of the gallery."""
+    """`templates`: read these as well, to count those whose weights all vanished and, in 1:N, FTE
+    of the gallery.
+    """
 
     templates: bool = False
 
 
 def need_fused(stage: Stage) -> None:
-    """Raise InvalidInput where the input `templates` of an evaluation does not say which templates fell back."""
+    """Raise InvalidInput where the input `templates` of an evaluation does not say which templates
+    fell back.
+    """
     above = stage.above.get("templates")
-    if above is not None and not any(field.name == "fallback" for s in above.produces.values() for field in s.fields):
+    if above is not None and not any(
+        field.name == "fallback" for s in above.produces.values() for field in s.fields
+    ):
         raise InvalidInput(
-            f"the input `templates` of {stage.name} names a step of stage {above.name!r}, which does not say which templates "
-            "fell back to equal weights: name the step that fuses them, or leave out the option `templates`."
+            f"the input `templates` of {stage.name} names a step of stage {above.name!r}, which"
+            " does not say which templates fell back to equal weights: name the step that fuses"
+            " them, or leave out the option `templates`."
         )
 
 
 def read_templates(work: Work) -> Batch:
-    """Return status and fallback of every template. Raises InvalidInput where the input has other rows."""
+    """Return status and fallback of every template. Raises InvalidInput where the input has other
+    rows.
+    """
     found = work.inputs["templates"].read(("status", "fallback"))
     if found.rows != work.tables["templates"].rows:
         raise InvalidInput(
-            f"the input `templates` of an evaluation has {found.rows:,} rows, and there are "
-            f"{work.tables['templates'].rows:,} templates: name the step that builds them, or leave out the option "
-            "`templates`."
+            f"the input `templates` of an evaluation has {found.rows:,} rows, and there are"
+            f" {work.tables['templates'].rows:,} templates: name the step that builds them, or"
+            " leave out the option `templates`."
         )
     return found
 
 
 def write_fallback(numbers: Numbers, templates: Batch, rows: Array) -> None:
-    """Add how many of the templates in `rows` have no weight above 0, so that `fuse.fallback` says what they are."""
+    """Add how many of the templates in `rows` have no weight above 0, so that `fuse.fallback` says
+    what they are.
+    """
     numbers.add("fused_fallback", float(templates["fallback"][rows].sum()), trials=len(rows))
 
 

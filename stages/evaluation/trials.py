@@ -26,9 +26,9 @@ Enrolled = Literal["auto", "first", "none"]  # which side of the comparisons is 
 class Trials:
     """The comparisons that are evaluated.
 
-    `score`, `failed`, `mated` (n,); `fold` (n,) of a list. `form`: which two templates each is of. `sides_apart`: there are
-    comparisons, and no template stands on both sides of those that were given, whatever was left out of them since; in
-    all pairs of one role the sides are one.
+    `score`, `failed`, `mated` (n,); `fold` (n,) of a list. `form`: which two templates each is of.
+    `sides_apart`: there are comparisons, and no template stands on both sides of those that were
+    given, whatever was left out of them since; in all pairs of one role the sides are one.
     """
 
     score: Array
@@ -41,24 +41,39 @@ class Trials:
 
     @staticmethod
     def of(work: Work, half: Half, numbers: Numbers) -> Trials:
-        """Leave out, and count, what is not known to be mated or not, and what lies across the halves of the subjects."""
+        """Leave out, and count, what is not known to be mated or not, and what lies across the
+        halves of the subjects.
+        """
         compared, comparisons = work.inputs["scores"].read(), Comparisons.of(work.tables)
         subject, _, known = number_subjects(work.tables["templates"])
         inside = number_half(work.tables["templates"], half)[0] >= 0
         form: Listed | Product | Triangle = comparisons.form
         used = _used(work, len(subject), form)
         if isinstance(form, Listed):
-            mated, fold, apart = comparisons.listed["mated"], comparisons.listed["fold"], _apart(*used)
+            mated, fold, apart = (
+                comparisons.listed["mated"],
+                comparisons.listed["fold"],
+                _apart(*used),
+            )
             if half != "all":
                 # Those of two halves, and those of a template that is in neither.
                 a, b = form.a, form.b
                 across = (inside[a] != inside[b]) | ~known[a] | ~known[b]
                 numbers.add("comparisons_across_halves", float(across.sum()), trials=form.size)
                 kept = inside[a] & inside[b]
-                form, mated, fold, compared = Listed(a[kept], b[kept]), mated[kept], fold[kept], compared.take(kept)
+                form, mated, fold, compared = (
+                    Listed(a[kept], b[kept]),
+                    mated[kept],
+                    fold[kept],
+                    compared.take(kept),
+                )
                 used = _used(work, len(subject), form)
             return Trials(compared["score"], compared["failed"], mated, fold, form, apart, used)
-        apart, told, within = isinstance(form, Product) and _apart(*used), form.among(known).size, form.among(known & inside)
+        apart, told, within = (
+            isinstance(form, Product) and _apart(*used),
+            form.among(known).size,
+            form.among(known & inside),
+        )
         if told < form.size:
             numbers.add("comparisons_unlabelled", float(form.size - told), trials=form.size)
         if half != "all":
@@ -69,20 +84,29 @@ class Trials:
         return Trials(score, failed, within.same(subject), None, within, apart, used)
 
     def subjects(self, chosen: Array, subject: Array) -> tuple[Array, Array]:
-        """Return the subjects of both sides, int32, of the comparisons at a mask (n,); `subject` is that of each template."""
+        """Return the subjects of both sides, int32, of the comparisons at a mask (n,); `subject` is
+        that of each template.
+        """
         return self.form.chosen(chosen, subject.astype(np.int32))
 
     def check_mated(self, subject: Array) -> None:
-        """Raise InvalidInput where a list says something else than the subjects, as these are what is resampled."""
+        """Raise InvalidInput where a list says something else than the subjects, as these are what
+        is resampled.
+        """
         if not isinstance(self.form, Listed):
             return
         wrong = np.flatnonzero(self.mated != (subject[self.form.a] == subject[self.form.b]))
         if len(wrong):
             mated = self.mated[wrong[0]]
-            what = "mated, and its templates are not of one" if mated else "non-mated, and its templates are of one"
+            what = (
+                "mated, and its templates are not of one"
+                if mated
+                else "non-mated, and its templates are of one"
+            )
             raise InvalidInput(
-                f"comparison {wrong[0]} is listed as {what} subject ({len(wrong)} such). Intervals resample subjects: mend "
-                "the list or the subjects, or set the evaluation's replicates to 0 to do without."
+                f"comparison {wrong[0]} is listed as {what} subject ({len(wrong)} such). Intervals"
+                " resample subjects: mend the list or the subjects, or set the evaluation's"
+                " replicates to 0 to do without."
             )
 
     def sides(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -134,25 +158,40 @@ class Failures:
 
     @staticmethod
     def of(trials: Trials, column: Array, weights: Array, enrolled: Enrolled = "auto") -> Failures:
-        """`enrolled`: the first side, none, or the first side where the sides have no template in common."""
+        """`enrolled`: the first side, none, or the first side where the sides have no template in
+        common.
+        """
         (used_a, lost_a), (used_b, lost_b) = trials.sides()
         if enrolled == "none" or (enrolled == "auto" and not trials.sides_apart):
             return Failures(_Share.made(used_a | used_b, lost_a | lost_b, column, weights), None)
-        fte, fta = _Share.made(used_a, lost_a, column, weights), _Share.made(used_b, lost_b, column, weights)
+        fte, fta = (
+            _Share.made(used_a, lost_a, column, weights),
+            _Share.made(used_b, lost_b, column, weights),
+        )
         return Failures(fta, fte)
 
     def rejected(self, fnmr: float, tar: Array | None) -> list[tuple[str, float, Array | None]]:
         """Return FRR and, where enrolment is told apart, GFRR: (metric, value, replicates)."""
         _, frr = verification.with_failures(np.nan, fnmr, self.fta.value)
-        drawn = None if tar is None else verification.with_failures(np.nan, 1 - tar, self.fta.replicates)[1]
+        drawn = (
+            None
+            if tar is None
+            else verification.with_failures(np.nan, 1 - tar, self.fta.replicates)[1]
+        )
         found: list[tuple[str, float, Array | None]] = [("frr", float(frr), drawn)]
         if self.fte is not None:
             _, gfrr = verification.with_failures(np.nan, frr, self.fte.value)
-            again = None if drawn is None else verification.with_failures(np.nan, drawn, self.fte.replicates)[1]
+            again = (
+                None
+                if drawn is None
+                else verification.with_failures(np.nan, drawn, self.fte.replicates)[1]
+            )
             found.append(("gfrr", float(gfrr), again))
         return found
 
     def write(self, numbers: Numbers) -> None:
         for metric, share in (("fta", self.fta), ("fte", self.fte)):
             if share is not None:
-                numbers.add(metric, share.value, share.replicates, trials=share.of, subjects=share.subjects)
+                numbers.add(
+                    metric, share.value, share.replicates, trials=share.of, subjects=share.subjects
+                )

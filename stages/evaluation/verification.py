@@ -1,16 +1,17 @@
 """evaluate_verification: 1:1 scores → error rates with counts and intervals, the ROC, histograms.
 
-Intervals are subject-clustered bootstrap percentiles; replicate r draws the same subjects in every cell, so differences
-between cells are paired. FMR and FNMR are over comparisons of acquired templates. Failures follow ISO/IEC 19795-1. The first
-side is enrolled and the second is a probe where no template of the whole list stands on both, or `enrolled` says so. Then FTE
-is the share of the first that failed, FTA that of the second, and GFRR counts both; else, and so in all pairs of one role,
-every failure is one to acquire.
+Intervals are subject-clustered bootstrap percentiles; replicate r draws the same subjects in every
+cell, so differences between cells are paired. FMR and FNMR are over comparisons of acquired
+templates. Failures follow ISO/IEC 19795-1. The first side is enrolled and the second is a probe
+where no template of the whole list stands on both, or `enrolled` says so. Then FTE is the share of
+the first that failed, FTA that of the second, and GFRR counts both; else, and so in all pairs of
+one role, every failure is one to acquire.
 
     FRR  = FTA + FNMR (1 − FTA)
     GFRR = FTE + (1 − FTE) FTA + (1 − FTE) (1 − FTA) FNMR = FTE + FRR (1 − FTE)
 
-Where mated follows from subjects, templates without one are left out and counted; so are, for one half of the subjects,
-comparisons across the halves and those of a template without a subject.
+Where mated follows from subjects, templates without one are left out and counted; so are, for one
+half of the subjects, comparisons across the halves and those of a template without a subject.
 """
 
 from __future__ import annotations
@@ -23,8 +24,22 @@ import numpy as np
 from pipeline.core.registry import register
 from pipeline.core.schema import Array, Batch
 from pipeline.core.stage import Stage, Work
-from stages.evaluation.numbers import Numbers, count_distinct, curves, histogram, number_half, score_edges
-from stages.evaluation.shared import EvaluationOptions, Rates, drawn_bytes, need_fused, read_templates, write_fallback
+from stages.evaluation.numbers import (
+    Numbers,
+    count_distinct,
+    curves,
+    histogram,
+    number_half,
+    score_edges,
+)
+from stages.evaluation.shared import (
+    EvaluationOptions,
+    Rates,
+    drawn_bytes,
+    need_fused,
+    read_templates,
+    write_fallback,
+)
 from stages.evaluation.trials import Enrolled, Failures, Trials
 from stages.metrics import bootstrap, verification
 from stages.metrics.subjects import subject_pairs
@@ -35,13 +50,15 @@ from stages.tables.tables import CURVES, NUMBERS, Comparisons
 
 RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
 SCRIPT: Literal["script"] = "script"  # for comparison with published numbers, and without intervals
-FULL_LIST = 100_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
+FULL_LIST = (
+    100_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
+)
 CURVE_POINTS = 600
 
 
 class VerificationOptions(EvaluationOptions):
-    """`fmr`: targets. `enrolled`: which side of the comparisons is, the first or none; auto: the first where no template of
-    the whole list stands on both."""
+    """`fmr`: targets. `enrolled`: which side of the comparisons is, the first or none; auto: the
+    first where no template of the whole list stands on both."""
 
     fmr: Rates = (1e-1, 1e-2, 1e-3, 1e-4)
     enrolled: Enrolled = "auto"
@@ -79,10 +96,13 @@ class EvaluateVerification(Stage):
         need_both_kinds(tables, self.options.half, self.name)
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
-        # Which are mated and which are acquired, and the scores of the non-mated; for a bootstrap these again, sorted, with
-        # two subjects, and the best of them.
+        # Which are mated and which are acquired, and the scores of the non-mated; for a bootstrap
+        # these again, sorted, with two subjects, and the best of them.
         each = 6 + (26 if self.options.replicates else 0)
         return {
             "comparisons with subjects": rows["scores"] * each,
@@ -107,7 +127,9 @@ class EvaluateVerification(Stage):
             (own, _), others = trials.subjects(mated, column), trials.subjects(nonmated, column)
             drawn_from = count_distinct(own), min(count_distinct(own), count_distinct(*others))
             if len(genuine) and len(impostor):
-                lists = Lists.apart(Weighted(genuine.copy(), (own,)), Weighted(impostor.copy(), others), weights)
+                lists = Lists.apart(
+                    Weighted(genuine.copy(), (own,)), Weighted(impostor.copy(), others), weights
+                )
         genuine.sort()
         impostor.sort()
         pair = Ascending(genuine), Ascending(impostor)
@@ -116,7 +138,9 @@ class EvaluateVerification(Stage):
         self._overall(numbers, pair, lists, {"trials": kept, "subjects": drawn_from[1]})
         if kept and trials.fold is not None and (trials.fold >= 0).all():
             made = mated | nonmated
-            accuracy = verification.kfold_accuracy(trials.score[made], trials.mated[made], trials.fold[made])
+            accuracy = verification.kfold_accuracy(
+                trials.score[made], trials.mated[made], trials.fold[made]
+            )
             numbers.add("accuracy", accuracy.mean, trials=kept)
             numbers.add("accuracy_deviation", accuracy.std, trials=kept)
         failures.write(numbers)
@@ -140,9 +164,13 @@ class EvaluateVerification(Stage):
         o = self.options
         points = [verification.operating_points(*pair, o.fmr, rule) for rule in (*RULES, SCRIPT)]
         thresholds = np.concatenate([each.threshold for each in points])
-        accepted = trials.score >= np.fmin.reduce(thresholds, initial=np.inf).astype(trials.score.dtype)
+        accepted = trials.score >= np.fmin.reduce(thresholds, initial=np.inf).astype(
+            trials.score.dtype
+        )
         accepted &= nonmated
-        pairs = subject_pairs(trials.score[accepted], *trials.subjects(accepted, column), thresholds)
+        pairs = subject_pairs(
+            trials.score[accepted], *trials.subjects(accepted, column), thresholds
+        )
         drawn = None if lists is None else bootstrap.tar_of(lists, o.fmr, RULES)
         for r, rule in enumerate((*RULES, SCRIPT)):
             at = points[r]
@@ -166,17 +194,28 @@ class EvaluateVerification(Stage):
                     numbers.add(metric, value, replicates, **shared)
 
     def _overall(
-        self, numbers: Numbers, pair: tuple[Ascending, Ascending], lists: Lists | None, shared: dict[str, int]
+        self,
+        numbers: Numbers,
+        pair: tuple[Ascending, Ascending],
+        lists: Lists | None,
+        shared: dict[str, int],
     ) -> None:
-        """Add what is of no target: EER, with the errors of either kind at its threshold, and AUC."""
+        """Add what is of no target: EER, with the errors of either kind at its threshold, and
+        AUC."""
         value, threshold = verification.eer(*pair)
         drawn = None if lists is None else bootstrap.eer_of(lists, value)
         known = not np.isnan(threshold)
         genuine, impostor = (each.scores for each in pair)
         key = impostor.dtype.type(threshold)
         matches = int(len(impostor) - np.searchsorted(impostor, key)) if known else -1
-        errors = {"false_matches": matches, "misses": int(np.searchsorted(genuine, key)) if known else -1}
-        errors |= {"nonmated": len(impostor) if known else -1, "few": 0 <= matches < verification.FEW}
+        errors = {
+            "false_matches": matches,
+            "misses": int(np.searchsorted(genuine, key)) if known else -1,
+        }
+        errors |= {
+            "nonmated": len(impostor) if known else -1,
+            "few": 0 <= matches < verification.FEW,
+        }
         numbers.add("eer", value, drawn, threshold=threshold, **errors, **shared)
         drawn = None if lists is None or shared["trials"] > FULL_LIST else bootstrap.auc_of(lists)
         numbers.add("auc", verification.auc(*pair), drawn, **shared)
@@ -185,7 +224,9 @@ class EvaluateVerification(Stage):
         parts = []
         if len(genuine.scores) and len(impostor.scores):
             least = 1 / len(impostor.scores)
-            fmr = np.unique(np.concatenate([np.geomspace(least, 1, CURVE_POINTS), list(self.options.fmr)]))
+            fmr = np.unique(
+                np.concatenate([np.geomspace(least, 1, CURVE_POINTS), list(self.options.fmr)])
+            )
             points = verification.operating_points(genuine, impostor, fmr, "at_most")
             parts.append(("roc", points.fmr, points.tar))
         edges = score_edges(genuine.scores, impostor.scores)  # not every score is a cosine

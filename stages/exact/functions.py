@@ -1,7 +1,8 @@
 """exp, log and arccos of the same bits everywhere.
 
-They are made of basic operations alone, each one call of NumPy, which rounds it as IEEE 754 says; those of a mathematical
-library differ in the last bit from machine to machine. Errors are a few 1e-16, relative to the result or, of arccos, to π.
+They are made of basic operations alone, each one call of NumPy, which rounds it as IEEE 754 says;
+those of a mathematical library differ in the last bit from machine to machine. Errors are a few
+1e-16, relative to the result or, of arccos, to π.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 LN2 = 0.6931471805599453
-_LN2_HIGH = 0.693147180369123816490  # the first 32 bits of ln 2, so that its product with a small whole number is exact
+# the first 32 bits of ln 2, so that its product with a small whole number is exact
+_LN2_HIGH = 0.693147180369123816490
 _LN2_LOW = 1.90821492927058770002e-10
 _ROOT2 = 1.4142135623730951
 _EXP = [1 / factorial(n) for n in range(14, -1, -1)]
 _ARTANH = [1 / (2 * n + 1) for n in range(10, -1, -1)]  # of x² ≤ 0.0295
-_ARCSIN = [factorial(2 * n) / (4**n * factorial(n) ** 2 * (2 * n + 1)) for n in range(25, -1, -1)]  # of x² ≤ 1/4
+# of x² ≤ 1/4
+_ARCSIN = [factorial(2 * n) / (4**n * factorial(n) ** 2 * (2 * n + 1)) for n in range(25, -1, -1)]
 
 
 def exp(values: ArrayLike) -> Floats:
@@ -46,14 +49,17 @@ def log(values: ArrayLike) -> Floats:
 
 
 def log1p(values: ArrayLike) -> Floats:
-    """Return ln(1 + x), float64 in the shape given, precise for small x; −inf at −1, nan below and for nan."""
+    """Return ln(1 + x), float64 in the shape given, precise for small x; −inf at −1, nan below and
+    for nan.
+    """
     x = np.asarray(values, np.float64)
     near = np.abs(x) < 0.25
     return np.where(near, _log1p_near(np.where(near, x, 0)), log(1 + np.where(near, 0, x)))
 
 
 def power(base: ArrayLike, exponent: float) -> Floats:
-    """Return x^p, float64 in the shape given, for x ≥ 0 and p > 0; the error grows with |p ln x|."""
+    """Return x^p, float64 in the shape given, for x ≥ 0 and p > 0; the error grows with
+    |p ln x|."""
     return exp(exponent * log(base))
 
 

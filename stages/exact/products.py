@@ -1,8 +1,9 @@
 """Cosines of unit rows, as exact as float64, and what a faster product may be off by.
 
-A cosine depends on its two rows and on nothing else; so equal rows have equal cosines, and cos(a, b) = cos(b, a). A score
-differs from the vectors' cosine in float64 because their rows are rounded, to float32 and to the grid, by about 4e-8 for most
-vectors and by at most √d · 2⁻²⁶ + 2⁻²³ (4.6e-7 at d = 512) for any; and because it is rounded to float32 itself, by 3e-8.
+A cosine depends on its two rows and on nothing else; so equal rows have equal cosines, and cos(a,
+b) = cos(b, a). A score differs from the vectors' cosine in float64 because their rows are rounded,
+to float32 and to the grid, by about 4e-8 for most vectors and by at most √d · 2⁻²⁶ + 2⁻²³ (4.6e-7
+at d = 512) for any; and because it is rounded to float32 itself, by 3e-8.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ FLOAT32, BFLOAT16 = 2.0**-24, 2.0**-8  # the largest relative error of rounding 
 
 
 def wide(unit: Rows) -> Floats:
-    """Return unit rows in float64, as the products take them: worth doing once for what is multiplied often."""
+    """Return unit rows in float64, as the products take them: worth doing once for what is
+    multiplied often.
+    """
     return unit.astype(np.float64, copy=False)
 
 
 def cosines(a: Rows, b: Rows) -> Floats:
-    """Return the cosine of each of the unit rows a (…, m, d) with each of b (…, n, d), (…, m, n) float64, exact."""
+    """Return the cosine of each of the unit rows a (…, m, d) with each of b (…, n, d), (…, m, n)
+    float64, exact.
+    """
     return np.asarray(wide(a) @ wide(b).swapaxes(-1, -2))
 
 
 def paired(a: Rows, b: Rows) -> Floats:
-    """Return the cosine of each unit row of a (…, d) with the one of b (…, d) beside it, (…) float64, exact.
+    """Return the cosine of each unit row of a (…, d) with the one of b (…, d) beside it, (…)
+    float64, exact.
 
     The axes before the last broadcast.
     """
@@ -34,20 +40,23 @@ def paired(a: Rows, b: Rows) -> Floats:
 
 
 def as_scores(exact: Floats) -> NDArray[np.float32]:
-    """Return cosines as scores are kept: rounded once, to float32, and kept within [−1, 1]; −0, a sign of an order, is 0."""
+    """Return cosines as scores are kept: rounded once, to float32, and kept within [−1, 1]; −0, a
+    sign of an order, is 0.
+    """
     score = exact.astype(np.float32)
     score += np.float32(0)
     return np.clip(score, -1, 1, out=score)
 
 
 def doubt(dimension: int, unit: float = FLOAT32) -> float:
-    """Return how far a product of unit rows with float32 sums can be from the score, for rows rounded to a type.
+    """Return how far a product of unit rows with float32 sums can be from the score, for rows
+    rounded to a type.
 
-    `unit` is that type's. Rounding both rows moves a cosine by at most 2u + u² of |a| · |b|; a sum of d products in
-    float32, in any order, by d · 2⁻²⁴ / (1 − d · 2⁻²⁴) of Σ |a b| ≤ 1 (Higham, “Accuracy and Stability of Numerical
-    Algorithms”, 2002, eq. 3.5); rounding the score to float32 by 2⁻²⁴, and as much is left for who subtracts this. Lengths
-    exceed 1 by less than √d · 2⁻²⁶; so |a| · |b| exceeds 1, and a cosine the score that is kept within 1, by less than
-    √d · 2⁻²⁴.
+    `unit` is that type's. Rounding both rows moves a cosine by at most 2u + u² of |a| · |b|; a sum
+    of d products in float32, in any order, by d · 2⁻²⁴ / (1 − d · 2⁻²⁴) of Σ |a b| ≤ 1 (Higham,
+    “Accuracy and Stability of Numerical Algorithms”, 2002, eq. 3.5); rounding the score to float32
+    by 2⁻²⁴, and as much is left for who subtracts this. Lengths exceed 1 by less than √d · 2⁻²⁶; so
+    |a| · |b| exceeds 1, and a cosine the score that is kept within 1, by less than √d · 2⁻²⁴.
     """
     summed = dimension * FLOAT32 / (1 - dimension * FLOAT32)
     longer = dimension**0.5 * FLOAT32

@@ -15,10 +15,11 @@ ROWS = 1024  # that `weighted` widens at once: some megabytes
 
 
 def total(values: Floats) -> Floats:
-    """Return the sum along the last axis by halves: x[i] + x[i + n/2], and again of what that gives.
+    """Return the sum along the last axis by halves: x[i] + x[i + n/2], and again of what that
+    gives.
 
-    values (…, n), which are overwritten. So the order of additions follows from n alone; a library's own sum may take
-    one that follows from the width of the machine's vector units.
+    values (…, n), which are overwritten. So the order of additions follows from n alone; a
+    library's own sum may take one that follows from the width of the machine's vector units.
     """
     size = values.shape[-1]
     if size == 0:
@@ -36,47 +37,62 @@ def dot(a: ArrayLike, b: ArrayLike) -> Floats:
 
 
 def mean(values: ArrayLike) -> float:
-    """Return the mean of values (n,), n ≥ 1, in no order: their sum is rounded once (Shewchuk 1997; `math.fsum`)."""
+    """Return the mean of values (n,), n ≥ 1, in no order: their sum is rounded once (Shewchuk 1997;
+    `math.fsum`).
+    """
     array = np.asarray(values, np.float64)
-    return math.fsum(array.tolist()) / len(array) if np.isfinite(array).all() else float(array.sum())
+    return (
+        math.fsum(array.tolist()) / len(array) if np.isfinite(array).all() else float(array.sum())
+    )
 
 
 def deviation(values: ArrayLike) -> float:
-    """Return the standard deviation of values (n,), n ≥ 1, in the population form and, as `mean`, in no order."""
+    """Return the standard deviation of values (n,), n ≥ 1, in the population form and, as `mean`,
+    in no order.
+    """
     array = np.asarray(values, np.float64)
     return math.sqrt(mean((array - mean(array)) ** 2))
 
 
 def by_group(group: NDArray[np.int64], values: Floats, count: int) -> Floats:
-    """Return the sum (count,) of the values (n,) float64 of each group (n,) 0 … count − 1, the smallest value first.
+    """Return the sum (count,) of the values (n,) float64 of each group (n,) 0 … count − 1, the
+    smallest value first.
 
     So the order of the members of a group does not matter.
     """
     order = np.lexsort((values, group))
-    return np.asarray(np.bincount(group[order], values[order], count), np.float64)  # adds one after another
+    # adds one after another
+    return np.asarray(np.bincount(group[order], values[order], count), np.float64)
 
 
 def shares(group: NDArray[np.int64], weight: Floats, count: int) -> Floats:
-    """Return weights (n,) float64 ≥ 0 as multiples of GRID that sum to between ½ and 1 in each group (n,) 0 … count − 1.
+    """Return weights (n,) float64 ≥ 0 as multiples of GRID that sum to between ½ and 1 in each
+    group (n,) 0 … count − 1.
 
-    A weight is divided by the largest of its group and scaled by a power of two, so the order of the members does not
-    matter. What is less than about GRID / 2 of the sum vanishes; a group whose weights are all 0 keeps them.
+    A weight is divided by the largest of its group and scaled by a power of two, so the order of
+    the members does not matter. What is less than about GRID / 2 of the sum vanishes; a group whose
+    weights are all 0 keeps them.
     """
     top = np.zeros(count)
     np.maximum.at(top, group, weight)
-    steps = np.rint(weight / np.where(top > 0, top, 1)[group] / GRID)  # whole numbers: sums of under 2²⁷ are exact
+    # whole numbers: sums of under 2²⁷ are exact
+    steps = np.rint(weight / np.where(top > 0, top, 1)[group] / GRID)
     _, power = np.frexp(np.bincount(group, steps, count) * GRID)
     return np.asarray(np.rint(np.ldexp(steps, -power[group])) * GRID)
 
 
-def weighted(vectors: NDArray[np.float32], scale: Floats, group: NDArray[np.int64], share: Floats, count: int) -> Floats:
-    """Return Σ share · unit row of each group, (count, d) float64, exactly: see stages/exact/grid.py.
+def weighted(
+    vectors: NDArray[np.float32], scale: Floats, group: NDArray[np.int64], share: Floats, count: int
+) -> Floats:
+    """Return Σ share · unit row of each group, (count, d) float64, exactly: see
+    stages/exact/grid.py.
 
-    vectors (n, d), finite; scale (n,) is 1 / length of each, as `vectors.inverse_lengths` has it; group (n,) ascends;
-    share (n,) as from `shares`.
+    vectors (n, d), finite; scale (n,) is 1 / length of each, as `vectors.inverse_lengths` has it;
+    group (n,) ascends; share (n,) as from `shares`.
     """
     summed, steps = np.zeros((count, vectors.shape[1])), scale / GRID
-    if (steps < np.finfo(np.float32).max).all():  # else vectors are so short that float32 cannot hold 1 / length
+    # else vectors are so short that float32 cannot hold 1 / length
+    if (steps < np.finfo(np.float32).max).all():
         steps = steps.astype(np.float32)
     for start in range(0, len(vectors), ROWS):
         cut = slice(start, start + ROWS)
@@ -84,18 +100,24 @@ def weighted(vectors: NDArray[np.float32], scale: Floats, group: NDArray[np.int6
         wide = np.rint(unit, out=unit).astype(np.float64)
         first, last = int(group[cut][0]), int(group[cut][-1]) + 1
         begin = np.searchsorted(group[cut], np.arange(first, last + 1))
-        rows = sparse.csr_matrix((share[cut], np.arange(len(wide)), begin), shape=(last - first, len(wide)))
+        rows = sparse.csr_matrix(
+            (share[cut], np.arange(len(wide)), begin), shape=(last - first, len(wide))
+        )
         summed[first:last] += np.asarray(rows @ wide)
     summed *= GRID
     return summed
 
 
-def weighted_means(vectors: NDArray[np.float32], weight: Floats, group: NDArray[np.int64], count: int) -> Floats:
-    """Return Σ w x / Σ w of each group, dimension by dimension and to a scale of the group's own, (count, d) float64.
+def weighted_means(
+    vectors: NDArray[np.float32], weight: Floats, group: NDArray[np.int64], count: int
+) -> Floats:
+    """Return Σ w x / Σ w of each group, dimension by dimension and to a scale of the group's own,
+    (count, d) float64.
 
-    vectors (n, d), finite; weight (n, d) or (n, 1), finite and above 0; group (n,) ascends. 0 where a group is empty. Both
-    sums are exact, of what is rounded to multiples of GRID after a group's largest component, and its largest weight in
-    each dimension, are taken as 1 and powers of two near to 1 / n.
+    vectors (n, d), finite; weight (n, d) or (n, 1), finite and above 0; group (n,) ascends. 0 where
+    a group is empty. Both sums are exact, of what is rounded to multiples of GRID after a group's
+    largest component, and its largest weight in each dimension, are taken as 1 and powers of two
+    near to 1 / n.
     """
     means = np.zeros((count, vectors.shape[1]))
     begin = np.searchsorted(group, np.arange(count + 1))
@@ -107,11 +129,16 @@ def weighted_means(vectors: NDArray[np.float32], weight: Floats, group: NDArray[
         size = np.diff(begin[first : last + 1])[some]
         if len(size):
             starts, own = np.cumsum(size) - size, np.repeat(np.arange(len(size)), size)
-            x, w = vectors[rows].astype(np.float64), weight[rows] / np.maximum.reduceat(weight[rows], starts)[own]
+            x, w = (
+                vectors[rows].astype(np.float64),
+                weight[rows] / np.maximum.reduceat(weight[rows], starts)[own],
+            )
             _, shift = np.frexp(np.maximum.reduceat(np.abs(x).max(axis=1), starts))
             x, w = np.ldexp(x, -shift[own, None]), np.ldexp(w, -np.frexp(size - 1)[1][own, None])
             x, w = (np.rint(each / GRID) * GRID for each in (x, w))
-            add = sparse.csr_matrix((np.ones(len(own)), (own, np.arange(len(own)))), shape=(len(size), len(own)))
+            add = sparse.csr_matrix(
+                (np.ones(len(own)), (own, np.arange(len(own)))), shape=(len(size), len(own))
+            )
             above, below = (np.asarray(add @ each) for each in (w * x, w))
             means[first:last][some] = above / below
         first = last

@@ -1,9 +1,11 @@
 """Lengths and directions of embeddings.
 
 Conventions
-    Unit rows   (n, d) float32, every component a multiple of GRID, of length 1 to within √d · GRID: what products take.
-    No direction   a row of length 0, or with a component that is not finite, becomes a row of zeros, which is 0 in every
-                product; nan is not so in all of them. Who asks for unit rows says elsewhere which ones failed.
+    Unit rows   (n, d) float32, every component a multiple of GRID, of length 1 to within √d · GRID:
+                what products take.
+    No direction   a row of length 0, or with a component that is not finite, becomes a row of
+                zeros, which is 0 in every product; nan is not so in all of them. Who asks for unit
+                rows says elsewhere which ones failed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ Floats = NDArray[np.float64]
 def lengths(vectors: Vectors) -> Floats:
     """Return the Euclidean length of each row of (n, d), (n,) float64; nan if a component is.
 
-    Squares are taken in float64, which holds those of float32 numbers exactly, and summed by `sums.total`.
+    Squares are taken in float64, which holds those of float32 numbers exactly, and summed by
+    `sums.total`.
     """
     found = np.empty(len(vectors))
     step = max(1, BLOCK // max(1, vectors.shape[1]))
@@ -42,7 +45,8 @@ def inverse_lengths(length: Floats) -> Floats:
 def units(vectors: Vectors, usable: NDArray[np.bool_] | None = None) -> UnitRows:
     """Return the unit rows of vectors (n, d); those that are not `usable` (n,) bool are zeros.
 
-    A component differs from that of vector / ‖vector‖ by at most GRID / 2 and a rounding to float32.
+    A component differs from that of vector / ‖vector‖ by at most GRID / 2 and a rounding to
+    float32.
     """
     scale = inverse_lengths(lengths(vectors))
     if usable is not None:

@@ -1,4 +1,6 @@
-"""pair: two templates by id, their place among the comparisons of a data set, and the cells of a config that compare them."""
+"""pair: two templates by id, their place among the comparisons of a data set, and the cells of a
+config that compare them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from stages.tables.tables import Comparisons
 
 @dataclass(frozen=True)
 class Pair:
-    """The two templates, and their place among the comparisons of the data set; `number` is None where they have none."""
+    """The two templates, and their place among the comparisons of the data set; `number` is None
+    where they have none.
+    """
 
     ids: tuple[str, str]
     rows: tuple[int, int]
@@ -32,11 +36,14 @@ class Pair:
 
 
 def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
-    """Return two templates by id. Raises InvalidInput for an unknown id, and for a template with itself."""
+    """Return two templates by id. Raises InvalidInput for an unknown id, and for a template with
+    itself.
+    """
     one, other = (_row(tables, name) for name in (a, b))
     if one == other:
         raise InvalidInput(
-            f"{a!r} was given twice: with itself a template scores 1, which tells nothing; give two templates."
+            f"{a!r} was given twice: with itself a template scores 1, which tells nothing; give two"
+            " templates."
         )
     subject, _, known = number_subjects(tables["templates"])
     same = bool(subject[one] == subject[other]) if known[one] and known[other] else None
@@ -48,8 +55,13 @@ def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
     return Pair(
         ids=(a, b),
         rows=(one, other),
-        subjects=(str(tables["templates"]["subject"][one]), str(tables["templates"]["subject"][other])),
-        roles=tuple(tuple(roles["role"][roles["template"] == row].tolist()) for row in (one, other)),  # type: ignore[arg-type]
+        subjects=(
+            str(tables["templates"]["subject"][one]),
+            str(tables["templates"]["subject"][other]),
+        ),
+        roles=tuple(
+            tuple(roles["role"][roles["template"] == row].tolist()) for row in (one, other)
+        ),  # type: ignore[arg-type]
         number=number,
         comparisons=comparisons.rows,
         mated=bool(listed["mated"][number]) if in_list else same,
@@ -62,7 +74,12 @@ def _row(tables: Mapping[str, Batch], name: str) -> int:
     if len(found := np.flatnonzero(ids == name)):
         return int(found[0])
     members, faces, what = tables["members"], tables["faces"]["face_id"], ""
-    holding = [ids[t] for t in members["template"][np.isin(members["face"], np.flatnonzero(faces == name))].tolist()]
+    holding = [
+        ids[t]
+        for t in members["template"][
+            np.isin(members["face"], np.flatnonzero(faces == name))
+        ].tolist()
+    ]
     if not holding:
         what, holding = "subject ", ids[tables["templates"]["subject"] == name].tolist()
     if holding:
@@ -72,29 +89,41 @@ def _row(tables: Mapping[str, Batch], name: str) -> int:
     sentence = unknown("template", name, ids.tolist())
     if "known are" in sentence:
         shown = ", ".join(map(repr, ids[:3].tolist()))
-        sentence = f"unknown template {name!r}: the data set has {len(ids):,}, such as {shown}; give one of these ids."
+        sentence = (
+            f"unknown template {name!r}: the data set has {len(ids):,}, such as {shown}; give one"
+            " of these ids."
+        )
     raise InvalidInput(sentence)
 
 
 def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
-    """Return the compare steps that agree with every FACTOR=VALUE, in the order of the config's values, rules first.
+    """Return the compare steps that agree with every FACTOR=VALUE, in the order of the config's
+    values, rules first.
 
     A cell that lacks a factor agrees with any value of it.
 
-    Raises UsageError for an unknown factor or value, or what is not FACTOR=VALUE; InvalidInput if it compares nothing.
+    Raises UsageError for an unknown factor or value, or what is not FACTOR=VALUE; InvalidInput if
+    it compares nothing.
     """
     steps = list(session.plan.cells("compare"))
     if not steps:
         raise InvalidInput(
-            f"{session.config.full_name} has no `compare` step, so it has no scores: add `compare: {{}}` to steps."
+            f"{session.config.full_name} has no `compare` step, so it has no scores: add `compare:"
+            " {}` to steps."
         )
     kept, factors = agreeing(session, steps, where), session.config.factors
-    order = {name: {str(value): i for i, value in enumerate(values)} for name, values in factors.items()}
-    return sorted(kept, key=lambda step: [order[k].get(str(step.factors.get(k)), -1) for k in rule_first(factors)])
+    order = {
+        name: {str(value): i for i, value in enumerate(values)} for name, values in factors.items()
+    }
+    return sorted(
+        kept,
+        key=lambda step: [order[k].get(str(step.factors.get(k)), -1) for k in rule_first(factors)],
+    )
 
 
 def agreeing(session: Session, steps: Sequence[Step], where: Sequence[str]) -> list[Step]:
-    """Return the steps that agree with every FACTOR=VALUE. A cell that lacks a factor agrees with any value of it.
+    """Return the steps that agree with every FACTOR=VALUE. A cell that lacks a factor agrees with
+    any value of it.
 
     Raises UsageError for an unknown factor or value, or what is not FACTOR=VALUE.
     """
@@ -107,7 +136,13 @@ def agreeing(session: Session, steps: Sequence[Step], where: Sequence[str]) -> l
         if name not in factors:
             raise UsageError(f"--where {words}: {unknown('factor', name, factors)}")
         if value not in map(str, factors[name]):
-            raise UsageError(f"--where {words}: {unknown(f'value of {name}', value, map(str, factors[name]))}")
+            raise UsageError(
+                f"--where {words}: {unknown(f'value of {name}', value, map(str, factors[name]))}"
+            )
         if wanted.setdefault(name, value) != value:
-            raise UsageError(f"--where {words}: {name}={wanted[name]} was asked for as well; no cell has both.")
-    return [step for step in steps if all(str(step.factors.get(k, v)) == v for k, v in wanted.items())]
+            raise UsageError(
+                f"--where {words}: {name}={wanted[name]} was asked for as well; no cell has both."
+            )
+    return [
+        step for step in steps if all(str(step.factors.get(k, v)) == v for k, v in wanted.items())
+    ]

@@ -1,9 +1,12 @@
-"""examples: which 1:1 comparisons of a run show what weighting does, and what is known of each, face by face.
+"""examples: which 1:1 comparisons of a run show what weighting does, and what is known of each,
+face by face.
 
 Conventions
-    Rows        the best row of the headline table whose scores are cosines of templates, and its baseline; of a row that
-                averages over several cells, the first cell that has a counterpart in the other.
-    Threshold   of each row its own, at the main number; where that has none, at the first headline number that has one.
+    Rows        the best row of the headline table whose scores are cosines of templates, and its
+                baseline; of a row that averages over several cells, the first cell that has a
+                counterpart in the other.
+    Threshold   of each row its own, at the main number; where that has none, at the first headline
+                number that has one.
     Faces       stand in the order of their weight under the best row, those that failed last.
 """
 
@@ -35,7 +38,9 @@ MOST_FACES = 8  # of a template
 
 @dataclass(frozen=True)
 class Seen:
-    """One face under the best row; `former` is its weight under the baseline. `picture`: base64 of a JPEG, or empty."""
+    """One face under the best row; `former` is its weight under the baseline. `picture`: base64 of
+    a JPEG, or empty.
+    """
 
     face: Face
     former: float
@@ -45,7 +50,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Side:
-    """One template: its heaviest faces, how many it has, and what those that are not shown weigh together."""
+    """One template: its heaviest faces, how many it has, and what those that are not shown weigh
+    together.
+    """
 
     template: str
     subject: str
@@ -67,28 +74,38 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """What is shown. Of rows and thresholds the first is the best row's, the second the baseline's."""
+    """What is shown. Of rows and thresholds the first is the best row's, the second the
+    baseline's."""
 
     rows: tuple[Row, Row]
     cell: Mapping[str, Any]  # the factors that the rows average over
     quantity: Quantity
     thresholds: tuple[float, float]
-    kinds: Mapping[str, tuple[int, tuple[Example, ...]]]  # won, lost, false → how many there are, and some of them
+    # won, lost, false → how many there are, and some of them
+    kinds: Mapping[str, tuple[int, tuple[Example, ...]]]
     weighed_by: str
     pictures: bool
     missing: str  # why nothing is shown
 
 
 def examples(found: Found) -> Examples | None:
-    """Return the examples of a run; None if none are asked for, or no row has a baseline to be compared with."""
+    """Return the examples of a run; None if none are asked for, or no row has a baseline to be
+    compared with.
+    """
     met = _compared(found) if found.options.pairs else None
     if met is None:
         return None
     q, rows, cells = met
     results, steps = found.results, [_scores(found.results, cell) for cell in cells]
-    thresholds = [float(number(cell.numbers, q.metric, q.target, q.rule)["threshold"]) for cell in cells]
+    thresholds = [
+        float(number(cell.numbers, q.metric, q.target, q.rule)["threshold"]) for cell in cells
+    ]
     kinds: dict[str, tuple[int, tuple[Example, ...]]] = {}
-    weighed_by, pictures, missing = "", False, next((said for step in steps if (said := _lost(results, step))), "")
+    weighed_by, pictures, missing = (
+        "",
+        False,
+        next((said for step in steps if (said := _lost(results, step))), ""),
+    )
     if not missing:
         tables = results.session.dataset.tables
         evaluated = Evaluated.of(tables, getattr(cells[0].step.stage.options, "half", "all"))
@@ -102,23 +119,37 @@ def examples(found: Found) -> Examples | None:
         sides, pictures = _sides(results, steps[0], pairs, told)
         weighed_by = next((cells[0].weighed_by for cells in told.values()), "")
         for name, each in chosen.items():
-            kinds[name] = each.of, tuple(_example(scores, thresholds, n, sides[n]) for n in each.numbers)
-    cell = {name: cells[0].factors[name] for name in found.table.average if name in cells[0].factors}
-    return Examples(rows, cell, q, (thresholds[0], thresholds[1]), kinds, weighed_by, pictures, missing)
+            kinds[name] = (
+                each.of,
+                tuple(_example(scores, thresholds, n, sides[n]) for n in each.numbers),
+            )
+    cell = {
+        name: cells[0].factors[name] for name in found.table.average if name in cells[0].factors
+    }
+    return Examples(
+        rows, cell, q, (thresholds[0], thresholds[1]), kinds, weighed_by, pictures, missing
+    )
 
 
 def _compared(found: Found) -> tuple[Quantity, tuple[Row, Row], tuple[Cell, Cell]] | None:
     """Return the number at whose thresholds is decided, the two rows and a cell of each."""
-    for q in (q for q in (found.main, *found.columns) if q is not None and q.metric in ("tar", "eer")):
+    for q in (
+        q for q in (found.main, *found.columns) if q is not None and q.metric in ("tar", "eer")
+    ):
         for group in found.groups:
             base = group.baseline
             if base is None:
                 continue
             for row in headline.distinct(group.others, base):
-                of = [[cell for cell in each.cells if _scored_here(found.results, cell, q)] for each in (row, base)]
+                of = [
+                    [cell for cell in each.cells if _scored_here(found.results, cell, q)]
+                    for each in (row, base)
+                ]
                 for cell in of[0]:
                     for other in of[1]:
-                        if all(cell.factors.get(k) == other.factors.get(k) for k in found.table.average):
+                        if all(
+                            cell.factors.get(k) == other.factors.get(k) for k in found.table.average
+                        ):
                             return q, (row, base), (cell, other)
     return None
 
@@ -133,7 +164,9 @@ def _scores(results: Results, cell: Cell) -> Step:
 
 
 def _lost(results: Results, step: Step) -> str:
-    """Say what of that which a step is computed from is not in the store any more; nothing where all is there."""
+    """Say what of that which a step is computed from is not in the store any more; nothing where
+    all is there.
+    """
     waiting = [Ref(step.name, "")]
     while waiting:
         ref = waiting.pop()
@@ -146,13 +179,20 @@ def _lost(results: Results, step: Step) -> str:
 
 
 def _pair(evaluated: Evaluated, tables: Mapping[str, Batch], comparison: int) -> Pair:
-    a, b = (str(tables["templates"]["template_id"][side[0]]) for side in evaluated.templates(np.array([comparison])))
+    a, b = (
+        str(tables["templates"]["template_id"][side[0]])
+        for side in evaluated.templates(np.array([comparison]))
+    )
     return find_pair(tables, a, b)
 
 
-def _example(scores: Sequence[Array], thresholds: Sequence[float], comparison: int, sides: tuple[Side, Side]) -> Example:
+def _example(
+    scores: Sequence[Array], thresholds: Sequence[float], comparison: int, sides: tuple[Side, Side]
+) -> Example:
     one, other = (float(score[comparison]) for score in scores)
-    accepted = [value >= float(np.float32(at)) for value, at in zip((one, other), thresholds, strict=True)]
+    accepted = [
+        value >= float(np.float32(at)) for value, at in zip((one, other), thresholds, strict=True)
+    ]
     return Example((one, other), (accepted[0], accepted[1]), sides)
 
 
@@ -161,14 +201,24 @@ def _sides(
 ) -> tuple[dict[int, tuple[Side, Side]], bool]:
     """Return the two sides of each comparison, and whether there are pictures."""
     members = results.session.dataset.tables["members"]
-    shown: dict[tuple[int, int], list[tuple[int, Face, float]]] = {}  # faces: row, under the best row, former weight
+    # faces: row, under the best row, former weight
+    shown: dict[tuple[int, int], list[tuple[int, Face, float]]] = {}
     for n, (here, before) in told.items():
         for side, row in enumerate(pairs[n].rows):
             start, stop = np.searchsorted(members["template"], [row, row + 1])
             faces, former = here.templates[side].faces, before.templates[side].faces
-            every = zip(members["face"][start:stop].tolist(), faces, (face.weight for face in former), strict=True)
-            shown[n, side] = sorted(every, key=lambda item: math.inf if math.isnan(item[1].weight) else -item[1].weight)
-    rows = np.unique([row for faces in shown.values() for row, _, _ in faces[:MOST_FACES]]).astype(np.int64)
+            every = zip(
+                members["face"][start:stop].tolist(),
+                faces,
+                (face.weight for face in former),
+                strict=True,
+            )
+            shown[n, side] = sorted(
+                every, key=lambda item: math.inf if math.isnan(item[1].weight) else -item[1].weight
+            )
+    rows = np.unique([row for faces in shown.values() for row, _, _ in faces[:MOST_FACES]]).astype(
+        np.int64
+    )
     pictures = _pictures(results, step, rows)
     sides = {}
     for n, (here, _) in told.items():
@@ -176,7 +226,10 @@ def _sides(
             Side(
                 pairs[n].ids[side],
                 pairs[n].subjects[side],
-                tuple(Seen(face, former, *pictures.get(row, ("", ""))) for row, face, former in shown[n, side][:MOST_FACES]),
+                tuple(
+                    Seen(face, former, *pictures.get(row, ("", "")))
+                    for row, face, former in shown[n, side][:MOST_FACES]
+                ),
                 len(shown[n, side]),
                 float(np.nansum([face.weight for _, face, _ in shown[n, side][MOST_FACES:]])),
                 len({face.media for _, face, _ in shown[n, side]}) < len(shown[n, side]),
@@ -189,18 +242,34 @@ def _sides(
 
 
 def _pictures(results: Results, step: Step, rows: Array) -> dict[int, tuple[str, str]]:
-    """Return face row → (the crop that was embedded, base64 of a JPEG, how it was degraded); none where none is kept."""
+    """Return face row → (the crop that was embedded, base64 of a JPEG, how it was degraded); none
+    where none is kept.
+    """
     above = results.plan.steps[step.inputs["templates"].step]
-    embed = results.plan.steps[above.inputs["embeddings"].step] if isinstance(above.stage, Fuse) else above
+    embed = (
+        results.plan.steps[above.inputs["embeddings"].step]
+        if isinstance(above.stage, Fuse)
+        else above
+    )
     source = curves_and_crops.with_column(results, embed, "crop")
     if source is None or not len(rows) or not results.available(*source):
         return {}
     made, output = source
-    columns = [field.name for field in made.stage.produces[output].fields if field.name in ("status", "crop", "kind")]
+    columns = [
+        field.name
+        for field in made.stage.produces[output].fields
+        if field.name in ("status", "crop", "kind")
+    ]
     read = results.session.reader.source(made, output, range(len(made.tasks))).take(rows, columns)
     return dict(_drawn(rows, read))
 
 
 def _drawn(rows: Array, read: Batch) -> Iterator[tuple[int, tuple[str, str]]]:
     for i in np.flatnonzero(read["status"] == Status.OK).tolist():
-        yield int(rows[i]), (curves_and_crops.jpeg(read["crop"][i]), str(read["kind"][i]) if "kind" in read else "")
+        yield (
+            int(rows[i]),
+            (
+                curves_and_crops.jpeg(read["crop"][i]),
+                str(read["kind"][i]) if "kind" in read else "",
+            ),
+        )

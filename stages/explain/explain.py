@@ -1,13 +1,18 @@
-"""explain: one comparison score → its two templates → their media → their faces, and what each face does to it.
+"""explain: one comparison score → its two templates → their media → their faces, and what each face
+does to it.
 
 Conventions
-    Weight    what a face's embedding counts for in its template: the unit embedding, or the raw one under `features: raw`.
-              The weights of a template sum to 1 over its usable faces. They are not worked out a second time: fuse itself
-              tells them. Of a vector rule they are each face's share, the mean over dimensions, and effect is made of them.
+    Weight    what a face's embedding counts for in its template: the unit embedding, or the raw one
+              under `features: raw`. The weights of a template sum to 1 over its usable faces. They
+              are not worked out a second time: fuse itself tells them. Of a vector rule they are
+              each face's share, the mean over dimensions, and effect is made of them.
     effective   1 / Σ w², the effective number of faces: their number if all weights are equal.
-    own, other  cosine of a face with its own template, and with the template that it is compared with.
-    effect      score − the score without this face, the others keeping their proportions; nan if none are left.
-    Decision  score ≥ threshold. A score that is not in the store is computed from the two templates, to the same bits.
+    own, other  cosine of a face with its own template, and with the template that it is compared
+                with.
+    effect      score − the score without this face, the others keeping their proportions; nan if
+                none are left.
+    Decision  score ≥ threshold. A score that is not in the store is computed from the two
+              templates, to the same bits.
 
 Only what concerns the two templates is read: the shards that hold their faces, and the thresholds.
 """
@@ -35,7 +40,9 @@ from stages.matching.compare import unit_rows
 
 @dataclass(frozen=True)
 class Face:
-    """One face of a template. Numbers are nan if there are none; `value` is what the rule weighs by."""
+    """One face of a template. Numbers are nan if there are none; `value` is what the rule weighs
+    by.
+    """
 
     face: str
     media: str
@@ -50,14 +57,17 @@ class Face:
 
 @dataclass(frozen=True)
 class Template:
-    """A template as one cell fused it. `fallback`: its weights vanished, and `fuse.fallback` decided."""
+    """A template as one cell fused it. `fallback`: its weights vanished, and `fuse.fallback`
+    decided.
+    """
 
     template: str
     status: str
     fallback: bool
     effective: float
     faces: tuple[Face, ...]
-    embedding: Array = field(repr=False, compare=False)  # (d,) float32 of unit length, nan where it failed
+    # (d,) float32 of unit length, nan where it failed
+    embedding: Array = field(repr=False, compare=False)
 
     @property
     def used(self) -> int:
@@ -68,7 +78,11 @@ class Template:
         """Say what became of a template whose weights vanished; "" for any other."""
         if not self.fallback:
             return ""
-        instead = "its faces count equally" if self.used else "it is a vector of zeros and scores 0 with everyone"
+        instead = (
+            "its faces count equally"
+            if self.used
+            else "it is a vector of zeros and scores 0 with everyone"
+        )
         return f"every weight of this template vanished, so {instead}"
 
 
@@ -86,7 +100,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Scored:
-    """The comparison in one cell. `weighed_by` names what `Face.value` is, and is empty where the rule reads nothing."""
+    """The comparison in one cell. `weighed_by` names what `Face.value` is, and is empty where the
+    rule reads nothing.
+    """
 
     step: str
     factors: Mapping[str, Any]
@@ -103,7 +119,8 @@ class Scored:
 def explained(session: Session, pair: Pair, steps: Sequence[Step]) -> Iterator[Scored]:
     """Yield the comparison of a pair in each compare step, in that order.
 
-    Raises InvalidInput if templates are not made by fuse, or what they were made of is not in the store any more.
+    Raises InvalidInput if templates are not made by fuse, or what they were made of is not in the
+    store any more.
     """
     members = session.dataset.tables["members"]
     bounds = [np.searchsorted(members["template"], [row, row + 1]) for row in pair.rows]
@@ -123,7 +140,9 @@ class _Reader:
         self._kept: dict[tuple[str, str, bool], Batch] = {}
 
     def rows(self, step: Step, output: str, remarks: bool = False) -> Batch:
-        """Return the rows of these faces of a map step, in order; of a reduce step all. `remarks`: status and reason only."""
+        """Return the rows of these faces of a map step, in order; of a reduce step all. `remarks`:
+        status and reason only.
+        """
         name = (step.name, output, remarks)
         if name not in self._kept:
             columns = ("status", "reason") if remarks else None
@@ -132,10 +151,19 @@ class _Reader:
                 tuple(t.stop for t in step.tasks),
                 lambda shard, wanted: self.shard(step, output, shard, wanted),
             )
-            self._kept[name] = source.read() if step.stage.grain == "reduce" else source.take(self.faces, columns)
+            self._kept[name] = (
+                source.read() if step.stage.grain == "reduce" else source.take(self.faces, columns)
+            )
         return self._kept[name]
 
-    def shard(self, step: Step, output: str, shard: int, columns: Sequence[str] | None, rows: slice = slice(None)) -> Batch:
+    def shard(
+        self,
+        step: Step,
+        output: str,
+        shard: int,
+        columns: Sequence[str] | None,
+        rows: slice = slice(None),
+    ) -> Batch:
         store, key = self.session.store, step.tasks[shard].keys[output]
         if not store.has(step.output(output), key):
             raise InvalidInput(
@@ -145,7 +173,9 @@ class _Reader:
         return store.read(step.output(output), key, columns, rows)
 
     def remarks(self, below: Step) -> tuple[Array, Array]:
-        """Return (status, reason) of each face at the step above (or at) `below` that failed it first, else its note."""
+        """Return (status, reason) of each face at the step above (or at) `below` that failed it
+        first, else its note.
+        """
         status, reason = np.zeros(len(self.faces), np.uint8), np.full(len(self.faces), "", object)
         above, waiting = {below.name}, [below]
         while waiting:
@@ -154,7 +184,11 @@ class _Reader:
             above |= {step.name for step in found}
         for step in self.plan.steps.values():
             output, schema = next(iter(step.stage.produces.items()))
-            if step.name not in above or step.stage.grain != "map" or all(f.name != "reason" for f in schema.fields):
+            if (
+                step.name not in above
+                or step.stage.grain != "map"
+                or all(f.name != "reason" for f in schema.fields)
+            ):
                 continue
             said = self.rows(step, output, remarks=True)
             fresh = (status == Status.OK) & ((said["status"] != Status.OK) | (reason == ""))
@@ -170,7 +204,10 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
     weighed_by, value, raw = "", np.full(len(side), np.nan), False
     if isinstance(above.stage, Fuse):
         templates, embedded, weight = _fused(reader, above, above.stage, side, media)
-        rule, raw = rules.rule_named(above.stage.options.rule), above.stage.options.features == "raw"
+        rule, raw = (
+            rules.rule_named(above.stage.options.rule),
+            above.stage.options.features == "raw",
+        )
         weighed_by, value = _weighed_by(reader, above, rule, embedded)
     elif above.stage.grain == "map":
         embedded = reader.rows(above, step.inputs["templates"].output)
@@ -178,12 +215,15 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
         weight = np.where(embedded["status"] == Status.OK, 1.0, np.nan)
     else:
         raise InvalidInput(
-            f"steps.{above.base}: `explain` knows templates made by fuse, and these are by {above.stage.name}."
+            f"steps.{above.base}: `explain` knows templates made by fuse, and these are by"
+            f" {above.stage.name}."
         )
 
     unit, stored = unit_rows(templates), _stored_score(reader, step, pair.number)
     lost = templates["status"] != Status.OK
-    made_now = np.nan if lost.any() else float(products.as_scores(products.paired(unit[0], unit[1])))
+    made_now = (
+        np.nan if lost.any() else float(products.as_scores(products.paired(unit[0], unit[1])))
+    )
     score = made_now if stored is None else stored
     effects = _effects(embedded, weight, side, unit, lost, raw)
     names = reader.session.dataset.tables["faces"]["face_id"][reader.faces]
@@ -216,25 +256,39 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
     )
 
 
-def _weighed_by(reader: _Reader, step: Step, rule: rules.Rule, embedded: Batch) -> tuple[str, Array]:
-    """Return what a rule weighs faces by: its name, and its value for each face; an empty name where it reads nothing."""
+def _weighed_by(
+    reader: _Reader, step: Step, rule: rules.Rule, embedded: Batch
+) -> tuple[str, Array]:
+    """Return what a rule weighs faces by: its name, and its value for each face; an empty name
+    where it reads nothing.
+    """
     for name in (name for name in WEIGHED_BY if name in rule.needs):
         read = reader.plan.steps[step.inputs[name].step]
         value = reader.rows(read, step.inputs[name].output)[WEIGHED_BY[name]]
-        what = f"quality: {getattr(read.stage.options, 'method', read.base)}" if name == "quality" else "detector score"
+        what = (
+            f"quality: {getattr(read.stage.options, 'method', read.base)}"
+            if name == "quality"
+            else "detector score"
+        )
         return what, value.astype(np.float64)
     if rule.label.partition("(")[0] == "norm":
         return "norm", embedded["norm"].astype(np.float64)
     return "", np.full(embedded.rows, np.nan)
 
 
-def _fused(reader: _Reader, step: Step, fuse: Fuse, side: Array, media: Array) -> tuple[Batch, Batch, Array]:
-    """Return the two templates as fuse makes them, the embeddings that they are made of, and the (n,) weights of these.
+def _fused(
+    reader: _Reader, step: Step, fuse: Fuse, side: Array, media: Array
+) -> tuple[Batch, Batch, Array]:
+    """Return the two templates as fuse makes them, the embeddings that they are made of, and the
+    (n,) weights of these.
 
     A weight is nan where a face is not usable.
     """
     tables = {"members": Batch({"template": side, "face": np.arange(len(side)), "media": media})}
-    read = {name: reader.rows(reader.plan.steps[ref.step], ref.output) for name, ref in step.inputs.items()}
+    read = {
+        name: reader.rows(reader.plan.steps[ref.step], ref.output)
+        for name, ref in step.inputs.items()
+    }
     work = Work(0, 2, tables, {name: _source(rows) for name, rows in read.items()})
     templates, weight = fuse.explained(work)
     total = sums.by_group(side, np.nan_to_num(weight), 2)[side]
@@ -243,28 +297,41 @@ def _fused(reader: _Reader, step: Step, fuse: Fuse, side: Array, media: Array) -
 
 
 def _source(batch: Batch) -> Source:
-    return Source((0,), (batch.rows,), lambda shard, columns: batch if columns is None else batch.select(columns))
+    return Source(
+        (0,),
+        (batch.rows,),
+        lambda shard, columns: batch if columns is None else batch.select(columns),
+    )
 
 
-def _effects(embedded: Batch, weight: Array, side: Array, unit: Array, lost: Array, raw: bool) -> tuple[Array, Array, Array]:
-    """Return (own, other, effect), each (n,) float64, of faces, their weights (n,), and the two templates `unit` (2, d).
+def _effects(
+    embedded: Batch, weight: Array, side: Array, unit: Array, lost: Array, raw: bool
+) -> tuple[Array, Array, Array]:
+    """Return (own, other, effect), each (n,) float64, of faces, their weights (n,), and the two
+    templates `unit` (2, d).
 
     Both are nan where there is no direction: `lost` (2,) says which templates have none.
     """
     direction = vectors.units(embedded["embedding"], embedded["status"] == Status.OK)
     none = ~direction.any(axis=1)
-    own, other = (np.where(none | lost[which], np.nan, products.paired(direction, unit[which])) for which in (side, 1 - side))
+    own, other = (
+        np.where(none | lost[which], np.nan, products.paired(direction, unit[which]))
+        for which in (side, 1 - side)
+    )
     usable = np.isfinite(weight)
     counted = np.nan_to_num(weight) * (embedded["norm"] if raw else 1)
     share = sums.shares(side, np.nan_to_num(counted), 2)
-    part = share[:, None] * direction  # whole multiples of one step: the sum and every difference are exact
+    # whole multiples of one step: the sum and every difference are exact
+    part = share[:, None] * direction
     whole = np.stack([part[side == t].sum(axis=0) for t in (0, 1)])[side]
     with_it, without = (_cosines(each, unit[1 - side]) for each in (whole, whole - part))
     return own, other, np.where(usable & ~lost[1 - side], with_it - without, np.nan)
 
 
 def _cosines(x: Array, unit: Array) -> Array:
-    """Return the cosine of each row of x (n, d) with the unit row beside it; nan if x has no direction."""
+    """Return the cosine of each row of x (n, d) with the unit row beside it; nan if x has no
+    direction.
+    """
     direction = vectors.units(x)
     return np.where(direction.any(axis=1), products.paired(direction, unit), np.nan)
 
@@ -272,7 +339,9 @@ def _cosines(x: Array, unit: Array) -> Array:
 def _stored_score(reader: _Reader, step: Step, number: int | None) -> float | None:
     """Return the score as it was evaluated, where it is kept."""
     for shard, task in enumerate(step.tasks if number is not None else ()):
-        if task.start <= (number or 0) < task.stop and reader.session.store.has(step.output(""), task.keys[""]):
+        if task.start <= (number or 0) < task.stop and reader.session.store.has(
+            step.output(""), task.keys[""]
+        ):
             row = (number or 0) - task.start
             return float(reader.shard(step, "", shard, ("score",), slice(row, row + 1))["score"][0])
     return None
@@ -284,6 +353,8 @@ def _decisions(reader: _Reader, step: Step, score: float) -> Iterator[Decision]:
             continue
         n = reader.shard(evaluation, "numbers", 0, ("metric", "target", "rule", "threshold"))
         kept = np.flatnonzero(np.isin(n["metric"], ("tar", "eer")) & ~np.isnan(n["threshold"]))
-        for metric, target, rule, threshold in zip(*(n[name][kept].tolist() for name in n), strict=True):
+        for metric, target, rule, threshold in zip(
+            *(n[name][kept].tolist() for name in n), strict=True
+        ):
             accepted = None if np.isnan(score) else score >= threshold
             yield Decision(evaluation.base, metric, target, rule, threshold, accepted)

@@ -1,9 +1,10 @@
 """align: image → box, landmarks, detector score → 112×112 RGB crop. One decode, two artifacts.
 
-Landmarks that come with the protocol are used as given, with its detector score or none, if they can be those of a face in
-the image. Otherwise the face that overlaps the protocol's box most is taken or, without a box, the one nearest the image
-centre. If it has no score that upright faces have, the image is looked at turned as well. Where there were several, where
-the image was turned, where the detector is not sure, or an image is no square crop, `reason` says so although the row is
+Landmarks that come with the protocol are used as given, with its detector score or none, if they
+can be those of a face in the image. Otherwise the face that overlaps the protocol's box most is
+taken or, without a box, the one nearest the image centre. If it has no score that upright faces
+have, the image is looked at turned as well. Where there were several, where the image was turned,
+where the detector is not sure, or an image is no square crop, `reason` says so although the row is
 OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
 template, bilinear, border 0.
 """
@@ -33,35 +34,51 @@ if TYPE_CHECKING:
     from stages.models.detector import Faces
 
 SIZE = 112
-# Where ArcFace-style models expect the five landmarks, in pixels of a 112×112 crop (Deng et al., CVPR 2019).
+# Where ArcFace-style models expect the five landmarks, in pixels of a 112×112 crop (Deng et al.,
+# CVPR 2019).
 TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ],
+    np.float64,
 )
 
-# Of YuNet's score. Of LFW's 13,173 faces as they are 1 % have less than SURE and none less than DOUBTFUL; upside down
-# 98.6 %, on their sides all have less than SURE. Each one's score is best as it is, of upside-down ones all but 0.1 % by
-# more than BETTER. What YuNet finds within a close-up is doubtful, and so is most of what it finds in blur: no reason to
-# turn an image.
+# Of YuNet's score. Of LFW's 13,173 faces as they are 1 % have less than SURE and none less than
+# DOUBTFUL; upside down 98.6 %, on their sides all have less than SURE. Each one's score is best as
+# it is, of upside-down ones all but 0.1 % by more than BETTER. What YuNet finds within a close-up
+# is doubtful, and so is most of what it finds in blur: no reason to turn an image.
 SURE, DOUBTFUL, TURNED, BETTER = 0.91, 0.8, 0.85, 0.01
 TURNS = ("", "a quarter to the left", "upside down", "a quarter to the right")
 
-# What `unlike_a_face` allows, beside what LFW's 13,173 faces have, and 20,000 drawn ones turned by up to 90° to the side
-# and 60° up or down: both have margin.
+# What `unlike_a_face` allows, beside what LFW's 13,173 faces have, and 20,000 drawn ones turned by
+# up to 90° to the side and 60° up or down: both have margin.
 NARROWEST = 2.0  # pixels: five landmarks of a face spread further
-FLATTEST = 0.15  # how far landmarks spread across their line, as a share of along it: 0.36 and more; 0.20 and more
-APART = 0.5  # of their spread, between the line of the eyes and that of the mouth: up to 0.10; up to 0.39
-SHAPELESS = 0.8  # of their spread, what no turn, scale and shift to TEMPLATE leaves over: up to 0.66; one in 2,000 over 0.79
-INSIDE = 1 / 3  # of the crop within the image: 0.99 and more, and 0.28 for a face in the background, cut by the edge
+# how far landmarks spread across their line, as a share of along it: 0.36 and more; 0.20 and more
+FLATTEST = 0.15
+# of their spread, between the line of the eyes and that of the mouth: up to 0.10; up to 0.39
+APART = 0.5
+# of their spread, what no turn, scale and shift to TEMPLATE leaves over: up to 0.66; one in 2,000
+# over 0.79
+SHAPELESS = 0.8
+# of the crop within the image: 0.99 and more, and 0.28 for a face in the background, cut by the
+# edge
+INSIDE = 1 / 3
 EYES, MOUTH = (float(np.hypot(*(TEMPLATE[i + 1] - TEMPLATE[i]))) for i in (0, 3))
-ORDER = "expected left eye, right eye, nose, left and right corner of the mouth, as seen in the image"
+ORDER = (
+    "expected left eye, right eye, nose, left and right corner of the mouth, as seen in the image"
+)
 
 UNREADABLE_REASON = (
-    "cannot be read: damaged in its archive or packed by another method than store or deflate, a link out of the data set, "
-    "without permission, or larger than a photograph"
+    "cannot be read: damaged in its archive or packed by another method than store or deflate, a"
+    " link out of the data set, without permission, or larger than a photograph"
 )
 ONE_COLOUR = (
-    "one colour all over, so nothing to recognise; if it should not be, its values may have fewer bits than the file's type "
-    "(8 stored as 16 come out black)"
+    "one colour all over, so nothing to recognise; if it should not be, its values may have fewer"
+    " bits than the file's type (8 stored as 16 come out black)"
 )
 
 
@@ -90,7 +107,9 @@ class _Found:
 
 @register("stage", "align")
 class Align(Stage):
-    """Find the face of each image, or take its landmarks, and warp it to an upright crop of 112×112."""
+    """Find the face of each image, or take its landmarks, and warp it to an upright crop of
+    112×112.
+    """
 
     name = "align"
     version = 6
@@ -105,19 +124,25 @@ class Align(Stage):
     def identity(self) -> Any:
         if self.options.detector == "none":
             return None
-        return catalogue.identity(catalogue.card(self.context, self.options.detector, ("detector",)))
+        return catalogue.identity(
+            catalogue.card(self.context, self.options.detector, ("detector",))
+        )
 
     def backends(self) -> tuple[str, ...]:
         return ("opencv", "pillow", "pillow-heif")
 
     def open(self) -> None:
         if self.context.files is None:
-            raise InvalidInput("align needs images: set dataset.path to the folder or archive that holds them.")
+            raise InvalidInput(
+                "align needs images: set dataset.path to the folder or archive that holds them."
+            )
         self._files = self.context.files()
         self._detector: Any = None
         if self.options.detector != "none":
             card = catalogue.card(self.context, self.options.detector, ("detector",))
-            self._detector = catalogue.open_once(self.context, card, self._open_detector, repr(self.options))
+            self._detector = catalogue.open_once(
+                self.context, card, self._open_detector, repr(self.options)
+            )
 
     def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
         faces = tables["faces"]
@@ -128,12 +153,20 @@ class Align(Stage):
         return [f"{len(missing):,} of {counted(faces.rows, 'image')} {are} not there (as {first})."]
 
     def load(self, rows: Batch) -> list[_Found]:
-        """Decode, detect and warp each row here, in the pool: OpenCV and Pillow release the interpreter's lock."""
-        given = [rows[name] if name in rows else [None] * rows.rows for name in ("landmarks", "box")]
+        """Decode, detect and warp each row here, in the pool: OpenCV and Pillow release the
+        interpreter's lock.
+        """
+        given = [
+            rows[name] if name in rows else [None] * rows.rows for name in ("landmarks", "box")
+        ]
         score = rows["score"] if "score" in rows else [np.nan] * rows.rows
-        return [self._one(*row) for row in zip(rows["path"], rows["sha256"], *given, score, strict=True)]
+        return [
+            self._one(*row) for row in zip(rows["path"], rows["sha256"], *given, score, strict=True)
+        ]
 
-    def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: list[_Found]) -> dict[str, Batch]:
+    def run(
+        self, rows: Batch, inputs: Mapping[str, Batch], loaded: list[_Found]
+    ) -> dict[str, Batch]:
         status = np.array([found.status for found in loaded], np.uint8)
         crops = np.zeros((rows.rows, SIZE, SIZE, 3), np.uint8)
         for i, found in enumerate(loaded):
@@ -143,7 +176,9 @@ class Align(Stage):
             "status": status,
             "reason": text(found.reason for found in loaded),
             "box": np.array([found.box for found in loaded], np.float32).reshape(-1, 4),
-            "landmarks": np.array([found.landmarks for found in loaded], np.float32).reshape(-1, 5, 2),
+            "landmarks": (
+                np.array([found.landmarks for found in loaded], np.float32).reshape(-1, 5, 2)
+            ),
             "score": np.array([found.score for found in loaded], np.float32),
             "faces_found": np.array([found.count for found in loaded], np.int32),
         }
@@ -163,11 +198,14 @@ class Align(Stage):
         try:
             data = self._files.read(path)
             if hashlib.sha256(data).hexdigest() != sha256:
-                raise InvalidInput(f"{path} changed while the run was going on; run again to take it as it is now.")
+                raise InvalidInput(
+                    f"{path} changed while the run was going on; run again to take it as it is now."
+                )
             image = decode(data, self.options.max_pixels)
         except FileNotFoundError:
             raise InvalidInput(
-                f"{path} was there when the data set was read and is gone; put it back and run again."
+                f"{path} was there when the data set was read and is gone; put it back and run"
+                " again."
             ) from None
         except Unusable as problem:
             return _Found(problem.status, problem.reason)
@@ -177,7 +215,11 @@ class Align(Stage):
             found = _as_given(image, score)
         else:
             found = self._detected(image, box)
-        return _Found(Status.NOT_FOUND, ONE_COLOUR) if found.crop is not None and _one_colour(found.crop) else found
+        return (
+            _Found(Status.NOT_FOUND, ONE_COLOUR)
+            if found.crop is not None and _one_colour(found.crop)
+            else found
+        )
 
     def _detected(self, image: NDArray[np.uint8], box: Any) -> _Found:
         faces, i, chosen = self._look(image, box, 0)
@@ -188,7 +230,12 @@ class Align(Stage):
         for quarters in (1, 2, 3) if score < SURE else ():
             others, j, name = self._look(image, box, quarters)
             if j >= 0 and others.score[j] >= enough:
-                faces, i, chosen, turned = others, j, name, f"found with the image turned {TURNS[quarters]}"
+                faces, i, chosen, turned = (
+                    others,
+                    j,
+                    name,
+                    f"found with the image turned {TURNS[quarters]}",
+                )
                 score = enough = float(faces.score[i])
         if len(faces) == 0:
             return _Found(Status.NOT_FOUND, "no face found")
@@ -207,13 +254,16 @@ class Align(Stage):
         )
 
     def _look(self, image: NDArray[np.uint8], box: Any, quarters: int) -> tuple[Faces, int, str]:
-        """Return what is found in an image turned, in pixels of the image as it is, and `_pick` of it."""
+        """Return what is found in an image turned, in pixels of the image as it is, and `_pick` of
+        it.
+        """
         seen = np.rot90(image[:, :, ::-1], quarters)
         faces = self._detector.detect(np.ascontiguousarray(seen)).turned_back(quarters, image.shape)
         return (faces, *self._pick(faces, box, image.shape)) if len(faces) else (faces, -1, "")
 
     def _pick(self, faces: Faces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
-        """Return the index of the face that is meant, −1 for none, and which one that is in words."""
+        """Return the index of the face that is meant, −1 for none, and which one that is in
+        words."""
         if box is not None and np.isfinite(box).all():
             overlap = faces.overlap(box)
             best = int(np.argmax(overlap))
@@ -233,10 +283,20 @@ def _at_given(image: NDArray[np.uint8], given: NDArray[Any], score: float) -> _F
 def _as_given(image: NDArray[np.uint8], score: float) -> _Found:
     import cv2
 
-    crop = image if image.shape[:2] == (SIZE, SIZE) else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    crop = (
+        image
+        if image.shape[:2] == (SIZE, SIZE)
+        else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    )
     height, width = image.shape[:2]
-    note = f"{width}×{height} is no square crop: squeezed, as align.detector is none" if height != width else ""
-    return _Found(Status.OK, note, (0, 0, width, height), TEMPLATE, score, 1, np.asarray(crop, np.uint8))
+    note = (
+        f"{width}×{height} is no square crop: squeezed, as align.detector is none"
+        if height != width
+        else ""
+    )
+    return _Found(
+        Status.OK, note, (0, 0, width, height), TEMPLATE, score, 1, np.asarray(crop, np.uint8)
+    )
 
 
 def _one_colour(image: NDArray[np.uint8]) -> bool:
@@ -244,7 +304,8 @@ def _one_colour(image: NDArray[np.uint8]) -> bool:
 
 
 def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
-    """Say why landmarks (5, 2), in pixels, cannot be those of a face in an image of a shape (height, width, …); else "".
+    """Say why landmarks (5, 2), in pixels, cannot be those of a face in an image of a shape
+    (height, width, …); else "".
 
     Of points drawn at random 99 in 100 are refused, and of mirrored faces all.
     """
@@ -267,7 +328,10 @@ def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
     # An eye's or a corner's turn away from the camera is that of the other, too.
     between = (landmarks[1] - landmarks[0]) / EYES - (landmarks[4] - landmarks[3]) / MOUTH
     if np.hypot(*between) * EYES > APART * np.hypot(along, across):
-        return f"have eyes and a mouth that do not fit together, as if two points were swapped or one wrong: {ORDER}"
+        return (
+            "have eyes and a mouth that do not fit together, as if two points were swapped or one"
+            f" wrong: {ORDER}"
+        )
     if left > SHAPELESS:
         return "have no face's shape"
     inside = _inside(landmarks, shape)
@@ -275,7 +339,9 @@ def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
 
 
 def _inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
-    """Return which share of the crop, by a grid of 28×28 points, lies inside an image of a shape (height, width, …)."""
+    """Return which share of the crop, by a grid of 28×28 points, lies inside an image of a shape
+    (height, width, …).
+    """
     matrix = similarity(landmarks)
     across = np.arange(2, SIZE, 4) - 0.5
     grid = np.stack(np.meshgrid(across, across), axis=-1).reshape(-1, 2)
@@ -292,9 +358,11 @@ def _left_over(landmarks: NDArray[Any]) -> float:
 
 
 def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the 2×3 matrix that maps landmarks (5, 2) to TEMPLATE with least squared error, without reflection.
+    """Return the 2×3 matrix that maps landmarks (5, 2) to TEMPLATE with least squared error,
+    without reflection.
 
-    As complex numbers a similarity is z → a·z + b, and the optimum is linear (equals Umeyama, TPAMI 1991, eq. 40-42).
+    As complex numbers a similarity is z → a·z + b, and the optimum is linear (equals Umeyama, TPAMI
+    1991, eq. 40-42).
     """
     z, w = (points[:, 0] + 1j * points[:, 1] for points in (landmarks.astype(np.float64), TEMPLATE))
     centred = z - z.mean()
@@ -308,5 +376,7 @@ def warp(image: NDArray[np.uint8], landmarks: NDArray[Any]) -> NDArray[np.uint8]
     """Return the aligned crop (112, 112, 3) uint8."""
     import cv2
 
-    crop = cv2.warpAffine(image, similarity(landmarks), (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=0)
+    crop = cv2.warpAffine(
+        image, similarity(landmarks), (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=0
+    )
     return np.asarray(crop, np.uint8)

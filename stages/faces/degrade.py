@@ -1,6 +1,8 @@
-"""degrade: crops → crops of which a fraction is spoilt, to study what weighting is worth when quality varies.
+"""degrade: crops → crops of which a fraction is spoilt, to study what weighting is worth when
+quality varies.
 
-Whether and how a face is degraded is drawn from (seed, face id) alone, so neither order nor shards matter.
+Whether and how a face is degraded is drawn from (seed, face id) alone, so neither order nor shards
+matter.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ class DegradeOptions(Options):
 
 @register("stage", "degrade")
 class Degrade(Stage):
-    """Spoil a fraction of the crops, each by one of: blur, low resolution, a block over part of it, dark noise.
+    """Spoil a fraction of the crops, each by one of: blur, low resolution, a block over part of it,
+    dark noise.
 
-    Blur σ 2-5 px; down to 10-24 px and up again; a block over a quarter to a half of the crop; dark and noisy.
+    Blur σ 2-5 px; down to 10-24 px and up again; a block over a quarter to a half of the crop; dark
+    and noisy.
     """
 
     name = "degrade"
@@ -72,12 +76,16 @@ def degrade(crop: NDArray[np.uint8], kind: str, rng: np.random.Generator) -> NDA
     if kind == "low_resolution":
         side = int(rng.integers(10, 25))
         small = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        return np.asarray(
+            cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8
+        )
     if kind == "block":
         spoilt = crop.copy()
         h, w = (int(rng.uniform(0.5, 0.72) * size) for size in (height, width))
         y, x = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
         spoilt[y : y + h, x : x + w] = rng.integers(0, 256, 3, dtype=np.uint8)
         return spoilt
-    dark = crop.astype(np.float32) * rng.uniform(0.08, 0.22) + rng.normal(0, rng.uniform(10, 22), crop.shape)
+    dark = crop.astype(np.float32) * rng.uniform(0.08, 0.22) + rng.normal(
+        0, rng.uniform(10, 22), crop.shape
+    )
     return np.clip(dark, 0, 255).astype(np.uint8)

@@ -1,6 +1,8 @@
-"""detector_scores: the detector scores that came with the data set, for rules that weigh by them where nothing is detected.
+"""detector_scores: the detector scores that came with the data set, for rules that weigh by them
+where nothing is detected.
 
-With embeddings that are given there is no `align` step: `fuse: {inputs: {detections: detector_scores}}` reads these instead.
+With embeddings that are given there is no `align` step: `fuse: {inputs: {detections:
+detector_scores}}` reads these instead.
 """
 
 from __future__ import annotations
@@ -35,9 +37,14 @@ class DetectorScores(Stage):
     def fits(self, tables: Mapping[str, Batch]) -> None:
         if "score" not in tables["faces"]:
             raise InvalidInput(
-                "detector_scores: the data set brings no detector scores; leave the step out, or detect with align."
+                "detector_scores: the data set brings no detector scores; leave the step out, or"
+                " detect with align."
             )
 
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
         reason = np.full(rows.rows, "", dtype=object)
-        return {"": Batch({"status": np.zeros(rows.rows, np.uint8), "reason": reason, "score": rows["score"]})}
+        return {
+            "": Batch(
+                {"status": np.zeros(rows.rows, np.uint8), "reason": reason, "score": rows["score"]}
+            )
+        }

@@ -1,8 +1,9 @@
 """embed: crop → embedding and its norm.
 
-`flip: add` adds the feature of the mirrored crop before anything is normalised (the IJB scripts); `flip: concat` puts the
-two unit vectors side by side, so that the cosine is the mean of two cosines (CR-FIQA's extraction), at the length that is
-the mean of the two features' own. So the norm that is kept is a face's, whatever the flip.
+`flip: add` adds the feature of the mirrored crop before anything is normalised (the IJB scripts);
+`flip: concat` puts the two unit vectors side by side, so that the cosine is the mean of two cosines
+(CR-FIQA's extraction), at the length that is the mean of the two features' own. So the norm that is
+kept is a face's, whatever the flip.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class Embed(Stage):
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         if self.options.model == GIVEN and "embedding" not in tables["faces"]:
-            raise InvalidInput("embed.model is 'given' but the data set brings no embeddings; name a model instead.")
+            raise InvalidInput(
+                "embed.model is 'given' but the data set brings no embeddings; name a model"
+                " instead."
+            )
 
     def identity(self) -> Any:
         return None if self.options.model == GIVEN else catalogue.identity(self._card())
@@ -60,11 +64,16 @@ class Embed(Stage):
         return () if self.options.model == GIVEN else catalogue.backends(self._card())
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
         if self.options.model == GIVEN:
             return {}
-        width = int(self._card().embedding_dimension or 0) * (2 if self.options.flip == "concat" else 1)
+        width = int(self._card().embedding_dimension or 0) * (
+            2 if self.options.flip == "concat" else 1
+        )
         return {"embedding": rows[""] * width * 4}
 
     def open(self) -> None:
@@ -74,7 +83,14 @@ class Embed(Stage):
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
         if self.options.model == GIVEN:
             given = as_embeddings(rows["embedding"], np.zeros(rows.rows, np.uint8))
-            return {"": Batch({**given.columns, **{name: rows[name] for name in ("variance",) if name in rows}})}
+            return {
+                "": Batch(
+                    {
+                        **given.columns,
+                        **{name: rows[name] for name in ("variance",) if name in rows},
+                    }
+                )
+            }
         status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
         usable = status == Status.OK
         card = self._card()
@@ -98,7 +114,10 @@ class Embed(Stage):
     def _card(self) -> ModelCard:
         found = catalogue.card(self.context, self.options.model, ("recognition", "quality"))
         if found.embedding_dimension is None:
-            raise InvalidInput(f"model {found.name!r} gives no embedding; see `qfuse models list` for those that do.")
+            raise InvalidInput(
+                f"model {found.name!r} gives no embedding; see `qfuse models list` for those"
+                " that do."
+            )
         return found
 
     def _open(self, weights: WeightFile) -> Any:
@@ -108,7 +127,9 @@ class Embed(Stage):
 
 
 def as_embeddings(embedding: Array, status: Array) -> Batch:
-    """Return an embeddings batch with the norm of each row; failed rows keep nan, and one of length 0 has failed."""
+    """Return an embeddings batch with the norm of each row; failed rows keep nan, and one of length
+    0 has failed.
+    """
     reason = np.full(len(status), "", dtype=object)
     norm = vectors.lengths(embedding).astype(np.float32)
     nowhere = (norm == 0) & (status == Status.OK)
@@ -118,4 +139,6 @@ def as_embeddings(embedding: Array, status: Array) -> Batch:
             np.where(nowhere[:, None], np.float32(np.nan), embedding),
         )
         reason[nowhere], norm[nowhere] = "the embedding has length 0, and so no direction", np.nan
-    return Batch({"status": status.astype(np.uint8), "reason": reason, "embedding": embedding, "norm": norm})
+    return Batch(
+        {"status": status.astype(np.uint8), "reason": reason, "embedding": embedding, "norm": norm}
+    )

@@ -1,7 +1,8 @@
 """Bytes → RGB pixels, within bounds: a file is refused by its header before memory is spent on it.
 
-Transparency is ignored, grey is repeated, palettes and CMYK are converted, 16 bits are cut to the upper 8. Of metadata
-only the orientation is read: what is odd about the rest is no reason to refuse a photograph.
+Transparency is ignored, grey is repeated, palettes and CMYK are converted, 16 bits are cut to the
+upper 8. Of metadata only the orientation is read: what is odd about the rest is no reason to refuse
+a photograph.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ with suppress(ImportError):  # of the extra `heic`
 
     register_heif_opener()
     FORMATS += ("HEIF",)
-# `decode` has a bound of its own; Pillow's would warn, and refuse what a larger `max_pixels` allows.
+# `decode` has a bound of its own; Pillow's would warn, and refuse what a larger `max_pixels`
+# allows.
 Image.MAX_IMAGE_PIXELS = None
-# Of odd metadata it warns with paths of its own files. Filters are the process's: set while threads decode, they would race.
+# Of odd metadata it warns with paths of its own files. Filters are the process's: set while threads
+# decode, they would race.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"(PIL|pillow_heif)\b")
 MAX_SCANS = 100  # of a JPEG, as libtiff's limit; cameras and programs write about ten
 _HEIF = re.compile(rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)", re.DOTALL)
@@ -43,11 +46,15 @@ _TURNS = {  # EXIF orientation → what makes it upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # one that opens a segment, or EOI (ITU-T T.81, table B.1)
+# one that opens a segment, or EOI (ITU-T T.81, table B.1)
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _JPEG, _SOS, _EOI = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _HEIC = "a HEIC photograph, which takes an extra to read: install qfuse[heic]"
-_HEIC_DAMAGED = "a HEIC photograph that is damaged, or of a kind that pillow-heif does not read; save it anew as JPEG"
+_HEIC_DAMAGED = (
+    "a HEIC photograph that is damaged, or of a kind that pillow-heif does not read; save it anew"
+    " as JPEG"
+)
 _DEEP = "its pixels have 32 bits, whose scale is unknown; save it with 8 or 16"
 
 
@@ -63,8 +70,9 @@ class Unusable(Exception):
 def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """Return the image (height, width, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Raises Unusable: UNREADABLE where it is no image, truncated or damaged; TOO_LARGE where its header announces more
-    than `max_pixels`. What is not the file's fault comes through: MemoryError, ImportError, the operating system's errors.
+    Raises Unusable: UNREADABLE where it is no image, truncated or damaged; TOO_LARGE where its
+    header announces more than `max_pixels`. What is not the file's fault comes through:
+    MemoryError, ImportError, the operating system's errors.
     """
     if not data:
         raise Unusable(Status.UNREADABLE, "the file is empty")
@@ -78,15 +86,20 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         image.info.update(told)
     except UnidentifiedImageError:
         if _HEIF.match(data):
-            raise Unusable(Status.UNREADABLE, _HEIC_DAMAGED if "HEIF" in FORMATS else _HEIC) from None
+            raise Unusable(
+                Status.UNREADABLE, _HEIC_DAMAGED if "HEIF" in FORMATS else _HEIC
+            ) from None
         raise Unusable(Status.UNREADABLE, "not an image of a known format") from None
     except Exception as error:
         raise _unusable(error, "damaged header") from None
     if image.width * image.height > max_pixels:
         raise Unusable(
-            Status.TOO_LARGE, f"{image.width}×{image.height} pixels are more than the {max_pixels:,} of align.max_pixels"
+            Status.TOO_LARGE,
+            f"{image.width}×{image.height} pixels are more than the {max_pixels:,} of"
+            " align.max_pixels",
         )
-    # A scan of 14 bytes costs a pass over all pixels: a few hundred kB of them would keep a core busy for an hour.
+    # A scan of 14 bytes costs a pass over all pixels: a few hundred kB of them would keep a core
+    # busy for an hour.
     if data.startswith(_JPEG) and len(list(islice(_scans(data), MAX_SCANS + 1))) > MAX_SCANS:
         kind = "progressive JPEG" if "progressive" in image.info else "JPEG"
         raise Unusable(Status.UNREADABLE, f"a {kind} of more than {MAX_SCANS} scans; save it anew")
@@ -94,17 +107,25 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         if data.startswith(_JPEG) and data.rfind(_EOI) < data.rfind(_SOS):
             image = _ended(image, data)
         image.load()
-        if "tag_v2" in vars(image) and max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))) > 16:  # a TIFF
+        # a TIFF
+        if (
+            "tag_v2" in vars(image)
+            and max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))) > 16
+        ):
             raise Unusable(Status.UNREADABLE, _DEEP)
         return _rgb(_upright(image))
     except Unusable:
         raise
-    except Exception as error:  # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable
+    except (
+        Exception
+    ) as error:  # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable
         raise _unusable(error, "truncated or damaged") from None
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield a JPEG's segments up to its end: the marker's second byte, and where the segment begins and ends."""
+    """Yield a JPEG's segments up to its end: the marker's second byte, and where the segment begins
+    and ends.
+    """
     at = 2
     while (marker := _MARKER.search(data, at)) and marker[0] != _EOI:
         # Past the segment, which may hold anything; its length counts the two bytes that give it.
@@ -118,7 +139,8 @@ def _scans(data: bytes) -> Iterator[bytes]:
 
 
 def _essential_jpeg(data: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """Return a JPEG less its metadata, which Pillow refuses a whole image for, and what of it may tell the orientation.
+    """Return a JPEG less its metadata, which Pillow refuses a whole image for, and what of it may
+    tell the orientation.
 
     JFIF and Adobe segments that libjpeg takes for ones stay: they say how its colours are coded.
     """
@@ -133,10 +155,13 @@ def _essential_jpeg(data: bytes) -> tuple[bytes, dict[str, bytes]]:
         ):
             parts.append(data[start:end])
         elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
-            exif.append(body[6:] if exif else body)  # what is too long for one segment goes on in the next
+            # what is too long for one segment goes on in the next
+            exif.append(body[6:] if exif else body)
         elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             told["xmp"] = body.partition(b"\0")[2]
-        elif not 0xE0 <= marker <= 0xEF and marker != 0xFE:  # neither an application's nor a comment
+        elif (
+            not 0xE0 <= marker <= 0xEF and marker != 0xFE
+        ):  # neither an application's nor a comment
             parts.append(data[start:end])
         at = end
     if exif:
@@ -147,8 +172,9 @@ def _essential_jpeg(data: bytes) -> tuple[bytes, dict[str, bytes]]:
 def _ended(image: Any, data: bytes) -> Any:
     """Return a JPEG without an end with one, if that is all it lacks; else the image as it is.
 
-    A scan that is whole gives the same pixels whatever follows it. One that is cut off does not: here it goes on with
-    other bits, in its last interval and in the next one, should it have intervals.
+    A scan that is whole gives the same pixels whatever follows it. One that is cut off does not:
+    here it goes on with other bits, in its last interval and in the next one, should it have
+    intervals.
     """
     shifts = {
         (component, k): head[-1] & 15  # by which the last scan of a coefficient leaves it shifted
@@ -172,11 +198,14 @@ def _ended(image: Any, data: bytes) -> Any:
 
 
 def _essential_png(data: bytes) -> bytes:
-    """Return a PNG less its chunks of metadata, which Pillow refuses a whole image for; EXIF stays, which it reads late."""
+    """Return a PNG less its chunks of metadata, which Pillow refuses a whole image for; EXIF stays,
+    which it reads late.
+    """
     parts, at = [_PNG], len(_PNG)
     while len(head := data[at : at + 8]) == 8:
         end = at + 12 + int.from_bytes(head[:4])
-        if not head[4] & 0x20 or head[4:] == b"eXIf":  # an upper-case letter: critical (ISO/IEC 15948, 5.4)
+        # an upper-case letter: critical (ISO/IEC 15948, 5.4)
+        if not head[4] & 0x20 or head[4:] == b"eXIf":
             parts.append(data[at:end])
         at = end
     return b"".join(parts)

@@ -1,1 +1,1 @@
-"""Faces → templates: fusion rules, the stage that applies them, and templates as a file for others."""
+"""Faces → templates: fusion rules, the stage that applies them, templates as a file."""

@@ -1,9 +1,10 @@
 """fuse: embeddings → templates, under one fusion rule.
 
-A template is normalize(Σ w_i x_i) over its usable faces, x_i the unit embedding (or the raw one, `features: raw`, which is
-the unit one with its norm in the weight). It is one sparse product W @ X, whose sums are exact (stages/exact), so the order
-of a template's faces moves no bit of it; a vector rule makes it in its own way. Where all weights of a template vanish,
-`fallback` decides, and the column of that name says so; a template with no usable face is EMPTY.
+A template is normalize(Σ w_i x_i) over its usable faces, x_i the unit embedding (or the raw one,
+`features: raw`, which is the unit one with its norm in the weight). It is one sparse product W @ X,
+whose sums are exact (stages/exact), so the order of a template's faces moves no bit of it; a vector
+rule makes it in its own way. Where all weights of a template vanish, `fallback` decides, and the
+column of that name says so; a template with no usable face is EMPTY.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ from stages.quality.quality import Quality
 from stages.quality.reference_statistics import Statistics
 from stages.tables.tables import FUSED
 
-WEIGHED_BY = {"quality": "quality", "detections": "score"}  # input → the column by which rules weigh
+# input → the column by which rules weigh
+WEIGHED_BY = {"quality": "quality", "detections": "score"}
 
 
 class FuseOptions(Options):
-    """`rule`: a fusion rule with its parameters, as `quality-power(p=2)`; `qfuse steps` lists them. `features`: unit
-    embeddings, or raw ones, whose norms are weights as well.
+    """`rule`: a fusion rule with its parameters, as `quality-power(p=2)`; `qfuse steps` lists them.
+    `features`: unit embeddings, or raw ones, whose norms are weights as well.
 
-    `media`: `mean` first averages the weighted features of each medium, Σ w x / n (the published IJB scripts);
-    `weighted` takes their weighted mean, Σ w x / Σ w, so that every medium counts the same. `fallback`: what becomes of a
-    template whose weights all vanish: `equal` weights; `none`, which makes it EMPTY; or `zero`, a vector of zeros that is OK
-    and scores 0 with everyone, as in the published scripts.
+    `media`: `mean` first averages the weighted features of each medium, Σ w x / n (the published
+    IJB scripts); `weighted` takes their weighted mean, Σ w x / Σ w, so that every medium counts the
+    same. `fallback`: what becomes of a template whose weights all vanish: `equal` weights; `none`,
+    which makes it EMPTY; or `zero`, a vector of zeros that is OK and scores 0 with everyone, as in
+    the published scripts.
     """
 
     rule: str = "mean"
@@ -48,10 +51,13 @@ class FuseOptions(Options):
         rule = rules.rule_named(self.rule)
         if rule.script and (self.features != "unit" or self.media == "weighted"):
             raise ValueError(
-                f"rule {self.rule!r} keeps norms in its own way and means inside media: leave out features and media"
+                f"rule {self.rule!r} keeps norms in its own way and means inside media: leave out"
+                " features and media"
             )
         if rule.weigh is None and self.media != "none":
-            raise ValueError(f"rule {self.rule!r} makes no weights that media could share: leave out media")
+            raise ValueError(
+                f"rule {self.rule!r} makes no weights that media could share: leave out media"
+            )
         return self
 
 
@@ -86,10 +92,16 @@ class Fuse(Stage):
         return rules.rule_named(self.options.rule).identity
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
         faces = tables["members"]["face"]
-        in_order = len(faces) == 0 or np.array_equal(faces, np.arange(faces[0], faces[0] + len(faces)))  # read without a copy
+        # read without a copy
+        in_order = len(faces) == 0 or np.array_equal(
+            faces, np.arange(faces[0], faces[0] + len(faces))
+        )
         row = sum(sizes["embeddings"][name] for name in ("status", "embedding", "norm"))
         held = {"sums": 2 * rows[""] * sizes["embeddings"]["embedding"]}
         return held if in_order else {**held, "faces by template": len(faces) * row}
@@ -98,11 +110,16 @@ class Fuse(Stage):
         quality, statistics = self.above.get("quality"), self.above.get("statistics")
         if isinstance(quality, Quality) and isinstance(statistics, Statistics):
             statistics.refuse_other(quality.measure)
-        lacking = [name for name in rules.rule_named(self.options.rule).reads if name not in tables["faces"]]
+        lacking = [
+            name
+            for name in rules.rule_named(self.options.rule).reads
+            if name not in tables["faces"]
+        ]
         if lacking:
             raise InvalidInput(
-                f"fuse.rule {self.options.rule!r} needs the {lacking[0]} of each embedding, and the data set brings none: "
-                f"name another rule, or let it bring a column faces/{lacking[0]} with embed.model 'given'."
+                f"fuse.rule {self.options.rule!r} needs the {lacking[0]} of each embedding, and the"
+                " data set brings none: name another rule, or let it bring a column"
+                f" faces/{lacking[0]} with embed.model 'given'."
             )
         if "variance" in rules.rule_named(self.options.rule).reads:
             _check_variance(tables["faces"])
@@ -111,7 +128,9 @@ class Fuse(Stage):
         return {"": self.explained(work)[0]}
 
     def explained(self, work: Work) -> tuple[Batch, Array]:
-        """Return the templates, and what each member counted for: (members,) float64, nan where its face was not usable."""
+        """Return the templates, and what each member counted for: (members,) float64, nan where its
+        face was not usable.
+        """
         faces, usable = self._faces(work, rules.rule_named(self.options.rule))
         templates, weight = fused(faces, work.stop - work.start, self.options)
         counted = np.full(len(usable), np.nan)
@@ -121,7 +140,9 @@ class Fuse(Stage):
     def _faces(self, work: Work, rule: rules.Rule) -> tuple[rules.Faces, Array]:
         """Return the usable faces of the members, and which members these are, (members,) bool."""
         members = work.tables["members"]
-        embedded = work.inputs["embeddings"].take(members["face"], ("status", "embedding", "norm", *rule.reads))
+        embedded = work.inputs["embeddings"].take(
+            members["face"], ("status", "embedding", "norm", *rule.reads)
+        )
         usable = embedded["status"] == Status.OK
         known: dict[str, Any] = {}
         for name, column in WEIGHED_BY.items():
@@ -131,30 +152,42 @@ class Fuse(Stage):
                 known[name] = read[column].astype(np.float64)
         if "detections" in known and np.isnan(known["detections"][usable]).any():
             raise InvalidInput(
-                f"fuse.rule {rule.label!r} needs detector scores, and some faces have none: their landmarks or crops came "
-                "with the data set. Name another rule, or let the data set bring a score for each face."
+                f"fuse.rule {rule.label!r} needs detector scores, and some faces have none: their"
+                " landmarks or crops came with the data set. Name another rule, or let the data"
+                " set bring a score for each face."
             )
         statistics: dict[str, Any] = {}
         if "statistics" in rule.needs:
             row = work.inputs["statistics"].read()
-            statistics = {name: float(row[name][0]) for name in ("minimum", "maximum", "mean", "deviation")}
+            statistics = {
+                name: float(row[name][0]) for name in ("minimum", "maximum", "mean", "deviation")
+            }
             statistics["percentiles"] = row["percentiles"][0]
         kept = slice(None) if usable.all() else usable  # a slice copies nothing
         template, none = members["template"][kept], np.empty(0)
-        return rules.Faces(
-            template=template,
-            medium=medium_numbers(template, members["media"][kept]),
-            norm=embedded["norm"][kept].astype(np.float64),
-            detector=known["detections"][kept] if "detections" in known else none,
-            quality=known["quality"][kept] if "quality" in known else none,
-            embedding=embedded["embedding"][kept],
-            variance=embedded["variance"][kept] if "variance" in rule.reads else np.empty((0, 0), np.float32),
-            **statistics,
-        ), usable
+        return (
+            rules.Faces(
+                template=template,
+                medium=medium_numbers(template, members["media"][kept]),
+                norm=embedded["norm"][kept].astype(np.float64),
+                detector=known["detections"][kept] if "detections" in known else none,
+                quality=known["quality"][kept] if "quality" in known else none,
+                embedding=embedded["embedding"][kept],
+                variance=(
+                    embedded["variance"][kept]
+                    if "variance" in rule.reads
+                    else np.empty((0, 0), np.float32)
+                ),
+                **statistics,
+            ),
+            usable,
+        )
 
 
 def fused(faces: rules.Faces, count: int, options: FuseOptions) -> tuple[Batch, Array]:
-    """Return `count` templates as FUSED rows, and what each of the n faces counted for: (n,) float64 ≥ 0."""
+    """Return `count` templates as FUSED rows, and what each of the n faces counted for: (n,)
+    float64 ≥ 0.
+    """
     rule = rules.rule_named(options.rule)
     if rule.weigh is None:
         features = vectors.units(faces.embedding) if options.features == "unit" else faces.embedding
@@ -164,29 +197,40 @@ def fused(faces: rules.Faces, count: int, options: FuseOptions) -> tuple[Batch, 
         weight, vanished = _scaled(count, faces.template, rule.weigh(faces), options.fallback)
         if options.media != "none" and not rule.script:
             weight = _inside_media(weight, faces.medium, options.media == "weighted")
-        share = sums.shares(faces.template, weight if options.features == "unit" else weight * faces.norm, count)
+        share = sums.shares(
+            faces.template, weight if options.features == "unit" else weight * faces.norm, count
+        )
         inverse = vectors.inverse_lengths(faces.norm)
         summed = sums.weighted(faces.embedding, inverse, faces.template, share, count)
-    return _templates(summed, faces.template[weight > 0], vanished, options.fallback == "zero"), weight
+    return (
+        _templates(summed, faces.template[weight > 0], vanished, options.fallback == "zero"),
+        weight,
+    )
 
 
 def _check_variance(faces: Batch) -> None:
     """Raise InvalidInput for variances that are not valid: the first face is named."""
-    variance, width = faces["variance"], faces["embedding"].shape[1] if "embedding" in faces else None
+    variance, width = (
+        faces["variance"],
+        faces["embedding"].shape[1] if "embedding" in faces else None,
+    )
     if variance.shape[1] not in (1, width):
         raise InvalidInput(
-            f"faces/variance has {variance.shape[1]} numbers a face: give one, or {width or 'one for each dimension'}."
+            f"faces/variance has {variance.shape[1]} numbers a face: give one, or"
+            f" {width or 'one for each dimension'}."
         )
     bad = np.flatnonzero(~((variance > 0) & np.isfinite(variance)).all(axis=1))
     if len(bad):
         raise InvalidInput(
-            f"faces/variance of face {faces['face_id'][bad[0]]!r} ({len(bad)} such) is not above 0 and finite: a face that "
-            "is certain in all would outweigh every other one; give it a small variance."
+            f"faces/variance of face {faces['face_id'][bad[0]]!r} ({len(bad)} such) is not above 0"
+            " and finite: a face that is certain in all would outweigh every other one; give it a"
+            " small variance."
         )
 
 
 def _templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch:
-    """Return FUSED rows from what was summed (count, d), the template of each face that counted, and which fell back.
+    """Return FUSED rows from what was summed (count, d), the template of each face that counted,
+    and which fell back.
 
     `zero`: those that fell back are vectors of zeros.
     """
@@ -207,19 +251,25 @@ def _templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch
 
 
 def _scaled(count: int, template: Array, weight: Array, fallback: str) -> tuple[Array, Array]:
-    """Return weights (n,) of which a template's largest is 1, and (count,) which templates fell back.
+    """Return weights (n,) of which a template's largest is 1, and (count,) which templates fell
+    back.
 
-    Those whose weights all vanish do: under `equal` all of theirs are 1, under `zero` 0. Under `none` none does. Raises
-    InvalidInput for a weight below 0.
+    Those whose weights all vanish do: under `equal` all of theirs are 1, under `zero` 0. Under
+    `none` none does. Raises InvalidInput for a weight below 0.
     """
     weight = np.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0)
     if (weight < 0).any():
-        raise InvalidInput(f"fuse.rule gave a weight of {weight.min():g}: a weight is 0 or more; mend the rule.")
+        raise InvalidInput(
+            f"fuse.rule gave a weight of {weight.min():g}: a weight is 0 or more; mend the rule."
+        )
     top = np.zeros(count)
     np.maximum.at(top, template, weight)
     vanished = (np.bincount(template, minlength=count) > 0) & ~(top > 0) & (fallback != "none")
     alone = 1.0 if fallback == "equal" else 0.0
-    return np.where(vanished[template], alone, weight / np.where(top > 0, top, 1.0)[template]), vanished
+    return (
+        np.where(vanished[template], alone, weight / np.where(top > 0, top, 1.0)[template]),
+        vanished,
+    )
 
 
 def medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:
@@ -231,8 +281,14 @@ def medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int6
     return np.asarray(number, np.int64)
 
 
-def _inside_media(weight: NDArray[np.float64], medium: NDArray[np.int64], weighted: bool) -> NDArray[np.float64]:
-    """Divide each weight by the number of faces in its medium or, `weighted`, by the sum of their weights."""
+def _inside_media(
+    weight: NDArray[np.float64], medium: NDArray[np.int64], weighted: bool
+) -> NDArray[np.float64]:
+    """Divide each weight by the number of faces in its medium or, `weighted`, by the sum of their
+    weights.
+    """
     count = int(medium.max(initial=-1)) + 1
-    total = sums.by_group(medium, weight, count) if weighted else np.bincount(medium, minlength=count)
+    total = (
+        sums.by_group(medium, weight, count) if weighted else np.bincount(medium, minlength=count)
+    )
     return np.divide(weight, total[medium], out=np.zeros_like(weight), where=total[medium] > 0)

@@ -1,11 +1,14 @@
 """Fusion rules by name: how the faces of a template become one vector.
 
-A label such as `quality-power(p=2)` names a rule and its parameters. There are two kinds, told apart by what they return:
+A label such as `quality-power(p=2)` names a rule and its parameters. There are two kinds, told
+apart by what they return:
 
-    weight rule   one weight ≥ 0 a face; a template is normalize(Σ w_i x_i), one sparse product (`weight_rules`)
+    weight rule   one weight ≥ 0 a face; a template is normalize(Σ w_i x_i), one sparse product
+                  (`weight_rules`)
     vector rule   the templates themselves, for what is not a weighted sum (`vector_rules`)
 
-Faces come sorted by template, and only usable ones come. Ties in quality are resolved by order: the first face wins.
+Faces come sorted by template, and only usable ones come. Ties in quality are resolved by order: the
+first face wins.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ Needs = tuple[str, ...] | Callable[[Mapping[str, float]], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Faces:
-    """The n usable faces of some templates: what rules may look at. Inputs a rule does not need are empty."""
+    """The n usable faces of some templates: what rules may look at. Inputs a rule does not need are
+    empty.
+    """
 
     template: NDArray[np.int64]  # (n,) sorted
     medium: NDArray[np.int64]  # (n,) one number a medium, different between templates
@@ -41,13 +46,17 @@ class Faces:
     mean: float = np.nan
     deviation: float = np.nan
     percentiles: Floats = field(default_factory=lambda: np.empty(0))  # (101,)
-    embedding: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))  # (n, d), not normalised
-    variance: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))  # (n, d), or (n, 1): one for all
+    # (n, d), not normalised
+    embedding: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    # (n, d), or (n, 1): one for all
+    variance: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number that a rule takes: its default, and what it may be. `low` itself is allowed where `closed`."""
+    """A number that a rule takes: its default, and what it may be. `low` itself is allowed where
+    `closed`.
+    """
 
     default: float
     low: float = 0.0
@@ -59,18 +68,25 @@ class Parameter:
         """Say what the value should be; "" if it may be used."""
         fits = self.low < value <= self.high or (self.closed and value == self.low)
         if not np.isfinite(value) or not fits:
-            above = "" if self.low == -np.inf else f" {'of at least' if self.closed else 'above'} {self.low:g}"
+            above = (
+                ""
+                if self.low == -np.inf
+                else f" {'of at least' if self.closed else 'above'} {self.low:g}"
+            )
             joined = " and" if above else ""
-            return f"a finite number{above}" + (f"{joined} up to {self.high:g}" if self.high < np.inf else "")
+            return f"a finite number{above}" + (
+                f"{joined} up to {self.high:g}" if self.high < np.inf else ""
+            )
         return "a whole number" if self.whole and not float(value).is_integer() else ""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule with its parameters fixed. A vector rule has no `weigh`, and `combine` makes the templates.
+    """A rule with its parameters fixed. A vector rule has no `weigh`, and `combine` makes the
+    templates.
 
-    `needs` names the inputs of `fuse` beside the embeddings, `reads` further columns of the embeddings. A `script` rule
-    fixes by itself what becomes of norms and media.
+    `needs` names the inputs of `fuse` beside the embeddings, `reads` further columns of the
+    embeddings. A `script` rule fixes by itself what becomes of norms and media.
     """
 
     label: str
@@ -79,7 +95,8 @@ class Rule:
     needs: tuple[str, ...]
     reads: tuple[str, ...]
     script: bool
-    identity: dict[str, Any]  # version and every parameter: what decides the templates beside the label
+    # version and every parameter: what decides the templates beside the label
+    identity: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -105,31 +122,45 @@ def weight_rule(
 ) -> Callable[[Any], Any]:
     """Register a weight rule: `function(faces, **parameters) -> (n,) float64 weights ≥ 0`.
 
-    A parameter given as a number is that default, and takes numbers above 0; whole ones only where it is an int. `needs`: see
-    `Rule`; it may be a function of the parameters. `version` is raised when the weights may change. Scaling all weights of a
-    template changes nothing.
+    A parameter given as a number is that default, and takes numbers above 0; whole ones only where
+    it is an int. `needs`: see `Rule`; it may be a function of the parameters. `version` is raised
+    when the weights may change. Scaling all weights of a template changes nothing.
     """
-    return registered("fusion rule", name, version, parameters, needs=needs, reads=reads, script=script)
+    return registered(
+        "fusion rule", name, version, parameters, needs=needs, reads=reads, script=script
+    )
 
 
 def vector_rule(
-    name: str, needs: Needs = (), reads: tuple[str, ...] = (), version: int = 1, **parameters: float | Parameter
+    name: str,
+    needs: Needs = (),
+    reads: tuple[str, ...] = (),
+    version: int = 1,
+    **parameters: float | Parameter,
 ) -> Callable[[Any], Any]:
     """Register a rule that makes the templates itself; the place of learned fusion, too.
 
-    `function(faces, features, count, **parameters) -> (vectors, share)`: features (n, d) float32 are unit embeddings, or raw
-    ones under `features: raw`; vectors (count, d) float32 or float64 are put to unit length afterwards, and zeros mean no
-    template; share (n,) float64 ≥ 0 says what each face counted for, for whoever wants it explained.
+    `function(faces, features, count, **parameters) -> (vectors, share)`: features (n, d) float32
+    are unit embeddings, or raw ones under `features: raw`; vectors (count, d) float32 or float64
+    are put to unit length afterwards, and zeros mean no template; share (n,) float64 ≥ 0 says what
+    each face counted for, for whoever wants it explained.
     """
-    return registered("fusion rule", name, version, parameters, vectors=True, needs=needs, reads=reads)
+    return registered(
+        "fusion rule", name, version, parameters, vectors=True, needs=needs, reads=reads
+    )
 
 
 def registered(
     kind: str, name: str, version: int, parameters: Mapping[str, float | Parameter], **fields: Any
 ) -> Callable[[Any], Any]:
-    """Return a decorator that makes a function a rule of a kind. `fields`: further ones of `Family`."""
+    """Return a decorator that makes a function a rule of a kind. `fields`: further ones of
+    `Family`.
+    """
     # A number is a default, above 0 and whole where it is an int.
-    taken = {n: p if isinstance(p, Parameter) else Parameter(p, whole=isinstance(p, int)) for n, p in parameters.items()}
+    taken = {
+        n: p if isinstance(p, Parameter) else Parameter(p, whole=isinstance(p, int))
+        for n, p in parameters.items()
+    }
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         register(kind, name)(Family(function, version, taken, **fields))
@@ -144,7 +175,8 @@ _FORM = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
 def rule_named(label: str) -> Rule:
     """Return the rule that a label such as 'top-k(k=3)' names.
 
-    Raises InvalidInput for an unknown rule or parameter (with the nearest name), or a value that it does not take.
+    Raises InvalidInput for an unknown rule or parameter (with the nearest name), or a value that it
+    does not take.
     """
     family, parameters = parsed("fusion rule", label)
     return Rule(
@@ -159,7 +191,9 @@ def rule_named(label: str) -> Rule:
 
 
 def parsed(kind: str, label: str) -> tuple[Family, dict[str, float]]:
-    """Return the rule of a kind that a label names, and its parameters. Raises InvalidInput as `rule_named` does."""
+    """Return the rule of a kind that a label names, and its parameters. Raises InvalidInput as
+    `rule_named` does.
+    """
     form = _FORM.fullmatch(label.strip())
     if form is None:
         raise InvalidInput(f"{kind} {label!r}: write NAME or NAME(parameter=number).")
@@ -175,7 +209,9 @@ def parsed(kind: str, label: str) -> tuple[Family, dict[str, float]]:
         try:
             parameters[name] = float(value)
         except ValueError:
-            raise InvalidInput(f"{kind} {label!r}: {name} takes a number, found {value!r}.") from None
+            raise InvalidInput(
+                f"{kind} {label!r}: {name} takes a number, found {value!r}."
+            ) from None
         if wanted := family.parameters[name].refusal(parameters[name]):
             raise InvalidInput(f"{kind} {label!r}: {name} must be {wanted}, found {value}.")
     return family, parameters

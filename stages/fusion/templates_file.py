@@ -1,27 +1,33 @@
 """Templates as one HDF5 file, for other programs: plain h5py reads all of it.
 
-    /                      attributes: format "qfuse-templates/1", config, step, every option of the fuse step (fuse.rule …);
-                           what it was made by: qfuse, its version; dataset.reader, .path (the last part), .options and
-                           .key, the digest of all that its tables came from; and steps.NAME of each step that led to it
-                           (steps.embed …): as JSON the stage, version, options, identity (weights by sha256) and numerics,
-                           as receipts have them
+    /                      attributes: format "qfuse-templates/1", config, step, every option of the
+    fuse step (fuse.rule …);
+                           what it was made by: qfuse, its version; dataset.reader, .path (the last
+                           part), .options and .key, the digest of all that its tables came from;
+                           and steps.NAME of each step that led to it (steps.embed …): as JSON the
+                           stage, version, options, identity (weights by sha256) and numerics, as
+                           receipts have them
     /template_id           (T,) text
     /subject               (T,) text; empty if it is not known
     /status                (T,) uint8: 0 = usable; every other code is in the attribute `statuses`
-    /embedding             (T, d) float32 of unit length; nan if the template is not usable; see /fallback
+    /embedding             (T, d) float32 of unit length; nan if the template is not usable; see
+                           /fallback
     /used                  (T,) int32: faces with a weight above 0
-    /fallback              (T,) bool: its weights vanished, so its faces count equally; under fuse.fallback zero it is zeros
+    /fallback              (T,) bool: its weights vanished, so its faces count equally; under
+                           fuse.fallback zero it is zeros
     /members/template      (M,) int64, row of the template, sorted
     /members/face_id       (M,) text
     /members/media         (M,) text
-    /members/weight        (M,) float64: what the face counted for, at most 1 in a template; nan if it was not usable
+    /members/weight        (M,) float64: what the face counted for, at most 1 in a template; nan if
+                           it was not usable
     /members/quality       (M,) float32, where the rule weighs by quality
     /members/detector_score  (M,) float32, where it weighs by that
 
-The columns of templates are copies, and the file stands alone. In a view (attribute `view`: the store's folder) they are HDF5
-virtual data sets over the store's own shards, which HDF5 looks for at that place and opens all at once. What it cannot open
-(moved, deleted, too many open files) it reads without an error, as status 255, `gone` in `statuses`, with embeddings of nan,
-`used` 0 and `fallback` false. The columns of /members are copies in both.
+The columns of templates are copies, and the file stands alone. In a view (attribute `view`: the
+store's folder) they are HDF5 virtual data sets over the store's own shards, which HDF5 looks for at
+that place and opens all at once. What it cannot open (moved, deleted, too many open files) it reads
+without an error, as status 255, `gone` in `statuses`, with embeddings of nan, `used` 0 and
+`fallback` false. The columns of /members are copies in both.
 """
 
 from __future__ import annotations
@@ -50,7 +56,8 @@ from stages.tables.tables import FUSED
 FORMAT = "qfuse-templates/1"
 MADE_BY = ("stage", "version", "options", "identity", "numerics")  # of a receipt's pre-image
 GONE = 255
-_FILL: Mapping[str, Any] = {"status": GONE, "embedding": np.nan}  # what a view shows of a shard that HDF5 cannot open
+# what a view shows of a shard that HDF5 cannot open
+_FILL: Mapping[str, Any] = {"status": GONE, "embedding": np.nan}
 _OTHERS = 64  # files that a program has open beside a view's shards
 
 
@@ -76,23 +83,37 @@ def need_ours(path: Path) -> None:
     except (OSError, RuntimeError, KeyError, ValueError):
         ours = False
     if not ours:
-        raise InvalidInput(f"{path} exists and is not a file of templates; give another name, so that nothing is lost.")
+        raise InvalidInput(
+            f"{path} exists and is not a file of templates; give another name, so that nothing is"
+            " lost."
+        )
 
 
 def write_templates(path: Path, session: Session, step: Step, view: bool) -> Written:
     """Write the stored templates of a fuse step; the file appears at `path` when it is complete.
 
-    Raises CorruptArtifact if a shard is damaged, ResourceRefused if this process could not read a view, OSError where
-    the file cannot be written.
+    Raises CorruptArtifact if a shard is damaged, ResourceRefused if this process could not read a
+    view, OSError where the file cannot be written.
     """
     if view:
         _need_open_files(len(step.tasks))
-    tables, fused, members = session.dataset.tables, _fused(session, step), Batch(_members(session, step))
-    statuses = {status.name.lower(): int(status) for status in Status} | ({"gone": GONE} if view else {})
+    tables, fused, members = (
+        session.dataset.tables,
+        _fused(session, step),
+        Batch(_members(session, step)),
+    )
+    statuses = {status.name.lower(): int(status) for status in Status} | (
+        {"gone": GONE} if view else {}
+    )
     options = step.stage.options.model_dump(mode="json")
 
     def fill(file: h5py.File) -> None:
-        named = {"format": FORMAT, "config": session.config.full_name, "step": step.name, "statuses": json.dumps(statuses)}
+        named = {
+            "format": FORMAT,
+            "config": session.config.full_name,
+            "step": step.name,
+            "statuses": json.dumps(statuses),
+        }
         file.attrs.update({f"fuse.{name}": str(value) for name, value in options.items()})
         file.attrs.update({**named, **_made_by(session, step)})
         if view:
@@ -111,11 +132,15 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
     replace_bytes(path, hdf5.image(fill, members.nbytes + (0 if view else fused.nbytes)))
     counts = {status.name.lower(): int((fused["status"] == status).sum()) for status in Status}
     used = {name: count for name, count in counts.items() if count}
-    return Written(path, step.name, fused.rows, tables["members"].rows, used, int(fused["fallback"].sum()))
+    return Written(
+        path, step.name, fused.rows, tables["members"].rows, used, int(fused["fallback"].sum())
+    )
 
 
 def _made_by(session: Session, step: Step) -> dict[str, str]:
-    """Return what templates were made by, as attributes: nothing else tells it of a file that is found without its store."""
+    """Return what templates were made by, as attributes: nothing else tells it of a file that is
+    found without its store.
+    """
     section, steps = session.config.dataset, session.plan.steps
     made = {
         "qfuse": version("qfuse"),
@@ -125,7 +150,8 @@ def _made_by(session: Session, step: Step) -> dict[str, str]:
         "dataset.key": session.dataset.key,
     }
     for one in (steps[name] for name in sorted(with_all_above(steps, [step.name]))):
-        parts = [part for part in MADE_BY if one is not step or part != "options"]  # its own are attributes already
+        # its own are attributes already
+        parts = [part for part in MADE_BY if one is not step or part != "options"]
         made[f"steps.{one.base}"] = canonical({part: one.tasks[0].preimage[part] for part in parts})
     return made
 
@@ -147,19 +173,26 @@ def _members(session: Session, step: Step) -> dict[str, Array]:
         for key, column in WEIGHED_BY.items():
             if key in work.inputs:
                 read = work.inputs[key].take(work.tables["members"]["face"], (column,))[column]
-                columns.setdefault("detector_score" if key == "detections" else column, []).append(read)
+                columns.setdefault("detector_score" if key == "detections" else column, []).append(
+                    read
+                )
     members = dataset.tables["members"]
     given = {"template": members["template"], "media": members["media"]}
     faces = dataset.tables["faces"]["face_id"][members["face"]]
-    return {**given, "face_id": faces, **{name: np.concatenate(parts) for name, parts in columns.items()}}
+    return {
+        **given,
+        "face_id": faces,
+        **{name: np.concatenate(parts) for name, parts in columns.items()},
+    }
 
 
 def _need_open_files(shards: int) -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if most != resource.RLIM_INFINITY and shards + _OTHERS > most:
         raise ResourceRefused(
-            f"a view of {shards:,} shards is read with as many files open at once, and `ulimit -n` is {most:,} here: "
-            "leave --view out, or raise the limit wherever the view is to be read."
+            f"a view of {shards:,} shards is read with as many files open at once, and `ulimit -n`"
+            f" is {most:,} here: leave --view out, or raise the limit wherever the view is to be"
+            " read."
         )
 
 
@@ -167,14 +200,19 @@ def _view(file: h5py.File, name: str, session: Session, step: Step, values: Arra
     layout = h5py.VirtualLayout(values.shape, values.dtype)
     for task in step.tasks:
         if task.stop > task.start:
-            source = str(session.store.path(step.output(""), task.keys[""]).absolute()).replace("%", "%%")  # HDF5 reads %b
+            # HDF5 reads %b
+            source = str(session.store.path(step.output(""), task.keys[""]).absolute()).replace(
+                "%", "%%"
+            )
             shape = (task.stop - task.start, *values.shape[1:])
             layout[task.start : task.stop] = h5py.VirtualSource(source, name, shape, values.dtype)
     file.create_virtual_dataset(name, layout, fillvalue=_FILL.get(name, 0))
 
 
 def _numbers(group: h5py.Group, name: str, values: Array) -> None:
-    group.create_dataset(name, data=values, **({"chunks": True, "fletcher32": True} if values.size else {}))
+    group.create_dataset(
+        name, data=values, **({"chunks": True, "fletcher32": True} if values.size else {})
+    )
 
 
 def _text(group: h5py.Group, name: str, values: Array) -> None:

@@ -1,13 +1,14 @@
 """Weight rules: what each face counts for in its template.
 
-q is a face's quality, x its embedding, N the faces of its medium; min, max, mean, deviation and percentiles are those of the
-reference set's quality.
+q is a face's quality, x its embedding, N the faces of its medium; min, max, mean, deviation and
+percentiles are those of the reference set's quality.
 
 Each function's docstring is the formula of a face's weight; `qfuse steps` lists them.
 
-The two scripts fix features and media by themselves. They stand on unit features here: ‖x‖ times the unit embedding is the
-raw one. With `embed.flip` none and add, the second has eight variants. CR-FIQA's script takes min and max over the very set
-that it fuses, so that the worst face of all counts nothing and one outlier rescales everything.
+The two scripts fix features and media by themselves. They stand on unit features here: ‖x‖ times
+the unit embedding is the raw one. With `embed.flip` none and add, the second has eight variants.
+CR-FIQA's script takes min and max over the very set that it fuses, so that the worst face of all
+counts nothing and one outlier rescales everything.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def quality_linear(faces: Faces) -> Floats:
 @weight_rule("quality-power", needs=("quality",), version=2, p=2.0)
 def quality_power(faces: Faces, p: float) -> Floats:
     """max(q, 0)^p."""
-    # Scaled by the template's best first, so that no power overflows or vanishes for all of its faces.
+    # Scaled by the template's best first, so that no power overflows or vanishes for all of its
+    # faces.
     best = _by_template(np.maximum, faces, np.maximum(faces.quality, 0))
     ratio = np.divide(np.maximum(faces.quality, 0), best, out=np.zeros(len(best)), where=best > 0)
     return functions.power(ratio, p)
@@ -95,7 +97,9 @@ def quality_rank(faces: Faces) -> Floats:
 def threshold(faces: Faces, t: float) -> Floats:
     """1 where q ≥ t; where no face of the template is, 1 for its best."""
     kept = (faces.quality >= t).astype(np.float64)
-    return np.where(_by_template(np.maximum, faces, kept) > 0, kept, _first(faces, faces.quality, 1))
+    return np.where(
+        _by_template(np.maximum, faces, kept) > 0, kept, _first(faces, faces.quality, 1)
+    )
 
 
 @weight_rule("top-k", needs=("quality",), k=3)
@@ -119,14 +123,17 @@ def best(faces: Faces) -> Floats:
 
 @weight_rule("trimmed", version=2, f=Parameter(0.2, high=0.99))
 def trimmed(faces: Faces, f: float) -> Floats:
-    """0 for the ⌊f · n⌋ faces farthest (by cosine) from the template's plain mean, 1 for the others."""
+    """0 for the ⌊f · n⌋ faces farthest (by cosine) from the template's plain mean, 1 for the
+    others.
+    """
     return _first(faces, _closeness(faces), _sizes(faces) - np.floor(_sizes(faces) * f + 1e-9))
 
 
 @weight_rule("medoid", version=2)
 def medoid(faces: Faces) -> Floats:
     """1 for the face nearest to all others of the template (the largest sum of cosines)."""
-    # A unit vector's sum of cosines with all, itself included, is its product with their sum, which has the mean's direction.
+    # A unit vector's sum of cosines with all, itself included, is its product with their sum, which
+    # has the mean's direction.
     return _first(faces, _closeness(faces), 1)
 
 
@@ -135,9 +142,15 @@ def crfiqa_script(faces: Faces) -> Floats:
     """‖x‖ · (q − min) / (max − min) / N: CR-FIQA's script for IJB-C."""
     span = faces.maximum - faces.minimum
     if not span > 0:
-        raise InvalidInput("crfiqa-script divides by max − min of the quality, which is 0 here: the scores are all equal.")
-    # A face below the minimum of another reference set counts nothing; below 0 it would push the template away.
-    return np.asarray(faces.norm * np.maximum(faces.quality - faces.minimum, 0) / span * media_mean(faces))
+        raise InvalidInput(
+            "crfiqa-script divides by max − min of the quality, which is 0 here: the scores are all"
+            " equal."
+        )
+    # A face below the minimum of another reference set counts nothing; below 0 it would push the
+    # template away.
+    return np.asarray(
+        faces.norm * np.maximum(faces.quality - faces.minimum, 0) / span * media_mean(faces)
+    )
 
 
 @weight_rule(
@@ -155,7 +168,9 @@ def insightface_script(faces: Faces, norm: float, detector: float) -> Floats:
 
 
 def _first(faces: Faces, values: Floats, count: float | Floats) -> Floats:
-    """Return 1 for the `count` faces of each template with the largest values (of equals the earlier), 0 for the others."""
+    """Return 1 for the `count` faces of each template with the largest values (of equals the
+    earlier), 0 for the others.
+    """
     order = np.lexsort((np.arange(len(values)), -values, faces.template))
     starts = _starts(faces)
     rank = np.empty(len(order), np.int64)
@@ -170,7 +185,9 @@ def _closeness(faces: Faces) -> Floats:
     starts = _starts(faces)
     own = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(faces.template)))
     equal = sums.shares(own, np.ones(len(own)), len(starts))
-    mean = vectors.units(sums.weighted(faces.embedding, vectors.inverse_lengths(faces.norm), own, equal, len(starts)))
+    mean = vectors.units(
+        sums.weighted(faces.embedding, vectors.inverse_lengths(faces.norm), own, equal, len(starts))
+    )
     found = np.empty(len(own))
     for start in range(0, len(own), _BLOCK):
         cut = slice(start, start + _BLOCK)

@@ -1,8 +1,10 @@
-"""selection: which templates of a large gallery may be among the k best of a probe, by a product that is fast and not exact.
+"""selection: which templates of a large gallery may be among the k best of a probe, by a product
+that is fast and not exact.
 
-A selector names every candidate whose score could be one of the k largest, given how far its own product can be from the
-score (`products.doubt`); which of them are, the exact product says (`search`). So what selects decides speed alone. A
-probe with too many candidates, as where most of a gallery are copies of one template, is left to the exact product.
+A selector names every candidate whose score could be one of the k largest, given how far its own
+product can be from the score (`products.doubt`); which of them are, the exact product says
+(`search`). So what selects decides speed alone. A probe with too many candidates, as where most of
+a gallery are copies of one template, is left to the exact product.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Selected:
-    """Candidates (c,) in no order: numbers of probes and rows of the gallery. `crowded` (p,) bool: too many to be named."""
+    """Candidates (c,) in no order: numbers of probes and rows of the gallery. `crowded` (p,) bool:
+    too many to be named.
+    """
 
     probe: Rows
     row: Rows
@@ -37,12 +41,16 @@ Select = Callable[[NDArray[np.float32], int], Selected]  # unit rows of probes, 
 
 
 def with_numpy(gallery: NDArray[np.float32]) -> Select:
-    """Return a selector by one float32 product of unit rows (g, d), for a gallery of which all scores fit in memory."""
+    """Return a selector by one float32 product of unit rows (g, d), for a gallery of which all
+    scores fit in memory.
+    """
     margin = np.float32(2 * products.doubt(gallery.shape[1]))
 
     def select(probes: NDArray[np.float32], k: int) -> Selected:
         near = probes @ gallery.T
-        probe, row = np.divmod(np.flatnonzero(near >= (kth_best(near, k) - margin)[:, None]), len(gallery))
+        probe, row = np.divmod(
+            np.flatnonzero(near >= (kth_best(near, k) - margin)[:, None]), len(gallery)
+        )
         crowded = np.bincount(probe, minlength=len(probes)) > k + CROWD
         named = ~crowded[probe]
         return Selected(probe[named], row[named], crowded)
@@ -63,7 +71,9 @@ def kth_best(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
 
 
 def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
-    """Return a selector by FAISS's flat index of unit rows (g, d); it keeps to `threads` in the calling thread."""
+    """Return a selector by FAISS's flat index of unit rows (g, d); it keeps to `threads` in the
+    calling thread.
+    """
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -91,10 +101,11 @@ def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
 
 
 def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None = None) -> Select:
-    """Return a selector by products with blocks of unit rows (g, d); it keeps to `threads` in the calling thread.
+    """Return a selector by products with blocks of unit rows (g, d); it keeps to `threads` in the
+    calling thread.
 
-    `half`: in bfloat16 by PyTorch, which takes a fraction of the time where the processor has instructions for it (None:
-    there alone); else in float32 by NumPy.
+    `half`: in bfloat16 by PyTorch, which takes a fraction of the time where the processor has
+    instructions for it (None: there alone); else in float32 by NumPy.
     """
     import torch
 
@@ -103,7 +114,8 @@ def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None
     gallery = np.ascontiguousarray(gallery)
     matrix = torch.from_numpy(gallery).to(torch.bfloat16) if half else None
     unit = products.BFLOAT16 if half else products.FLOAT32
-    doubt = products.doubt(gallery.shape[1], unit) + unit  # the product is rounded to the type once more
+    # the product is rounded to the type once more
+    doubt = products.doubt(gallery.shape[1], unit) + unit
 
     def near(part: NDArray[np.float32], columns: slice) -> Any:
         if matrix is None:
@@ -115,20 +127,26 @@ def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None
         crowded = np.zeros(len(probes), bool)
         for start in range(0, len(probes), PROBES):
             part = np.ascontiguousarray(probes[start : start + PROBES])
-            blocks = (near(part, slice(left, left + COLUMNS)) for left in range(0, len(gallery), COLUMNS))
-            probe, row, crowded[start : start + len(part)] = _scanned(blocks, len(part), k, 2 * doubt)
+            blocks = (
+                near(part, slice(left, left + COLUMNS)) for left in range(0, len(gallery), COLUMNS)
+            )
+            probe, row, crowded[start : start + len(part)] = _scanned(
+                blocks, len(part), k, 2 * doubt
+            )
             found.append((start + probe, row))
         return _selected(found, np.flatnonzero(crowded), len(probes))
 
     return select
 
 
-def _scanned(blocks: Iterable[Any], probes: int, k: int, margin: float) -> tuple[Rows, Rows, NDArray[np.bool_]]:
+def _scanned(
+    blocks: Iterable[Any], probes: int, k: int, margin: float
+) -> tuple[Rows, Rows, NDArray[np.bool_]]:
     """Return (probe, row) of every candidate, and which probes (p,) are crowded: these have none.
 
     blocks are products (p, COLUMNS at most) with one block of the gallery after another.
-    The k-th of the best of each group of columns, so far, is a bound that k templates reach. Only groups whose best comes
-    within `margin` of it are looked into.
+    The k-th of the best of each group of columns, so far, is a bound that k templates reach. Only
+    groups whose best comes within `margin` of it are looked into.
     """
     import torch
 
@@ -140,16 +158,28 @@ def _scanned(blocks: Iterable[Any], probes: int, k: int, margin: float) -> tuple
     found: list[tuple[Any, Any, Any]] = []
     for left, near in zip(itertools.count(0, COLUMNS), blocks, strict=False):
         groups = near.shape[1] // deep
-        # Columns c, c + groups, c + 2 groups … are group c; what is left over at the end, each is one of its own.
-        inside, rest = near[:, : groups * deep].view(probes, deep, groups), near[:, groups * deep :].float()
+        # Columns c, c + groups, c + 2 groups … are group c; what is left over at the end, each is
+        # one of its own.
+        inside, rest = (
+            near[:, : groups * deep].view(probes, deep, groups),
+            near[:, groups * deep :].float(),
+        )
         tops = torch.cat([inside.amax(dim=1).float(), rest], dim=1)
         best = torch.topk(torch.cat([best, tops], dim=1), k, dim=1).values
         bound = torch.where(count > k + CROWD, torch.inf, best[:, -1] - margin)
         probe, group = torch.nonzero(tops >= bound[:, None], as_tuple=True)
         whole = group < groups
         for own, cells, column in (
-            (probe[whole], inside[probe[whole], :, group[whole]].float(), group[whole, None] + torch.arange(deep) * groups),
-            (probe[~whole], tops[probe[~whole], group[~whole], None], group[~whole, None] + groups * (deep - 1)),
+            (
+                probe[whole],
+                inside[probe[whole], :, group[whole]].float(),
+                group[whole, None] + torch.arange(deep) * groups,
+            ),
+            (
+                probe[~whole],
+                tops[probe[~whole], group[~whole], None],
+                group[~whole, None] + groups * (deep - 1),
+            ),
         ):
             at, place = torch.nonzero(cells >= bound[own, None], as_tuple=True)
             found.append((cells[at, place], own[at], left + column[at, place]))

@@ -1,10 +1,11 @@
 """compare: templates + comparisons → cosine scores, higher = more similar.
 
-A score is a function of its two templates: products are exact (stages/exact), so neither tile, shard, thread nor machine
-moves a bit of it. All pairs of two roles are a matrix product, and all pairs of one its upper triangle. So is a list that
-holds a fair part of the pairs of its two sides, the templates that it names first and second: its scores are gathered from
-the tiles of that product. A sparse list is read in blocks of dot products. A comparison with a template that failed scores
-nan, one with a template of zeros that did not (`fuse.fallback: zero`) scores 0.
+A score is a function of its two templates: products are exact (stages/exact), so neither tile,
+shard, thread nor machine moves a bit of it. All pairs of two roles are a matrix product, and all
+pairs of one its upper triangle. So is a list that holds a fair part of the pairs of its two sides,
+the templates that it names first and second: its scores are gathered from the tiles of that
+product. A sparse list is read in blocks of dot products. A comparison with a template that failed
+scores nan, one with a template of zeros that did not (`fuse.fallback: zero`) scores 0.
 """
 
 from __future__ import annotations
@@ -23,15 +24,20 @@ from stages.tables.pair_layouts import Listed, Product, Triangle
 from stages.tables.tables import SCORES, Comparisons
 
 BLOCK = 256  # comparisons of a sparse list in one gather: few enough to stay in the cache
-LISTED = 1 << 17  # comparisons of a list that are put in the order of tiles at once: few enough to stay in the cache
+# comparisons of a list that are put in the order of tiles at once: few enough to stay in the cache
+LISTED = 1 << 17
 TILE, WIDTH = 256, 1 << 15  # rows and most columns of a tile of a product: 64 MiB of float64
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]  # as `Work.each`
-SPARSE = 32  # with fewer than one in so many pairs of its sides, a list takes less time by dot products than by tiles
+# with fewer than one in so many pairs of its sides, a list takes less time by dot products than by
+# tiles
+SPARSE = 32
 
 
 @register("stage", "compare")
 class Compare(Stage):
-    """Cosine of every comparison. Reads fused templates, or embeddings where each face is its own template."""
+    """Cosine of every comparison. Reads fused templates, or embeddings where each face is its own
+    template.
+    """
 
     name = "compare"
     version = 6
@@ -41,7 +47,11 @@ class Compare(Stage):
     produces: ClassVar = {"": SCORES}
     inputs: ClassVar = {"templates": "fuse"}
     rows: ClassVar = {"templates": "templates"}
-    consumes: ClassVar = {"comparisons": ("a", "b"), "roles": ("template", "role"), "pairings": ("role_a", "role_b")}
+    consumes: ClassVar = {
+        "comparisons": ("a", "b"),
+        "roles": ("template", "role"),
+        "pairings": ("role_a", "role_b"),
+    }
     stored = False
 
     def backends(self) -> tuple[str, ...]:
@@ -51,14 +61,20 @@ class Compare(Stage):
         need_comparisons(tables)
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
         form, width = Comparisons.of(tables).form, sizes["templates"]["embedding"]
         sides = 0 if isinstance(form, Listed) else len(form.a) + len(form.b)
         return {"unit rows": rows["templates"] * width, "both sides in float64": 2 * sides * width}
 
     def compute(self, work: Work) -> dict[str, Batch]:
-        templates, form = work.inputs["templates"].read(("status", "embedding")), Comparisons.of(work.tables).form
+        templates, form = (
+            work.inputs["templates"].read(("status", "embedding")),
+            Comparisons.of(work.tables).form,
+        )
         unit = unit_rows(templates)
         if isinstance(form, Product):
             rows = slice(work.start // len(form.b), work.stop // len(form.b))
@@ -76,7 +92,8 @@ class Compare(Stage):
 
 
 def _either(mask: Array, form: Listed | Product | Triangle, start: int, stop: int) -> Array:
-    """Return of comparisons start…stop which of the two templates are at a mask, (n,) uint8: 1 first, 2 second, 3 both.
+    """Return of comparisons start…stop which of the two templates are at a mask, (n,) uint8: 1
+    first, 2 second, 3 both.
 
     Of a list, `form` is the shard's own part.
     """
@@ -95,7 +112,9 @@ def _either(mask: Array, form: Listed | Product | Triangle, start: int, stop: in
 
 
 def triangle(unit: Array, form: Triangle, start: int, stop: int, each: Each) -> Array:
-    """Return the scores start…stop (float32) of a triangle whose templates have the unit rows (n, d)."""
+    """Return the scores start…stop (float32) of a triangle whose templates have the unit rows (n,
+    d).
+    """
     x = products.wide(unit)
     scores = np.empty(stop - start, np.float32)
     low, high = form.rows(start, stop)
@@ -106,10 +125,15 @@ def triangle(unit: Array, form: Triangle, start: int, stop: int, each: Each) -> 
         for left in range(first + 1, len(x), WIDTH):  # side b begins with the second template
             found = products.as_scores(products.cosines(x[first:last], x[left : left + WIDTH]))
             for row, columns, cut in form.lines(begin, end):
-                near, far = max(columns.start, left - 1), min(columns.stop, left - 1 + found.shape[1])
+                near, far = (
+                    max(columns.start, left - 1),
+                    min(columns.stop, left - 1 + found.shape[1]),
+                )
                 if near < far:
                     place = cut.start + begin - start - columns.start
-                    scores[place + near : place + far] = found[row - first, near - left + 1 : far - left + 1]
+                    scores[place + near : place + far] = found[
+                        row - first, near - left + 1 : far - left + 1
+                    ]
 
     each(fill, range(low, high, TILE))
     return scores
@@ -130,7 +154,9 @@ def product(a: Array, b: Array, each: Each) -> Array:
 
 
 def _dense(count: int, a: int, b: int) -> bool:
-    """Whether the whole product of `a` templates with `b` takes less time than so many dot products."""
+    """Whether the whole product of `a` templates with `b` takes less time than so many dot
+    products.
+    """
     return count * SPARSE >= a * b > 0
 
 
@@ -142,18 +168,25 @@ def _side(rows: Array, templates: int) -> Array:
 
 
 def _from_tiles(unit: Array, a: Array, b: Array, sides: Sequence[Array], each: Each) -> Array:
-    """Return the scores (m,) float32 of a list, tile by tile; `sides` are the distinct rows of either side."""
+    """Return the scores (m,) float32 of a list, tile by tile; `sides` are the distinct rows of
+    either side.
+    """
     side_a, side_b = sides
     place_a, place_b = _places(side_a, len(unit)), _places(side_b, len(unit))
     second = products.wide(unit[side_b])
     score = np.empty(len(a), np.float32)
     across = -(-len(side_b) // WIDTH)
-    tile_a, tile_b = (place_a // TILE * across).astype(np.uint32), (place_b // WIDTH).astype(np.uint32)
+    tile_a, tile_b = (
+        (place_a // TILE * across).astype(np.uint32),
+        (place_b // WIDTH).astype(np.uint32),
+    )
     tiles = -(-len(side_a) // TILE) * across
 
     def ordered(start: int) -> tuple[slice, Array | None, Array]:
         cut = slice(start, start + LISTED)
-        return cut, *_by_tile(tile_a[a[cut]] + tile_b[b[cut]] if across > 1 else tile_a[a[cut]], tiles)
+        return cut, *_by_tile(
+            tile_a[a[cut]] + tile_b[b[cut]] if across > 1 else tile_a[a[cut]], tiles
+        )
 
     parts = each(ordered, range(0, len(a), LISTED))
 
@@ -167,14 +200,17 @@ def _from_tiles(unit: Array, a: Array, b: Array, sides: Sequence[Array], each: E
         for cut, order, bounds in touched:
             where: slice | Array = slice(int(bounds[number]), int(bounds[number + 1]))
             where = where if order is None else order[where]
-            score[cut][where] = products.as_scores(found.ravel()[row[a[cut][where]] + column[b[cut][where]]])
+            score[cut][where] = products.as_scores(
+                found.ravel()[row[a[cut][where]] + column[b[cut][where]]]
+            )
 
     each(gather, range(tiles))
     return score
 
 
 def _by_tile(number: Array, tiles: int) -> tuple[Array | None, Array]:
-    """Return an order that makes tile numbers ascend, None where they do, and where in it each tile begins, (tiles + 1,).
+    """Return an order that makes tile numbers ascend, None where they do, and where in it each tile
+    begins, (tiles + 1,).
 
     Lists are nearly in order, so runs of one tile are sorted, which are far fewer than comparisons.
     """
@@ -182,7 +218,8 @@ def _by_tile(number: Array, tiles: int) -> tuple[Array | None, Array]:
     lengths, tile_of = np.diff(starts, append=len(number)), number[starts]
     order = None
     if (tile_of[1:] < tile_of[:-1]).any():
-        small = tile_of.astype(np.uint16) if tiles <= 1 << 16 else tile_of  # NumPy sorts 16 bits by radix
+        # NumPy sorts 16 bits by radix
+        small = tile_of.astype(np.uint16) if tiles <= 1 << 16 else tile_of
         runs = np.argsort(small, kind="stable")
         starts, lengths, tile_of = starts[runs], lengths[runs], tile_of[runs]
         shift = (starts - (np.cumsum(lengths) - lengths)).astype(np.int32)
@@ -212,5 +249,6 @@ def _dots(unit: Array, a: Array, b: Array, _: Sequence[Array], each: Each) -> Ar
 
 
 def unit_rows(templates: Batch) -> Array:
-    """Return the embeddings (n, d) float32 as unit rows (stages/exact); rows that failed are zeros."""
+    """Return the embeddings (n, d) float32 as unit rows (stages/exact); rows that failed are
+    zeros."""
     return vectors.units(templates["embedding"], templates["status"] == Status.OK)

@@ -1,11 +1,13 @@
-"""compare_faces: faces + comparisons → one score for each comparison of two templates, which are not fused.
+"""compare_faces: faces + comparisons → one score for each comparison of two templates, which are
+not fused.
 
-Every face of the one template is compared with every face of the other, and a score rule (`score_rules`) makes one
-score of these cosines. So a comparison costs as much as its templates have pairs of faces, some hundred times what a fused
-one costs. One with a template that has no usable face scores nan.
+Every face of the one template is compared with every face of the other, and a score rule
+(`score_rules`) makes one score of these cosines. So a comparison costs as much as its templates
+have pairs of faces, some hundred times what a fused one costs. One with a template that has no
+usable face scores nan.
 
-Cosines are exact and so are the sums of a rule, so a score depends on the faces of its two templates alone: not on their
-order, nor on which template is the first.
+Cosines are exact and so are the sums of a rule, so a score depends on the faces of its two
+templates alone: not on their order, nor on which template is the first.
 """
 
 from __future__ import annotations
@@ -72,14 +74,25 @@ class CompareFaces(Stage):
         need_comparisons(tables)
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
-        return {"faces as unit rows": tables["members"].rows * sizes["embeddings"]["embedding"], "pairs": rows[""] * 32}
+        return {
+            "faces as unit rows": tables["members"].rows * sizes["embeddings"]["embedding"],
+            "pairs": rows[""] * 32,
+        }
 
     def compute(self, work: Work) -> dict[str, Batch]:
         comparisons, rule = Comparisons.of(work.tables), score_rule_named(self.options.rule)
         form = comparisons.form
-        a, b = (form.a, form.b) if isinstance(form, Listed) else comparisons.pairs(work.start, work.stop)  # the shard's own
+        # the shard's own
+        a, b = (
+            (form.a, form.b)
+            if isinstance(form, Listed)
+            else comparisons.pairs(work.start, work.stop)
+        )
         unit, bounds = _faces(work, 1 + max(a.max(initial=-1), b.max(initial=-1)))
         size = np.diff(bounds)
         score = np.full(len(a), np.nan, np.float32)
@@ -93,7 +106,9 @@ class CompareFaces(Stage):
             one = unit[bounds[template] : bounds[template + 1]]
             for block in _blocks(own, size[b[own]]):
                 rows, begin = _ranges(bounds[b[block]], size[b[block]])
-                score[block] = products.as_scores(rule.score(products.cosines(unit[rows], one), begin))
+                score[block] = products.as_scores(
+                    rule.score(products.cosines(unit[rows], one), begin)
+                )
 
         work.each(fill, pairwise([*starts, len(order)]))
         lost = (size == 0).astype(np.uint8)
@@ -101,7 +116,9 @@ class CompareFaces(Stage):
 
 
 def _faces(work: Work, templates: int) -> tuple[Array, Array]:
-    """Return the unit rows (n, d) of the usable faces by template, and (templates + 1,) where each template begins."""
+    """Return the unit rows (n, d) of the usable faces by template, and (templates + 1,) where each
+    template begins.
+    """
     members = work.tables["members"]
     read = work.inputs["embeddings"].take(members["face"], ("status", "embedding"))
     usable = read["status"] == Status.OK
@@ -116,6 +133,8 @@ def _blocks(order: Array, size: Array) -> Iterator[Array]:
 
 
 def _ranges(start: Array, size: Array) -> tuple[Array, Array]:
-    """Return the rows start … start + size of each entry, one after another, and where each entry begins among them."""
+    """Return the rows start … start + size of each entry, one after another, and where each entry
+    begins among them.
+    """
     begin = np.cumsum(size) - size
     return np.repeat(start - begin, size) + np.arange(size.sum()), begin

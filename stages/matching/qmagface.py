@@ -2,9 +2,10 @@
 
     score = s + min(0, β · s − α) · min(q1, q2)
 
-Source: Terhörst et al., “QMagFace: Simple and Accurate Quality-Aware Face Recognition”, WACV 2023. The two numbers
-belong to a recognition model and its qualities, which are MagFace's norms there, and are fitted on other data: the best
-constant ω of s + ω · min(q1, q2) is found at many thresholds, and β · s − α is the line through these.
+Source: Terhörst et al., “QMagFace: Simple and Accurate Quality-Aware Face Recognition”, WACV 2023.
+The two numbers belong to a recognition model and its qualities, which are MagFace's norms there,
+and are fitted on other data: the best constant ω of s + ω · min(q1, q2) is found at many
+thresholds, and β · s − α is the line through these.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ BLOCK = 1 << 20  # comparisons handled at once
 
 
 class QMagFaceOptions(Options):
-    """`alpha` and `beta` of the formula, for the scale of this model's qualities; there are no defaults that fit all."""
+    """`alpha` and `beta` of the formula, for the scale of this model's qualities; there are no
+    defaults that fit all.
+    """
 
     alpha: float = Field(ge=-1000, le=1000)
     beta: float = Field(ge=-1000, le=1000)
@@ -43,7 +46,11 @@ class QMagFace(Stage):
     produces: ClassVar = {"": SCORES}
     inputs: ClassVar = {"scores": "compare", "quality": "template_quality"}
     rows: ClassVar = {"quality": "templates"}
-    consumes: ClassVar = {"comparisons": ("a", "b"), "roles": ("template", "role"), "pairings": ("role_a", "role_b")}
+    consumes: ClassVar = {
+        "comparisons": ("a", "b"),
+        "roles": ("template", "role"),
+        "pairings": ("role_a", "role_b"),
+    }
     stored = False
     options: QMagFaceOptions
 
@@ -59,7 +66,8 @@ class QMagFace(Stage):
         cosine = work.inputs["scores"].take(np.arange(work.start, work.stop))
         comparisons, o = Comparisons.of(work.tables), self.options
         score, failed = cosine["score"].copy(), cosine["failed"].copy()
-        first = work.start if isinstance(comparisons.form, Listed) else 0  # of a list, a shard has its own part
+        # of a list, a shard has its own part
+        first = work.start if isinstance(comparisons.form, Listed) else 0
         for start in range(work.start, work.stop, BLOCK):
             stop = min(start + BLOCK, work.stop)
             a, b = comparisons.pairs(start - first, stop - first)

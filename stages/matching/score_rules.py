@@ -6,9 +6,10 @@
 | mean          | their mean, which is the product of the two plain means   |
 | softmax(beta) | Σ s · exp(β s) / Σ exp(β s): β → 0 mean, β → ∞ max        |
 
-A rule is given a block of pairs: `cosines` (n, m) float64, row by row the faces of the second templates with the m faces of
-the first one, and `starts` (p,) int64, where each second template begins. It returns (p,) scores. What these rules sum is
-rounded to multiples of STEP first, so that the order of faces moves no bit: sums of fewer than 2²³ numbers are exact.
+A rule is given a block of pairs: `cosines` (n, m) float64, row by row the faces of the second
+templates with the m faces of the first one, and `starts` (p,) int64, where each second template
+begins. It returns (p,) scores. What these rules sum is rounded to multiples of STEP first, so that
+the order of faces moves no bit: sums of fewer than 2²³ numbers are exact.
 """
 
 from __future__ import annotations
@@ -35,16 +36,24 @@ class ScoreRule:
     identity: dict[str, Any]
 
 
-def score_rule(name: str, version: int = 1, **parameters: float | Parameter) -> Callable[[Any], Any]:
-    """Register a score rule: `function(cosines, starts, **parameters) -> (p,) scores`; parameters as in `weight_rule`."""
+def score_rule(
+    name: str, version: int = 1, **parameters: float | Parameter
+) -> Callable[[Any], Any]:
+    """Register a score rule: `function(cosines, starts, **parameters) -> (p,) scores`; parameters
+    as in `weight_rule`.
+    """
     return registered("score rule", name, version, parameters)
 
 
 def score_rule_named(label: str) -> ScoreRule:
-    """Return the rule that a label such as 'softmax(beta=10)' names. Raises InvalidInput if it names none."""
+    """Return the rule that a label such as 'softmax(beta=10)' names. Raises InvalidInput if it
+    names none.
+    """
     family, parameters = parsed("score rule", label)
     identity = {"version": family.version, "parameters": parameters}
-    return ScoreRule(lambda cosines, starts: family.function(cosines, starts, **parameters), identity)
+    return ScoreRule(
+        lambda cosines, starts: family.function(cosines, starts, **parameters), identity
+    )
 
 
 @score_rule("max", version=2)
@@ -63,12 +72,15 @@ def mean(cosines: Floats, starts: Starts) -> Floats:
 @score_rule("softmax", version=2, beta=Parameter(10.0, high=300))
 def softmax(cosines: Floats, starts: Starts, beta: float) -> Floats:
     """The mean of these cosines c, weighted by exp(β c)."""
-    # Against the largest cosine of the pair of templates, so that not all weights of one can vanish.
+    # Against the largest cosine of the pair of templates, so that not all weights of one can
+    # vanish.
     best = np.repeat(largest(cosines, starts), np.diff(starts, append=len(cosines)))
     weight = exp(beta * (cosines - best[:, None]))
     return np.asarray(_sums(cosines * weight, starts) / _sums(weight, starts))
 
 
 def _sums(values: Floats, starts: Starts) -> Floats:
-    """Return the sum of the rows from each start to the next, exactly, of values that are rounded to multiples of STEP."""
+    """Return the sum of the rows from each start to the next, exactly, of values that are rounded
+    to multiples of STEP.
+    """
     return np.asarray(np.add.reduceat(np.rint(values / STEP).sum(axis=1), starts) * STEP)

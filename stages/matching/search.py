@@ -1,10 +1,11 @@
 """search: gallery + probes → the k best candidates of every probe, exactly.
 
-A list is ordered by (−score, template row), and a score is the exact cosine of two templates (stages/exact): no shard, back
-end or machine changes a bit of it. A faster product only *selects* (`candidates`): NumPy's from a small gallery, a
-back end's from a large one; what is selected is scored exactly. A template that failed is no candidate and has none; one of
-zeros that did not (`fuse.fallback: zero`) scores 0 with everyone. FAISS by itself leaves the order of ties open and takes nan
-without a word.
+A list is ordered by (−score, template row), and a score is the exact cosine of two templates
+(stages/exact): no shard, back end or machine changes a bit of it. A faster product only *selects*
+(`candidates`): NumPy's from a small gallery, a back end's from a large one; what is selected is
+scored exactly. A template that failed is no candidate and has none; one of zeros that did not
+(`fuse.fallback: zero`) scores 0 with everyone. FAISS by itself leaves the order of ties open and
+takes nan without a word.
 """
 
 from __future__ import annotations
@@ -22,20 +23,31 @@ from pipeline.core.schema import Batch, Status
 from pipeline.core.stage import Options, Stage, Work, execution
 from pipeline.errors import ResourceRefused
 from stages.exact import products
-from stages.matching.candidates import COLUMNS, CROWD, PROBES, Select, kth_best, with_faiss, with_numpy, with_torch
+from stages.matching.candidates import (
+    COLUMNS,
+    CROWD,
+    PROBES,
+    Select,
+    kth_best,
+    with_faiss,
+    with_numpy,
+    with_torch,
+)
 from stages.matching.compare import TILE, WIDTH, unit_rows
 from stages.tables.enough import need_searched
 from stages.tables.tables import CANDIDATES, role_rows
 
 CELLS = 1 << 23  # scores of one product: 64 MiB of float64
-GATHERED = 1 << 18  # numbers of candidates' unit rows that are gathered at once: few enough to stay in the cache
+# numbers of candidates' unit rows that are gathered at once: few enough to stay in the cache
+GATHERED = 1 << 18
 SMALL = 1 << 24  # numbers in a small gallery's embeddings: up to there, one product selects
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
 class SearchOptions(Options):
-    """`k` candidates a probe. `backend` decides speed only, and of a large gallery, so it is no part of the key.
+    """`k` candidates a probe. `backend` decides speed only, and of a large gallery, so it is no
+    part of the key.
 
     torch selects in bfloat16 where the processor has instructions for it, faiss by its flat index.
     """
@@ -65,21 +77,27 @@ class Search(Stage):
         return ("numpy",)
 
     def open(self) -> None:
-        name, extra = {"faiss": ("faiss", "cpu (or gpu)"), "torch": ("torch", "")}[self.options.backend]
+        name, extra = {"faiss": ("faiss", "cpu (or gpu)"), "torch": ("torch", "")}[
+            self.options.backend
+        ]
         try:
             import_module(name)
         except ImportError as error:
             other = "torch" if self.options.backend == "faiss" else "faiss"
             advice = f"install qfuse[{extra}]" if extra else "reinstall qfuse"
             raise ResourceRefused(
-                f"search.backend {name!r} does not import ({error}): {advice}, or set search.backend to {other}."
+                f"search.backend {name!r} does not import ({error}): {advice}, or set"
+                f" search.backend to {other}."
             ) from None
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         need_searched(tables, self.options.gallery, "search.gallery")
 
     def memory(
-        self, rows: Mapping[str, int], sizes: Mapping[str, Mapping[str, int]], tables: Mapping[str, Batch]
+        self,
+        rows: Mapping[str, int],
+        sizes: Mapping[str, Mapping[str, int]],
+        tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
         k, width = self.options.k, sizes["templates"]["embedding"]
         gallery = len(np.unique(role_rows(tables["roles"], self.options.gallery)))
@@ -88,13 +106,24 @@ class Search(Stage):
         lists["gathered candidates"] = max(8 * GATHERED, 2 * (k + CROWD) * width)
         if _is_small(gallery, width // 4):
             tile = min(rows[""] * gallery, TILE * gallery, CELLS)
-            return {**lists, "gallery, and in float64": 3 * gallery * width, "a tile of scores": 5 * tile}
-        return {**lists, "gallery, and its index": 2 * gallery * width, "scores of a block": 4 * PROBES * COLUMNS}
+            return {
+                **lists,
+                "gallery, and in float64": 3 * gallery * width,
+                "a tile of scores": 5 * tile,
+            }
+        return {
+            **lists,
+            "gallery, and its index": 2 * gallery * width,
+            "scores of a block": 4 * PROBES * COLUMNS,
+        }
 
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))
         roles, k = work.tables["roles"], self.options.k
-        gallery, everyone = np.unique(role_rows(roles, self.options.gallery)), role_rows(roles, "probe")
+        gallery, everyone = (
+            np.unique(role_rows(roles, self.options.gallery)),
+            role_rows(roles, "probe"),
+        )
         probes = everyone[work.start : work.stop]
         enrolled, seeking = (unit_rows(templates.take(rows)) for rows in (gallery, probes))
         known, usable = (templates["status"][rows] == Status.OK for rows in (gallery, probes))
@@ -116,18 +145,26 @@ class Search(Stage):
                 candidate[places[own]] = np.where(found >= 0, gallery[found], -1)
 
             work.each(fill, range(0, len(seeking), step))
-        return {"": Batch({"status": templates["status"][probes], "candidate": candidate, "score": score})}
+        return {
+            "": Batch(
+                {"status": templates["status"][probes], "candidate": candidate, "score": score}
+            )
+        }
 
 
 def _is_small(gallery: int, width: int) -> bool:
     return gallery * width <= SMALL
 
 
-def exact_top(gallery: products.Rows, probes: Floats, k: int, select: Select) -> tuple[Rows, Floats]:
-    """Return the k best gallery rows (p, k) int64 of every probe and their scores (p, k) float32; −1 and nan pad.
+def exact_top(
+    gallery: products.Rows, probes: Floats, k: int, select: Select
+) -> tuple[Rows, Floats]:
+    """Return the k best gallery rows (p, k) int64 of every probe and their scores (p, k) float32;
+    −1 and nan pad.
 
-    `gallery` (g, d) and `probes` (p, d) are unit rows; a gallery in float64 need not be widened for each score. Order is
-    (−score, row), and a tie at the k-th place goes to the first rows. Only what is selected is scored.
+    `gallery` (g, d) and `probes` (p, d) are unit rows; a gallery in float64 need not be widened for
+    each score. Order is (−score, row), and a tie at the k-th place goes to the first rows. Only
+    what is selected is scored.
     """
     best = min(k, len(gallery))
     found = np.full((len(probes), k), -1, np.int64)
@@ -145,16 +182,22 @@ def exact_top(gallery: products.Rows, probes: Floats, k: int, select: Select) ->
     return found, scores
 
 
-def _cosines(gallery: products.Rows, columns: Rows, probes: Floats, count: Rows) -> NDArray[np.float64]:
-    """Return of each probe the cosines with the first `count` (p,) of its columns (p, most), (p, most) float64."""
+def _cosines(
+    gallery: products.Rows, columns: Rows, probes: Floats, count: Rows
+) -> NDArray[np.float64]:
+    """Return of each probe the cosines with the first `count` (p,) of its columns (p, most), (p,
+    most) float64.
+    """
     most, width = columns.shape[1], gallery.shape[1]
     step, exact = max(1, GATHERED // (most * width)), np.zeros(columns.shape)
-    room = np.empty(step * most * width, gallery.dtype)  # taken once: new memory costs more than what is written to it
+    # taken once: new memory costs more than what is written to it
+    room = np.empty(step * most * width, gallery.dtype)
     for start in range(0, len(probes), step):
         rows = slice(start, start + step)
         part = columns[rows, : count[rows].max()]
         gathered = room[: part.size * width].reshape(*part.shape, width)
-        np.take(gallery, part, axis=0, out=gathered, mode="clip")  # not “raise”, which would write to memory of its own
+        # not “raise”, which would write to memory of its own
+        np.take(gallery, part, axis=0, out=gathered, mode="clip")
         exact[rows, : part.shape[1]] = products.cosines(gathered, probes[rows, None])[..., 0]
     return exact
 
@@ -174,7 +217,8 @@ def _top_of_all(gallery: products.Rows, probes: Floats, k: int) -> tuple[Rows, F
 
 
 def _beside(row: Rows, column: Rows, count: Rows) -> tuple[Rows, NDArray[np.bool_]]:
-    """Return the columns of each row side by side, (rows, most) int64, and which of these are known; 0 pads.
+    """Return the columns of each row side by side, (rows, most) int64, and which of these are
+    known; 0 pads.
 
     row, column (n,); rows ascend, and each has `count` (rows,) columns.
     """
@@ -185,7 +229,8 @@ def _beside(row: Rows, column: Rows, count: Rows) -> tuple[Rows, NDArray[np.bool
 
 
 def _ordered(columns: Rows, known: NDArray[np.bool_], score: Floats, k: int) -> tuple[Rows, Floats]:
-    """Return of each row its k best columns (rows, k) in the order of (−score, column), and their scores.
+    """Return of each row its k best columns (rows, k) in the order of (−score, column), and their
+    scores.
 
     columns, known, score (rows, most); columns ascend, and k of each row at least are known.
     """

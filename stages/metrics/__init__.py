@@ -1,1 +1,1 @@
-"""Error rates, identification rates and their uncertainty: plain NumPy functions, arrays in, arrays out."""
+"""Error rates, identification rates and their uncertainty: functions on NumPy arrays."""

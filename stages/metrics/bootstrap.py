@@ -1,16 +1,20 @@
 """Uncertainty of error rates by resampling subjects.
 
 Conventions
-    Resampling    subjects are drawn with replacement, so a replicate is one whole-number weight a subject. A
-                  mated comparison weighs w[a], a non-mated one w[a] w[b]: the vertex bootstrap (Snijders and
-                  Borgatti 1999; Fogliato, Patil and Perona, "Confidence Intervals for Error Rates in 1:1
-                  Matching Tasks", 2024) without comparisons of two copies of one subject. Systems that are
-                  compared share the weights, and their difference is taken replicate by replicate.
-    Exactness     a replicate is what the metric gives when every comparison is repeated weight times; its
-                  threshold is chosen anew. Weight 1 everywhere gives the metric itself, to the bit.
-    Subjects      are integers 0 … S-1, the columns of the (R, S) ``weights`` that ``subject_weights`` gives.
+    Resampling    subjects are drawn with replacement, so a replicate is one whole-number weight a
+                  subject. A mated comparison weighs w[a], a non-mated one w[a] w[b]: the vertex
+                  bootstrap (Snijders and Borgatti 1999; Fogliato, Patil and Perona, "Confidence
+                  Intervals for Error Rates in 1:1 Matching Tasks", 2024) without comparisons of two
+                  copies of one subject. Systems that are compared share the weights, and their
+                  difference is taken replicate by replicate.
+    Exactness     a replicate is what the metric gives when every comparison is repeated weight
+                  times; its threshold is chosen anew. Weight 1 everywhere gives the metric itself,
+                  to the bit.
+    Subjects      are integers 0 … S-1, the columns of the (R, S) ``weights`` that
+                  ``subject_weights`` gives.
     Empty input   nan in a replicate whose mated or non-mated weight is 0; intervals leave nan out.
-    Direction, decision, tie and threshold rules are those of ``verification`` and ``identification``.
+    Direction, decision, tie and threshold rules are those of ``verification`` and
+    ``identification``.
 """
 
 from __future__ import annotations
@@ -45,7 +49,9 @@ _Side = tuple[Counts, Counts, Floats]
 
 @dataclass(frozen=True)
 class Difference:
-    """a - b with the percentile interval of its paired replicates; each has the shape of one replicate."""
+    """a - b with the percentile interval of its paired replicates; each has the shape of one
+    replicate.
+    """
 
     value: Floats
     lo: Floats
@@ -60,7 +66,8 @@ def subject_weights(n_subjects: int, replicates: int, seed: int) -> Weights:
     generator = np.random.Generator(np.random.PCG64(seed))
     weights = np.zeros((replicates, n_subjects), np.uint16)
     for rows in blocks(np.arange(replicates), n_subjects):
-        # One 64-bit draw a cell, whatever the block: so a row does not depend on how many are asked for.
+        # One 64-bit draw a cell, whatever the block: so a row does not depend on how many are asked
+        # for.
         drawn = (generator.random((rows.size, n_subjects)) * n_subjects).astype(np.intp)
         drawn += np.arange(rows.size)[:, None] * n_subjects
         weights[rows] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
@@ -80,8 +87,8 @@ def tar_replicates(
 
     scores (N,) finite; mated (N,) bool; subject_a, subject_b (N,) int; targets (T,) in [0, 1].
     A replicate reads no more of the non-mated list than its largest target needs.
-    Raises ValueError for a score that is not finite, lengths that differ, a subject outside the weights, or a
-    mated flag that disagrees with the subjects.
+    Raises ValueError for a score that is not finite, lengths that differ, a subject outside the
+    weights, or a mated flag that disagrees with the subjects.
     """
     return tar_of(Lists.of(scores, mated, subject_a, subject_b, weights), targets, [rule])[0]
 
@@ -95,7 +102,11 @@ def tar_of(lists: Lists, targets: Targets, rules: Sequence[Rule]) -> list[Floats
 
 
 def eer_replicates(
-    scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, weights: ArrayLike
+    scores: ArrayLike,
+    mated: ArrayLike,
+    subject_a: ArrayLike,
+    subject_b: ArrayLike,
+    weights: ArrayLike,
 ) -> Floats:
     """EER in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``."""
     return eer_of(Lists.of(scores, mated, subject_a, subject_b, weights))
@@ -106,7 +117,11 @@ def eer_of(lists: Lists, near: float = 1 / 16) -> Floats:
 
     A replicate reads no more of the non-mated list than holds the point where FMR overtakes FNMR.
     """
-    table, (m_all, n_all), genuine = lists.table, lists.totals, lists.genuine.best(lists.genuine.score.size)
+    table, (m_all, n_all), genuine = (
+        lists.table,
+        lists.totals,
+        lists.genuine.best(lists.genuine.score.size),
+    )
     size, out = lists.impostor.score.size, np.full(len(table), np.nan)
     pending, count = np.flatnonzero((m_all > 0) & (n_all > 0)), 64 + int(1.5 * near * size)
     while pending.size:
@@ -115,18 +130,25 @@ def eer_of(lists: Lists, near: float = 1 / 16) -> Floats:
         thresholds = np.concatenate([[-np.inf], np.unique(np.concatenate([m_up, n_up]))])
         if n_up.size < size:
             thresholds = thresholds[thresholds <= n_up[-1]]  # below, non-mated scores are missing
-        accepted_m, accepted_n = (np.searchsorted(up, thresholds, side="right") for up in (m_up, n_up))
+        accepted_m, accepted_n = (
+            np.searchsorted(up, thresholds, side="right") for up in (m_up, n_up)
+        )
         for rows in blocks(pending, m_up.size + n_up.size):
             m, n = running_sums(genuine.weigh(table[rows])), running_sums(top.weigh(table[rows]))
-            rates = partial(_rates, (m, accepted_m, m_all[rows, None]), (n, accepted_n, n_all[rows, None]))
-            # FMR rises and FNMR falls along the thresholds: the crossing is bisected, in all replicates at once.
+            rates = partial(
+                _rates, (m, accepted_m, m_all[rows, None]), (n, accepted_n, n_all[rows, None])
+            )
+            # FMR rises and FNMR falls along the thresholds: the crossing is bisected, in all
+            # replicates at once.
             low, high = (np.full((len(rows), 1), end, np.int64) for end in (0, len(thresholds) - 1))
             crossed = np.greater_equal(*rates(high))[:, 0]
             while (high - low > 1).any():
                 middle = (low + high) // 2
                 past = np.greater_equal(*rates(middle))
                 low, high = np.where(past, low, middle), np.where(past, middle, high)
-            out[rows[crossed]] = crossing(*(rate[crossed] for rate in rates(np.hstack([low, high]))))[0]
+            out[rows[crossed]] = crossing(
+                *(rate[crossed] for rate in rates(np.hstack([low, high])))
+            )[0]
             unsolved.append(rows[~crossed])
         pending, count = np.concatenate(unsolved), 4 * count
     return out
@@ -140,7 +162,11 @@ def _rates(mated: _Side, nonmated: _Side, at: Counts) -> tuple[Floats, Floats]:
 
 
 def auc_replicates(
-    scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, weights: ArrayLike
+    scores: ArrayLike,
+    mated: ArrayLike,
+    subject_a: ArrayLike,
+    subject_b: ArrayLike,
+    weights: ArrayLike,
 ) -> Floats:
     """AUC in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``.
 
@@ -176,11 +202,12 @@ def tpir_replicates(
     weights: ArrayLike,
     rule: Rule = "at_most",
 ) -> Floats:
-    """TPIR at each FPIR target, in each replicate: (R, T) float64. Probes are resampled, the gallery not.
+    """TPIR at each FPIR target, in each replicate: (R, T) float64. Probes are resampled, the
+    gallery not.
 
-    nonmated_top (N,), -inf for a probe that failed; mated_rank (M,), mated_score (M,) as in ``tpir_at_fpir``;
-    nonmated_subject (N,), mated_subject (M,) int; targets (T,) in [0, 1].
-    Raises ValueError for a NaN or +inf score, lengths that differ, or a subject outside the weights.
+    nonmated_top (N,), -inf for a probe that failed; mated_rank (M,), mated_score (M,) as in
+    ``tpir_at_fpir``; nonmated_subject (N,), mated_subject (M,) int; targets (T,) in [0, 1]. Raises
+    ValueError for a NaN or +inf score, lengths that differ, or a subject outside the weights.
     """
     table, top, rank = as_weights(weights), np.asarray(nonmated_top), np.asarray(mated_rank)
     n_subject = as_subjects(nonmated_subject, "nonmated_subject", top.shape, table)
@@ -189,12 +216,17 @@ def tpir_replicates(
     impostor = Weighted(n_score, (n_subject[top != -np.inf],))
     genuine = Weighted(m_score, (m_subject[rank == 1],))
     # The totals are over every probe: failures and misses belong to the denominators.
-    (barrier,) = barrier_scores(impostor, table, total_weight(table, n_subject), as_targets(targets), [rule])
+    (barrier,) = barrier_scores(
+        impostor, table, total_weight(table, n_subject), as_targets(targets), [rule]
+    )
     return share_above(genuine, table, total_weight(table, m_subject), barrier)
 
 
-def rank_replicates(mated_rank: ArrayLike, mated_subject: ArrayLike, ranks: Sequence[int], weights: ArrayLike) -> Floats:
-    """Share of mated probes found at rank k or better, k in ``ranks``, in each replicate: (R, K) float64.
+def rank_replicates(
+    mated_rank: ArrayLike, mated_subject: ArrayLike, ranks: Sequence[int], weights: ArrayLike
+) -> Floats:
+    """Share of mated probes found at rank k or better, k in ``ranks``, in each replicate: (R, K)
+    float64.
 
     mated_rank (M,) int, 0 a miss; mated_subject (M,) int.
     Raises ValueError for lengths that differ or a subject outside the weights.
@@ -208,9 +240,11 @@ def rank_replicates(mated_rank: ArrayLike, mated_subject: ArrayLike, ranks: Sequ
 
 
 def share_replicates(flag: ArrayLike, subject: ArrayLike, weights: ArrayLike) -> Floats:
-    """Share of what is flagged in each replicate, such as FTA: (R,) float64, nan where nothing has weight.
+    """Share of what is flagged in each replicate, such as FTA: (R,) float64, nan where nothing has
+    weight.
 
-    flag (N,) bool; subject (N,) int. Raises ValueError for lengths that differ or a subject outside the weights.
+    flag (N,) bool; subject (N,) int. Raises ValueError for lengths that differ or a subject outside
+    the weights.
     """
     table, chosen = as_weights(weights), np.asarray(flag, bool)
     column = as_subjects(subject, "subject", chosen.shape, table)
@@ -220,7 +254,8 @@ def share_replicates(flag: ArrayLike, subject: ArrayLike, weights: ArrayLike) ->
 def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
     """Percentile interval (Efron 1979) over axis 0, nan replicates left out; nan where all are.
 
-    replicates (R, …) float; returns (lo, hi), each (…). Raises ValueError for a level outside (0, 1).
+    replicates (R, …) float; returns (lo, hi), each (…). Raises ValueError for a level outside (0,
+    1).
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, found {level}: 95 % is 0.95.")
@@ -232,13 +267,16 @@ def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats
     return np.asarray(lo), np.asarray(hi)
 
 
-def rate_interval(value: float, replicates: ArrayLike, level: float, subjects: int) -> tuple[float, float]:
+def rate_interval(
+    value: float, replicates: ArrayLike, level: float, subjects: int
+) -> tuple[float, float]:
     """Interval of one rate: ``interval``, but for a rate of 0 or 1, and nan where it has no width.
 
-    Where no error was seen, every replicate lacks errors as well, and [0, 0] would claim what is not known. With 0 errors
-    among n independent trials the rate is, at a confidence of `level`, at most 1 - (1 - level)^(1/n): the one-sided bound
-    of Clopper and Pearson (1934), about 3 / n at 95 %, the "rule of 3" of ISO/IEC 19795-1. Comparisons of one subject are
-    not independent, so n is that of the subjects. Of a rate of 1 it is the same from above. `subjects` < 1: no bound.
+    Where no error was seen, every replicate lacks errors as well, and [0, 0] would claim what is
+    not known. With 0 errors among n independent trials the rate is, at a confidence of `level`, at
+    most 1 - (1 - level)^(1/n): the one-sided bound of Clopper and Pearson (1934), about 3 / n at 95
+    %, the "rule of 3" of ISO/IEC 19795-1. Comparisons of one subject are not independent, so n is
+    that of the subjects. Of a rate of 1 it is the same from above. `subjects` < 1: no bound.
 
     replicates (R,). Returns (lo, hi).
     """
@@ -252,12 +290,16 @@ def rate_interval(value: float, replicates: ArrayLike, level: float, subjects: i
 def paired_difference(
     point_a: ArrayLike, point_b: ArrayLike, rep_a: ArrayLike, rep_b: ArrayLike, level: float = 0.95
 ) -> Difference:
-    """a - b: the difference of two estimates, with the percentile interval of their replicates' differences.
+    """a - b: the difference of two estimates, with the percentile interval of their replicates'
+    differences.
 
-    point_a, point_b (…); rep_a, rep_b (R, …) from the *same* weights. Raises ValueError if shapes differ.
+    point_a, point_b (…); rep_a, rep_b (R, …) from the *same* weights. Raises ValueError if shapes
+    differ.
     """
     a, b = np.asarray(rep_a, np.float64), np.asarray(rep_b, np.float64)
     if a.shape != b.shape:
-        raise ValueError(f"replicates must be paired row by row, found shapes {a.shape} and {b.shape}.")
+        raise ValueError(
+            f"replicates must be paired row by row, found shapes {a.shape} and {b.shape}."
+        )
     value = np.asarray(point_a, np.float64) - np.asarray(point_b, np.float64)
     return Difference(value, *interval(a - b, level))

@@ -1,10 +1,12 @@
 """Do two qualities order the same things in the same way?
 
 Conventions
-    Direction   higher = better, and only the order counts: a monotone change of a quality changes no rank correlation.
-    Ties        equal qualities share the mean of their ranks (Spearman); Kendall's coefficient is tau-b.
-    No quality  nan. A pair of qualities is correlated over the rows that have both, so the entries of one matrix may be over
-                different rows; infinities are ranked as what they are.
+    Direction   higher = better, and only the order counts: a monotone change of a quality changes
+                no rank correlation.
+    Ties        equal qualities share the mean of their ranks (Spearman); Kendall's coefficient is
+                tau-b.
+    No quality  nan. A pair of qualities is correlated over the rows that have both, so the entries
+                of one matrix may be over different rows; infinities are ranked as what they are.
     Undefined   nan: fewer than two such rows, or a quality that is constant over them.
 """
 
@@ -21,11 +23,15 @@ from stages.exact.sums import dot, mean
 Floats = NDArray[np.float64]
 
 
-def rank_correlation(qualities: ArrayLike, kind: Literal["spearman", "kendall"] = "spearman") -> Floats:
-    """Return how far each two of M qualities agree on the order of n faces: (M, M) float64 in [−1, 1], symmetric.
+def rank_correlation(
+    qualities: ArrayLike, kind: Literal["spearman", "kendall"] = "spearman"
+) -> Floats:
+    """Return how far each two of M qualities agree on the order of n faces: (M, M) float64 in [−1,
+    1], symmetric.
 
-    qualities (M, n) float, nan where there is none. `spearman` is Pearson's coefficient of the ranks (Spearman 1904),
-    `kendall` is tau-b (Kendall 1945). Raises ValueError for another shape or kind.
+    qualities (M, n) float, nan where there is none. `spearman` is Pearson's coefficient of the
+    ranks (Spearman 1904), `kendall` is tau-b (Kendall 1945). Raises ValueError for another shape or
+    kind.
     """
     table = np.asarray(qualities, np.float64)
     if table.ndim != 2:
@@ -33,7 +39,11 @@ def rank_correlation(qualities: ArrayLike, kind: Literal["spearman", "kendall"] 
     if kind not in ("spearman", "kendall"):
         raise ValueError(f"kind must be 'spearman' or 'kendall', found {kind!r}.")
     known = ~np.isnan(table)
-    own = [stats.rankdata(row[there]) for row, there in zip(table, known, strict=True)] if kind == "spearman" else []
+    own = (
+        [stats.rankdata(row[there]) for row, there in zip(table, known, strict=True)]
+        if kind == "spearman"
+        else []
+    )
     found = np.full((len(table), len(table)), np.nan)
     for i in range(len(table)):
         for j in range(i + 1):
@@ -47,7 +57,9 @@ def rank_correlation(qualities: ArrayLike, kind: Literal["spearman", "kendall"] 
 
 
 def _ranks(part: Floats, own: Floats) -> Floats:
-    """Return the ranks of some of a quality's values; `own`, the ranks of all of them, serve where these are all."""
+    """Return the ranks of some of a quality's values; `own`, the ranks of all of them, serve where
+    these are all.
+    """
     return own if len(part) == len(own) else np.asarray(stats.rankdata(part), np.float64)
 
 

@@ -1,22 +1,28 @@
 """Error versus discard: how an error rate falls as comparisons of poor quality are set aside.
 
 Conventions
-    Direction       a higher score means more similar, a higher quality more useful; quality is of a comparison
-                    (``pair_quality`` makes it from those of its two samples) or, in 1:N, of a probe.
-    Decision        accepted when ``score >= threshold``: FNM errors are mated comparisons below the threshold, FM
-                    errors non-mated ones at or above it (in 1:N: mated probes that miss, non-mated that match).
-    EDC             ISO/IEC 29794-1:2024: the threshold is chosen once, on the full set. x is the share of
-                    comparisons discarded, y the error of those that remain. Runs of equal quality are discarded
-                    together. Between two points the curve stays at the earlier one's error, and it ends at (1, 0).
-                    ``discard_steps`` has the form that chooses the threshold anew at each step.
+    Direction       a higher score means more similar, a higher quality more useful; quality is of a
+                    comparison (``pair_quality`` makes it from those of its two samples) or, in 1:N,
+                    of a probe.
+    Decision        accepted when ``score >= threshold``: FNM errors are mated comparisons below the
+                    threshold, FM errors non-mated ones at or above it (in 1:N: mated probes that
+                    miss, non-mated that match).
+    EDC             ISO/IEC 29794-1:2024: the threshold is chosen once, on the full set. x is the
+                    share of comparisons discarded, y the error of those that remain. Runs of equal
+                    quality are discarded together. Between two points the curve stays at the
+                    earlier one's error, and it ends at (1, 0). ``discard_steps`` has the form that
+                    chooses the threshold anew at each step.
     pAUC            the integral of those steps from 0 to a limit, not divided by the limit.
-    Threshold rule  to a target FMR, on mated and non-mated of the full set: "at_most", "nearest" as in
-                    ``verification``, "interpolated" as in ``discard_steps``. To a starting error of the mated: the
-                    highest threshold whose FNMR does not exceed it, which is a mated score, or +inf at FNMR 1.
-    References      "perfect": NIST's straight line, which nothing attains. "attainable": the optimum where all
-                    errors are discarded first, comparison by comparison; a quality of *samples* cannot attain
-                    it. "random": the expectation of discard at random.
-    Empty input     an undefined error is nan, and ``reason`` says why; ``reason`` is "" when all is defined.
+    Threshold rule  to a target FMR, on mated and non-mated of the full set: "at_most", "nearest" as
+                    in ``verification``, "interpolated" as in ``discard_steps``. To a starting error
+                    of the mated: the highest threshold whose FNMR does not exceed it, which is a
+                    mated score, or +inf at FNMR 1.
+    References      "perfect": NIST's straight line, which nothing attains. "attainable": the
+                    optimum where all errors are discarded first, comparison by comparison; a
+                    quality of *samples* cannot attain it. "random": the expectation of discard at
+                    random.
+    Empty input     an undefined error is nan, and ``reason`` says why; ``reason`` is "" when all is
+                    defined.
 """
 
 from __future__ import annotations
@@ -39,25 +45,40 @@ from stages.metrics.discard_steps import Recomputed as Recomputed
 from stages.metrics.discard_steps import angular_distance as angular_distance
 from stages.metrics.discard_steps import legacy_erc as legacy_erc
 from stages.metrics.discard_steps import recomputed as recomputed
-from stages.metrics.verification import Ascending, Floats, Scores, allowed_count, as_scores, as_targets
+from stages.metrics.verification import (
+    Ascending,
+    Floats,
+    Scores,
+    allowed_count,
+    as_scores,
+    as_targets,
+)
 
 PairQuality = Literal["min", "mean", "product"]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Steps: from x[i] on, up to x[i+1], the error is y[i]. x starts at 0 and ends at 1, where the error is 0."""
+    """Steps: from x[i] on, up to x[i+1], the error is y[i]. x starts at 0 and ends at 1, where the
+    error is 0.
+    """
 
     x: Floats  # (K,) share discarded, rising
     y: Floats  # (K,) error of what remains
     reason: str = ""
 
     def at(self, fractions: ArrayLike) -> Floats:
-        """The error after each fraction of discard, in the shape given. Raises ValueError outside [0, 1]."""
-        return np.asarray(self.y[np.searchsorted(self.x, _known(fractions, "fractions"), side="right") - 1])
+        """The error after each fraction of discard, in the shape given. Raises ValueError outside
+        [0, 1].
+        """
+        return np.asarray(
+            self.y[np.searchsorted(self.x, _known(fractions, "fractions"), side="right") - 1]
+        )
 
     def area(self, limit: float) -> float:
-        """pAUC: the integral of the steps from 0 to the limit, not divided by it. Raises ValueError outside [0, 1]."""
+        """pAUC: the integral of the steps from 0 to the limit, not divided by it. Raises ValueError
+        outside [0, 1].
+        """
         ends = np.minimum(self.x, _known(limit, "limit"))
         return float(dot(self.y[:-1], np.diff(ends)))
 
@@ -71,7 +92,9 @@ class Reference:
     _area: Callable[[Floats, Floats], Floats]
 
     def line(self, e0: ArrayLike, x: ArrayLike) -> Floats:
-        """The error after discarding x. Raises ValueError for an error or share outside [0, 1]; nan stays nan."""
+        """The error after discarding x. Raises ValueError for an error or share outside [0, 1]; nan
+        stays nan.
+        """
         return np.asarray(self._line(_shares(e0, "e0"), _shares(x, "x")))
 
     def area(self, e0: ArrayLike, limit: ArrayLike) -> Floats:
@@ -104,17 +127,22 @@ random = Reference("random", lambda e0, x: e0 + 0 * x, lambda e0, limit: e0 * li
 
 
 def pair_quality(a: ArrayLike, b: ArrayLike, how: PairQuality = "min") -> Scores:
-    """The quality of comparisons from those of their two samples: (n,) float32 or float64, as given; nan stays nan.
+    """The quality of comparisons from those of their two samples: (n,) float32 or float64, as
+    given; nan stays nan.
 
-    a, b (n,). "min" is that of ISO/IEC 29794-1. Raises ValueError for shapes that differ, an unknown ``how``, or a
-    product of negative qualities.
+    a, b (n,). "min" is that of ISO/IEC 29794-1. Raises ValueError for shapes that differ, an
+    unknown ``how``, or a product of negative qualities.
     """
     if how not in get_args(PairQuality):
         raise ValueError(f"how must be one of {', '.join(get_args(PairQuality))}, found {how!r}.")
     one, two = np.asarray(a), np.asarray(b)
-    one, two = (q if q.dtype in (np.float32, np.float64) else q.astype(np.float64) for q in (one, two))
+    one, two = (
+        q if q.dtype in (np.float32, np.float64) else q.astype(np.float64) for q in (one, two)
+    )
     if one.shape != two.shape or one.ndim != 1:
-        raise ValueError(f"a and b must have one quality a comparison, found shapes {one.shape} and {two.shape}.")
+        raise ValueError(
+            f"a and b must have one quality a comparison, found shapes {one.shape} and {two.shape}."
+        )
     if how == "min":
         return np.minimum(one, two)
     if how == "mean":
@@ -122,31 +150,39 @@ def pair_quality(a: ArrayLike, b: ArrayLike, how: PairQuality = "min") -> Scores
     lowest = min(np.fmin.reduce(q, initial=np.inf) for q in (one, two))
     if lowest < 0:
         raise ValueError(
-            f"a product needs qualities of 0 or more, found {lowest}: two poor samples would make a good pair. "
-            f"Calibrate the qualities to [0, 1] first, or use min."
+            f"a product needs qualities of 0 or more, found {lowest}: two poor samples would make a"
+            " good pair. Calibrate the qualities to [0, 1] first, or use min."
         )
     return np.asarray(one * two)
 
 
 def edc(error: ArrayLike, quality: ArrayLike, among: ArrayLike | None = None) -> Curve:
-    """The exact error-versus-discard characteristic, one point for every distinct quality and the end (1, 0).
+    """The exact error-versus-discard characteristic, one point for every distinct quality and the
+    end (1, 0).
 
-    error (n,) bool: wrong at the one threshold; quality (n,) finite. The same function serves FNM-EDC, FM-EDC and, in
-    1:N, FNIR and FPIR against the share of probes discarded. Without comparisons the error is nan.
-    among (N,): where these n are discarded in one order with others, the quality of all, these included. x is then
-    the share of all that is discarded, and the error is 0 where none of these n remains.
-    Raises ValueError for a quality that is not finite or lengths that differ.
+    error (n,) bool: wrong at the one threshold; quality (n,) finite. The same function serves
+    FNM-EDC, FM-EDC and, in 1:N, FNIR and FPIR against the share of probes discarded. Without
+    comparisons the error is nan. among (N,): where these n are discarded in one order with others,
+    the quality of all, these included. x is then the share of all that is discarded, and the error
+    is 0 where none of these n remains. Raises ValueError for a quality that is not finite or
+    lengths that differ.
     """
     wrong, value = np.asarray(error, bool), as_scores(quality, "quality")
     if wrong.shape != value.shape:
-        raise ValueError(f"error and quality must have one entry a comparison, found {wrong.shape} and {value.shape}.")
+        raise ValueError(
+            f"error and quality must have one entry a comparison, found {wrong.shape} and"
+            f" {value.shape}."
+        )
     if not value.size:
         return _undefined("no comparisons")
     own, of_errors = np.sort(value), np.sort(value[wrong])
     rising = own if among is None else np.sort(as_scores(among, "among"))
     if rising.size < own.size:
-        raise ValueError(f"among must hold the quality of every comparison, found {rising.size} for {own.size}.")
-    gone = np.flatnonzero(np.concatenate([[True], rising[1:] != rising[:-1]]))  # before each run of equals
+        raise ValueError(
+            f"among must hold the quality of every comparison, found {rising.size} for {own.size}."
+        )
+    # before each run of equals
+    gone = np.flatnonzero(np.concatenate([[True], rising[1:] != rising[:-1]]))
     errors = of_errors.size - np.searchsorted(of_errors, rising[gone])
     left = own.size - (gone if among is None else np.searchsorted(own, rising[gone]))
     x, y = np.ones(gone.size + 1), np.zeros(gone.size + 1)
@@ -158,8 +194,9 @@ def edc(error: ArrayLike, quality: ArrayLike, among: ArrayLike | None = None) ->
 def fnm_edc(mated: ArrayLike, quality: ArrayLike, threshold: float) -> Curve:
     """False non-matches versus discard: the share of mated comparisons with score < threshold.
 
-    mated (M,) scores, quality (M,), both finite; the threshold is fixed, whatever is discarded. A threshold of nan (no
-    non-mated comparison to choose it on) gives a curve of nan. Raises ValueError as ``edc``.
+    mated (M,) scores, quality (M,), both finite; the threshold is fixed, whatever is discarded. A
+    threshold of nan (no non-mated comparison to choose it on) gives a curve of nan. Raises
+    ValueError as ``edc``.
     """
     return _edc_at(as_scores(mated, "mated") < np.float64(threshold), quality, threshold)
 
@@ -167,8 +204,8 @@ def fnm_edc(mated: ArrayLike, quality: ArrayLike, threshold: float) -> Curve:
 def fm_edc(nonmated: ArrayLike, quality: ArrayLike, threshold: float) -> Curve:
     """False matches versus discard: the share of non-mated comparisons with score >= threshold.
 
-    nonmated (N,) scores, quality (N,), both finite. A threshold of nan gives a curve of nan. Raises ValueError as
-    ``edc``.
+    nonmated (N,) scores, quality (N,), both finite. A threshold of nan gives a curve of nan. Raises
+    ValueError as ``edc``.
     """
     return _edc_at(as_scores(nonmated, "nonmated") >= np.float64(threshold), quality, threshold)
 
@@ -183,21 +220,26 @@ def threshold_for(
 ) -> float:
     """The threshold of the full set, from a target FMR by the rule, or from a starting error FNMR.
 
-    mated (M,), nonmated (N,): finite scores; exactly one of fmr and fnmr, in [0, 1]. A starting error has one rule,
-    "at_most". nan where the list that decides (non-mated for fmr, mated for fnmr) is empty.
-    Raises ValueError for a score that is not finite, a rate outside [0, 1], both rates or none, an unknown rule, or
-    another rule with fnmr.
+    mated (M,), nonmated (N,): finite scores; exactly one of fmr and fnmr, in [0, 1]. A starting
+    error has one rule, "at_most". nan where the list that decides (non-mated for fmr, mated for
+    fnmr) is empty. Raises ValueError for a score that is not finite, a rate outside [0, 1], both
+    rates or none, an unknown rule, or another rule with fnmr.
     """
     check_discard_rule(rule)
     if (fmr is None) == (fnmr is None):
         raise ValueError(f"give exactly one of fmr and fnmr, found fmr={fmr} and fnmr={fnmr}.")
-    genuine, impostor = Ascending.of(mated, "mated").scores, Ascending.of(nonmated, "nonmated").scores
+    genuine, impostor = (
+        Ascending.of(mated, "mated").scores,
+        Ascending.of(nonmated, "nonmated").scores,
+    )
     if fmr is not None:
         dtype = np.result_type(genuine, impostor)
         genuine, impostor = (each.astype(dtype, copy=False) for each in (genuine, impostor))
         return float(choose_discard(genuine, impostor, as_targets([fmr]), impostor.size, rule)[0])
     if rule != "at_most":
-        raise ValueError(f"a starting error (fnmr) is kept by the rule at_most alone, found {rule!r}.")
+        raise ValueError(
+            f"a starting error (fnmr) is kept by the rule at_most alone, found {rule!r}."
+        )
     goal = as_targets([fnmr if fnmr is not None else np.nan])
     if not genuine.size:
         return float("nan")
@@ -206,10 +248,11 @@ def threshold_for(
 
 
 def pair_oracle(errors: int, n: int) -> Curve:
-    """The exact optimum of ``errors`` among n comparisons: all errors are discarded first, one by one.
+    """The exact optimum of ``errors`` among n comparisons: all errors are discarded first, one by
+    one.
 
-    No quality has a lower curve anywhere. Its area exceeds the closed form of ``attainable`` by at most e0 / n.
-    Raises ValueError unless 0 <= errors <= n.
+    No quality has a lower curve anywhere. Its area exceeds the closed form of ``attainable`` by at
+    most e0 / n. Raises ValueError unless 0 <= errors <= n.
     """
     if not 0 <= errors <= n:
         raise ValueError(f"errors must be a count from 0 to n = {n}, found {errors}.")
@@ -222,19 +265,25 @@ def pair_oracle(errors: int, n: int) -> Curve:
 def sample_oracle(a: ArrayLike, b: ArrayLike, error: ArrayLike, templates: int) -> Floats:
     """A quality of samples that knows the errors: (templates,) float64, 0 the worst, no two alike.
 
-    a, b (n,) int: the two samples of each comparison, 0 … templates - 1; error (n,) bool. A sample ranks by the share of
-    its comparisons that are errors, a higher share being worse; of equal shares more comparisons are worse, of equal
-    numbers the first (alike, samples that are nothing but errors would go in one step, which may pass a limit). One
-    without comparisons counts as free of errors. With the minimum over the pair it bounds nothing: it is a strong
-    per-sample quality, and cannot attain ``pair_oracle``, as good comparisons of a poor sample go with the bad ones.
+    a, b (n,) int: the two samples of each comparison, 0 … templates - 1; error (n,) bool. A sample
+    ranks by the share of its comparisons that are errors, a higher share being worse; of equal
+    shares more comparisons are worse, of equal numbers the first (alike, samples that are nothing
+    but errors would go in one step, which may pass a limit). One without comparisons counts as free
+    of errors. With the minimum over the pair it bounds nothing: it is a strong per-sample quality,
+    and cannot attain ``pair_oracle``, as good comparisons of a poor sample go with the bad ones.
     Raises ValueError for lengths that differ or a sample outside the range.
     """
     one, two, wrong = np.asarray(a), np.asarray(b), np.asarray(error, bool)
     if not one.shape == two.shape == wrong.shape or one.ndim != 1:
-        raise ValueError(f"a, b and error must have one entry a comparison, found {one.shape}, {two.shape}, {wrong.shape}.")
+        raise ValueError(
+            f"a, b and error must have one entry a comparison, found {one.shape}, {two.shape},"
+            f" {wrong.shape}."
+        )
     both = np.concatenate([one, two]).astype(np.intp)
     if both.size and not 0 <= both.min() <= both.max() < templates:
-        raise ValueError(f"samples must be numbered 0 … {templates - 1}, found {both.min()} … {both.max()}.")
+        raise ValueError(
+            f"samples must be numbered 0 … {templates - 1}, found {both.min()} … {both.max()}."
+        )
     count = np.bincount(both, minlength=templates)
     bad = np.bincount(both[np.concatenate([wrong, wrong])], minlength=templates)
     share = bad / np.maximum(count, 1)

@@ -1,7 +1,8 @@
 """Uncertainty of the legacy form of error versus discard by resampling subjects.
 
-Conventions are those of ``discard_replicates``, which passes this module on, and of the legacy form in ``discard_steps``. Of
-a comparison repeated weight times, the copies are neighbours in the order of (quality, index): a cut may part them.
+Conventions are those of ``discard_replicates``, which passes this module on, and of the legacy form
+in ``discard_steps``. Of a comparison repeated weight times, the copies are neighbours in the order
+of (quality, index): a cut may part them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.metrics.discard_steps import LEGACY_FRACTIONS, Flags, trapezoids
-from stages.metrics.verification import Counts, Floats, Scores, Targets, allowed_count, as_scores, as_targets
+from stages.metrics.verification import (
+    Counts,
+    Floats,
+    Scores,
+    Targets,
+    allowed_count,
+    as_scores,
+    as_targets,
+)
 from stages.metrics.weighted import Lists, Subjects, Weighted, Weights, blocks
 
-# Non-mated comparisons that are read at first, beside what the largest target asks for: affects speed only.
+# Non-mated comparisons that are read at first, beside what the largest target asks for: affects
+# speed only.
 START = 64
 
 
@@ -29,14 +39,16 @@ def legacy_auc_replicates(
     targets: Targets,
     weights: ArrayLike,
 ) -> Floats:
-    """AUC of the legacy form (``discard.legacy_erc``) at each FMR target, in each replicate: (R, T) float64.
+    """AUC of the legacy form (``discard.legacy_erc``) at each FMR target, in each replicate: (R, T)
+    float64.
 
-    score (N,), quality (N,) finite; mated (N,) bool; subject_a, subject_b (N,) int; targets (T,) in [0, 1]. nan in a
-    replicate that has a step without comparisons of a kind.
-    Reads all mated comparisons at all 20 steps of every replicate, and of the non-mated what the largest target needs:
-    for lists of up to about 20,000 comparisons, half of them mated, which take some two seconds for 1,000 replicates.
-    Raises ValueError for a score or quality that is not finite, lengths that differ, a subject outside the weights, a
-    target outside [0, 1], or a mated flag that disagrees with the subjects.
+    score (N,), quality (N,) finite; mated (N,) bool; subject_a, subject_b (N,) int; targets (T,) in
+    [0, 1]. nan in a replicate that has a step without comparisons of a kind. Reads all mated
+    comparisons at all 20 steps of every replicate, and of the non-mated what the largest target
+    needs: for lists of up to about 20,000 comparisons, half of them mated, which take some two
+    seconds for 1,000 replicates. Raises ValueError for a score or quality that is not finite,
+    lengths that differ, a subject outside the weights, a target outside [0, 1], or a mated flag
+    that disagrees with the subjects.
     """
     lists, goal, value = (
         Lists.of(score, mated, subject_a, subject_b, weights),
@@ -45,15 +57,25 @@ def legacy_auc_replicates(
     )
     truth = np.asarray(mated, bool)
     if value.shape != truth.shape:
-        raise ValueError(f"quality must have one entry a score, found shapes {value.shape} and {truth.shape}.")
+        raise ValueError(
+            f"quality must have one entry a score, found shapes {value.shape} and {truth.shape}."
+        )
     place = np.empty(value.size, np.intp)  # in order of (quality, index)
     place[np.argsort(value, kind="stable")] = np.arange(value.size)
-    mates, whole = _Falling.of(lists.genuine, place[truth]), _Falling.of(lists.impostor, place[~truth])
+    mates, whole = (
+        _Falling.of(lists.genuine, place[truth]),
+        _Falling.of(lists.impostor, place[~truth]),
+    )
     out, n = np.full((len(lists.table), goal.size), np.nan), lists.impostor.score.size
-    pending, count = np.flatnonzero((lists.totals[0] > 0) & (lists.totals[1] > 0)), START + int(4 * n * goal.max(initial=0))
+    pending, count = (
+        np.flatnonzero((lists.totals[0] > 0) & (lists.totals[1] > 0)),
+        START + int(4 * n * goal.max(initial=0)),
+    )
     while pending.size:
         top, unsolved = _Falling.of(lists.impostor, place[~truth], count), []
-        for rows in blocks(pending, value.size + LEGACY_FRACTIONS.size * (mates.score.size + top.score.size)):
+        for rows in blocks(
+            pending, value.size + LEGACY_FRACTIONS.size * (mates.score.size + top.score.size)
+        ):
             fnmr, solved = _legacy_fnmr(lists.table[rows], mates, whole, top, goal)
             out[rows[solved]] = trapezoids(fnmr[solved])
             unsolved.append(rows[~solved])
@@ -62,11 +84,14 @@ def legacy_auc_replicates(
 
 
 class Sums:
-    """Running sums along the last axis of whole numbers (…, n), whose other axes are flattened to G groups."""
+    """Running sums along the last axis of whole numbers (…, n), whose other axes are flattened to G
+    groups.
+    """
 
     def __init__(self, cells: Counts) -> None:
         self.size = cells.shape[-1]
-        # One running sum over all groups, so that one searchsorted answers for every group and target.
+        # One running sum over all groups, so that one searchsorted answers for every group and
+        # target.
         self.running = np.zeros(cells.size + 1, np.int64)
         np.cumsum(cells.ravel(), out=self.running[1:])
         self.start = np.arange(int(np.prod(cells.shape[:-1])))[:, None] * self.size
@@ -77,7 +102,9 @@ class Sums:
         return np.asarray(self.running[self.start + count] - self.before)
 
     def beyond(self, weight: ArrayLike) -> Counts:
-        """(G, T) the cell with which the sum first exceeds ``weight``, a whole number >= 0; n where it never does."""
+        """(G, T) the cell with which the sum first exceeds ``weight``, a whole number >= 0; n where
+        it never does.
+        """
         found = np.searchsorted(self.running[1:], self.before + weight, side="right") - self.start
         return np.asarray(np.minimum(found, self.size), np.int64)
 
@@ -94,15 +121,23 @@ class _Falling:
     def of(listed: Weighted, place: NDArray[np.intp], count: int | None = None) -> _Falling:
         # ``best`` carries the columns of subjects along, and the place just so.
         size = listed.score.size
-        carried = Weighted(listed.score, (*listed.subjects, place)).best(size if count is None else count)
-        return _Falling(-carried.score, carried.subjects[:-1], np.asarray(carried.subjects[-1], np.intp))
+        carried = Weighted(listed.score, (*listed.subjects, place)).best(
+            size if count is None else count
+        )
+        return _Falling(
+            -carried.score, carried.subjects[:-1], np.asarray(carried.subjects[-1], np.intp)
+        )
 
     def weigh(self, block: Weights) -> Counts:
         return Weighted(self.score, self.subjects).weigh(block).astype(np.int64)
 
 
-def _legacy_fnmr(block: Weights, mates: _Falling, whole: _Falling, top: _Falling, goal: Floats) -> tuple[Floats, Flags]:
-    """(rows, T, S) FNMR of the legacy form, and (rows,) whether the ``top`` of the non-mated held every answer."""
+def _legacy_fnmr(
+    block: Weights, mates: _Falling, whole: _Falling, top: _Falling, goal: Floats
+) -> tuple[Floats, Flags]:
+    """(rows, T, S) FNMR of the legacy form, and (rows,) whether the ``top`` of the non-mated held
+    every answer.
+    """
     shape = (len(block), LEGACY_FRACTIONS.size)
     gone = np.zeros((len(block), mates.place.size + whole.place.size + 1), np.int64)
     for each in (mates, whole):
@@ -111,7 +146,9 @@ def _legacy_fnmr(block: Weights, mates: _Falling, whole: _Falling, top: _Falling
     cut = (LEGACY_FRACTIONS * gone[:, -1:]).astype(np.int64)  # how many copies each step discards
 
     def remaining(some: _Falling) -> Sums:
-        """What is left at each step of each comparison; the copies of one are neighbours, so a cut may part them."""
+        """What is left at each step of each comparison; the copies of one are neighbours, so a cut
+        may part them.
+        """
         before, after = gone[:, None, some.place], gone[:, None, some.place + 1]
         return Sums(np.clip(after - cut[:, :, None], 0, after - before))
 
@@ -134,13 +171,18 @@ def _legacy_fnmr(block: Weights, mates: _Falling, whole: _Falling, top: _Falling
     def lowest(sums: Sums, some: _Falling, count: Counts) -> Scores:
         """The lowest score, negated, that is left among the first ``count``; -inf where none is."""
         weight = sums.first(count)
-        return np.where(weight > 0, some.score[np.minimum(sums.beyond(np.maximum(weight - 1, 0)), sums.size - 1)], -np.inf)
+        return np.where(
+            weight > 0,
+            some.score[np.minimum(sums.beyond(np.maximum(weight - 1, 0)), sums.size - 1)],
+            -np.inf,
+        )
 
     barrier = n.beyond(allowed_count(goal, total))
     fewer, more = (n.first(tie(barrier, side)) for side in ("left", "right"))
     barrier = np.where(more / total - goal <= goal - fewer / total, n.beyond(more), barrier)
     accepted_m, accepted_n = above(barrier)
-    # A threshold is an observed score: where nothing lies above the barrier, the best tie is accepted.
+    # A threshold is an observed score: where nothing lies above the barrier, the best tie is
+    # accepted.
     nothing = (m.first(accepted_m) == 0) & (n.first(accepted_n) == 0)
     barrier = np.where(nothing, n.beyond(n.first(tie(n.beyond([0]), "right"))), barrier)
     accepted_m, accepted_n = above(barrier)
@@ -148,4 +190,6 @@ def _legacy_fnmr(block: Weights, mates: _Falling, whole: _Falling, top: _Falling
     matches = m.first(np.searchsorted(mates.score, threshold))
     fnmr = np.where(defined, (m_all - matches) / np.maximum(m_all, 1), np.nan)
     solved = (barrier <= last) | ~defined | (n.size == whole.place.size)
-    return np.moveaxis(fnmr.reshape(*shape, goal.size), 1, 2), solved.reshape(*shape, goal.size).all(axis=(1, 2))
+    return np.moveaxis(fnmr.reshape(*shape, goal.size), 1, 2), solved.reshape(
+        *shape, goal.size
+    ).all(axis=(1, 2))

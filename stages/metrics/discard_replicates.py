@@ -1,15 +1,17 @@
 """Uncertainty of error versus discard by resampling subjects.
 
 Conventions
-    Resampling, exactness and subjects are those of ``bootstrap``: a replicate is what the metric of ``discard`` gives
-    when every comparison is repeated weight times, in place: w[s] for a mated one, w[a] w[b] for a non-mated one.
-    Weight 1 everywhere gives the metric itself, to rounding.
-    Thresholds      are chosen anew in every replicate. ``threshold_replicates`` gives, for "at_most" and "nearest",
-                    the least number above the best non-mated score that stays out: it decides every comparison as the
-                    observed threshold does, and need not be one.
+    Resampling, exactness and subjects are those of ``bootstrap``: a replicate is what the metric of
+    ``discard`` gives when every comparison is repeated weight times, in place: w[s] for a mated
+    one, w[a] w[b] for a non-mated one. Weight 1 everywhere gives the metric itself, to rounding.
+    Thresholds      are chosen anew in every replicate. ``threshold_replicates`` gives, for
+                    "at_most" and "nearest", the least number above the best non-mated score that
+                    stays out: it decides every comparison as the observed threshold does, and need
+                    not be one.
     Empty input     nan in a replicate in which nothing has weight, or whose threshold is nan.
-    Cost            every comparison is read in every replicate, in blocks: some 20 ns each, 10 ns more for each further
-                    threshold. A single replicate holds some 100 bytes a comparison.
+    Cost            every comparison is read in every replicate, in blocks: some 20 ns each, 10 ns
+                    more for each further threshold. A single replicate holds some 100 bytes a
+                    comparison.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ from numpy.typing import ArrayLike, NDArray
 from stages.exact.sums import dot
 from stages.metrics.discard_legacy_replicates import Sums
 from stages.metrics.discard_legacy_replicates import legacy_auc_replicates as legacy_auc_replicates
-from stages.metrics.discard_steps import DiscardRule, as_fractions, check_discard_rule, interpolated_place
+from stages.metrics.discard_steps import (
+    DiscardRule,
+    as_fractions,
+    check_discard_rule,
+    interpolated_place,
+)
 from stages.metrics.verification import Counts, Floats, Rule, Scores, Targets, as_scores, as_targets
 from stages.metrics.weighted import (
     Subjects,
@@ -36,13 +43,16 @@ from stages.metrics.weighted import (
     total_weight,
 )
 
-# Non-mated comparisons that are read at first, beside what the largest target asks for: affects speed only.
+# Non-mated comparisons that are read at first, beside what the largest target asks for: affects
+# speed only.
 START = 64
 
 
 @dataclass(frozen=True)
 class AreaReplicates:
-    """pAUC in each replicate. With thresholds (R,) or (R, T), the shapes are those and, for areas, one more axis."""
+    """pAUC in each replicate. With thresholds (R,) or (R, T), the shapes are those and, for areas,
+    one more axis.
+    """
 
     start: Floats  # (R,) or (R, T): the error before any discard
     pauc: Floats  # (R, L) or (R, T, L)
@@ -50,7 +60,9 @@ class AreaReplicates:
 
     @property
     def over_random(self) -> Floats:
-        """pAUC less the expectation of discard at random in the same replicate: its shape is that of ``pauc``."""
+        """pAUC less the expectation of discard at random in the same replicate: its shape is that
+        of ``pauc``.
+        """
         return np.asarray(self.pauc - self.start[..., None] * self.limits)
 
 
@@ -64,10 +76,10 @@ def threshold_replicates(
 ) -> Floats:
     """The threshold of each replicate for each FMR target: (R, T) float64.
 
-    nonmated (N,) finite; subject_a, subject_b (N,) int; targets (T,) in [0, 1]. A replicate reads no more of the
-    list than its largest target needs.
-    Raises ValueError for a score that is not finite, lengths that differ, a subject outside the weights, a target
-    outside [0, 1], or an unknown rule.
+    nonmated (N,) finite; subject_a, subject_b (N,) int; targets (T,) in [0, 1]. A replicate reads
+    no more of the list than its largest target needs. Raises ValueError for a score that is not
+    finite, lengths that differ, a subject outside the weights, a target outside [0, 1], or an
+    unknown rule.
     """
     check_discard_rule(rule)
     table, score, goal = as_weights(weights), as_scores(nonmated, "nonmated"), as_targets(targets)
@@ -81,30 +93,47 @@ def threshold_replicates(
     return np.asarray(np.maximum(upper + part * (lower - upper), lower))
 
 
-def starting_replicates(mated: ArrayLike, subject: ArrayLike, fnmr: float, weights: ArrayLike) -> Floats:
-    """The threshold of each replicate that keeps a starting error FNMR: (R,) float64, as ``discard.threshold_for``.
+def starting_replicates(
+    mated: ArrayLike, subject: ArrayLike, fnmr: float, weights: ArrayLike
+) -> Floats:
+    """The threshold of each replicate that keeps a starting error FNMR: (R,) float64, as
+    ``discard.threshold_for``.
 
     mated (M,) finite; subject (M,) int. Raises ValueError as ``threshold_replicates``.
     """
     table, score = as_weights(weights), as_scores(mated, "mated")
     sides = _subjects(table, score, subject=subject)
     # Upside down, the lowest mated score that must not be rejected is the best that must stay out.
-    rejected = barrier_scores(Weighted(-score, sides), table, total_weight(table, *sides), as_targets([fnmr]), ["at_most"])
+    rejected = barrier_scores(
+        Weighted(-score, sides), table, total_weight(table, *sides), as_targets([fnmr]), ["at_most"]
+    )
     return -rejected[0][:, 0]
 
 
 def fnm_pauc_replicates(
-    mated: ArrayLike, quality: ArrayLike, subject: ArrayLike, thresholds: ArrayLike, weights: ArrayLike, limits: ArrayLike
+    mated: ArrayLike,
+    quality: ArrayLike,
+    subject: ArrayLike,
+    thresholds: ArrayLike,
+    weights: ArrayLike,
+    limits: ArrayLike,
 ) -> AreaReplicates:
     """pAUC of FNM-EDC, with the error it starts from, in each replicate.
 
-    mated (M,) scores and quality (M,), finite; subject (M,) int; thresholds (R,) or (R, T) float, a replicate's own;
-    limits (L,) in [0, 1].
-    Raises ValueError for a score or quality that is not finite, lengths that differ, a subject outside the weights,
-    thresholds of another number of replicates, or limits outside [0, 1].
+    mated (M,) scores and quality (M,), finite; subject (M,) int; thresholds (R,) or (R, T) float, a
+    replicate's own; limits (L,) in [0, 1]. Raises ValueError for a score or quality that is not
+    finite, lengths that differ, a subject outside the weights, thresholds of another number of
+    replicates, or limits outside [0, 1].
     """
     table, score = as_weights(weights), as_scores(mated, "mated")
-    return _areas(Weighted(score, _subjects(table, score, subject=subject)), quality, thresholds, table, limits, False)
+    return _areas(
+        Weighted(score, _subjects(table, score, subject=subject)),
+        quality,
+        thresholds,
+        table,
+        limits,
+        False,
+    )
 
 
 def fm_pauc_replicates(
@@ -118,8 +147,9 @@ def fm_pauc_replicates(
 ) -> AreaReplicates:
     """pAUC of FM-EDC, with the error it starts from, in each replicate.
 
-    nonmated (N,) scores and quality (N,), finite; subject_a, subject_b (N,) int; the rest as ``fnm_pauc_replicates``,
-    errors too. Reads every comparison in every replicate: for lists of up to some 10^5 comparisons.
+    nonmated (N,) scores and quality (N,), finite; subject_a, subject_b (N,) int; the rest as
+    ``fnm_pauc_replicates``, errors too. Reads every comparison in every replicate: for lists of up
+    to some 10^5 comparisons.
     """
     table, score = as_weights(weights), as_scores(nonmated, "nonmated")
     sides = _subjects(table, score, subject_a=subject_a, subject_b=subject_b)
@@ -127,17 +157,33 @@ def fm_pauc_replicates(
 
 
 def _areas(
-    listed: Weighted, quality: ArrayLike, thresholds: ArrayLike, table: Weights, limits: ArrayLike, matches: bool
+    listed: Weighted,
+    quality: ArrayLike,
+    thresholds: ArrayLike,
+    table: Weights,
+    limits: ArrayLike,
+    matches: bool,
 ) -> AreaReplicates:
-    value, ends, at = as_scores(quality, "quality"), as_fractions(limits, "limits"), np.asarray(thresholds, np.float64)
+    value, ends, at = (
+        as_scores(quality, "quality"),
+        as_fractions(limits, "limits"),
+        np.asarray(thresholds, np.float64),
+    )
     if value.shape != listed.score.shape:
-        raise ValueError(f"quality must have one entry a score, found shapes {value.shape} and {listed.score.shape}.")
+        raise ValueError(
+            f"quality must have one entry a score, found shapes {value.shape} and"
+            f" {listed.score.shape}."
+        )
     if at.ndim not in (1, 2) or len(at) != len(table):
-        raise ValueError(f"thresholds must be (R,) or (R, T) for R = {len(table)} replicates, found {at.shape}.")
+        raise ValueError(
+            f"thresholds must be (R,) or (R, T) for R = {len(table)} replicates, found {at.shape}."
+        )
     columns = at.reshape(len(table), at.shape[1] if at.ndim == 2 else 1)
     order = np.argsort(value, kind="stable")
     rising, n = value[order], order.size
-    listed = Weighted(listed.score[order].astype(np.float64), tuple(side[order] for side in listed.subjects))
+    listed = Weighted(
+        listed.score[order].astype(np.float64), tuple(side[order] for side in listed.subjects)
+    )
     runs = np.concatenate([[True], rising[1:] != rising[:-1]]) if n else np.zeros(0, bool)
     starts = np.append(np.flatnonzero(runs), n)
     start, area = np.full(columns.shape, np.nan), np.full((*columns.shape, ends.size), np.nan)
@@ -146,7 +192,8 @@ def _areas(
         gone = _sums(cells, starts)
         total = gone[:, -1:]
         left, weighty = total - gone[:, :-1], total[:, 0] > 0
-        # The width of each step, and so far as it lies below each limit; where nothing is left it is 0.
+        # The width of each step, and so far as it lies below each limit; where nothing is left it
+        # is 0.
         widths = [np.diff(np.minimum(gone, end * total), axis=1) for end in ends]
         scale = [width / (np.maximum(left, 1) * np.maximum(total, 1)) for width in widths]
         for j, threshold in enumerate(columns[rows].T):
@@ -161,7 +208,9 @@ def _areas(
 
 
 def _from_top(impostor: Weighted, table: Weights, total: Floats, place: Counts) -> Floats:
-    """(R, P) the scores at places (R, P) of each replicate's list, counted from the best; nan where it is empty."""
+    """(R, P) the scores at places (R, P) of each replicate's list, counted from the best; nan where
+    it is empty.
+    """
     out, size = np.full(place.shape, np.nan), impostor.score.size
     pending, count = np.flatnonzero(total > 0), START
     if pending.size and place.size:

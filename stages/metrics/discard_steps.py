@@ -1,21 +1,24 @@
 """Error rates at steps of discard, the threshold chosen anew on what remains at each.
 
 Conventions
-    Direction, decision and the threshold rules "at_most" and "nearest" are those of ``verification``.
-    "interpolated"  the linear quantile of the non-mated scores: of n in descending order, counted from 0, the
-                    value at place t (n - 1), between neighbours on the straight line. It need not be an
-                    observed score; it accepts the best one even at t = 0.
-    Discard         at fraction u of N comparisons, the first int(u N) in order of (quality, index) are gone: int
-                    truncates the product in float64, index is the place in the caller's list. So a run of equal
-                    quality may be cut, unlike in ``discard.edc``. (The published legacy script leaves equal ones in no
-                    particular order: its sort is unstable.)
-                    "joint": mated and non-mated in one order. "separate": each kind in its own.
-    Legacy form     what CR-FIQA's evaluation draws: joint, fractions ``LEGACY_FRACTIONS``; the threshold is the
-                    observed score whose FMR (score >= t) is nearest the target, never +inf, the larger FMR where
-                    two are equally near, again at the lowest such threshold; a mated comparison *at* the threshold
-                    counts as an error (FNMR = 1 - mean(score > t)).
-    Empty input     where a step has no comparison of a kind, rates that need it are nan; ``reason`` says from which
-                    fraction on, and is "" when all is defined.
+    Direction, decision and the threshold rules "at_most" and "nearest" are those of
+    ``verification``. "interpolated"  the linear quantile of the non-mated scores: of n in
+    descending order, counted from 0, the
+                    value at place t (n - 1), between neighbours on the straight line. It need not
+                    be an observed score; it accepts the best one even at t = 0.
+    Discard         at fraction u of N comparisons, the first int(u N) in order of (quality, index)
+                    are gone: int truncates the product in float64, index is the place in the
+                    caller's list. So a run of equal quality may be cut, unlike in ``discard.edc``.
+                    (The published legacy script leaves equal ones in no particular order: its sort
+                    is unstable.) "joint": mated and non-mated in one order. "separate": each kind
+                    in its own.
+    Legacy form     what CR-FIQA's evaluation draws: joint, fractions ``LEGACY_FRACTIONS``; the
+                    threshold is the observed score whose FMR (score >= t) is nearest the target,
+                    never +inf, the larger FMR where two are equally near, again at the lowest such
+                    threshold; a mated comparison *at* the threshold counts as an error (FNMR = 1 -
+                    mean(score > t)).
+    Empty input     where a step has no comparison of a kind, rates that need it are nan; ``reason``
+                    says from which fraction on, and is "" when all is defined.
 """
 
 from __future__ import annotations
@@ -30,15 +33,27 @@ from numpy.typing import ArrayLike, NDArray
 
 from stages.exact.functions import arccos
 from stages.exact.sums import dot
-from stages.metrics.verification import FEW, Counts, Floats, Rule, Scores, Targets, as_scores, as_targets, choose_threshold
+from stages.metrics.verification import (
+    FEW,
+    Counts,
+    Floats,
+    Rule,
+    Scores,
+    Targets,
+    as_scores,
+    as_targets,
+    choose_threshold,
+)
 
 DiscardRule = Literal["at_most", "nearest", "interpolated"]
 Discard = Literal["joint", "separate"]
 Flags = NDArray[np.bool_]
-# Mated and non-mated scores, ascending; targets; how many non-mated there are. Gives (T,) thresholds.
+# Mated and non-mated scores, ascending; targets; how many non-mated there are. Gives (T,)
+# thresholds.
 _Choice = Callable[[Scores, Scores, Floats, int], Floats]
 
-LEGACY_FRACTIONS: Floats = np.arange(0, 0.98, 0.05)  # 0 … 0.95, with the rounding the published curves have
+# 0 … 0.95, with the rounding the published curves have
+LEGACY_FRACTIONS: Floats = np.arange(0, 0.98, 0.05)
 
 # Non-mated comparisons that are read beside what the largest target asks for: affects speed only.
 START = 1 << 14
@@ -46,7 +61,9 @@ START = 1 << 14
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Error rates by target and step; the columns of one step, over many targets, are the DET of what remains."""
+    """Error rates by target and step; the columns of one step, over many targets, are the DET of
+    what remains.
+    """
 
     target: Floats  # (T,)
     fraction: Floats  # (S,) asked for
@@ -76,33 +93,42 @@ def recomputed(
     discard: Discard = "joint",
     rule: DiscardRule = "at_most",
 ) -> Recomputed:
-    """FNMR at each FMR target after each fraction of discard, the threshold chosen anew on what remains.
+    """FNMR at each FMR target after each fraction of discard, the threshold chosen anew on what
+    remains.
 
-    score (N,) finite; mated (N,) bool; quality (N,) of the comparisons, finite, higher = better; targets (T,): FMR
-    in [0, 1]; fractions (S,) in [0, 1], ascending. With many targets this is the DET at each discard.
-    Reads all mated comparisons and no more of the non-mated than the largest target needs.
-    Raises ValueError for a score or quality that is not finite, lengths that differ, rates or fractions outside
-    [0, 1], fractions that descend, an unknown discard or rule.
+    score (N,) finite; mated (N,) bool; quality (N,) of the comparisons, finite, higher = better;
+    targets (T,): FMR in [0, 1]; fractions (S,) in [0, 1], ascending. With many targets this is the
+    DET at each discard. Reads all mated comparisons and no more of the non-mated than the largest
+    target needs. Raises ValueError for a score or quality that is not finite, lengths that differ,
+    rates or fractions outside [0, 1], fractions that descend, an unknown discard or rule.
     """
     if discard not in get_args(Discard):
-        raise ValueError(f"discard must be one of {', '.join(get_args(Discard))}, found {discard!r}.")
+        raise ValueError(
+            f"discard must be one of {', '.join(get_args(Discard))}, found {discard!r}."
+        )
     check_discard_rule(rule)
     data, wanted = _Comparisons.of(score, mated, quality), as_fractions(fractions)
     if (np.diff(wanted) < 0).any():
         raise ValueError(f"fractions must ascend, found {fractions!r}: sort them.")
-    return _at_steps(data, as_targets(targets), wanted, discard, partial(choose_discard, rule=rule), "left")
+    return _at_steps(
+        data, as_targets(targets), wanted, discard, partial(choose_discard, rule=rule), "left"
+    )
 
 
-def legacy_erc(score: ArrayLike, mated: ArrayLike, quality: ArrayLike, targets: Targets) -> LegacyErc:
+def legacy_erc(
+    score: ArrayLike, mated: ArrayLike, quality: ArrayLike, targets: Targets
+) -> LegacyErc:
     """The error-versus-reject curve in the form of CR-FIQA's evaluation, at 20 steps.
 
-    score (N,), any finite similarity; mated (N,) bool; quality (N,) finite; targets (T,): FMR in [0, 1]. Only the
-    order of scores counts: the published thresholds are ``angular_distance`` of these, for cosines. There, cosines
-    beyond ±1 are clipped, which makes ties: clip them first.
+    score (N,), any finite similarity; mated (N,) bool; quality (N,) finite; targets (T,): FMR in
+    [0, 1]. Only the order of scores counts: the published thresholds are ``angular_distance`` of
+    these, for cosines. There, cosines beyond ±1 are clipped, which makes ties: clip them first.
     Raises ValueError as ``recomputed``.
     """
     data = _Comparisons.of(score, mated, quality)
-    found = _at_steps(data, as_targets(targets), LEGACY_FRACTIONS, "joint", _nearest_observed, "right")
+    found = _at_steps(
+        data, as_targets(targets), LEGACY_FRACTIONS, "joint", _nearest_observed, "right"
+    )
     return LegacyErc(**vars(found), auc=trapezoids(found.fnmr))
 
 
@@ -112,7 +138,9 @@ def angular_distance(cosine: ArrayLike) -> Floats:
 
 
 def trapezoids(fnmr: Floats) -> Floats:
-    """(…) the area under curves of the legacy form, (…, 20) at LEGACY_FRACTIONS: [0, 0.95], not divided by 0.95."""
+    """(…) the area under curves of the legacy form, (…, 20) at LEGACY_FRACTIONS: [0, 0.95], not
+    divided by 0.95.
+    """
     return dot((fnmr[..., 1:] + fnmr[..., :-1]) / 2, np.diff(LEGACY_FRACTIONS))
 
 
@@ -129,11 +157,15 @@ def as_fractions(fractions: ArrayLike, name: str = "fractions") -> Floats:
     """fractions as 1-D float64 in [0, 1]; ValueError otherwise."""
     wanted = np.asarray(fractions, np.float64)
     if wanted.ndim != 1 or not np.all((wanted >= 0) & (wanted <= 1)):
-        raise ValueError(f"{name} must be a list of numbers in [0, 1], found {fractions!r}: 5 % is 0.05.")
+        raise ValueError(
+            f"{name} must be a list of numbers in [0, 1], found {fractions!r}: 5 % is 0.05."
+        )
     return wanted
 
 
-def choose_discard(genuine: Scores, impostor: Scores, target: Floats, total: int, rule: DiscardRule) -> Floats:
+def choose_discard(
+    genuine: Scores, impostor: Scores, target: Floats, total: int, rule: DiscardRule
+) -> Floats:
     """(T,) thresholds by the rule; arguments as ``verification.choose_threshold``."""
     if rule != "interpolated":
         kept: Rule = rule
@@ -148,7 +180,9 @@ def choose_discard(genuine: Scores, impostor: Scores, target: Floats, total: int
 
 
 def interpolated_place(target: Floats, total: ArrayLike) -> tuple[Counts, Counts, Floats]:
-    """The places, from the best non-mated score, that the quantile lies between, and how far past the first."""
+    """The places, from the best non-mated score, that the quantile lies between, and how far past
+    the first.
+    """
     last = np.maximum(np.asarray(total) - 1, 0)
     place, nearest = target * last, np.rint(target * last)
     # As in ``allowed_count``: rounding before the test keeps 0.29 x 100 at 29.
@@ -158,7 +192,8 @@ def interpolated_place(target: Floats, total: ArrayLike) -> tuple[Counts, Counts
 
 
 def key_for(threshold: Floats, dtype: np.dtype[Any]) -> Scores:
-    """The least number of the scores' own type that is not below each threshold: it decides alike."""
+    """The least number of the scores' own type that is not below each threshold: it decides
+    alike."""
     key = threshold.astype(dtype)
     return np.where(key < threshold, np.nextafter(key, np.asarray(np.inf, dtype)), key)
 
@@ -174,10 +209,14 @@ class _Comparisons:
 
     @staticmethod
     def of(score: ArrayLike, mated: ArrayLike, quality: ArrayLike) -> _Comparisons:
-        found = _Comparisons(as_scores(score, "score"), np.asarray(mated, bool), as_scores(quality, "quality"))
+        found = _Comparisons(
+            as_scores(score, "score"), np.asarray(mated, bool), as_scores(quality, "quality")
+        )
         shapes = [each.shape for each in (found.score, found.mated, found.quality)]
         if len(set(shapes)) > 1:
-            raise ValueError(f"score, mated and quality must have one entry a comparison, found shapes {shapes}.")
+            raise ValueError(
+                f"score, mated and quality must have one entry a comparison, found shapes {shapes}."
+            )
         return found
 
 
@@ -191,7 +230,9 @@ class _Cuts:
 
     @staticmethod
     def of(quality: Scores, among: Flags | None, fraction: Floats) -> _Cuts:
-        """The order is of all comparisons, or of those ``among``; it costs one sort of plain qualities."""
+        """The order is of all comparisons, or of those ``among``; it costs one sort of plain
+        qualities.
+        """
         rising = np.sort(quality if among is None else quality[among])
         start = (fraction * rising.size).astype(np.int64)
         value = np.full(start.shape, np.inf, rising.dtype)
@@ -213,9 +254,16 @@ class _Cuts:
 
 
 def _at_steps(
-    data: _Comparisons, goal: Floats, fraction: Floats, discard: Discard, choose: _Choice, side: Literal["left", "right"]
+    data: _Comparisons,
+    goal: Floats,
+    fraction: Floats,
+    discard: Discard,
+    choose: _Choice,
+    side: Literal["left", "right"],
 ) -> Recomputed:
-    """``side`` is that of the mated comparisons at the threshold which counts as an error: "left" is below."""
+    """``side`` is that of the mated comparisons at the threshold which counts as an error: "left"
+    is below.
+    """
     truth, n_steps = data.mated, fraction.size
     together = discard == "joint"
     cuts = _Cuts.of(data.quality, None if together else ~truth, fraction)
@@ -228,15 +276,24 @@ def _at_steps(
     false_matches, misses = np.zeros((2, goal.size, n_steps), np.int64)
     pending, factor = list(range(n_steps)), 1
     while pending:
-        # Only what survives the first of these steps matters: later ones would find little else at the top.
-        index = _best(data.score, ~truth & (data.quality >= cuts.quality[pending[0]]), goal.max(initial=0), factor)
+        # Only what survives the first of these steps matters: later ones would find little else at
+        # the top.
+        index = _best(
+            data.score,
+            ~truth & (data.quality >= cuts.quality[pending[0]]),
+            goal.max(initial=0),
+            factor,
+        )
         top, top_survived = _rising(data, index, cuts)
         unsolved = []
         for j in pending:
             impostor, mates = top[top_survived > j], genuine[survived > j]
             found = choose(mates, impostor, goal, int(n_nonmated[j]))
-            # What decides must be among the scores read; then no threshold lies at or below the last of them.
-            if impostor.size < n_nonmated[j] and not (impostor.size and (found > impostor[0]).all()):
+            # What decides must be among the scores read; then no threshold lies at or below the
+            # last of them.
+            if impostor.size < n_nonmated[j] and not (
+                impostor.size and (found > impostor[0]).all()
+            ):
                 unsolved.append(j)
                 continue
             threshold[:, j], key = found, key_for(found, impostor.dtype)
@@ -257,14 +314,18 @@ def _at_steps(
     )
 
 
-def _rising(data: _Comparisons, index: NDArray[np.intp], cuts: _Cuts) -> tuple[Scores, NDArray[np.intp]]:
+def _rising(
+    data: _Comparisons, index: NDArray[np.intp], cuts: _Cuts
+) -> tuple[Scores, NDArray[np.intp]]:
     """The scores at ``index``, ascending, and how many steps each survives."""
     index = index[np.argsort(data.score[index], kind="stable")]
     return data.score[index], cuts.survived(data.quality[index], index)
 
 
 def _best(score: Scores, among: Flags, share: float, factor: int) -> NDArray[np.intp]:
-    """The index of the best of those ``among``, several times this share of them, and of all that tie with the last."""
+    """The index of the best of those ``among``, several times this share of them, and of all that
+    tie with the last.
+    """
     own = score[among]
     last = own.size - factor * (START + int(4 * share * own.size))
     if last > 0:
@@ -277,9 +338,14 @@ def _nearest_observed(genuine: Scores, impostor: Scores, target: Floats, total: 
     """The rule of the legacy form: "nearest", but never +inf."""
     found = choose_threshold(genuine, impostor, target, "nearest", total)
     if impostor.size and np.isposinf(found).any():
-        # No mated score lies above the best non-mated one: the strictest observed score accepts that and its ties.
+        # No mated score lies above the best non-mated one: the strictest observed score accepts
+        # that and its ties.
         strictest = np.array([(impostor.size - np.searchsorted(impostor, impostor[-1])) / total])
-        found = np.where(np.isposinf(found), choose_threshold(genuine, impostor, strictest, "at_most", total), found)
+        found = np.where(
+            np.isposinf(found),
+            choose_threshold(genuine, impostor, strictest, "at_most", total),
+            found,
+        )
     return found
 
 

@@ -1,16 +1,19 @@
 """Rates of 1:N search.
 
 Conventions
-    Candidate list  one row a probe: ``candidate (P, k) int64`` gallery rows and ``score (P, k) float32``, in
-                    the order (-score, gallery row), padded with -1.
-    Rank            1 is the best; 0 says that the mate is not in the list, or the probe failed to acquire.
+    Candidate list  one row a probe: ``candidate (P, k) int64`` gallery rows and ``score (P, k)
+                    float32``, in the order (-score, gallery row), padded with -1.
+    Rank            1 is the best; 0 says that the mate is not in the list, or the probe failed to
+                    acquire.
     Decision        a candidate is returned when ``score >= threshold``.
-    Denominators    every probe presented (ISO/IEC 19795-1): one that failed to acquire is a miss if mated,
-                    and no false positive if non-mated.
-    Tie rule        in a rank, of equal scores the smaller gallery row stands first; at a threshold, equal
-                    scores are returned, or not, together.
-    Threshold rule  as in ``verification``, of FPIR instead of FMR and top-1 instead of comparison scores.
-    Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is defined.
+    Denominators    every probe presented (ISO/IEC 19795-1): one that failed to acquire is a miss if
+                    mated, and no false positive if non-mated.
+    Tie rule        in a rank, of equal scores the smaller gallery row stands first; at a threshold,
+                    equal scores are returned, or not, together.
+    Threshold rule  as in ``verification``, of FPIR instead of FMR and top-1 instead of comparison
+                    scores.
+    Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is
+                    defined.
 """
 
 from __future__ import annotations
@@ -55,13 +58,16 @@ class OpenSetPoints:
 def mate_rank(candidate_subject: ArrayLike, probe_subject: ArrayLike) -> Counts:
     """Where the probe's own subject first stands in its candidate list.
 
-    candidate_subject (P, k) int, negative in padding; probe_subject (P,) int, negative when unknown.
-    Returns (P,) int64: the rank from 1, or 0 when not among the k.
-    Raises ValueError for shapes that do not fit.
+    candidate_subject (P, k) int, negative in padding; probe_subject (P,) int, negative when
+    unknown. Returns (P,) int64: the rank from 1, or 0 when not among the k. Raises ValueError for
+    shapes that do not fit.
     """
     candidates, probes = np.asarray(candidate_subject), np.asarray(probe_subject)
     if candidates.ndim != 2 or probes.shape != candidates.shape[:1]:
-        raise ValueError(f"candidate_subject must be (P, k), probe_subject (P,): found {candidates.shape}, {probes.shape}.")
+        raise ValueError(
+            f"candidate_subject must be (P, k), probe_subject (P,): found {candidates.shape},"
+            f" {probes.shape}."
+        )
     if not candidates.size:
         return np.zeros(probes.shape, np.int64)
     # A probe of unknown subject (-1) must not find its mate in the padding (-1).
@@ -70,16 +76,19 @@ def mate_rank(candidate_subject: ArrayLike, probe_subject: ArrayLike) -> Counts:
 
 
 def cmc(rank: ArrayLike, max_rank: int) -> Floats:
-    """Cumulative match characteristic: the share of mated probes with the mate at rank 1, 2, … or better.
+    """Cumulative match characteristic: the share of mated probes with the mate at rank 1, 2, … or
+    better.
 
-    rank (P,) int as from ``mate_rank``, mated probes only, 0 a miss. Lists of k candidates say nothing of ranks
-    beyond k: ask for max_rank <= k.
-    Returns (max_rank,) float64, nan without probes (ISO/IEC 19795-1, closed-set identification).
-    Raises ValueError for max_rank < 1 or a negative rank.
+    rank (P,) int as from ``mate_rank``, mated probes only, 0 a miss. Lists of k candidates say
+    nothing of ranks beyond k: ask for max_rank <= k. Returns (max_rank,) float64, nan without
+    probes (ISO/IEC 19795-1, closed-set identification). Raises ValueError for max_rank < 1 or a
+    negative rank.
     """
     ranks = np.asarray(rank, np.int64)
     if max_rank < 1 or (ranks < 0).any():
-        raise ValueError(f"ranks must be 0 (miss) or more and max_rank 1 or more, found max_rank {max_rank}.")
+        raise ValueError(
+            f"ranks must be 0 (miss) or more and max_rank 1 or more, found max_rank {max_rank}."
+        )
     found = np.bincount(ranks[ranks <= max_rank], minlength=max_rank + 1)[1:]
     return share(np.cumsum(found), ranks.size)
 
@@ -92,19 +101,27 @@ def tpir_at_fpir(
     rule: Rule = "at_most",
     n_nonmated: int | None = None,
 ) -> OpenSetPoints:
-    """Open-set TPIR at each FPIR target, FNIR = 1 - TPIR (ISO/IEC 19795-1; that the mate is at rank 1 is the papers').
+    """Open-set TPIR at each FPIR target, FNIR = 1 - TPIR (ISO/IEC 19795-1; that the mate is at rank
+    1 is the papers').
 
-    nonmated_top (N,): top-1 score of each non-mated probe, -inf when it failed or found no candidate.
-    mated_rank (M,) int: rank of the mate, 0 a miss. mated_score (M,): the mate's score, read at rank 1 only.
-    targets (T,): FPIR in [0, 1]. n_nonmated: non-mated probes presented, when nonmated_top leaves some out.
-    A mated probe counts when its mate is at rank 1 and its score >= threshold. No non-mated probes: all nan.
-    Raises ValueError for a NaN or +inf score, lengths that differ, or n_nonmated below the scores given.
+    nonmated_top (N,): top-1 score of each non-mated probe, -inf when it failed or found no
+    candidate. mated_rank (M,) int: rank of the mate, 0 a miss. mated_score (M,): the mate's score,
+    read at rank 1 only. targets (T,): FPIR in [0, 1]. n_nonmated: non-mated probes presented, when
+    nonmated_top leaves some out. A mated probe counts when its mate is at rank 1 and its score >=
+    threshold. No non-mated probes: all nan. Raises ValueError for a NaN or +inf score, lengths that
+    differ, or n_nonmated below the scores given.
     """
     impostor, genuine, presented = top_scores(nonmated_top, mated_rank, mated_score)
     total = presented if n_nonmated is None else n_nonmated
     if total < presented:
-        raise ValueError(f"n_nonmated is {total}, but nonmated_top holds {presented}: count every probe.")
-    goal, dtype, n_mated = as_targets(targets), np.result_type(impostor, genuine), np.asarray(mated_rank).size
+        raise ValueError(
+            f"n_nonmated is {total}, but nonmated_top holds {presented}: count every probe."
+        )
+    goal, dtype, n_mated = (
+        as_targets(targets),
+        np.result_type(impostor, genuine),
+        np.asarray(mated_rank).size,
+    )
     impostor, genuine = np.sort(impostor.astype(dtype)), np.sort(genuine.astype(dtype))
     threshold = choose_threshold(genuine, impostor, goal, rule, total)
     false_positives = np.asarray(impostor.size - np.searchsorted(impostor, threshold), np.int64)
@@ -125,13 +142,17 @@ def tpir_at_fpir(
     )
 
 
-def pooled_script(impostors: ArrayLike, mate_score: ArrayLike, n_probes: int, targets: Targets) -> tuple[Floats, Floats]:
-    """(thresholds, shares of mated probes above them) as a widespread script has them. This is neither FPIR nor TPIR.
+def pooled_script(
+    impostors: ArrayLike, mate_score: ArrayLike, n_probes: int, targets: Targets
+) -> tuple[Floats, Floats]:
+    """(thresholds, shares of mated probes above them) as a widespread script has them. This is
+    neither FPIR nor TPIR.
 
-    impostors (N,): scores of every probe with every gallery template of another subject, all in one list (the best
-    ceil(n_probes * target) of them are enough). mate_score (M,): the score of each mated probe with its mate, -inf where
-    there is none. A threshold is the ceil(n_probes * target)-th largest impostor, at least the first, -inf where there
-    are fewer; a probe counts where its mate's score exceeds it, whatever its rank. Both (T,), nan without a probe.
+    impostors (N,): scores of every probe with every gallery template of another subject, all in one
+    list (the best ceil(n_probes * target) of them are enough). mate_score (M,): the score of each
+    mated probe with its mate, -inf where there is none. A threshold is the ceil(n_probes *
+    target)-th largest impostor, at least the first, -inf where there are fewer; a probe counts
+    where its mate's score exceeds it, whatever its rank. Both (T,), nan without a probe.
     """
     falling, mates = -np.sort(-as_scores(impostors, "impostors")), np.asarray(mate_score)
     # Rounding before the ceiling keeps 0.1 x 30 at 3.
@@ -142,10 +163,16 @@ def pooled_script(impostors: ArrayLike, mate_score: ArrayLike, n_probes: int, ta
     return threshold, share((mates[:, None] > threshold).sum(axis=0), mates.size)
 
 
-def top_scores(nonmated_top: ArrayLike, mated_rank: ArrayLike, mated_score: ArrayLike) -> tuple[Scores, Scores, int]:
-    """(scores that can be false positives, scores that can be hits, non-mated probes listed), checked."""
+def top_scores(
+    nonmated_top: ArrayLike, mated_rank: ArrayLike, mated_score: ArrayLike
+) -> tuple[Scores, Scores, int]:
+    """(scores that can be false positives, scores that can be hits, non-mated probes listed),
+    checked.
+    """
     top, rank, score = np.asarray(nonmated_top), np.asarray(mated_rank), np.asarray(mated_score)
     if rank.shape != score.shape:
-        raise ValueError(f"mated_rank and mated_score must match, found shapes {rank.shape}, {score.shape}.")
+        raise ValueError(
+            f"mated_rank and mated_score must match, found shapes {rank.shape}, {score.shape}."
+        )
     impostor = as_scores(top[~np.isneginf(top)], "nonmated_top")
     return impostor, as_scores(score[rank == 1], "mated_score at rank 1"), top.size

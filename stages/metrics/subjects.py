@@ -1,9 +1,11 @@
-"""Whom the comparisons are of: pairs of subjects behind false matches, and two halves of the subjects.
+"""Whom the comparisons are of: pairs of subjects behind false matches, and two halves of the
+subjects.
 
 Conventions
-    Halves    a subject is in the second half where the SHA-256 digest of "half:" and its name, in UTF-8, begins with a byte
-              of 128 or more. So the half of a subject depends on its name alone: it is the same in every run, data set and
-              list, and the halves are of equal size but for chance.
+    Halves    a subject is in the second half where the SHA-256 digest of "half:" and its name, in
+              UTF-8, begins with a byte of 128 or more. So the half of a subject depends on its name
+              alone: it is the same in every run, data set and list, and the halves are of equal
+              size but for chance.
 """
 
 from __future__ import annotations
@@ -17,24 +19,32 @@ from numpy.typing import ArrayLike, NDArray
 
 from stages.metrics.verification import Counts
 
-Half = Literal["all", "choose", "report"]  # of the subjects: one to choose parameters on, the other to report
+# of the subjects: one to choose parameters on, the other to report
+Half = Literal["all", "choose", "report"]
 
 
-def subject_pairs(scores: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, thresholds: ArrayLike) -> Counts:
-    """How many distinct pairs of subjects, in whatever order, have a comparison with ``score >= threshold``.
+def subject_pairs(
+    scores: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, thresholds: ArrayLike
+) -> Counts:
+    """How many distinct pairs of subjects, in whatever order, have a comparison with ``score >=
+    threshold``.
 
-    scores (N,) float; subject_a, subject_b (N,) int, not negative; thresholds (T,), each of them a score or +inf.
-    Returns (T,) int64, -1 for a nan threshold. Memory grows with what the lowest threshold accepts.
+    scores (N,) float; subject_a, subject_b (N,) int, not negative; thresholds (T,), each of them a
+    score or +inf. Returns (T,) int64, -1 for a nan threshold. Memory grows with what the lowest
+    threshold accepts.
     """
     score, limits = np.asarray(scores), np.asarray(thresholds, np.float64)
     out = np.full(limits.shape, -1, np.int64)
     known = np.argsort(limits, kind="stable")[: int((~np.isnan(limits)).sum())]
     if not known.size:
         return out
-    kept = np.flatnonzero(score >= limits[known[0]].astype(score.dtype))  # a float64 limit would widen every score
+    # a float64 limit would widen every score
+    kept = np.flatnonzero(score >= limits[known[0]].astype(score.dtype))
     score = score[kept]
     pair = [np.asarray(subject)[kept].astype(np.int64) for subject in (subject_a, subject_b)]
-    code = np.maximum(*pair) * (1 + max(int(part.max(initial=0)) for part in pair)) + np.minimum(*pair)
+    code = np.maximum(*pair) * (1 + max(int(part.max(initial=0)) for part in pair)) + np.minimum(
+        *pair
+    )
     for i in known:  # rising: each leaves some of what the one before has left
         above = score >= limits[i].astype(score.dtype)
         score, code = score[above], code[above]

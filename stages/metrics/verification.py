@@ -3,15 +3,17 @@
 Conventions
     Direction       a higher score means more similar.
     Decision        a comparison is accepted when ``score >= threshold``.
-    Rates           FMR and FNMR are over comparisons of *acquired* templates (ISO/IEC 19795-1); one that was
-                    not made has no score and enters through ``with_failures`` only.
+    Rates           FMR and FNMR are over comparisons of *acquired* templates (ISO/IEC 19795-1); one
+                    that was not made has no score and enters through ``with_failures`` only.
     Tie rule        equal scores share one decision: they are accepted, or rejected, together.
-    Threshold rule  a threshold is an observed score (mated or non-mated), or +inf, which accepts nothing.
-                    "at_most": the largest FMR that does not exceed the target, at the lowest such threshold.
-                    "nearest": the point of the ROC whose FMR is nearest the target (it may exceed it), the
-                    larger FMR where two are equally near, again at the lowest such threshold.
-                    "script": as the common IJB 1:1 scripts have it (``script_rule``), for ``operating_points`` only.
-    Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is defined.
+    Threshold rule  a threshold is an observed score (mated or non-mated), or +inf, which accepts
+                    nothing. "at_most": the largest FMR that does not exceed the target, at the
+                    lowest such threshold. "nearest": the point of the ROC whose FMR is nearest the
+                    target (it may exceed it), the larger FMR where two are equally near, again at
+                    the lowest such threshold. "script": as the common IJB 1:1 scripts have it
+                    (``script_rule``), for ``operating_points`` only.
+    Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is
+                    defined.
 """
 
 from __future__ import annotations
@@ -33,20 +35,25 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Targets = Sequence[float] | Floats
 
-# "Rule of 30" (ISO/IEC 19795-1): with fewer errors a rate is not known to within 30 % at 90 % confidence.
+# "Rule of 30" (ISO/IEC 19795-1): with fewer errors a rate is not known to within 30 % at 90 %
+# confidence.
 FEW = 30
 
 
 @dataclass(frozen=True)
 class Ascending:
-    """Scores that were checked and sorted once, (n,); the functions here take them wherever they take a list."""
+    """Scores that were checked and sorted once, (n,); the functions here take them wherever they
+    take a list.
+    """
 
     scores: Scores
 
     @staticmethod
     def of(values: ArrayLike | Ascending, name: str = "scores") -> Ascending:
         """Raises ValueError for a score that is not finite or an array that is not 1-D."""
-        return values if isinstance(values, Ascending) else Ascending(np.sort(as_scores(values, name)))
+        return (
+            values if isinstance(values, Ascending) else Ascending(np.sort(as_scores(values, name)))
+        )
 
 
 @dataclass(frozen=True)
@@ -93,9 +100,13 @@ def operating_points(
     genuine, impostor = _sorted_pair(mated, nonmated)
     goal = as_targets(targets)
     if rule == "script" and impostor.size:
-        threshold = np.array([script_threshold(genuine, impostor, each) for each in goal.tolist()], np.float64)
+        threshold = np.array(
+            [script_threshold(genuine, impostor, each) for each in goal.tolist()], np.float64
+        )
     else:
-        threshold = choose_threshold(genuine, impostor, goal, "nearest" if rule == "script" else rule, impostor.size)
+        threshold = choose_threshold(
+            genuine, impostor, goal, "nearest" if rule == "script" else rule, impostor.size
+        )
     # In the scores' own type: a float64 key would make searchsorted copy all of a float32 list.
     key = threshold.astype(impostor.dtype)
     false_matches = np.asarray(impostor.size - np.searchsorted(impostor, key), np.int64)
@@ -117,11 +128,12 @@ def operating_points(
 
 
 def eer(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> tuple[float, float]:
-    """Equal error rate: where the piecewise-linear ROC meets FMR = FNMR, and the observed score next to it.
+    """Equal error rate: where the piecewise-linear ROC meets FMR = FNMR, and the observed score
+    next to it.
 
     mated (M,), nonmated (N,): finite scores. (nan, nan) when either is empty.
-    Of the crossed segment's ends the threshold is the one with the smaller |FMR - FNMR|, the lower if equal.
-    Raises ValueError for a score that is not finite.
+    Of the crossed segment's ends the threshold is the one with the smaller |FMR - FNMR|, the lower
+    if equal. Raises ValueError for a score that is not finite.
     """
     lists = genuine, impostor = _sorted_pair(mated, nonmated)
     if not (genuine.size and impostor.size):
@@ -129,10 +141,14 @@ def eer(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> tuple[
 
     def rates(thresholds: list[Any]) -> tuple[Floats, Floats]:
         key = np.array(thresholds, impostor.dtype)
-        return (impostor.size - np.searchsorted(impostor, key)) / impostor.size, np.searchsorted(genuine, key) / genuine.size
+        return (impostor.size - np.searchsorted(impostor, key)) / impostor.size, np.searchsorted(
+            genuine, key
+        ) / genuine.size
 
     def first_strict(scores: Scores) -> int:
-        """The first of ascending scores at which FMR < FNMR: FMR falls and FNMR rises with the threshold."""
+        """The first of ascending scores at which FMR < FNMR: FMR falls and FNMR rises with the
+        threshold.
+        """
 
         def strict(i: int) -> bool:
             fmr, fnmr = rates([scores[i]])
@@ -163,22 +179,29 @@ def auc(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> float:
 
 
 def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> FoldAccuracy:
-    """Verification accuracy by cross-validation: the LFW protocol (Huang et al. 2007), any number of folds.
+    """Verification accuracy by cross-validation: the LFW protocol (Huang et al. 2007), any number
+    of folds.
 
-    scores (N,) finite; mated (N,) bool; fold (N,) labels. A fold's threshold is the one that decides most of
-    the *other* folds' comparisons correctly, among all their distinct scores and +inf; of equals, the lowest.
-    With fewer than two folds every number is nan.
-    Raises ValueError for a score that is not finite, or lengths that differ.
+    scores (N,) finite; mated (N,) bool; fold (N,) labels. A fold's threshold is the one that
+    decides most of the *other* folds' comparisons correctly, among all their distinct scores and
+    +inf; of equals, the lowest. With fewer than two folds every number is nan. Raises ValueError
+    for a score that is not finite, or lengths that differ.
     """
     score, truth, label = as_scores(scores, "scores"), np.asarray(mated, bool), np.asarray(fold)
     if not score.shape == truth.shape == label.shape:
         shapes = f"{score.shape}, {truth.shape} and {label.shape}"
-        raise ValueError(f"scores, mated and fold must have one entry a comparison, found shapes {shapes}.")
+        raise ValueError(
+            f"scores, mated and fold must have one entry a comparison, found shapes {shapes}."
+        )
     order = np.argsort(score, kind="stable")
     score, truth, label = score[order], truth[order], label[order]
     folds = np.unique(label)
     accuracy, threshold = np.full((2, folds.size), np.nan)
-    reason = "" if folds.size > 1 else f"a threshold is chosen on other folds: found {folds.size} fold(s)"
+    reason = (
+        ""
+        if folds.size > 1
+        else f"a threshold is chosen on other folds: found {folds.size} fold(s)"
+    )
     for i, name in enumerate(folds if not reason else ()):
         test = label == name
         threshold[i] = _most_accurate(score[~test], truth[~test])
@@ -188,33 +211,42 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
 
 
 def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floats, Floats]:
-    """(FAR, FRR) of a whole system from matching rates and the failure-to-acquire rate (ISO/IEC 19795-1).
+    """(FAR, FRR) of a whole system from matching rates and the failure-to-acquire rate (ISO/IEC
+    19795-1).
 
     FAR = FMR (1 - FTA);  FRR = FTA + FNMR (1 - FTA). Arguments broadcast; nan stays nan.
     Raises ValueError for an FTA outside [0, 1].
     """
     failed = np.asarray(fta, np.float64)
     if ((failed < 0) | (failed > 1)).any():
-        raise ValueError(f"fta must be a rate in [0, 1], found {fta!r}: divide the failures by the attempts.")
-    return np.asarray(fmr, np.float64) * (1 - failed), failed + np.asarray(fnmr, np.float64) * (1 - failed)
+        raise ValueError(
+            f"fta must be a rate in [0, 1], found {fta!r}: divide the failures by the attempts."
+        )
+    return np.asarray(fmr, np.float64) * (1 - failed), failed + np.asarray(fnmr, np.float64) * (
+        1 - failed
+    )
 
 
 # What the sibling modules share: the same input checks and the same threshold rule.
 
 
 def as_scores(values: ArrayLike, name: str) -> Scores:
-    """values as a 1-D float array, all finite; float32 and float64 are kept, anything else is widened."""
+    """values as a 1-D float array, all finite; float32 and float64 are kept, anything else is
+    widened.
+    """
     array = np.asarray(values)
     if array.ndim != 1:
-        raise ValueError(f"{name} must be a 1-D array of scores, found shape {array.shape}: flatten it.")
+        raise ValueError(
+            f"{name} must be a 1-D array of scores, found shape {array.shape}: flatten it."
+        )
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
     finite = np.isfinite(array)
     if not finite.all():
         first = int(np.argmin(finite))
         raise ValueError(
-            f"{name} must be finite, found {array[first]} at index {first} ({np.sum(~finite)} such in all): "
-            f"leave out comparisons of templates that failed and account for them as FTA."
+            f"{name} must be finite, found {array[first]} at index {first} ({np.sum(~finite)} such"
+            " in all): leave out comparisons of templates that failed and account for them as FTA."
         )
     return array
 
@@ -223,31 +255,41 @@ def as_targets(targets: Targets) -> Floats:
     """targets as a 1-D float64 array of rates in [0, 1]."""
     goal = np.asarray(targets, np.float64)
     if goal.ndim != 1 or not np.all((goal >= 0) & (goal <= 1)):
-        raise ValueError(f"targets must be a list of rates in [0, 1], found {targets!r}: 0.01 % is 1e-4.")
+        raise ValueError(
+            f"targets must be a list of rates in [0, 1], found {targets!r}: 0.01 % is 1e-4."
+        )
     return goal
 
 
 def allowed_count(target: Floats, total: ArrayLike) -> Counts:
-    """The largest whole k with k / total <= target. Rounding before the test keeps 0.29 x 100 at 29."""
+    """The largest whole k with k / total <= target. Rounding before the test keeps 0.29 x 100 at
+    29.
+    """
     nearest = np.rint(target * np.asarray(total))
     with np.errstate(invalid="ignore"):  # 0 / 0 where a bootstrap replicate holds nothing
         return np.asarray(nearest - (nearest / np.asarray(total) > target), np.int64)
 
 
-def choose_threshold(genuine: Scores, impostor: Scores, target: Floats, rule: Rule, total: int) -> Floats:
-    """(T,) thresholds by the rule; both lists ascending and of one dtype; ``total`` >= impostor.size is the
-    denominator of the rate (those beyond the list can never be accepted). nan where total is 0."""
+def choose_threshold(
+    genuine: Scores, impostor: Scores, target: Floats, rule: Rule, total: int
+) -> Floats:
+    """(T,) thresholds by the rule; both lists ascending and of one dtype; ``total`` >=
+    impostor.size is the denominator of the rate (those beyond the list can never be accepted). nan
+    where total is 0."""
     check_rule(rule)
     if total == 0:
         return np.full(target.shape, np.nan)
-    # The barrier is the best impostor whose acceptance would be one too many: all above it is accepted.
+    # The barrier is the best impostor whose acceptance would be one too many: all above it is
+    # accepted.
     barrier = _pick(impostor, impostor.size - 1 - allowed_count(target, total), -np.inf)
     if rule == "nearest":
         bounds = (np.searchsorted(impostor, barrier, side=side) for side in ("right", "left"))
         fewer, more = (impostor.size - bound for bound in bounds)
         chosen = np.where(more / total - target <= target - fewer / total, more, fewer)
         barrier = _pick(impostor, impostor.size - 1 - chosen, -np.inf)
-    above = (_pick(each, np.searchsorted(each, barrier, "right"), np.inf) for each in (genuine, impostor))
+    above = (
+        _pick(each, np.searchsorted(each, barrier, "right"), np.inf) for each in (genuine, impostor)
+    )
     return np.minimum(*above).astype(np.float64)
 
 
@@ -258,12 +300,14 @@ def check_rule(rule: str) -> None:
 
 
 def crossing(fmr: Floats, fnmr: Floats) -> tuple[Floats, Counts]:
-    """Along the last axis, FMR rising from 0 and FNMR falling from 1: the rate at which they are equal, and
-    the index of the first point at or past it."""
+    """Along the last axis, FMR rising from 0 and FNMR falling from 1: the rate at which they are
+    equal, and the index of the first point at or past it."""
     gap = fmr - fnmr
     after = np.argmax(gap >= 0, axis=-1)[..., None]
     ends = np.concatenate([after - 1, after], axis=-1)
-    (gap0, gap1), (fmr0, fmr1) = (np.moveaxis(np.take_along_axis(x, ends, -1), -1, 0) for x in (gap, fmr))
+    (gap0, gap1), (fmr0, fmr1) = (
+        np.moveaxis(np.take_along_axis(x, ends, -1), -1, 0) for x in (gap, fmr)
+    )
     return fmr0 - gap0 / (gap1 - gap0) * (fmr1 - fmr0), after[..., 0]
 
 
@@ -278,7 +322,9 @@ def why_undefined(n_mated: int, n_nonmated: int, what: str = "comparisons") -> s
     return f"no {' and no '.join(missing)} {what}" if missing else ""
 
 
-def _sorted_pair(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> tuple[Scores, Scores]:
+def _sorted_pair(
+    mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending
+) -> tuple[Scores, Scores]:
     pair = Ascending.of(mated, "mated").scores, Ascending.of(nonmated, "nonmated").scores
     dtype = np.result_type(*pair)
     return pair[0].astype(dtype, copy=False), pair[1].astype(dtype, copy=False)
@@ -294,7 +340,8 @@ def _pick(values: Scores, index: NDArray[np.integer[Any]], outside: float) -> Sc
 
 def _most_accurate(score: Scores, mated: NDArray[np.bool_]) -> float:
     """The lowest threshold that decides most comparisons correctly; scores ascending."""
-    # Raising the threshold past a comparison wins one decision if it is non-mated, loses one if it is mated.
+    # Raising the threshold past a comparison wins one decision if it is non-mated, loses one if it
+    # is mated.
     gain = np.concatenate([[0], np.cumsum(np.where(mated, -1, 1))])
     first_of_tie = np.concatenate([[True], score[1:] != score[:-1], [True]])
     best = int(np.argmax(np.where(first_of_tie, gain, -score.size - 1)))

@@ -1,8 +1,9 @@
 """Score lists whose comparisons weigh what their subjects weigh: what the bootstrap computes on.
 
 Conventions
-    weights (R, S) uint16 holds one replicate a row, one subject a column. Everything is exact whole-number
-    arithmetic and bounded in memory: replicates go in blocks, and read no more of a list than they need.
+    weights (R, S) uint16 holds one replicate a row, one subject a column. Everything is exact
+    whole-number arithmetic and bounded in memory: replicates go in blocks, and read no more of a
+    list than they need.
 """
 
 from __future__ import annotations
@@ -15,18 +16,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from stages.metrics.verification import Counts, Floats, Rule, Scores, allowed_count, as_scores, check_rule
+from stages.metrics.verification import (
+    Counts,
+    Floats,
+    Rule,
+    Scores,
+    allowed_count,
+    as_scores,
+    check_rule,
+)
 
 Weights = NDArray[np.uint16]
 Subjects = NDArray[np.integer[Any]]
 
-CELLS = 1 << 17  # replicates x comparisons handled at once: about 1 MB, so that a block stays in cache
+# replicates x comparisons handled at once: about 1 MB, so that a block stays in cache
+CELLS = 1 << 17
 PAIRS = 1 << 22  # comparisons whose pairs of subjects are counted at once
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """Scores with the subjects they belong to: one column, weight w[a], or two, weight w[a] w[b]."""
+    """Scores with the subjects they belong to: one column, weight w[a], or two, weight
+    w[a] w[b]."""
 
     score: Scores
     subjects: tuple[Subjects, ...]
@@ -39,7 +50,9 @@ class Weighted:
         else:
             keep = np.arange(rising.size)
         order = keep[np.argsort(rising[keep], kind="stable")]
-        return Weighted(self.score[order], tuple(column[order].astype(np.intp) for column in self.subjects))
+        return Weighted(
+            self.score[order], tuple(column[order].astype(np.intp) for column in self.subjects)
+        )
 
     def weigh(self, block: Weights) -> NDArray[np.uint32]:
         """(rows, n) weights; a product of two uint16 fits in uint32."""
@@ -49,9 +62,11 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Lists:
-    """Mated and non-mated comparisons, the weights of replicates (R, S), and what each list weighs in each, (R,).
+    """Mated and non-mated comparisons, the weights of replicates (R, S), and what each list weighs
+    in each, (R,).
 
-    ``of`` checks a comparison list and parts it; where the two are known apart, ``apart`` takes them unchecked.
+    ``of`` checks a comparison list and parts it; where the two are known apart, ``apart`` takes
+    them unchecked.
     """
 
     genuine: Weighted
@@ -60,13 +75,30 @@ class Lists:
     totals: tuple[Floats, Floats]
 
     @staticmethod
-    def of(scores: ArrayLike, mated: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, weights: ArrayLike) -> Lists:
-        table, score, truth = as_weights(weights), as_scores(scores, "scores"), np.asarray(mated, bool)
+    def of(
+        scores: ArrayLike,
+        mated: ArrayLike,
+        subject_a: ArrayLike,
+        subject_b: ArrayLike,
+        weights: ArrayLike,
+    ) -> Lists:
+        table, score, truth = (
+            as_weights(weights),
+            as_scores(scores, "scores"),
+            np.asarray(mated, bool),
+        )
         a = as_subjects(subject_a, "subject_a", score.shape, table)
         b = as_subjects(subject_b, "subject_b", score.shape, table)
         if truth.shape != score.shape or (truth != (a == b)).any():
-            raise ValueError("mated must be true exactly where subject_a equals subject_b: mend one or the other.")
-        return Lists.apart(Weighted(score[truth], (a[truth],)), Weighted(score[~truth], (a[~truth], b[~truth])), table)
+            raise ValueError(
+                "mated must be true exactly where subject_a equals subject_b: mend one or the"
+                " other."
+            )
+        return Lists.apart(
+            Weighted(score[truth], (a[truth],)),
+            Weighted(score[~truth], (a[~truth], b[~truth])),
+            table,
+        )
 
     @staticmethod
     def apart(genuine: Weighted, impostor: Weighted, table: Weights) -> Lists:
@@ -74,11 +106,14 @@ class Lists:
         return Lists(genuine, impostor, table, totals)
 
 
-def barrier_scores(impostor: Weighted, table: Weights, total: Floats, target: Floats, rules: Sequence[Rule]) -> list[Floats]:
-    """(R, T) for each rule: the best score that must stay out, -inf if none, nan where the denominator ``total`` (R,) is 0.
+def barrier_scores(
+    impostor: Weighted, table: Weights, total: Floats, target: Floats, rules: Sequence[Rule]
+) -> list[Floats]:
+    """(R, T) for each rule: the best score that must stay out, -inf if none, nan where the
+    denominator ``total`` (R,) is 0.
 
-    All above it is accepted. A replicate is solved on the ``count`` best scores, and again on more when those
-    did not hold the answer: the first guess affects speed only.
+    All above it is accepted. A replicate is solved on the ``count`` best scores, and again on more
+    when those did not hold the answer: the first guess affects speed only.
     """
     for rule in rules:
         check_rule(rule)
@@ -92,7 +127,9 @@ def barrier_scores(impostor: Weighted, table: Weights, total: Floats, target: Fl
         top = impostor.best(count)
         n, rising, unsolved = top.score.size, -top.score, []
         for rows in blocks(pending, n):
-            found = _first_excluded(rising, top.weigh(table[rows]), total[rows, None], target, rules)
+            found = _first_excluded(
+                rising, top.weigh(table[rows]), total[rows, None], target, rules
+            )
             for barrier, where in zip(out, found, strict=True):
                 barrier[rows] = np.where(where < n, top.score[np.minimum(where, n - 1)], -np.inf)
             unsolved.append(rows[np.any([(where == n).any(axis=1) for where in found], axis=0)])
@@ -104,9 +141,12 @@ def barrier_scores(impostor: Weighted, table: Weights, total: Floats, target: Fl
 def _first_excluded(
     rising: Scores, cells: NDArray[np.uint32], total: Floats, target: Floats, rules: Sequence[Rule]
 ) -> list[Counts]:
-    """(rows, T) for each rule: position of the first score that must stay out; n, past the end, when the cells lack it."""
+    """(rows, T) for each rule: position of the first score that must stay out; n, past the end,
+    when the cells lack it.
+    """
     rows, n = cells.shape
-    # One running sum over all rows, so that one searchsorted answers for every replicate and target.
+    # One running sum over all rows, so that one searchsorted answers for every replicate and
+    # target.
     running = np.zeros(cells.size + 1, np.int64)
     np.cumsum(cells.ravel(), out=running[1:])
     start = np.arange(rows)[:, None] * n
@@ -133,12 +173,15 @@ def share_above(genuine: Weighted, table: Weights, total: Floats, barrier: Float
     count = np.searchsorted(-falling.score, -barrier)
     accepted = np.zeros(barrier.shape)
     for rows in blocks(np.arange(len(barrier)), falling.score.size):
-        accepted[rows] = np.take_along_axis(running_sums(falling.weigh(table[rows])), count[rows], axis=1)
+        accepted[rows] = np.take_along_axis(
+            running_sums(falling.weigh(table[rows])), count[rows], axis=1
+        )
     return ratio(np.where(np.isnan(barrier), np.nan, accepted), total)
 
 
 def total_weight(table: Weights, a: Subjects, b: Subjects | None = None) -> Floats:
-    """(R,) sum of w[a], or of w[a] w[b] = w' C w, C counting the comparisons of each pair of subjects.
+    """(R,) sum of w[a], or of w[a] w[b] = w' C w, C counting the comparisons of each pair of
+    subjects.
 
     No replicate touches every comparison; whole numbers far below 2^53 are exact in float64.
     """
@@ -180,17 +223,24 @@ def as_weights(weights: ArrayLike) -> Weights:
     table = np.asarray(weights)
     whole = table.ndim == 2 and table.dtype.kind in "iu"
     if not whole or (table.size and not 0 <= table.min() <= table.max() < 1 << 16):
-        raise ValueError(f"weights must be (R, S) integers in 0 … 65535, found {table.dtype} {table.shape}.")
+        raise ValueError(
+            f"weights must be (R, S) integers in 0 … 65535, found {table.dtype} {table.shape}."
+        )
     return table.astype(np.uint16, copy=False)
 
 
 def as_subjects(subject: ArrayLike, name: str, shape: tuple[int, ...], table: Weights) -> Subjects:
-    """subject as integers of the given shape, each a column of the weights; ValueError otherwise."""
+    """subject as integers of the given shape, each a column of the weights; ValueError
+    otherwise."""
     index = np.asarray(subject)
-    index = index if index.dtype.kind == "i" else index.astype(np.intp)  # int32 serves as well, in half the memory
-    if index.shape != shape or (index.size and not 0 <= index.min() <= index.max() < table.shape[1]):
+    # int32 serves as well, in half the memory
+    index = index if index.dtype.kind == "i" else index.astype(np.intp)
+    if index.shape != shape or (
+        index.size and not 0 <= index.min() <= index.max() < table.shape[1]
+    ):
         raise ValueError(
-            f"{name} must be {shape} integers in 0 … {table.shape[1] - 1}, the columns of weights; found "
-            f"shape {index.shape}: number the subjects with np.unique(..., return_inverse=True)."
+            f"{name} must be {shape} integers in 0 … {table.shape[1] - 1}, the columns of weights;"
+            f" found shape {index.shape}: number the subjects with np.unique(...,"
+            " return_inverse=True)."
         )
     return index

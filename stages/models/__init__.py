@@ -1,1 +1,1 @@
-"""Model cards, network architectures, checkpoint loading, inference back ends and face detectors."""
+"""Model cards, networks, checkpoints, inference back ends and face detectors."""

@@ -1,12 +1,14 @@
-"""Inference: a card and its weight file become a function from aligned crops to embeddings and quality
-scores.
+"""Inference: a card and its weight file become a function from aligned crops to embeddings and
+quality scores.
 
-Conventions: crops are uint8 RGB, 112×112, as alignment stores them; each card's colour order, scale and input
-size are applied here and nowhere else. Embeddings are as the network gives them, not normalised. Quality is
-higher = more useful: the score of a card with `higher_is_better: false` is negated.
+Conventions: crops are uint8 RGB, 112×112, as alignment stores them; each card's colour order, scale
+and input size are applied here and nowhere else. Embeddings are as the network gives them, not
+normalised. Quality is higher = more useful: the score of a card with `higher_is_better: false` is
+negated.
 
-Numerics: every forward has exactly `compute_batch` rows, the tail filled with zeros that are dropped again,
-and runs on `threads` threads, so a face's numbers do not depend on the faces it came with.
+Numerics: every forward has exactly `compute_batch` rows, the tail filled with zeros that are
+dropped again, and runs on `threads` threads, so a face's numbers do not depend on the faces it came
+with.
 """
 
 from __future__ import annotations
@@ -33,13 +35,16 @@ Crops = NDArray[np.uint8]
 
 CROP = (112, 112, 3)
 MAX_ROWS = 4096  # of one forward, where a graph fixes them
-# What a graph may be fed, by ONNX Runtime's names: scaled pixels are rounded to it. It may answer whole numbers, too.
+# What a graph may be fed, by ONNX Runtime's names: scaled pixels are rounded to it. It may answer
+# whole numbers, too.
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 NUMBERS = (*FLOATS, *(f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
 
 class Numerics(Protocol):
-    """What of a numerics profile a back end needs: device cpu or cuda, precision fp32, bf16 or fp16."""
+    """What of a numerics profile a back end needs: device cpu or cuda, precision fp32, bf16 or
+    fp16.
+    """
 
     @property
     def device(self) -> str: ...
@@ -53,40 +58,49 @@ class Numerics(Protocol):
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What one model says of n crops: embedding (n, d) float32 and quality (n,) float32, None where it gives
-    none."""
+    """What one model says of n crops: embedding (n, d) float32 and quality (n,) float32, None where
+    it gives none."""
 
     embedding: Floats | None
     quality: Floats | None
 
 
 class FaceModel(Protocol):
-    """An opened model. Safe to call from several threads at once; each call computes in its own thread."""
+    """An opened model. Safe to call from several threads at once; each call computes in its own
+    thread.
+    """
 
     card: ModelCard
 
     def __call__(self, crops: Crops) -> ModelOutput:
-        """Map crops (n, 112, 112, 3) uint8 RGB to n rows of output. Raises InvalidInput on any other
-        array."""
+        """Map crops (n, 112, 112, 3) uint8 RGB to n rows of output. Raises InvalidInput on any
+        other array."""
 
 
 def open_model(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceModel:
     """Return the model of `card` with these weights, computing as `profile` says.
 
-    The digest of the weights is the caller's to check (`cards.read_weights`). Raises InvalidInput if card,
-    weights and profile do not fit each other, ResourceRefused if the profile's device is absent.
+    The digest of the weights is the caller's to check (`cards.read_weights`). Raises InvalidInput
+    if card, weights and profile do not fit each other, ResourceRefused if the profile's device is
+    absent.
     """
     if card.kind == "detector":
-        raise InvalidInput(f"model {card.name!r} is a detector; it finds faces and cannot score crops.")
-    return OnnxModel(card, weights, profile) if card.architecture == "onnx" else TorchModel(card, weights, profile)
+        raise InvalidInput(
+            f"model {card.name!r} is a detector; it finds faces and cannot score crops."
+        )
+    return (
+        OnnxModel(card, weights, profile)
+        if card.architecture == "onnx"
+        else TorchModel(card, weights, profile)
+    )
 
 
 def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats:
-    """Return (rows, 3, s, s) float32: (x − mean) / std in the card's colour order, s its input size, zeros
-    past n.
+    """Return (rows, 3, s, s) float32: (x − mean) / std in the card's colour order, s its input
+    size, zeros past n.
 
-    A card whose input size is not 112 gets the crop resized bilinearly (OpenCV's INTER_LINEAR). The memory is
-    laid out channels-last, which is how PyTorch convolves fastest.
+    A card whose input size is not 112 gets the crop resized bilinearly (OpenCV's INTER_LINEAR). The
+    memory is laid out channels-last, which is how PyTorch convolves fastest.
     """
     size = card.input_size
     if size != CROP[0]:
@@ -104,20 +118,22 @@ def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats:
 class OnnxModel:
     """An ONNX graph in ONNX Runtime: one session, which several threads may run at once.
 
-    For throughput call it from as many threads as there are cores, with `threads: 1`: two such threads do
-    twice the work of one session with two.
+    For throughput call it from as many threads as there are cores, with `threads: 1`: two such
+    threads do twice the work of one session with two.
     """
 
     def __init__(self, card: ModelCard, weights: WeightFile, profile: Numerics) -> None:
         try:
             ort = import_module("onnxruntime")  # it ships no types
         except ImportError as error:
-            raise ResourceRefused(f"model {card.name!r} is an ONNX graph ({error}): install qfuse[onnx].") from None
+            raise ResourceRefused(
+                f"model {card.name!r} is an ONNX graph ({error}): install qfuse[onnx]."
+            ) from None
 
         if profile.precision != "fp32":
             raise InvalidInput(
-                f"model {card.name!r} is an ONNX graph, computed as stored, in float32; "
-                f"precision {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
+                f"model {card.name!r} is an ONNX graph, computed as stored, in float32; precision"
+                f" {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
             )
         check_graph(weights)
         options = ort.SessionOptions()
@@ -127,9 +143,15 @@ class OnnxModel:
         try:
             # Without its second try, for which it prints a banner on standard output.
             providers = _providers(ort, profile.device)
-            self._session = ort.InferenceSession(weights.data, options, providers=providers, enable_fallback=0)
-        except Exception as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
-            raise InvalidInput(f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error}).") from error
+            self._session = ort.InferenceSession(
+                weights.data, options, providers=providers, enable_fallback=0
+            )
+        except (
+            Exception
+        ) as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
+            raise InvalidInput(
+                f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error})."
+            ) from error
         self.card, self._path = card, weights.path
         path = weights.path
         given = {node.name: node for node in self._session.get_inputs()}
@@ -138,14 +160,19 @@ class OnnxModel:
         self._output = _declared(card, path, "output", card.output_name, answers)
         if len(given) > 1:
             others = ", ".join(repr(name) for name in given if name != self._input)
-            raise InvalidInput(f"model {card.name!r}: {path} wants {others} beside the faces: export it with one input.")
+            raise InvalidInput(
+                f"model {card.name!r}: {path} wants {others} beside the faces: export it with one"
+                " input."
+            )
         _need_type(card, path, "input", given[self._input].type, FLOATS)
         _need_type(card, path, "output", answers[self._output].type, NUMBERS)
         self._dtype: Any = FLOATS[given[self._input].type]
         try:
             shapes = given[self._input].shape, answers[self._output].shape
         except UnicodeDecodeError as error:  # the name of a dimension
-            raise InvalidInput(f"model {card.name!r}: {path} is damaged: a name in it is not UTF-8 ({error}).") from error
+            raise InvalidInput(
+                f"model {card.name!r}: {path} is damaged: a name in it is not UTF-8 ({error})."
+            ) from error
         self._rows = _fixed_rows(card, path, shapes[0], profile.compute_batch)
         _check_width(card, shapes[1])
 
@@ -155,15 +182,24 @@ class OnnxModel:
     def _forward(self, planes: Floats) -> ModelOutput:
         name = self.card.name
         try:
-            answer = self._session.run([self._output], {self._input: np.ascontiguousarray(planes, self._dtype)})[0]
+            answer = self._session.run(
+                [self._output], {self._input: np.ascontiguousarray(planes, self._dtype)}
+            )[0]
         except Exception as error:
             if "alloc" in str(error):  # the machine's fault
                 raise
-            raise InvalidInput(f"model {name!r}: {self._path} cannot be computed by ONNX Runtime ({error}).") from error
+            raise InvalidInput(
+                f"model {name!r}: {self._path} cannot be computed by ONNX Runtime ({error})."
+            ) from error
         if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "fiu" or answer.ndim == 0:
-            raise InvalidInput(f"model {name!r}: {self._path} answers with something else than an array of numbers.")
+            raise InvalidInput(
+                f"model {name!r}: {self._path} answers with something else than an array of"
+                " numbers."
+            )
         if len(answer) != len(planes):  # one row would be taken for the answer to all
-            raise InvalidInput(f"model {name!r}: {self._path} answers {len(planes)} faces with {len(answer)} rows.")
+            raise InvalidInput(
+                f"model {name!r}: {self._path} answers {len(planes)} faces with {len(answer)} rows."
+            )
         answer = np.asarray(answer, np.float32)
         _check_width(self.card, answer.shape)
         if self.card.kind == "recognition":
@@ -174,7 +210,8 @@ class OnnxModel:
 class TorchModel:
     """A PyTorch network with its batch norms folded, channels-last, in eval and inference mode.
 
-    In bf16 and fp16 the weights are cast once; the last batch norm and the quality head stay in float32.
+    In bf16 and fp16 the weights are cast once; the last batch norm and the quality head stay in
+    float32.
     """
 
     def __init__(self, card: ModelCard, weights: WeightFile, profile: Numerics) -> None:
@@ -185,7 +222,9 @@ class TorchModel:
 
         if profile.device == "cuda":
             if not torch.cuda.is_available():
-                raise ResourceRefused("the numerics profile asks for a CUDA device and none is usable; use a cpu one.")
+                raise ResourceRefused(
+                    "the numerics profile asks for a CUDA device and none is usable; use a cpu one."
+                )
             # A fixed algorithm and full fp32 products: otherwise results change from run to run.
             torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -195,12 +234,18 @@ class TorchModel:
             network = _network(card)
         load_checkpoint(network, weights)
         network = fold_batch_norms(network.eval().requires_grad_(False))
-        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[profile.precision]
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+            profile.precision
+        ]
         for name, child in network.named_children():
             child.to(torch.float32 if name in getattr(network, "heads", ()) else self._dtype)
         placed: Any = network  # PyTorch's own types leave out memory_format alone
         self._network = placed.to(profile.device).to(memory_format=torch.channels_last)
-        self._device, self._threads, self._rows = profile.device, profile.threads, profile.compute_batch
+        self._device, self._threads, self._rows = (
+            profile.device,
+            profile.threads,
+            profile.compute_batch,
+        )
         self.card = card
 
     def __call__(self, crops: Crops) -> ModelOutput:
@@ -215,7 +260,9 @@ class TorchModel:
         with torch.inference_mode():
             answer = self._network(torch.from_numpy(planes).to(self._device, self._dtype))
         parts = answer if isinstance(answer, tuple) else (answer, None)
-        embedding, quality = (None if part is None else part.float().cpu().numpy() for part in parts)
+        embedding, quality = (
+            None if part is None else part.float().cpu().numpy() for part in parts
+        )
         return ModelOutput(embedding, quality)
 
 
@@ -232,19 +279,27 @@ def _network(card: ModelCard) -> nn.Module:
         "crfiqa100": (lambda: iresnet100(quality=True), 1),
     }
     if card.architecture not in known:
-        raise InvalidInput(f"model {card.name!r}: {unknown('architecture', card.architecture, [*known, 'onnx', 'yunet'])}")
+        raise InvalidInput(
+            f"model {card.name!r}:"
+            f" {unknown('architecture', card.architecture, [*known, 'onnx', 'yunet'])}"
+        )
     build, dimension = known[card.architecture]
     if card.dimension != dimension or card.input_size != CROP[0]:
         raise InvalidInput(
-            f"model {card.name!r}: architecture {card.architecture} has dimension {dimension} and input size "
-            f"{CROP[0]}; the card says {card.dimension} and {card.input_size}."
+            f"model {card.name!r}: architecture {card.architecture} has dimension {dimension} and"
+            f" input size {CROP[0]}; the card says {card.dimension} and {card.input_size}."
         )
     return build()
 
 
-def _in_batches(card: ModelCard, crops: Crops, rows: int, forward: Callable[[Floats], ModelOutput]) -> ModelOutput:
+def _in_batches(
+    card: ModelCard, crops: Crops, rows: int, forward: Callable[[Floats], ModelOutput]
+) -> ModelOutput:
     if crops.dtype != np.uint8 or crops.shape[1:] != CROP:
-        raise InvalidInput(f"model {card.name!r}: expected crops uint8 (n, 112, 112, 3), found {crops.dtype} {crops.shape}.")
+        raise InvalidInput(
+            f"model {card.name!r}: expected crops uint8 (n, 112, 112, 3), found {crops.dtype}"
+            f" {crops.shape}."
+        )
     count, dimension = len(crops), card.embedding_dimension
     embedding = None if dimension is None else np.empty((count, dimension), np.float32)
     quality = np.empty(count, np.float32) if card.has_quality else None
@@ -273,31 +328,45 @@ def _providers(ort: Any, device: str) -> list[Any]:
     ]
 
 
-def _declared(card: ModelCard, path: Path, what: str, name: str | None, found: dict[str, Any]) -> str:
+def _declared(
+    card: ModelCard, path: Path, what: str, name: str | None, found: dict[str, Any]
+) -> str:
     if name is None and len(found) == 1:
         return next(iter(found))
     if name not in found:
-        raise InvalidInput(f"model {card.name!r}: the card names {what} {name!r}; {path} has {', '.join(map(repr, found))}.")
+        raise InvalidInput(
+            f"model {card.name!r}: the card names {what} {name!r}; {path} has"
+            f" {', '.join(map(repr, found))}."
+        )
     return name
 
 
 def _need_type(card: ModelCard, path: Path, what: str, found: str, known: Iterable[str]) -> None:
     if found not in known:
         raise InvalidInput(
-            f"model {card.name!r}: the {what} of {path} is of type {found}; export it with one of {', '.join(known)}."
+            f"model {card.name!r}: the {what} of {path} is of type {found}; export it with one of"
+            f" {', '.join(known)}."
         )
 
 
 def _fixed_rows(card: ModelCard, path: Path, shape: list[Any], compute_batch: int) -> int:
-    """Return the rows of one forward: the graph's own where it fixes them. Raises InvalidInput on another
-    input shape."""
+    """Return the rows of one forward: the graph's own where it fixes them. Raises InvalidInput on
+    another input shape."""
     wanted = (3, card.input_size, card.input_size)
-    if not shape or len(shape) != 4 or any(isinstance(d, int) and d != w for d, w in zip(shape[1:], wanted, strict=True)):
+    if (
+        not shape
+        or len(shape) != 4
+        or any(isinstance(d, int) and d != w for d, w in zip(shape[1:], wanted, strict=True))
+    ):
         raise InvalidInput(
-            f"model {card.name!r}: expected an input of shape (n, *{wanted}), {path} has {tuple(shape or ())}."
+            f"model {card.name!r}: expected an input of shape (n, *{wanted}), {path} has"
+            f" {tuple(shape or ())}."
         )
     if isinstance(shape[0], int) and shape[0] > MAX_ROWS:
-        raise InvalidInput(f"model {card.name!r}: {path} wants {shape[0]:,} faces at once; at most {MAX_ROWS:,} are given.")
+        raise InvalidInput(
+            f"model {card.name!r}: {path} wants {shape[0]:,} faces at once; at most {MAX_ROWS:,}"
+            " are given."
+        )
     return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else compute_batch
 
 
@@ -305,4 +374,7 @@ def _check_width(card: ModelCard, shape: Any) -> None:
     shape = shape or ()
     width = 1 if len(shape) < 2 else shape[-1]
     if len(shape) not in (1, 2) or (isinstance(width, int) and width != card.dimension):
-        raise InvalidInput(f"model {card.name!r}: the card says dimension {card.dimension}, output has shape {tuple(shape)}.")
+        raise InvalidInput(
+            f"model {card.name!r}: the card says dimension {card.dimension}, output has shape"
+            f" {tuple(shape)}."
+        )

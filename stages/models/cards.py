@@ -1,12 +1,12 @@
 """Model cards: what a weight file is, what it wants to be fed and what it answers.
 
-A card is data (`data_manifests/models.yaml`); this module reads it, finds the file it names, and reads that
-file once: the bytes whose digest is checked are the bytes that become a model. It imports no inference
-library, so plans and listings stay light.
+A card is data (`data_manifests/models.yaml`); this module reads it, finds the file it names, and
+reads that file once: the bytes whose digest is checked are the bytes that become a model. It
+imports no inference library, so plans and listings stay light.
 
-Conventions: `mean` and `std` are in pixel units, 0…255, in the card's own channel order; a network is fed (x
-− mean) / std. A card without `sha256` describes a model whose weights each user brings: a card of the same
-name, in a file that the config lists under `models.cards`, adds the digest.
+Conventions: `mean` and `std` are in pixel units, 0…255, in the card's own channel order; a network
+is fed (x − mean) / std. A card without `sha256` describes a model whose weights each user brings: a
+card of the same name, in a file that the config lists under `models.cards`, adds the digest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ CRFIQA_EMBEDDING = 512
 
 
 class ModelCard(BaseModel):
-    """One model. `dimension` is the length of what the card's `kind` answers: 1 for a quality score."""
+    """One model. `dimension` is the length of what the card's `kind` answers: 1 for a quality
+    score.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,7 +58,9 @@ class ModelCard(BaseModel):
     @classmethod
     def _bare_name(cls, value: str) -> str:
         if not value or Path(value).name != value or value == ".." or "\\" in value:
-            raise ValueError("must be a bare file name; the folders to look in are an option of the run")
+            raise ValueError(
+                "must be a bare file name; the folders to look in are an option of the run"
+            )
         return value
 
     @property
@@ -73,13 +77,17 @@ class ModelCard(BaseModel):
 
 
 def read_cards(path: Path) -> dict[str, ModelCard]:
-    """Return the cards of a YAML file of the form {name: {field: value, …}, …}, by name, in the file's order.
+    """Return the cards of a YAML file of the form {name: {field: value, …}, …}, by name, in the
+    file's order.
 
     Raises InvalidInput, naming every bad field, where the file is not of that form.
     """
     raw = read_yaml(path, "file of model cards")
     if not isinstance(raw, dict):
-        raise InvalidInput(f"model cards {path}: expected a mapping from model name to card, found {in_words(raw)}.")
+        raise InvalidInput(
+            f"model cards {path}: expected a mapping from model name to card, found"
+            f" {in_words(raw)}."
+        )
     cards, problems = {}, []
     for name, fields in raw.items():
         if not isinstance(fields, dict):
@@ -95,8 +103,8 @@ def read_cards(path: Path) -> dict[str, ModelCard]:
 
 
 def card_named(cards: Mapping[str, ModelCard], name: str) -> ModelCard:
-    """Return the card called `name`. Raises InvalidInput, suggesting the nearest name, where there is
-    none."""
+    """Return the card called `name`. Raises InvalidInput, suggesting the nearest name, where there
+    is none."""
     if name not in cards:
         raise InvalidInput(unknown("model", name, cards))
     return cards[name]
@@ -112,8 +120,9 @@ def find_weights(card: ModelCard, folders: Sequence[Path]) -> Path:
             return folder / card.file
     looked = ", ".join(str(folder) for folder in folders) or "no folder: none was given"
     raise InvalidInput(
-        f"model {card.name!r} needs the file {card.file}; looked in {looked}. It is not downloaded for you "
-        f"(licence: {card.licence}): obtain it, accept its terms and put it into one of these folders."
+        f"model {card.name!r} needs the file {card.file}; looked in {looked}. It is not downloaded"
+        f" for you (licence: {card.licence}): obtain it, accept its terms and put it into one of"
+        " these folders."
     )
 
 
@@ -126,8 +135,8 @@ class WeightFile:
 
 
 def read_weights(path: Path, sha256: str | None) -> WeightFile:
-    """Return the bytes of `path`. Raises InvalidInput if they cannot be read or have another digest than
-    `sha256` (64 hex digits; None checks nothing)."""
+    """Return the bytes of `path`. Raises InvalidInput if they cannot be read or have another digest
+    than `sha256` (64 hex digits; None checks nothing)."""
     try:
         data = read_regular(path)
     except OSError as error:
@@ -135,7 +144,8 @@ def read_weights(path: Path, sha256: str | None) -> WeightFile:
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256.lower():
         raise InvalidInput(
-            f"weight file has another digest than declared: expected sha256 {sha256}, found {found}, "
-            f"at {path}; fetch the declared file again or, if this one is meant, declare its digest."
+            f"weight file has another digest than declared: expected sha256 {sha256}, found"
+            f" {found}, at {path}; fetch the declared file again or, if this one is meant, declare"
+            " its digest."
         )
     return WeightFile(path, data)

@@ -1,4 +1,6 @@
-"""Model names → cards → opened models, one opened model for each (weights, numerics profile) in a process."""
+"""Model names → cards → opened models, one opened model for each (weights, numerics profile) in a
+process.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,14 @@ from typing import Any, TypeVar
 
 from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
-from stages.models.cards import ModelCard, WeightFile, card_named, find_weights, read_cards, read_weights
+from stages.models.cards import (
+    ModelCard,
+    WeightFile,
+    card_named,
+    find_weights,
+    read_cards,
+    read_weights,
+)
 from stages.shipped_files import resource
 
 T = TypeVar("T")
@@ -21,7 +30,9 @@ _PROSE = {"name", "file", "bytes", "licence", "notes"}
 
 
 def all_cards(context: Context) -> dict[str, ModelCard]:
-    """Return the built-in cards and those of the config, the config's last (they may replace a built-in one)."""
+    """Return the built-in cards and those of the config, the config's last (they may replace a
+    built-in one).
+    """
     paths = (resource("data_manifests/models.yaml"), *context.model_cards)
     if paths not in _cards:
         _cards[paths] = {name: card for path in paths for name, card in read_cards(path).items()}
@@ -29,7 +40,9 @@ def all_cards(context: Context) -> dict[str, ModelCard]:
 
 
 def card(context: Context, name: str, kinds: tuple[str, ...]) -> ModelCard:
-    """Return the card of a model of one of these kinds. Raises InvalidInput with the nearest name otherwise."""
+    """Return the card of a model of one of these kinds. Raises InvalidInput with the nearest name
+    otherwise.
+    """
     cards = {key: value for key, value in all_cards(context).items() if value.kind in kinds}
     return card_named(cards, name)
 
@@ -45,15 +58,18 @@ def backends(found: ModelCard) -> tuple[str, ...]:
     return tuple(dict.fromkeys((engine, "opencv")))
 
 
-def open_once(context: Context, found: ModelCard, make: Callable[[WeightFile], T], options: str = "") -> T:
-    """Return what `make` opens of the card's weights, whose digest was checked; from memory where it was made before.
+def open_once(
+    context: Context, found: ModelCard, make: Callable[[WeightFile], T], options: str = ""
+) -> T:
+    """Return what `make` opens of the card's weights, whose digest was checked; from memory where
+    it was made before.
 
     `options` tells apart what `make` would make differently of the same weights.
     """
     if found.sha256 is None:
         raise InvalidInput(
-            f"model {found.name!r} has no sha256 on its card, so its file cannot be trusted: add it to a copy of the card, "
-            "in a file that the config names under models.cards."
+            f"model {found.name!r} has no sha256 on its card, so its file cannot be trusted: add it"
+            " to a copy of the card, in a file that the config names under models.cards."
         )
     name = (repr(identity(found)), context.profile, options)
     with _lock:

@@ -1,7 +1,8 @@
 """Checkpoint files into networks: weights only, every name and shape accounted for.
 
-No file is ever unpickled freely: `.pth`/`.pt` go through `torch.load(weights_only=True)`, which refuses
-anything but tensors and plain containers before running it; `.safetensors` holds nothing else.
+No file is ever unpickled freely: `.pth`/`.pt` go through `torch.load(weights_only=True)`, which
+refuses anything but tensors and plain containers before running it; `.safetensors` holds nothing
+else.
 """
 
 from __future__ import annotations
@@ -19,32 +20,65 @@ from torch import Tensor, nn
 from pipeline.errors import InvalidInput
 from stages.models.cards import WeightFile
 
-# Where training scripts keep the network beside what else they save; arcface_torch calls it state_dict_backbone.
-HOLDERS = ("state_dict", "state_dict_backbone", "model_state_dict", "model", "backbone", "net", "network")
+# Where training scripts keep the network beside what else they save; arcface_torch calls it
+# state_dict_backbone.
+HOLDERS = (
+    "state_dict",
+    "state_dict_backbone",
+    "model_state_dict",
+    "model",
+    "backbone",
+    "net",
+    "network",
+)
 NESTED = 2  # holders within each other; a file may claim that a mapping holds itself
 # What training puts beside the network, which is not part of it. Anything else beside it may be.
-HEADS = ("head", "fc", "classifier", "margin", "loss", "criterion", "arcface", "softmax_fc", "metric_fc")
+HEADS = (
+    "head",
+    "fc",
+    "classifier",
+    "margin",
+    "loss",
+    "criterion",
+    "arcface",
+    "softmax_fc",
+    "metric_fc",
+)
 COUNTED = "num_batches_tracked"  # of a batch norm: old files lack it, and only training reads it
 SHOWN = 3
-_NUMPY = re.compile(r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype|dtypes\.\w+)")  # a number or an array
+# a number or an array
+_NUMPY = re.compile(r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype|dtypes\.\w+)")
 
 
 def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
-    """Load the state dict in `weights` into `module`, in place; parameters on the meta device are replaced.
+    """Load the state dict in `weights` into `module`, in place; parameters on the meta device are
+    replaced.
 
-    The file holds a state dict, or a mapping that holds one under one of `HOLDERS`, also of one in another. Where all names
-    of the module are in it below a prefix (module. of DataParallel, model., backbone. …), those are the network; a training
-    head beside it (`HEADS`) is left out. Raises InvalidInput if the file asks to run code, cannot be read, differs from the
-    module in names or shapes, or holds the network more than once or something else beside it, and where a tensor holds a
-    value that is not finite.
+    The file holds a state dict, or a mapping that holds one under one of `HOLDERS`, also of one in
+    another. Where all names of the module are in it below a prefix (module. of DataParallel,
+    model., backbone. …), those are the network; a training head beside it (`HEADS`) is left out.
+    Raises InvalidInput if the file asks to run code, cannot be read, differs from the module in
+    names or shapes, or holds the network more than once or something else beside it, and where a
+    tensor holds a value that is not finite.
     """
     own = module.state_dict()
     held = _tensors(_read(weights), weights)
     state, prefix = _below_prefix(held, own, weights)
-    beside = [name for name in held if not name.startswith(prefix) and _part(name, prefix) not in HEADS]
-    state |= {name: torch.zeros_like(own[name], device="cpu") for name in own if _is_count(name) and name not in state}
-    # Values are looked at where shapes fit: a tensor of one number may claim to be larger than any memory.
-    fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
+    beside = [
+        name for name in held if not name.startswith(prefix) and _part(name, prefix) not in HEADS
+    ]
+    state |= {
+        name: torch.zeros_like(own[name], device="cpu")
+        for name in own
+        if _is_count(name) and name not in state
+    }
+    # Values are looked at where shapes fit: a tensor of one number may claim to be larger than any
+    # memory.
+    fitting = {
+        name: tensor
+        for name, tensor in state.items()
+        if name in own and tensor.shape == own[name].shape
+    }
     cast = {name: tensor.to(own[name].dtype) for name, tensor in fitting.items()}
     problems = [
         *_listed("missing", (name for name in own if name not in state)),
@@ -57,15 +91,19 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
                 if name in own and tensor.shape != own[name].shape
             ),
         ),
-        *_listed("not finite", (name for name, tensor in cast.items() if not bool(torch.isfinite(tensor).all()))),
+        *_listed(
+            "not finite",
+            (name for name, tensor in cast.items() if not bool(torch.isfinite(tensor).all())),
+        ),
         *_listed(f"beside the network and of no training head ({', '.join(HEADS[:4])} …)", beside),
     ]
     if problems:
         below = f" below {prefix!r}" if prefix else ""
         raise InvalidInput(
-            f"checkpoint {weights.path} does not fit {type(module).__name__} ({len(own)} tensors expected, "
-            f"{len(state)} found{below}): {'; '.join(problems)}. Check that the card's "
-            "architecture is that of the file" + (", or save the network alone." if beside else ".")
+            f"checkpoint {weights.path} does not fit {type(module).__name__} ({len(own)} tensors"
+            f" expected, {len(state)} found{below}): {'; '.join(problems)}. Check that the card's"
+            " architecture is that of the file"
+            + (", or save the network alone." if beside else ".")
         )
     module.load_state_dict(cast, assign=any(tensor.is_meta for tensor in own.values()))
 
@@ -83,29 +121,41 @@ def _read(weights: WeightFile) -> Any:
     except (MemoryError, InvalidInput):
         raise
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))  # the first thing in it that is not on PyTorch's list
+        # the first thing in it that is not on PyTorch's list
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if asked and _NUMPY.fullmatch(asked[1]):
             alone = str(path.with_name(f"{path.stem}-weights.pth"))
             raise InvalidInput(
-                f"checkpoint {path} is refused: it holds a NumPy value beside its tensors ({asked[1]}). "
-                "Nothing in it was run. Save the state dict alone, in Python, and only if you trust who made the file, "
-                "as this runs what it says: "
-                f"torch.save(torch.load({str(path)!r}, 'cpu', weights_only=False)['state_dict'], {alone!r})"
+                f"checkpoint {path} is refused: it holds a NumPy value beside its tensors"
+                f" ({asked[1]}). Nothing in it was run. Save the state dict alone, in Python, and"
+                " only if you trust who made the file, as this runs what it says:"
+                f" torch.save(torch.load({str(path)!r}, 'cpu', weights_only=False)['state_dict'],"
+                f" {alone!r})"
             ) from error
         reason = f"it asks for {asked[1]}" if asked else str(error).splitlines()[0].split(". ")[0]
         raise InvalidInput(
-            f"checkpoint {path} is refused: it is damaged, or holds more than tensors and loading it would "
-            f"run code ({reason}). Nothing in it was run; ask for a plain state dict or a .safetensors file."
+            f"checkpoint {path} is refused: it is damaged, or holds more than tensors and loading"
+            f" it would run code ({reason}). Nothing in it was run; ask for a plain state dict or a"
+            " .safetensors file."
         ) from error
-    except Exception as error:  # torch and safetensors raise a dozen types for a file that is torn or not theirs
-        raise InvalidInput(f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again.") from error
+    except (
+        Exception
+    ) as error:  # torch and safetensors raise a dozen types for a file that is torn or not theirs
+        raise InvalidInput(
+            f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again."
+        ) from error
 
 
 def _refuse_packed(weights: WeightFile) -> None:
-    """PyTorch stores members as they are; packed ones unfold to a thousand times the file before a shape is looked at."""
+    """PyTorch stores members as they are; packed ones unfold to a thousand times the file before a
+    shape is looked at.
+    """
     with zipfile.ZipFile(BytesIO(weights.data)) as archive:
         if sum(member.file_size for member in archive.infolist()) > len(weights.data):
-            raise InvalidInput(f"checkpoint {weights.path} holds packed members, which PyTorch never writes: save it anew.")
+            raise InvalidInput(
+                f"checkpoint {weights.path} holds packed members, which PyTorch never writes: save"
+                " it anew."
+            )
 
 
 def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
@@ -114,21 +164,27 @@ def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
     if others := [name for name, state in found.items() if not _same(state, found[first])]:
         both = " and ".join(f"as {name}" for name in (first, *others))
         raise InvalidInput(
-            f"checkpoint {weights.path} holds {1 + len(others)} state dicts that differ, {both}: save the one that is meant "
-            "as a file of its own."
+            f"checkpoint {weights.path} holds {1 + len(others)} state dicts that differ, {both}:"
+            " save the one that is meant as a file of its own."
         )
     content = found.get(first, content)
-    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        held = f"a mapping with {', '.join(map(str, content))}" if isinstance(content, Mapping) else "something else"
+    if not isinstance(content, Mapping) or not all(
+        isinstance(tensor, Tensor) for tensor in content.values()
+    ):
+        held = (
+            f"a mapping with {', '.join(map(str, content))}"
+            if isinstance(content, Mapping)
+            else "something else"
+        )
         raise InvalidInput(
-            f"checkpoint {weights.path}: expected a state dict (names to tensors), alone or as one of {', '.join(HOLDERS)}; "
-            f"found {held:.200}."
+            f"checkpoint {weights.path}: expected a state dict (names to tensors), alone or as one"
+            f" of {', '.join(HOLDERS)}; found {held:.200}."
         )
     strange = [str(name) for name, tensor in content.items() if not _is_plain(tensor)]
     if strange:
         raise InvalidInput(
-            f"checkpoint {weights.path}: tensors that are sparse, quantised, nested, complex or without values: "
-            f"{', '.join(strange[:SHOWN])}; save them as plain ones."
+            f"checkpoint {weights.path}: tensors that are sparse, quantised, nested, complex or"
+            f" without values: {', '.join(strange[:SHOWN])}; save them as plain ones."
         )
     return {str(name): tensor for name, tensor in content.items()}
 
@@ -137,21 +193,33 @@ def _states(content: Any, where: str) -> Iterator[tuple[str, Mapping[str, Tensor
     """Find every state dict below holders, and the holders' names."""
     for name in HOLDERS if isinstance(content, Mapping) and where.count(".") < NESTED else ():
         held = content.get(name)
-        if isinstance(held, Mapping) and held and all(isinstance(tensor, Tensor) for tensor in held.values()):
+        if (
+            isinstance(held, Mapping)
+            and held
+            and all(isinstance(tensor, Tensor) for tensor in held.values())
+        ):
             yield where + name, held
         else:
             yield from _states(held, f"{where}{name}.")
 
 
 def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two state dicts are equal bit for bit; what is no plain tensor, or is larger than the file says, is unequal."""
-    return a is b or (a.keys() == b.keys() and all(_equal(tensor, b[name]) for name, tensor in a.items()))
+    """Whether two state dicts are equal bit for bit; what is no plain tensor, or is larger than the
+    file says, is unequal.
+    """
+    return a is b or (
+        a.keys() == b.keys() and all(_equal(tensor, b[name]) for name, tensor in a.items())
+    )
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     if a is b:
         return True
-    if a.dtype != b.dtype or a.shape != b.shape or not all(_is_plain(t) and t.is_contiguous() for t in (a, b)):
+    if (
+        a.dtype != b.dtype
+        or a.shape != b.shape
+        or not all(_is_plain(t) and t.is_contiguous() for t in (a, b))
+    ):
         return False
     return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
@@ -161,10 +229,13 @@ def _is_plain(tensor: Tensor) -> bool:
     return plain and not tensor.is_meta and not tensor.is_complex()
 
 
-def _below_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor], weights: WeightFile) -> tuple[dict[str, Tensor], str]:
+def _below_prefix(
+    state: dict[str, Tensor], own: Mapping[str, Tensor], weights: WeightFile
+) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of the network by its own names, and the prefix that was before them.
 
-    Where none fits the network whole it is the one that most of its names have, for whoever says what differs.
+    Where none fits the network whole it is the one that most of its names have, for whoever says
+    what differs.
     """
     needed = [name for name in own if not _is_count(name)]
     ends = [name for name in state if name.endswith(f".{needed[0]}")]
@@ -173,15 +244,21 @@ def _below_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor], weights: 
     whole = sorted(prefix for prefix, count in found.items() if count == len(needed))
     if len(whole) > 1:
         raise InvalidInput(
-            f"checkpoint {weights.path} holds the network {len(whole)} times, below {', '.join(map(repr, whole))}: save the "
-            "one that is meant as a file of its own."
+            f"checkpoint {weights.path} holds the network {len(whole)} times, below"
+            f" {', '.join(map(repr, whole))}: save the one that is meant as a file of its own."
         )
     prefix = whole[0] if whole else max(found, key=lambda each: found[each])
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}, prefix
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }, prefix
 
 
 def _part(name: str, prefix: str) -> str:
-    """Return the part of a name in which it departs from a prefix: neck of model.neck.weight, beside model.backbone."""
+    """Return the part of a name in which it departs from a prefix: neck of model.neck.weight,
+    beside model.backbone.
+    """
     parts = zip(name.split("."), prefix.split("."), strict=False)
     return next((part for part, other in parts if part != other), name)
 

@@ -1,8 +1,8 @@
 """What an ONNX file holds, read off its bytes before any library opens them.
 
-A tensor's values may lie in another file, which the digest of this one does not cover and which is looked for in the
-working folder. Written as protobuf's wire format allows, that cannot be found by searching for text, so the messages are
-walked. Source of the numbers: onnx.proto3.
+A tensor's values may lie in another file, which the digest of this one does not cover and which is
+looked for in the working folder. Written as protobuf's wire format allows, that cannot be found by
+searching for text, so the messages are walked. Source of the numbers: onnx.proto3.
 """
 
 from __future__ import annotations
@@ -32,9 +32,14 @@ def check_graph(weights: WeightFile) -> None:
     try:
         elsewhere = _keeps_elsewhere(weights.data)
     except (ValueError, IndexError):
-        raise InvalidInput(f"{weights.path} is damaged, or no ONNX graph; fetch it again.") from None
+        raise InvalidInput(
+            f"{weights.path} is damaged, or no ONNX graph; fetch it again."
+        ) from None
     if elsewhere:
-        raise InvalidInput(f"{weights.path} keeps its weights in other files, which no digest covers: export it as one file.")
+        raise InvalidInput(
+            f"{weights.path} keeps its weights in other files, which no digest covers: export it as"
+            " one file."
+        )
 
 
 def _keeps_elsewhere(data: bytes) -> bool:

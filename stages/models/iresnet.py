@@ -1,9 +1,9 @@
 """The improved ResNet of ArcFace, with the linear quality head of CR-FIQA where asked for.
 
-The attribute names are those of the published checkpoints, so a state dict loads without renaming: 477
-entries and 43,591,361 parameters (50 layers), 927 and 65,156,673 (100 layers) with the quality head; 475 and
-925 without. Sources: Deng et al., ArcFace (CVPR 2019), section 3.1; Boutros et al., CR-FIQA (CVPR 2023),
-section 3.
+The attribute names are those of the published checkpoints, so a state dict loads without renaming:
+477 entries and 43,591,361 parameters (50 layers), 927 and 65,156,673 (100 layers) with the quality
+head; 475 and 925 without. Sources: Deng et al., ArcFace (CVPR 2019), section 3.1; Boutros et al.,
+CR-FIQA (CVPR 2023), section 3.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(Folding):
-    """bn1 → conv1 → bn2 → PReLU → conv2 (stride) → bn3, plus the shortcut; nothing after the sum."""
+    """bn1 → conv1 → bn2 → PReLU → conv2 (stride) → bn3, plus the shortcut; nothing after
+    the sum."""
 
     folds = (("conv1", "bn2"), ("conv2", "bn3"))
 
@@ -52,21 +53,28 @@ class Block(Folding):
 class IResNet(Folding):
     """An iresnet of `depth` 50 or 100 layers, with the CR-FIQA quality head where `quality`.
 
-    `eps` is that of every batch norm (1e-5; MagFace was trained with 2e-5). `dropout` acts in training only.
+    `eps` is that of every batch norm (1e-5; MagFace was trained with 2e-5). `dropout` acts in
+    training only.
     """
 
     folds = (("conv1", "bn1"),)
-    # Kept in float32 in every precision: 0.3 M multiplications, and a score rounded to 8 bits ties too often.
+    # Kept in float32 in every precision: 0.3 M multiplications, and a score rounded to 8 bits ties
+    # too often.
     heads = ("features", "qs")
 
-    def __init__(self, depth: int, quality: bool = False, eps: float = 1e-5, dropout: float = 0.4) -> None:
+    def __init__(
+        self, depth: int, quality: bool = False, eps: float = 1e-5, dropout: float = 0.4
+    ) -> None:
         super().__init__()
         self.conv1 = _conv(3, WIDTHS[0], 3)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0], eps)
         self.prelu = nn.PReLU(WIDTHS[0])
         inputs = WIDTHS[0]
         for number, (outputs, count) in enumerate(zip(WIDTHS, LAYERS[depth], strict=True), start=1):
-            blocks = [Block(inputs if i == 0 else outputs, outputs, 2 if i == 0 else 1, eps) for i in range(count)]
+            blocks = [
+                Block(inputs if i == 0 else outputs, outputs, 2 if i == 0 else 1, eps)
+                for i in range(count)
+            ]
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
             inputs = outputs
         self.bn2 = nn.BatchNorm2d(inputs, eps)
@@ -76,8 +84,8 @@ class IResNet(Folding):
         self.qs = nn.Linear(EMBEDDING, 1) if quality else None
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Map (n, 3, 112, 112) normalised images to embeddings (n, 512), with raw quality (n,) where there is
-        a head.
+        """Map (n, 3, 112, 112) normalised images to embeddings (n, 512), with raw quality (n,)
+        where there is a head.
 
         Embeddings are not normalised, and the head reads them so.
         """

@@ -19,10 +19,11 @@ class Folding(nn.Module):
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Fold every batch norm that directly follows a convolution into it, in place; return the network.
+    """Fold every batch norm that directly follows a convolution into it, in place; return the
+    network.
 
-    Only for inference (eval mode). A norm *before* a zero-padded convolution stays: folding it would be wrong
-    at the border.
+    Only for inference (eval mode). A norm *before* a zero-padded convolution stays: folding it
+    would be wrong at the border.
     """
     for module in list(network.modules()):
         if isinstance(module, Folding):
@@ -31,7 +32,9 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
         elif isinstance(module, nn.Sequential):
             names = list(module._modules)
             for layer, norm in pairwise(names):
-                if isinstance(module._modules[layer], nn.Conv2d) and isinstance(module._modules[norm], nn.BatchNorm2d):
+                if isinstance(module._modules[layer], nn.Conv2d) and isinstance(
+                    module._modules[norm], nn.BatchNorm2d
+                ):
                     _fold(module, layer, norm)
     return network
 

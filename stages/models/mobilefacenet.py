@@ -1,9 +1,11 @@
-"""MobileFaceNet (Chen et al., 2018, table 1) in the layout of a public PyTorch state dict of 307 entries.
+"""MobileFaceNet (Chen et al., 2018, table 1) in the layout of a public PyTorch state dict of 307
+entries.
 
-That variant differs from the paper: no PReLU, a pointwise convolution in the second stage, and a 128-D linear
-layer with bias before the last batch norm. Which rectifier acts where is not in the file but shows in its
-stored batch-norm statistics: ReLU6 inside the bottlenecks (with an unbounded ReLU the inputs of the second
-one's depthwise norm lie 3.5 deviations from the stored means, against 0.08), plain ReLU in the second stage.
+That variant differs from the paper: no PReLU, a pointwise convolution in the second stage, and a
+128-D linear layer with bias before the last batch norm. Which rectifier acts where is not in the
+file but shows in its stored batch-norm statistics: ReLU6 inside the bottlenecks (with an unbounded
+ReLU the inputs of the second one's depthwise norm lie 3.5 deviations from the stored means, against
+0.08), plain ReLU in the second stage.
 """
 
 from __future__ import annotations
@@ -19,18 +21,29 @@ EMBEDDING = 128
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, padding: int | None = None) -> nn.Conv2d:
+def _conv(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    padding: int | None = None,
+) -> nn.Conv2d:
     padding = kernel // 2 if padding is None else padding
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
 
 
-def _conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(_conv(inputs, outputs, kernel, stride, groups), nn.BatchNorm2d(outputs), nn.ReLU6())
+def _conv_bn_relu(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    return nn.Sequential(
+        _conv(inputs, outputs, kernel, stride, groups), nn.BatchNorm2d(outputs), nn.ReLU6()
+    )
 
 
 class Bottleneck(nn.Module):
-    """Inverted residual: expand 1×1 → depthwise 3×3 (stride) → project 1×1, linear; shortcut where shapes
-    agree."""
+    """Inverted residual: expand 1×1 → depthwise 3×3 (stride) → project 1×1, linear; shortcut where
+    shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -62,7 +75,9 @@ class Separable(Folding):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.relu(self.bn2(self.pointwise(self.relu(self.bn1(self.depthwise(x)))))))
+        return cast(
+            Tensor, self.relu(self.bn2(self.pointwise(self.relu(self.bn1(self.depthwise(x))))))
+        )
 
 
 class GlobalDepthwise(Folding):

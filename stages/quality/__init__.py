@@ -1,1 +1,1 @@
-"""What a face is worth: quality scores, of templates too, on a common scale, and statistics of a reference set."""
+"""What a face or a template is worth: quality scores, their scale, reference statistics."""

@@ -1,14 +1,17 @@
 """Raw quality scores → 0…100, by where they stand among the scores of a named reference set.
 
 Conventions
-    File        that of `reference_statistics` (qfuse-reference/1): the one file serves `statistics.reference` too. What is
-                written here also has `digest`, the digest of the set's face ids, statuses and scores; equal scores of
-                equal faces give equal bytes, as there is no time in it.
-    Calibrated  the percentile of a score in the reference set: p at the p-th of its 101 percentiles, linear between two of
-                them, 0 below the least score and 100 above the greatest. A score at which several percentiles meet has the
-                middle of them. So it never falls where the raw score rises.
-    Integer     calibrated, rounded half up: 0…100, the range in which ISO/IEC 29794-1 records a quality. It is a place in
-                the reference set and no quality component of ISO/IEC 29794-5, whose mappings are others.
+    File        that of `reference_statistics` (qfuse-reference/1): the one file serves
+                `statistics.reference` too. What is written here also has `digest`, the digest of
+                the set's face ids, statuses and scores; equal scores of equal faces give equal
+                bytes, as there is no time in it.
+    Calibrated  the percentile of a score in the reference set: p at the p-th of its 101
+                percentiles, linear between two of them, 0 below the least score and 100 above the
+                greatest. A score at which several percentiles meet has the middle of them. So it
+                never falls where the raw score rises.
+    Integer     calibrated, rounded half up: 0…100, the range in which ISO/IEC 29794-1 records a
+                quality. It is a place in the reference set and no quality component of ISO/IEC
+                29794-5, whose mappings are others.
     No score    nan stays nan; in a table that is written it is blank.
 """
 
@@ -28,19 +31,27 @@ from pipeline.core.stage import Context, Source, Work
 from pipeline.errors import InvalidInput, UsageError, counted, unknown
 from pipeline.files.file_tree import MAX_FILE_BYTES
 from pipeline.system.regular_file import open_regular
-from stages.quality.reference_statistics import MAX_BYTES, Statistics, StatisticsOptions, checked, to_json
+from stages.quality.reference_statistics import (
+    MAX_BYTES,
+    Statistics,
+    StatisticsOptions,
+    checked,
+    to_json,
+)
 from stages.tables import csv_text, score_text
 
 CALIBRATED = ("calibrated", "calibrated_integer")
-DECIMALS = 4  # of a calibrated score in a table: far below what the percentiles of any set are known to
+DECIMALS = (
+    4  # of a calibrated score in a table: far below what the percentiles of any set are known to
+)
 Floats = NDArray[np.float64]
 
 
 def calibrated(scores: ArrayLike, percentiles: ArrayLike) -> Floats:
     """Return the place of each score in a reference set, 0…100: (n,) float64, nan for nan.
 
-    scores (n,) float; percentiles (101,) float, ascending: the scores at 0, 1, …, 100 % of the set, as numpy.percentile
-    gives them.
+    scores (n,) float; percentiles (101,) float, ascending: the scores at 0, 1, …, 100 % of the set,
+    as numpy.percentile gives them.
     """
     score, levels = np.asarray(scores, np.float64), np.asarray(percentiles, np.float64)
     first, after = np.searchsorted(levels, score, "left"), np.searchsorted(levels, score, "right")
@@ -52,26 +63,43 @@ def calibrated(scores: ArrayLike, percentiles: ArrayLike) -> Floats:
 
 
 def as_integers(values: ArrayLike) -> Floats:
-    """Return calibrated scores rounded half up: (n,) float64 of whole numbers 0…100, nan for nan."""
+    """Return calibrated scores rounded half up: (n,) float64 of whole numbers 0…100, nan
+    for nan."""
     return np.asarray(np.floor(np.asarray(values, np.float64) + 0.5), np.float64)
 
 
-def reference_set(name: str, measure: Mapping[str, Any], face_ids: Array, scored: Batch, context: Context) -> dict[str, Any]:
+def reference_set(
+    name: str, measure: Mapping[str, Any], face_ids: Array, scored: Batch, context: Context
+) -> dict[str, Any]:
     """Return the content of the file of a reference set, from the scores (QUALITIES) of its faces.
 
     Raises InvalidInput if no face has a score.
     """
-    source = Source((0,), (scored.rows,), lambda _, columns: scored if columns is None else scored.select(columns))
-    statistics = Statistics(StatisticsOptions(), context).compute(Work(0, scored.rows, {}, {"quality": source}))[""]
+    source = Source(
+        (0,),
+        (scored.rows,),
+        lambda _, columns: scored if columns is None else scored.select(columns),
+    )
+    statistics = Statistics(StatisticsOptions(), context).compute(
+        Work(0, scored.rows, {}, {"quality": source})
+    )[""]
     if not statistics["count"][0]:
-        raise InvalidInput(f"{name} has no face with a quality score, so it is not a reference set.")
-    digest = Batch({"face_id": face_ids, "status": scored["status"], "quality": scored["quality"]}).digest()
+        raise InvalidInput(
+            f"{name} has no face with a quality score, so it is not a reference set."
+        )
+    digest = Batch(
+        {"face_id": face_ids, "status": scored["status"], "quality": scored["quality"]}
+    ).digest()
     return {**to_json(name, measure, statistics), "digest": digest}
 
 
 def read_reference(path: Path) -> dict[str, Any]:
-    """Return the checked content of a file of a reference set. Raises InvalidInput if it is not one or cannot be read."""
-    found = checked(_read(path, MAX_BYTES, "`qfuse quality calibrate CONFIG --name NAME` writes one"), path)
+    """Return the checked content of a file of a reference set. Raises InvalidInput if it is not one
+    or cannot be read.
+    """
+    found = checked(
+        _read(path, MAX_BYTES, "`qfuse quality calibrate CONFIG --name NAME` writes one"), path
+    )
     return {**found, "set": str(found.get("set", "unnamed"))}
 
 
@@ -86,27 +114,42 @@ def refuse_other(reference: Mapping[str, Any], measure: Mapping[str, Any], path:
     else:
         differs = f"by {was!r}" if was else "in no way that it names"
     raise InvalidInput(
-        f"{path}: the reference set {reference['set']!r} was scored {differs}, and these faces are by {measure['method']!r}: "
-        "scores of two measures have no common scale; name the file of a set that was scored as these faces are."
+        f"{path}: the reference set {reference['set']!r} was scored {differs}, and these faces are"
+        f" by {measure['method']!r}: scores of two measures have no common scale; name the file of"
+        " a set that was scored as these faces are."
     )
 
 
 def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -> str:
-    """Return a table (CSV with a header): face_id, status, reason, quality, calibrated, calibrated_integer."""
+    """Return a table (CSV with a header): face_id, status, reason, quality, calibrated,
+    calibrated_integer.
+    """
     raw = np.where(scored["status"] == Status.OK, scored["quality"], np.float32(np.nan))
-    rows = [face_ids, [Status(code).name.lower() for code in scored["status"].tolist()], scored["reason"], _shown(raw)]
+    rows = [
+        face_ids,
+        [Status(code).name.lower() for code in scored["status"].tolist()],
+        scored["reason"],
+        _shown(raw),
+    ]
     columns = [*rows, *_columns(raw, reference)]
-    return csv_text.of_rows(["face_id", "status", "reason", "quality", *CALIBRATED], zip(*columns, strict=True))
+    return csv_text.of_rows(
+        ["face_id", "status", "reason", "quality", *CALIBRATED], zip(*columns, strict=True)
+    )
 
 
-def read_scores(path: Path, column: str | None = None) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
-    """Return the header, the columns and the scores (n,) float32 of a table (`score_text`); nan if there is none.
+def read_scores(
+    path: Path, column: str | None = None
+) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
+    """Return the header, the columns and the scores (n,) float32 of a table (`score_text`); nan if
+    there is none.
 
-    Raises InvalidInput for what is not such a table, and for a score that is not a number, with its line. UsageError if it
-    has a header, and no column is given.
+    Raises InvalidInput for what is not such a table, and for a score that is not a number, with its
+    line. UsageError if it has a header, and no column is given.
     """
     try:
-        content = _read(path, MAX_FILE_BYTES, "give a config or a table of scores").decode("utf-8-sig")
+        content = _read(path, MAX_FILE_BYTES, "give a config or a table of scores").decode(
+            "utf-8-sig"
+        )
         if not content.strip():
             raise InvalidInput(f"{path} is empty: expected a table of scores, a line a face.")
         table = score_text.table_of(content, column)
@@ -118,61 +161,94 @@ def read_scores(path: Path, column: str | None = None) -> tuple[list[str], list[
         column = header[-1]
     elif column is None:
         raise UsageError(
-            f"{path} is a table of scores, and its header ({shorten(', '.join(header), 60, placeholder=' …')}) is line 1: "
-            f"say which column holds them, as in --column {score_text.likely(header)}."
+            f"{path} is a table of scores, and its header"
+            f" ({shorten(', '.join(header), 60, placeholder=' …')}) is line 1: say which column"
+            f" holds them, as in --column {score_text.likely(header)}."
         )
     elif column not in header:
-        raise InvalidInput(f"{path}, whose fields are read between {table.separator}: {unknown('column', column, header)}")
+        raise InvalidInput(
+            f"{path}, whose fields are read between {table.separator}:"
+            f" {unknown('column', column, header)}"
+        )
     elif header.count(column) > 1:
-        raise InvalidInput(f"{path} has {header.count(column)} columns {column!r}: leave in the one that holds the scores.")
+        raise InvalidInput(
+            f"{path} has {header.count(column)} columns {column!r}: leave in the one that holds the"
+            " scores."
+        )
     if taken := [name for name in CALIBRATED if name in header]:
-        raise InvalidInput(f"{path} has a column {taken[0]!r} already: leave it out, so that nothing is lost.")
+        raise InvalidInput(
+            f"{path} has a column {taken[0]!r} already: leave it out, so that nothing is lost."
+        )
     for line, row in zip(table.lines, table.rows, strict=True):
         if len(row) != len(header):
             found = f"{counted(len(row), 'field')} between {table.separator}"
             raise InvalidInput(f"{path}: line {line} has {found}, and the first has {len(header)}.")
-    columns = [list(values) for values in zip(*table.rows, strict=True)] if table.rows else [[] for _ in header]
+    columns = (
+        [list(values) for values in zip(*table.rows, strict=True)]
+        if table.rows
+        else [[] for _ in header]
+    )
     scores = _numbers(columns[header.index(column)], table.lines, column, path)
     if score_text.minus_one_is_none(column):
         scores[scores == -1] = np.nan
     return header, columns, scores
 
 
-def completed_table(header: list[str], columns: list[list[str]], scores: Array, reference: Mapping[str, Any]) -> str:
+def completed_table(
+    header: list[str], columns: list[list[str]], scores: Array, reference: Mapping[str, Any]
+) -> str:
     """Return a table as it was, and beside it the calibrated scores."""
-    return csv_text.of_rows([*header, *CALIBRATED], zip(*columns, *_columns(scores, reference), strict=True))
+    return csv_text.of_rows(
+        [*header, *CALIBRATED], zip(*columns, *_columns(scores, reference), strict=True)
+    )
 
 
 def told(scores: Array, reference: Mapping[str, Any]) -> str:
     """Return the sentence that says how scores lie in a reference set."""
     known = scores[~np.isnan(scores)]
-    low, high = int((known < reference["percentiles"][0]).sum()), int((known > reference["percentiles"][-1]).sum())
-    middle = f", the median at {np.median(calibrated(known, reference['percentiles'])):.1f}" if len(known) else ""
+    low, high = (
+        int((known < reference["percentiles"][0]).sum()),
+        int((known > reference["percentiles"][-1]).sum()),
+    )
+    middle = (
+        f", the median at {np.median(calibrated(known, reference['percentiles'])):.1f}"
+        if len(known)
+        else ""
+    )
     named = f"{reference['set']} ({counted(reference['count'], 'face')})"
     return (
-        f"{counted(len(known), 'score')} in the reference set {named}{middle}; "
-        f"{low:,} below its least, {high:,} above its greatest, {len(scores) - len(known):,} without a score"
+        f"{counted(len(known), 'score')} in the reference set {named}{middle}; {low:,} below its"
+        f" least, {high:,} above its greatest, {len(scores) - len(known):,} without a score"
     )
 
 
 def _numbers(values: list[str], lines: list[int], column: str, path: Path) -> NDArray[np.float32]:
-    """Return texts as float32, as the scores of a set are: in float64 one of its own would miss its percentile."""
+    """Return texts as float32, as the scores of a set are: in float64 one of its own would miss its
+    percentile.
+    """
     numbers = np.empty(len(values), np.float32)
     for i, value in enumerate(values):
         try:
             numbers[i] = score_text.number(value)
         except ValueError as error:
-            raise InvalidInput(f"{path}: line {lines[i]}: {column} is {value!r:.60}, which {error}.") from None
+            raise InvalidInput(
+                f"{path}: line {lines[i]}: {column} is {value!r:.60}, which {error}."
+            ) from None
     return numbers
 
 
 def _columns(scores: Array, reference: Mapping[str, Any]) -> list[list[str]]:
     found = calibrated(scores, reference["percentiles"])
-    return [_shown(np.round(found, DECIMALS)), [value.removesuffix(".0") for value in _shown(as_integers(found))]]
+    return [
+        _shown(np.round(found, DECIMALS)),
+        [value.removesuffix(".0") for value in _shown(as_integers(found))],
+    ]
 
 
 def _shown(values: Array) -> list[str]:
-    """Return numbers as texts, the shortest that give the same number again in its own type; nan is blank."""
+    """Return numbers as texts, the shortest that give the same number again in its own type; nan is
+    blank.
+    """
     return ["" if value == "nan" else value for value in values.astype(str).tolist()]
 
 
@@ -183,7 +259,10 @@ def _differing(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
         "from": "model or detector above it",
         "seed": "seed",
     }
-    return " and ".join(word for key, word in words.items() if found.get(key) != measure.get(key)) or "measure"
+    return (
+        " and ".join(word for key, word in words.items() if found.get(key) != measure.get(key))
+        or "measure"
+    )
 
 
 def _read(path: Path, most: int, otherwise: str) -> bytes:
@@ -191,7 +270,11 @@ def _read(path: Path, most: int, otherwise: str) -> bytes:
         with open_regular(path) as file:
             data = file.read(most + 1)
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read ({error.strerror or error}); {otherwise}.") from None
+        raise InvalidInput(
+            f"{path} cannot be read ({error.strerror or error}); {otherwise}."
+        ) from None
     if len(data) > most:
-        raise InvalidInput(f"{path} has more than {most:,} bytes, which is too large to be what is expected.")
+        raise InvalidInput(
+            f"{path} has more than {most:,} bytes, which is too large to be what is expected."
+        )
     return data

@@ -1,11 +1,12 @@
 """quality: crop → quality score, higher = more useful.
 
-The option `method` names a quality measure: a quality model's card, or one of `feature-norm` (the embedding's norm),
-`detector-score`, `given` (scores that came with the data set) and `random` (no information: what a measure has to beat).
-Scores are raw: their scale is the measure's own.
+The option `method` names a quality measure: a quality model's card, or one of `feature-norm` (the
+embedding's norm), `detector-score`, `given` (scores that came with the data set) and `random` (no
+information: what a measure has to beat). Scores are raw: their scale is the measure's own.
 
-Random    the first three bytes of the SHA-256 of "random quality|SEED|FACE_ID", over 2²⁴: even in [0, 1), exact in float32,
-          the same in every run, shard and data set, and with no face without a score.
+Random    the first three bytes of the SHA-256 of "random quality|SEED|FACE_ID", over 2²⁴: even in
+          [0, 1), exact in float32, the same in every run, shard and data set, and with no face
+          without a score.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ from stages.models.cards import ModelCard, WeightFile
 from stages.tables.tables import QUALITIES
 
 # Methods that need no model, and what they read.
-PLAIN = {"feature-norm": ("embeddings",), "detector-score": ("detections",), "given": (), "random": ()}
+PLAIN = {
+    "feature-norm": ("embeddings",),
+    "detector-score": ("detections",),
+    "given": (),
+    "random": (),
+}
 
 
 class QualityOptions(Options):
@@ -36,7 +42,11 @@ class QualityOptions(Options):
     seed: int = Field(0, ge=0)
 
     def result_options(self) -> dict[str, Any]:
-        return {k: v for k, v in super().result_options().items() if k != "seed" or self.method == "random"}
+        return {
+            k: v
+            for k, v in super().result_options().items()
+            if k != "seed" or self.method == "random"
+        }
 
 
 @register("stage", "quality")
@@ -47,7 +57,11 @@ class Quality(Stage):
     grain = "map"
     Options = QualityOptions
     produces: ClassVar = {"": QUALITIES}
-    inputs: ClassVar = {"crops": "align.crops", "embeddings": "embed", "detections": "align.detections"}
+    inputs: ClassVar = {
+        "crops": "align.crops",
+        "embeddings": "embed",
+        "detections": "align.detections",
+    }
     options: QualityOptions
 
     def uses(self) -> tuple[str, ...]:
@@ -59,7 +73,10 @@ class Quality(Stage):
 
     def fits(self, tables: Mapping[str, Batch]) -> None:
         if self.options.method == "given" and "quality" not in tables["faces"]:
-            raise InvalidInput("quality.method is 'given' but the data set brings no quality; name a method instead.")
+            raise InvalidInput(
+                "quality.method is 'given' but the data set brings no quality; name a method"
+                " instead."
+            )
 
     def identity(self) -> Any:
         return None if self.options.method in PLAIN else catalogue.identity(self._card())
@@ -67,10 +84,27 @@ class Quality(Stage):
     @property
     def measure(self) -> dict[str, Any]:
         """What the scores are, as JSON: scores of equal measure are on one scale."""
-        above = self.above.get({"feature-norm": "embeddings", "detector-score": "detections"}.get(self.options.method, ""))
-        model = {"stage": above.name, "version": above.version, "options": above.options.result_options()} if above else {}
+        above = self.above.get(
+            {"feature-norm": "embeddings", "detector-score": "detections"}.get(
+                self.options.method, ""
+            )
+        )
+        model = (
+            {
+                "stage": above.name,
+                "version": above.version,
+                "options": above.options.result_options(),
+            }
+            if above
+            else {}
+        )
         given = {"from": {**model, "identity": above.identity()}} if above else {}
-        return {**self.options.result_options(), "version": self.version, "identity": self.identity(), **given}
+        return {
+            **self.options.result_options(),
+            "version": self.version,
+            "identity": self.identity(),
+            **given,
+        }
 
     def backends(self) -> tuple[str, ...]:
         return () if self.options.method in PLAIN else catalogue.backends(self._card())
@@ -84,14 +118,23 @@ class Quality(Stage):
         if method == "given":
             return {"": _scored(rows["quality"], np.zeros(rows.rows, np.uint8))}
         if method == "random":
-            return {"": _scored(random_numbers(rows["face_id"], self.options.seed), np.zeros(rows.rows, np.uint8))}
+            return {
+                "": _scored(
+                    random_numbers(rows["face_id"], self.options.seed),
+                    np.zeros(rows.rows, np.uint8),
+                )
+            }
         if method in PLAIN:
             (name,) = PLAIN[method]
-            values, status = inputs[name][{"embeddings": "norm", "detections": "score"}[name]], inputs[name]["status"]
+            values, status = (
+                inputs[name][{"embeddings": "norm", "detections": "score"}[name]],
+                inputs[name]["status"],
+            )
             if method == "detector-score" and np.isnan(values[status == Status.OK]).any():
                 raise InvalidInput(
-                    "quality.method is 'detector-score', and some faces have none: their landmarks or crops came with the "
-                    "data set. Name another measure, or let the data set bring a score for each face."
+                    "quality.method is 'detector-score', and some faces have none: their landmarks"
+                    " or crops came with the data set. Name another measure, or let the data set"
+                    " bring a score for each face."
                 )
             return {"": _scored(values, status)}
         status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
@@ -114,11 +157,20 @@ class Quality(Stage):
 
 
 def random_numbers(face_ids: Iterable[str], seed: int) -> Array:
-    """Return one number in [0, 1) for each face id: (n,) float32, which depends on the id and the seed alone."""
-    hashes = (sha256(f"random quality|{seed}|{name}".encode("utf-8", "surrogatepass")).digest() for name in face_ids)
-    return np.array([int.from_bytes(found[:3], "big") for found in hashes], np.float32) / np.float32(1 << 24)
+    """Return one number in [0, 1) for each face id: (n,) float32, which depends on the id and the
+    seed alone.
+    """
+    hashes = (
+        sha256(f"random quality|{seed}|{name}".encode("utf-8", "surrogatepass")).digest()
+        for name in face_ids
+    )
+    return np.array(
+        [int.from_bytes(found[:3], "big") for found in hashes], np.float32
+    ) / np.float32(1 << 24)
 
 
 def _scored(quality: Array, status: Array) -> Batch:
     reason = np.full(len(status), "", dtype=object)
-    return Batch({"status": status.astype(np.uint8), "reason": reason, "quality": quality.astype(np.float32)})
+    return Batch(
+        {"status": status.astype(np.uint8), "reason": reason, "quality": quality.astype(np.float32)}
+    )

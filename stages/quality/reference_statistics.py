@@ -1,11 +1,12 @@
 """statistics: quality scores of a reference set → what rules scale them by.
 
-The set is the data set itself (`reference: self`, as the published scripts have it) or one whose statistics were written to a
-file by `qfuse reference`. With a file, a face that comes or goes changes the templates that hold it and no other, and a new
-photograph can be weighed alone.
+The set is the data set itself (`reference: self`, as the published scripts have it) or one whose
+statistics were written to a file by `qfuse reference`. With a file, a face that comes or goes
+changes the templates that hold it and no other, and a new photograph can be weighed alone.
 
-File: JSON {"format": "qfuse-reference/1", "set", "measure", "count", "minimum", "maximum", "mean", "deviation",
-"percentiles"}; `measure` says what was scored by which weights, and scores of another measure are refused.
+File: JSON {"format": "qfuse-reference/1", "set", "measure", "count", "minimum", "maximum", "mean",
+"deviation", "percentiles"}; `measure` says what was scored by which weights, and scores of another
+measure are refused.
 """
 
 from __future__ import annotations
@@ -46,9 +47,16 @@ STATISTICS = Schema(
 
 
 def describe(scores: NDArray[np.float64]) -> dict[str, Any]:
-    """Return minimum, maximum, mean, deviation and percentiles (101,) of scores (n,); nan where there are none."""
+    """Return minimum, maximum, mean, deviation and percentiles (101,) of scores (n,); nan where
+    there are none.
+    """
     known = scores if len(scores) else np.array([np.nan])
-    four = {"minimum": known.min(), "maximum": known.max(), "mean": sums.mean(known), "deviation": sums.deviation(known)}
+    four = {
+        "minimum": known.min(),
+        "maximum": known.max(),
+        "mean": sums.mean(known),
+        "deviation": sums.deviation(known),
+    }
     return {**four, "percentiles": np.percentile(known, np.arange(101))}
 
 
@@ -87,10 +95,15 @@ class Statistics(Stage):
         """Raise InvalidInput if the reference set was scored in another way than `measure` says."""
         if self.options.reference != "self" and self._file[0]["measure"] != measure:
             found = self._file[0]["measure"]
-            was = f"by {found.get('method')!r}" if isinstance(found, dict) else "in no way that it names"
+            was = (
+                f"by {found.get('method')!r}"
+                if isinstance(found, dict)
+                else "in no way that it names"
+            )
             raise InvalidInput(
-                f"{self._path}: this reference set was scored {was}, and the faces are by {measure['method']!r} with other "
-                "weights, version or model: name the reference of the same measure, or `self`."
+                f"{self._path}: this reference set was scored {was}, and the faces are by"
+                f" {measure['method']!r} with other weights, version or model: name the reference"
+                " of the same measure, or `self`."
             )
 
     def compute(self, work: Work) -> dict[str, Batch]:
@@ -98,7 +111,15 @@ class Statistics(Stage):
             found = self._file[0]
             row = {name: np.array([found[name]], np.float64) for name in NUMBERS}
             percentiles = np.array([found["percentiles"]], np.float64)
-            return {"": Batch({"count": np.array([found["count"]], np.int64), **row, "percentiles": percentiles})}
+            return {
+                "": Batch(
+                    {
+                        "count": np.array([found["count"]], np.int64),
+                        **row,
+                        "percentiles": percentiles,
+                    }
+                )
+            }
         scores = work.inputs["quality"].read(("status", "quality"))
         usable = scores["quality"][scores["status"] == Status.OK].astype(np.float64)
         described = {name: np.asarray(value)[None] for name, value in describe(usable).items()}
@@ -113,18 +134,24 @@ class Statistics(Stage):
         """The reference file, and its sha256."""
         try:
             if self._path.stat().st_size > MAX_BYTES:
-                raise InvalidInput(f"{self._path}: a reference file is small, and this has more than {MAX_BYTES:,} bytes.")
+                raise InvalidInput(
+                    f"{self._path}: a reference file is small, and this has more than {MAX_BYTES:,}"
+                    " bytes."
+                )
             data = read_regular(self._path)
         except (OSError, ValueError) as error:
             raise InvalidInput(
-                f"statistics.reference: {self.options.reference!r} is neither `self` nor a file that can be read "
-                f"({getattr(error, 'strerror', None) or error}); `qfuse reference CONFIG FILE` writes one."
+                f"statistics.reference: {self.options.reference!r} is neither `self` nor a file"
+                f" that can be read ({getattr(error, 'strerror', None) or error}); `qfuse reference"
+                " CONFIG FILE` writes one."
             ) from None
         return checked(data, self._path), hashlib.sha256(data).hexdigest()
 
 
 def to_json(name: str, measure: Mapping[str, Any], statistics: Batch) -> dict[str, Any]:
-    """Return the content of a reference file: the statistics (one row of STATISTICS) of the set called `name`."""
+    """Return the content of a reference file: the statistics (one row of STATISTICS) of the set
+    called `name`.
+    """
     row = {key: float(statistics[key][0]) for key in NUMBERS}
     percentiles = [float(value) for value in statistics["percentiles"][0]]
     counted = {"count": int(statistics["count"][0]), **row, "percentiles": percentiles}
@@ -136,16 +163,28 @@ def checked(data: bytes, path: Path) -> dict[str, Any]:
     with suppress(ValueError, RecursionError):
         found = json.loads(data)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InvalidInput(f"{path} is not a reference file of format {FORMAT}; `qfuse reference CONFIG FILE` writes one.")
+        raise InvalidInput(
+            f"{path} is not a reference file of format {FORMAT}; `qfuse reference CONFIG FILE`"
+            " writes one."
+        )
     problems = [name for name in NUMBERS if not _number(found.get(name))]
     problems += [] if type(found.get("count")) is int and found["count"] > 0 else ["count"]
     levels = found.get("percentiles")
-    sound = isinstance(levels, list) and len(levels) == 101 and all(map(_number, levels)) and levels == sorted(levels)
+    sound = (
+        isinstance(levels, list)
+        and len(levels) == 101
+        and all(map(_number, levels))
+        and levels == sorted(levels)
+    )
     problems += ([] if sound else ["percentiles"]) + ([] if "measure" in found else ["measure"])
     if problems:
-        raise InvalidInput(f"{path}: {', '.join(problems)} should hold the finite numbers that `qfuse reference` writes.")
+        raise InvalidInput(
+            f"{path}: {', '.join(problems)} should hold the finite numbers that `qfuse reference`"
+            " writes."
+        )
     return found
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float) and bool(abs(value) <= sys.float_info.max)  # which nan is not
+    # which nan is not
+    return type(value) in (int, float) and bool(abs(value) <= sys.float_info.max)

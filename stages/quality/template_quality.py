@@ -1,7 +1,8 @@
 """template_quality: qualities of faces → one quality of each template.
 
-`of`: the `min` (the published error-versus-discard scripts for IJB-C), `max`, `mean` or `median` over its usable faces, which
-are those that `fuse` can put into the template and that have a quality. A template with no usable face is EMPTY.
+`of`: the `min` (the published error-versus-discard scripts for IJB-C), `max`, `mean` or `median`
+over its usable faces, which are those that `fuse` can put into the template and that have a
+quality. A template with no usable face is EMPTY.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from stages.tables.tables import QUALITIES
 
 
 class TemplateQualityOptions(Options):
-    """`faces`: `embedded` leaves out those without an embedding; `scored` takes all with a quality, and needs no `embed`."""
+    """`faces`: `embedded` leaves out those without an embedding; `scored` takes all with a quality,
+    and needs no `embed`.
+    """
 
     of: Literal["min", "max", "mean", "median"] = "min"
     faces: Literal["embedded", "scored"] = "embedded"
@@ -50,10 +53,16 @@ class TemplateQuality(Stage):
         read = work.inputs["quality"].take(members["face"], ("status", "quality"))
         usable = read["status"] == Status.OK
         if self.options.faces == "embedded":
-            usable &= work.inputs["embeddings"].take(members["face"], ("status",))["status"] == Status.OK
+            usable &= (
+                work.inputs["embeddings"].take(members["face"], ("status",))["status"] == Status.OK
+            )
         template, quality = members["template"][usable], read["quality"][usable].astype(np.float64)
-        quality = quality[np.lexsort((quality, template))]  # sorted inside each template: then a choice is a place
-        start, stop = np.searchsorted(template, np.arange(count)), np.searchsorted(template, np.arange(count), side="right")
+        # sorted inside each template: then a choice is a place
+        quality = quality[np.lexsort((quality, template))]
+        start, stop = (
+            np.searchsorted(template, np.arange(count)),
+            np.searchsorted(template, np.arange(count), side="right"),
+        )
         some = stop > start
         found = np.full(count, np.nan)
         if some.any():
@@ -62,7 +71,17 @@ class TemplateQuality(Stage):
                 found[some] = sums.by_group(template, quality, count)[some] / (last - first + 1)
             else:
                 low = {"min": first, "max": last, "median": (first + last) // 2}[self.options.of]
-                high = {"min": first, "max": last, "median": (first + last + 1) // 2}[self.options.of]
+                high = {"min": first, "max": last, "median": (first + last + 1) // 2}[
+                    self.options.of
+                ]
                 found[some] = (quality[low] + quality[high]) / 2
         status = np.where(some, Status.OK, Status.EMPTY).astype(np.uint8)
-        return {"": Batch({"status": status, "reason": np.full(count, "", object), "quality": found.astype(np.float32)})}
+        return {
+            "": Batch(
+                {
+                    "status": status,
+                    "reason": np.full(count, "", object),
+                    "quality": found.astype(np.float32),
+                }
+            )
+        }

@@ -13,9 +13,13 @@ from stages.results.rule_table import RuleTable
 
 MANY = 100  # subjects: with fewer, percentile intervals were seen to hold less than they claim
 LEFT_OUT = {
-    "comparisons_across_halves": "comparisons of subjects of two halves or, in a list, of a template whose subject is not "
-    "known, left out of every other number; a subject's half follows from its name",
-    "comparisons_unlabelled": "comparisons of a template whose subject is not known, left out of every other number",
+    "comparisons_across_halves": (
+        "comparisons of subjects of two halves or, in a list, of a template whose subject is not "
+        "known, left out of every other number; a subject's half follows from its name"
+    ),
+    "comparisons_unlabelled": (
+        "comparisons of a template whose subject is not known, left out of every other number"
+    ),
     "probes_unlabelled": "probes whose subject is not known, left out of every other number",
 }
 
@@ -26,23 +30,35 @@ def intervals(table: RuleTable) -> str:
         return "No intervals: the evaluation drew no bootstrap replicates."
     averaged = ""
     if table.average:
-        named = " and ".join(f"{name} ({len(values)} values)" for name, values in table.average.items())
-        averaged = (
-            f" Values are means over {named}; replicate r draws the same subjects in every cell, so replicates are "
-            "averaged one by one, and an interval speaks of other subjects, not of other seeds."
+        named = " and ".join(
+            f"{name} ({len(values)} values)" for name, values in table.average.items()
         )
-    bare = any(q.metric == "auc" and math.isnan(row.entries[q].low) for row in table.rows for q in row.entries)
-    subjects = min((e.subjects for row in table.rows for e in row.entries.values() if e.subjects > 0), default=MANY)
+        averaged = (
+            f" Values are means over {named}; replicate r draws the same subjects in every cell, so"
+            " replicates are averaged one by one, and an interval speaks of other subjects, not of"
+            " other seeds."
+        )
+    bare = any(
+        q.metric == "auc" and math.isnan(row.entries[q].low)
+        for row in table.rows
+        for q in row.entries
+    )
+    subjects = min(
+        (e.subjects for row in table.rows for e in row.entries.values() if e.subjects > 0),
+        default=MANY,
+    )
     narrow = f" With {subjects} subjects they are somewhat too narrow." if subjects < MANY else ""
     missing = f" AUC has one up to {FULL_LIST:,} comparisons." if bare else ""
     return (
-        f"Intervals in brackets: percentile {table.level * 100:g} % of a subject-clustered bootstrap, "
-        f"{table.replicates:,} replicates.{narrow}{missing}{averaged}"
+        f"Intervals in brackets: percentile {table.level * 100:g} % of a subject-clustered"
+        f" bootstrap, {table.replicates:,} replicates.{narrow}{missing}{averaged}"
     )
 
 
 def no_errors(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
-    """Say by which numbers no row that is compared has an error, and that these tell none from another."""
+    """Say by which numbers no row that is compared has an error, and that these tell none from
+    another.
+    """
     named = [
         q.label
         for q in quantities
@@ -56,22 +72,32 @@ def no_errors(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
         return []
     by = "it" if len(named) == 1 else "these"
     return [
-        f"No row has a single error in {', '.join(named)}: this set cannot tell the rows apart by {by}. "
-        "The interval then reaches at least to the exact binomial bound of no error among the subjects (the “rule of 3” of "
-        "ISO/IEC 19795-1)."
+        f"No row has a single error in {', '.join(named)}: this set cannot tell the rows apart by"
+        f" {by}. The interval then reaches at least to the exact binomial bound of no error among"
+        " the subjects (the “rule of 3” of ISO/IEC 19795-1)."
     ]
 
 
 def undefined(table: RuleTable) -> list[str]:
     """Say which rates no row has defined, and why where that is known of the set."""
-    rates = [q for q in table.quantities if q.metric in ("tar", "eer", "rank", "tpir") and q.rule in ("", "at_most")]
+    rates = [
+        q
+        for q in table.quantities
+        if q.metric in ("tar", "eer", "rank", "tpir") and q.rule in ("", "at_most")
+    ]
     held = {q: [row.entries[q] for row in table.rows if q in row.entries] for q in rates}
     lacking = [q for q, entries in held.items() if all(math.isnan(e.value) for e in entries)]
     if not lacking:
         return []
     closed = all(q.metric == "tpir" and all(e.nonmated == 0 for e in held[q]) for q in lacking)
-    why = ": every probe has a mate in the gallery (reader `folder`: dataset.options.left_out leaves subjects out)"
-    return [f"Not defined in any row, and not shown: {', '.join(q.label for q in lacking)}{why if closed else ''}."]
+    why = (
+        ": every probe has a mate in the gallery (reader `folder`: dataset.options.left_out leaves"
+        " subjects out)"
+    )
+    return [
+        "Not defined in any row, and not shown:"
+        f" {', '.join(q.label for q in lacking)}{why if closed else ''}."
+    ]
 
 
 def unreachable(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
@@ -79,17 +105,27 @@ def unreachable(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
     said: dict[tuple[str, int], list[Quantity]] = {}
     for q in quantities:
         nonmated = [row.entries[q].nonmated for row in table.rows if q in row.entries]
-        if q.metric in ("tar", "tpir") and q.rule == "at_most" and q.target and 0 < min(nonmated, default=0) * q.target < 1:
+        if (
+            q.metric in ("tar", "tpir")
+            and q.rule == "at_most"
+            and q.target
+            and 0 < min(nonmated, default=0) * q.target < 1
+        ):
             said.setdefault((q.metric, min(nonmated)), []).append(q)
-    return [_one_of(metric, count, [q.target or 0 for q in found]) for (metric, count), found in said.items()]
+    return [
+        _one_of(metric, count, [q.target or 0 for q in found])
+        for (metric, count), found in said.items()
+    ]
 
 
 def _one_of(metric: str, count: int, targets: Sequence[float]) -> str:
-    rate, trials = ("FMR", "non-mated comparison") if metric == "tar" else ("FPIR", "non-mated probe")
+    rate, trials = (
+        ("FMR", "non-mated comparison") if metric == "tar" else ("FPIR", "non-mated probe")
+    )
     named, most = ", ".join(map(number_label, targets)), max(targets)
     return (
-        f"{rate} ≤ {named}: of {counted(count, trials)} that is less than one, so it is held as 0; for 30 errors at "
-        f"{number_label(most)} it would take {math.ceil(30 / most - 1e-9):,}."
+        f"{rate} ≤ {named}: of {counted(count, trials)} that is less than one, so it is held as 0;"
+        f" for 30 errors at {number_label(most)} it would take {math.ceil(30 / most - 1e-9):,}."
     )
 
 
@@ -100,83 +136,101 @@ def differences(table: RuleTable) -> str:
     named = ", ".join(f"{name} = {value}" for name, value in table.baseline.items())
     compared = sum(row.reference is not None and not row.is_baseline for row in table.rows)
     return (
-        f"Differences are row − baseline ({named}; all else that both have equal), paired replicate by replicate, in "
-        f"percentage points. ▲ better and ▼ worse: the interval leaves out 0 and rests on 30 errors: false "
-        f"matches at both thresholds, and mated errors of one of the two. {compared} "
-        f"{'row is' if compared == 1 else 'rows are'} compared, and the intervals are not widened for it."
+        f"Differences are row − baseline ({named}; all else that both have equal), paired replicate"
+        " by replicate, in percentage points. ▲ better and ▼ worse: the interval leaves out 0 and"
+        " rests on 30 errors: false matches at both thresholds, and mated errors of one of the"
+        f" two. {compared} {'row is' if compared == 1 else 'rows are'} compared, and the intervals"
+        " are not widened for it."
     )
 
 
 def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> list[str]:
-    """Say how the rates among some quantities are defined; `among`: all that the table has, where these are only some."""
+    """Say how the rates among some quantities are defined; `among`: all that the table has, where
+    these are only some.
+    """
     metrics, discarding = {q.metric for q in quantities}, any(is_area(q.metric) for q in quantities)
     enrolled = any(q.metric == "fte" and q.kind == "1:1" for q in (*quantities, *among))
     said = []
     if metrics & {"tar", "frr", "eer"}:
         said.append(
-            "1:1. A comparison is accepted when its score ≥ threshold. TAR = 1 − FNMR; FMR and FNMR are over comparisons "
-            "of acquired templates. FRR = FTA + FNMR · (1 − FTA) includes failures to acquire: FTA is the share of the "
-            f"{'probes' if enrolled else 'compared templates'} none of whose faces was usable."
+            "1:1. A comparison is accepted when its score ≥ threshold. TAR = 1 − FNMR; FMR and"
+            " FNMR are over comparisons of acquired templates. FRR = FTA + FNMR · (1 − FTA)"
+            " includes failures to acquire: FTA is the share of the"
+            f" {'probes' if enrolled else 'compared templates'} none of whose faces was usable."
         )
     if "gfrr" in metrics:
         said.append(
-            "GFRR = FTE + (1 − FTE) · FRR includes failures to enrol (ISO/IEC 19795-1, an attempt a transaction): FTE is the "
-            "share of the references, the first templates of the comparisons, none of whose faces was usable."
+            "GFRR = FTE + (1 − FTE) · FRR includes failures to enrol (ISO/IEC 19795-1, an attempt a"
+            " transaction): FTE is the share of the references, the first templates of the"
+            " comparisons, none of whose faces was usable."
         )
     if "eer" in metrics:
         said.append("EER is where the piecewise linear ROC meets FMR = FNMR.")
     if "auc" in metrics:
-        said.append("AUC is the chance that a mated score exceeds a non-mated one, equal scores counting half.")
+        said.append(
+            "AUC is the chance that a mated score exceeds a non-mated one, equal scores counting"
+            " half."
+        )
     if metrics & {"tar", "frr", "tpir"} or discarding:
         said.append(
-            "“FMR ≤ t” is the point with the largest FMR that does not exceed t; “FMR ≈ t” is the point nearest t, "
-            "which may exceed it; “as scripts have it” takes it from what scikit-learn's roc_curve keeps, as the common IJB "
-            "scripts do. The FMR actually held stands in the table of every number."
+            "“FMR ≤ t” is the point with the largest FMR that does not exceed t; “FMR ≈ t” is the"
+            " point nearest t, which may exceed it; “as scripts have it” takes it from what"
+            " scikit-learn's roc_curve keeps, as the common IJB scripts do. The FMR actually held"
+            " stands in the table of every number."
         )
     if metrics & {"tar", "frr", "tpir", "rank", "eer"} or discarding:
         said.append(
-            "† rests on fewer than 30 errors of a kind in at least one cell, false matches (false positives) or mated "
-            "errors: its true value is very uncertain, and its interval is too narrow. The table of every number has the "
-            "counts, and the distinct pairs of subjects behind the false matches."
+            "† rests on fewer than 30 errors of a kind in at least one cell, false matches (false"
+            " positives) or mated errors: its true value is very uncertain, and its interval is too"
+            " narrow. The table of every number has the counts, and the distinct pairs of subjects"
+            " behind the false matches."
         )
     if metrics & {"rank", "tpir"}:
         said.append(
-            "1:N. rank-k is the share of mated probes whose mate is among the k best candidates. TPIR counts a mated "
-            "probe whose mate is at rank 1 with score ≥ threshold; FPIR is over probes that have no mate in the gallery. "
-            "Probes are resampled, the gallery is not."
+            "1:N. rank-k is the share of mated probes whose mate is among the k best candidates."
+            " TPIR counts a mated probe whose mate is at rank 1 with score ≥ threshold; FPIR is"
+            " over probes that have no mate in the gallery. Probes are resampled, the gallery is"
+            " not."
         )
     if "pooled_script" in metrics:
         said.append(
-            "The pooled script is a widespread script's arithmetic, for comparison with its published numbers only: the "
-            "threshold is the ceil(probes · target)-th largest of the scores of all probes with all gallery templates of "
-            "other subjects, and a mated probe counts when its mate scores above it, at whatever rank. It is not TPIR at an "
-            "FPIR."
+            "The pooled script is a widespread script's arithmetic, for comparison with its"
+            " published numbers only: the threshold is the ceil(probes · target)-th largest of the"
+            " scores of all probes with all gallery templates of other subjects, and a mated probe"
+            " counts when its mate scores above it, at whatever rank. It is not TPIR at an FPIR."
         )
     if discarding:
         said.append(
-            "Error versus discard. EDC (ISO/IEC 29794-1:2024): the threshold is chosen once, on all comparisons; x is the "
-            "share of comparisons discarded, poorest quality first, equal qualities together, mated and non-mated each by "
-            "themselves unless the config says otherwise. pAUC(L) is the area under its steps from 0 to L, not divided by L, "
-            "in percent. Random, expected: error · L, the mean over all orders. Pair oracle: all errors first, one by "
-            "one, which no quality of samples attains; attainable is its closed form, perfect NIST's straight line, which "
-            "nothing attains; sample oracle: a quality of samples that knows the errors, strong and no bound."
+            "Error versus discard. EDC (ISO/IEC 29794-1:2024): the threshold is chosen once, on all"
+            " comparisons; x is the share of comparisons discarded, poorest quality first, equal"
+            " qualities together, mated and non-mated each by themselves unless the config says"
+            " otherwise. pAUC(L) is the area under its steps from 0 to L, not divided by L, in"
+            " percent. Random, expected: error · L, the mean over all orders. Pair oracle: all"
+            " errors first, one by one, which no quality of samples attains; attainable is its"
+            " closed form, perfect NIST's straight line, which nothing attains; sample oracle: a"
+            " quality of samples that knows the errors, strong and no bound."
         )
     if "erc_auc" in metrics:
         said.append(
-            "ERC AUC, legacy: the form of CR-FIQA's published evaluation. Mated and non-mated comparisons are discarded "
-            "together in twenty steps; the threshold is chosen anew at each, at the observed score whose FMR is nearest the "
-            "target; a mated score at the threshold is an error. The area is by trapezoids over [0, 0.95], in percent. It "
-            "is marked † where fewer than 30 false matches decide at any of the steps."
+            "ERC AUC, legacy: the form of CR-FIQA's published evaluation. Mated and non-mated"
+            " comparisons are discarded together in twenty steps; the threshold is chosen anew at"
+            " each, at the observed score whose FMR is nearest the target; a mated score at the"
+            " threshold is an error. The area is by trapezoids over [0, 0.95], in percent. It is"
+            " marked † where fewer than 30 false matches decide at any of the steps."
         )
     if "accuracy" in metrics:
         said.append(
-            "Accuracy is the mean over folds, each decided at the threshold chosen on the other folds; SD is over folds, "
-            "with their number as divisor."
+            "Accuracy is the mean over folds, each decided at the threshold chosen on the other"
+            " folds; SD is over folds, with their number as divisor."
         )
     lost = {
-        "fused_fallback": "templates of which no face has a weight above 0: fuse.fallback says what they are",
+        "fused_fallback": (
+            "templates of which no face has a weight above 0: fuse.fallback says what they are"
+        ),
         "comparisons_lost": "comparisons without a score, because a template failed",
-        "comparisons_without_quality": "comparisons of which a template has no quality, discarded first",
+        "comparisons_without_quality": (
+            "comparisons of which a template has no quality, discarded first"
+        ),
         "probes_without_quality": "probes without a quality, discarded first",
         **LEFT_OUT,
     }
@@ -188,20 +242,38 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
 def enrolment(table: RuleTable) -> list[str]:
     """Say which side of the 1:1 comparisons was taken for enrolled, and why."""
     cells = (cell for row in table.rows for cell in row.cells if cell.kind == "1:1")
-    told = dict.fromkeys((cell.step.stage.options.enrolled, "fte" in cell.numbers["metric"].tolist()) for cell in cells)
+    told = dict.fromkeys(
+        (cell.step.stage.options.enrolled, "fte" in cell.numbers["metric"].tolist())
+        for cell in cells
+    )
     said = {
-        ("auto", True): "as no template stands on both sides, the first side of the comparisons is enrolled",
+        (
+            "auto",
+            True,
+        ): "as no template stands on both sides, the first side of the comparisons is enrolled",
         ("auto", False): "as templates stand on both sides of the comparisons, none is enrolled",
         ("first", True): "the first side of the comparisons is enrolled, as the config says",
         ("none", False): "no side of the comparisons is enrolled, as the config says",
     }
-    ends = {True: "its failures are FTE, and FTA is of the second side", False: "every failure is one to acquire (FTA)"}
-    return [f"1:1, enrolled: {option}: {said[option, apart]}; {ends[apart]}." for option, apart in told]
+    ends = {
+        True: "its failures are FTE, and FTA is of the second side",
+        False: "every failure is one to acquire (FTA)",
+    }
+    return [
+        f"1:1, enrolled: {option}: {said[option, apart]}; {ends[apart]}." for option, apart in told
+    ]
 
 
 def variants(table: RuleTable) -> list[str]:
-    """Say in what each evaluating step departs from the standard's form of error versus discard, and from the legacy one."""
-    steps = {cell.step.base: cell.step.stage.options for row in table.rows for cell in row.cells if cell.kind == "discard"}
+    """Say in what each evaluating step departs from the standard's form of error versus discard,
+    and from the legacy one.
+    """
+    steps = {
+        cell.step.base: cell.step.stage.options
+        for row in table.rows
+        for cell in row.cells
+        if cell.kind == "discard"
+    }
     said = []
     for name, options in steps.items():
         for form, legacy in (("the standard's form", False), ("the legacy form", True)):

@@ -1,4 +1,6 @@
-"""diff_text: what `qfuse diff` prints: the two runs, the fields that differ, and a block of rows for each number."""
+"""diff_text: what `qfuse diff` prints: the two runs, the fields that differ, and a block of rows
+for each number.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,19 @@ MOST_ROWS, MOST_LETTERS = 10, 44
 def to_json(found: Diff) -> dict[str, Any]:
     """Return everything in which the runs differ, every number of every row included."""
     return {
-        "a": {"name": found.a.name, "folder": str(found.a.folder), "changed_since": _fields(found.stale[0])},
-        "b": {"name": found.b.name, "folder": str(found.b.folder), "changed_since": _fields(found.stale[1])},
-        "config": [{**field, "changes_numbers": c.changes_numbers} for c, field in _with(found.fields)],
+        "a": {
+            "name": found.a.name,
+            "folder": str(found.a.folder),
+            "changed_since": _fields(found.stale[0]),
+        },
+        "b": {
+            "name": found.b.name,
+            "folder": str(found.b.folder),
+            "changed_since": _fields(found.stale[1]),
+        },
+        "config": [
+            {**field, "changes_numbers": c.changes_numbers} for c, field in _with(found.fields)
+        ],
         "versions": _fields(found.versions),
         "same_data": found.same_data,
         "level": found.a.record.intervals.level,
@@ -39,7 +51,9 @@ def heading(found: Diff) -> Iterator[str]:
     for letter, run, stale in zip("AB", (found.a, found.b), found.stale, strict=True):
         yield f"{letter}  {run.name}: {run.folder}"
         if stale:
-            named = ", ".join(change.field for change in stale[:3]) + (", …" if len(stale) > 3 else "")
+            named = ", ".join(change.field for change in stale[:3]) + (
+                ", …" if len(stale) > 3 else ""
+            )
             yield f"   its config has changed since this run ({named}): what follows is of the run"
     yield ""
     if not found.same_data:
@@ -54,20 +68,27 @@ def heading(found: Diff) -> Iterator[str]:
     if silent := [change.field for change in found.fields if not change.changes_numbers]:
         yield f"  changing no number: {', '.join(silent)}"
     if found.versions:
-        yield "versions: " + ", ".join(f"{change.field} {_change(change)}" for change in found.versions)
+        yield "versions: " + ", ".join(
+            f"{change.field} {_change(change)}" for change in found.versions
+        )
     for letter, rows in (("A", found.only_a), ("B", found.only_b)):
         if rows:
             named = ", ".join(name_of(factors) for factors in rows[:MOST_ROWS])
-            yield f"only in {letter}: {named}" + (f" and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else "")
+            yield f"only in {letter}: {named}" + (
+                f" and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else ""
+            )
 
 
 def numbers_table(found: Diff, every: bool) -> Table:
-    """One block a number, those of the reports' first table unless `every`; clear differences first, then the largest."""
+    """One block a number, those of the reports' first table unless `every`; clear differences
+    first, then the largest.
+    """
     from rich.table import Table
     from rich.text import Text
 
     def name(words: str, style: str = "") -> Text:
-        return Text(words, style, no_wrap=True, overflow="ellipsis")  # where it gets narrow, names give way and no number
+        # where it gets narrow, names give way and no number
+        return Text(words, style, no_wrap=True, overflow="ellipsis")
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     factors = rule_first(dict.fromkeys(name for c in found.compared for name in c.factors))
@@ -76,7 +97,10 @@ def numbers_table(found: Diff, every: bool) -> Table:
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for quantity in quantities(found, every):
         rows = [c for c in found.compared if c.quantity == quantity]
-        differing = sorted((c for c in rows if every or not c.same), key=lambda c: (not c.difference.clear, -_size(c)))
+        differing = sorted(
+            (c for c in rows if every or not c.same),
+            key=lambda c: (not c.difference.clear, -_size(c)),
+        )
         shown = differing if every else differing[:MOST_ROWS]
         table.add_row(name(quantity.label, "bold"))
         few = any(line.few for c in shown for line in (c.a, c.b))
@@ -103,7 +127,10 @@ def legend(found: Diff) -> Iterator[str]:
         yield "no row of A has the factors of a row of B, so no number is compared"
         return
     if all(c.same for c in found.compared):
-        yield f"all {len(found.compared):,} numbers are the same in both, to the last digit and replicate"
+        yield (
+            f"all {len(found.compared):,} numbers are the same in both, to the last digit and"
+            " replicate"
+        )
         return
     why = Counter(c.unpaired for c in found.compared if not math.isnan(c.difference.low))
     level = f"{found.a.record.intervals.level * 100:g} %"
@@ -117,9 +144,15 @@ def legend(found: Diff) -> Iterator[str]:
     for reason, count in why.items():
         whose = "" if len(why) == 1 and not paired else f" of {count:,} differences"
         yield f"intervals{whose}: {level}, UNPAIRED, because {reason}:"
-        yield "  made from both intervals as if A and B were independent; wider than need be where they share subjects"
+        yield (
+            "  made from both intervals as if A and B were independent; wider than need be where"
+            " they share subjects"
+        )
     yield "clear differences first, then the largest; --all shows every row and number"
-    yield "▲ B better, ▼ B worse: the interval leaves out 0 and rests on 30 errors; not widened for many rows"
+    yield (
+        "▲ B better, ▼ B worse: the interval leaves out 0 and rests on 30 errors; not widened for"
+        " many rows"
+    )
 
 
 def _columns(c: Compared, few: bool) -> tuple[Any, ...]:
@@ -133,7 +166,11 @@ def _columns(c: Compared, few: bool) -> tuple[Any, ...]:
         sides += [written(metric, value) + mark, interval_written(metric, low, high)]
     moved = f"{MARKS[c.direction]} {written(metric, d.value, signed=True)}"
     style = {1: "green", -1: "red", 0: ""}[c.direction]
-    return (*sides, Text(moved, style), Text(interval_written(metric, d.low, d.high, signed=True), style))
+    return (
+        *sides,
+        Text(moved, style),
+        Text(interval_written(metric, d.low, d.high, signed=True), style),
+    )
 
 
 def _size(c: Compared) -> float:
@@ -142,16 +179,34 @@ def _size(c: Compared) -> float:
 
 def _number(c: Compared, headline: Sequence[Quantity]) -> dict[str, Any]:
     q, d = c.quantity, c.difference
-    sides = {name: {"value": x.value, "low": x.low, "high": x.high, "few": x.few} for name, x in (("a", c.a), ("b", c.b))}
-    made = {"paired": not c.unpaired and not math.isnan(d.low), "unpaired_because": c.unpaired, "overlap": c.overlap}
-    difference = {"value": d.value, "low": d.low, "high": d.high, "clear": d.clear, "better": c.direction, **made}
+    sides = {
+        name: {"value": x.value, "low": x.low, "high": x.high, "few": x.few}
+        for name, x in (("a", c.a), ("b", c.b))
+    }
+    made = {
+        "paired": not c.unpaired and not math.isnan(d.low),
+        "unpaired_because": c.unpaired,
+        "overlap": c.overlap,
+    }
+    difference = {
+        "value": d.value,
+        "low": d.low,
+        "high": d.high,
+        "clear": d.clear,
+        "better": c.direction,
+        **made,
+    }
     named = {"factors": dict(c.factors), **asdict(q), "headline": q in headline}
     return {**named, **sides, "difference": difference}
 
 
 def _with(fields: Sequence[Change]) -> Iterator[tuple[Change, dict[str, Any]]]:
     for change in fields:
-        sides = {name: value for name, value in (("old", change.old), ("new", change.new)) if value is not ABSENT}
+        sides = {
+            name: value
+            for name, value in (("old", change.old), ("new", change.new))
+            if value is not ABSENT
+        }
         yield change, {"field": change.field, **sides}
 
 
@@ -164,7 +219,11 @@ def _change(change: Change) -> str:
     if isinstance(change.old, list) and isinstance(change.new, list):
         gone = [value for value in change.old if value not in change.new]
         come = [value for value in change.new if value not in change.old]
-        parts = [f"{sign} {', '.join(map(_words, values))}" for sign, values in (("−", gone), ("+", come)) if values]
+        parts = [
+            f"{sign} {', '.join(map(_words, values))}"
+            for sign, values in (("−", gone), ("+", come))
+            if values
+        ]
         return "; ".join(parts) or "the same in another order"
     old, new = _words(change.old), _words(change.new)
     short = _short(old), _short(new)

@@ -1,4 +1,6 @@
-"""examples_page: the section of a report that shows comparisons face by face: what its template is given."""
+"""examples_page: the section of a report that shows comparisons face by face: what its template is
+given.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ ENDING = 12  # letters shown of the name of a face or a medium
 
 
 def pairs(found: Found) -> dict[str, Any]:
-    """Return what the template's section on comparisons shows: `pairs` is None where there is no such section."""
+    """Return what the template's section on comparisons shows: `pairs` is None where there is no
+    such section.
+    """
     met = examples(found)
     if met is None:
         return {"pairs": None}
@@ -64,7 +68,9 @@ def _example(example: Example, met: Examples, mated: bool) -> dict[str, Any]:
                 "accepted": accepted,
                 "tone": "better" if accepted == mated else "worse",
             }
-            for name, score, at, accepted in zip(names, example.scores, met.thresholds, example.accepted, strict=True)
+            for name, score, at, accepted in zip(
+                names, example.scores, met.thresholds, example.accepted, strict=True
+            )
         ],
         "weighed": any(not math.isnan(value) for value in values),
         "sides": [_side(side, digits) for side in example.sides],
@@ -73,7 +79,12 @@ def _example(example: Example, met: Examples, mated: bool) -> dict[str, Any]:
 
 def _side(side: Side, digits: int) -> dict[str, Any]:
     left = side.count - len(side.faces)
-    rest = f"and {left:,} more {'face' if left == 1 else 'faces'}, {side.rest * 100:.1f} % of the weight" if left else ""
+    rest = (
+        f"and {left:,} more {'face' if left == 1 else 'faces'}, {side.rest * 100:.1f} % of the"
+        " weight"
+        if left
+        else ""
+    )
     return {
         "template": side.template,
         "subject": side.subject,
@@ -104,8 +115,12 @@ def _face(seen: Seen, digits: int) -> dict[str, Any]:
 
 
 def _ending(name: str) -> list[str]:
-    """Return the end of a name, in which the names of one template differ, in the pieces between which a line may break."""
-    return re.split(r"(?<=\D)(?=\d)", name if len(name) <= ENDING else f"…\u2060{name[1 - ENDING :]}")
+    """Return the end of a name, in which the names of one template differ, in the pieces between
+    which a line may break.
+    """
+    return re.split(
+        r"(?<=\D)(?=\d)", name if len(name) <= ENDING else f"…\u2060{name[1 - ENDING :]}"
+    )
 
 
 def _percent(weight: float) -> str:

@@ -33,7 +33,10 @@ def to_json(pair: Pair, cells: Iterable[Scored]) -> dict[str, Any]:
             template["used"] = made.used
         found.append(record)
     return {
-        "templates": [{"template": name, "subject": subject, "roles": list(roles)} for name, subject, roles in sides],
+        "templates": [
+            {"template": name, "subject": subject, "roles": list(roles)}
+            for name, subject, roles in sides
+        ],
         "comparison": pair.number,
         "comparisons": pair.comparisons,
         "mated": pair.mated,
@@ -44,7 +47,11 @@ def to_json(pair: Pair, cells: Iterable[Scored]) -> dict[str, Any]:
 
 def heading(pair: Pair, cells: Sequence[Scored]) -> list[str]:
     """Say what is compared: the pair, then each template."""
-    mated = {True: "mated", False: "non-mated", None: "a subject is not known, so neither mated nor non-mated"}[pair.mated]
+    mated = {
+        True: "mated",
+        False: "non-mated",
+        None: "a subject is not known, so neither mated nor non-mated",
+    }[pair.mated]
     place = "not among the comparisons of this data set: computed from the templates"
     if pair.number is not None:
         place = f"row {pair.number:,} of {counted(pair.comparisons, 'comparison')}" + (
@@ -56,35 +63,65 @@ def heading(pair: Pair, cells: Sequence[Scored]) -> list[str]:
     ):
         faces, media = len(template.faces), len({face.media for face in template.faces})
         told = [f"{counted(faces, 'face')} in {counted(media, 'medium', 'media')}"]
-        told = ([f"subject {subject}"] if subject else []) + ([" and ".join(roles)] if roles else []) + told
+        told = (
+            ([f"subject {subject}"] if subject else [])
+            + ([" and ".join(roles)] if roles else [])
+            + told
+        )
         lines.append(f"{letter}  {name}: {', '.join(told)}")
     return lines
 
 
 def cells_table(cells: Sequence[Scored]) -> Table:
-    """One line a cell: its score, what was decided on it, and how the weights are spread in each template."""
-    targets = list(dict.fromkeys(d.target for cell in cells for d in cell.decisions if _is_point(d)))
+    """One line a cell: its score, what was decided on it, and how the weights are spread in each
+    template.
+    """
+    targets = list(
+        dict.fromkeys(d.target for cell in cells for d in cell.decisions if _is_point(d))
+    )
     names = rule_first(dict.fromkeys(name for cell in cells for name in cell.factors))
     table = _table(f"\n{' · '.join(names) or 'cell'}")
-    titles = ["\nscore"] + [("FMR ≤\n" if i == 0 else "\n") + number_label(target) for i, target in enumerate(targets)]
-    for title in [*titles, *(f"{title}{letter}" for letter in "AB" for title in ("effective\n", "largest\n"))]:
+    titles = ["\nscore"] + [
+        ("FMR ≤\n" if i == 0 else "\n") + number_label(target) for i, target in enumerate(targets)
+    ]
+    for title in [
+        *titles,
+        *(f"{title}{letter}" for letter in "AB" for title in ("effective\n", "largest\n")),
+    ]:
         table.add_column(title, justify="right", no_wrap=True)
     for cell in cells:
         decided = {d.target: WORDS[d.accepted] for d in cell.decisions if _is_point(d)}
         sides = [text for template in cell.templates for text in _spread(template)]
-        table.add_row(_name(name_of(cell.factors)), fixed(cell.score), *(decided.get(t, "") for t in targets), *sides)
+        table.add_row(
+            _name(name_of(cell.factors)),
+            fixed(cell.score),
+            *(decided.get(t, "") for t in targets),
+            *sides,
+        )
     return table
 
 
 def cells_legend(cells: Sequence[Scored], shown: int) -> list[str]:
     """Say what the columns of the cells' table are, and how to see the faces of one."""
-    one = " ".join(f"--where {shlex.quote(f'{name}={cells[0].factors[name]}')}" for name in rule_first(cells[0].factors))
+    one = " ".join(
+        f"--where {shlex.quote(f'{name}={cells[0].factors[name]}')}"
+        for name in rule_first(cells[0].factors)
+    )
     points = [d for cell in cells for d in cell.decisions if _is_point(d)]
-    more = [f"… and {counted(len(cells) - shown, 'more cell')} (--all)"] if len(cells) > shown else []
+    more = (
+        [f"… and {counted(len(cells) - shown, 'more cell')} (--all)"] if len(cells) > shown else []
+    )
     return [
         *more,
-        *(["yes: accepted, score ≥ threshold of the largest FMR that does not exceed the target"] if points else []),
-        "effective: 1 / Σ w², the number of faces if their weights were equal · largest: the largest weight of a face",
+        *(
+            ["yes: accepted, score ≥ threshold of the largest FMR that does not exceed the target"]
+            if points
+            else []
+        ),
+        (
+            "effective: 1 / Σ w², the number of faces if their weights were equal · largest: the"
+            " largest weight of a face"
+        ),
         f"{counted(len(cells), 'cell')}; every face of one: {one}",
     ]
 
@@ -92,12 +129,22 @@ def cells_legend(cells: Sequence[Scored], shown: int) -> list[str]:
 def decided(cell: Scored) -> list[str]:
     """Say what was decided on a score, strictest threshold last."""
     if math.isnan(cell.score):
-        lost = [letter for letter, template in zip("AB", cell.templates, strict=True) if template.status != "ok"]
-        return [f"no score: {' and '.join(lost)} {'has' if len(lost) == 1 else 'have'} no usable face"]
-    lines = [f"score {cell.score:.6f}".replace("-", "−") + ("" if cell.stored else ", computed again from the two templates")]
+        lost = [
+            letter
+            for letter, template in zip("AB", cell.templates, strict=True)
+            if template.status != "ok"
+        ]
+        return [
+            f"no score: {' and '.join(lost)} {'has' if len(lost) == 1 else 'have'} no usable face"
+        ]
+    lines = [
+        f"score {cell.score:.6f}".replace("-", "−")
+        + ("" if cell.stored else ", computed again from the two templates")
+    ]
     for accepted, words in ((True, "accepted"), (False, "rejected")):
         at = [
-            f"{'EER' if d.metric == 'eer' else f'FMR ≤ {number_label(d.target)}'} ({d.threshold:.4f})"
+            f"{'EER' if d.metric == 'eer' else f'FMR ≤ {number_label(d.target)}'}"
+            f" ({d.threshold:.4f})"
             for d in cell.decisions
             if d.accepted is accepted and (_is_point(d) or d.metric == "eer")
         ]
@@ -108,8 +155,13 @@ def decided(cell: Scored) -> list[str]:
 def template_line(letter: str, template: Template) -> str:
     """Say how many faces a template rests on."""
     effective, largest = _spread(template)
-    spread = f"; effective number {effective}, largest weight {largest}" if template.used > 1 else ""
-    return f"{letter}  {template.template}: {template.used:,} of {counted(len(template.faces), 'face')} used{spread}"
+    spread = (
+        f"; effective number {effective}, largest weight {largest}" if template.used > 1 else ""
+    )
+    return (
+        f"{letter}  {template.template}: {template.used:,} of"
+        f" {counted(len(template.faces), 'face')} used{spread}"
+    )
 
 
 def faces_table(template: Template, cell: Scored, every: bool) -> Table:
@@ -130,12 +182,16 @@ def faces_table(template: Template, cell: Scored, every: bool) -> Table:
         left = (_name(medium[0]), medium[1]) if grouped else ()
         weighed = [fixed(face.value, digits)] if weighed_by else []
         numbers = [percent(face.weight), fixed(face.own), fixed(face.other), signed(face.effect)]
-        table.add_row(*left, _name(face.face), *weighed, *numbers, style="dim" if face.weight == 0 else "")
+        table.add_row(
+            *left, _name(face.face), *weighed, *numbers, style="dim" if face.weight == 0 else ""
+        )
     return table
 
 
 def below(template: Template, every: bool) -> Iterator[str]:
-    """Say what a table of faces leaves out: the rest of them, and those that failed or carry a note, with the reason."""
+    """Say what a table of faces leaves out: the rest of them, and those that failed or carry a
+    note, with the reason.
+    """
     faces = _ordered(template)
     if rest := [] if every else faces[MOST_FACES:]:
         share = sum(face.weight for face in rest)
@@ -153,19 +209,30 @@ def below(template: Template, every: bool) -> Iterator[str]:
 
 def faces_legend(cell: Scored) -> list[str]:
     """Say what the columns of the tables of faces are."""
-    inside = {"mean": ", averaged in each medium", "weighted": ", every medium counting the same"}.get(cell.media, "")
+    inside = {
+        "mean": ", averaged in each medium",
+        "weighted": ", every medium counting the same",
+    }.get(cell.media, "")
     weight = f"weight: of the face's {cell.features} embedding in its template{inside}"
     share = " · share: of its medium" if any(map(_grouped, cell.templates)) else ""
     return [
         f"{weight}{share}" if cell.rule else "each face is its own template",
-        "own, other: cosine with its own, with the other template · effect: score − score without this face",
+        (
+            "own, other: cosine with its own, with the other template · effect: score − score"
+            " without this face"
+        ),
         *([cell.weighed_by] if ":" in cell.weighed_by else []),
     ]
 
 
 def _ordered(template: Template) -> list[Face]:
-    usable, media = [face for face in template.faces if not math.isnan(face.weight)], _media(template)
-    return sorted(usable, key=lambda face: (-media[face.media], face.media, -face.weight, -face.value))
+    usable, media = (
+        [face for face in template.faces if not math.isnan(face.weight)],
+        _media(template),
+    )
+    return sorted(
+        usable, key=lambda face: (-media[face.media], face.media, -face.weight, -face.value)
+    )
 
 
 def _media(template: Template) -> dict[str, float]:
@@ -203,7 +270,8 @@ def _table(*columns: str) -> Table:
 def _name(words: str) -> Text:
     from rich.text import Text
 
-    return Text(words, no_wrap=True, overflow="ellipsis")  # where it gets narrow, names give way and no number
+    # where it gets narrow, names give way and no number
+    return Text(words, no_wrap=True, overflow="ellipsis")
 
 
 def decimals(values: Iterable[float]) -> int:

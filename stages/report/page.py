@@ -1,9 +1,12 @@
 """page: what was gathered of a run → one HTML page.
 
 Conventions
-    Escaping  the template escapes everything; only SVG, which escapes its own text, goes in as it is.
-    Policy    the page may load nothing, and run and be styled by nothing but its own script and style, named by digest.
-    Bars      the differences of the main number, on one scale for the whole table, beside the main number.
+    Escaping  the template escapes everything; only SVG, which escapes its own text, goes in as it
+              is.
+    Policy    the page may load nothing, and run and be styled by nothing but its own script and
+              style, named by digest.
+    Bars      the differences of the main number, on one scale for the whole table, beside the main
+              number.
 """
 
 from __future__ import annotations
@@ -52,7 +55,9 @@ def environment() -> Any:
     """Return the templates, which escape whatever they are given."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
+    )
     made.trim_blocks = made.lstrip_blocks = True
     return made
 
@@ -106,12 +111,23 @@ def _result(found: Found) -> dict[str, Any]:
 def _facts(found: Found) -> list[tuple[str, str]]:
     """The sizes that a reader wants first."""
     tables = found.results.session.dataset.tables
-    sizes = {"subjects": len(set(tables["templates"]["subject"]) - {""}), "faces": tables["faces"].rows}
+    sizes = {
+        "subjects": len(set(tables["templates"]["subject"]) - {""}),
+        "faces": tables["faces"].rows,
+    }
     sizes |= {"templates": tables["templates"].rows, "comparisons": Comparisons.of(tables).rows}
-    sizes |= {"probes": len(role_rows(tables["roles"], "probe")) if any(cell.kind == "1:N" for cell in found.cells) else 0}
+    sizes |= {
+        "probes": (
+            len(role_rows(tables["roles"], "probe"))
+            if any(cell.kind == "1:N" for cell in found.cells)
+            else 0
+        )
+    }
     sizes |= {"rows in the table": len(found.rows)}
     for name, values in found.table.average.items():
-        sizes[f"{name.removesuffix('y') + 'ie' if name.endswith('y') else name}s averaged"] = len(values)
+        sizes[f"{name.removesuffix('y') + 'ie' if name.endswith('y') else name}s averaged"] = len(
+            values
+        )
     sizes["bootstrap replicates"] = found.table.replicates
     return [(name, f"{size:,}") for name, size in sizes.items() if size]
 
@@ -120,7 +136,9 @@ def _header(found: Found, q: Quantity) -> dict[str, Any]:
     """What a column measures, of how many, and which way is better where it may be mistaken."""
     steps = {other.step for other in found.table.quantities if other.kind == q.kind}
     trials = sorted({row.entries[q].trials for row in found.table.rows if q in row.entries})
-    number = f"{trials[0]:,}" if len(trials) == 1 else f"{trials[0]:,}–{trials[-1]:,}" if trials else ""
+    number = (
+        f"{trials[0]:,}" if len(trials) == 1 else f"{trials[0]:,}–{trials[-1]:,}" if trials else ""
+    )
     name, _, at = q.label.partition(" @ ")
     of = {"tar": "mated", "frr": "mated", "gfrr": "mated", "fta": "templates", "fte": "templates"}
     of |= dict.fromkeys(("rank", "tpir", "pooled_script"), "mated probes")
@@ -142,11 +160,21 @@ def _group(found: Found, group: headline.Group, reach: tuple[float, float]) -> d
         rows.append(
             {
                 "factors": [str(row.factors.get(name, "–")) for name in found.factors],
-                "also": headline.name_of({k: v for k, v in row.factors.items() if k in found.factors[1:]}, empty=""),
+                "also": headline.name_of(
+                    {k: v for k, v in row.factors.items() if k in found.factors[1:]}, empty=""
+                ),
                 "baseline": row.is_baseline,
                 "best": row is best,
-                "equal": "" if (twin := headline.equal_to(row, group.rows)) is None else headline.name_of(twin.factors),
-                "bar": _bar(main, reach, TONES[headline.direction(row, found.main)]) if found.main else "",
+                "equal": (
+                    ""
+                    if (twin := headline.equal_to(row, group.rows)) is None
+                    else headline.name_of(twin.factors)
+                ),
+                "bar": (
+                    _bar(main, reach, TONES[headline.direction(row, found.main)])
+                    if found.main
+                    else ""
+                ),
                 "difference": main.difference.value if main and main.difference else "",
                 "cells": [_cell(row, q) for q in found.columns],
             }
@@ -155,18 +183,26 @@ def _group(found: Found, group: headline.Group, reach: tuple[float, float]) -> d
 
 
 def _differences(found: Found) -> NDArray[np.float64]:
-    """Return (value, low, high) of the main number's differences, (n, 3); bounds that are not there equal the value."""
+    """Return (value, low, high) of the main number's differences, (n, 3); bounds that are not there
+    equal the value.
+    """
     entries = (row.entries.get(found.main) for row in found.table.rows) if found.main else ()
     compared = [e.difference for e in entries if e is not None and e.difference is not None]
-    triples = np.array([(d.value, d.low, d.high) for d in compared if not math.isnan(d.value)]).reshape(-1, 3)
+    triples = np.array(
+        [(d.value, d.low, d.high) for d in compared if not math.isnan(d.value)]
+    ).reshape(-1, 3)
     return np.where(np.isnan(triples), triples[:, :1], triples)
 
 
 def _reach(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the ends of the bars' scale: it holds 0 and all intervals, but for those over REACH times the usual ones."""
+    """Return the ends of the bars' scale: it holds 0 and all intervals, but for those over REACH
+    times the usual ones.
+    """
     usual = np.median(np.abs(differences).max(axis=1)) if len(differences) else 0.0
     limit = REACH * float(usual) or math.inf
-    return max(float(differences.min(initial=0.0)), -limit), min(float(differences.max(initial=0.0)), limit)
+    return max(float(differences.min(initial=0.0)), -limit), min(
+        float(differences.max(initial=0.0)), limit
+    )
 
 
 def _bar(entry: Entry | None, reach: tuple[float, float], tone: str) -> Any:
@@ -192,7 +228,9 @@ def _cell(row: Row, q: Quantity) -> dict[str, Any] | None:
         "why_few": _why_few(entry) if entry.few else "",
         "interval": interval_written(q.metric, entry.low, entry.high),
         "difference": "" if d is None else written(q.metric, d.value, signed=True),
-        "difference_interval": "" if d is None else interval_written(q.metric, d.low, d.high, signed=True),
+        "difference_interval": (
+            "" if d is None else interval_written(q.metric, d.low, d.high, signed=True)
+        ),
         "tone": TONES[sign],
         "mark": MARKS[sign],
     }
@@ -205,34 +243,53 @@ def _why_few(entry: Entry) -> str:
     matches = f"{entry.false_matches:,} false {'match' if entry.false_matches == 1 else 'matches'}"
     behind = f" of {pairs}" if entry.false_matches > 0 and entry.subject_pairs >= 0 else ""
     found = [f"{matches}{behind}"] if 0 <= entry.false_matches < FEW else []
-    found += [f"{entry.misses:,} mated {'error' if entry.misses == 1 else 'errors'}"] if 0 <= entry.misses < FEW else []
+    found += (
+        [f"{entry.misses:,} mated {'error' if entry.misses == 1 else 'errors'}"]
+        if 0 <= entry.misses < FEW
+        else []
+    )
     return f"{' and '.join(found) or 'false matches at one of the steps'}{where}: fewer than {FEW}"
 
 
 def _every(found: Found) -> Iterator[dict[str, Any]]:
-    for row in (*found.rows, *(row for row in found.table.rows if not any(row is other for other in found.rows))):
+    for row in (
+        *found.rows,
+        *(row for row in found.table.rows if not any(row is other for other in found.rows)),
+    ):
         for q, e in row.entries.items():
             counts = {
                 "achieved": f"{100 * e.achieved:.3g}" if e.achieved == e.achieved else "",
                 "threshold": f"{e.threshold:.4f}" if e.threshold == e.threshold else "",
-                "false_matches": f"{e.false_matches:,} of {e.nonmated:,}" if e.false_matches >= 0 else "",
+                "false_matches": (
+                    f"{e.false_matches:,} of {e.nonmated:,}" if e.false_matches >= 0 else ""
+                ),
                 "subject_pairs": f"{e.subject_pairs:,}" if e.subject_pairs >= 0 else "",
                 "misses": f"{e.misses:,}" if e.misses >= 0 else "",
                 "trials": f"{e.trials:,}",
             }
-            yield {**(_cell(row, q) or {}), **_header(found, q), **counts, "row": headline.name_of(row.factors)}
+            yield {
+                **(_cell(row, q) or {}),
+                **_header(found, q),
+                **counts,
+                "row": headline.name_of(row.factors),
+            }
 
 
 def _faces(found: Found) -> dict[str, Any]:
     rows = (row for group in found.groups for row in (*group.others, *group.rows))
-    best = next((method for row in rows if (method := curves_and_crops.method_of(found.results, row))), "")
-    scores = sorted(
-        curves_and_crops.quality_scores(found.results), key=lambda s: s.method != best
-    )  # the best row's method first
+    best = next(
+        (method for row in rows if (method := curves_and_crops.method_of(found.results, row))), ""
+    )
+    # the best row's method first
+    scores = sorted(curves_and_crops.quality_scores(found.results), key=lambda s: s.method != best)
     grid = curves_and_crops.choose(found.results, scores, found.options.method)
     return {
-        "qualities": [_quality(s, lines) for s in scores if (lines := curves_and_crops.quality_lines(s))],
-        "crops": curves_and_crops.crop_grid(found.results, grid, found.options.crops) if grid else [],
+        "qualities": [
+            _quality(s, lines) for s in scores if (lines := curves_and_crops.quality_lines(s))
+        ],
+        "crops": (
+            curves_and_crops.crop_grid(found.results, grid, found.options.crops) if grid else []
+        ),
         "grid": grid,
         "by": _by(grid) if grid else "",
         "scored": f"{int(np.isfinite(grid.quality).sum()):,}" if grid else "",
@@ -248,24 +305,39 @@ def _faces(found: Found) -> dict[str, Any]:
 def _quality(scores: curves_and_crops.Scores, lines: Sequence[Line]) -> dict[str, Any]:
     title, label = f"quality scores, {scores.method}", "quality score (higher = more useful)"
     if len(lines) > 1:
-        return {"name": _by(scores), "apart": True, "svg": safe(figures.ridges(title, label, lines))}
-    return {"name": _by(scores), "apart": False, "svg": safe(figures.histogram(title, label, lines, figures.NARROW))}
+        return {
+            "name": _by(scores),
+            "apart": True,
+            "svg": safe(figures.ridges(title, label, lines)),
+        }
+    return {
+        "name": _by(scores),
+        "apart": False,
+        "svg": safe(figures.histogram(title, label, lines, figures.NARROW)),
+    }
 
 
 def agreement(scores: Sequence[curves_and_crops.Scores]) -> list[tuple[str, list[str]]]:
-    """Return of each measure its rank correlation with every one, in words; nothing where there is only one."""
+    """Return of each measure its rank correlation with every one, in words; nothing where there is
+    only one.
+    """
     if len(scores) < 2:
         return []
     # Here, as scipy.stats takes half a second and every command imports this module.
     from stages.metrics.correlation import rank_correlation
 
     matrix = rank_correlation([each.quality for each in scores])
-    return [(_by(s), [signed(value) for value in row]) for s, row in zip(scores, matrix.tolist(), strict=True)]
+    return [
+        (_by(s), [signed(value) for value in row])
+        for s, row in zip(scores, matrix.tolist(), strict=True)
+    ]
 
 
 def _by(scores: curves_and_crops.Scores) -> str:
     """Name the measure, and the cell that was taken if there are several."""
-    chosen = ", ".join(f"{name} = {value}" for name, value in scores.step.factors.items() if value != scores.method)
+    chosen = ", ".join(
+        f"{name} = {value}" for name, value in scores.step.factors.items() if value != scores.method
+    )
     return f"{scores.method} ({chosen})" if chosen else scores.method
 
 
@@ -276,18 +348,26 @@ def _fta(found: Found) -> list[str]:
         entries = [row.entries[q] for row in found.table.rows if q in row.entries]
         ends = (f(entry.value for entry in entries) for f in (min, max))
         share = " to ".join(dict.fromkeys(written(q.metric, end) for end in ends))
-        said.append(f"{q.label} {share} % of {max(entry.trials for entry in entries):,} ({_header(found, q)['detail']})")
+        said.append(
+            f"{q.label} {share} % of {max(entry.trials for entry in entries):,}"
+            f" ({_header(found, q)['detail']})"
+        )
     return said
 
 
 def _fallen(found: Found) -> tuple[bool, list[str]]:
-    """Whether templates whose weights all vanished were counted, and in which rows and evaluations there are some."""
+    """Whether templates whose weights all vanished were counted, and in which rows and evaluations
+    there are some.
+    """
     counted, said = found.table.find("fused_fallback"), []
     for q in counted:
         for row in found.rows:
             if q in row.entries and row.entries[q].value > 0:
                 e, detail = row.entries[q], _header(found, q)["detail"]
-                said.append(f"{headline.name_of(row.factors)} {written(q.metric, e.value)} of {e.trials:,} ({detail})")
+                said.append(
+                    f"{headline.name_of(row.factors)} {written(q.metric, e.value)} of {e.trials:,}"
+                    f" ({detail})"
+                )
     return bool(counted), said
 
 
@@ -306,7 +386,9 @@ def _choice(found: Found, chosen: Chosen) -> dict[str, Any]:
         "why_few": _why_few(e) if e.few else "",
         "interval": interval_written(metric, e.low, e.high),
         "difference": "" if d is None else written(metric, d.value, signed=True),
-        "difference_interval": "" if d is None else interval_written(metric, d.low, d.high, signed=True),
+        "difference_interval": (
+            "" if d is None else interval_written(metric, d.low, d.high, signed=True)
+        ),
         "tone": TONES[sign],
         "mark": MARKS[sign],
     }

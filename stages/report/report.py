@@ -1,10 +1,13 @@
-"""report: a finished run → one self-contained HTML page, CSV and JSON; and a table for the terminal.
+"""report: a finished run → one self-contained HTML page, CSV and JSON; and a table for the
+terminal.
 
 Conventions
-    Files     report.html, numbers.csv (every number of every cell), table.csv (rows averaged and compared with the
-              baseline), numbers.json (both, with conventions, config, versions, and the evaluations in the store that
-              each row is made of). Each replaces its former self by rename.
-    The page  loads nothing from anywhere, and its policy forbids it to; it works without JavaScript.
+    Files     report.html, numbers.csv (every number of every cell), table.csv (rows averaged and
+              compared with the baseline), numbers.json (both, with conventions, config, versions,
+              and the evaluations in the store that each row is made of). Each replaces its former
+              self by rename.
+    The page  loads nothing from anywhere, and its policy forbids it to; it works without
+              JavaScript.
     Numbers   are written rounded; the attribute data-value holds what the CSV holds.
 """
 
@@ -54,7 +57,13 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
         "intervals": {"level": found.table.level, "replicates": found.table.replicates},
         "store": str(results.session.store.root),
         "headline": [
-            {"step": q.step, "kind": q.kind, "metric": q.metric, "target": q.target, "threshold_rule": q.rule}
+            {
+                "step": q.step,
+                "kind": q.kind,
+                "metric": q.metric,
+                "target": q.target,
+                "threshold_rule": q.rule,
+            }
             for q in found.columns
         ],
         "rows": _rows(found.table.rows),
@@ -68,14 +77,26 @@ def write_report(results: Results, options: Mapping[str, Any]) -> list[Path]:
 
 
 def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return of each row its factors, its lines in the table, and the evaluations (with replicates) that it averages."""
+    """Return of each row its factors, its lines in the table, and the evaluations (with replicates)
+    that it averages.
+    """
     found, first = [], 0
     for row in rows:
         evaluations = [
-            {"step": step.base, "output": step.output("numbers"), "key": step.tasks[0].keys["numbers"]}
+            {
+                "step": step.base,
+                "output": step.output("numbers"),
+                "key": step.tasks[0].keys["numbers"],
+            }
             for step in (cell.step for cell in row.cells)
         ]
-        found.append({"factors": row.factors, "lines": [first, first + len(row.entries)], "evaluations": evaluations})
+        found.append(
+            {
+                "factors": row.factors,
+                "lines": [first, first + len(row.entries)],
+                "evaluations": evaluations,
+            }
+        )
         first += len(row.entries)
     return found
 
@@ -83,14 +104,19 @@ def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows as JSON holds them: what is not there is null."""
     kept = frame.astype(object).where(frame.notna(), None)
-    return [dict(zip(map(str, kept.columns), row, strict=True)) for row in kept.itertuples(index=False, name=None)]
+    return [
+        dict(zip(map(str, kept.columns), row, strict=True))
+        for row in kept.itertuples(index=False, name=None)
+    ]
 
 
 @register("terminal report", "html")
 def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> Group:
-    """Return as many headline numbers as `width` columns hold, the main one first, and its difference to the baseline.
+    """Return as many headline numbers as `width` columns hold, the main one first, and its
+    difference to the baseline.
 
-    Rows are never folded; 80 columns hold one number and its difference, or more. Below stands what was published of the run.
+    Rows are never folded; 80 columns hold one number and its difference, or more. Below stands what
+    was published of the run.
     """
     from rich.console import Group
     from rich.table import Table
@@ -129,13 +155,17 @@ def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> 
 
 
 def _published_table(known: Sequence[published.Line]) -> list[RenderableType]:
-    """Return the published numbers beside what was seen, and their legend; a row's name stands where it begins."""
+    """Return the published numbers beside what was seen, and their legend; a row's name stands
+    where it begins.
+    """
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     sources = "\n".join(dict.fromkeys(f"{line.entry.means}: {line.entry.source}" for line in known))
-    legend = f"difference: seen − published, in points; what was published is taken as exact\n{sources}"
+    legend = (
+        f"difference: seen − published, in points; what was published is taken as exact\n{sources}"
+    )
     table.add_column("", overflow="fold")
     for name in ("published", "seen", "difference"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -156,7 +186,11 @@ def _heading(q: Quantity) -> str:
 
 
 def _terminal_caption(found: Found, left_out: int) -> str:
-    level = f"{found.table.level * 100:g} % bootstrap over subjects" if found.table.replicates else "none"
+    level = (
+        f"{found.table.level * 100:g} % bootstrap over subjects"
+        if found.table.replicates
+        else "none"
+    )
     averaged = ", ".join(f"{name} ({len(values)})" for name, values in found.table.average.items())
     lines = ["percent; score ≥ threshold; largest FMR ≤ target; †: fewer than 30 errors of a kind"]
     lines += [f"intervals: {level}" + (f"; means over {averaged}" if averaged else "")]
@@ -166,9 +200,15 @@ def _terminal_caption(found: Found, left_out: int) -> str:
     lines += [nothing] if nothing else []
     lines += conventions.undefined(found.table) if found.main and not nothing else []
     lines += conventions.unreachable(found.table, found.columns)
-    lines += [said.partition(". The interval")[0] for said in conventions.no_errors(found.table, found.columns)]
+    lines += [
+        said.partition(". The interval")[0]
+        for said in conventions.no_errors(found.table, found.columns)
+    ]
     lines += [_chosen_text(found.chosen)] if found.chosen else []
-    more = f"{left_out} more headline {'number' if left_out == 1 else 'numbers'} in a wider terminal and in the report"
+    more = (
+        f"{left_out} more headline {'number' if left_out == 1 else 'numbers'} in a wider terminal"
+        " and in the report"
+    )
     return "\n".join([*lines, *([more] if left_out else [])])
 
 
@@ -185,7 +225,9 @@ def _chosen_text(chosen: Sequence[Chosen]) -> str:
 
 
 def _right(texts: Sequence[str]) -> list[str]:
-    """Put texts, some of several lines, to the right of a common width; a space at the end, where a mark could be, stays."""
+    """Put texts, some of several lines, to the right of a common width; a space at the end, where a
+    mark could be, stays.
+    """
     width = max(len(line) for text in texts for line in text.split("\n"))
     return ["\n".join(line.rjust(width) for line in text.split("\n")) for text in texts]
 
@@ -194,7 +236,9 @@ def _column(rows: Sequence[Row], q: Quantity) -> list[str]:
     """Write a column's values so that their decimals stand under each other, marked or not."""
     entries = [row.entries.get(q) for row in rows]
     plain = " " if any(entry is not None and entry.few for entry in entries) else ""
-    return ["" if e is None else written(q.metric, e.value) + ("†" if e.few else plain) for e in entries]
+    return [
+        "" if e is None else written(q.metric, e.value) + ("†" if e.few else plain) for e in entries
+    ]
 
 
 def _difference_text(row: Row, main: Quantity) -> Any:
@@ -208,4 +252,6 @@ def _difference_text(row: Row, main: Quantity) -> Any:
     d, sign = entry.difference, headline.direction(row, main)
     bounds = interval_written(main.metric, d.low, d.high, signed=True)
     style = {1: "green", -1: "red", 0: "dim"}[sign]
-    return Text(f"{MARKS[sign] or ' '} {written(main.metric, d.value, signed=True)} {bounds}", style=style)
+    return Text(
+        f"{MARKS[sign] or ' '} {written(main.metric, d.value, signed=True)} {bounds}", style=style
+    )

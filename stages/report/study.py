@@ -1,4 +1,5 @@
-"""study: the runs of several benchmarks → one table of quality measures: study.html, study.csv, study.tex and study.json.
+"""study: the runs of several benchmarks → one table of quality measures: study.html, study.csv,
+study.tex and study.json.
 
 The table itself is `results.study_table`.
 """
@@ -16,12 +17,24 @@ from pipeline.system.atomic_text import replace_text
 from stages.report import conventions
 from stages.report.study_page import render
 from stages.results.headline import gather
-from stages.results.study_table import Area, Column, Line, columns_of, factor_names, headings, labels, lines_of, records
+from stages.results.study_table import (
+    Area,
+    Column,
+    Line,
+    columns_of,
+    factor_names,
+    headings,
+    labels,
+    lines_of,
+    records,
+)
 from stages.tables import csv_text
 
 
 @register("study report", "html")
-def write_study(runs: Sequence[tuple[str, Results]], folder: Path, options: Mapping[str, Any]) -> list[Path]:
+def write_study(
+    runs: Sequence[tuple[str, Results]], folder: Path, options: Mapping[str, Any]
+) -> list[Path]:
     """Write the table of several runs into a folder and return its files, the page first.
 
     None where no run has error versus discard: then each benchmark's own report says all.
@@ -40,13 +53,18 @@ def write_study(runs: Sequence[tuple[str, Results]], folder: Path, options: Mapp
     replace_text(paths[1], csv_text.of_frame(pd.DataFrame(rows)))
     replace_text(paths[2], latex(lines, columns))
     quantities = list(dict.fromkeys(q for _, each in found for q in each.table.quantities))
-    told = [*conventions.rates(quantities), *(said for _, each in found for said in conventions.variants(each.table))]
+    told = [
+        *conventions.rates(quantities),
+        *(said for _, each in found for said in conventions.variants(each.table)),
+    ]
     write_json(paths[3], {"conventions": list(dict.fromkeys(told)), "areas": rows})
     return paths
 
 
 def latex(lines: Sequence[Line], columns: Sequence[Column]) -> str:
-    """Return the table as LaTeX, for the package booktabs; its first line is a comment that says what is in it."""
+    """Return the table as LaTeX, for the package booktabs; its first line is a comment that says
+    what is in it.
+    """
     names = factor_names(lines)
     heads, body = ["benchmark", *names, *headings(columns)], []
     for i, line in enumerate(lines):
@@ -57,7 +75,10 @@ def latex(lines: Sequence[Line], columns: Sequence[Column]) -> str:
         body.append(" & ".join([*map(_escaped, cells), *numbers]) + r" \\")
     return "\n".join(
         [
-            "% Areas under error versus discard, in percent; bold: least of a group; dagger: few errors.",
+            (
+                "% Areas under error versus discard, in percent; bold: least of a group; dagger:"
+                " few errors."
+            ),
             rf"\begin{{tabular}}{{{'l' * (1 + len(names))}{'r' * len(columns)}}}",
             r"\toprule",
             " & ".join(map(_escaped, heads)) + r" \\",
@@ -77,9 +98,18 @@ def _latex_number(area: Area | None) -> str:
     return (rf"\textbf{{{text}}}" if area.best else text) + (r"$^\dagger$" if area.few else "")
 
 
-_SPECIAL = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
+_SPECIAL = {
+    "\\": "backslash",
+    "~": "asciitilde",
+    "^": "asciicircum",
+    "<": "less",
+    ">": "greater",
+    "|": "bar",
+}
 
 
 def _escaped(text: str) -> str:
-    special = {c: rf"\text{name}{{}}" for c, name in _SPECIAL.items()} | {c: rf"\{c}" for c in "&%$#_{}"}
+    special = {c: rf"\text{name}{{}}" for c, name in _SPECIAL.items()} | {
+        c: rf"\{c}" for c in "&%$#_{}"
+    }
     return "".join(special.get(c, c) for c in " ".join(text.split()))

@@ -1,4 +1,6 @@
-"""study_page: the table of several benchmarks → one HTML page, which loads nothing and links to each benchmark's own."""
+"""study_page: the table of several benchmarks → one HTML page, which loads nothing and links to
+each benchmark's own.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,14 @@ from stages.results.quantities import interval_written, is_area, written
 from stages.results.study_table import Area, Column, Line, factor_names, headings, labels
 
 
-def render(found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: Sequence[Column]) -> str:
+def render(
+    found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: Sequence[Column]
+) -> str:
     """Return the page."""
     config = found[0][1].results.plan.config
-    quantities = list(dict.fromkeys(q for _, each in found for q in each.columns if is_area(q.metric)))
+    quantities = list(
+        dict.fromkeys(q for _, each in found for q in each.columns if is_area(q.metric))
+    )
     names = factor_names(lines)
     view = {
         "title": found[0][1].options.title or config.name,
@@ -42,13 +48,18 @@ def _intervals(found: Sequence[tuple[str, Found]]) -> list[str]:
     benchmarks: dict[str, list[str]] = {}
     for name, each in found:
         benchmarks.setdefault(conventions.intervals(each.table), []).append(name)
-    return [f"{', '.join(names)}: {said}" if len(benchmarks) > 1 else said for said, names in benchmarks.items()]
+    return [
+        f"{', '.join(names)}: {said}" if len(benchmarks) > 1 else said
+        for said, names in benchmarks.items()
+    ]
 
 
 def _forms(columns: Sequence[Column]) -> list[tuple[str, int]]:
     """Return what stands above neighbouring columns, and above how many."""
     named = {"standard": "ISO/IEC 29794-1, FNM-EDC", "legacy": "legacy form"}
-    forms = [f"{named[column.form]}{', but ' + column.but if column.but else ''}" for column in columns]
+    forms = [
+        f"{named[column.form]}{', but ' + column.but if column.but else ''}" for column in columns
+    ]
     return [(form, forms.count(form)) for form in dict.fromkeys(forms)]
 
 
@@ -58,7 +69,11 @@ def _benchmark(
     groups: dict[int, list[dict[str, Any]]] = {}
     for line in lines:
         if line.benchmark == name:
-            row = {"labels": labels(line, names), "bound": line.bound, "cells": [_cell(line.areas.get(c)) for c in columns]}
+            row = {
+                "labels": labels(line, names),
+                "bound": line.bound,
+                "cells": [_cell(line.areas.get(c)) for c in columns],
+            }
             groups.setdefault(line.group, []).append(row)
     return {
         "name": name,
@@ -81,7 +96,9 @@ def _cell(area: Area | None) -> dict[str, Any] | None:
         "tone": TONES[area.direction],
         "mark": MARKS[area.direction],
         "over": over,
-        "over_interval": interval_written("erc_auc", area.over_random_low, area.over_random_high, signed=True)
+        "over_interval": interval_written(
+            "erc_auc", area.over_random_low, area.over_random_high, signed=True
+        )
         if over
         else "",
     }

@@ -1,1 +1,1 @@
-"""The numbers of a finished run, read again: rows, differences, what comes first, what was published: nothing formatted."""
+"""The numbers of a finished run, read again: everything derived, nothing formatted."""

@@ -1,8 +1,10 @@
 """acquisition: which faces a run lost and why, and what is worth knowing of faces that it kept.
 
 Conventions
-    Failures  rows whose status is not OK, counted where they arise: a face that align lost is not counted again by embed.
-    Notes     rows whose status is OK and that carry a reason all the same, such as a choice among several faces.
+    Failures  rows whose status is not OK, counted where they arise: a face that align lost is not
+              counted again by embed.
+    Notes     rows whose status is OK and that carry a reason all the same, such as a choice among
+              several faces.
     Kinds     reasons that differ in numbers only are one kind, told in the words of its first face.
 """
 
@@ -15,12 +17,15 @@ from dataclasses import dataclass
 from pipeline.run.row_failures import Remark, remarks
 from pipeline.session import Results
 
-STEPS = (("align", "detections"), ("embed", ""))  # the stages that acquire faces, and which output says how it went
+# the stages that acquire faces, and which output says how it went
+STEPS = (("align", "detections"), ("embed", ""))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Reasons of one kind. `reason` and `example` are of the first face in the order of the data set."""
+    """Reasons of one kind. `reason` and `example` are of the first face in the order of the data
+    set.
+    """
 
     step: str
     status: str
@@ -43,8 +48,15 @@ class Acquired:
 
 
 def acquired(results: Results) -> Acquired:
-    """Count what the align and embed steps say of faces, in whatever cell; a face says one thing once."""
-    steps = [step for stage, output in STEPS for step in results.cells(stage) if results.available(step, output)]
+    """Count what the align and embed steps say of faces, in whatever cell; a face says one thing
+    once.
+    """
+    steps = [
+        step
+        for stage, output in STEPS
+        for step in results.cells(stage)
+        if results.available(step, output)
+    ]
     looked_at = tuple(dict.fromkeys(step.base for step in steps))
     alike: dict[tuple[str, str, str], list[Remark]] = {}
     for remark in remarks(results.plan, results.session.store):
@@ -58,7 +70,8 @@ def acquired(results: Results) -> Acquired:
 
 
 def _kind(same: Sequence[Remark]) -> Kind:
-    """Return one kind: the reason of all, or the first face's where others differ in its numbers."""
+    """Return one kind: the reason of all, or the first face's where others differ in its
+    numbers."""
     first = same[0]
     such = "such as: " if any(remark.reason != first.reason for remark in same) else ""
     return Kind(first.step, first.status, such + first.reason, first.id, len(same))

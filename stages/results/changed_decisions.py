@@ -1,11 +1,13 @@
-"""flips: the comparisons that two rules decide otherwise, and those that the first of them accepts wrongly.
+"""flips: the comparisons that two rules decide otherwise, and those that the first of them accepts
+wrongly.
 
 Conventions
     Threshold   each rule has its own. A score that is nan is neither accepted nor rejected.
-    won         mated, accepted by the first rule and rejected by the second; the largest gain first, (score − threshold) of
-                the first rule less that of the second. lost: the reverse. false: non-mated and accepted by the first rule,
-                highest score first.
-    Apart       of one subject (of false matches: one pair of subjects) the most telling comparison stands for all.
+    won         mated, accepted by the first rule and rejected by the second; the largest gain
+                first, (score − threshold) of the first rule less that of the second. lost: the
+                reverse. false: non-mated and accepted by the first rule, highest score first.
+    Apart       of one subject (of false matches: one pair of subjects) the most telling comparison
+                stands for all.
 
 All pairs of roles are never written out: mated ones are found by subject, false matches by score.
 """
@@ -35,7 +37,9 @@ class Picked:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The comparisons of a data set, the subject of each template (int64), and the templates whose comparisons count."""
+    """The comparisons of a data set, the subject of each template (int64), and the templates whose
+    comparisons count.
+    """
 
     comparisons: Comparisons
     subject: Array
@@ -44,9 +48,14 @@ class Evaluated:
     @staticmethod
     def of(tables: Mapping[str, Batch], half: Half = "all") -> Evaluated:
         """`half`: as the comparisons were evaluated."""
-        comparisons, (subject, _, known) = Comparisons.of(tables), number_subjects(tables["templates"])
+        comparisons, (subject, _, known) = (
+            Comparisons.of(tables),
+            number_subjects(tables["templates"]),
+        )
         inside = number_half(tables["templates"], half)[0] >= 0
-        return Evaluated(comparisons, subject, inside if isinstance(comparisons.form, Listed) else inside & known)
+        return Evaluated(
+            comparisons, subject, inside if isinstance(comparisons.form, Listed) else inside & known
+        )
 
     def templates(self, numbers: Array) -> tuple[Array, Array]:
         """Return the template rows (int64) on both sides of comparisons."""
@@ -68,16 +77,25 @@ class Evaluated:
         return form.numbers(np.repeat(rows, size), columns[place])
 
     def false_matches(self, score: Array, limit: Any) -> Array:
-        """Return the numbers (m,) int64 of the non-mated comparisons whose score is `limit` or more, ascending."""
+        """Return the numbers (m,) int64 of the non-mated comparisons whose score is `limit` or
+        more, ascending.
+        """
         accepted = np.flatnonzero(score >= limit)
         a, b = self.templates(accepted)
         listed = isinstance(self.comparisons.form, Listed)
-        mated = self.comparisons.listed["mated"][accepted] if listed else self.subject[a] == self.subject[b]
+        mated = (
+            self.comparisons.listed["mated"][accepted]
+            if listed
+            else self.subject[a] == self.subject[b]
+        )
         return np.asarray(accepted[self.usable[a] & self.usable[b] & ~mated])
 
 
-def choose(evaluated: Evaluated, scores: Sequence[Array], thresholds: Sequence[float], most: int) -> dict[str, Picked]:
-    """Return the comparisons won (at most `most`), lost and false (at most half as many each, rounded up).
+def choose(
+    evaluated: Evaluated, scores: Sequence[Array], thresholds: Sequence[float], most: int
+) -> dict[str, Picked]:
+    """Return the comparisons won (at most `most`), lost and false (at most half as many each,
+    rounded up).
 
     scores: (n,) float32 of all comparisons, one of each rule.
     """
@@ -87,7 +105,9 @@ def choose(evaluated: Evaluated, scores: Sequence[Array], thresholds: Sequence[f
     won, lost = (one >= limits[0]) & (other < limits[1]), (other >= limits[1]) & (one < limits[0])
     found = {}
     for name, here, sign, count in (("won", won, 1, most), ("lost", lost, -1, (most + 1) // 2)):
-        gain = (one[here].astype(np.float64) - limits[0]) - (other[here].astype(np.float64) - limits[1])
+        gain = (one[here].astype(np.float64) - limits[0]) - (
+            other[here].astype(np.float64) - limits[1]
+        )
         a, _ = evaluated.templates(mated[here])
         found[name] = _apart(mated[here], sign * gain, subject[a], count)
     false = evaluated.false_matches(scores[0], limits[0])

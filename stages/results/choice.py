@@ -1,11 +1,12 @@
 """choice: parameters chosen on one half of the subjects, with their numbers on the other.
 
 Conventions
-    Family    the values of a factor that differ in their parameters only, as quality-power(p=1) and quality-power(p=2); where
-              no value has parameters, the values of the factor are one family. A family of one leaves nothing to choose.
-    Choice    the value that is best on the half `choose`, the first of equals; apart for every combination of the other
-              factors. Its numbers are those on the half `report`, whose subjects had no part in the choice, and its
-              difference is to the baseline there.
+    Family    the values of a factor that differ in their parameters only, as quality-power(p=1) and
+              quality-power(p=2); where no value has parameters, the values of the factor are one
+              family. A family of one leaves nothing to choose.
+    Choice    the value that is best on the half `choose`, the first of equals; apart for every
+              combination of the other factors. Its numbers are those on the half `report`, whose
+              subjects had no part in the choice, and its difference is to the baseline there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InvalidInput
-from stages.results.quantities import Quantity, interval_written, lower_is_better, number_label, written
+from stages.results.quantities import (
+    Quantity,
+    interval_written,
+    lower_is_better,
+    number_label,
+    written,
+)
 from stages.results.report_options import Choose, half_factor
 from stages.results.rule_table import Difference, Entry, Row, RuleTable
 
@@ -32,7 +39,9 @@ def sign(d: Difference | None, of: Quantity) -> int:
 
 @dataclass(frozen=True)
 class Chosen:
-    """One choice: of which values, under which other factors; the chosen one's entries on both halves."""
+    """One choice: of which values, under which other factors; the chosen one's entries on both
+    halves.
+    """
 
     family: str
     factors: Mapping[str, Any]
@@ -43,32 +52,57 @@ class Chosen:
     reported: Entry
 
     def against(self) -> str:
-        """Write the difference to the baseline on the half `report`, as in '▲ +1.20 [+0.40, +2.00]'; empty without one."""
+        """Write the difference to the baseline on the half `report`, as in '▲ +1.20 [+0.40,
+        +2.00]'; empty without one.
+        """
         d, q = self.reported.difference, self.quantity
         if d is None:
             return ""
         bounds = interval_written(q.metric, d.low, d.high, signed=True)
-        return " ".join(part for part in (MARKS[sign(d, q)], written(q.metric, d.value, signed=True), bounds) if part)
+        return " ".join(
+            part
+            for part in (MARKS[sign(d, q)], written(q.metric, d.value, signed=True), bounds)
+            if part
+        )
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON holds it; null for what is not defined."""
         d, e = self.reported.difference, self.reported
-        numbers = {"value": e.value, "low": e.low, "high": e.high, "value_on_choose": self.choosing.value}
+        numbers = {
+            "value": e.value,
+            "low": e.low,
+            "high": e.high,
+            "value_on_choose": self.choosing.value,
+        }
         if d is not None:
             numbers |= {"difference": d.value, "difference_low": d.low, "difference_high": d.high}
         q = self.quantity
         return {
-            **{"family": self.family, "factors": dict(self.factors), "tried": list(self.tried), "chosen": self.value},
-            **{"step": q.step, "kind": q.kind, "metric": q.metric, "target": q.target, "threshold_rule": q.rule},
+            **{
+                "family": self.family,
+                "factors": dict(self.factors),
+                "tried": list(self.tried),
+                "chosen": self.value,
+            },
+            **{
+                "step": q.step,
+                "kind": q.kind,
+                "metric": q.metric,
+                "target": q.target,
+                "threshold_rule": q.rule,
+            },
             **{name: None if math.isnan(value) else value for name, value in numbers.items()},
             **{"few": e.few, "clear": d is not None and d.clear},
         }
 
 
-def choices(table: RuleTable, choose: Choose | None, factors: Mapping[str, Sequence[Any]]) -> list[Chosen]:
+def choices(
+    table: RuleTable, choose: Choose | None, factors: Mapping[str, Sequence[Any]]
+) -> list[Chosen]:
     """Return the choice in every family, in the order of the plan; none where none is asked for.
 
-    Raises InvalidInput if the number to choose by was not evaluated, and where there is nothing to choose.
+    Raises InvalidInput if the number to choose by was not evaluated, and where there is nothing to
+    choose.
     """
     half = half_factor(factors)
     if choose is None or half is None:
@@ -78,7 +112,9 @@ def choices(table: RuleTable, choose: Choose | None, factors: Mapping[str, Seque
     if not quantities:
         usual = (q for q in table.quantities if q.rule not in ("nearest", "script"))
         have = sorted({f"{q.metric} {number_label(q.target)}".strip() for q in usual})
-        raise InvalidInput(f"report.options.choose: {asked!r} was not evaluated; there are {', '.join(have)}.")
+        raise InvalidInput(
+            f"report.options.choose: {asked!r} was not evaluated; there are {', '.join(have)}."
+        )
     plain = not any("(" in str(value) for value in factors[choose.among])
     families: dict[tuple[str, tuple[tuple[str, Any], ...]], dict[Any, dict[str, Row]]] = {}
     for row in table.rows:
@@ -86,15 +122,19 @@ def choices(table: RuleTable, choose: Choose | None, factors: Mapping[str, Seque
             value = row.factors[choose.among]
             others = tuple((k, v) for k, v in row.factors.items() if k not in (half, choose.among))
             family = choose.among if plain else str(value).partition("(")[0]
-            families.setdefault((family, others), {}).setdefault(value, {})[str(row.factors[half])] = row
+            families.setdefault((family, others), {}).setdefault(value, {})[
+                str(row.factors[half])
+            ] = row
     found = []
     for (family, others), members in families.items():
         for q in quantities:
-            # Rows of 1:N where a 1:1 number is asked for, and numbers that are not defined, have no part in it.
+            # Rows of 1:N where a 1:1 number is asked for, and numbers that are not defined, have no
+            # part in it.
             able = {
                 value: (rows["choose"].entries[q], rows["report"].entries[q])
                 for value, rows in members.items()
-                if rows.keys() >= {"choose", "report"} and all(q in row.entries for row in rows.values())
+                if rows.keys() >= {"choose", "report"}
+                and all(q in row.entries for row in rows.values())
             }
             able = {value: pair for value, pair in able.items() if not math.isnan(pair[0].value)}
             if len(able) > 1:
@@ -103,9 +143,10 @@ def choices(table: RuleTable, choose: Choose | None, factors: Mapping[str, Seque
                 found.append(Chosen(family, dict(others), tuple(able), best, q, *able[best]))
     if not found:
         raise InvalidInput(
-            f"report.options.choose: there is nothing to choose: no evaluation of {asked!r} has both halves, or no family of "
-            f"{choose.among!r} has two values with it that are defined. Give the evaluation "
-            f"`half: ${half}`, choose by a number that has the halves, or name values that differ in their parameters, as "
-            "quality-power(p=1) and quality-power(p=2)."
+            f"report.options.choose: there is nothing to choose: no evaluation of {asked!r} has"
+            f" both halves, or no family of {choose.among!r} has two values with it that are"
+            f" defined. Give the evaluation `half: ${half}`, choose by a number that has the"
+            " halves, or name values that differ in their parameters, as quality-power(p=1) and"
+            " quality-power(p=2)."
         )
     return found

@@ -1,16 +1,21 @@
-"""diff: two finished runs, A and B → the config fields in which they differ, and their numbers side by side.
+"""diff: two finished runs, A and B → the config fields in which they differ, and their numbers side
+by side.
 
 Conventions
-    Numbers     are those of the report's table: one row a combination of factors, averaged as each report averages.
-    Difference  B − A, between rows with the same factors, of the number of the same step, metric, target and threshold rule.
-    Paired      Where both evaluations are over the same comparisons and subjects and drew them with the same seed, replicate
-                r drew the same subjects in both: the interval is the percentile interval of the replicates' differences.
-                Row r of the draws depends on the seed and r only, so of unequal numbers the smaller serves.
-    Unpaired    Otherwise the interval comes from the two intervals as if the runs were independent (MOVER; Zou and Donner,
-                Statistics in Medicine 27, 2008):  d − √((b − l_b)² + (u_a − a)²) … d + √((u_b − b)² + (a − l_a)²).
-                Runs that share subjects share errors, which would cancel: then it is wider than it need be.
-    Clear       as in a report (`rule_table`): the interval leaves out 0 and rests on errors enough. No correction is
-                made for the number of differences.
+    Numbers     are those of the report's table: one row a combination of factors, averaged as each
+                report averages.
+    Difference  B − A, between rows with the same factors, of the number of the same step, metric,
+                target and threshold rule.
+    Paired      Where both evaluations are over the same comparisons and subjects and drew them with
+                the same seed, replicate r drew the same subjects in both: the interval is the
+                percentile interval of the replicates' differences. Row r of the draws depends on
+                the seed and r only, so of unequal numbers the smaller serves.
+    Unpaired    Otherwise the interval comes from the two intervals as if the runs were independent
+                (MOVER; Zou and Donner, Statistics in Medicine 27, 2008):  d − √((b − l_b)² + (u_a −
+                a)²) … d + √((u_b − b)² + (a − l_a)²). Runs that share subjects share errors, which
+                would cancel: then it is wider than it need be.
+    Clear       as in a report (`rule_table`): the interval leaves out 0 and rests on errors enough.
+                No correction is made for the number of differences.
 """
 
 from __future__ import annotations
@@ -27,7 +32,8 @@ from stages.results.finished_runs import Line, Run
 from stages.results.quantities import NO_DIRECTION, Quantity, lower_is_better
 from stages.results.rule_table import Difference, few_behind
 
-NO_NUMBER = ("name", "description", "report", "run")  # sections of a config in which nothing changes a number
+# sections of a config in which nothing changes a number
+NO_NUMBER = ("name", "description", "report", "run")
 ABSENT = object()
 WHY = {
     "data": "they are over other comparisons or subjects",
@@ -39,7 +45,8 @@ WHY = {
 
 @dataclass(frozen=True)
 class Change:
-    """A field of a config, or a version, that is not the same in both; ABSENT where one has none."""
+    """A field of a config, or a version, that is not the same in both; ABSENT where one
+    has none."""
 
     field: str
     old: Any
@@ -70,8 +77,14 @@ class Compared:
     @property
     def overlap(self) -> bool | None:
         """Whether the two intervals overlap; None if one is not there."""
-        low_a, high_a, low_b, high_b = map(_number, (self.a.low, self.a.high, self.b.low, self.b.high))
-        return None if math.isnan(low_a + high_a + low_b + high_b) else max(low_a, low_b) <= min(high_a, high_b)
+        low_a, high_a, low_b, high_b = map(
+            _number, (self.a.low, self.a.high, self.b.low, self.b.high)
+        )
+        return (
+            None
+            if math.isnan(low_a + high_a + low_b + high_b)
+            else max(low_a, low_b) <= min(high_a, high_b)
+        )
 
     @property
     def direction(self) -> int:
@@ -84,7 +97,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class Diff:
-    """Everything in which two runs differ. `stale`: fields of a config that was named and has changed since its run."""
+    """Everything in which two runs differ. `stale`: fields of a config that was named and has
+    changed since its run.
+    """
 
     a: Run
     b: Run
@@ -104,9 +119,16 @@ class Diff:
 def diff(a: Run, b: Run) -> Diff:
     """Compare two runs. Raises InvalidInput if both are the same one."""
     if a.folder.resolve() == b.folder.resolve():
-        raise InvalidInput(f"A and B are the same run, {a.folder}: a run of another `name` has a folder of its own.")
-    rows_a, rows_b = ({_name(row.factors): i for i, row in enumerate(run.record.rows)} for run in (a, b))
-    compared = [c for name, i in rows_a.items() if name in rows_b for c in _row(a, b, i, rows_b[name])]
+        raise InvalidInput(
+            f"A and B are the same run, {a.folder}: a run of another `name` has a folder of its"
+            " own."
+        )
+    rows_a, rows_b = (
+        {_name(row.factors): i for i, row in enumerate(run.record.rows)} for run in (a, b)
+    )
+    compared = [
+        c for name, i in rows_a.items() if name in rows_b for c in _row(a, b, i, rows_b[name])
+    ]
     return Diff(
         a=a,
         b=b,
@@ -116,7 +138,9 @@ def diff(a: Run, b: Run) -> Diff:
         compared=tuple(compared),
         only_a=tuple(a.record.rows[i].factors for name, i in rows_a.items() if name not in rows_b),
         only_b=tuple(b.record.rows[i].factors for name, i in rows_b.items() if name not in rows_a),
-        headline=tuple(dict.fromkeys(named.quantity for run in (a, b) for named in run.record.headline)),
+        headline=tuple(
+            dict.fromkeys(named.quantity for run in (a, b) for named in run.record.headline)
+        ),
     )
 
 
@@ -124,8 +148,12 @@ def changes(old: Any, new: Any, path: str = "") -> Iterator[Change]:
     """Yield the fields in which two configs differ; a list is one field."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in dict.fromkeys([*old, *new]):
-            yield from changes(old.get(name, ABSENT), new.get(name, ABSENT), f"{path}.{name}" if path else name)
-    elif ABSENT in (old, new) or canonical(old) != canonical(new):  # not `!=`, for which 1 is 1.0 is True
+            yield from changes(
+                old.get(name, ABSENT), new.get(name, ABSENT), f"{path}.{name}" if path else name
+            )
+    elif ABSENT in (old, new) or canonical(old) != canonical(
+        new
+    ):  # not `!=`, for which 1 is 1.0 is True
         yield Change(path, old, new)
 
 
@@ -133,7 +161,9 @@ def _stale(run: Run) -> tuple[Change, ...]:
     if run.config is None:
         return ()
     return tuple(
-        c for c in changes(run.record.config, run.config.model_dump(mode="json", exclude={"base"})) if c.changes_numbers
+        c
+        for c in changes(run.record.config, run.config.model_dump(mode="json", exclude={"base"}))
+        if c.changes_numbers
     )
 
 
@@ -147,11 +177,17 @@ def _row(a: Run, b: Run, i: int, j: int) -> Iterator[Compared]:
     for quantity, line in a.lines(i).items():
         if quantity in other:
             difference, unpaired = _difference(a, b, i, j, quantity, line, other[quantity])
-            yield Compared(a.record.rows[i].factors, quantity, line, other[quantity], difference, unpaired)
+            yield Compared(
+                a.record.rows[i].factors, quantity, line, other[quantity], difference, unpaired
+            )
 
 
-def _difference(a: Run, b: Run, i: int, j: int, quantity: Quantity, x: Line, y: Line) -> tuple[Difference, str]:
-    """Return B − A and why it is unpaired; without bounds where one number has no interval, or one of another level."""
+def _difference(
+    a: Run, b: Run, i: int, j: int, quantity: Quantity, x: Line, y: Line
+) -> tuple[Difference, str]:
+    """Return B − A and why it is unpaired; without bounds where one number has no interval, or one
+    of another level.
+    """
     few, value = _few(x, y), _number(y.value) - _number(x.value)
     level = a.record.intervals.level
     if None in (x.low, x.high, y.low, y.high):
@@ -160,28 +196,49 @@ def _difference(a: Run, b: Run, i: int, j: int, quantity: Quantity, x: Line, y: 
         return Difference(value, math.nan, math.nan, few), "their intervals are of other levels"
     drawn_a, drawn_b = a.drawn(i, quantity.step), b.drawn(j, quantity.step)
     if drawn_a and drawn_b:
-        unpaired = "; ".join(words for name, words in WHY.items() if drawn_a.how[name] != drawn_b.how[name])
+        unpaired = "; ".join(
+            words for name, words in WHY.items() if drawn_a.how[name] != drawn_b.how[name]
+        )
     else:
-        gone = " and ".join(name for name, drawn in (("A", drawn_a), ("B", drawn_b)) if drawn is None)
+        gone = " and ".join(
+            name for name, drawn in (("A", drawn_a), ("B", drawn_b)) if drawn is None
+        )
         unpaired = f"the replicates of {gone} are not in the store any more"
     if unpaired or drawn_a is None or drawn_b is None:
-        return Difference(value, *mover(*map(_number, (x.value, x.low, x.high, y.value, y.low, y.high))), few), unpaired
+        return (
+            Difference(
+                value, *mover(*map(_number, (x.value, x.low, x.high, y.value, y.low, y.high))), few
+            ),
+            unpaired,
+        )
     of_a, of_b = drawn_a.replicates[quantity], drawn_b.replicates[quantity]
     count = min(len(of_a), len(of_b))
-    d = bootstrap.paired_difference(_number(y.value), _number(x.value), of_b[:count], of_a[:count], level)
+    d = bootstrap.paired_difference(
+        _number(y.value), _number(x.value), of_b[:count], of_a[:count], level
+    )
     return Difference(value, float(d.lo), float(d.hi), few), ""
 
 
 def _few(x: Line, y: Line) -> bool:
     if x.few_matches is None or y.few_matches is None:
         return x.few or y.few
-    return few_behind((x.few_matches, y.few_matches), [-1 if line.misses is None else line.misses for line in (x, y)])
+    return few_behind(
+        (x.few_matches, y.few_matches),
+        [-1 if line.misses is None else line.misses for line in (x, y)],
+    )
 
 
-def mover(a: float, low_a: float, high_a: float, b: float, low_b: float, high_b: float) -> tuple[float, float]:
-    """Return the interval of b − a for independent a and b from their own intervals (Zou and Donner 2008)."""
+def mover(
+    a: float, low_a: float, high_a: float, b: float, low_b: float, high_b: float
+) -> tuple[float, float]:
+    """Return the interval of b − a for independent a and b from their own intervals (Zou and Donner
+    2008).
+    """
     # A percentile interval may leave out its own estimate: then that side adds nothing.
-    below, above = (max(b - low_b, 0.0), max(high_a - a, 0.0)), (max(high_b - b, 0.0), max(a - low_a, 0.0))
+    below, above = (
+        (max(b - low_b, 0.0), max(high_a - a, 0.0)),
+        (max(high_b - b, 0.0), max(a - low_a, 0.0)),
+    )
     return b - a - math.hypot(*below), b - a + math.hypot(*above)
 
 

@@ -1,4 +1,6 @@
-"""runs: finished runs as their report recorded them (numbers.json in the run's folder), and their replicates in the store."""
+"""runs: finished runs as their report recorded them (numbers.json in the run's folder), and their
+replicates in the store.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,8 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class Drawn:
-    """The replicates of one row's numbers of one step, means over its cells; and what decided which subjects were drawn.
+    """The replicates of one row's numbers of one step, means over its cells; and what decided which
+    subjects were drawn.
 
     Two that agree in every item of `how` drew the same subjects in replicate r.
     """
@@ -97,12 +100,16 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `config` is the one it was asked for by, as it is now; None if it was asked for by folder."""
+    """A finished run. `config` is the one it was asked for by, as it is now; None if it was asked
+    for by folder.
+    """
 
     folder: Path
     record: Record
     config: Config | None = None
-    _drawn: dict[tuple[int, str], Drawn | None] = field(default_factory=dict, repr=False, compare=False)
+    _drawn: dict[tuple[int, str], Drawn | None] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def name(self) -> str:
@@ -111,7 +118,8 @@ class Run:
 
     @cached_property
     def store(self) -> Store | None:
-        """The store of the run, or the one beside its folder where both were moved, read-only; None if neither is there.
+        """The store of the run, or the one beside its folder where both were moved, read-only; None
+        if neither is there.
 
         Keys are of contents, so that what has the key in whatever store is what was evaluated.
         """
@@ -119,16 +127,24 @@ class Run:
         return next((Store(root, readonly=True) for root in places if root.is_dir()), None)
 
     def lines(self, row: int) -> dict[Quantity, Line]:
-        return {line.quantity: line for line in self.record.table[slice(*self.record.rows[row].lines)]}
+        return {
+            line.quantity: line for line in self.record.table[slice(*self.record.rows[row].lines)]
+        }
 
     def drawn(self, row: int, step: str) -> Drawn | None:
-        """Return the replicates of a row's numbers of one step; None if they are not in the store any more."""
+        """Return the replicates of a row's numbers of one step; None if they are not in the store
+        any more.
+        """
         if (row, step) not in self._drawn:
             found = [e for e in self.record.rows[row].evaluations if e.step == step]
             kept = self.store is not None and all(self.store.has(e.output, e.key) for e in found)
             try:
                 self._drawn[row, step] = self._read(row, step, found) if kept and found else None
-            except (KeyError, TypeError, InvalidInput):  # the record names what is not an evaluation
+            except (
+                KeyError,
+                TypeError,
+                InvalidInput,
+            ):  # the record names what is not an evaluation
                 self._drawn[row, step] = None
         return self._drawn[row, step]
 
@@ -142,9 +158,13 @@ class Run:
             hows["version"].add(canonical([made["stage"], made["version"]]))
             for option in ("seed", "half"):
                 hows[option].add(canonical(made["options"].get(option)))
-            n = self.store.read(evaluation.output, evaluation.key, ("metric", "target", "rule", "replicates"))
+            n = self.store.read(
+                evaluation.output, evaluation.key, ("metric", "target", "rule", "replicates")
+            )
             targets = [None if np.isnan(target) else target for target in n["target"].tolist()]
-            for i, name in enumerate(zip(n["metric"].tolist(), targets, n["rule"].tolist(), strict=True)):
+            for i, name in enumerate(
+                zip(n["metric"].tolist(), targets, n["rule"].tolist(), strict=True)
+            ):
                 sums[name] = sums.get(name, np.float64(0)) + n["replicates"][i]
         replicates = {
             q: sums[q.metric, q.target, q.rule] / len(found)
@@ -155,10 +175,12 @@ class Run:
 
 
 def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
-    """Return the run of a folder, of a name (or NAME/BENCHMARK) under `runs`, or of a config that has been run.
+    """Return the run of a folder, of a name (or NAME/BENCHMARK) under `runs`, or of a config that
+    has been run.
 
-    Raises InvalidInput for anything else, and for a record that is not whole; UsageError for a config of several
-    benchmarks, and for what is both a name and something else: then "./NAME" is the something else.
+    Raises InvalidInput for anything else, and for a record that is not whole; UsageError for a
+    config of several benchmarks, and for what is both a name and something else: then "./NAME" is
+    the something else.
     """
     config, given = None, Path(asked)
     folder = given
@@ -168,17 +190,24 @@ def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
         folder = runs / given
     elif not os.path.exists(given):  # to which a name too long to exist is no error
         if str(asked) == given.name:
-            names = [path.name for path in runs.iterdir() if _names_a_run(path.name, runs)] if runs.is_dir() else []
-            raise InvalidInput(
-                f"{unknown('run', str(given), names)} It was looked for in {runs}; `--runs FOLDER` looks elsewhere. "
-                f"Or give the folder of a run ({RUNS}/NAME), or its config."
+            names = (
+                [path.name for path in runs.iterdir() if _names_a_run(path.name, runs)]
+                if runs.is_dir()
+                else []
             )
-        raise InvalidInput(f"{given} does not exist; give the folder of a run ({RUNS}/NAME), or its config.")
+            raise InvalidInput(
+                f"{unknown('run', str(given), names)} It was looked for in {runs}; `--runs FOLDER`"
+                f" looks elsewhere. Or give the folder of a run ({RUNS}/NAME), or its config."
+            )
+        raise InvalidInput(
+            f"{given} does not exist; give the folder of a run ({RUNS}/NAME), or its config."
+        )
     elif given.is_file():
         if (layers := load_layers(given, [])).several:
             named = ", ".join(layers.benchmarks)
             raise UsageError(
-                f"{given} has the benchmarks {named}: give the run of one, as NAME/{next(iter(layers.benchmarks))}."
+                f"{given} has the benchmarks {named}: give the run of one, as"
+                f" NAME/{next(iter(layers.benchmarks))}."
             )
         config = load_config(given)
         folder = report_folder(config.run_folder(), config.name, config.origin)
@@ -186,17 +215,25 @@ def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
 
 
 def _names_a_run(asked: str, runs: Path) -> bool:
-    """Whether this is the name of a run. Raises UsageError if it is as well that of a config, or of a run's folder, here.
+    """Whether this is the name of a run. Raises UsageError if it is as well that of a config, or of
+    a run's folder, here.
 
-    A name begins with a letter or a digit, a path may begin with "./"; a folder of something else hides no run.
+    A name begins with a letter or a digit, a path may begin with "./"; a folder of something else
+    hides no run.
     """
     if not (asked[:1].isalnum() and os.path.isdir(runs / asked)):
         return False
-    other = "a file" if os.path.isfile(asked) else "a run's folder" if os.path.isfile(f"{asked}/numbers.json") else ""
+    other = (
+        "a file"
+        if os.path.isfile(asked)
+        else "a run's folder"
+        if os.path.isfile(f"{asked}/numbers.json")
+        else ""
+    )
     if other and not os.path.samefile(asked, runs / asked):
         raise UsageError(
-            f"{asked!r} is the name of a run, {runs / asked}, and of {other} here: write {runs / asked} for the run, or "
-            f"./{asked} for the other."
+            f"{asked!r} is the name of a run, {runs / asked}, and of {other} here: write"
+            f" {runs / asked} for the run, or ./{asked} for the other."
         )
     return True
 
@@ -208,15 +245,21 @@ def _record(path: Path, given: Path, config: Config | None) -> Record:
     except (FileNotFoundError, NotADirectoryError):
         if config is None:
             raise InvalidInput(
-                f"{given} holds no numbers.json, so it is not the folder of a finished run with a report; "
-                f"these are {RUNS}/NAME, and `qfuse run CONFIG` makes them."
+                f"{given} holds no numbers.json, so it is not the folder of a finished run with a"
+                f" report; these are {RUNS}/NAME, and `qfuse run CONFIG` makes them."
             ) from None
         add = "" if config.report else "add `report: {}` to it, and "
-        raise InvalidInput(f"{given}: there is no {path}; {add}`qfuse run {given}` first.") from None
+        raise InvalidInput(
+            f"{given}: there is no {path}; {add}`qfuse run {given}` first."
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path} cannot be read ({error}); `qfuse report CONFIG` writes it again.") from None
+        raise InvalidInput(
+            f"{path} cannot be read ({error}); `qfuse report CONFIG` writes it again."
+        ) from None
     if isinstance(found, dict) and "table" in found and "rows" not in found:
-        raise InvalidInput(f"{path} was written by an older qfuse; `qfuse report CONFIG` writes it again.")
+        raise InvalidInput(
+            f"{path} was written by an older qfuse; `qfuse report CONFIG` writes it again."
+        )
     try:
         record: Record = validate(Record, found, str(path))
     except InvalidInput as error:

@@ -1,15 +1,21 @@
-"""headline: which numbers of a rule table come first, in which order its rows stand, and what it says in words.
+"""headline: which numbers of a rule table come first, in which order its rows stand, and what it
+says in words.
 
 Conventions
-    Main number    the first of the report's `fmr`; without one, TAR at the strictest headline FMR that rests on at least
-                   30 false matches in every row, else EER, else TAR at the strictest such FMR of all, else rank-1.
-    Headline       FMR and FPIR are those that the config's evaluation names (`fmr`, `fpir`); where it leaves them at their
-                   defaults, two of these. A number that is not defined in any row has no column, and a note says so.
-    Order          rows are grouped with the baseline they are compared with, which stands first; then best to worst
-                   by the main number; rows that are compared with nothing come last.
-    Words          a row is called better or worse only where the interval of its difference leaves out 0. The row that
-                   comes first is chosen after the fact: rows whose paired interval with it holds 0 are named beside it.
-    Equal rows     a row whose every number and replicate is another's says nothing new, and is counted once.
+    Main number    the first of the report's `fmr`; without one, TAR at the strictest headline FMR
+                   that rests on at least 30 false matches in every row, else EER, else TAR at the
+                   strictest such FMR of all, else rank-1.
+    Headline       FMR and FPIR are those that the config's evaluation names (`fmr`, `fpir`); where
+                   it leaves them at their defaults, two of these. A number that is not defined in
+                   any row has no column, and a note says so.
+    Order          rows are grouped with the baseline they are compared with, which stands first;
+                   then best to worst by the main number; rows that are compared with nothing come
+                   last.
+    Words          a row is called better or worse only where the interval of its difference leaves
+                   out 0. The row that comes first is chosen after the fact: rows whose paired
+                   interval with it holds 0 are named beside it.
+    Equal rows     a row whose every number and replicate is another's says nothing new, and is
+                   counted once.
 """
 
 from __future__ import annotations
@@ -27,7 +33,16 @@ from stages.evaluation.discard import STARTING
 from stages.metrics import bootstrap
 from stages.results.choice import MARKS as MARKS
 from stages.results.choice import Chosen, choices, sign
-from stages.results.quantities import AREA, KINDS, Kind, Quantity, flawless, interval_written, lower_is_better, written
+from stages.results.quantities import (
+    AREA,
+    KINDS,
+    Kind,
+    Quantity,
+    flawless,
+    interval_written,
+    lower_is_better,
+    written,
+)
 from stages.results.report_options import ReportOptions, half_factor, read_options
 from stages.results.rule_table import ROUNDING, Cell, Difference, Row, RuleTable, cells, rule_table
 
@@ -37,9 +52,12 @@ HEADLINE_FPIR = (1e-1, 1e-2)
 
 @dataclass(frozen=True)
 class Group:
-    """The rows compared with one baseline, best first; `baseline` is None for rows that are compared with nothing."""
+    """The rows compared with one baseline, best first; `baseline` is None for rows that are
+    compared with nothing.
+    """
 
-    factors: Mapping[str, Any]  # what the rows have in common with their baseline, beside what makes it the baseline
+    # what the rows have in common with their baseline, beside what makes it the baseline
+    factors: Mapping[str, Any]
     baseline: Row | None
     others: tuple[Row, ...]
 
@@ -79,33 +97,77 @@ def gather(results: Results, options: Mapping[str, Any]) -> Found:
     table = rule_table(results, checked, found)
     config = results.plan.config
     fmr, fpir, factors = named(config, "1:1", "fmr"), named(config, "1:N", "fpir"), config.factors
-    main, shown, half = primary(table, checked, fmr), columns(table, checked, fmr, fpir), half_factor(factors)
+    main, shown, half = (
+        primary(table, checked, fmr),
+        columns(table, checked, fmr, fpir),
+        half_factor(factors),
+    )
     groups = [kept for group in grouped(table, main) if (kept := _with_any(group, shown)).rows]
-    groups.sort(key=lambda group: half is not None and group.factors.get(half) == "choose")  # what is chosen on is no result
-    return Found(results, checked, found, table, choices(table, checked.choose, factors), main, shown, groups)
+    # what is chosen on is no result
+    groups.sort(key=lambda group: half is not None and group.factors.get(half) == "choose")
+    return Found(
+        results, checked, found, table, choices(table, checked.choose, factors), main, shown, groups
+    )
 
 
 def _with_any(group: Group, shown: Sequence[Quantity]) -> Group:
-    """Leave out rows that have none of the numbers shown, such as those of an evaluation that is never in the headline."""
-    base = group.baseline if group.baseline and any(q in group.baseline.entries for q in shown) else None
-    return Group(group.factors, base, tuple(row for row in group.others if any(q in row.entries for q in shown)))
+    """Leave out rows that have none of the numbers shown, such as those of an evaluation that is
+    never in the headline.
+    """
+    base = (
+        group.baseline
+        if group.baseline and any(q in group.baseline.entries for q in shown)
+        else None
+    )
+    return Group(
+        group.factors,
+        base,
+        tuple(row for row in group.others if any(q in row.entries for q in shown)),
+    )
 
 
 def named(config: Config, kind: Kind, option: str) -> tuple[float, ...]:
-    """Return the targets that the evaluating steps of a kind name themselves, in their order; none where all are defaults."""
+    """Return the targets that the evaluating steps of a kind name themselves, in their order; none
+    where all are defaults.
+    """
     steps = ((section.stage or name, section.options) for name, section in config.steps.items())
-    lists = [options[option] for stage, options in steps if KINDS.get(stage) == kind and option in options]
-    return tuple(dict.fromkeys(target for targets in lists if isinstance(targets, list | tuple) for target in targets))
+    lists = [
+        options[option]
+        for stage, options in steps
+        if KINDS.get(stage) == kind and option in options
+    ]
+    return tuple(
+        dict.fromkeys(
+            target for targets in lists if isinstance(targets, list | tuple) for target in targets
+        )
+    )
 
 
 def primary(table: RuleTable, options: ReportOptions, fmr: Sequence[float] = ()) -> Quantity | None:
     """Return the main number; None where nothing was evaluated. `fmr`: as of `columns`."""
     asked = [q for target in options.fmr or () for q in table.find("tar", target)]
-    held = {q: [row.entries[q] for row in table.rows if q in row.entries] for q in table.find("tar")}
-    solid = [q for q, entries in held.items() if not any(e.few_matches or math.isnan(e.value) for e in entries)]
+    held = {
+        q: [row.entries[q] for row in table.rows if q in row.entries] for q in table.find("tar")
+    }
+    solid = [
+        q
+        for q, entries in held.items()
+        if not any(e.few_matches or math.isnan(e.value) for e in entries)
+    ]
     strict = sorted(solid, key=lambda q: q.target or 0)
-    usual = [q for q in strict if any(math.isclose(q.target or 0, target) for target in fmr or HEADLINE_FMR)]
-    candidates = [*asked, *usual, *table.find("eer"), *strict, *table.find("rank", 1), *table.find("tpir")]
+    usual = [
+        q
+        for q in strict
+        if any(math.isclose(q.target or 0, target) for target in fmr or HEADLINE_FMR)
+    ]
+    candidates = [
+        *asked,
+        *usual,
+        *table.find("eer"),
+        *strict,
+        *table.find("rank", 1),
+        *table.find("tpir"),
+    ]
     candidates += areas(table, options)
     return next(iter([*candidates, *table.quantities]), None)
 
@@ -113,7 +175,8 @@ def primary(table: RuleTable, options: ReportOptions, fmr: Sequence[float] = ())
 def columns(
     table: RuleTable, options: ReportOptions, fmr: Sequence[float] = (), fpir: Sequence[float] = ()
 ) -> list[Quantity]:
-    """Return the headline numbers that the table has, the main one first. `fmr`, `fpir`: those that the config names.
+    """Return the headline numbers that the table has, the main one first. `fmr`, `fpir`: those that
+    the config names.
 
     A number that no row has defined is left out, but for the main one.
     """
@@ -129,31 +192,45 @@ def columns(
         chosen += table.find("tpir", target)
     steps = list(dict.fromkeys(q.step for q in table.quantities))
 
-    def place(q: Quantity) -> tuple[bool, bool, int, float]:  # the same in every run, whichever numbers are marked †
+    def place(
+        q: Quantity,
+    ) -> tuple[bool, bool, int, float]:  # the same in every run, whichever numbers are marked †
         return q.metric == "erc_auc", q.rule == STARTING, steps.index(q.step), -(q.target or 0)
 
     chosen += sorted(areas(table, options), key=place)
-    return [q for q in dict.fromkeys(chosen) if q is main or any(goodness(row, q) > -math.inf for row in table.rows)]
+    return [
+        q
+        for q in dict.fromkeys(chosen)
+        if q is main or any(goodness(row, q) > -math.inf for row in table.rows)
+    ]
 
 
 def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:
-    """Return the areas under error versus discard: standard ones up to each step's smallest limit, then the legacy form's.
+    """Return the areas under error versus discard: standard ones up to each step's smallest limit,
+    then the legacy form's.
 
-    First come those at the first FMR asked for, then the strictest target that rests on 30 false matches in every row; where
-    none does, the most lenient. Those from a starting error come last.
+    First come those at the first FMR asked for, then the strictest target that rests on 30 false
+    matches in every row; where none does, the most lenient. Those from a starting error come last.
     """
     plain = {
         q: float(area[2])
         for q in table.quantities
         if (area := AREA.fullmatch(q.metric)) and area[1] in ("fnm", "fnir") and not area[3]
     }
-    least = {step: min(limit for q, limit in plain.items() if q.step == step) for step in {q.step for q in plain}}
+    least = {
+        step: min(limit for q, limit in plain.items() if q.step == step)
+        for step in {q.step for q in plain}
+    }
     wanted = (options.fmr or ())[:1]
 
     def rank(q: Quantity) -> tuple[bool, bool, bool, float]:
         few = any(row.entries[q].few_matches for row in table.rows if q in row.entries)
         starting, target = q.rule == STARTING, q.target or 0
-        asked = q.kind == "discard" and not starting and any(math.isclose(target, each) for each in wanted)
+        asked = (
+            q.kind == "discard"
+            and not starting
+            and any(math.isclose(target, each) for each in wanted)
+        )
         return starting, not asked, few, -target if few else target
 
     standard = [q for q, limit in plain.items() if limit == least[q.step]]
@@ -161,8 +238,15 @@ def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:
 
 
 def _any_failed(table: RuleTable, share: str) -> bool:
-    """Whether failures to acquire make FRR say more than 1 − TAR, or those to enrol GFRR more than FRR."""
-    return any(row.entries[q].value > 0 for q in table.find(share) for row in table.rows if q in row.entries)
+    """Whether failures to acquire make FRR say more than 1 − TAR, or those to enrol GFRR more than
+    FRR.
+    """
+    return any(
+        row.entries[q].value > 0
+        for q in table.find(share)
+        for row in table.rows
+        if q in row.entries
+    )
 
 
 def grouped(table: RuleTable, by: Quantity | None) -> list[Group]:
@@ -174,14 +258,18 @@ def grouped(table: RuleTable, by: Quantity | None) -> list[Group]:
     groups = []
     for key, rows in sorted(found.items(), key=lambda item: item[0] is None):
         first = next((row for row in rows if row.is_baseline), None)
-        others = sorted((row for row in rows if row is not first), key=lambda row: -goodness(row, by))
-        shared = {k: v for k, v in (key or ()) if k not in table.baseline}
+        others = sorted(
+            (row for row in rows if row is not first), key=lambda row: -goodness(row, by)
+        )
+        shared = {k: v for k, v in key or () if k not in table.baseline}
         groups.append(Group(shared, first, tuple(others)))
     return groups
 
 
 def goodness(row: Row, by: Quantity | None) -> float:
-    """Return a value that is larger for better rows; -inf where the number is not there or not defined."""
+    """Return a value that is larger for better rows; -inf where the number is not there or not
+    defined.
+    """
     if by is None or by not in row.entries or math.isnan(row.entries[by].value):
         return -math.inf
     value = row.entries[by].value
@@ -189,7 +277,8 @@ def goodness(row: Row, by: Quantity | None) -> float:
 
 
 def direction(row: Row, by: Quantity) -> int:
-    """1: clearly better than the baseline; -1: clearly worse; 0: not told apart, or not compared."""
+    """1: clearly better than the baseline; -1: clearly worse; 0: not told apart, or not
+    compared."""
     return sign(_difference(row, by), by)
 
 
@@ -207,7 +296,10 @@ def rule_first(names: Iterable[str]) -> list[str]:
 
 def name_of(factors: Mapping[str, Any], without: Sequence[str] = (), empty: str = "all") -> str:
     """Write factors in words, as in 'best · lightqnet'."""
-    return " · ".join(str(factors[name]) for name in rule_first(factors) if name not in without) or empty
+    return (
+        " · ".join(str(factors[name]) for name in rule_first(factors) if name not in without)
+        or empty
+    )
 
 
 @dataclass(frozen=True)
@@ -219,7 +311,9 @@ class Said:
 
 
 def sentences(groups: Sequence[Group], by: Quantity | None, level: float = 0.95) -> list[Said]:
-    """Say what came out: once for each baseline. `level` is that of the intervals between the first row and the others."""
+    """Say what came out: once for each baseline. `level` is that of the intervals between the first
+    row and the others.
+    """
     if by is None:
         return [Said("This run evaluated nothing.")]
     if nothing := undefined([row for group in groups for row in group.rows], by):
@@ -233,12 +327,26 @@ def sentences(groups: Sequence[Group], by: Quantity | None, level: float = 0.95)
 
 
 def undefined(rows: Sequence[Row], by: Quantity) -> str:
-    """Say that a number is defined in no row, and how many comparisons failed templates took; empty if it is in one."""
+    """Say that a number is defined in no row, and how many comparisons failed templates took; empty
+    if it is in one.
+    """
     if any(goodness(row, by) > -math.inf for row in rows):
         return ""
-    lost = [e.value for row in rows for q, e in row.entries.items() if (q.step, q.metric) == (by.step, "comparisons_lost")]
-    why = f": up to {max(lost):,.0f} comparisons were lost because a template failed" if lost and max(lost) > 0 else ""
-    return f"No row has a defined {by.label}{why}. Nothing is compared; `qfuse status` names what failed."
+    lost = [
+        e.value
+        for row in rows
+        for q, e in row.entries.items()
+        if (q.step, q.metric) == (by.step, "comparisons_lost")
+    ]
+    why = (
+        f": up to {max(lost):,.0f} comparisons were lost because a template failed"
+        if lost and max(lost) > 0
+        else ""
+    )
+    return (
+        f"No row has a defined {by.label}{why}. Nothing is compared; `qfuse status` names what"
+        " failed."
+    )
 
 
 def _without_baseline(groups: Sequence[Group], by: Quantity) -> Said:
@@ -250,8 +358,8 @@ def _without_baseline(groups: Sequence[Group], by: Quantity) -> Said:
     best, worst = rows[0], rows[-1]
     return Said(
         f"{name_of(best.factors)} comes first of {len(rows)}: {by.label} is {_value(best, by)}.",
-        f"Last comes {name_of(worst.factors)} with {_value(worst, by)}. There is no baseline among the rows, so nothing is "
-        "said of differences.",
+        f"Last comes {name_of(worst.factors)} with {_value(worst, by)}. There is no baseline among"
+        " the rows, so nothing is said of differences.",
     )
 
 
@@ -259,39 +367,66 @@ def _said(group: Group, base: Row, by: Quantity, level: float) -> Said:
     shared = tuple(group.factors)
     where = f"With {name_of(group.factors)}: " if group.factors else ""
     baseline = f"the baseline {name_of(base.factors, shared)}"
-    rows = [row for row in group.others if (d := _difference(row, by)) is not None and not math.isnan(d.value)]
+    rows = [
+        row
+        for row in group.others
+        if (d := _difference(row, by)) is not None and not math.isnan(d.value)
+    ]
     if math.isnan(base.entries[by].value):
-        return Said(f"{where}{by.label} of {baseline} is not defined, so nothing is compared; see the table.")
+        return Said(
+            f"{where}{by.label} of {baseline} is not defined, so nothing is compared; see the"
+            " table."
+        )
     if without_error([base, *rows], by):
         return _no_error(where, [base, *rows], by)
     rows = distinct(rows, base)
     if not rows:
         return Said(f"{where}{by.label} of {baseline} is {_value(base, by)}.")
-    first = next((row for row in rows if direction(row, by) > 0), rows[0])  # the first of all may rest on few errors
+    # the first of all may rest on few errors
+    first = next((row for row in rows if direction(row, by) > 0), rows[0])
     sign = direction(first, by)
-    name, clear = name_of(first.factors, shared), {1: "clearly better than", -1: "clearly worse than"}
-    against = f"{by.label} is {_value(first, by)} against {_value(base, by)}, a difference of {_differs(first, by)}"
+    name, clear = (
+        name_of(first.factors, shared),
+        {1: "clearly better than", -1: "clearly worse than"},
+    )
+    against = (
+        f"{by.label} is {_value(first, by)} against {_value(base, by)}, a difference of"
+        f" {_differs(first, by)}"
+    )
     leads = f"First by value comes {name_of(rows[0].factors, shared)}: {_differs(rows[0], by)}. "
     if len(rows) == 1 or sign > 0:
         more = (_beside(rows, by, level) if first is rows[0] else leads) + _rest(rows, by, shared)
         if sign == 0 and (d := _difference(first, by)) is not None and d.leaves_out_0:
-            return Said(f"{where}{name} and {baseline} make too few errors to be told apart for certain: {against}.", more)
-        return Said(f"{where}{name} is {clear.get(sign, 'not to be told apart from')} {baseline}: {against}.", more)
+            return Said(
+                f"{where}{name} and {baseline} make too few errors to be told apart for certain:"
+                f" {against}.",
+                more,
+            )
+        return Said(
+            f"{where}{name} is {clear.get(sign, 'not to be told apart from')} {baseline}:"
+            f" {against}.",
+            more,
+        )
     return Said(
-        f"{where}{'no' if where else 'No'} row is clearly better than {baseline}, whose {by.label} is {_value(base, by)}.",
+        f"{where}{'no' if where else 'No'} row is clearly better than {baseline}, whose {by.label}"
+        f" is {_value(base, by)}.",
         leads + _rest(rows, by, shared),
     )
 
 
 def without_error(rows: Sequence[Row], by: Quantity) -> bool:
-    """Whether every row that has a number has no error by it, so that it tells none from another."""
+    """Whether every row that has a number has no error by it, so that it tells none from
+    another."""
     held = [row.entries[by].value for row in rows if by in row.entries]
     return bool(held) and all(flawless(by.metric, value) for value in held)
 
 
 def _no_error(where: str, rows: Sequence[Row], by: Quantity) -> Said:
     trials = min(row.entries[by].trials for row in rows)
-    answer = f"{'no' if where else 'No'} error was seen among {trials:,} trials: {by.label} is {_value(rows[0], by)}"
+    answer = (
+        f"{'no' if where else 'No'} error was seen among {trials:,} trials: {by.label} is"
+        f" {_value(rows[0], by)}"
+    )
     if len(rows) == 1:
         return Said(f"{where}{answer}.")
     return Said(f"{where}{answer} in all {len(rows)} rows. This set cannot tell them apart by it.")
@@ -302,7 +437,9 @@ def _rest(rows: Sequence[Row], by: Quantity, shared: Sequence[str]) -> str:
     if len(rows) == 1:
         return ""
     better, worse = (sum(direction(row, by) == sign for row in rows) for sign in (1, -1))
-    unsure = sum(d.leaves_out_0 and d.few for row in rows if (d := _difference(row, by)) is not None)
+    unsure = sum(
+        d.leaves_out_0 and d.few for row in rows if (d := _difference(row, by)) is not None
+    )
     same, last = len(rows) - better - worse - unsure, rows[-1]
     told = [f"{better} {_is(better)} clearly better than the baseline", f"{worse} clearly worse"]
     told += [f"{same} cannot be told apart from the baseline"] if same or not unsure else []
@@ -314,7 +451,8 @@ def _rest(rows: Sequence[Row], by: Quantity, shared: Sequence[str]) -> str:
 
 
 def _beside(rows: Sequence[Row], by: Quantity, level: float) -> str:
-    """Name the rows that cannot be told apart from the first one, which was chosen after the fact."""
+    """Name the rows that cannot be told apart from the first one, which was chosen after the
+    fact."""
     if len(rows) == 1:
         return ""
     first, close = rows[0].entries[by], []
@@ -348,9 +486,11 @@ def _equal(row: Row, other: Row) -> bool:
     if row.entries.keys() != other.entries.keys():
         return False
     pairs = [(entry, other.entries[q]) for q, entry in row.entries.items()]
-    drawn = any(entry.replicates.size > 1 for entry, _ in pairs)  # without replicates, equal values may be chance
+    # without replicates, equal values may be chance
+    drawn = any(entry.replicates.size > 1 for entry, _ in pairs)
     return drawn and all(
-        np.array_equal(a.value, b.value, equal_nan=True) and np.array_equal(a.replicates, b.replicates, equal_nan=True)
+        np.array_equal(a.value, b.value, equal_nan=True)
+        and np.array_equal(a.replicates, b.replicates, equal_nan=True)
         for a, b in pairs
     )
 
@@ -376,5 +516,14 @@ def _differs(row: Row, by: Quantity) -> str:
         return "not compared"
     bounds = interval_written(by.metric, d.low, d.high, signed=True)
     unclear = "that rests on few errors (†)" if d.leaves_out_0 else "that holds 0"
-    verdict = "" if direction(row, by) else f", an interval {unclear}" if bounds else ", without an interval"
-    return f"{written(by.metric, d.value, signed=True)} points{' ' + bounds if bounds else ''}{verdict}"
+    verdict = (
+        ""
+        if direction(row, by)
+        else f", an interval {unclear}"
+        if bounds
+        else ", without an interval"
+    )
+    return (
+        f"{written(by.metric, d.value, signed=True)}"
+        f" points{' ' + bounds if bounds else ''}{verdict}"
+    )

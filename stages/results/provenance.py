@@ -1,4 +1,6 @@
-"""provenance: where a run's numbers come from: its steps, config and data, the versions that computed it, and when."""
+"""provenance: where a run's numbers come from: its steps, config and data, the versions that
+computed it, and when.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,24 @@ from pipeline.plan.instruction_mix import computed, computing
 from pipeline.session import Results
 from pipeline.system.regular_file import read_regular
 
-LIBRARIES = ("numpy", "scipy", "torch", "onnxruntime", "opencv", "pillow", "h5py", "faiss-cpu", "faiss-gpu")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "torch",
+    "onnxruntime",
+    "opencv",
+    "pillow",
+    "h5py",
+    "faiss-cpu",
+    "faiss-gpu",
+)
 T = TypeVar("T")
 
 
 def step_lines(results: Results) -> list[dict[str, Any]]:
-    """Return one line for each step of the config: stage, options, how many cells, seconds in the last run."""
+    """Return one line for each step of the config: stage, options, how many cells, seconds in the
+    last run.
+    """
     seconds = _seconds(results)
     lines: dict[str, dict[str, Any]] = {}
     for step in results.plan.steps.values():
@@ -44,25 +58,44 @@ def step_lines(results: Results) -> list[dict[str, Any]]:
 
 def _options(results: Results, step: Step) -> dict[str, Any]:
     """Return a step's options with defaults; those that a factor decides keep the factor's name."""
-    given = results.plan.config.steps[step.base].options if step.base in results.plan.config.steps else {}
+    given = (
+        results.plan.config.steps[step.base].options
+        if step.base in results.plan.config.steps
+        else {}
+    )
     resolved: dict[str, Any] = step.stage.options.model_dump(mode="json")
-    return {name: given[name] if "$" in str(given.get(name, "")) else value for name, value in resolved.items()}
+    return {
+        name: given[name] if "$" in str(given.get(name, "")) else value
+        for name, value in resolved.items()
+    }
 
 
 def _seconds(results: Results) -> Mapping[str, float]:
-    seconds = _summary(results, "seconds", lambda found: {str(name): float(value) for name, value in found.items()})
+    seconds = _summary(
+        results, "seconds", lambda found: {str(name): float(value) for name, value in found.items()}
+    )
     return {name: value for name, value in (seconds or {}).items() if math.isfinite(value)}
 
 
 def ended(results: Results) -> datetime | None:
-    """Return when the last run of this config that computed anything ended; None if that is not known."""
+    """Return when the last run of this config that computed anything ended; None if that is not
+    known.
+    """
     return _summary(results, "ended", lambda found: datetime.fromisoformat(found).astimezone(UTC))
 
 
 def _summary(results: Results, name: str, read: Callable[[Any], T]) -> T | None:
     try:
         return read(json.loads(read_regular(results.folder / "summary.json"))[name])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ):
         return None  # times are a courtesy: a report is made without them
 
 
@@ -79,7 +112,9 @@ def config_of(results: Results) -> dict[str, Any]:
 
 
 def versions(results: Results) -> dict[str, str]:
-    """Return the versions of everything that may move a last bit, and the instruction sets that computed the networks."""
+    """Return the versions of everything that may move a last bit, and the instruction sets that
+    computed the networks.
+    """
     try:
         own = version("qfuse")
     except PackageNotFoundError:
@@ -89,4 +124,9 @@ def versions(results: Results) -> dict[str, str]:
     for name in computing(plan.steps.values()):
         sets |= computed(plan.steps[name], results.session.store).keys()
     known = {"instruction set": " and ".join(sorted(sets))} if sets else {}
-    return {"qfuse": own, "python": sys.version.split()[0], **{k: v for k, v in found.items() if v != "absent"}, **known}
+    return {
+        "qfuse": own,
+        "python": sys.version.split()[0],
+        **{k: v for k, v in found.items() if v != "absent"},
+        **known,
+    }

@@ -1,10 +1,13 @@
-"""published: what was published of the set and model of a run, beside what the run found (data_manifests/published.yaml).
+"""published: what was published of the set and model of a run, beside what the run found
+(data_manifests/published.yaml).
 
 Conventions
-    A row has a published number where the reader and all counts of its data set, model and flip, and fusion rule are those of
-    the entry, and its scores are cosines of fused templates of whole images, over all subjects. Which back end, detector
-    or fallback made them is not asked: differences of those are what a reader wants to see.
-    Difference   seen − published. The published number is taken as exact, so the interval is that of what was seen.
+    A row has a published number where the reader and all counts of its data set, model and flip,
+    and fusion rule are those of the entry, and its scores are cosines of fused templates of whole
+    images, over all subjects. Which back end, detector or fallback made them is not asked:
+    differences of those are what a reader wants to see.
+    Difference   seen − published. The published number is taken as exact, so the interval is that
+                 of what was seen.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ class _Part(BaseModel):
 
 
 class PublishedSet(_Part):
-    """The data set, by its reader and how many it has of faces, templates, comparisons, mated comparisons."""
+    """The data set, by its reader and how many it has of faces, templates, comparisons, mated
+    comparisons.
+    """
 
     reader: str
     counts: dict[Literal["faces", "templates", "comparisons", "mated"], int] = Field(min_length=1)
@@ -52,7 +57,9 @@ class PublishedModel(_Part):
 
 
 class Published(_Part):
-    """One published row: `values` by target. `means` says what the row is, `source` where it was printed."""
+    """One published row: `values` by target. `means` says what the row is, `source` where it was
+    printed.
+    """
 
     set: PublishedSet
     model: PublishedModel
@@ -82,7 +89,9 @@ class Published(_Part):
 
 @dataclass(frozen=True)
 class Line:
-    """One published number beside the one that was seen; bounds are nan where nothing was resampled."""
+    """One published number beside the one that was seen; bounds are nan where nothing was
+    resampled.
+    """
 
     entry: Published
     factors: Mapping[str, Any]
@@ -93,16 +102,27 @@ class Line:
     @property
     def difference(self) -> tuple[float, float, float]:
         """Seen − published, and its interval."""
-        value, low, high = (end - self.published for end in (self.seen.value, self.seen.low, self.seen.high))
+        value, low, high = (
+            end - self.published for end in (self.seen.value, self.seen.low, self.seen.high)
+        )
         return value, low, high
 
     def texts(self) -> tuple[str, str, str]:
-        """Write what was published, what was seen, and their difference in points, each with its interval."""
+        """Write what was published, what was seen, and their difference in points, each with its
+        interval.
+        """
         metric, (value, low, high) = self.quantity.metric, self.difference
         seen = f"{written(metric, self.seen.value)}{'†' if self.seen.few else ''}"
         found = (seen, interval_written(metric, self.seen.low, self.seen.high))
-        apart = (written(metric, value, signed=True), interval_written(metric, low, high, signed=True))
-        return written(metric, self.published), " ".join(filter(None, found)), " ".join(filter(None, apart))
+        apart = (
+            written(metric, value, signed=True),
+            interval_written(metric, low, high, signed=True),
+        )
+        return (
+            written(metric, self.published),
+            " ".join(filter(None, found)),
+            " ".join(filter(None, apart)),
+        )
 
     def view(self) -> dict[str, str]:
         """Return what the page shows."""
@@ -113,32 +133,56 @@ class Line:
 
     def record(self) -> dict[str, Any]:
         """Return what numbers.json holds; what is not defined is null."""
-        q, numbers = self.quantity, (self.seen.value, self.seen.low, self.seen.high, *self.difference)
+        q, numbers = (
+            self.quantity,
+            (self.seen.value, self.seen.low, self.seen.high, *self.difference),
+        )
         names = ("seen", "seen_low", "seen_high", "difference", "difference_low", "difference_high")
-        numbered = {name: None if math.isnan(x) else x for name, x in zip(names, numbers, strict=True)}
+        numbered = {
+            name: None if math.isnan(x) else x for name, x in zip(names, numbers, strict=True)
+        }
         said = {"few": self.seen.few, "means": self.entry.means, "source": self.entry.source}
         asked = {"step": q.step, "metric": q.metric, "target": q.target, "threshold_rule": q.rule}
-        return {"factors": dict(self.factors), **asked, "published": self.published, **numbered, **said}
+        return {
+            "factors": dict(self.factors),
+            **asked,
+            "published": self.published,
+            **numbered,
+            **said,
+        }
 
 
 def read_published(path: Path) -> dict[str, Published]:
     """Return the entries of a YAML file by name. Raises InvalidInput, naming the wrong fields."""
     raw = read_yaml(path, "file of published numbers")
     if not isinstance(raw, dict):
-        raise InvalidInput(f"{path}: expected a mapping from names to published rows, found {in_words(raw)}.")
-    return {str(name): validate(Published, fields, f"{path}, {name!s:.60}") for name, fields in raw.items()}
+        raise InvalidInput(
+            f"{path}: expected a mapping from names to published rows, found {in_words(raw)}."
+        )
+    return {
+        str(name): validate(Published, fields, f"{path}, {name!s:.60}")
+        for name, fields in raw.items()
+    }
 
 
 def lines(results: Results, rows: Sequence[Row]) -> list[Line]:
-    """Return the published numbers that the rows of a run have a number for, entry by entry; none where nothing fits."""
-    own = [entry for entry in read_published(resource(MANIFEST)).values() if _is_set(results, entry.set)]
+    """Return the published numbers that the rows of a run have a number for, entry by entry; none
+    where nothing fits.
+    """
+    own = [
+        entry
+        for entry in read_published(resource(MANIFEST)).values()
+        if _is_set(results, entry.set)
+    ]
     return [line for entry in own for row in rows for line in _of_row(results, row, entry)]
 
 
 def _of_row(results: Results, row: Row, entry: Published) -> Iterator[Line]:
     for q, seen in row.entries.items():
         cells = [cell for cell in row.cells if cell.step.base == q.step]
-        if (q.metric, q.rule) == (entry.metric, entry.threshold_rule) and all(_is_made_so(results, c, entry) for c in cells):
+        if (q.metric, q.rule) == (entry.metric, entry.threshold_rule) and all(
+            _is_made_so(results, c, entry) for c in cells
+        ):
             for target, value in entry.values.items():
                 if q.target is not None and math.isclose(q.target, target):
                     yield Line(entry, row.factors, q, value, seen)
@@ -151,13 +195,18 @@ def _is_set(results: Results, wanted: PublishedSet) -> bool:
     tables = results.session.dataset.tables
     counts = {name: tables[name].rows for name in ("faces", "templates")}
     counts["comparisons"] = Comparisons.of(tables).rows
-    counts["mated"] = int(tables["comparisons"]["mated"].sum())  # of a list; of all pairs nothing is known
+    # of a list; of all pairs nothing is known
+    counts["mated"] = int(tables["comparisons"]["mated"].sum())
     return all(counts[name] == count for name, count in wanted.counts.items())
 
 
 def _is_made_so(results: Results, cell: Cell, entry: Published) -> bool:
-    """Whether a cell evaluates cosines of templates fused by the entry's rule of the entry's model's embeddings, whole."""
-    if (evaluated := cell.step.stage).name != "evaluate_verification" or evaluated.options.half != "all":
+    """Whether a cell evaluates cosines of templates fused by the entry's rule of the entry's
+    model's embeddings, whole.
+    """
+    if (
+        evaluated := cell.step.stage
+    ).name != "evaluate_verification" or evaluated.options.half != "all":
         return False
     compare = _above(results, cell.step, "scores", "compare")
     fuse = _above(results, compare, "templates", "fuse")
@@ -178,7 +227,10 @@ def _above(results: Results, step: Step | None, name: str, stage: str) -> Step |
 def _same_rule(label: str, other: str) -> bool:
     """Whether two labels name one rule with the same parameters, defaults written out or not."""
     names = [each.partition("(")[0].strip() for each in (label, other)]
-    return names[0] == names[1] and rules.rule_named(label).identity == rules.rule_named(other).identity
+    return (
+        names[0] == names[1]
+        and rules.rule_named(label).identity == rules.rule_named(other).identity
+    )
 
 
 def _is_model(embed: Step, wanted: PublishedModel) -> bool:
@@ -187,4 +239,7 @@ def _is_model(embed: Step, wanted: PublishedModel) -> bool:
         return False
     if wanted.sha256 is None:
         return True
-    return catalogue.card(embed.stage.context, options.model, ("recognition", "quality")).sha256 == wanted.sha256
+    return (
+        catalogue.card(embed.stage.context, options.model, ("recognition", "quality")).sha256
+        == wanted.sha256
+    )

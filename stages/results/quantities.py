@@ -1,8 +1,9 @@
 """What the numbers measure: their names, which direction is better, how they are written.
 
 Conventions
-    Rates are kept as fractions everywhere and written in percent; differences of rates in percentage points. The minus
-    sign is U+2212, a number that is not defined is written as an en dash.
+    Rates are kept as fractions everywhere and written in percent; differences of rates in
+    percentage points. The minus sign is U+2212, a number that is not defined is written as an en
+    dash.
 """
 
 from __future__ import annotations
@@ -20,16 +21,38 @@ KINDS: dict[str, Kind] = {
     "evaluate_discard": "discard",
     "evaluate_discard_identification": "discard, 1:N",
 }
-NO_DIRECTION = frozenset({"comparisons_unlabelled", "probes_unlabelled", "comparisons_across_halves", "fused_fallback"})
-COUNTS = NO_DIRECTION | {"comparisons_lost", "comparisons_without_quality", "probes_without_quality"}
-_LOWER = frozenset({"eer", "frr", "gfrr", "fta", "fte", "accuracy_deviation", "fnmr", "fmr", "fnir", "fpir", "erc_auc"})
+NO_DIRECTION = frozenset(
+    {"comparisons_unlabelled", "probes_unlabelled", "comparisons_across_halves", "fused_fallback"}
+)
+COUNTS = NO_DIRECTION | {
+    "comparisons_lost",
+    "comparisons_without_quality",
+    "probes_without_quality",
+}
+_LOWER = frozenset(
+    {
+        "eer",
+        "frr",
+        "gfrr",
+        "fta",
+        "fte",
+        "accuracy_deviation",
+        "fnmr",
+        "fmr",
+        "fnir",
+        "fpir",
+        "erc_auc",
+    }
+)
 # Kind of error, limit, which line if not the method's own.
 AREA = re.compile(r"(fnm|fm|fnir|fpir)_pauc\(([^)]+)\)(?:_(\w+))?")
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a column of numbers measures. `rule` is the threshold rule: at_most, nearest, script or empty."""
+    """What a column of numbers measures. `rule` is the threshold rule: at_most, nearest, script or
+    empty.
+    """
 
     kind: Kind
     step: str  # the evaluating step of the config
@@ -40,7 +63,9 @@ class Quantity:
     @property
     def label(self) -> str:
         sign = "≤" if self.rule not in ("nearest", "script") else "≈"
-        target = number_label(self.target) + (", as scripts have it" if self.rule == "script" else "")
+        target = number_label(self.target) + (
+            ", as scripts have it" if self.rule == "script" else ""
+        )
         named = {
             "tar": f"TAR @ FMR {sign} {target}",
             "frr": f"FRR @ FMR {sign} {target}",
@@ -57,8 +82,14 @@ class Quantity:
         if area := AREA.fullmatch(self.metric):
             line = f", {area[3].replace('_', ' ')}" if area[3] else ""
             return f"{area[1].upper()}-EDC pAUC({area[2]}){line}{at}"
-        named |= {"erc_auc": f"ERC AUC, legacy{at}"} | {name: name.upper() + at for name in ("fnmr", "fmr", "fnir", "fpir")}
-        plain = self.metric.upper() if self.metric in ("eer", "auc", "fta", "fte") else self.metric.replace("_", " ")
+        named |= {"erc_auc": f"ERC AUC, legacy{at}"} | {
+            name: name.upper() + at for name in ("fnmr", "fmr", "fnir", "fpir")
+        }
+        plain = (
+            self.metric.upper()
+            if self.metric in ("eer", "auc", "fta", "fte")
+            else self.metric.replace("_", " ")
+        )
         return named.get(self.metric, plain)
 
 
@@ -73,7 +104,8 @@ def flawless(metric: str, value: float) -> bool:
 
 
 def is_area(metric: str) -> bool:
-    """Whether a metric is an area under a curve against the share discarded: a rate times a share."""
+    """Whether a metric is an area under a curve against the share discarded: a rate times a
+    share."""
     return metric == "erc_auc" or AREA.fullmatch(metric) is not None
 
 
@@ -88,7 +120,9 @@ def number_label(value: float | None) -> str:
 
 
 def written(metric: str, value: float, signed: bool = False) -> str:
-    """Write a value of a metric: a rate in percent to two decimals, an area in percent to four, a count as it is."""
+    """Write a value of a metric: a rate in percent to two decimals, an area in percent to four, a
+    count as it is.
+    """
     if math.isnan(value):
         return "–"
     scaled, digits = (value, 1) if metric in COUNTS else (value * 100, 4 if is_area(metric) else 2)

@@ -18,7 +18,9 @@ DRAWN = ("seed", "replicates", "level")  # what decides how subjects are drawn
 
 
 class Choose(Options):
-    """Among the values of which factor a parameter is chosen, and by which number, on one half of the subjects."""
+    """Among the values of which factor a parameter is chosen, and by which number, on one half of
+    the subjects.
+    """
 
     among: str
     metric: str = "tar"
@@ -26,13 +28,14 @@ class Choose(Options):
 
 
 class ReportOptions(Options):
-    """`average`: factors to average over (default: `seed`, where there is one). `baseline`: the factor values of the
-    row that others are compared with (default: rule mean, where there is one). `fmr`: headline targets, the first of
-    them the main one (default: 1e-3 and 1e-4, and the main one chosen by `headline.primary`). `crops`: faces in the
-    grid, 0 for none. `method`: the quality measure that sorts the grid (default: that of the best row). `pairs`: mated
-    comparisons shown face by face that the best row accepts and the baseline does not, 0 for no such section; half as many
-    of the reverse and of false matches. `choose`: which parameter to choose on one half of the subjects and report on the
-    other, by a factor with the values choose and report.
+    """`average`: factors to average over (default: `seed`, where there is one). `baseline`: the
+    factor values of the row that others are compared with (default: rule mean, where there is one).
+    `fmr`: headline targets, the first of them the main one (default: 1e-3 and 1e-4, and the main
+    one chosen by `headline.primary`). `crops`: faces in the grid, 0 for none. `method`: the quality
+    measure that sorts the grid (default: that of the best row). `pairs`: mated comparisons shown
+    face by face that the best row accepts and the baseline does not, 0 for no such section; half as
+    many of the reverse and of false matches. `choose`: which parameter to choose on one half of the
+    subjects and report on the other, by a factor with the values choose and report.
     """
 
     title: str | None = None
@@ -52,7 +55,8 @@ class ReportOptions(Options):
 
 @register("report options", "html")
 def check_options(options: Mapping[str, Any], config: Config) -> None:
-    """Check the options of a report, that what they ask for is evaluated, and that its replicates can be paired.
+    """Check the options of a report, that what they ask for is evaluated, and that its replicates
+    can be paired.
 
     Raises InvalidInput naming the wrong field, or the steps whose draws differ.
     """
@@ -60,37 +64,57 @@ def check_options(options: Mapping[str, Any], config: Config) -> None:
     drawn: dict[str, str] = {}
     for name, section in config.steps.items():
         stage = available("stage").get(section.stage or name)
-        if (section.stage or name) in KINDS and stage is not None and "replicates" in stage.Options.model_fields:
+        if (
+            (section.stage or name) in KINDS
+            and stage is not None
+            and "replicates" in stage.Options.model_fields
+        ):
             fields = stage.Options.model_fields
-            drawn[name] = ", ".join(str(section.options.get(field, fields[field].default)) for field in DRAWN)
+            drawn[name] = ", ".join(
+                str(section.options.get(field, fields[field].default)) for field in DRAWN
+            )
     if len(set(drawn.values())) > 1:
         told = "; ".join(f"{name}: {values}" for name, values in drawn.items())
         raise InvalidInput(
-            f"the evaluating steps differ in {', '.join(DRAWN)} ({told}), so their replicates cannot be paired: give them "
-            "the same."
+            f"the evaluating steps differ in {', '.join(DRAWN)} ({told}), so their replicates"
+            " cannot be paired: give them the same."
         )
 
 
 def _need_evaluated(fmr: Sequence[float], config: Config) -> None:
-    """Raise InvalidInput for an FMR that no evaluating step has among its targets; those that a factor decides hold any."""
+    """Raise InvalidInput for an FMR that no evaluating step has among its targets; those that a
+    factor decides hold any.
+    """
     known: list[float] = []
     for name, section in config.steps.items():
         stage = available("stage").get(section.stage or name)
-        if (section.stage or name) in KINDS and stage is not None and "fmr" in stage.Options.model_fields:
+        if (
+            (section.stage or name) in KINDS
+            and stage is not None
+            and "fmr" in stage.Options.model_fields
+        ):
             targets = section.options.get("fmr", stage.Options.model_fields["fmr"].default)
             if not isinstance(targets, list | tuple):
                 return
             known += [target for target in targets if isinstance(target, int | float)]
-    wrong = [target for target in fmr if known and not any(math.isclose(target, each) for each in known)]
+    wrong = [
+        target for target in fmr if known and not any(math.isclose(target, each) for each in known)
+    ]
     if wrong:
-        named, there = (", ".join(map(number_label, each)) for each in (wrong, dict.fromkeys(known)))
+        named, there = (
+            ", ".join(map(number_label, each)) for each in (wrong, dict.fromkeys(known))
+        )
         raise InvalidInput(
-            f"report.options.fmr: {named} is not evaluated: add it to `fmr` of the evaluating step, which has {there}."
+            f"report.options.fmr: {named} is not evaluated: add it to `fmr` of the evaluating step,"
+            f" which has {there}."
         )
 
 
-def read_options(options: Mapping[str, Any], factors: Mapping[str, Sequence[Any]] | None = None) -> ReportOptions:
-    """Validate report options; with the config's factors, the names and values that they speak of as well.
+def read_options(
+    options: Mapping[str, Any], factors: Mapping[str, Sequence[Any]] | None = None
+) -> ReportOptions:
+    """Validate report options; with the config's factors, the names and values that they speak of
+    as well.
 
     Raises InvalidInput naming the wrong field.
     """
@@ -103,7 +127,10 @@ def read_options(options: Mapping[str, Any], factors: Mapping[str, Sequence[Any]
             if name not in factors:
                 raise InvalidInput(f"report.options.baseline: {unknown('factor', name, factors)}")
             if value not in factors[name]:
-                raise InvalidInput(f"report.options.baseline.{name}: {unknown('value', str(value), map(str, factors[name]))}")
+                raise InvalidInput(
+                    f"report.options.baseline.{name}:"
+                    f" {unknown('value', str(value), map(str, factors[name]))}"
+                )
         if found.choose is not None:
             _check_choice(found.choose, found.average or (), factors)
     return found
@@ -111,19 +138,27 @@ def read_options(options: Mapping[str, Any], factors: Mapping[str, Sequence[Any]
 
 def half_factor(factors: Mapping[str, Sequence[Any]]) -> str | None:
     """Return the factor whose values are choose and report."""
-    return next((name for name, values in factors.items() if {*map(str, values)} == {"choose", "report"}), None)
+    return next(
+        (name for name, values in factors.items() if {*map(str, values)} == {"choose", "report"}),
+        None,
+    )
 
 
-def _check_choice(choose: Choose, average: Sequence[str], factors: Mapping[str, Sequence[Any]]) -> None:
+def _check_choice(
+    choose: Choose, average: Sequence[str], factors: Mapping[str, Sequence[Any]]
+) -> None:
     half = half_factor(factors)
     if choose.among not in factors:
-        raise InvalidInput(f"report.options.choose.among: {unknown('factor', choose.among, factors)}")
+        raise InvalidInput(
+            f"report.options.choose.among: {unknown('factor', choose.among, factors)}"
+        )
     if half is None:
         raise InvalidInput(
-            "report.options.choose: no factor has the values choose and report; add `half: [choose, report]` to the factors "
-            "and `half: $half` to the options of the evaluation."
+            "report.options.choose: no factor has the values choose and report; add `half: [choose,"
+            " report]` to the factors and `half: $half` to the options of the evaluation."
         )
     for name in {half, choose.among} & set(average):
         raise InvalidInput(
-            f"report.options.choose needs the values of {name!r} apart: take it out of report.options.average."
+            f"report.options.choose needs the values of {name!r} apart: take it out of"
+            " report.options.average."
         )

@@ -2,19 +2,22 @@
 
 Conventions
     Cell        one evaluation (1:1 or 1:N) of one combination of factors.
-    Row         one combination of the factors that are not averaged over: by default every factor but `seed`. 1:1 and
-                1:N cells of the same factors share a row.
-    Averaging   a row's value is the plain mean over its cells; nan in one cell makes it nan. Replicate r draws the same
-                subjects in every cell, so replicates are averaged one by one: the interval resamples subjects jointly
-                and holds the seeds as they are.
-    Difference  row − baseline, its interval from the paired differences of those averaged replicates. `clear`: the
-                interval leaves out 0 and rests on errors enough: 30 false matches hold the threshold of both, and one of
-                the two has 30 misses (many more than the other's, where the interval leaves out 0). One that is the same in
-                every replicate, as where neither has an error, has no interval. No correction is made for the number of rows
-                compared. The baseline of a number is the row of the baseline's factors that has it.
-    Counts      false matches, the pairs of subjects behind them, non-mated, misses, trials and subjects are the smallest over
-                a row's cells; `few` marks a number that rests on fewer than 30 false matches (false positives) or on fewer
-                than 30 misses in any of them; never one that is not defined.
+    Row         one combination of the factors that are not averaged over: by default every factor
+                but `seed`. 1:1 and 1:N cells of the same factors share a row.
+    Averaging   a row's value is the plain mean over its cells; nan in one cell makes it nan.
+                Replicate r draws the same subjects in every cell, so replicates are averaged one by
+                one: the interval resamples subjects jointly and holds the seeds as they are.
+    Difference  row − baseline, its interval from the paired differences of those averaged
+                replicates. `clear`: the interval leaves out 0 and rests on errors enough: 30 false
+                matches hold the threshold of both, and one of the two has 30 misses (many more than
+                the other's, where the interval leaves out 0). One that is the same in every
+                replicate, as where neither has an error, has no interval. No correction is made for
+                the number of rows compared. The baseline of a number is the row of the baseline's
+                factors that has it.
+    Counts      false matches, the pairs of subjects behind them, non-mated, misses, trials and
+                subjects are the smallest over a row's cells; `few` marks a number that rests on
+                fewer than 30 false matches (false positives) or on fewer than 30 misses in any of
+                them; never one that is not defined.
 """
 
 from __future__ import annotations
@@ -66,7 +69,8 @@ class Difference:
 
     @property
     def leaves_out_0(self) -> bool:
-        # Rates are fractions of at least 1e-6 or so: what is nearer 0 than this is the rounding of a difference of 0.
+        # Rates are fractions of at least 1e-6 or so: what is nearer 0 than this is the rounding of
+        # a difference of 0.
         return self.low > ROUNDING or self.high < -ROUNDING
 
     @property
@@ -102,7 +106,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """All numbers of one combination of factors. `reference` holds the factors of the row it is compared with."""
+    """All numbers of one combination of factors. `reference` holds the factors of the row it is
+    compared with.
+    """
 
     factors: Mapping[str, Any]
     cells: tuple[Cell, ...]
@@ -118,31 +124,46 @@ class RuleTable:
     rows: tuple[Row, ...]
     quantities: tuple[Quantity, ...]
     factors: tuple[str, ...]
-    average: Mapping[str, tuple[Any, ...]]  # factor averaged over → its values, where there are two or more
+    # factor averaged over → its values, where there are two or more
+    average: Mapping[str, tuple[Any, ...]]
     baseline: Mapping[str, Any]  # empty: there is none
     replicates: int
     level: float
 
-    def find(self, metric: str, target: float | None = None, rule: str = "at_most") -> list[Quantity]:
+    def find(
+        self, metric: str, target: float | None = None, rule: str = "at_most"
+    ) -> list[Quantity]:
         """Return the quantities of a metric (at a target), one for each evaluating step."""
         same = (q for q in self.quantities if q.metric == metric and q.rule in ("", rule))
-        return [q for q in same if target is None or (q.target is not None and math.isclose(q.target, target))]
+        return [
+            q
+            for q in same
+            if target is None or (q.target is not None and math.isclose(q.target, target))
+        ]
 
 
 def cells(results: Results) -> list[Cell]:
     """Return every evaluation of a run, 1:1 before 1:N, in the order of the plan."""
     return [
-        Cell(step, dict(step.factors), kind, results.read(step, "numbers"), results.read(step, "curves"))
+        Cell(
+            step,
+            dict(step.factors),
+            kind,
+            results.read(step, "numbers"),
+            results.read(step, "curves"),
+        )
         for stage, kind in KINDS.items()
         for step in results.cells(stage)
     ]
 
 
-def rule_table(results: Results, options: ReportOptions, found: Sequence[Cell] | None = None) -> RuleTable:
+def rule_table(
+    results: Results, options: ReportOptions, found: Sequence[Cell] | None = None
+) -> RuleTable:
     """Average cells into rows and compare each row with the baseline.
 
-    `found`: the cells, where they have been read already. Raises InvalidInput for a factor or baseline that the config
-    does not have, and for cells whose replicates were not drawn alike.
+    `found`: the cells, where they have been read already. Raises InvalidInput for a factor or
+    baseline that the config does not have, and for cells whose replicates were not drawn alike.
     """
     found = cells(results) if found is None else found
     factors = results.plan.config.factors
@@ -150,13 +171,19 @@ def rule_table(results: Results, options: ReportOptions, found: Sequence[Cell] |
     level, replicates = _drawn_alike(found)
     groups: dict[tuple[tuple[str, Any], ...], list[Cell]] = {}
     for cell in found:
-        groups.setdefault(tuple((k, v) for k, v in cell.factors.items() if k not in average), []).append(cell)
+        groups.setdefault(
+            tuple((k, v) for k, v in cell.factors.items() if k not in average), []
+        ).append(cell)
     rows = [Row(dict(key), tuple(group), _entries(group, level)) for key, group in groups.items()]
     baseline = _baseline(options, factors, rows)
     return RuleTable(
         rows=tuple(_compared(row, rows, baseline, level) for row in rows),
         quantities=tuple(dict.fromkeys(quantity for row in rows for quantity in row.entries)),
-        factors=tuple(name for name in factors if name not in average and any(name in row.factors for row in rows)),
+        factors=tuple(
+            name
+            for name in factors
+            if name not in average and any(name in row.factors for row in rows)
+        ),
         average={
             name: tuple(factors[name])
             for name in average
@@ -169,16 +196,26 @@ def rule_table(results: Results, options: ReportOptions, found: Sequence[Cell] |
 
 
 def _averaged(options: ReportOptions, factors: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(name for name in ("seed",) if name in factors) if options.average is None else options.average
+    return (
+        tuple(name for name in ("seed",) if name in factors)
+        if options.average is None
+        else options.average
+    )
 
 
 def _drawn_alike(found: Sequence[Cell]) -> tuple[float, int]:
-    """Return (level, replicates); differences are only paired where every cell drew with the same seed."""
-    drawn = {(o.seed, o.replicates, o.level) for o in (cell.step.stage.options for cell in found) if hasattr(o, "replicates")}
+    """Return (level, replicates); differences are only paired where every cell drew with the same
+    seed.
+    """
+    drawn = {
+        (o.seed, o.replicates, o.level)
+        for o in (cell.step.stage.options for cell in found)
+        if hasattr(o, "replicates")
+    }
     if len(drawn) > 1:
         raise InvalidInput(
-            "the evaluating steps differ in seed, replicates or level, so their replicates cannot be paired; give them "
-            "the same (a factor belongs in the steps above them)."
+            "the evaluating steps differ in seed, replicates or level, so their replicates cannot"
+            " be paired; give them the same (a factor belongs in the steps above them)."
         )
     _, replicates, level = next(iter(drawn), (0, 0, 0.95))
     return float(level), int(replicates)
@@ -190,7 +227,9 @@ def _entries(group: Iterable[Cell], level: float) -> dict[Quantity, Entry]:
         n = cell.numbers
         for i in range(n.rows):
             target = None if np.isnan(n["target"][i]) else float(n["target"][i])
-            key = Quantity(cell.kind, cell.step.base, str(n["metric"][i]), target, str(n["rule"][i]))
+            key = Quantity(
+                cell.kind, cell.step.base, str(n["metric"][i]), target, str(n["rule"][i])
+            )
             parts.setdefault(key, []).append((n, i))
     return {quantity: _entry(found, level) for quantity, found in parts.items()}
 
@@ -221,7 +260,9 @@ def _entry(parts: Sequence[tuple[Batch, int]], level: float) -> Entry:
     )
 
 
-def _baseline(options: ReportOptions, factors: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+def _baseline(
+    options: ReportOptions, factors: Mapping[str, Any], rows: Sequence[Row]
+) -> dict[str, Any]:
     wanted = options.baseline
     if wanted is None:
         return {"rule": "mean"} if any(row.factors.get("rule") == "mean" for row in rows) else {}
@@ -237,7 +278,9 @@ def _matches(factors: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _compared(row: Row, rows: Sequence[Row], baseline: Mapping[str, Any], level: float) -> Row:
-    """Add the differences to the baseline row that agrees with this one in every other factor they share."""
+    """Add the differences to the baseline row that agrees with this one in every other factor they
+    share.
+    """
     if not baseline:
         return row
     if _matches(row.factors, baseline):
@@ -248,7 +291,9 @@ def _compared(row: Row, rows: Sequence[Row], baseline: Mapping[str, Any], level:
         if _matches(other.factors, baseline)
         and all(row.factors.get(k, v) == v for k, v in other.factors.items() if k not in baseline)
     ]
-    against = {q: _nearest(row, [other for other in agreeing if q in other.entries]) for q in row.entries}
+    against = {
+        q: _nearest(row, [other for other in agreeing if q in other.entries]) for q in row.entries
+    }
     entries = {
         q: entry if (other := against[q]) is None else _against(entry, other.entries[q], level)
         for q, entry in row.entries.items()
@@ -261,7 +306,8 @@ def _compared(row: Row, rows: Sequence[Row], baseline: Mapping[str, Any], level:
 
 
 def _nearest(row: Row, others: Sequence[Row]) -> Row | None:
-    """Return the row that differs in fewest factors, of those that one of the two lacks; None without, and with several.
+    """Return the row that differs in fewest factors, of those that one of the two lacks; None
+    without, and with several.
 
     An evaluation that a factor does not reach has rows without it.
     """
@@ -273,14 +319,18 @@ def _nearest(row: Row, others: Sequence[Row]) -> Row | None:
 def _against(entry: Entry, other: Entry, level: float) -> Entry:
     if entry.replicates.shape != other.replicates.shape:
         return entry
-    d = bootstrap.paired_difference(entry.value, other.value, entry.replicates, other.replicates, level)
+    d = bootstrap.paired_difference(
+        entry.value, other.value, entry.replicates, other.replicates, level
+    )
     low, high = (float(d.lo), float(d.hi)) if d.lo < d.hi else (math.nan, math.nan)
     few = few_behind((entry.few_matches, other.few_matches), (entry.misses, other.misses))
     return replace(entry, difference=Difference(float(d.value), low, high, few))
 
 
 def few_behind(few_matches: Iterable[bool], misses: Iterable[int]) -> bool:
-    """Whether a difference rests on few errors: false matches of either threshold, or misses of both (-1: not counted)."""
+    """Whether a difference rests on few errors: false matches of either threshold, or misses of
+    both (-1: not counted).
+    """
     return any(few_matches) or 0 <= max(misses) < FEW
 
 
@@ -292,9 +342,19 @@ def to_frame(found: Sequence[Cell]) -> pd.DataFrame:
     for cell in found:
         n = cell.numbers
         named = {"step": cell.step.base, "kind": cell.kind, **_named(cell.factors)}
-        columns = {_FRAME.get(name, name): array for name, array in n.items() if name != "replicates"}
+        columns = {
+            _FRAME.get(name, name): array for name, array in n.items() if name != "replicates"
+        }
         columns["few"] = n["few"] | ((n["misses"] >= 0) & (n["misses"] < FEW))
-        frames.append(pd.DataFrame({**named, **{name: columns.pop(name) for name in _COLUMNS if name in columns}, **columns}))
+        frames.append(
+            pd.DataFrame(
+                {
+                    **named,
+                    **{name: columns.pop(name) for name in _COLUMNS if name in columns},
+                    **columns,
+                }
+            )
+        )
     return _counted(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
 
 
@@ -308,11 +368,26 @@ def table_frame(table: RuleTable) -> pd.DataFrame:
         for q, e in row.entries.items():
             d = e.difference or nothing
             lines.append(
-                {"step": q.step, "kind": q.kind, **_named(row.factors), "metric": q.metric, "target": q.target}
+                {
+                    "step": q.step,
+                    "kind": q.kind,
+                    **_named(row.factors),
+                    "metric": q.metric,
+                    "target": q.target,
+                }
                 | {"threshold_rule": q.rule, "value": e.value, "low": e.low, "high": e.high}
-                | {"difference": d.value, "difference_low": d.low, "difference_high": d.high, "clear": d.clear}
+                | {
+                    "difference": d.value,
+                    "difference_low": d.low,
+                    "difference_high": d.high,
+                    "clear": d.clear,
+                }
                 | {"baseline": row.is_baseline, "achieved": e.achieved, "threshold": e.threshold}
-                | {"false_matches": e.false_matches, "nonmated": e.nonmated, "subject_pairs": e.subject_pairs}
+                | {
+                    "false_matches": e.false_matches,
+                    "nonmated": e.nonmated,
+                    "subject_pairs": e.subject_pairs,
+                }
                 | {"misses": e.misses, "trials": e.trials, "subjects": e.subjects, "few": e.few}
                 | {"few_matches": e.few_matches, "cells": e.cells}
             )
@@ -327,10 +402,21 @@ def _counted(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-# `rule` is what weight rules are called in configs, so the threshold rule of a number goes by its full name.
+# `rule` is what weight rules are called in configs, so the threshold rule of a number goes by its
+# full name.
 _FRAME = {"rule": "threshold_rule"}
 _COLUMNS = (  # in their order, after the step, its kind and the factors
-    *("metric", "target", "threshold_rule", "value", "low", "high", "difference", "difference_low", "difference_high"),
+    *(
+        "metric",
+        "target",
+        "threshold_rule",
+        "value",
+        "low",
+        "high",
+        "difference",
+        "difference_low",
+        "difference_high",
+    ),
     *("clear", "baseline", "achieved", "threshold", "false_matches", "nonmated", "subject_pairs"),
     *("misses", "trials", "subjects", "few", "few_matches", "cells"),
 )

@@ -1,13 +1,15 @@
 """study_table: the runs of several benchmarks → rows of areas under error versus discard.
 
 Conventions
-    Row       one benchmark, one combination of factors (an FR model, a quality measure, …), averaged as the report
-              section of all benchmarks says; under the rows that judge the same scores stand their reference lines.
-    Column    one area of one evaluating step at one target: the standard pAUC up to each limit, or the legacy AUC; in
-              percent.
-    Marks     bold: the least of two or more measures that judge the same scores. ▲ better and ▼ worse than discard at
-              random, of a standard area and by the interval of the difference. †: fewer than 30 errors of a kind decide, in
-              the legacy form false matches at any step.
+    Row       one benchmark, one combination of factors (an FR model, a quality measure, …),
+              averaged as the report section of all benchmarks says; under the rows that judge the
+              same scores stand their reference lines.
+    Column    one area of one evaluating step at one target: the standard pAUC up to each limit, or
+              the legacy AUC; in percent.
+    Marks     bold: the least of two or more measures that judge the same scores. ▲ better and ▼
+              worse than discard at random, of a standard area and by the interval of the
+              difference. †: fewer than 30 errors of a kind decide, in the legacy form false matches
+              at any step.
 """
 
 from __future__ import annotations
@@ -23,12 +25,17 @@ from stages.results.headline import Found
 from stages.results.quantities import AREA, Quantity, number_label
 from stages.results.rule_table import ROUNDING, Row
 
-BOUNDS = {"pair_oracle": "pair oracle", "sample_oracle": "sample oracle", "random": "random, expected"}
+BOUNDS = {
+    "pair_oracle": "pair oracle",
+    "sample_oracle": "sample oracle",
+    "random": "random, expected",
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One area. `limit` is None in the legacy form; `of` the error that the target is of, FNMR for a starting error.
+    """One area. `limit` is None in the legacy form; `of` the error that the target is of, FNMR for
+    a starting error.
 
     `but` says in what it departs from its form; empty where it does not.
     """
@@ -57,7 +64,9 @@ class Area:
 
     @property
     def direction(self) -> int:
-        """1: clearly better than discard at random; -1: clearly worse; 0: not told apart, or not compared. Less is better."""
+        """1: clearly better than discard at random; -1: clearly worse; 0: not told apart, or not
+        compared. Less is better.
+        """
         if self.few:
             return 0
         return int(self.over_random_high < -ROUNDING) - int(self.over_random_low > ROUNDING)
@@ -65,7 +74,9 @@ class Area:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table; `group` numbers those that judge the same scores, `bound` marks a reference line."""
+    """One row of the table; `group` numbers those that judge the same scores, `bound` marks a
+    reference line.
+    """
 
     benchmark: str
     group: int
@@ -82,23 +93,34 @@ def lines_of(benchmark: str, found: Found) -> Iterator[Line]:
         if cells:
             groups.setdefault(cells[0].step.inputs["scores"].step, []).append(row)
     for number, (scores, rows) in enumerate(groups.items()):
-        yield from _with_best([Line(benchmark, number, row.factors, "", dict(_areas(row))) for row in rows])
-        above = {k: v for k, v in found.results.plan.steps[scores].factors.items() if k in rows[0].factors}
+        yield from _with_best(
+            [Line(benchmark, number, row.factors, "", dict(_areas(row))) for row in rows]
+        )
+        above = {
+            k: v
+            for k, v in found.results.plan.steps[scores].factors.items()
+            if k in rows[0].factors
+        }
         for bound, name in BOUNDS.items():
             if areas := dict(_bound(rows[0], bound)):
                 yield Line(benchmark, number, above, name, areas)
 
 
 def columns_of(lines: Sequence[Line]) -> list[Column]:
-    """Return every column, the standard form first, limits rising, targets from lenient to strict."""
+    """Return every column, the standard form first, limits rising, targets from lenient to
+    strict."""
     columns = {column for line in lines for column in line.areas}
-    return sorted(columns, key=lambda c: (c.form == "legacy", c.but, c.step, c.limit or 0, c.of, -c.target))
+    return sorted(
+        columns, key=lambda c: (c.form == "legacy", c.but, c.step, c.limit or 0, c.of, -c.target)
+    )
 
 
 def factor_names(lines: Sequence[Line]) -> list[str]:
-    """Return the factors of any line, in the order in which they first appear; what bounds stand under is the last.
+    """Return the factors of any line, in the order in which they first appear; what bounds stand
+    under is the last.
 
-    A bound has the factors of the scores that it is of, so that the first factor which it lacks is that of a measure.
+    A bound has the factors of the scores that it is of, so that the first factor which it lacks is
+    that of a measure.
     """
     names = headline.rule_first(dict.fromkeys(name for line in lines for name in line.factors))
     full = any(line.bound and set(names) <= line.factors.keys() for line in lines)
@@ -106,10 +128,14 @@ def factor_names(lines: Sequence[Line]) -> list[str]:
 
 
 def labels(line: Line, names: Sequence[str]) -> list[str]:
-    """Return what stands under each name; that of a bound stands in the first place that it has no value for."""
+    """Return what stands under each name; that of a bound stands in the first place that it has no
+    value for.
+    """
     found = [str(line.factors.get(name, "")) for name in names]
     if line.bound:
-        found[next((i for i, name in enumerate(names) if name not in line.factors), -1)] = line.bound
+        found[next((i for i, name in enumerate(names) if name not in line.factors), -1)] = (
+            line.bound
+        )
     return found
 
 
@@ -129,7 +155,9 @@ def _areas(row: Row) -> Iterator[tuple[Column, Area]]:
     for q, e in row.entries.items():
         if (column := _column(row, q)) is None:
             continue
-        over = row.entries.get(Quantity(q.kind, q.step, f"{q.metric}_over_random", q.target, q.rule))
+        over = row.entries.get(
+            Quantity(q.kind, q.step, f"{q.metric}_over_random", q.target, q.rule)
+        )
         told = () if over is None else (over.value, over.low, over.high)
         yield column, Area(e.value, e.low, e.high, e.few, e.trials, *told)
 
@@ -141,7 +169,9 @@ def _bound(row: Row, bound: str) -> Iterator[tuple[Column, Area]]:
 
 
 def _column(row: Row, q: Quantity, line: str | None = None) -> Column | None:
-    """Return the column of a measure's own area or, for a `line`, that of a bound's; None for any other number."""
+    """Return the column of a measure's own area or, for a `line`, that of a bound's; None for any
+    other number.
+    """
     if q.kind != "discard" or q.target is None:
         return None
     if q.metric == "erc_auc" and line is None:
@@ -159,19 +189,31 @@ def _but(row: Row, q: Quantity, legacy: bool = False) -> str:
 
 
 def _with_best(lines: Sequence[Line]) -> Iterator[Line]:
-    """Mark the least of each column, where there are two or more to choose from, all over as many comparisons."""
+    """Mark the least of each column, where there are two or more to choose from, all over as many
+    comparisons.
+    """
     known: dict[Column, list[Area]] = {}
     for line in lines:
         for column, area in line.areas.items():
             known.setdefault(column, []).extend([] if math.isnan(area.value) else [area])
-    alike = {column for column, areas in known.items() if len(areas) > 1 and len({area.trials for area in areas}) == 1}
+    alike = {
+        column
+        for column, areas in known.items()
+        if len(areas) > 1 and len({area.trials for area in areas}) == 1
+    }
     least = {column: min(area.value for area in known[column]) for column in alike}
     for line in lines:
-        yield replace(line, areas={c: replace(a, best=a.value == least.get(c)) for c, a in line.areas.items()})
+        yield replace(
+            line, areas={c: replace(a, best=a.value == least.get(c)) for c, a in line.areas.items()}
+        )
 
 
 def records(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
     for line in lines:
         for column, area in line.areas.items():
-            named = {"benchmark": line.benchmark, **{f"factor.{k}": v for k, v in line.factors.items()}, "bound": line.bound}
+            named = {
+                "benchmark": line.benchmark,
+                **{f"factor.{k}": v for k, v in line.factors.items()},
+                "bound": line.bound,
+            }
             yield {**named, **asdict(column), **asdict(area)}

@@ -1,1 +1,1 @@
-"""The data model: the tables of a data set, comparisons as lists or as pairs of roles, and texts that hold tables."""
+"""The data model: a data set's tables, comparisons as lists or as pairs of roles."""

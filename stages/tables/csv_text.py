@@ -1,8 +1,9 @@
 """csv_text: every table that is written as CSV, safe to open in a spreadsheet.
 
 Conventions
-    Guarded   a text that a spreadsheet would take for a formula gets an apostrophe before it: one that begins with = + - @
-              (or their full-width forms), a tab or a line break, and is no number. So an id `=cmd|…` is an id everywhere.
+    Guarded   a text that a spreadsheet would take for a formula gets an apostrophe before it: one
+              that begins with = + - @ (or their full-width forms), a tab or a line break, and is no
+              number. So an id `=cmd|…` is an id everywhere.
     Numbers   are written as they are, also negative ones and those that came as text.
     Lines     end with a line feed; a field with a line break of any kind is quoted.
 """
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FORMULA = re.compile("[=+\\-@＝＋－＠\t\r\n]")
-_NUMBER = re.compile(r"[+-]?([0-9.,]*[0-9][0-9.,]*(e[+-]?[0-9]+)?%?|inf|infinity|nan)?", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"[+-]?([0-9.,]*[0-9][0-9.,]*(e[+-]?[0-9]+)?%?|inf|infinity|nan)?", re.IGNORECASE
+)
 
 
 def guarded(value: Any) -> Any:
-    """Return a field as it is written: a text that would be taken for a formula with an apostrophe before it."""
+    """Return a field as it is written: a text that would be taken for a formula with an apostrophe
+    before it.
+    """
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value

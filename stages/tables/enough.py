@@ -1,7 +1,9 @@
-"""enough: whether a data set has what a step compares, searches or counts; asked before anything runs.
+"""enough: whether a data set has what a step compares, searches or counts; asked before anything
+runs.
 
-A rate over no trials is not defined, so a run that could find nothing else is refused, with the option to set. Only what
-the tables say is counted here: trials that are lost as templates fail are counted by the evaluations.
+A rate over no trials is not defined, so a run that could find nothing else is refused, with the
+option to set. Only what the tables say is counted here: trials that are lost as templates fail are
+counted by the evaluations.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from stages.metrics.subjects import Half, in_second_half
 from stages.tables.pair_layouts import Listed, Product
 from stages.tables.tables import Comparisons, need_role, role_rows
 
-BLOCK = 1 << 20  # comparisons of a list that are looked at together: mostly the first have all that is looked for
+# comparisons of a list that are looked at together: mostly the first have all that is looked for
+BLOCK = 1 << 20
 GIVE = (
-    "give the data set some (reader `folder`: dataset.options.probe_fraction, such as 0.5, with two images or more of a "
-    "subject; `tables`: the tables comparisons or pairings), or leave out the steps that compare."
+    "give the data set some (reader `folder`: dataset.options.probe_fraction, such as 0.5, with two"
+    " images or more of a subject; `tables`: the tables comparisons or pairings), or leave out the"
+    " steps that compare."
 )
 
 
@@ -31,57 +35,79 @@ def need_comparisons(tables: Mapping[str, Batch]) -> None:
 
 
 def need_both_kinds(tables: Mapping[str, Batch], half: Half, stage: str) -> None:
-    """Raise InvalidInput where an evaluation of 1:1 comparisons would have no mated or no non-mated one."""
+    """Raise InvalidInput where an evaluation of 1:1 comparisons would have no mated or no non-mated
+    one.
+    """
     need_comparisons(tables)
-    lacking = [kind for kind, some in zip(("mated", "non-mated"), _kinds(tables, half), strict=True) if not some]
+    lacking = [
+        kind
+        for kind, some in zip(("mated", "non-mated"), _kinds(tables, half), strict=True)
+        if not some
+    ]
     if lacking:
         within = "" if half == "all" else f" with both subjects in the half {half!r} ({stage}.half)"
         raise InvalidInput(
-            f"{stage}: of {Comparisons.of(tables).rows:,} comparisons none is {' and none '.join(lacking)}{within}, so no "
-            "error rate is defined: mated ones need two templates of one subject, non-mated ones two subjects. Correct the "
-            "subjects or the list of the data set, or leave out this step."
+            f"{stage}: of {Comparisons.of(tables).rows:,} comparisons none is"
+            f" {' and none '.join(lacking)}{within}, so no error rate is defined: mated ones need"
+            " two templates of one subject, non-mated ones two subjects. Correct the subjects or"
+            " the list of the data set, or leave out this step."
         )
 
 
 def need_searched(tables: Mapping[str, Batch], gallery: str, where: str) -> None:
-    """Raise InvalidInput where nobody is enrolled under the role `gallery`, given by the option `where`, or nobody seeks."""
+    """Raise InvalidInput where nobody is enrolled under the role `gallery`, given by the option
+    `where`, or nobody seeks.
+    """
     if not tables["roles"].rows:
         raise InvalidInput(
-            "no template of the data set has a role, so nobody is enrolled or a probe, and a step searches: set "
-            "dataset.options.probe_fraction (reader `folder`), give the table roles (`tables`), or leave out the search."
+            "no template of the data set has a role, so nobody is enrolled or a probe, and a step"
+            " searches: set dataset.options.probe_fraction (reader `folder`), give the table roles"
+            " (`tables`), or leave out the search."
         )
     need_role(tables["roles"], gallery, where)
     if not len(role_rows(tables["roles"], "probe")):
         raise InvalidInput(
-            f"{where}: templates are enrolled as {gallery!r}, and none is a 'probe', so nobody is searched for: give the "
-            "data set probes, or leave out the search."
+            f"{where}: templates are enrolled as {gallery!r}, and none is a 'probe', so nobody is"
+            " searched for: give the data set probes, or leave out the search."
         )
 
 
-def need_mates(tables: Mapping[str, Batch], gallery: str, half: Half, stage: str, open_set: bool = False) -> None:
-    """Raise InvalidInput where no probe has a mate in the gallery or, for an `open_set`, every one has."""
+def need_mates(
+    tables: Mapping[str, Batch], gallery: str, half: Half, stage: str, open_set: bool = False
+) -> None:
+    """Raise InvalidInput where no probe has a mate in the gallery or, for an `open_set`, every one
+    has.
+    """
     enrolled = set(_subjects(tables, gallery, "all"))
     within = "" if half == "all" else f" of the half {half!r} ({stage}.half)"
     if enrolled.isdisjoint(_subjects(tables, "probe", half)):
         raise InvalidInput(
-            f"{stage}: no probe{within} is of a subject that is enrolled as {gallery!r} ({stage}.gallery), so no rate of "
-            "identification is defined: name the gallery that holds their mates, or mend the subjects."
+            f"{stage}: no probe{within} is of a subject that is enrolled as {gallery!r}"
+            f" ({stage}.gallery), so no rate of identification is defined: name the gallery that"
+            " holds their mates, or mend the subjects."
         )
     if open_set and enrolled.issuperset(_subjects(tables, "probe", half)):
         raise InvalidInput(
-            f"{stage}: every probe{within} is of a subject that is enrolled as {gallery!r}, and a threshold at an FPIR needs "
-            "probes of others: leave subjects out of the gallery (dataset.options.left_out), or leave out this step."
+            f"{stage}: every probe{within} is of a subject that is enrolled as {gallery!r}, and a"
+            " threshold at an FPIR needs probes of others: leave subjects out of the gallery"
+            " (dataset.options.left_out), or leave out this step."
         )
 
 
 def need_same_gallery(stage: Stage) -> None:
-    """Raise InvalidInput where an evaluation speaks of another gallery than the search that it reads looked through."""
+    """Raise InvalidInput where an evaluation speaks of another gallery than the search that it
+    reads looked through.
+    """
     above = stage.above.get("candidates")
-    searched, asked = getattr(above and above.options, "gallery", None), getattr(stage.options, "gallery", None)
+    searched, asked = (
+        getattr(above and above.options, "gallery", None),
+        getattr(stage.options, "gallery", None),
+    )
     if searched is not None and searched != asked:
         raise InvalidInput(
-            f"search.gallery is {searched!r}, and {stage.name}.gallery is {asked!r}: who has a mate follows from the gallery "
-            f"that was searched, so set {stage.name}.gallery to {searched!r}, or search.gallery to {asked!r}."
+            f"search.gallery is {searched!r}, and {stage.name}.gallery is {asked!r}: who has a mate"
+            f" follows from the gallery that was searched, so set {stage.name}.gallery to"
+            f" {searched!r}, or search.gallery to {asked!r}."
         )
 
 
@@ -103,7 +129,10 @@ def _kinds(tables: Mapping[str, Batch], half: Half) -> tuple[bool, bool]:
 def _any(form: Listed, mated: Array, inside: Array, kind: bool) -> bool:
     """Whether a comparison of a kind is of two templates `inside`."""
     cuts = (slice(start, start + BLOCK) for start in range(0, form.size, BLOCK))
-    return any(bool(((mated[cut] == kind) & inside[form.a[cut]] & inside[form.b[cut]]).any()) for cut in cuts)
+    return any(
+        bool(((mated[cut] == kind) & inside[form.a[cut]] & inside[form.b[cut]]).any())
+        for cut in cuts
+    )
 
 
 def _subjects(tables: Mapping[str, Batch], role: str, half: Half) -> Iterator[str]:
@@ -116,7 +145,9 @@ def _named(tables: Mapping[str, Batch], rows: Array, half: Half) -> Iterator[str
 
 
 def _within(half: Half) -> Callable[[str], bool]:
-    """Return whether a subject is evaluated; a template without one has no subject that could be in a half."""
+    """Return whether a subject is evaluated; a template without one has no subject that could be in
+    a half.
+    """
     if half == "all":
         return bool
     return lambda name: bool(name) and bool(in_second_half([name])[0]) == (half == "report")

@@ -1,11 +1,15 @@
-"""forms: which two templates each comparison is of: a list, all pairs of two roles, or all pairs of one.
+"""forms: which two templates each comparison is of: a list, all pairs of two roles, or all pairs of
+one.
 
 Conventions
-    Product    every template of side a with every one of side b, numbered row by row: comparison i·n + j.
-    Triangle   every unordered pair of n templates once, the earlier one first, numbered row by row: the comparison of i < j
-               is i·n − i(i+1)/2 + (j − i − 1). It is laid out as the product of side a, all but the last template, with side
-               b, all but the first, of whose row i there are only columns i and after.
-    Numbers    of comparisons are int64. Neither form is ever written out: a triangle is walked row by row.
+    Product    every template of side a with every one of side b, numbered row by row: comparison
+               i·n + j.
+    Triangle   every unordered pair of n templates once, the earlier one first, numbered row by row:
+               the comparison of i < j is i·n − i(i+1)/2 + (j − i − 1). It is laid out as the
+               product of side a, all but the last template, with side b, all but the first, of
+               whose row i there are only columns i and after.
+    Numbers    of comparisons are int64. Neither form is ever written out: a triangle is walked row
+               by row.
 """
 
 from __future__ import annotations
@@ -37,17 +41,22 @@ class Listed:
         return self.a[numbers], self.b[numbers]
 
     def number(self, a: int, b: int) -> int | None:
-        """Return the number of the first comparison of two templates, in this order; None if there is none."""
+        """Return the number of the first comparison of two templates, in this order; None if there
+        is none.
+        """
         found = np.flatnonzero((self.a == a) & (self.b == b))
         return int(found[0]) if len(found) else None
 
     def chosen(self, mask: Array, values: Array) -> Pair:
-        """Return of the comparisons at a mask (n,) the values of either template; `values` has one a template."""
+        """Return of the comparisons at a mask (n,) the values of either template; `values` has one
+        a template.
+        """
         rows = np.flatnonzero(mask)
         return values[self.a[rows]], values[self.b[rows]]
 
     def failed(self, failed: Array) -> Pair:
-        """Return the template rows that failed on side a and on side b; `failed` (n,) as in SCORES."""
+        """Return the template rows that failed on side a and on side b; `failed` (n,) as in
+        SCORES."""
         return self.a[(failed & 1) > 0], self.b[(failed & 2) > 0]
 
 
@@ -75,7 +84,9 @@ class Product:
 
     def chosen(self, mask: Array, values: Array) -> Pair:
         at = mask.reshape(len(self.a), len(self.b))
-        return np.broadcast_to(values[self.a][:, None], at.shape)[at], np.broadcast_to(values[self.b], at.shape)[at]
+        return np.broadcast_to(values[self.a][:, None], at.shape)[at], np.broadcast_to(
+            values[self.b], at.shape
+        )[at]
 
     def failed(self, failed: Array) -> Pair:
         at = failed.reshape(len(self.a), len(self.b))
@@ -90,7 +101,9 @@ class Product:
         return Product(self.a[templates[self.a]], self.b[templates[self.b]])
 
     def cut(self, templates: Array, values: Array) -> Array:
-        """Return of `values`, one of every comparison, those of the comparisons `among` these templates."""
+        """Return of `values`, one of every comparison, those of the comparisons `among` these
+        templates.
+        """
         rows, columns = templates[self.a], templates[self.b]
         if rows.all() and columns.all():
             return values
@@ -117,7 +130,9 @@ class Triangle:
 
     @cached_property
     def starts(self) -> Array:
-        """The number (n,) int64 of the first comparison of each row; of the last, which has none, where it would be."""
+        """The number (n,) int64 of the first comparison of each row; of the last, which has none,
+        where it would be.
+        """
         row = np.arange(len(self.role), dtype=np.int64)
         return np.asarray(row * (len(self.role) - 1) - row * (row - 1) // 2)
 
@@ -129,7 +144,9 @@ class Triangle:
         return int(first) - 1, int(last)
 
     def lines(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
-        """Yield of comparisons start…stop those of each row: the row, the columns, and the numbers less `start`."""
+        """Yield of comparisons start…stop those of each row: the row, the columns, and the numbers
+        less `start`.
+        """
         for row in range(*self.rows(start, stop)):
             zero = int(self.starts[row]) - row  # the number that column 0 would have
             low, high = max(start, zero + row), min(stop, zero + len(self.role) - 1)
@@ -140,7 +157,9 @@ class Triangle:
         return self.role[row], self.role[1 + numbers - self.starts[row] + row]
 
     def numbers(self, rows: Array, columns: Array) -> Array:
-        """Return the numbers of the comparisons at these rows and columns, those left out that are below the diagonal."""
+        """Return the numbers of the comparisons at these rows and columns, those left out that are
+        below the diagonal.
+        """
         there = columns >= rows
         rows, columns = rows[there], columns[there]
         return np.asarray(self.starts[rows] + columns - rows)
@@ -166,7 +185,8 @@ class Triangle:
         return self.a[rows], self.b[across]
 
     def same(self, values: Array) -> Array:
-        """Return of every comparison whether both templates have one value, (n (n − 1) / 2,) bool."""
+        """Return of every comparison whether both templates have one value, (n (n − 1) / 2,)
+        bool."""
         own, other, found = values[self.a], values[self.b], np.empty(self.size, bool)
         for row, columns, cut in self.lines(0, self.size):
             np.equal(own[row], other[columns], out=found[cut])

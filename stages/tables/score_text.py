@@ -1,16 +1,20 @@
-"""Texts of quality scores as other programs write them: what separates their fields, and which of these are numbers.
+"""Texts of quality scores as other programs write them: what separates their fields, and which of
+these are numbers.
 
 Conventions
-    Separator   a tab, a semicolon or a comma: that of which line 1 has most. Where it has none of them, blanks; so too where
-                each line is the name of a file, a blank and a number, whatever commas are in the name.
-    Number      decimal or scientific (0.5, .5, 5e-1), at most 1e30 in size; nan, or a blank in a table, is a face without a
-                score. Whatever else should be a number (1_0, inf, 0x1, 0,5) is refused.
-    Header      line 1, unless its last field was meant as a number. A line 1 that is one all the same: its name is empty
-                (pandas) or that of a column (path), or has neither suffix nor slash where all others have one, or a field of
-                it is the column that is asked for. Without one a line is a score, or a face's name and a score, and the
-                name may hold blanks (CR-FIQA's lists).
-    OFIQ        lines end with a separator, which is no column, and -1 as UnifiedQualityScore, or in a column NAME.scalar, is
-                a face that could not be assessed.
+    Separator   a tab, a semicolon or a comma: that of which line 1 has most. Where it has none of
+                them, blanks; so too where each line is the name of a file, a blank and a number,
+                whatever commas are in the name.
+    Number      decimal or scientific (0.5, .5, 5e-1), at most 1e30 in size; nan, or a blank in a
+                table, is a face without a score. Whatever else should be a number (1_0, inf, 0x1,
+                0,5) is refused.
+    Header      line 1, unless its last field was meant as a number. A line 1 that is one all the
+                same: its name is empty (pandas) or that of a column (path), or has neither suffix
+                nor slash where all others have one, or a field of it is the column that is asked
+                for. Without one a line is a score, or a face's name and a score, and the name may
+                hold blanks (CR-FIQA's lists).
+    OFIQ        lines end with a separator, which is no column, and -1 as UnifiedQualityScore, or in
+                a column NAME.scalar, is a face that could not be assessed.
 """
 
 from __future__ import annotations
@@ -27,16 +31,22 @@ from pipeline.errors import InvalidInput
 
 UNIFIED = "UnifiedQualityScore"
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
-LARGEST = 1e30  # in size, as in the lists of `ijb`: what is beyond it is no score, and float32 ends at 3e38
+# in size, as in the lists of `ijb`: what is beyond it is no score, and float32 ends at 3e38
+LARGEST = 1e30
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE)
-_NAMES = re.compile(r"((face|file|image|img|sample)?[ _-]?(id|name|path))|face|file|image|img", re.IGNORECASE)  # of columns
+# of columns
+_NAMES = re.compile(
+    r"((face|file|image|img|sample)?[ _-]?(id|name|path))|face|file|image|img", re.IGNORECASE
+)
 _SUFFIX = re.compile(r"\.[A-Za-z]\w*$")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts: its header, None if it has none, its other rows, the line of each, and what separates fields."""
+    """A table of texts: its header, None if it has none, its other rows, the line of each, and what
+    separates fields.
+    """
 
     header: list[str] | None
     rows: list[list[str]]
@@ -51,7 +61,9 @@ def separator_of(line: str) -> str:
 
 
 def number(field: str) -> float:
-    """Return the number in a field, nan if it is blank or nan. Raises ValueError, saying what it is instead."""
+    """Return the number in a field, nan if it is blank or nan. Raises ValueError, saying what it is
+    instead.
+    """
     value = field.strip()
     if value.lower() in ("", "nan"):
         return math.nan
@@ -67,17 +79,23 @@ def number(field: str) -> float:
 def table_of(content: str, column: str | None) -> Table:
     """Return what a text with at least one line that is not blank holds.
 
-    Raises csv.Error for quotes that do not end. `column`, which the header should have, may hold blanks.
+    Raises csv.Error for quotes that do not end. `column`, which the header should have, may hold
+    blanks.
     """
-    filled = [(i, line) for i, line in enumerate(io.StringIO(content, newline=None), 1) if line.strip()]
+    filled = [
+        (i, line) for i, line in enumerate(io.StringIO(content, newline=None), 1) if line.strip()
+    ]
     words = filled[0][1].split()
-    separator = " " if all(_is_name_and_number(line) for _, line in filled) else separator_of(filled[0][1])
+    separator = (
+        " " if all(_is_name_and_number(line) for _, line in filled) else separator_of(filled[0][1])
+    )
     headed = not is_number(words[-1])
     fits = len(filled) > 1 and len(filled[1][1].split()) == len(words)
     if separator == " " and headed and column not in words and not fits:
         separator = ","  # a single column, whose name holds blanks
     if separator == " ":
-        named = not headed and not any(map(is_number, words[1:-1]))  # several numbers are no name and score
+        # several numbers are no name and score
+        named = not headed and not any(map(is_number, words[1:-1]))
         rows = [line.rsplit(None, 1) if named else line.split() for _, line in filled]
         lines = [i for i, _ in filled]
     else:
@@ -90,20 +108,27 @@ def table_of(content: str, column: str | None) -> Table:
 
 
 def header_of(table: Table, column: str | None, where: str) -> list[str]:
-    """Return what the columns of a table without a header are called: the last one, `column`, holds the scores.
+    """Return what the columns of a table without a header are called: the last one, `column`, holds
+    the scores.
 
     Raises InvalidInput if a line holds more than a name and a score.
     """
     width = len(table.rows[0])
     if width > 2:
         found = f"{width} fields between {table.separator}"
-        raise InvalidInput(f"{where}: line 1 should be a header, or a face's name and its score; found {found}.")
+        raise InvalidInput(
+            f"{where}: line 1 should be a header, or a face's name and its score; found {found}."
+        )
     return ["face", column or "quality"][-width:]
 
 
 def likely(header: Sequence[str]) -> str:
     """Return a column that may hold the scores, for an example on a command line."""
-    names = [name for name in header if name == UNIFIED or "quality" in name.lower() or "score" in name.lower()]
+    names = [
+        name
+        for name in header
+        if name == UNIFIED or "quality" in name.lower() or "score" in name.lower()
+    ]
     return shlex.quote([*names, header[-1]][0])
 
 

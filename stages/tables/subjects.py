@@ -8,7 +8,9 @@ from pipeline.core.schema import Array, text
 
 
 def inferred_subjects(known: Array, subject: Array, a: Array, b: Array) -> Array:
-    """Return every template's subject (text): the lists' (None: not listed), or as the mated comparisons (rows a, b) tell."""
+    """Return every template's subject (text): the lists' (None: not listed), or as the mated
+    comparisons (rows a, b) tell.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -9,7 +9,8 @@
 | comparisons | one 1:1 comparison of a list                      |
 | pairings    | *all pairs* of two roles or of one, never materialised |
 
-Readers give ids; `build_tables` resolves them to row numbers and refuses what does not fit together.
+Readers give ids; `build_tables` resolves them to row numbers and refuses what does not fit
+together.
 """
 
 from __future__ import annotations
@@ -30,21 +31,32 @@ FACES = Schema(
     (
         Field("face_id", "text"),
         Field("path", "text"),  # relative to the data set's root; empty if there is no image
-        Field("sha256", "text"),  # of the image file; empty if it is missing, UNREADABLE where it cannot be read
+        Field(
+            "sha256", "text"
+        ),  # of the image file; empty if it is missing, UNREADABLE where it cannot be read
         Field("subject", "text"),
         Field("box", "float32", (4,), "px: x, y, width, height", optional=True),
         Field("landmarks", "float32", (5, 2), "px: x, y", optional=True),
         Field("score", "float32", (), "detector score, higher = surer", optional=True),
         Field("embedding", "float32", (None,), optional=True),
-        Field("variance", "float32", (None,), "of the unit embedding, by dimension or one for all", optional=True),
+        Field(
+            "variance",
+            "float32",
+            (None,),
+            "of the unit embedding, by dimension or one for all",
+            optional=True,
+        ),
         Field("quality", "float32", (), "higher = more useful", optional=True),
     ),
 )
-MEMBERS = Schema("members", (Field("template", "int64"), Field("face", "int64"), Field("media", "text")))
+MEMBERS = Schema(
+    "members", (Field("template", "int64"), Field("face", "int64"), Field("media", "text"))
+)
 TEMPLATES = Schema("templates", (Field("template_id", "text"), Field("subject", "text")))
 ROLES = Schema("roles", (Field("template", "int64"), Field("role", "text")))
 COMPARISONS = Schema(
-    "comparisons", (Field("a", "int64"), Field("b", "int64"), Field("mated", "bool"), Field("fold", "int16"))
+    "comparisons",
+    (Field("a", "int64"), Field("b", "int64"), Field("mated", "bool"), Field("fold", "int16")),
 )
 PAIRINGS = Schema("pairings", (Field("role_a", "text"), Field("role_b", "text")))
 
@@ -57,7 +69,9 @@ DETECTIONS = Schema(
         REASON,
         Field("box", "float32", (4,), "px: x, y, width, height"),
         Field("landmarks", "float32", (5, 2), "px: x, y"),
-        Field("score", "float32", (), "detector score, higher = surer; nan if nothing was detected"),
+        Field(
+            "score", "float32", (), "detector score, higher = surer; nan if nothing was detected"
+        ),
         Field("faces_found", "int32"),
     ),
     finite=("box", "landmarks"),
@@ -70,12 +84,20 @@ EMBEDDINGS = Schema(
         REASON,
         Field("embedding", "float32", (None,)),
         Field("norm", "float32", (), "L2 norm of the embedding"),
-        Field("variance", "float32", (None,), "of the unit embedding, by dimension or one for all", optional=True),
+        Field(
+            "variance",
+            "float32",
+            (None,),
+            "of the unit embedding, by dimension or one for all",
+            optional=True,
+        ),
     ),
     finite=("embedding", "norm"),
 )
 QUALITIES = Schema(
-    "qualities", (STATUS, REASON, Field("quality", "float32", (), "higher = more useful")), finite=("quality",)
+    "qualities",
+    (STATUS, REASON, Field("quality", "float32", (), "higher = more useful")),
+    finite=("quality",),
 )
 FUSED = Schema(
     "fused",
@@ -91,7 +113,9 @@ SCORES = Schema(
     "scores",
     (
         Field("score", "float32", (), "cosine; nan if a template failed"),
-        Field("failed", "uint8"),  # 0, or 1 where the first template failed, 2 where the second, 3 where both
+        Field(
+            "failed", "uint8"
+        ),  # 0, or 1 where the first template failed, 2 where the second, 3 where both
     ),
 )
 CANDIDATES = Schema(
@@ -102,8 +126,8 @@ CANDIDATES = Schema(
         Field("score", "float32", (None,), "cosine"),
     ),
 )
-# One row is one number. `replicates` are its bootstrap values, drawn with the same subject weights in every cell, so
-# that differences between cells can be paired.
+# One row is one number. `replicates` are its bootstrap values, drawn with the same subject weights
+# in every cell, so that differences between cells can be paired.
 NUMBERS = Schema(
     "numbers",
     (
@@ -115,12 +139,22 @@ NUMBERS = Schema(
         Field("high", "float64"),
         Field("achieved", "float64"),  # FMR or FPIR actually held
         Field("threshold", "float64"),
-        Field("false_matches", "int64"),  # in 1:N false positives: those behind `achieved`; -1 where it does not apply
-        Field("nonmated", "int64"),  # comparisons or probes that `achieved` is over; -1 where it does not apply
-        Field("subject_pairs", "int64"),  # distinct pairs of subjects behind `false_matches`; -1 where it does not apply
-        Field("misses", "int64"),  # mated comparisons or probes that are wrong at it; -1 where it does not apply
+        Field(
+            "false_matches", "int64"
+        ),  # in 1:N false positives: those behind `achieved`; -1 where it does not apply
+        Field(
+            "nonmated", "int64"
+        ),  # comparisons or probes that `achieved` is over; -1 where it does not apply
+        Field(
+            "subject_pairs", "int64"
+        ),  # distinct pairs of subjects behind `false_matches`; -1 where it does not apply
+        Field(
+            "misses", "int64"
+        ),  # mated comparisons or probes that are wrong at it; -1 where it does not apply
         Field("trials", "int64"),  # comparisons, probes or templates that `value` is over
-        Field("subjects", "int64"),  # those behind `trials`, which are what is independent; -1 where that is not told
+        Field(
+            "subjects", "int64"
+        ),  # those behind `trials`, which are what is independent; -1 where that is not told
         Field("few", "bool"),  # fewer than 30 false matches decide; `misses` may be few as well
         Field("replicates", "float64", (None,)),
     ),
@@ -129,7 +163,8 @@ CURVES = Schema("curves", (Field("curve", "text"), Field("x", "float64"), Field(
 
 
 class FaceLayout:
-    """Tables and axes of every face data set: faces, templates, comparisons (a list or all pairs of roles), probes.
+    """Tables and axes of every face data set: faces, templates, comparisons (a list or all pairs of
+    roles), probes.
 
     `growing`: faces are added to such a set, or taken out of it, so its first shards are small.
     """
@@ -143,10 +178,16 @@ class FaceLayout:
         self.growing = growing
 
     def same_rows(self, one: str, other: str, tables: Mapping[str, Batch]) -> bool:
-        """Whether two axes number the same rows: faces and templates do where each face is a template, in order."""
+        """Whether two axes number the same rows: faces and templates do where each face is a
+        template, in order.
+        """
         members, count = tables["members"], tables["templates"].rows
-        alike = {one, other} == {"faces", "templates"} and members.rows == count == tables["faces"].rows
-        return alike and all((members[name] == np.arange(count)).all() for name in ("template", "face"))
+        alike = {one, other} == {"faces", "templates"} and members.rows == count == tables[
+            "faces"
+        ].rows
+        return alike and all(
+            (members[name] == np.arange(count)).all() for name in ("template", "face")
+        )
 
     def axes(self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]) -> dict[str, Axis]:
         def named(axis: str, column: str, most: int) -> Axis:
@@ -158,8 +199,12 @@ class FaceLayout:
         return {
             "faces": named("faces", "face_id", 1024),
             "templates": named("templates", "template_id", 4096),
-            "comparisons": Axis(comparisons.rows, shard_rows.get("comparisons", 1 << 26), comparisons.multiple),
-            "probes": Axis(len(role_rows(tables["roles"], "probe")), shard_rows.get("probes", 8192)),
+            "comparisons": Axis(
+                comparisons.rows, shard_rows.get("comparisons", 1 << 26), comparisons.multiple
+            ),
+            "probes": Axis(
+                len(role_rows(tables["roles"], "probe")), shard_rows.get("probes", 8192)
+            ),
         }
 
 
@@ -174,33 +219,41 @@ def role_rows(roles: Batch, role: str) -> Array:
 
 
 def need_role(roles: Batch, role: str, where: str) -> None:
-    """Raise InvalidInput, naming the nearest one, where no template has the role that an option asks for."""
+    """Raise InvalidInput, naming the nearest one, where no template has the role that an option
+    asks for.
+    """
     known = set(roles["role"].tolist())
     if role not in known:
         raise InvalidInput(f"{where}: {unknown('role', role, known)}")
 
 
 def refuse_itself(tables: Mapping[str, Batch], one: str, other: str) -> None:
-    """Raise InvalidInput if a template has both roles: it would be compared with itself, which tells nothing of anyone."""
+    """Raise InvalidInput if a template has both roles: it would be compared with itself, which
+    tells nothing of anyone.
+    """
     both = np.intersect1d(role_rows(tables["roles"], one), role_rows(tables["roles"], other))
     if len(both):
         name = str(tables["templates"]["template_id"][both[0]])
         raise InvalidInput(
-            f"template {name!r} serves as {one!r} and as {other!r} ({len(both)} such), and would be compared with itself: "
-            "give each side templates of its own."
+            f"template {name!r} serves as {one!r} and as {other!r} ({len(both)} such), and would be"
+            " compared with itself: give each side templates of its own."
         )
 
 
 @dataclass(frozen=True)
 class Comparisons:
-    """The 1:1 comparisons of a data set: a list, or all pairs of two roles or of one, which are never written out."""
+    """The 1:1 comparisons of a data set: a list, or all pairs of two roles or of one, which are
+    never written out.
+    """
 
     listed: Batch
     form: Listed | Product | Triangle
 
     @staticmethod
     def of(tables: Mapping[str, Batch]) -> Comparisons:
-        """Of a pairing, a role that no template has leaves nothing to pair, and what is listed counts."""
+        """Of a pairing, a role that no template has leaves nothing to pair, and what is listed
+        counts.
+        """
         pairings, listed = tables["pairings"], tables["comparisons"]
         names = [str(pairings[name][0]) for name in ("role_a", "role_b")] if pairings.rows else []
         a, b = (role_rows(tables["roles"], name) for name in names) if names else (_NONE, _NONE)
@@ -223,7 +276,9 @@ class Comparisons:
 
     @property
     def multiple(self) -> int:
-        """Shards of a product hold whole rows of it. Those of a triangle, whose rows differ in length, do not."""
+        """Shards of a product hold whole rows of it. Those of a triangle, whose rows differ in
+        length, do not.
+        """
         return len(self.form.b) if isinstance(self.form, Product) else 1
 
     def pairs(self, start: int, stop: int) -> tuple[Array, Array]:
@@ -236,17 +291,28 @@ class Comparisons:
         """Raise InvalidInput if a comparison is of a template with itself."""
         form = self.form
         if isinstance(form, Product):
-            refuse_itself(tables, *(str(tables["pairings"][name][0]) for name in ("role_a", "role_b")))
+            refuse_itself(
+                tables, *(str(tables["pairings"][name][0]) for name in ("role_a", "role_b"))
+            )
         elif isinstance(form, Triangle):
             rows, times = np.unique(form.role, return_counts=True)
             if len(twice := rows[times > 1]):
-                role, name = (str(x) for x in (tables["pairings"]["role_a"][0], tables["templates"]["template_id"][twice[0]]))
+                role, name = (
+                    str(x)
+                    for x in (
+                        tables["pairings"]["role_a"][0],
+                        tables["templates"]["template_id"][twice[0]],
+                    )
+                )
                 raise InvalidInput(
-                    f"template {name!r} is listed more than once as {role!r} ({len(twice)} such), and would be compared with "
-                    "itself: give each template a role once."
+                    f"template {name!r} is listed more than once as {role!r} ({len(twice)} such),"
+                    " and would be compared with itself: give each template a role once."
                 )
         elif len(same := np.flatnonzero(form.a == form.b)):
-            raise InvalidInput(f"comparison {same[0]} is of a template with itself ({len(same)} such): take these out.")
+            raise InvalidInput(
+                f"comparison {same[0]} is of a template with itself ({len(same)} such): take these"
+                " out."
+            )
 
 
 @dataclass
@@ -268,12 +334,16 @@ class Protocol:
     comparison_b: list[str] = field(default_factory=list)
     mated: Sequence[bool] = ()
     fold: Sequence[int] = ()
-    all_pairs: tuple[str, str] | None = None  # of two roles or, where both are one, every unordered pair of it
+    all_pairs: tuple[str, str] | None = (
+        None  # of two roles or, where both are one, every unordered pair of it
+    )
     columns: dict[str, Array] = field(default_factory=dict)  # optional columns of faces
 
 
 def build_tables(found: Protocol, where: str) -> dict[str, Batch]:
-    """Return the six tables. Raises InvalidInput listing duplicate and unknown ids (the first ten of each)."""
+    """Return the six tables. Raises InvalidInput listing duplicate and unknown ids (the first ten
+    of each).
+    """
     faces = _numbered(found.face_id, "face", where)
     templates = _numbered(found.template_id, "template", where)
     problems: list[str] = []
@@ -298,11 +368,23 @@ def build_tables(found: Protocol, where: str) -> dict[str, Batch]:
                 **found.columns,
             }
         ),
-        "members": Batch({"template": template[order], "face": face[order], "media": text(found.member_media)[order]}),
-        "templates": Batch({"template_id": text(found.template_id), "subject": text(found.template_subject)}),
+        "members": Batch(
+            {
+                "template": template[order],
+                "face": face[order],
+                "media": text(found.member_media)[order],
+            }
+        ),
+        "templates": Batch(
+            {"template_id": text(found.template_id), "subject": text(found.template_subject)}
+        ),
         "roles": Batch({"template": role_template, "role": text(found.role)}),
-        "comparisons": Batch({"a": a, "b": b, "mated": np.asarray(found.mated, dtype=bool), "fold": fold}),
-        "pairings": Batch({"role_a": text(x for x, _ in pairs), "role_b": text(y for _, y in pairs)}),
+        "comparisons": Batch(
+            {"a": a, "b": b, "mated": np.asarray(found.mated, dtype=bool), "fold": fold}
+        ),
+        "pairings": Batch(
+            {"role_a": text(x for x, _ in pairs), "role_b": text(y for _, y in pairs)}
+        ),
     }
 
 
@@ -326,11 +408,17 @@ def _numbered(ids: Sequence[str], kind: str, where: str) -> dict[str, int]:
             twice.append(f"{kind} {name!r} in rows {rows[name]} and {row}")
     if twice:
         more = f" (and {len(twice) - 10} more)" if len(twice) > 10 else ""
-        raise InvalidInput(f"{where}: every {kind} needs an id of its own; given twice: {'; '.join(twice[:10])}{more}.")
+        raise InvalidInput(
+            f"{where}: every {kind} needs an id of its own; given twice:"
+            f" {'; '.join(twice[:10])}{more}."
+        )
     return rows
 
 
 def _resolve(ids: Sequence[str], rows: Mapping[str, int], what: str, problems: list[str]) -> Array:
     found = np.fromiter((rows.get(name, -1) for name in ids), dtype=np.int64, count=len(ids))
-    problems += [f"{what} {ids[i]!r} in row {i} is not in the data set" for i in np.flatnonzero(found < 0).tolist()]
+    problems += [
+        f"{what} {ids[i]!r} in row {i} is not in the data set"
+        for i in np.flatnonzero(found < 0).tolist()
+    ]
     return found

@@ -1,1 +1,3 @@
-"""What takes too long for the tests: all of LFW, ten seeds, many kills. `make accept` writes docs/acceptance.md."""
+"""What takes too long for the tests: all of LFW, ten seeds, many kills. `make accept` writes
+docs/acceptance.md.
+"""

@@ -1,7 +1,8 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: lfw, closeups, fusion, rules, discard, coverage, machines,
-                                          interruptions, threads, kills, flips, dask, drivers, idle, hostile; all by default
+    python -m tests.accept [PART ...]     parts: lfw, closeups, fusion, rules, discard, coverage,
+                                          machines, interruptions, threads, kills, flips, dask,
+                                          drivers, idle, hostile; all by default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
 """
@@ -59,7 +60,10 @@ interval too narrow. TAR is at the largest FMR that does not exceed the target.
 
 def main(names: list[str]) -> int:
     if not SHARED.is_dir():
-        print(f"the photographs and models are not at {SHARED}; set QFUSE_SHARED to where they are.", file=sys.stderr)
+        print(
+            f"the photographs and models are not at {SHARED}; set QFUSE_SHARED to where they are.",
+            file=sys.stderr,
+        )
         return 2
     sections = _sections(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
     failed = 0
@@ -72,7 +76,11 @@ def main(names: list[str]) -> int:
         sections[title] = f"## {title}\n\n{table(rows)}\n\n{text}\n\n{_machine()}\n"
         failed += sum(not c.holds for c in checks)
         for c in checks:
-            print(f"  {'holds' if c.holds else 'FAILS'}: {c.what}: expected {c.expected}, seen {c.seen}", flush=True)
+            print(
+                f"  {'holds' if c.holds else 'FAILS'}: {c.what}: expected {c.expected}, seen"
+                f" {c.seen}",
+                flush=True,
+            )
         PAGE.parent.mkdir(exist_ok=True)
         ordered = [sections[title] for title, _ in PARTS.values() if title in sections]
         PAGE.write_text("\n".join([HEAD, *ordered]), encoding="utf-8")
@@ -82,13 +90,26 @@ def main(names: list[str]) -> int:
 
 def _sections(page: str) -> dict[str, str]:
     parts = re.split(r"^## (.+)\n", page, flags=re.MULTILINE)[1:]
-    return {title: f"## {title}\n{text.rstrip()}\n" for title, text in zip(parts[::2], parts[1::2], strict=True)}
+    return {
+        title: f"## {title}\n{text.rstrip()}\n"
+        for title, text in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 def _machine() -> str:
-    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        "",
+    )
     cores, python = len(os.sched_getaffinity(0)), platform.python_version()
-    return f"Seen on {date.today().isoformat()}: {model or platform.machine()}, {cores} cores, Python {python}."
+    return (
+        f"Seen on {date.today().isoformat()}: {model or platform.machine()}, {cores} cores, Python"
+        f" {python}."
+    )
 
 
 def _lines(path: str) -> list[str]:

@@ -1,4 +1,6 @@
-"""Faces that fill the frame: photographs of LFW enlarged until the face takes 83 % of the picture, as phones take them."""
+"""Faces that fill the frame: photographs of LFW enlarged until the face takes 83 % of the picture,
+as phones take them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def closeups() -> tuple[list[Check], str]:
         "name": "closeups",
         "dataset": {"reader": "folder", "path": "people", "options": {"templates": "face"}},
         "models": {"folders": [str(SHARED / "models")]},
-        "steps": {"align": {}, "embed": {"options": {"model": "edgeface_xxs"}}, "fuse": {"options": {"rule": "mean"}}},
+        "steps": {
+            "align": {},
+            "embed": {"options": {"model": "edgeface_xxs"}},
+            "fuse": {"options": {"rule": "mean"}},
+        },
     }
     (place.folder / "c.yaml").write_text(json.dumps(config))
     place.run("run", "c.yaml")
@@ -35,14 +41,31 @@ def closeups() -> tuple[list[Check], str]:
         unit = dict(zip(file["template_id"].asstr()[:], file["embedding"][:], strict=True))
     rows, checks = [["pixels", "below 0.5, or not found", "least", "median"]], []
     for side in SIDES:
-        cosine = np.nan_to_num([float(unit[f"{name}/photo.jpg"] @ unit[f"{name}/{side}.jpg"]) for name in made], nan=-1)
+        cosine = np.nan_to_num(
+            [float(unit[f"{name}/photo.jpg"] @ unit[f"{name}/{side}.jpg"]) for name in made], nan=-1
+        )
         below, median = int((cosine < LEAST).sum()), float(np.median(cosine))
-        rows.append([f"{side} × {side}", f"{below} of {len(made)}", f"{cosine.min():.3f}", f"{median:.4f}"])
+        rows.append(
+            [f"{side} × {side}", f"{below} of {len(made)}", f"{cosine.min():.3f}", f"{median:.4f}"]
+        )
         checks += [
-            Check(f"{len(made)} close-ups of {side} pixels: cosine below {LEAST}", "0", str(below), below == 0),
-            Check(f"{len(made)} close-ups of {side} pixels: median cosine", f"≥ {MEDIAN}", f"{median:.4f}", median >= MEDIAN),
+            Check(
+                f"{len(made)} close-ups of {side} pixels: cosine below {LEAST}",
+                "0",
+                str(below),
+                below == 0,
+            ),
+            Check(
+                f"{len(made)} close-ups of {side} pixels: median cosine",
+                f"≥ {MEDIAN}",
+                f"{median:.4f}",
+                median >= MEDIAN,
+            ),
         ]
-    return checks, f"Cosine with the photograph that a close-up was made of, EdgeFace-XXS.\n\n{table(rows)}"
+    return (
+        checks,
+        f"Cosine with the photograph that a close-up was made of, EdgeFace-XXS.\n\n{table(rows)}",
+    )
 
 
 def _make(folder: Path) -> list[str]:
@@ -56,7 +79,9 @@ def _make(folder: Path) -> list[str]:
         people = sorted(first)
         for person in people[:: len(people) // COUNT][:COUNT]:
             data = archive.read(first[person])
-            image = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+            image = np.asarray(
+                cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8
+            )
             faces = detector.detect(image)
             if not len(faces):
                 continue
@@ -66,9 +91,18 @@ def _make(folder: Path) -> list[str]:
             for side in SIDES:
                 scale = side / (max(width, height) * FILL)
                 move = np.array(
-                    [[scale, 0, side / 2 - (x + width / 2) * scale], [0, scale, side / 2 - (y + height / 2) * scale]]
+                    [
+                        [scale, 0, side / 2 - (x + width / 2) * scale],
+                        [0, scale, side / 2 - (y + height / 2) * scale],
+                    ]
                 )
-                large = cv2.warpAffine(image, move, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+                large = cv2.warpAffine(
+                    image,
+                    move,
+                    (side, side),
+                    flags=cv2.INTER_CUBIC,
+                    borderMode=cv2.BORDER_REPLICATE,
+                )
                 cv2.imwrite(str(folder / person / f"{side}.jpg"), large)
             made.append(person)
     return made

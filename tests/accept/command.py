@@ -34,10 +34,19 @@ class Place:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "QFUSE_SHARED": str(SHARED), "COLUMNS": "140"}
         pipe = subprocess.PIPE
-        return subprocess.Popen([*QFUSE, *arguments], cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            [*QFUSE, *arguments],
+            cwd=self.folder,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
 
     def run(self, *arguments: str) -> tuple[Any, float]:
-        """Return (the JSON that the command printed, seconds of wall time). Raises RuntimeError where it failed."""
+        """Return (the JSON that the command printed, seconds of wall time). Raises RuntimeError
+        where it failed.
+        """
         begin = time.perf_counter()
         child = self.start(*arguments, "--json")
         out, err = child.communicate(timeout=3600)
@@ -46,7 +55,9 @@ class Place:
         return json.loads(out), time.perf_counter() - begin
 
     def numbers(self, run: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / f".qfuse/runs/{run}/numbers.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(
+            (self.folder / f".qfuse/runs/{run}/numbers.json").read_text(encoding="utf-8")
+        )
         return found
 
     def digests(self, store: str) -> dict[str, str]:
@@ -70,7 +81,9 @@ def does_nothing(place: Place, config: str, what: str) -> Check:
     """Run a config whose every result is stored."""
     again, wall = place.run("run", config)
     seen = f"{wall:.2f} s, {len(again['ran'])} steps ran"
-    return Check(f"a second run of {what} does nothing", "≤ 2 s", seen, not again["ran"] and wall <= 2)
+    return Check(
+        f"a second run of {what} does nothing", "≤ 2 s", seen, not again["ran"] and wall <= 2
+    )
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

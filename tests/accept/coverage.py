@@ -1,9 +1,11 @@
-"""How often the 95 % intervals hold what is true, on sets that are drawn from a model of which that is known.
+"""How often the 95 % intervals hold what is true, on sets that are drawn from a model of which that
+is known.
 
-Subject i has an effect u_i on its mated and v_i on its non-mated scores, both normal with deviation SPREAD; a comparison
-adds noise of deviation 1 and, if mated, a shift that sets TAR at FMR 1e-2. So both scores are normal, and TAR and EER follow
-from their deviations. The second system, for differences, has effects and noise that correlate with the first's, and a
-smaller shift. What pAUC and TPIR are is the mean over TRUTH further sets, each of which is as large.
+Subject i has an effect u_i on its mated and v_i on its non-mated scores, both normal with deviation
+SPREAD; a comparison adds noise of deviation 1 and, if mated, a shift that sets TAR at FMR 1e-2. So
+both scores are normal, and TAR and EER follow from their deviations. The second system, for
+differences, has effects and noise that correlate with the first's, and a smaller shift. What pAUC
+and TPIR are is the mean over TRUTH further sets, each of which is as large.
 """
 
 from __future__ import annotations
@@ -25,9 +27,19 @@ SUBJECTS, TARS = (40, 100, 400), (0.5, 0.9, 0.99)
 SPREAD, SAME = 0.6, 0.7  # of effects; correlation of two systems
 LOSS = 0.15  # of the second system's shift
 FMR, LIMIT, FPIR = (1e-2, 1e-3), 0.2, 0.1
-WIDE, NARROW = np.sqrt(1 + SPREAD**2), np.sqrt(1 + 2 * SPREAD**2)  # deviations of mated and of non-mated scores
-NAMES = ("TAR @ 1e-2", "TAR @ 1e-3", "EER", "pAUC(0.2)", "TPIR @ 0.1", "difference of TAR @ 1e-2", "difference of EER")
-WANTED, FEW = 0.92, 30  # of the EER's coverage; errors, fewer of which the report marks as very uncertain
+# deviations of mated and of non-mated scores
+WIDE, NARROW = (np.sqrt(1 + SPREAD**2), np.sqrt(1 + 2 * SPREAD**2))
+NAMES = (
+    "TAR @ 1e-2",
+    "TAR @ 1e-3",
+    "EER",
+    "pAUC(0.2)",
+    "TPIR @ 0.1",
+    "difference of TAR @ 1e-2",
+    "difference of EER",
+)
+# of the EER's coverage; errors, fewer of which the report marks as very uncertain
+WANTED, FEW = (0.92, 30)
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,11 @@ def coverage() -> tuple[list[Check], str]:
         errors = f"{setting.errors:.0f}{'†' if setting.errors < FEW else ''}"
         percent = (f"{100 * share:.0f}" for share in shares.values())
         rows.append([str(setting.subjects), kind, f"{setting.tar:g}", errors, *percent])
-    told = [shares["EER"] for setting, shares in zip(settings, held, strict=True) if setting.errors >= FEW]
+    told = [
+        shares["EER"]
+        for setting, shares in zip(settings, held, strict=True)
+        if setting.errors >= FEW
+    ]
     check = Check(
         f"coverage of the EER's 95 % interval, with {FEW} mated errors or more at the EER",
         f"≥ {100 * WANTED:.0f} %",
@@ -83,8 +99,9 @@ def coverage() -> tuple[list[Check], str]:
         min(told) >= WANTED,
     )
     text = (
-        f"Percent of {SETS} sets whose 95 % interval ({REPLICATES} replicates) holds the truth; its own error is ±2.5. "
-        f"†: the report marks numbers on fewer than {FEW} errors as very uncertain, because their intervals are too narrow."
+        f"Percent of {SETS} sets whose 95 % interval ({REPLICATES} replicates) holds the truth; its"
+        f" own error is ±2.5. †: the report marks numbers on fewer than {FEW} errors as very"
+        " uncertain, because their intervals are too narrow."
     )
     return [check], f"{text}\n\n{table(rows)}"
 
@@ -104,7 +121,9 @@ def held_in(setting: Setting) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One set: mated comparisons (M,), and each subject's reference against two other subjects' samples … (N,)."""
+    """One set: mated comparisons (M,), and each subject's reference against two other subjects'
+    samples … (N,).
+    """
 
     subjects: int
     subject: np.ndarray  # of mated comparisons
@@ -129,12 +148,27 @@ def drawn(setting: Setting, rng: np.random.Generator) -> Drawn:
     effect, other = twice(setting.subjects), twice(setting.subjects)
     noise, chance = twice(subject.size), twice(a.size)
     shifts = (setting.shift, setting.shift - LOSS)
-    mated = [shift + SPREAD * u[subject] + e for shift, u, e in zip(shifts, effect, noise, strict=True)]
+    mated = [
+        shift + SPREAD * u[subject] + e for shift, u, e in zip(shifts, effect, noise, strict=True)
+    ]
     nonmated = [SPREAD * (v[a] + v[b]) + e for v, e in zip(other, chance, strict=True)]
     top_subject = np.repeat(np.arange(setting.subjects), 4)
-    top = SPREAD * other[0][top_subject] + rng.standard_normal((top_subject.size, 20)).max(axis=1) * NARROW
+    top = (
+        SPREAD * other[0][top_subject]
+        + rng.standard_normal((top_subject.size, 20)).max(axis=1) * NARROW
+    )
     quality = mated[0] + 1.5 * rng.standard_normal(subject.size)
-    return Drawn(setting.subjects, subject, a, b, (mated[0], mated[1]), (nonmated[0], nonmated[1]), quality, top, top_subject)
+    return Drawn(
+        setting.subjects,
+        subject,
+        a,
+        b,
+        (mated[0], mated[1]),
+        (nonmated[0], nonmated[1]),
+        quality,
+        top,
+        top_subject,
+    )
 
 
 def estimates(made: Drawn, seed: int) -> dict[str, np.ndarray]:
@@ -145,10 +179,16 @@ def estimates(made: Drawn, seed: int) -> dict[str, np.ndarray]:
     systems = [np.concatenate(pair) for pair in zip(made.mated, made.nonmated, strict=True)]
     tar = [bootstrap.tar_replicates(scores, mated, *sides, FMR, weights) for scores in systems]
     eer = [bootstrap.eer_replicates(scores, mated, *sides, weights) for scores in systems]
-    threshold = discard_replicates.threshold_replicates(made.nonmated[0], made.a, made.b, FMR[:1], weights)
-    area = discard_replicates.fnm_pauc_replicates(made.mated[0], made.quality, made.subject, threshold, weights, [LIMIT])
+    threshold = discard_replicates.threshold_replicates(
+        made.nonmated[0], made.a, made.b, FMR[:1], weights
+    )
+    area = discard_replicates.fnm_pauc_replicates(
+        made.mated[0], made.quality, made.subject, threshold, weights, [LIMIT]
+    )
     rank = np.ones(made.subject.size, int)
-    tpir = bootstrap.tpir_replicates(made.top, made.top_subject, rank, made.mated[0], made.subject, [FPIR], weights)
+    tpir = bootstrap.tpir_replicates(
+        made.top, made.top_subject, rank, made.mated[0], made.subject, [FPIR], weights
+    )
     return {
         NAMES[0]: tar[0][:, 0],
         NAMES[1]: tar[0][:, 1],
@@ -163,8 +203,12 @@ def estimates(made: Drawn, seed: int) -> dict[str, np.ndarray]:
 def _points(made: Drawn) -> tuple[float, float]:
     """Return pAUC and TPIR of a set: what a replicate is that draws every subject once."""
     ones = np.ones((1, made.subjects), np.uint16)
-    threshold = discard_replicates.threshold_replicates(made.nonmated[0], made.a, made.b, FMR[:1], ones)
-    area = discard_replicates.fnm_pauc_replicates(made.mated[0], made.quality, made.subject, threshold, ones, [LIMIT])
+    threshold = discard_replicates.threshold_replicates(
+        made.nonmated[0], made.a, made.b, FMR[:1], ones
+    )
+    area = discard_replicates.fnm_pauc_replicates(
+        made.mated[0], made.quality, made.subject, threshold, ones, [LIMIT]
+    )
     rank = np.ones(made.subject.size, int)
     tpir = identification.tpir_at_fpir(made.top, rank, made.mated[0], [FPIR]).tpir
     return float(area.pauc.ravel()[0]), float(tpir[0])

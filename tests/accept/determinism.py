@@ -1,4 +1,6 @@
-"""One numerics profile, one result: whatever is killed and however many workers load. Across threads: nearly one."""
+"""One numerics profile, one result: whatever is killed and however many workers load. Across
+threads: nearly one.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,17 @@ steps: {{fuse: {{stored: true}}, compare: {{stored: true}}, search: {{stored: tr
 
 def _config(place: Place) -> str:
     path = place.folder / "interruption.yaml"
-    path.write_text(CONFIG.format(base=ROOT / "configs/lfw_templates.yaml", zip=SHARED / "data/lfw.zip"), encoding="utf-8")
+    path.write_text(
+        CONFIG.format(base=ROOT / "configs/lfw_templates.yaml", zip=SHARED / "data/lfw.zip"),
+        encoding="utf-8",
+    )
     return str(path)
 
 
 def interruptions() -> tuple[list[Check], str]:
-    """Run once undisturbed; then, for every store, with other workers, and with kill -9 at seeded random moments."""
+    """Run once undisturbed; then, for every store, with other workers, and with kill -9 at seeded
+    random moments.
+    """
     place = Place.fresh("interruptions")
     config = _config(place)
     _, wall = place.run("run", config, "--store", "undisturbed", "--workers", "2")
@@ -64,19 +71,32 @@ def interruptions() -> tuple[list[Check], str]:
         lost += sum(after.get(path) != inode for path, inode in before.items())
         same.append(place.digests(store) == expected)
     text = (
-        f"{len(expected)} artifacts of {_rows(place.folder / 'undisturbed')} rows, {wall:.0f} s undisturbed; "
-        f"{kills} kills over {len(same)} stores, at moments between 0.5 s and that."
+        f"{len(expected)} artifacts of {_rows(place.folder / 'undisturbed')} rows, {wall:.0f} s"
+        f" undisturbed; {kills} kills over {len(same)} stores, at moments between 0.5 s and that."
     )
     return [
-        Check(f"workers {', '.join(map(str, WORKERS))}", "the same column digests", _share(same_workers), all(same_workers)),
-        Check(f"{kills} times kill -9, then run to the end", "the same column digests", _share(same), all(same)),
+        Check(
+            f"workers {', '.join(map(str, WORKERS))}",
+            "the same column digests",
+            _share(same_workers),
+            all(same_workers),
+        ),
+        Check(
+            f"{kills} times kill -9, then run to the end",
+            "the same column digests",
+            _share(same),
+            all(same),
+        ),
         Check("finished artifacts computed again after a kill", "0", str(lost), lost == 0),
     ], text
 
 
 def _created(store: Path) -> dict[Path, int]:
     """Every committed artifact and its inode: another inode would be another computation."""
-    return {path.with_suffix(".h5"): path.with_suffix(".h5").stat().st_ino for path in store.glob("*/??/[!.]*.json")}
+    return {
+        path.with_suffix(".h5"): path.with_suffix(".h5").stat().st_ino
+        for path in store.glob("*/??/[!.]*.json")
+    }
 
 
 def _rows(store: Path) -> int:
@@ -112,4 +132,11 @@ def threads() -> tuple[list[Check], str]:
             cosine = float((found[1] * found[count]).sum(axis=1).min())
             lowest = min(lowest, cosine)
             rows.append([name, str(count), str(len(crops)), f"{cosine:.12f}"])
-    return [Check("cpu-fp32, across thread counts", "cosine ≥ 0.999999", f"{lowest:.12f}", lowest >= 0.999999)], table(rows)
+    return [
+        Check(
+            "cpu-fp32, across thread counts",
+            "cosine ≥ 0.999999",
+            f"{lowest:.12f}",
+            lowest >= 0.999999,
+        )
+    ], table(rows)

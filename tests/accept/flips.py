@@ -1,4 +1,6 @@
-"""Two hundred flipped bits over every kind of artifact: each found, each artifact computed again alone, and the same."""
+"""Two hundred flipped bits over every kind of artifact: each found, each artifact computed again
+alone, and the same.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ Name = tuple[str, str]  # output, key
 
 
 def flips() -> tuple[list[Check], str]:
-    """Flip bits of a finished store: in batches in this process, one at a time by the command, and unseen before a run."""
+    """Flip bits of a finished store: in batches in this process, one at a time by the command, and
+    unseen before a run.
+    """
     bench = Bench(Place.fresh("flips"))
     rng = random.Random(0)  # noqa: S311  a seeded experiment, no secret
     for _ in range(BATCHES):
@@ -38,18 +42,45 @@ def flips() -> tuple[list[Check], str]:
         bench.met(reads[number % len(reads)], rng, command=number % 6 == 0)
     met = bench.seen
     same = bench.place.digests("store") == bench.expected
-    return [
-        Check(
-            "single flipped bits found by `verify`, and no other artifact", str(flipped), _found(seen), _all(seen, flipped)
+    return (
+        [
+            Check(
+                "single flipped bits found by `verify`, and no other artifact",
+                str(flipped),
+                _found(seen),
+                _all(seen, flipped),
+            ),
+            Check(
+                "computed again, alone, with the same digest",
+                str(flipped),
+                str(seen["alone"]),
+                seen["alone"] == flipped,
+            ),
+            Check(
+                "flips in data found on read, without `verify`",
+                str(ON_READ),
+                _found(met),
+                _all(met, ON_READ),
+            ),
+            Check(
+                "computed again, alone, with the same digest",
+                str(ON_READ),
+                str(met["alone"]),
+                met["alone"] == ON_READ,
+            ),
+            Check(
+                "digests of the store after all that",
+                "those before",
+                "the same" if same else "others",
+                same,
+            ),
+        ],
+        (
+            f"{len(bench.expected)} artifacts of {outputs} kinds. By `verify`: {BATCHES} batches of"
+            f" {BATCH} bits, {SINGLES} bits alone by the command; {bench.flipped['.h5']} in"
+            f" columns' files, {bench.flipped['.json']} in receipts. On read: what was computed"
+            f" from the damaged artifact was deleted and asked for again; {len(reads)} kinds."
         ),
-        Check("computed again, alone, with the same digest", str(flipped), str(seen["alone"]), seen["alone"] == flipped),
-        Check("flips in data found on read, without `verify`", str(ON_READ), _found(met), _all(met, ON_READ)),
-        Check("computed again, alone, with the same digest", str(ON_READ), str(met["alone"]), met["alone"] == ON_READ),
-        Check("digests of the store after all that", "those before", "the same" if same else "others", same),
-    ], (
-        f"{len(bench.expected)} artifacts of {outputs} kinds. By `verify`: {BATCHES} batches of {BATCH} bits, {SINGLES} bits "
-        f"alone by the command; {bench.flipped['.h5']} in columns' files, {bench.flipped['.json']} in receipts. On read: "
-        f"what was computed from the damaged artifact was deleted and asked for again; {len(reads)} kinds."
     )
 
 
@@ -75,7 +106,11 @@ class Bench:
         self.flipped: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
         self.plan = open_session(Path(self.config), store=self.root, readonly=True).plan
-        self.bases = {step.output(output): step.base for step in self.plan.steps.values() for output in step.stage.produces}
+        self.bases = {
+            step.output(output): step.base
+            for step in self.plan.steps.values()
+            for output in step.stage.produces
+        }
 
     def choose(self, rng: random.Random, count: int) -> set[Name]:
         """Choose artifacts, as many of each kind as of the others where there are as many."""
@@ -96,7 +131,9 @@ class Bench:
             store.set_aside(problem.output, problem.key, problem.reason)
         for base in dict.fromkeys(step.base for step in self.plan.steps.values()):
             self._run(base)
-        self._judge({(problem.output, problem.key) for problem in problems}, damaged, damaged, before)
+        self._judge(
+            {(problem.output, problem.key) for problem in problems}, damaged, damaged, before
+        )
 
     def verified_by_command(self, damaged: set[Name], rng: random.Random) -> None:
         """The same by `qfuse store verify` and `qfuse run`."""
@@ -106,17 +143,25 @@ class Bench:
         out, error = child.communicate(timeout=600)
         assert child.returncode == 5, error
         self._run_command({self.bases.get(output) for output, _ in damaged})
-        self._judge({(p["output"], p["key"]) for p in json.loads(out)["problems"]}, damaged, damaged, before)
+        self._judge(
+            {(p["output"], p["key"]) for p in json.loads(out)["problems"]}, damaged, damaged, before
+        )
 
     def reads(self) -> list[str]:
         """Return every output that a stored step or the plan itself reads."""
         read = {
-            self.plan.steps[ref.step].output(ref.output) for step in self.plan.steps.values() for ref in step.inputs.values()
+            self.plan.steps[ref.step].output(ref.output)
+            for step in self.plan.steps.values()
+            for ref in step.inputs.values()
         }
-        return sorted(read) + [o for o in self.artifacts if o.startswith("ingest.") and _data(self._path(o, 0))]
+        return sorted(read) + [
+            o for o in self.artifacts if o.startswith("ingest.") and _data(self._path(o, 0))
+        ]
 
     def met(self, output: str, rng: random.Random, command: bool) -> None:
-        """Flip a bit in the data of one artifact, delete one that was computed from it, and ask for that one."""
+        """Flip a bit in the data of one artifact, delete one that was computed from it, and ask for
+        that one.
+        """
         key = rng.choice(self.artifacts[output])
         deleted = set[Name]()
         base = None
@@ -134,7 +179,12 @@ class Bench:
             self._run_command({base})
         else:
             mended(lambda: self._run(base), lambda sentence: None)
-        found = {(o, k) for o, keys in self.artifacts.items() for k in keys if (f"{o}-{k[:16]}") in self._aside() - aside}
+        found = {
+            (o, k)
+            for o, keys in self.artifacts.items()
+            for k in keys
+            if (f"{o}-{k[:16]}") in self._aside() - aside
+        }
         self._judge(found, {(output, key)}, deleted | {(output, key)}, before)
 
     def _readers(self, output: str, key: str) -> list[tuple[Step, Task]]:
@@ -144,14 +194,19 @@ class Bench:
             for name, ref in step.inputs.items()
             if self.plan.steps[ref.step].output(ref.output) == output
             for task in step.tasks
-            if key in {self.plan.steps[ref.step].tasks[i].keys[ref.output] for i in task.needs[name]}
+            if key
+            in {self.plan.steps[ref.step].tasks[i].keys[ref.output] for i in task.needs[name]}
         ]
 
     def _path(self, output: str, key: str | int) -> Path:
-        return Store(self.root).path(output, key if isinstance(key, str) else self.artifacts[output][key])
+        return Store(self.root).path(
+            output, key if isinstance(key, str) else self.artifacts[output][key]
+        )
 
     def _aside(self) -> Counter[str]:
-        return Counter(path.stem.rpartition("-")[0] for path in self.root.glob("quarantine/*.reason"))
+        return Counter(
+            path.stem.rpartition("-")[0] for path in self.root.glob("quarantine/*.reason")
+        )
 
     def _flip(self, names: Iterable[Name], rng: random.Random) -> None:
         for name in sorted(names):
@@ -164,15 +219,25 @@ class Bench:
 
     def _run_command(self, bases: Iterable[str | None]) -> None:
         for base in bases:
-            self.place.run("run", self.config, "--store", "store", *(["--until", base] if base else []))
+            self.place.run(
+                "run", self.config, "--store", "store", *(["--until", base] if base else [])
+            )
 
     def _judge(self, found: set[Name], damaged: set[Name], anew: set[Name], before: Stamps) -> None:
-        """Count what was found rightly and wrongly, and what was computed again alone with the same digest."""
+        """Count what was found rightly and wrongly, and what was computed again alone with the same
+        digest.
+        """
         self.seen["found"] += len(found & damaged)
         self.seen["wrong"] += len(found - damaged)
         after, digests = stamps(self.root), self.place.digests("store")
-        others = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-        right = {Store(self.root).path(*name).with_suffix(suffix) for name in anew for suffix in (".h5", ".json")}
+        others = {
+            path for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+        }
+        right = {
+            Store(self.root).path(*name).with_suffix(suffix)
+            for name in anew
+            for suffix in (".h5", ".json")
+        }
         if others == right and digests == self.expected:
             self.seen["alone"] += len(damaged)
 
@@ -186,11 +251,17 @@ def _flip_bit(path: Path, place: int, rng: random.Random) -> None:
 
 
 def _data(path: Path) -> list[tuple[int, int]]:
-    """Return where in a file the chunks of its largest column lie: (first byte, bytes). Remarks are left out."""
+    """Return where in a file the chunks of its largest column lie: (first byte, bytes). Remarks are
+    left out.
+    """
     columns: list[Any] = []
     with h5py.File(path) as file:
         file.visititems(
-            lambda name, node: columns.append(node) if name not in ("status", "reason/ends", "reason/utf8") else None
+            lambda name, node: (
+                columns.append(node)
+                if name not in ("status", "reason/ends", "reason/utf8")
+                else None
+            )
         )
         columns = [node for node in columns if isinstance(node, h5py.Dataset) and node.chunks]
         if not columns:

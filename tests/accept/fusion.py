@@ -1,4 +1,6 @@
-"""What quality weighting is worth on degraded LFW templates: every rule × quality measure, ten degradation seeds."""
+"""What quality weighting is worth on degraded LFW templates: every rule × quality measure, ten
+degradation seeds.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from tests.accept.recognition import pick
 
 
 def fusion() -> tuple[list[Check], str]:
-    """Run configs/lfw_templates.yaml from nothing, then ask what another weight rule would re-run."""
+    """Run configs/lfw_templates.yaml from nothing, then ask what another weight rule would
+    re-run."""
     place, config = Place.fresh("fusion"), str(ROOT / "configs/lfw_templates.yaml")
     ran, wall = place.run("run", config)
     nothing = does_nothing(place, config, "the fusion experiment")
@@ -29,15 +32,36 @@ def fusion() -> tuple[list[Check], str]:
     return [
         Check(what, "paired 95 % interval above 0", gain, low > 0),
         nothing,
-        Check("another weight rule re-runs", "fuse and what follows", ", ".join(sorted(stale)), stale == after_fuse),
-        Check("a moved data set and other workers re-run", "nothing", ", ".join(rerun) or "nothing", not rerun),
+        Check(
+            "another weight rule re-runs",
+            "fuse and what follows",
+            ", ".join(sorted(stale)),
+            stale == after_fuse,
+        ),
+        Check(
+            "a moved data set and other workers re-run",
+            "nothing",
+            ", ".join(rerun) or "nothing",
+            not rerun,
+        ),
     ], f"{_table(rows)}\n\nFrom nothing in {wall:.0f} s: {seconds(ran)}."
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    columns = (("tar", 1e-3), ("tar", 1e-4), ("rank", 1), ("tpir", 1e-1), ("tpir", 1e-2), ("eer", None))
+    columns = (
+        ("tar", 1e-3),
+        ("tar", 1e-4),
+        ("rank", 1),
+        ("tpir", 1e-1),
+        ("tpir", 1e-2),
+        ("eer", None),
+    )
     named = {"tar": "TAR @ FMR ", "tpir": "TPIR @ FPIR ", "rank": "rank-"}
-    head = ["rule", "quality", *(f"{named[metric]}{target:g}" if target else metric.upper() for metric, target in columns)]
+    head = [
+        "rule",
+        "quality",
+        *(f"{named[metric]}{target:g}" if target else metric.upper() for metric, target in columns),
+    ]
     cells = list(dict.fromkeys((row["rule"], row.get("method")) for row in rows))
     body = []
     for rule, method in cells:
@@ -48,7 +72,9 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def cell(row: dict[str, Any]) -> str:
-    """Return a number with its interval or, where it has one, its paired difference to the baseline."""
+    """Return a number with its interval or, where it has one, its paired difference to the
+    baseline.
+    """
     few = "†" if row["few"] else ""
     if row["difference"] is None or row["baseline"]:
         bounds = "" if row["low"] is None else f" [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
@@ -56,6 +82,11 @@ def cell(row: dict[str, Any]) -> str:
     mark = "" if not row["clear"] else " ▲" if row["difference"] > 0 else " ▼"
     if row["metric"] == "eer":
         mark = mark.translate({ord("▲"): "▼", ord("▼"): "▲"})
-    known = row["difference_low"] is not None  # of two rows whose every replicate is the same there is none
-    bounds = f" [{100 * row['difference_low']:+.2f}, {100 * row['difference_high']:+.2f}]" if known else ""
+    # of two rows whose every replicate is the same there is none
+    known = row["difference_low"] is not None
+    bounds = (
+        f" [{100 * row['difference_low']:+.2f}, {100 * row['difference_high']:+.2f}]"
+        if known
+        else ""
+    )
     return f"{100 * row['value']:.2f}{few} ({100 * row['difference']:+.2f}{bounds}{mark})"

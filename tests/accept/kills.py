@@ -1,4 +1,6 @@
-"""Sixty times kill -9 at seeded random moments: what was finished stays, and the result is the same."""
+"""Sixty times kill -9 at seeded random moments: what was finished stays, and the result is the
+same.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,21 @@ from pathlib import Path
 
 from pipeline.store import maintenance
 from tests.accept.command import Check, Place, table
-from tests.accept.stress import Claims, DaskCluster, Stamps, changed, configure, drive, end, receipts, stamps
+from tests.accept.stress import (
+    Claims,
+    DaskCluster,
+    Stamps,
+    changed,
+    configure,
+    drive,
+    end,
+    receipts,
+    stamps,
+)
 
 A_STORE = 6  # kills at most, until it is left to come to its end
-# Whom → (how often, shards that may be in flight there): a serial run computes workers + 1 side by side, a Dask worker 2.
+# Whom → (how often, shards that may be in flight there): a serial run computes workers + 1 side by
+# side, a Dask worker 2.
 SERIAL = {"serial run": (18, 3)}
 LOCAL = {"driver of --dask local:2": (18, 4)}
 ADDRESS = {"driver": (6, 4), "worker": (8, 2), "nanny": (5, 2), "scheduler": (5, 4)}
@@ -47,7 +60,11 @@ def kills() -> tuple[list[Check], str]:
     expected = place.digests("undisturbed")
     rng = random.Random(0)  # noqa: S311  a seeded experiment, no secret
     tallies = {}
-    for name, whom in {"serial": SERIAL, "--dask local:2": LOCAL, "--dask FILE, two workers": ADDRESS}.items():
+    for name, whom in {
+        "serial": SERIAL,
+        "--dask local:2": LOCAL,
+        "--dask FILE, two workers": ADDRESS,
+    }.items():
         victims = [victim for victim, (often, _) in whom.items() for _ in range(often)]
         rng.shuffle(victims)
         tallies[name] = tally = Tally()
@@ -57,20 +74,30 @@ def kills() -> tuple[list[Check], str]:
             _suffer(place, config, store, victims, rng, len(expected), tally)
             tally.stores += 1
             tally.same += place.digests(store) == expected
-            tally.damaged += len(maintenance.verify(receipts(place.folder / store), 2, lambda size: None))
+            tally.damaged += len(
+                maintenance.verify(receipts(place.folder / store), 2, lambda size: None)
+            )
         tally.seconds = time.perf_counter() - begin
     done = list(tallies.values())
-    total, stores, same = (sum(values) for values in zip(*((t.kills.total(), t.stores, t.same) for t in done), strict=True))
+    total, stores, same = (
+        sum(values)
+        for values in zip(*((t.kills.total(), t.stores, t.same) for t in done), strict=True)
+    )
     damaged, replaced = sum(t.damaged for t in done), sum(t.replaced for t in done)
     again, in_flight = sum(t.again for t in done), sum(t.in_flight for t in done)
     wrong = [end for t in done for end in t.ends]
-    rows = [["run", "killed", "stores", "shards begun", "begun again", "in flight at most", "seconds"]]
+    rows = [
+        ["run", "killed", "stores", "shards begun", "begun again", "in flight at most", "seconds"]
+    ]
     for name, t in tallies.items():
         killed = ", ".join(f"{count} × {victim}" for victim, count in t.kills.items())
-        rows.append([name, killed, *map(str, (t.stores, t.begun, t.again, t.in_flight)), f"{t.seconds:.0f}"])
+        rows.append(
+            [name, killed, *map(str, (t.stores, t.begun, t.again, t.in_flight)), f"{t.seconds:.0f}"]
+        )
     text = (
-        f"{len(expected)} artifacts of 3,004 faces, {wall:.0f} s undisturbed. A kill comes after up to "
-        f"{len(expected) // 4} more artifacts and half a second, or in the first three seconds of a run."
+        f"{len(expected)} artifacts of 3,004 faces, {wall:.0f} s undisturbed. A kill comes after up"
+        f" to {len(expected) // 4} more artifacts and half a second, or in the first three seconds"
+        " of a run."
     )
     return [
         Check(
@@ -80,19 +107,32 @@ def kills() -> tuple[list[Check], str]:
             same == stores,
         ),
         Check("damaged artifacts in those stores", "0", str(damaged), damaged == 0),
-        Check("files of finished artifacts replaced after a kill", "0", str(replaced), replaced == 0),
+        Check(
+            "files of finished artifacts replaced after a kill", "0", str(replaced), replaced == 0
+        ),
         Check(
             "shards begun again, all kills together",
             f"≤ {in_flight} in flight",
             str(again),
             all(t.again <= t.in_flight for t in done),
         ),
-        Check("runs that did not end with 0, or with 6 when the scheduler died", "0", "; ".join(wrong) or "0", not wrong),
+        Check(
+            "runs that did not end with 0, or with 6 when the scheduler died",
+            "0",
+            "; ".join(wrong) or "0",
+            not wrong,
+        ),
     ], f"{text}\n\n{table(rows)}"
 
 
 def _suffer(
-    place: Place, config: str, store: str, victims: list[str], rng: random.Random, artifacts: int, tally: Tally
+    place: Place,
+    config: str,
+    store: str,
+    victims: list[str],
+    rng: random.Random,
+    artifacts: int,
+    tally: Tally,
 ) -> None:
     """Kill some of the victims while a store is computed, then let it come to its end."""
     path = place.folder / store
@@ -132,7 +172,9 @@ def _suffer(
     tally.begun += claims.begun.total()
 
 
-def _start(place: Place, config: str, store: str, cluster: DaskCluster | None) -> subprocess.Popen[bytes]:
+def _start(
+    place: Place, config: str, store: str, cluster: DaskCluster | None
+) -> subprocess.Popen[bytes]:
     where: Sequence[str] = ("--workers", "2")
     if cluster:
         where = ("--dask", str(cluster.file))
@@ -141,7 +183,9 @@ def _start(place: Place, config: str, store: str, cluster: DaskCluster | None) -
     return drive(place, config, "--store", store, *where)
 
 
-def _moment(rng: random.Random, store: Path, artifacts: int, driver: subprocess.Popen[bytes]) -> bool:
+def _moment(
+    rng: random.Random, store: Path, artifacts: int, driver: subprocess.Popen[bytes]
+) -> bool:
     """Wait for a random moment. Returns whether the run still goes on then."""
     more = max(0, rng.randrange(-artifacts // 20, artifacts // 4))
     wanted, until = len(receipts(store)) + more, time.monotonic() + 300
@@ -151,7 +195,9 @@ def _moment(rng: random.Random, store: Path, artifacts: int, driver: subprocess.
     return driver.poll() is None
 
 
-def _kill(victim: str, driver: subprocess.Popen[bytes], cluster: DaskCluster | None, rng: random.Random) -> bool:
+def _kill(
+    victim: str, driver: subprocess.Popen[bytes], cluster: DaskCluster | None, rng: random.Random
+) -> bool:
     """Kill one process. Returns whether there was one."""
     if victim == "worker" and cluster:
         workers = cluster.workers()

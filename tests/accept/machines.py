@@ -1,4 +1,6 @@
-"""One set of embeddings, every artifact below them on machines of every kind that this one can be made to be."""
+"""One set of embeddings, every artifact below them on machines of every kind that this one can be
+made to be.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ ENROLLED, SEEKING = 34_000, 600  # so many that a search selects before it score
 
 
 def machines() -> tuple[list[Check], str]:
-    """Compute all artifacts below one set of embeddings under every kernel, dispatch, number of threads and back end."""
+    """Compute all artifacts below one set of embeddings under every kernel, dispatch, number of
+    threads and back end.
+    """
     place = Place.fresh("machines")
     expected, tried = None, 0
     same: dict[str, list[bool]] = {}
@@ -36,18 +40,29 @@ def machines() -> tuple[list[Check], str]:
         found = digests(store)
         expected = expected or found
         tried += 1
-        for name in (f"kernel {machine['OPENBLAS_CORETYPE']}", f"{way['threads']} threads", way["backend"], *arguments[-1:]):
+        for name in (
+            f"kernel {machine['OPENBLAS_CORETYPE']}",
+            f"{way['threads']} threads",
+            way["backend"],
+            *arguments[-1:],
+        ):
             same.setdefault(name, []).append(found == expected)
     checks = [
-        Check(f"{name}, {len(seen)} runs", "the same column digests", f"{sum(seen)} of {len(seen)}", all(seen))
+        Check(
+            f"{name}, {len(seen)} runs",
+            "the same column digests",
+            f"{sum(seen)} of {len(seen)}",
+            all(seen),
+        )
         for name, seen in same.items()
     ]
     rows = _rows(place.folder / "store-0")
     checks += [_permuted(place, tables), _large(place)]
     text = (
-        f"{len(expected or ())} artifacts below {rows} embeddings of 512 numbers, {tried} runs. Kernels "
-        f"{', '.join(KERNELS)} of OpenBLAS × NumPy's dispatch as it is, without X86_V3, and without all that is beyond its "
-        f"baseline × {', '.join(map(str, THREADS))} threads; FAISS and torch; in one process and with `--dask local:2`."
+        f"{len(expected or ())} artifacts below {rows} embeddings of 512 numbers, {tried} runs."
+        f" Kernels {', '.join(KERNELS)} of OpenBLAS × NumPy's dispatch as it is, without X86_V3,"
+        f" and without all that is beyond its baseline × {', '.join(map(str, THREADS))} threads;"
+        " FAISS and torch; in one process and with `--dask local:2`."
     )
     return checks, text
 
@@ -62,9 +77,11 @@ def _ways() -> Iterator[tuple[dict[str, Any], tuple[str, ...], dict[str, str]]]:
 
 
 def _permuted(place: Place, tables: Mapping[str, Batch]) -> Check:
-    """The same embeddings, their templates, members and comparisons in another order: the same numbers.
+    """The same embeddings, their templates, members and comparisons in another order: the same
+    numbers.
 
-    But for error versus discard at steps, whose form cuts a run of equal quality by the place of comparisons in the list.
+    But for error versus discard at steps, whose form cuts a run of equal quality by the place of
+    comparisons in the list.
     """
     folder = place.folder / "permuted"
     folder.mkdir()
@@ -73,7 +90,12 @@ def _permuted(place: Place, tables: Mapping[str, Batch]) -> Check:
     _run(config(folder, "permuted", at_steps=False), folder / "store")
     before, after = (_numbers(store) for store in (place.folder / "in-order", folder / "store"))
     same = sum(one == other for one, other in zip(before, after, strict=True))
-    return Check("templates and their members permuted", "the same numbers", f"{same} of {len(after)}", before == after)
+    return Check(
+        "templates and their members permuted",
+        "the same numbers",
+        f"{same} of {len(after)}",
+        before == after,
+    )
 
 
 def _large(place: Place) -> Check:
@@ -82,12 +104,19 @@ def _large(place: Place) -> Check:
     folder.mkdir()
     write_tables(folder / "tables.h5", _crowd(), {})
     found = []
-    for number, (kernel, backend) in enumerate(product(("Prescott", "Haswell"), ("faiss", "torch"))):
+    for number, (kernel, backend) in enumerate(
+        product(("Prescott", "Haswell"), ("faiss", "torch"))
+    ):
         path = config(folder, f"way-{number}", backend=backend, rules=("mean", "norm"))
         _run(path, folder / f"store-{number}", "--until", "search", OPENBLAS_CORETYPE=kernel)
         found.append(digests(folder / f"store-{number}"))
     same = [each == found[0] for each in found]
-    return Check("a gallery searched by selection", "the same column digests", f"{sum(same)} of {len(same)}", all(same))
+    return Check(
+        "a gallery searched by selection",
+        "the same column digests",
+        f"{sum(same)} of {len(same)}",
+        all(same),
+    )
 
 
 def _shuffled(tables: Mapping[str, Batch]) -> dict[str, Batch]:
@@ -97,7 +126,11 @@ def _shuffled(tables: Mapping[str, Batch]) -> dict[str, Batch]:
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     made["templates"] = tables["templates"].take(order)
-    for name, columns in {"members": ["template"], "roles": ["template"], "comparisons": ["a", "b"]}.items():
+    for name, columns in {
+        "members": ["template"],
+        "roles": ["template"],
+        "comparisons": ["a", "b"],
+    }.items():
         rows = tables[name].take(rng.permutation(tables[name].rows))
         made[name] = Batch({**rows.columns, **{column: place[rows[column]] for column in columns}})
     made["members"] = made["members"].take(np.argsort(made["members"]["template"], kind="stable"))
@@ -131,7 +164,9 @@ def _run(path: Path, store: Path, *arguments: str, **machine: str) -> None:
 
 
 def _numbers(store: Path) -> list[str]:
-    """Return what evaluations found, replicates included, but the areas of the legacy form, which is one at steps."""
+    """Return what evaluations found, replicates included, but the areas of the legacy form, which
+    is one at steps.
+    """
     found = (hdf5.read(path) for path in store.glob("*.numbers/??/*.h5"))
     kept = (batch.take(np.flatnonzero(batch["metric"] != "erc_auc")) for batch in found)
     return sorted(repr([column.tolist() for column in batch.columns.values()]) for batch in kept)

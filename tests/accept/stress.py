@@ -1,4 +1,6 @@
-"""What the parts under stress share: the run on 3,000 LFW faces, processes to kill, and what became of a store."""
+"""What the parts under stress share: the run on 3,000 LFW faces, processes to kill, and what became
+of a store.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +69,15 @@ def receipts(store: Path) -> list[Path]:
 
 
 def stamps(store: Path) -> Stamps:
-    """Return inode and time of every receipt and artifact: another one would be another computation."""
-    files = [file for path in receipts(store) for file in (path, path.with_suffix(".h5")) if file.exists()]
+    """Return inode and time of every receipt and artifact: another one would be another
+    computation.
+    """
+    files = [
+        file
+        for path in receipts(store)
+        for file in (path, path.with_suffix(".h5"))
+        if file.exists()
+    ]
     return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
@@ -120,18 +129,28 @@ class DaskCluster:
 
     def __post_init__(self) -> None:
         self.file = self.place.folder / f"scheduler-{time.monotonic_ns()}.json"
-        self.scheduler = self._start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        self.scheduler = self._start(
+            "scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0"
+        )
         self.nannies = [self.nanny(), self.nanny()]
         while not self.file.exists():
             time.sleep(0.05)
 
     def nanny(self) -> subprocess.Popen[bytes]:
-        return self._start("worker", "--nthreads", "2", "--nanny", "--no-dashboard", "--memory-limit", "0")
+        return self._start(
+            "worker", "--nthreads", "2", "--nanny", "--no-dashboard", "--memory-limit", "0"
+        )
 
     def workers(self) -> list[int]:
         """Return the worker processes that nannies started and that compute."""
-        found = [child for nanny in self.nannies if nanny.poll() is None for child in children(nanny.pid)]
-        return [pid for pid in found if "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()]
+        found = [
+            child for nanny in self.nannies if nanny.poll() is None for child in children(nanny.pid)
+        ]
+        return [
+            pid
+            for pid in found
+            if "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()
+        ]
 
     def close(self) -> None:
         for process in (*self.nannies, self.scheduler):
@@ -139,13 +158,17 @@ class DaskCluster:
 
     def _start(self, command: str, *arguments: str) -> subprocess.Popen[bytes]:
         module = [sys.executable, "-m", f"distributed.cli.dask_{command}", "--host", "127.0.0.1"]
-        return launch(self.place.folder, command, [*module, "--scheduler-file", str(self.file), *arguments])
+        return launch(
+            self.place.folder, command, [*module, "--scheduler-file", str(self.file), *arguments]
+        )
 
 
 class Claims:
-    """Counts how often each shard of a new store is begun: whoever computes one puts a claim into STORE/journal first.
+    """Counts how often each shard of a new store is begun: whoever computes one puts a claim into
+    STORE/journal first.
 
-    The system (inotify) tells of every claim, whichever process makes it and however soon it is gone again.
+    The system (inotify) tells of every claim, whichever process makes it and however soon it is
+    gone again.
     """
 
     def __init__(self, store: Path) -> None:
@@ -155,13 +178,20 @@ class Claims:
         self._folder, self._whole = store / "journal", True
         self._system = ctypes.CDLL(None, use_errno=True)
         self._watch = self._system.inotify_init()
-        if self._system.inotify_add_watch(self._watch, os.fsencode(self._folder), _CREATED | _MOVED_TO) < 0:
+        if (
+            self._system.inotify_add_watch(
+                self._watch, os.fsencode(self._folder), _CREATED | _MOVED_TO
+            )
+            < 0
+        ):
             raise OSError(ctypes.get_errno(), "inotify")
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def begun_again(self) -> int:
-        """Stop counting, and return how many computations were begun beyond the first of each shard."""
+        """Stop counting, and return how many computations were begun beyond the first of each
+        shard.
+        """
         (self._folder / "last").touch()
         self._thread.join(30)
         os.close(self._watch)
@@ -175,12 +205,14 @@ class Claims:
         while "last" not in names:
             names = self._names()
             self._whole &= "" not in names
-            self.begun.update(name for name in names if len(name) == 64)  # a key, not a temporary name
+            # a key, not a temporary name
+            self.begun.update(name for name in names if len(name) == 64)
 
     def _names(self) -> list[str]:
         data, names = os.read(self._watch, 1 << 16), []
         while data:
             *_, length = struct.unpack_from("iIII", data)
-            names.append(data[16 : 16 + length].rstrip(b"\0").decode())  # none where the system has lost events
+            # none where the system has lost events
+            names.append(data[16 : 16 + length].rstrip(b"\0").decode())
             data = data[16 + length :]
         return names

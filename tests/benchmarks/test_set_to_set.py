@@ -1,4 +1,6 @@
-"""What is measured is the same work: both ways agree, on a list of comparisons of the density that is claimed."""
+"""What is measured is the same work: both ways agree, on a list of comparisons of the density that
+is claimed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def pairs(made: Material) -> Array:
     return made.listed["a"] * len(made.subject) + made.listed["b"]
 
 
-def test_the_list_is_of_references_and_probes_without_repeats_and_says_what_is_mated(made: Material) -> None:
+def test_the_list_is_of_references_and_probes_without_repeats_and_says_what_is_mated(
+    made: Material,
+) -> None:
     listed = made.listed
     assert np.isin(listed["a"], made.roles("reference")).all()
     assert np.isin(listed["b"], made.roles("probe")).all()

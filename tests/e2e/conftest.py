@@ -1,4 +1,6 @@
-"""The real command in a child process, small data sets for it, and the real faces and models where they are."""
+"""The real command in a child process, small data sets for it, and the real faces and models where
+they are.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,11 @@ class Answer:
 
 
 def command(folder: Path, *arguments: object, **options: Any) -> Answer:
-    """Run the command in `folder`; whatever a test asks for, a traceback is never the answer to bad input.
+    """Run the command in `folder`; whatever a test asks for, a traceback is never the answer to bad
+    input.
 
-    It runs in a process of its own, forked from one that has imported everything; with `preexec_fn`, which may forbid what
-    importing takes, in a fresh interpreter.
+    It runs in a process of its own, forked from one that has imported everything; with
+    `preexec_fn`, which may forbid what importing takes, in a fresh interpreter.
     """
     environ = {**os.environ, **options.pop("env", {})}
     environ.pop("COLUMNS", None)
@@ -56,7 +59,14 @@ def command(folder: Path, *arguments: object, **options: Any) -> Answer:
     if options:
         words = [*START, *words]
         done = subprocess.run(
-            words, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False, **options
+            words,
+            cwd=folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **options,
         )
         answer = Answer(done.returncode, done.stdout, done.stderr)
     else:
@@ -86,8 +96,12 @@ json.dump(answers, sys.stdout)
 """
 
 
-def commands(folder: Path, lines: list[tuple[str, ...]], first: str = "") -> dict[tuple[str, ...], Answer]:
-    """Run many command lines in `folder`, one after another in one child that executes `first`; return answers by line."""
+def commands(
+    folder: Path, lines: list[tuple[str, ...]], first: str = ""
+) -> dict[tuple[str, ...], Answer]:
+    """Run many command lines in `folder`, one after another in one child that executes `first`;
+    return answers by line.
+    """
     env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     done = subprocess.run(
         [sys.executable, "-c", first + MANY],
@@ -99,7 +113,9 @@ def commands(folder: Path, lines: list[tuple[str, ...]], first: str = "") -> dic
         timeout=120,
         check=True,
     )
-    answers = {line: Answer(*answer) for line, answer in zip(lines, json.loads(done.stdout), strict=True)}
+    answers = {
+        line: Answer(*answer) for line, answer in zip(lines, json.loads(done.stdout), strict=True)
+    }
     for answer in answers.values():
         assert "Traceback" not in answer.err, answer.err
     return answers
@@ -115,7 +131,12 @@ def qfuse(tmp_path: Path) -> Callable[..., Answer]:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real faces and models; tests that ask for it are skipped where it is absent."""
-    folder = Path(os.environ.get("QFUSE_SHARED", Path(__file__).parents[2].parent / "shared")).absolute()
-    if not (folder / "data/lfw.zip").is_file() or not (folder / "models/yunet_n_320_320.onnx").is_file():
+    folder = Path(
+        os.environ.get("QFUSE_SHARED", Path(__file__).parents[2].parent / "shared")
+    ).absolute()
+    if (
+        not (folder / "data/lfw.zip").is_file()
+        or not (folder / "models/yunet_n_320_320.onnx").is_file()
+    ):
         pytest.skip(f"no real faces in {folder}: set QFUSE_SHARED")
     return folder

@@ -1,4 +1,5 @@
-"""Bad input through the real command: an exit code and one sentence (what, where, what to do), never a traceback.
+"""Bad input through the real command: an exit code and one sentence (what, where, what to do),
+never a traceback.
 
 `command` in conftest fails on any traceback, so every test here asserts that too.
 """
@@ -25,13 +26,17 @@ from stages.datasets.tables_file import write_tables
 from stages.tables.tables import Protocol, build_tables, singletons
 
 Qfuse = Callable[..., Answer]
-ALIGN = "name: faces\ndataset: {reader: tables, path: .}\nsteps: {align: {options: {detector: none}}}\n"
+ALIGN = (
+    "name: faces\ndataset: {reader: tables, path: .}\nsteps: {align: {options: {detector: none}}}\n"
+)
 
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that announces width × height pixels and holds none of them."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in ((b"IHDR", head), (b"IDAT", b"")))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(kind, data) for kind, data in ((b"IHDR", head), (b"IDAT", b""))
+    )
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -46,7 +51,9 @@ def photograph(seed: int, path: Path) -> bytes:
 
 
 def tables_of(folder: Path, files: dict[str, bytes | None]) -> None:
-    """Write files and a tables.h5 that names them, each a face of its own; None is named and not there."""
+    """Write files and a tables.h5 that names them, each a face of its own; None is named and not
+    there.
+    """
     digests = []
     for name, data in files.items():
         if data is not None:
@@ -54,11 +61,19 @@ def tables_of(folder: Path, files: dict[str, bytes | None]) -> None:
         digests.append("" if data is None else hashlib.sha256(data).hexdigest())
     ids = [name.partition(".")[0] for name in files]
     score = {"score": np.full(len(ids), 0.9, np.float32)}  # as if a detector had been there before
-    found = Protocol(face_id=ids, path=list(files), sha256=digests, subject=ids, columns=score, **singletons(ids, ids))
+    found = Protocol(
+        face_id=ids,
+        path=list(files),
+        sha256=digests,
+        subject=ids,
+        columns=score,
+        **singletons(ids, ids),
+    )
     write_tables(folder / "tables.h5", build_tables(found, "test"))
 
 
-# -- bad faces: rows with a reason, and every other result stands ------------------------------------------------------
+# -- bad faces: rows with a reason, and every other result stands
+# ------------------------------------------------------
 
 BAD_FACES = {
     "missing": ("missing", "named by the protocol, and not in the data set"),
@@ -88,13 +103,17 @@ def bad_faces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 
 
 @pytest.mark.parametrize("face", BAD_FACES)
-def test_a_bad_face_is_a_row_with_a_status_and_a_reason(bad_faces: tuple[Path, dict], face: str) -> None:
+def test_a_bad_face_is_a_row_with_a_status_and_a_reason(
+    bad_faces: tuple[Path, dict], face: str
+) -> None:
     status, reason = BAD_FACES[face]
     assert bad_faces[1][face]["status"] == status
     assert bad_faces[1][face]["reason"].startswith(reason)
 
 
-def test_a_header_that_announces_900_million_pixels_is_refused_with_the_limit(bad_faces: tuple[Path, dict]) -> None:
+def test_a_header_that_announces_900_million_pixels_is_refused_with_the_limit(
+    bad_faces: tuple[Path, dict],
+) -> None:
     assert "more than the 110,000,000 of align.max_pixels" in bad_faces[1]["huge"]["reason"]
 
 
@@ -110,7 +129,9 @@ def test_run_and_status_name_the_faces_that_failed(bad_faces: tuple[Path, dict])
         assert "  text: not an image of a known format\n" in said
 
 
-def test_good_faces_have_the_same_crops_beside_bad_ones(bad_faces: tuple[Path, dict], tmp_path: Path) -> None:
+def test_good_faces_have_the_same_crops_beside_bad_ones(
+    bad_faces: tuple[Path, dict], tmp_path: Path
+) -> None:
     names = [f"good{i}.jpg" for i in range(6)]
     tables_of(tmp_path, {name: (bad_faces[0] / name).read_bytes() for name in names})
     (tmp_path / "c.yaml").write_text(ALIGN)
@@ -123,25 +144,38 @@ def test_good_faces_have_the_same_crops_beside_bad_ones(bad_faces: tuple[Path, d
     np.testing.assert_array_equal(crops[0], crops[1])
 
 
-def test_too_many_bad_faces_end_the_run_with_4_and_their_reasons_every_time(qfuse: Qfuse, tmp_path: Path) -> None:
-    tables_of(tmp_path, {"a.jpg": photograph(0, tmp_path / "a.jpg"), "b.jpg": b"", "c.jpg": b"words"})
-    (tmp_path / "c.yaml").write_text(ALIGN.replace("}}}", "}}, quality: {options: {method: detector-score}}}"))
+def test_too_many_bad_faces_end_the_run_with_4_and_their_reasons_every_time(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
+    tables_of(
+        tmp_path, {"a.jpg": photograph(0, tmp_path / "a.jpg"), "b.jpg": b"", "c.jpg": b"words"}
+    )
+    (tmp_path / "c.yaml").write_text(
+        ALIGN.replace("}}}", "}}, quality: {options: {method: detector-score}}}")
+    )
     for _ in range(2):  # what is stored by the first run does not make the second one pass
         answer = qfuse("run", "c.yaml")
         assert answer.code == 4
-        assert "align: 2 of 3 rows failed (2 unreadable), more than run.max_failures = 0.5 allows" in answer.err
+        assert (
+            "align: 2 of 3 rows failed (2 unreadable), more than run.max_failures = 0.5 allows"
+            in answer.err
+        )
         assert "b: the file is empty" in answer.err
     assert qfuse("run", "c.yaml", "--set", "run.max_failures=1").code == 0
 
 
 def test_real_faces_among_bad_photographs(shared: Path, tmp_path: Path) -> None:
-    """No face, two faces and a text file beside twelve LFW photographs; the folder config with its detector and models."""
+    """No face, two faces and a text file beside twelve LFW photographs; the folder config with its
+    detector and models.
+    """
     with zipfile.ZipFile(shared / "data/lfw.zip") as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg") and "/A" in name]
         people: dict[str, list[str]] = {}
         for name in names:
             people.setdefault(name.split("/")[-2], []).append(name)
-        chosen = [name for person in people.values() if len(person) >= 3 for name in person[:3]][:12]
+        chosen = [name for person in people.values() if len(person) >= 3 for name in person[:3]][
+            :12
+        ]
         for name in chosen:
             target = tmp_path / "faces" / "/".join(name.split("/")[-2:])
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +184,9 @@ def test_real_faces_among_bad_photographs(shared: Path, tmp_path: Path) -> None:
     odd.mkdir()
     Image.new("RGB", (250, 250), (90, 120, 200)).save(odd / "sky.png")
     (odd / "words.jpg").write_text("words")
-    pair = [Image.open(tmp_path / "faces" / "/".join(name.split("/")[-2:])) for name in chosen[:4:3]]
+    pair = [
+        Image.open(tmp_path / "faces" / "/".join(name.split("/")[-2:])) for name in chosen[:4:3]
+    ]
     both = Image.new("RGB", (500, 250))
     both.paste(pair[0], (0, 0))
     both.paste(pair[1], (250, 0))
@@ -163,16 +199,22 @@ def test_real_faces_among_bad_photographs(shared: Path, tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to(shared / "models")
     assert ask("check", "faces.yaml").code == 0, ask("check", "faces.yaml").err
     ran = ask("run", "faces.yaml", "--json").json
-    assert {row["id"]: row["status"] for row in ran["failed"]} == {"odd/sky.png": "not_found", "odd/words.jpg": "unreadable"}
+    assert {row["id"]: row["status"] for row in ran["failed"]} == {
+        "odd/sky.png": "not_found",
+        "odd/words.jpg": "unreadable",
+    }
     rows = {row["id"]: row for row in ask("status", "faces.yaml", "--json").json["rows"]}
     assert rows["odd/sky.png"]["reason"].startswith("one colour all over")
     assert rows["odd/two.png"]["status"] == "ok"
     assert "faces found, the one nearest the centre taken" in rows["odd/two.png"]["reason"]
     numbers = json.loads((Path(ran["report"][0]).parent / "numbers.json").read_text())
-    assert any(number["metric"] == "eer" and number["value"] is not None for number in numbers["numbers"])
+    assert any(
+        number["metric"] == "eer" and number["value"] is not None for number in numbers["numbers"]
+    )
 
 
-# -- embeddings and tables ---------------------------------------------------------------------------------------------
+# -- embeddings and tables
+# ---------------------------------------------------------------------------------------------
 
 
 def small_tables(**changed: object) -> dict[str, Batch]:
@@ -189,7 +231,9 @@ def given(folder: Path, tables: dict[str, Batch]) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_an_embedding_that_is_not_finite_is_a_failed_row(qfuse: Qfuse, tmp_path: Path, bad: float) -> None:
+def test_an_embedding_that_is_not_finite_is_a_failed_row(
+    qfuse: Qfuse, tmp_path: Path, bad: float
+) -> None:
     def spoil(embedding: np.ndarray) -> np.ndarray:
         embedding[7, 3] = bad
         return embedding
@@ -209,7 +253,10 @@ def test_a_face_id_given_twice_is_refused_by_its_name(qfuse: Qfuse, tmp_path: Pa
     given(tmp_path, tables)
     answer = qfuse("run", "t.yaml")
     assert answer.code == 3
-    assert f"table faces, column 'face_id': {tables['faces']['face_id'][2]!r} is given twice" in answer.err
+    assert (
+        f"table faces, column 'face_id': {tables['faces']['face_id'][2]!r} is given twice"
+        in answer.err
+    )
 
 
 def rename(file: h5py.File) -> None:
@@ -234,7 +281,10 @@ def point(file: h5py.File) -> None:
     ("spoil", "said"),
     [
         (rename, "table faces, column 'qualitty' is none of this table's: face_id, path"),
-        (retype, "table faces, column 'quality' should be float32 with rows of shape (), found float64"),
+        (
+            retype,
+            "table faces, column 'quality' should be float32 with rows of shape (), found float64",
+        ),
         (drop, "table members, column 'face' is missing"),
         (point, "table members, column 'face', row 5: 9999 is not a row of faces (it has 469)"),
     ],
@@ -251,7 +301,9 @@ def test_a_wrong_column_is_named_with_what_was_expected(
     assert "tables.h5" in answer.err
 
 
-def test_a_pair_that_names_an_unknown_face_is_told_with_its_line(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_a_pair_that_names_an_unknown_face_is_told_with_its_line(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     for name in ("Ann", "Bob"):
         for i in (1, 2):
             photograph(i, tmp_path / f"lfw/{name}/{name}_000{i}.jpg")
@@ -261,16 +313,24 @@ def test_a_pair_that_names_an_unknown_face_is_told_with_its_line(qfuse: Qfuse, t
     )
     answer = qfuse("run", "c.yaml")
     assert answer.code == 3
-    assert "pairs.txt: line 3: a pair naming an unknown face: there is no image Bob/Bob_0007" in answer.err
+    assert (
+        "pairs.txt: line 3: a pair naming an unknown face: there is no image Bob/Bob_0007"
+        in answer.err
+    )
 
 
-# -- weights ----------------------------------------------------------------------------------------------------------
+# -- weights
+# --------------------------------------------------------------------------------------------------
 
 
-def test_weights_with_another_digest_are_refused_before_a_row_is_computed(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_weights_with_another_digest_are_refused_before_a_row_is_computed(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     tables_of(tmp_path, {"a.jpg": photograph(0, tmp_path / "a.jpg")})
     (tmp_path / "edgeface_xxs.onnx").write_bytes(b"not these weights")
-    (tmp_path / "c.yaml").write_text(ALIGN.replace("}}}", "}}, embed: {}}") + "models: {folders: [.]}\n")
+    (tmp_path / "c.yaml").write_text(
+        ALIGN.replace("}}}", "}}, embed: {}}") + "models: {folders: [.]}\n"
+    )
     found = hashlib.sha256(b"not these weights").hexdigest()
     for verb in ("check", "run"):
         answer = qfuse(verb, "c.yaml")
@@ -280,7 +340,9 @@ def test_weights_with_another_digest_are_refused_before_a_row_is_computed(qfuse:
         assert not (tmp_path / ".qfuse/store/align.crops").exists()
 
 
-def test_check_and_run_name_the_missing_weights_of_every_step_and_where_they_looked(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_check_and_run_name_the_missing_weights_of_every_step_and_where_they_looked(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     for number, person in enumerate(("Ann", "Bob")):
         (tmp_path / "faces" / person).mkdir(parents=True)
         for i in range(2):

@@ -25,13 +25,18 @@ def test_a_store_of_another_version_is_refused(qfuse: Qfuse, tmp_path: Path) -> 
     assert "another folder with --store" in answer.err
 
 
-def test_a_store_whose_format_file_is_damaged_says_what_it_should_hold(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_a_store_whose_format_file_is_damaged_says_what_it_should_hold(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s/format.json").write_text('{"gormat": 2}')
     for words in (("run", "c.yaml", "--store", "s"), ("store", "list", "--store", "s")):
         answer = qfuse(*words)
         assert answer.code == 3
-        assert """s/format.json is damaged: expected {"format":2}, found '{"gormat": 2}'.""" in answer.err
+        assert (
+            """s/format.json is damaged: expected {"format":2}, found '{"gormat": 2}'."""
+            in answer.err
+        )
 
 
 def test_a_folder_with_other_things_in_it_is_no_store(qfuse: Qfuse) -> None:
@@ -56,7 +61,9 @@ def test_a_store_verb_without_a_store_says_how_to_name_one(qfuse: Qfuse, verb: s
 
 
 def bound_by_permissions() -> None:
-    """In the child: give up the right to ignore permission bits (PR_CAPBSET_DROP of CAP_DAC_OVERRIDE), which root has."""
+    """In the child: give up the right to ignore permission bits (PR_CAPBSET_DROP of
+    CAP_DAC_OVERRIDE), which root has.
+    """
     if os.getuid() == 0 and ctypes.CDLL(None).prctl(24, 1, 0, 0, 0) != 0:
         raise OSError("cannot give up CAP_DAC_OVERRIDE")
 
@@ -70,7 +77,13 @@ def test_a_read_only_store_is_read_and_refuses_new_results(qfuse: Qfuse, tmp_pat
         folder.chmod(0o555)
     try:
         same = qfuse("run", "c.yaml", "--json", preexec_fn=bound_by_permissions)
-        other = qfuse("run", "c.yaml", "--set", "steps.fuse.options.rule=best", preexec_fn=bound_by_permissions)
+        other = qfuse(
+            "run",
+            "c.yaml",
+            "--set",
+            "steps.fuse.options.rule=best",
+            preexec_fn=bound_by_permissions,
+        )
         flip(stored(tmp_path, "embed"))
         verified = qfuse("store", "verify", preexec_fn=bound_by_permissions)
     except Exception as refused:
@@ -98,23 +111,38 @@ def test_what_is_damaged_is_set_aside_and_computed_again_alone_by_the_run_that_n
 ) -> None:
     assert qfuse("run", "c.yaml").code == 0
     path = stored(tmp_path, "embed")
-    before = {receipt: receipt.stat().st_ino for receipt in (tmp_path / ".qfuse/store").glob("*/??/*.json")}
+    before = {
+        receipt: receipt.stat().st_ino
+        for receipt in (tmp_path / ".qfuse/store").glob("*/??/*.json")
+    }
     digest = json.loads(path.with_suffix(".json").read_bytes())["digest"]
-    {"bit": flip, "receipt": lambda path: flip(path.with_suffix(".json")), "gone": Path.unlink}[damage](path)
+    {"bit": flip, "receipt": lambda path: flip(path.with_suffix(".json")), "gone": Path.unlink}[
+        damage
+    ](path)
     again = qfuse("run", "c.yaml", "--set", "steps.fuse.options.rule=best")
     assert again.code == 0
     assert str(path.stem) in again.err
     assert json.loads(path.with_suffix(".json").read_bytes())["digest"] == digest
-    assert {receipt for receipt, inode in before.items() if receipt.stat().st_ino != inode} == {path.with_suffix(".json")}
+    assert {receipt for receipt, inode in before.items() if receipt.stat().st_ino != inode} == {
+        path.with_suffix(".json")
+    }
     assert len(list((tmp_path / ".qfuse/store/quarantine").glob("embed-*.reason"))) == 1
     assert qfuse("store", "verify").code == 0
 
 
 @pytest.mark.parametrize("where", [(), ("--dask", "local:1")], ids=["here", "workers"])
-def test_several_flipped_bits_are_met_in_one_pass(qfuse: Qfuse, tmp_path: Path, where: tuple[str, ...]) -> None:
-    (tmp_path / "c.yaml").write_text(CONFIG.replace("scale: 0.001}", "scale: 0.001}, shard_rows: {faces: 100}"))
+def test_several_flipped_bits_are_met_in_one_pass(
+    qfuse: Qfuse, tmp_path: Path, where: tuple[str, ...]
+) -> None:
+    (tmp_path / "c.yaml").write_text(
+        CONFIG.replace("scale: 0.001}", "scale: 0.001}, shard_rows: {faces: 100}")
+    )
     assert qfuse("run", "c.yaml").code == 0
-    paths = [path for output in ("embed", "quality") for path in (tmp_path / ".qfuse/store" / output).glob("??/*.h5")]
+    paths = [
+        path
+        for output in ("embed", "quality")
+        for path in (tmp_path / ".qfuse/store" / output).glob("??/*.h5")
+    ]
     for path in paths:
         flip(path, "embedding" if path.parent.parent.name == "embed" else "quality")
     (log,) = (tmp_path / ".qfuse/runs").glob("small/events.jsonl")

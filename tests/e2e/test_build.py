@@ -1,4 +1,6 @@
-"""`qfuse build` (templates for other programs) and `qfuse reference` (statistics for other data sets)."""
+"""`qfuse build` (templates for other programs) and `qfuse reference` (statistics for other data
+sets).
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,20 @@ def columns(path: Path) -> dict[str, Any]:
     """Everything in a file of templates, by plain h5py."""
     with h5py.File(path) as file:
         found = {name: file[name][:] for name in ("status", "embedding", "used", "fallback")}
-        found |= {name: file[name].asstr()[:] for name in ("template_id", "subject", "members/face_id", "members/media")}
-        return {**found, **{f"members/{n}": file["members"][n][:] for n in ("template", "weight")}, **dict(file.attrs)}
+        found |= {
+            name: file[name].asstr()[:]
+            for name in ("template_id", "subject", "members/face_id", "members/media")
+        }
+        return {
+            **found,
+            **{f"members/{n}": file["members"][n][:] for n in ("template", "weight")},
+            **dict(file.attrs),
+        }
 
 
-def test_build_writes_templates_members_and_weights_and_says_how_fast(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_build_writes_templates_members_and_weights_and_says_how_fast(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
     built = qfuse("build", "c.yaml", "out/t.h5", "--set", "steps.fuse.options.rule=quality-linear")
     assert built.code == 0, built.err
@@ -58,18 +69,27 @@ def test_the_weights_in_the_file_are_those_of_its_templates(qfuse: Qfuse, tmp_pa
     for template in range(23):
         rows = found["members/template"] == template
         summed = (found["members/weight"][rows, None] * unit[rows]).sum(axis=0)
-        np.testing.assert_allclose(found["embedding"][template], summed / np.linalg.norm(summed), atol=1e-5)
+        np.testing.assert_allclose(
+            found["embedding"][template], summed / np.linalg.norm(summed), atol=1e-5
+        )
     with h5py.File(tmp_path / "t.h5") as file:
         quality = file["members/quality"][:]
     scaled = (quality - quality.min()) / (quality.max() - quality.min())
     first = found["members/template"] == 0
-    np.testing.assert_allclose(found["members/weight"][first], scaled[first] / scaled[first].max(), atol=1e-6)
+    np.testing.assert_allclose(
+        found["members/weight"][first], scaled[first] / scaled[first].max(), atol=1e-6
+    )
 
 
-def test_what_is_built_stands_alone_and_a_view_says_which_templates_are_gone(tmp_path: Path) -> None:
+def test_what_is_built_stands_alone_and_a_view_says_which_templates_are_gone(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "c.yaml").write_text(CONFIG)
     built = [("copy.h5",), ("same.hdf5", "--copy"), ("view.h5", "--view")]
-    assert {answer.code for answer in commands(tmp_path, [("build", "c.yaml", *words) for words in built]).values()} == {0}
+    assert {
+        answer.code
+        for answer in commands(tmp_path, [("build", "c.yaml", *words) for words in built]).values()
+    } == {0}
     view, copied = columns(tmp_path / "view.h5"), columns(tmp_path / "copy.h5")
     assert np.array_equal(view["embedding"], copied["embedding"])
     assert (tmp_path / "copy.h5").read_bytes() == (tmp_path / "same.hdf5").read_bytes()
@@ -85,9 +105,17 @@ def test_what_is_built_stands_alone_and_a_view_says_which_templates_are_gone(tmp
 def test_a_view_that_may_not_be_read_here_is_refused_and_a_copy_is_written(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(CONFIG + "run: {workers: 1}\n")
     cut = ("--set", "dataset.shard_rows={templates: 1}")
-    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (75, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
-    view, copied = commands(tmp_path, [("build", "c.yaml", "t.h5", *cut, *more) for more in (["--view"], [])], few).values()
-    assert (view.code, "shards is read with as many files open at once, and `ulimit -n` is 75" in view.err) == (6, True)
+    few = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (75,"
+        " resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+    )
+    view, copied = commands(
+        tmp_path, [("build", "c.yaml", "t.h5", *cut, *more) for more in (["--view"], [])], few
+    ).values()
+    assert (
+        view.code,
+        "shards is read with as many files open at once, and `ulimit -n` is 75" in view.err,
+    ) == (6, True)
     assert copied.code == 0, copied.err
     assert (columns(tmp_path / "t.h5")["status"] == 0).all()
 
@@ -117,7 +145,12 @@ OUT = {  # a verb and all that it is asked, but for the name of its file
     "tables": ("synth", "tables", "--scale", "0.0005"),
     "init": ("init",),
 }
-ENDINGS = {"build": ".h5 or .hdf5", "reference": ".json", "calibrate": ".json", "apply": ".csv or .txt"}
+ENDINGS = {
+    "build": ".h5 or .hdf5",
+    "reference": ".json",
+    "calibrate": ".json",
+    "apply": ".csv or .txt",
+}
 ENDINGS |= {"tables": ".h5 or .hdf5", "init": ".yaml or .yml"}
 
 
@@ -141,7 +174,9 @@ def test_an_empty_name_is_refused_in_words(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_asked_for_and_not_made(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(CONFIG)
     names = {verb: f"my out/x{ending.partition(' ')[0]}" for verb, ending in ENDINGS.items()}
-    lines = [(*words, names[verb]) for verb, words in OUT.items()] + [("synth", "ijbc", "my out/x", "--scale", "0.0005")]
+    lines = [(*words, names[verb]) for verb, words in OUT.items()] + [
+        ("synth", "ijbc", "my out/x", "--scale", "0.0005")
+    ]
     for line, answer in commands(tmp_path, lines).items():
         said = "expected an existing folder, and there is no my out: `mkdir -p 'my out'` makes it."
         assert (answer.code, said in answer.err) == (3, True), line
@@ -155,7 +190,10 @@ def test_a_place_that_is_no_folder_is_refused_before_anything_is_computed(tmp_pa
     for place, kind in (("file", "a file"), ("nowhere", "a link that leads nowhere")):
         for verb, words in OUT.items():
             answer = command(tmp_path, *words, f"{place}/x{ENDINGS[verb].partition(' ')[0]}")
-            assert (answer.code, f"{place} is {kind} and should be a folder" in answer.err) == (3, True), (verb, place)
+            assert (answer.code, f"{place} is {kind} and should be a folder" in answer.err) == (
+                3,
+                True,
+            ), (verb, place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "file", "nowhere"]
 
 
@@ -163,7 +201,9 @@ def test_nothing_is_written_into_the_data_set_or_the_store(tmp_path: Path) -> No
     (tmp_path / "people/anna").mkdir(parents=True)
     (tmp_path / ".qfuse/store").mkdir(parents=True)
     (tmp_path / "link").symlink_to("people")
-    (tmp_path / "c.yaml").write_text("name: c\ndataset: {reader: folder, path: people}\nsteps: {quality: {}, fuse: {}}\n")
+    (tmp_path / "c.yaml").write_text(
+        "name: c\ndataset: {reader: folder, path: people}\nsteps: {quality: {}, fuse: {}}\n"
+    )
     places = dict.fromkeys(("people/t.h5", "people/anna/t.h5", "link/t.h5"), "which is only read")
     places[".qfuse/store/t.h5"] = "lies in the store"
     for place, said in places.items():
@@ -175,7 +215,9 @@ def test_nothing_is_written_into_the_data_set_or_the_store(tmp_path: Path) -> No
 
 def test_a_config_inside_its_data_set_may_be_built_beside_it(tmp_path: Path) -> None:
     write_tables(tmp_path / "tables.h5", synthesise(SynthOptions(scale=0.001, dimension=8)))
-    (tmp_path / "c.yaml").write_text(CONFIG.replace("reader: synthetic, options: {scale: 0.001}", "reader: tables, path: ."))
+    (tmp_path / "c.yaml").write_text(
+        CONFIG.replace("reader: synthetic, options: {scale: 0.001}", "reader: tables, path: .")
+    )
     answer = command(tmp_path, "build", "c.yaml", "t.h5")
     assert answer.code == 0, answer.err
 
@@ -185,13 +227,21 @@ def test_a_file_of_templates_tells_what_made_it(qfuse: Qfuse, tmp_path: Path) ->
     assert qfuse("build", "c.yaml", "v.h5", "--view", *MINMAX).code == 0
     found = columns(tmp_path / "t.h5")
     assert found["qfuse"] == version("qfuse")
-    assert (found["config"], found["dataset.reader"], found["dataset.options"]) == ("small", "synthetic", '{"scale":0.001}')
+    assert (found["config"], found["dataset.reader"], found["dataset.options"]) == (
+        "small",
+        "synthetic",
+        '{"scale":0.001}',
+    )
     assert list((tmp_path / ".qfuse/store/ingest.faces").glob(f"??/{found['dataset.key']}.json"))
     told = {name: json.loads(value) for name, value in found.items() if name.startswith("steps.")}
     assert told.keys() == {"steps.embed", "steps.quality", "steps.statistics", "steps.fuse"}
-    (receipt,) = (json.loads(path.read_text()) for path in (tmp_path / ".qfuse/store/embed").glob("??/*.json"))
+    (receipt,) = (
+        json.loads(path.read_text()) for path in (tmp_path / ".qfuse/store/embed").glob("??/*.json")
+    )
     preimage = receipt["provenance"]["preimage"]
-    assert told["steps.embed"] == {name: preimage[name] for name in ("stage", "version", "options", "identity", "numerics")}
+    assert told["steps.embed"] == {
+        name: preimage[name] for name in ("stage", "version", "options", "identity", "numerics")
+    }
     assert "options" not in told["steps.fuse"]  # they are attributes of their own
     seen = columns(tmp_path / "v.h5")
     assert {name: seen[name] for name in told} == {name: found[name] for name in told}
@@ -203,23 +253,37 @@ def test_a_file_of_templates_names_the_weights_that_made_it(tmp_path: Path, shar
         (tmp_path / "people/anna").mkdir(parents=True)
         (tmp_path / "people/anna/1.jpg").write_bytes(photographs.read(name))
     steps = "steps: {align: {}, embed: {options: {model: edgeface_xs}}, fuse: {}}\n"
-    head = f"name: c\ndataset: {{reader: folder, path: people}}\nmodels: {{folders: ['{shared}/models']}}\n"
+    head = (
+        "name: c\ndataset: {reader: folder, path: people}\nmodels: {folders:"
+        f" ['{shared}/models']}}\n"
+    )
     (tmp_path / "c.yaml").write_text(head + steps)
     assert command(tmp_path, "build", "c.yaml", "t.h5").code == 0
     found = columns(tmp_path / "t.h5")
     assert (found["dataset.path"], found["dataset.reader"]) == ("people", "folder")
-    for step, model, file in (("align", "detector", "yunet_n_320_320.onnx"), ("embed", "model", "edgeface_xs.onnx")):
+    for step, model, file in (
+        ("align", "detector", "yunet_n_320_320.onnx"),
+        ("embed", "model", "edgeface_xs.onnx"),
+    ):
         told = json.loads(found[f"steps.{step}"])
-        assert told["identity"]["sha256"] == hashlib.sha256((shared / "models" / file).read_bytes()).hexdigest()
+        assert (
+            told["identity"]["sha256"]
+            == hashlib.sha256((shared / "models" / file).read_bytes()).hexdigest()
+        )
         assert told["options"][model] in ("yunet_320", "edgeface_xs")
         assert told["numerics"]["backends"].keys() >= {"opencv"}
 
 
-def test_several_cells_are_files_of_their_own_and_where_chooses(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_several_cells_are_files_of_their_own_and_where_chooses(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     text = (tmp_path / "c.yaml").read_text().replace("rule: mean", "rule: $rule")
     (tmp_path / "c.yaml").write_text(text + "factors: {rule: [mean, top-k(k=2)]}\n")
     built = qfuse("build", "c.yaml", "t.h5", "--json").json
-    assert [Path(one["path"]).name for one in built["files"]] == ["t-rule=mean.h5", "t-rule=top-k_k=2.h5"]
+    assert [Path(one["path"]).name for one in built["files"]] == [
+        "t-rule=mean.h5",
+        "t-rule=top-k_k=2.h5",
+    ]
     assert built["fused"] == 46
     assert qfuse("build", "c.yaml", "one.h5", "--where", "rule=mean").code == 0
     assert columns(tmp_path / "one.h5")["step"] == "fuse[rule=mean]"
@@ -229,18 +293,27 @@ def test_several_cells_are_files_of_their_own_and_where_chooses(qfuse: Qfuse, tm
 
 def test_a_config_without_the_step_is_refused(tmp_path: Path) -> None:
     head = "name: d\ndataset: {reader: synthetic, options: {scale: 0.001}}\n"
-    (tmp_path / "d.yaml").write_text(head + "steps: {embed: {options: {model: given, flip: none}}}\n")
-    answers = commands(tmp_path, [("build", "d.yaml", "out.h5"), ("reference", "d.yaml", "out.json")])
+    (tmp_path / "d.yaml").write_text(
+        head + "steps: {embed: {options: {model: given, flip: none}}}\n"
+    )
+    answers = commands(
+        tmp_path, [("build", "d.yaml", "out.h5"), ("reference", "d.yaml", "out.json")]
+    )
     for step, answer in zip(("fuse", "statistics"), answers.values(), strict=True):
         assert answer.code == 3
-        said = f"d has no `{step}` step: add `{step}: {{}}` to its steps, as a line of its own below `steps:`"
+        said = (
+            f"d has no `{step}` step: add `{step}: {{}}` to its steps, as a line of its own below"
+            " `steps:`"
+        )
         assert said in answer.err
         assert f"or give --set 'steps.{step}={{}}'" in answer.err
 
 
 def test_a_step_that_is_missing_may_be_given_as_the_error_says(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(CONFIG.replace("  statistics: {}\n", ""))
-    assert "give --set 'steps.statistics={}'" in command(tmp_path, "reference", "c.yaml", "r.json").err
+    assert (
+        "give --set 'steps.statistics={}'" in command(tmp_path, "reference", "c.yaml", "r.json").err
+    )
     answer = command(tmp_path, "reference", "c.yaml", "r.json", "--set", "steps.statistics={}")
     assert answer.code == 0, answer.err
 
@@ -257,7 +330,9 @@ def test_the_help_of_build_says_that_it_replaces_a_file_of_templates(tmp_path: P
     assert "A file of templates that is there is replaced." in said
 
 
-def test_only_what_is_chosen_is_computed_and_a_wrong_choice_computes_nothing(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_only_what_is_chosen_is_computed_and_a_wrong_choice_computes_nothing(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     text = (tmp_path / "c.yaml").read_text().replace("rule: mean", "rule: $rule")
     (tmp_path / "c.yaml").write_text(text + "factors: {rule: [mean, best, quality-linear]}\n")
     assert qfuse("build", "c.yaml", "x.h5", "--where", "rule=maen").code == 2
@@ -266,7 +341,9 @@ def test_only_what_is_chosen_is_computed_and_a_wrong_choice_computes_nothing(qfu
     assert not (tmp_path / ".qfuse/store/quality").exists()
 
 
-def test_a_file_that_is_no_file_of_templates_is_never_replaced(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_a_file_that_is_no_file_of_templates_is_never_replaced(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     (tmp_path / "notes.h5").write_text("mine")
     answer = qfuse("build", "c.yaml", "notes.h5")
     assert (answer.code, "exists and is not a file of templates" in answer.err) == (3, True)
@@ -298,17 +375,26 @@ def use(reference: str) -> tuple[str, ...]:
     return ("--set", f"steps.statistics.options.reference={reference}", *MINMAX)
 
 
-def test_a_set_weighed_by_its_own_reference_file_has_the_same_templates(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_a_set_weighed_by_its_own_reference_file_has_the_same_templates(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     assert qfuse("build", "c.yaml", "self.h5", *MINMAX).code == 0
     written = qfuse("reference", "c.yaml", "r.json", *MINMAX)
     assert "wrote r.json: given of 469 faces" in written.out
     assert qfuse("build", "c.yaml", "named.h5", *use("r.json")).code == 0
-    assert np.array_equal(columns(tmp_path / "self.h5")["embedding"], columns(tmp_path / "named.h5")["embedding"])
+    assert np.array_equal(
+        columns(tmp_path / "self.h5")["embedding"], columns(tmp_path / "named.h5")["embedding"]
+    )
     assert qfuse("reference", "c.yaml", "r.json").code == 3  # never overwritten
-    assert "takes its statistics from a file already" in qfuse("reference", "c.yaml", "s.json", *use("r.json")).err
+    assert (
+        "takes its statistics from a file already"
+        in qfuse("reference", "c.yaml", "s.json", *use("r.json")).err
+    )
 
 
-def test_another_reference_file_changes_the_templates_and_only_its_bytes_are_in_the_key(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_another_reference_file_changes_the_templates_and_only_its_bytes_are_in_the_key(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     assert qfuse("reference", "c.yaml", "r.json").code == 0
     assert qfuse("run", "c.yaml", *use("r.json")).code == 0
     (tmp_path / "elsewhere").mkdir()
@@ -320,13 +406,25 @@ def test_another_reference_file_changes_the_templates_and_only_its_bytes_are_in_
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
-    "measure.json": ({"measure": {"method": "lightqnet"}}, "was scored by 'lightqnet', and the faces are by 'given'"),
+    "measure.json": (
+        {"measure": {"method": "lightqnet"}},
+        "was scored by 'lightqnet', and the faces are by 'given'",
+    ),
     "format.json": ({"format": "x"}, "is not a reference file of format qfuse-reference/1"),
-    "lacking.json": ({"mean": None, "percentiles": [1, 2]}, "mean, percentiles should hold the finite numbers"),
+    "lacking.json": (
+        {"mean": None, "percentiles": [1, 2]},
+        "mean, percentiles should hold the finite numbers",
+    ),
     "falling.json": ({"percentiles": list(range(101, 0, -1))}, "percentiles should hold"),
     "count.json": ({"count": True}, "count should hold"),
 }
-CONTENTS = {"empty": b"", "list": b"[1]", "deep": b"{" * 5000, "bytes": b"\xff\xfe", "large": b"0" * (2 << 20)}
+CONTENTS = {
+    "empty": b"",
+    "list": b"[1]",
+    "deep": b"{" * 5000,
+    "bytes": b"\xff\xfe",
+    "large": b"0" * (2 << 20),
+}
 
 
 def test_what_is_no_reference_file_or_does_not_fit_is_refused(qfuse: Qfuse, tmp_path: Path) -> None:
@@ -336,7 +434,9 @@ def test_what_is_no_reference_file_or_does_not_fit_is_refused(qfuse: Qfuse, tmp_
         (tmp_path / name).write_text(json.dumps({**found, **change}))
     for name, content in CONTENTS.items():
         (tmp_path / name).write_bytes(content)
-    expected = {name: said for name, (_, said) in CHANGES.items()} | dict.fromkeys(CONTENTS, "reference file")
+    expected = {name: said for name, (_, said) in CHANGES.items()} | dict.fromkeys(
+        CONTENTS, "reference file"
+    )
     expected["absent.json"] = "`qfuse reference CONFIG FILE` writes one"
     answers = commands(tmp_path, [("check", "c.yaml", *use(name)) for name in expected])
     for said, answer in zip(expected.values(), answers.values(), strict=True):
@@ -351,12 +451,20 @@ def test_a_set_without_a_quality_score_is_no_reference_set(qfuse: Qfuse, tmp_pat
         path=[""] * 3,
         sha256=[""] * 3,
         subject=faces,
-        columns={"embedding": np.eye(3, dtype=np.float32), "quality": np.full(3, np.nan, np.float32)},
+        columns={
+            "embedding": np.eye(3, dtype=np.float32),
+            "quality": np.full(3, np.nan, np.float32),
+        },
         **singletons(faces, faces),
     )
     write_tables(tmp_path / "tables.h5", build_tables(found, "a set"))
     steps = "steps: {quality: {options: {method: given}}, statistics: {}}\n"
-    (tmp_path / "d.yaml").write_text("name: d\ndataset: {reader: tables, path: .}\nrun: {max_failures: 1}\n" + steps)
+    (tmp_path / "d.yaml").write_text(
+        "name: d\ndataset: {reader: tables, path: .}\nrun: {max_failures: 1}\n" + steps
+    )
     answer = qfuse("reference", "d.yaml", "r.json")
-    assert (answer.code, "d has no face with a quality score" in answer.err) == (3, True), answer.err
+    assert (answer.code, "d has no face with a quality score" in answer.err) == (
+        3,
+        True,
+    ), answer.err
     assert not (tmp_path / "r.json").exists()

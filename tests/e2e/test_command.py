@@ -1,4 +1,6 @@
-"""Every verb of the command, as a script meets it (`--json`, exit codes) and as a reader does (help, tables, advice)."""
+"""Every verb of the command, as a script meets it (`--json`, exit codes) and as a reader does
+(help, tables, advice).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     (folder / "c.yaml").write_text(CONFIG + REPORT)
     ran = command(folder, "run", "c.yaml", "--json").json["ran"]
-    assert set(ran) == {"embed", "quality", "statistics", "fuse", "compare", "evaluate_verification"}
+    assert set(ran) == {
+        "embed",
+        "quality",
+        "statistics",
+        "fuse",
+        "compare",
+        "evaluate_verification",
+    }
     return folder
 
 
@@ -57,7 +66,8 @@ def test_the_version_is_told(qfuse: Qfuse) -> None:
     assert re.fullmatch(r"qfuse \d+\.\d+\.\d+\S*\n", qfuse("--version").out)
 
 
-# -- run, plan, why, status, check, report ----------------------------------------------------------------------------
+# -- run, plan, why, status, check, report
+# ----------------------------------------------------------------------------
 
 
 def test_a_second_run_computes_nothing_and_says_so(finished: Path, looks: Looks) -> None:
@@ -76,7 +86,11 @@ def test_run_until_a_step_stops_there(qfuse: Qfuse) -> None:
 
 def test_plan_says_what_would_run_and_why(looks: Looks) -> None:
     steps = {step["step"]: step for step in looks["plan", "c.yaml", *BEST, "--json"].json["steps"]}
-    assert {name for name, step in steps.items() if step["status"] == "run"} == {"fuse", "compare", "evaluate_verification"}
+    assert {name for name, step in steps.items() if step["status"] == "run"} == {
+        "fuse",
+        "compare",
+        "evaluate_verification",
+    }
     assert "options.rule: mean → best" in steps["fuse"]["reason"]
     said = looks["plan", "c.yaml", *BEST].out
     assert "options.rule: mean → best" in said
@@ -95,12 +109,22 @@ def test_why_names_the_field_that_changed(looks: Looks) -> None:
 
 def test_status_counts_what_is_stored(looks: Looks) -> None:
     steps = {step["step"]: step for step in looks["status", "c.yaml", "--json"].json["steps"]}
-    assert steps["embed"] == {"step": "embed", "status": "present", "stored": 1, "shards": 1, "rows": {"ok": 469}}
+    assert steps["embed"] == {
+        "step": "embed",
+        "status": "present",
+        "stored": 1,
+        "shards": 1,
+        "rows": {"ok": 469},
+    }
     assert re.search(r"embed +present +1/1 +469 ok", looks["status", "c.yaml"].out)
 
 
-def test_status_adds_up_the_cells_of_a_step_and_shows_each_on_demand(qfuse: Qfuse, tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(CONFIG.replace("rule: mean", "rule: $rule") + "factors: {rule: [mean, best]}\n")
+def test_status_adds_up_the_cells_of_a_step_and_shows_each_on_demand(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(
+        CONFIG.replace("rule: mean", "rule: $rule") + "factors: {rule: [mean, best]}\n"
+    )
     assert "fuse (2 cells)" in qfuse("status", "c.yaml").out
     assert "fuse[rule=best]" in qfuse("status", "c.yaml", "--all").out
 
@@ -115,12 +139,9 @@ def test_check_counts_tables_and_steps_and_writes_nothing(qfuse: Qfuse, tmp_path
 
 def test_check_tells_all_problems_at_once(qfuse: Qfuse, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
-        "name: c\n"
-        "dataset: {reader: folder, path: nowhere}\n"
-        "numerics: cpu-fp23\n"
-        "factors: {rule: [maen, bset]}\n"
-        "steps: {align: {}, embed: {options: {flip: sideways}}, quality: {}, fuse: {options: {rule: $rule}}}\n"
-        "report: {kind: htlm}\n"
+        "name: c\ndataset: {reader: folder, path: nowhere}\nnumerics: cpu-fp23\nfactors: {rule:"
+        " [maen, bset]}\nsteps: {align: {}, embed: {options: {flip: sideways}}, quality: {}, fuse:"
+        " {options: {rule: $rule}}}\nreport: {kind: htlm}\n"
     )
     answer = qfuse("check", "c.yaml", "--json")
     assert answer.code == 3
@@ -138,13 +159,13 @@ def test_check_tells_all_problems_at_once(qfuse: Qfuse, tmp_path: Path) -> None:
     assert len(json.loads(answer.out)["problems"]) == 8
 
 
-def test_what_is_wrong_with_one_step_or_the_data_set_hides_no_weights_and_no_other_step(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_what_is_wrong_with_one_step_or_the_data_set_hides_no_weights_and_no_other_step(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     (tmp_path / "c.yaml").write_text(
-        "name: c\n"
-        "dataset: {reader: folder, path: nowhere}\n"
-        "factors: {rule: [mean]}\n"
-        "steps: {align: {options: {pick: any}}, embed: {}, quality: {}, compar: {}, fuse: {options: {media: all}}}\n"
-        "run: {dask: nowhere}\n"
+        "name: c\ndataset: {reader: folder, path: nowhere}\nfactors: {rule: [mean]}\nsteps: {align:"
+        " {options: {pick: any}}, embed: {}, quality: {}, compar: {}, fuse: {options: {media:"
+        " all}}}\nrun: {dask: nowhere}\n"
     )
     problems = json.loads(qfuse("check", "c.yaml", "--json").out)["problems"]
     for said in (
@@ -162,7 +183,10 @@ def test_what_is_wrong_with_one_step_or_the_data_set_hides_no_weights_and_no_oth
 
 
 def test_missing_weights_do_not_hide_what_the_data_set_lacks(qfuse: Qfuse, tmp_path: Path) -> None:
-    steps = "  search: {options: {gallery: nobody}}\n  more: {stage: quality}\n  align: {options: {detector: none}}\n"
+    steps = (
+        "  search: {options: {gallery: nobody}}\n  more: {stage: quality}\n  align: {options:"
+        " {detector: none}}\n"
+    )
     (tmp_path / "c.yaml").write_text((tmp_path / "c.yaml").read_text() + steps)
     answer = qfuse("check", "c.yaml")
     assert "search.gallery" in answer.err
@@ -170,10 +194,20 @@ def test_missing_weights_do_not_hide_what_the_data_set_lacks(qfuse: Qfuse, tmp_p
     assert "lightqnet-dm050.onnx; looked in no folder" in answer.err
 
 
-def test_a_step_that_the_options_of_another_read_is_asked_for_by_name(qfuse: Qfuse, tmp_path: Path) -> None:
-    text = (tmp_path / "c.yaml").read_text().replace("  statistics: {}\n", "").replace("rule: mean", "rule: quality-minmax")
+def test_a_step_that_the_options_of_another_read_is_asked_for_by_name(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
+    text = (
+        (tmp_path / "c.yaml")
+        .read_text()
+        .replace("  statistics: {}\n", "")
+        .replace("rule: mean", "rule: quality-minmax")
+    )
     (tmp_path / "c.yaml").write_text(text)
-    said = "steps.fuse, with these options (rule: quality-minmax), reads a step 'statistics', and there is none: add "
+    said = (
+        "steps.fuse, with these options (rule: quality-minmax), reads a step 'statistics', and"
+        " there is none: add "
+    )
     assert f"{said}`statistics: {{}}` to its steps" in qfuse("plan", "c.yaml").err
 
 
@@ -181,7 +215,10 @@ def test_a_cluster_that_is_none_is_refused_where_nothing_is_to_be_computed(qfuse
     assert qfuse("run", "c.yaml", "--until", "embed").code == 0
     for words in (("--dask", "foo"), ("--set", "run.dask=foo")):
         answer = qfuse("run", "c.yaml", "--until", "embed", *words)
-        assert (answer.code, "foo: expected local:N, an address such as tcp://HOST:8786" in answer.err) == (2, True)
+        assert (
+            answer.code,
+            "foo: expected local:N, an address such as tcp://HOST:8786" in answer.err,
+        ) == (2, True)
 
 
 def test_more_processes_than_one_machine_is_asked_for_are_refused(qfuse: Qfuse) -> None:
@@ -190,7 +227,9 @@ def test_more_processes_than_one_machine_is_asked_for_are_refused(qfuse: Qfuse) 
 
 
 def test_check_tells_a_factor_that_is_none_beside_what_else_is_wrong(qfuse: Qfuse) -> None:
-    answer = qfuse("check", "c.yaml", "--set", "steps.fuse.options.rule=$rulle", "--set", "run.dask=foo")
+    answer = qfuse(
+        "check", "c.yaml", "--set", "steps.fuse.options.rule=$rulle", "--set", "run.dask=foo"
+    )
     assert answer.code == 3
     assert "unknown factor 'rulle'" in answer.err + answer.out
     assert "foo: expected local:N" in answer.err + answer.out
@@ -202,7 +241,9 @@ def test_what_is_stored_needs_no_cluster(qfuse: Qfuse) -> None:
 
 
 def test_check_tells_wrong_fields_as_json_too(qfuse: Qfuse) -> None:
-    answer = qfuse("check", "c.yaml", "--json", "--set", "dataset.optins={}", "--set", "run.workers=0")
+    answer = qfuse(
+        "check", "c.yaml", "--json", "--set", "dataset.optins={}", "--set", "run.workers=0"
+    )
     assert answer.code == 3
     (problem,) = json.loads(answer.out)["problems"]
     assert "dataset.optins" in problem
@@ -222,25 +263,39 @@ def test_report_before_the_run_says_what_to_do_first(qfuse: Qfuse) -> None:
     assert "`qfuse run c.yaml` first" in answer.err
 
 
-def test_the_report_follows_its_options_and_the_results_without_computing(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_the_report_follows_its_options_and_the_results_without_computing(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     (tmp_path / "c.yaml").write_text(CONFIG + REPORT)
     page = tmp_path / ".qfuse/runs/small/report.html"
     assert qfuse("run", "c.yaml").code == 0
     assert "Another title" not in page.read_text()
-    assert qfuse("run", "c.yaml", "--set", "report.options.title=Another title", "--json").json["ran"] == []
+    assert (
+        qfuse("run", "c.yaml", "--set", "report.options.title=Another title", "--json").json["ran"]
+        == []
+    )
     assert "Another title" in page.read_text()
     qfuse("run", "c.yaml", "--set", "description=In other words", "--json")
     assert "In other words" in page.read_text()  # whatever of the config the page shows
     assert qfuse("run", "c.yaml", *BEST).code == 0
     of_best = page.read_text()
-    assert qfuse("run", "c.yaml", "--json").json["ran"] == []  # stored, but the page is of other results
+    assert (
+        qfuse("run", "c.yaml", "--json").json["ran"] == []
+    )  # stored, but the page is of other results
     assert page.read_text() != of_best
 
 
-def test_a_run_with_other_overrides_keeps_the_former_report_beside_its_own_and_diff_compares_them(tmp_path: Path) -> None:
+def test_a_run_with_other_overrides_keeps_the_former_report_beside_its_own_and_diff_compares_them(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "c.yaml").write_text(CONFIG + REPORT)
     (tmp_path / "sub").mkdir()
-    lines = [("run", "c.yaml"), ("run", "c.yaml", *BEST), ("diff", "small+c", "small"), ("status", "c.yaml", *BEST)]
+    lines = [
+        ("run", "c.yaml"),
+        ("run", "c.yaml", *BEST),
+        ("diff", "small+c", "small"),
+        ("status", "c.yaml", *BEST),
+    ]
     _, best, diff, status = commands(tmp_path, lines).values()
     kept = tmp_path / ".qfuse/runs/small+c"
     assert f"/small held the report of `c.yaml`, which is now kept in {kept}." in best.err
@@ -255,16 +310,29 @@ def test_an_interrupted_run_exits_with_130_and_the_same_command_finishes_it(tmp_
         CONFIG.replace("scale: 0.001", "scale: 0.02").replace("replicates: 20", "replicates: 4000")
     )
     events = tmp_path / ".qfuse/runs/small/events.jsonl"
-    with subprocess.Popen([*START, "run", "c.yaml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as child:
-        while child.poll() is None and not (events.is_file() and '"committed"' in events.read_text()):
+    with subprocess.Popen(
+        [*START, "run", "c.yaml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as child:
+        while child.poll() is None and not (
+            events.is_file() and '"committed"' in events.read_text()
+        ):
             time.sleep(0.01)
         child.send_signal(signal.SIGINT)
         error = child.communicate()[1]
     assert child.returncode == 130, error
-    assert error.strip() == "qfuse: interrupted: every finished shard is kept; the same command continues from there."
+    assert (
+        error.strip()
+        == "qfuse: interrupted: every finished shard is kept; the same command continues from"
+        " there."
+    )
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / ".qfuse/store").glob("*/??/*.h5")}
     assert kept
-    assert command(tmp_path, "run", "c.yaml", "--set", "steps.evaluate_verification.options.replicates=20").code == 0
+    assert (
+        command(
+            tmp_path, "run", "c.yaml", "--set", "steps.evaluate_verification.options.replicates=20"
+        ).code
+        == 0
+    )
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
 
 
@@ -283,7 +351,8 @@ def test_store_verify_counts_what_it_checked(finished: Path, looks: Looks) -> No
     assert answer["checked"] == len(list((finished / ".qfuse/store").glob("*/??/*.json")))
 
 
-# -- models, synth, init, doctor --------------------------------------------------------------------------------------
+# -- models, synth, init, doctor
+# --------------------------------------------------------------------------------------
 
 
 def test_models_list_says_which_weights_are_there_and_whether_they_are_the_declared_ones(
@@ -291,8 +360,13 @@ def test_models_list_says_which_weights_are_there_and_whether_they_are_the_decla
 ) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/edgeface_xs.onnx").write_bytes(b"something else")
-    cards = {card["name"]: card for card in qfuse("models", "list", "--folder", "weights", "--json").json}
-    assert (cards["edgeface_xs"]["found"], cards["edgeface_xs"]["state"]) == ("weights/edgeface_xs.onnx", "other bytes")
+    cards = {
+        card["name"]: card for card in qfuse("models", "list", "--folder", "weights", "--json").json
+    }
+    assert (cards["edgeface_xs"]["found"], cards["edgeface_xs"]["state"]) == (
+        "weights/edgeface_xs.onnx",
+        "other bytes",
+    )
     assert (cards["edgeface_xxs"]["found"], cards["edgeface_xxs"]["state"]) == (None, "no")
     assert all(card["licence"] for card in cards.values())
     said = qfuse("models", "list", "--folder", "weights").out
@@ -301,13 +375,29 @@ def test_models_list_says_which_weights_are_there_and_whether_they_are_the_decla
 
 
 def test_models_list_finds_shared_weights(qfuse: Qfuse, shared: Path) -> None:
-    cards = {card["name"]: card for card in qfuse("models", "list", "--json", env={"QFUSE_SHARED": str(shared)}).json}
+    cards = {
+        card["name"]: card
+        for card in qfuse("models", "list", "--json", env={"QFUSE_SHARED": str(shared)}).json
+    }
     assert cards["edgeface_xxs"]["state"] == cards["yunet_320"]["state"] == "yes"
 
 
-def test_synth_gives_the_same_bytes_for_the_same_seed_and_others_for_another(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_synth_gives_the_same_bytes_for_the_same_seed_and_others_for_another(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
-        made = qfuse("synth", "tables", f"{name}.h5", "--scale", 0.001, "--seed", seed, "--dimension", 16, "--json").json
+        made = qfuse(
+            "synth",
+            "tables",
+            f"{name}.h5",
+            "--scale",
+            0.001,
+            "--seed",
+            seed,
+            "--dimension",
+            16,
+            "--json",
+        ).json
         assert made["tables"]["faces"] == 469
     a, b, c = ((tmp_path / f"{name}.h5").read_bytes() for name in "abc")
     assert a == b
@@ -333,7 +423,9 @@ def test_a_synthetic_set_runs_through_the_config_for_tables(qfuse: Qfuse) -> Non
 
 
 @pytest.mark.parametrize("kind", ["folder", "tables", "lfw", "templates", "synthetic"])
-def test_init_writes_a_config_with_its_own_name_and_advice(qfuse: Qfuse, tmp_path: Path, kind: str) -> None:
+def test_init_writes_a_config_with_its_own_name_and_advice(
+    qfuse: Qfuse, tmp_path: Path, kind: str
+) -> None:
     (tmp_path / "deep").mkdir()
     said = qfuse("init", "deep/my faces.yaml", "--kind", kind).out
     assert "`qfuse check deep/my faces.yaml`" in said
@@ -352,13 +444,19 @@ def test_the_synthetic_config_checks_as_it_is_written(qfuse: Qfuse) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lfw", "templates"])
-def test_the_lfw_configs_check_as_they_are_written(qfuse: Qfuse, tmp_path: Path, shared: Path, kind: str) -> None:
+def test_the_lfw_configs_check_as_they_are_written(
+    qfuse: Qfuse, tmp_path: Path, shared: Path, kind: str
+) -> None:
     assert qfuse("init", "l.yaml", "--kind", kind).code == 0
     written = Path(tmp_path / "l.yaml").read_text()
     assert "\nmodels: {folders: [models]}\n" in written
     assert "QFUSE_SHARED" not in written
     (tmp_path / "models").symlink_to(shared / "models")
-    words = ("--set", "factors.seed=[0]", "--set", "dataset.options.identities=20") if kind == "templates" else ()
+    words = (
+        ("--set", "factors.seed=[0]", "--set", "dataset.options.identities=20")
+        if kind == "templates"
+        else ()
+    )
     words = (*words, "--set", f"dataset.path={shared}/data/lfw.zip")
     assert qfuse("check", "l.yaml", *words, "--json").json["problems"] == []
 
@@ -384,9 +482,14 @@ def test_run_tells_of_a_store_in_the_working_folder_that_is_not_the_configs(tmp_
     assert "which is this config's, but one in the working folder" in " ".join(told.split())
 
 
-def test_a_run_whose_config_asks_for_no_report_says_how_to_get_its_numbers(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_a_run_whose_config_asks_for_no_report_says_how_to_get_its_numbers(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     answer = qfuse("run", "c.yaml")
-    assert (answer.code, answer.out.count("so no number is shown: add `report: {}` to it and run it again")) == (0, 1)
+    assert (
+        answer.code,
+        answer.out.count("so no number is shown: add `report: {}` to it and run it again"),
+    ) == (0, 1)
     answer = qfuse("run", "c.yaml", "--set", "report={options: {crops: 0}}")
     assert "no number is shown" not in answer.out
     assert "EER" in answer.out

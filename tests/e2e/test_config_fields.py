@@ -16,7 +16,14 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from pipeline.config.config import Config, DatasetConfig, ModelsConfig, ReportConfig, RunConfig, StepConfig
+from pipeline.config.config import (
+    Config,
+    DatasetConfig,
+    ModelsConfig,
+    ReportConfig,
+    RunConfig,
+    StepConfig,
+)
 from pipeline.core.numerics import Profile, profile_of
 from pipeline.core.registry import lookup
 from pipeline.core.schema import Batch
@@ -31,23 +38,53 @@ from stages.results.report_options import ReportOptions
 from stages.tables.tables import Protocol, build_tables
 
 STEPS = (
-    *("align", "degrade", "embed", "quality", "statistics", "fuse", "compare", "evaluate_verification"),
+    *(
+        "align",
+        "degrade",
+        "embed",
+        "quality",
+        "statistics",
+        "fuse",
+        "compare",
+        "evaluate_verification",
+    ),
     *("search", "evaluate_identification", "evaluate_pooled_script"),
-    *("template_quality", "qmagface", "compare_faces", "evaluate_discard", "evaluate_discard_identification"),
+    *(
+        "template_quality",
+        "qmagface",
+        "compare_faces",
+        "evaluate_discard",
+        "evaluate_discard_identification",
+    ),
 )
 ALL = set(STEPS)
 DISCARDED = {"evaluate_discard", "evaluate_discard_identification"}
-EVALUATIONS = {"evaluate_verification", "evaluate_identification", "evaluate_pooled_script", *DISCARDED}
+EVALUATIONS = {
+    "evaluate_verification",
+    "evaluate_identification",
+    "evaluate_pooled_script",
+    *DISCARDED,
+}
 FUSED = {"fuse", "compare", "search", "qmagface", *EVALUATIONS}
-GROUPED = {"template_quality", "compare_faces", *FUSED}  # what depends on which faces make a template
+# what depends on which faces make a template
+GROUPED = {"template_quality", "compare_faces", *FUSED}
 SCORED = {"quality", "statistics", "template_quality", *FUSED}
-IDENTIFIED = {"search", "evaluate_identification", "evaluate_pooled_script", "evaluate_discard_identification"}
+IDENTIFIED = {
+    "search",
+    "evaluate_identification",
+    "evaluate_pooled_script",
+    "evaluate_discard_identification",
+}
 NOTHING: set[str] = set()
 REFUSED = {"refused"}  # alone: another field has to be the same
 
 CONFIG: dict[str, Any] = {
     "name": "fields",
-    "dataset": {"reader": "folder", "path": "faces", "options": {"probe_fraction": 0.5, "left_out": 0.25}},
+    "dataset": {
+        "reader": "folder",
+        "path": "faces",
+        "options": {"probe_fraction": 0.5, "left_out": 0.25},
+    },
     "steps": {
         **{step: {} for step in STEPS},
         "embed": {"inputs": {"crops": "degrade"}},
@@ -63,7 +100,10 @@ CONFIG: dict[str, Any] = {
 TABLE: dict[str, tuple[Any, set[str]]] = {
     "name": ("other", NOTHING),
     "description": ("words", NOTHING),
-    "benchmark": ("another", NOTHING),  # a data set of the same bytes has the same keys, whatever the benchmark is called
+    "benchmark": (
+        "another",
+        NOTHING,
+    ),  # a data set of the same bytes has the same keys, whatever the benchmark is called
     "dataset.reader": ("folder again", NOTHING),  # a reader enters through its tables
     "dataset.path": ("moved/elsewhere", NOTHING),
     "dataset.options.root": ("wrapped", NOTHING),  # the same faces below another folder
@@ -71,7 +111,10 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "dataset.options.templates": ("face", GROUPED),
     "dataset.options.media": ("folder", GROUPED),
     "dataset.options.probe_fraction": (0.25, GROUPED),
-    "dataset.options.left_out": (0.5, GROUPED - {"fuse", "template_quality"}),  # who is enrolled stands in the roles
+    "dataset.options.left_out": (
+        0.5,
+        GROUPED - {"fuse", "template_quality"},
+    ),  # who is enrolled stands in the roles
     "dataset.options.seed": (1, GROUPED),
     "dataset.shard_rows": ({"faces": 4}, ALL),
     "numerics": ({"threads": 2}, ALL),
@@ -85,10 +128,19 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "models.folders": (["weights"], NOTHING),
     "steps.fuse.stage": ("fuse", NOTHING),
     "steps.fuse.inputs": ({"quality": "quality"}, NOTHING),  # the default, written out
-    "steps.embed.inputs": ({"crops": "align.crops"}, {"embed", "compare_faces", "template_quality", *FUSED}),
-    "steps.embed.numerics": ({"threads": 2}, {"embed", "compare_faces", "template_quality", *FUSED}),
+    "steps.embed.inputs": (
+        {"crops": "align.crops"},
+        {"embed", "compare_faces", "template_quality", *FUSED},
+    ),
+    "steps.embed.numerics": (
+        {"threads": 2},
+        {"embed", "compare_faces", "template_quality", *FUSED},
+    ),
     "steps.fuse.numerics": ({"threads": 2}, NOTHING),  # its sums are exact
-    "steps.search.numerics": ({"threads": 2}, NOTHING),  # the threads find the candidates, whose scores are exact
+    "steps.search.numerics": (
+        {"threads": 2},
+        NOTHING,
+    ),  # the threads find the candidates, whose scores are exact
     "steps.fuse.stored": (True, NOTHING),
     "steps.align.options.detector": ("yunet_640", ALL),
     "steps.align.options.pick": ("largest", ALL),
@@ -99,14 +151,20 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.align.options.max_pixels": (1000, ALL),
     "steps.degrade.options.fraction": (0.5, ALL - {"align"}),
     "steps.degrade.options.seed": (1, ALL - {"align"}),
-    "steps.embed.options.model": ("mobilefacenet", {"embed", "compare_faces", "template_quality", *FUSED}),
+    "steps.embed.options.model": (
+        "mobilefacenet",
+        {"embed", "compare_faces", "template_quality", *FUSED},
+    ),
     "steps.embed.options.flip": ("none", {"embed", "compare_faces", "template_quality", *FUSED}),
     "steps.quality.options.method": ("crfiqa_s", SCORED),
     "steps.quality.options.seed": (1, NOTHING),  # of the method random alone
     "steps.fuse.options.rule": ("mean", FUSED),
     "steps.statistics.options.reference": ("reference.json", {"statistics", *FUSED}),
     "steps.template_quality.options.of": ("mean", {"template_quality", "qmagface", *DISCARDED}),
-    "steps.template_quality.options.faces": ("scored", {"template_quality", "qmagface", *DISCARDED}),
+    "steps.template_quality.options.faces": (
+        "scored",
+        {"template_quality", "qmagface", *DISCARDED},
+    ),
     "steps.compare_faces.options.rule": ("mean", {"compare_faces"}),
     "steps.qmagface.options.alpha": (0.3, {"qmagface"}),
     "steps.qmagface.options.beta": (0.3, {"qmagface"}),
@@ -145,13 +203,28 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "steps.evaluate_discard.options.replicates": (10, {"evaluate_discard"}),
     "steps.evaluate_discard.options.seed": (1, {"evaluate_discard"}),
     "steps.evaluate_discard.options.level": (0.9, {"evaluate_discard"}),
-    "steps.evaluate_discard_identification.options.fpir": ([0.2], {"evaluate_discard_identification"}),
-    "steps.evaluate_discard_identification.options.limits": ([0.1], {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.fpir": (
+        [0.2],
+        {"evaluate_discard_identification"},
+    ),
+    "steps.evaluate_discard_identification.options.limits": (
+        [0.1],
+        {"evaluate_discard_identification"},
+    ),
     "steps.evaluate_discard_identification.options.gallery": ("reference", REFUSED),
-    "steps.evaluate_discard_identification.options.half": ("choose", {"evaluate_discard_identification"}),
-    "steps.evaluate_discard_identification.options.replicates": (10, {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.half": (
+        "choose",
+        {"evaluate_discard_identification"},
+    ),
+    "steps.evaluate_discard_identification.options.replicates": (
+        10,
+        {"evaluate_discard_identification"},
+    ),
     "steps.evaluate_discard_identification.options.seed": (1, {"evaluate_discard_identification"}),
-    "steps.evaluate_discard_identification.options.level": (0.9, {"evaluate_discard_identification"}),
+    "steps.evaluate_discard_identification.options.level": (
+        0.9,
+        {"evaluate_discard_identification"},
+    ),
     "steps.evaluate_pooled_script.options.targets": ([0.2], {"evaluate_pooled_script"}),
     "steps.evaluate_pooled_script.options.gallery": ("reference", REFUSED),
     "report.kind": ("html", NOTHING),
@@ -185,7 +258,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(root / "faces", root / place)
     (root / "reference.json").write_text(json.dumps(reference()))
     (root / "cards.yaml").write_text(
-        "unused: {kind: recognition, architecture: onnx, file: unused.onnx, dimension: 4, licence: none}\n"
+        "unused: {kind: recognition, architecture: onnx, file: unused.onnx, dimension: 4, licence:"
+        " none}\n"
     )
     _register_a_second_folder_reader()
     return root
@@ -214,10 +288,14 @@ def _register_a_second_folder_reader() -> None:
 
 def keys(config: dict[str, Any], root: Path) -> dict[str, set[str]]:
     """Config step → the keys of all its artifacts, over every cell and shard."""
-    session = open_session(Config.model_validate({**config, "base": root}), store=root / "store", readonly=True)
+    session = open_session(
+        Config.model_validate({**config, "base": root}), store=root / "store", readonly=True
+    )
     found: dict[str, set[str]] = {}
     for step in session.plan.steps.values():
-        found.setdefault(step.base, set()).update(key for task in step.tasks for key in task.keys.values())
+        found.setdefault(step.base, set()).update(
+            key for task in step.tasks for key in task.keys.values()
+        )
     return found
 
 
@@ -276,19 +354,25 @@ def test_every_stage_is_in_the_table() -> None:
     from pipeline.core.registry import available
 
     without_options = {"detector_scores"}  # it needs a data set that brings such scores
-    found = {name for name, stage in available("stage").items() if stage.__module__.startswith("stages.")}
+    found = {
+        name for name, stage in available("stage").items() if stage.__module__.startswith("stages.")
+    }
     assert found == ALL | without_options
 
 
 def test_one_more_value_of_a_factor_leaves_the_others_artifacts_alone(folder: Path) -> None:
     config = with_field("steps.fuse.options.rule", "$rule")
-    one, two = ({**config, "factors": {"rule": rules}} for rules in (["mean"], ["mean", "quality-linear"]))
+    one, two = (
+        {**config, "factors": {"rule": rules}} for rules in (["mean"], ["mean", "quality-linear"])
+    )
     before, after = keys(one, folder), keys(two, folder)
     assert all(before[step] <= after[step] for step in STEPS)
     assert {step for step in STEPS if before[step] != after[step]} == FUSED
 
 
-def test_a_weight_rule_that_needs_no_quality_does_not_depend_on_the_quality_method(folder: Path) -> None:
+def test_a_weight_rule_that_needs_no_quality_does_not_depend_on_the_quality_method(
+    folder: Path,
+) -> None:
     config = with_field("steps.fuse.options.rule", "mean")
     before = keys(config, folder)
     config["steps"]["quality"]["options"] = {"method": "detector-score"}
@@ -311,7 +395,9 @@ def test_a_subject_label_that_is_mended_re_embeds_nothing(folder: Path, tmp_path
     assert before["align"] == after["align"]
 
 
-def test_faces_added_at_the_end_re_key_the_last_shard_and_what_depends_on_it(folder: Path, tmp_path: Path) -> None:
+def test_faces_added_at_the_end_re_key_the_last_shard_and_what_depends_on_it(
+    folder: Path, tmp_path: Path
+) -> None:
     shutil.copytree(folder / "faces", tmp_path / "faces")
     config = with_field("dataset.shard_rows", {"faces": 8})
     before = shards(config, tmp_path)
@@ -337,7 +423,9 @@ def test_a_face_added_in_the_middle_re_keys_its_shard_and_not_all_that_follow(
     assert 1 <= len(set(after) - set(before)) <= 4
 
 
-def test_a_photograph_that_comes_to_a_few_hundred_or_goes_re_keys_its_shard_alone(tmp_path: Path) -> None:
+def test_a_photograph_that_comes_to_a_few_hundred_or_goes_re_keys_its_shard_alone(
+    tmp_path: Path,
+) -> None:
     for i in range(388):
         photo = tmp_path / f"faces/s{i // 4:02d}/{i % 4}.jpg"
         photo.parent.mkdir(parents=True, exist_ok=True)
@@ -349,50 +437,73 @@ def test_a_photograph_that_comes_to_a_few_hundred_or_goes_re_keys_its_shard_alon
     less = shards(CONFIG, tmp_path)
     for step in ("align", "degrade", "embed", "quality"):
         assert len(before[step]) > 2
-        assert len(set(more[step]) - set(before[step])) == len(set(less[step]) - set(more[step])) == 1
+        assert (
+            len(set(more[step]) - set(before[step])) == len(set(less[step]) - set(more[step])) == 1
+        )
 
 
 def shards(config: dict[str, Any], root: Path) -> dict[str, list[str]]:
-    session = open_session(Config.model_validate({**config, "base": root}), store=root / "store", readonly=True)
-    return {s.base: [next(iter(t.keys.values())) for t in s.tasks] for s in session.plan.steps.values()}
+    session = open_session(
+        Config.model_validate({**config, "base": root}), store=root / "store", readonly=True
+    )
+    return {
+        s.base: [next(iter(t.keys.values())) for t in s.tasks] for s in session.plan.steps.values()
+    }
 
 
 @pytest.mark.parametrize("step", ["compare", "search"])
-def test_faces_are_not_taken_for_templates_where_a_template_holds_several(folder: Path, step: str) -> None:
+def test_faces_are_not_taken_for_templates_where_a_template_holds_several(
+    folder: Path, step: str
+) -> None:
     config = with_field(f"steps.{step}.inputs", {"templates": "embed"})
     with pytest.raises(
-        InvalidInput, match=f"'{step}' reads templates, and 'embed' gives faces, which are not the same rows here"
+        InvalidInput,
+        match=(
+            f"'{step}' reads templates, and 'embed' gives faces, which are not the same rows here"
+        ),
     ):
         keys(config, folder)
     config["dataset"]["options"] = {"templates": "face", "probe_fraction": 0.5, "left_out": 0.5}
     keys(config, folder)
 
 
-def test_templates_of_other_faces_are_never_taken_for_the_same_when_a_shard_before_them_shrinks(tmp_path: Path) -> None:
-    """Of 400 faces the first goes, and templates are cut into fours again: numbers and most shards are as before."""
+def test_templates_of_other_faces_are_never_taken_for_the_same_when_a_shard_before_them_shrinks(
+    tmp_path: Path,
+) -> None:
+    """Of 400 faces the first goes, and templates are cut into fours again: numbers and most shards
+    are as before.
+    """
     rng = np.random.default_rng(0)
     ids = [f"f{i:03d}" for i in range(400)]
     faces = rng.normal(size=(400, 8)).astype(np.float32)
     config = {
         "name": "cut",
         "dataset": {"reader": "tables", "path": "set", "shard_rows": {"faces": 16, "templates": 8}},
-        "steps": {"embed": {"options": {"model": "given", "flip": "none"}}, "fuse": {"options": {"rule": "mean"}}},
+        "steps": {
+            "embed": {"options": {"model": "given", "flip": "none"}},
+            "fuse": {"options": {"rule": "mean"}},
+        },
     }
     for first in (0, 1):
         kept, embedding = ids[first:], faces[first:]
         template = [f"t{i // 4:02d}" for i in range(len(kept))]
         found = Protocol(
             face_id=kept, path=[""] * len(kept), sha256=[""] * len(kept), subject=template,
-            template_id=list(dict.fromkeys(template)), template_subject=list(dict.fromkeys(template)),
-            member_template=template, member_face=kept, member_media=kept, columns={"embedding": embedding},
+            template_id=sorted(set(template)), template_subject=sorted(set(template)),
+            member_template=template, member_face=kept, member_media=kept,
+            columns={"embedding": embedding},
         )  # fmt: skip
         (tmp_path / "set").mkdir(exist_ok=True)
         write_tables(tmp_path / "set/tables.h5", build_tables(found, "test"))
-        session = open_session(Config.model_validate({**config, "base": tmp_path}), store=tmp_path / "store")
+        session = open_session(
+            Config.model_validate({**config, "base": tmp_path}), store=tmp_path / "store"
+        )
         runner = Runner(session.plan, session.store)
         runner.run()
         fused = runner.results(session.plan.steps["fuse"])["embedding"]
         unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
         expected = np.stack([unit[i : i + 4].sum(axis=0) for i in range(0, len(kept), 4)])
-        np.testing.assert_allclose(fused, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
+        np.testing.assert_allclose(
+            fused, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6
+        )
     assert len(session.plan.steps["embed"].to_run) < len(session.plan.steps["embed"].tasks) / 2

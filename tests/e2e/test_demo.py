@@ -8,7 +8,9 @@ from pathlib import Path
 from e2e.conftest import Answer
 
 
-def test_the_demo_reports_and_a_second_run_has_nothing_to_do(qfuse: Callable[..., Answer], tmp_path: Path) -> None:
+def test_the_demo_reports_and_a_second_run_has_nothing_to_do(
+    qfuse: Callable[..., Answer], tmp_path: Path
+) -> None:
     first = qfuse("demo")
     assert first.code == 0, first.err
     assert "quality-linear" in first.out

@@ -11,7 +11,9 @@ Looks = dict[tuple[str, ...], Answer]
 RULES = "factors: {rule: [mean, best]}\n"
 HARD = "{scale: 0.004, dimension: 8}"  # large and hard enough that a change of fusion shows
 CONFIGS = {
-    "c.yaml": CONFIG.replace("rule: mean", "rule: $rule").replace("{scale: 0.001}", HARD) + RULES + REPORT,
+    "c.yaml": CONFIG.replace("rule: mean", "rule: $rule").replace("{scale: 0.001}", HARD)
+    + RULES
+    + REPORT,
     "one.yaml": CONFIG.replace("{scale: 0.001}", HARD),  # no report
     "fresh.yaml": CONFIG.replace("name: small", "name: fresh").replace("0.001", "0.002") + REPORT,
     "broken.yaml": "x: [",
@@ -47,7 +49,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in CONFIGS.items():
         (folder / name).write_text(text)
     done = commands(
-        folder, [("run", "c.yaml"), ("run", "c.yaml", "--set", "name=other", "--set", "steps.fuse.options.media=mean")]
+        folder,
+        [
+            ("run", "c.yaml"),
+            ("run", "c.yaml", "--set", "name=other", "--set", "steps.fuse.options.media=mean"),
+        ],
     )
     assert [answer.code for answer in done.values()] == [0, 0]
     return folder
@@ -75,8 +81,13 @@ def test_explain_shows_the_faces_of_one_cell(looks: Looks) -> None:
     said = looks["explain", "c.yaml", *PAIR, "--where", "rule=best"].out
     cell = looks["explain", "c.yaml", *PAIR, "--json"].json["cells"][1]
     assert cell["factors"] == {"rule": "best"}
-    best = [max(template["faces"], key=lambda face: face["weight"])["face"] for template in cell["templates"]]
-    assert all(any(face in line and "100.0 %" in line for line in said.splitlines()) for face in best)
+    best = [
+        max(template["faces"], key=lambda face: face["weight"])["face"]
+        for template in cell["templates"]
+    ]
+    assert all(
+        any(face in line and "100.0 %" in line for line in said.splitlines()) for face in best
+    )
     assert f"score {cell['score']:.6f}" in said
     assert max(map(len, said.splitlines())) <= 120
 
@@ -114,13 +125,21 @@ def test_diff_as_json_has_values_and_intervals_of_both(looks: Looks) -> None:
         (("explain", "c.yaml", "t000000", "t99"), 3, "unknown template 't99': "),
         (("explain", "c.yaml", "t000000", "t000000"), 3, "given twice"),
         (("explain", "c.yaml", *PAIR, "--where", "rule=worst"), 2, "unknown value of rule 'worst'"),
-        (("explain", "c.yaml", *PAIR, "--set", "steps.embed.options.flip=concat"), 3, "`qfuse run c.yaml` first"),
+        (
+            ("explain", "c.yaml", *PAIR, "--set", "steps.embed.options.flip=concat"),
+            3,
+            "`qfuse run c.yaml` first",
+        ),
         (("explain", "fresh.yaml", *PAIR), 3, "`qfuse run fresh.yaml` first"),
         (("explain", "gone.yaml", *PAIR), 3, "gone.yaml does not exist"),
         (("diff", "c.yaml", "small"), 3, "A and B are the same run"),
         (("diff", "c.yaml", "fresh.yaml"), 3, "`qfuse run fresh.yaml` first"),
         (("diff", "small", "smal"), 3, "did you mean 'small'"),
-        (("diff", ".qfuse/runs/small", "small", "--runs", ".qfuse"), 3, "It was looked for in .qfuse; `--runs FOLDER`"),
+        (
+            ("diff", ".qfuse/runs/small", "small", "--runs", ".qfuse"),
+            3,
+            "It was looked for in .qfuse; `--runs FOLDER`",
+        ),
         (("diff", "small", ".qfuse/store"), 3, "not the folder of a finished run"),
         (("diff", "small", "broken.yaml"), 3, "broken.yaml: not valid YAML"),
     ],
@@ -136,4 +155,6 @@ def test_bad_input_is_answered_with_a_sentence_and_its_exit_code(
 
 def test_explain_needs_no_report(finished: Path) -> None:
     assert command(finished, "run", "one.yaml", "--set", "name=one").code == 0
-    assert command(finished, "explain", "one.yaml", *PAIR, "--set", "name=one").out.startswith("mated; row ")
+    assert command(finished, "explain", "one.yaml", *PAIR, "--set", "name=one").out.startswith(
+        "mated; row "
+    )

@@ -1,4 +1,6 @@
-"""What docs/extending.md shows is run as it stands: its Python, its card and its config, on a few photographs."""
+"""What docs/extending.md shows is run as it stands: its Python, its card and its config, on a few
+photographs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (DOCS / "extending.md").read_text(encoding="utf-8"), re.DOTALL)
+    return re.findall(
+        rf"```{language}\n(.*?)```", (DOCS / "extending.md").read_text(encoding="utf-8"), re.DOTALL
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +36,39 @@ def ran(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
     shutil.copyfile(shared / "models/yunet_n_320_320.onnx", folder / "models/yunet_n_320_320.onnx")
     with zipfile.ZipFile(shared / "data/lfw.zip") as archive:
         names = [
-            n for who in ("Al_Gore", "Ann_Veneman") for n in archive.namelist() if f"/{who}/" in n and n.endswith("3.jpg")
+            n
+            for who in ("Al_Gore", "Ann_Veneman")
+            for n in archive.namelist()
+            if f"/{who}/" in n and n.endswith("3.jpg")
         ]
         for name in names:
             path = folder / "faces" / Path(name).name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(archive.read(name))
     people = [(Path(name).name, name.split("/")[1]) for name in names]
-    lines = ["path,subject,template,media", *(f"{file},{person},{person},{file}" for file, person in people)]
+    lines = [
+        "path,subject,template,media",
+        *(f"{file},{person},{person},{file}" for file, person in people),
+    ]
     (folder / "faces/faces.csv").write_text("\n".join(lines) + "\n")
     start = "import qfuse_mine\nfrom pipeline.cli.main import main\nmain()"
     words = [sys.executable, "-c", start, "run", "mine.yaml", "--json"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
 
-def test_a_rule_a_stage_a_card_and_a_reader_of_ones_own_work_in_a_config(ran: tuple[Path, dict]) -> None:
-    assert {step.partition("[")[0] for step in ran[1]["ran"]} == {"align", "embed", "quality", "fuse"}
+def test_a_rule_a_stage_a_card_and_a_reader_of_ones_own_work_in_a_config(
+    ran: tuple[Path, dict],
+) -> None:
+    assert {step.partition("[")[0] for step in ran[1]["ran"]} == {
+        "align",
+        "embed",
+        "quality",
+        "fuse",
+    }
     assert sum(1 for _ in (ran[0] / ".qfuse/store/fuse").glob("??/*.h5")) == 2  # one a rule
 
 

@@ -1,4 +1,6 @@
-"""The shipped config of the CR-FIQA paper's table, over small sets in its benchmarks' formats: only weights are missing."""
+"""The shipped config of the CR-FIQA paper's table, over small sets in its benchmarks' formats: only
+weights are missing.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,23 @@ BENCHMARKS = [*PACKS, "xqlfw", "adience", "ijbc"]
 # The digests of the FR models' cards are each user's own, and no weights are there.
 LACKING = {"arcface_r100", "elasticface_r100", "magface_r100", "crfiqa_s", "crfiqa_l", "lightqnet"}
 SMALL = [f"benchmarks.{name}.dataset.options.counts=any" for name in BENCHMARKS]
-SMALL += [f"benchmarks.ijbc.dataset.options.{what}={what}.npy" for what in ("embeddings", "quality")]  # no images are written
+# no images are written
+SMALL += [
+    f"benchmarks.ijbc.dataset.options.{what}={what}.npy" for what in ("embeddings", "quality")
+]
 AS_SMALL = [word for field in SMALL for word in ("--set", field)]
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What `plan` and `check` say of every benchmark of the config, and `check` when copies have to be whole."""
+    """What `plan` and `check` say of every benchmark of the config, and `check` when copies have to
+    be whole.
+    """
     folder = tmp_path_factory.mktemp("paper")
     images, mated = bench_sets.pairs(8)
-    bench_sets.tree(folder / "packs", {f"{name}.bin": bench_sets.pack(images, mated) for name in PACKS})
+    bench_sets.tree(
+        folder / "packs", {f"{name}.bin": bench_sets.pack(images, mated) for name in PACKS}
+    )
     bench_sets.xqlfw(folder / "xqlfw")
     bench_sets.adience(folder / "adience", [{"a": 3, "b": 2}] * 5)
     assert command(folder, "synth", "ijbc", "janus", "--scale", "0.01").code == 0
@@ -45,19 +54,30 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 def test_a_benchmark_lacks_nothing_but_weights(told: dict[str, dict[str, Any]], name: str) -> None:
     problems = told["check"]["benchmarks"][name]["problems"]
     assert all(problem.startswith("model '") for problem in problems), problems
-    detector = {"yunet_320"} if name == "adience" else set()  # the others are aligned crops, or bring landmarks
+    # the others are aligned crops, or bring landmarks
+    detector = {"yunet_320"} if name == "adience" else set()
     assert {problem.split("'")[1] for problem in problems} == LACKING | detector
 
 
 @pytest.mark.parametrize("name", PACKS)
-def test_a_pack_is_held_against_the_counts_of_its_own_set(told: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_pack_is_held_against_the_counts_of_its_own_set(
+    told: dict[str, dict[str, Any]], name: str
+) -> None:
     said = told["check whole"]["benchmarks"][name]["problems"]
     expected = "7,000" if name == "cfp_fp" else "6,000"
-    assert sum(f"this is not the whole of {name}: pairs: expected {expected}, found 8" in problem for problem in said) == 1
+    assert (
+        sum(
+            f"this is not the whole of {name}: pairs: expected {expected}, found 8" in problem
+            for problem in said
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_benchmark_judges_four_measures_under_three_models(told: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_benchmark_judges_four_measures_under_three_models(
+    told: dict[str, dict[str, Any]], name: str
+) -> None:
     cells = Counter(step["stage"] for step in told["plan"][name]["steps"])
     assert cells["evaluate_discard"] == 12
     assert cells["quality"] == 6  # three do not look at the model, and the norm is each model's own

@@ -1,4 +1,5 @@
-"""Files for others on a disk that refuses them: exit code 6, a sentence, nothing left, and the process ends as it should.
+"""Files for others on a disk that refuses them: exit code 6, a sentence, nothing left, and the
+process ends as it should.
 
 A limit on the length of files refuses as a full disk does, and no privilege is needed for it.
 """
@@ -19,12 +20,17 @@ from pipeline.store import hdf5
 from pipeline.system.atomic_text import replace_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, resource.RLIM_INFINITY))\n"
+LIMIT = (
+    "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, resource.RLIM_INFINITY))\n"
+)
 
 
 def test_what_writes_a_file_says_that_it_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(CONFIG)
-    assert commands(tmp_path, [("build", "c.yaml", "first.h5")])["build", "c.yaml", "first.h5"].code == 0
+    assert (
+        commands(tmp_path, [("build", "c.yaml", "first.h5")])["build", "c.yaml", "first.h5"].code
+        == 0
+    )
     before = sorted(tmp_path.iterdir())
     lines = [
         ("build", "c.yaml", "t.h5"),
@@ -37,7 +43,10 @@ def test_what_writes_a_file_says_that_it_is_refused_and_leaves_nothing(tmp_path:
     answers = commands(tmp_path, [("reference", "c.yaml", "r.json"), *lines], LIMIT)
     for line in lines:
         assert answers[line].code == 6, (line, answers[line])
-        assert " cannot be written (File too large): no file may be as large as that" in answers[line].err
+        assert (
+            " cannot be written (File too large): no file may be as large as that"
+            in answers[line].err
+        )
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "r.json"])
 
 

@@ -12,7 +12,10 @@ from e2e.conftest import CONFIG, REPORT, Answer, command, commands
 
 GROUPS = [("store",), ("models",), ("synth",), ("quality",)]
 VERBS = [
-    *((verb,) for verb in ("run", "plan", "why", "status", "check", "report", "doctor", "demo", "init")),
+    *(
+        (verb,)
+        for verb in ("run", "plan", "why", "status", "check", "report", "doctor", "demo", "init")
+    ),
     *((verb,) for verb in ("explain", "diff")),
     ("quality", "calibrate"),
     ("quality", "apply"),
@@ -50,7 +53,9 @@ def test_help_shows_a_worked_example(helps: dict, verb: tuple[str, ...]) -> None
 def test_help_lists_every_verb_and_exit_code(helps: dict) -> None:
     said = helps[("--help",)].out
     assert all(re.search(rf"│ {verb[0]} ", said) for verb in VERBS)
-    assert all(f"{code} " in said.partition("Exit codes:")[2] for code in (0, 1, 2, 3, 4, 5, 6, 130))
+    assert all(
+        f"{code} " in said.partition("Exit codes:")[2] for code in (0, 1, 2, 3, 4, 5, 6, 130)
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,18 +63,61 @@ def test_help_lists_every_verb_and_exit_code(helps: dict) -> None:
     [
         (
             ["--help"],
-            {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py", "scipy", "cv2", "onnxruntime", "distributed"},
+            {
+                "torch",
+                "faiss",
+                "numpy",
+                "pandas",
+                "matplotlib",
+                "h5py",
+                "scipy",
+                "cv2",
+                "onnxruntime",
+                "distributed",
+            },
         ),
         (["run", "--help"], {"torch", "faiss", "numpy", "pandas", "matplotlib", "h5py"}),
-        (["plan", "c.yaml"], {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed", "scipy.stats"}),
+        (
+            ["plan", "c.yaml"],
+            {
+                "torch",
+                "faiss",
+                "pandas",
+                "matplotlib",
+                "onnxruntime",
+                "cv2",
+                "distributed",
+                "scipy.stats",
+            },
+        ),
         (
             ["status", "c.yaml"],
-            {"torch", "faiss", "pandas", "matplotlib", "onnxruntime", "cv2", "distributed", "scipy.stats"},
+            {
+                "torch",
+                "faiss",
+                "pandas",
+                "matplotlib",
+                "onnxruntime",
+                "cv2",
+                "distributed",
+                "scipy.stats",
+            },
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_nothing_heavy_is_imported_before_it_is_needed(finished: Path, words: list[str], light: set[str]) -> None:
-    after = "import sys\nfrom pipeline.cli.main import main\ntry: main()\nfinally: print('\\nMODULES', *sys.modules)"
-    done = subprocess.run([sys.executable, "-c", after, *words], cwd=finished, capture_output=True, text=True, check=True)
+def test_nothing_heavy_is_imported_before_it_is_needed(
+    finished: Path, words: list[str], light: set[str]
+) -> None:
+    after = (
+        "import sys\nfrom pipeline.cli.main import main\ntry: main()\nfinally: print('\\nMODULES',"
+        " *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", after, *words],
+        cwd=finished,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert light & set(done.stdout.rpartition("MODULES")[2].split()) == set()

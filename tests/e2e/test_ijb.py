@@ -1,4 +1,6 @@
-"""The shipped IJB-C configs over sets in IJB-C's own layout: rules from given embeddings, and from photographs."""
+"""The shipped IJB-C configs over sets in IJB-C's own layout: rules from given embeddings, and from
+photographs.
+"""
 
 from __future__ import annotations
 
@@ -52,17 +54,30 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def values(found: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
-    return [row for row in found["numbers"] if all(row.get(name) == value for name, value in wanted.items())]
+    return [
+        row
+        for row in found["numbers"]
+        if all(row.get(name) == value for name, value in wanted.items())
+    ]
 
 
-def test_each_gallery_is_evaluated_by_itself_and_the_table_has_their_mean(given: dict[str, Any]) -> None:
-    each = [values(given, metric="rank", target=1, rule="mean", gallery=f"gallery_{n}")[0]["value"] for n in (1, 2)]
-    (row,) = [r for r in given["table"] if (r["rule"], r["metric"], r["target"]) == ("mean", "rank", 1)]
+def test_each_gallery_is_evaluated_by_itself_and_the_table_has_their_mean(
+    given: dict[str, Any],
+) -> None:
+    each = [
+        values(given, metric="rank", target=1, rule="mean", gallery=f"gallery_{n}")[0]["value"]
+        for n in (1, 2)
+    ]
+    (row,) = [
+        r for r in given["table"] if (r["rule"], r["metric"], r["target"]) == ("mean", "rank", 1)
+    ]
     assert row["value"] == pytest.approx(np.mean(each))
     assert row["low"] <= row["value"] <= row["high"]
 
 
-def test_open_set_rates_are_over_probes_of_the_other_gallery_and_few_are_marked(given: dict[str, Any]) -> None:
+def test_open_set_rates_are_over_probes_of_the_other_gallery_and_few_are_marked(
+    given: dict[str, Any],
+) -> None:
     rows = values(given, metric="tpir", rule="mean", gallery="gallery_1")
     assert [row["target"] for row in rows] == [0.1, 0.01, 0.001]
     other = values(given, metric="rank", target=1, rule="mean", gallery="gallery_2")[0]["trials"]
@@ -80,14 +95,17 @@ def test_a_parameter_is_chosen_on_one_half_and_reported_on_the_other(given: dict
     (choice,) = [one for one in given["chosen"] if "quality-power" in json.dumps(one)]
     assert "quality-power(p=" in json.dumps(choice)
     counted = {
-        half: values(given, metric="tar", half=half, rule="mean", target=0.001)[0]["trials"] for half in ("choose", "report")
+        half: values(given, metric="tar", half=half, rule="mean", target=0.001)[0]["trials"]
+        for half in ("choose", "report")
     }
     left_out = values(given, metric="comparisons_across_halves", rule="mean")
     assert all(count > 0 for count in counted.values())
     assert left_out[0]["value"] > 0
 
 
-def test_an_evaluation_down_to_one_in_a_million_marks_what_it_cannot_know(given: dict[str, Any]) -> None:
+def test_an_evaluation_down_to_one_in_a_million_marks_what_it_cannot_know(
+    given: dict[str, Any],
+) -> None:
     rows = values(given, metric="tar", half="report", rule="mean", threshold_rule="at_most")
     assert [row["target"] for row in rows] == [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
     assert rows[0]["few"]
@@ -106,13 +124,20 @@ def test_the_eight_rows_of_the_common_table_come_from_photographs_by_one_config(
     refused = qfuse("check", config, env=env)
     assert refused.code == 3
     assert "faces: expected 469,375, found " in refused.err
-    less = ("--set", "dataset.options.counts=any", "--set", "steps.evaluate_verification.options.replicates=20")
+    less = (
+        "--set",
+        "dataset.options.counts=any",
+        "--set",
+        "steps.evaluate_verification.options.replicates=20",
+    )
     ran = qfuse("run", config, *less, env=env)
     assert ran.code == 0, ran.err
     found = json.loads((tmp_path / ".qfuse/runs/ijbc-baseline/numbers.json").read_text())
     cells = {(row["flip"], row["rule"]) for row in found["table"]}
     assert len(cells) == 8
     for flip, rule in cells:
-        rows = [r for r in found["table"] if (r["flip"], r["rule"], r["metric"]) == (flip, rule, "tar")]
+        rows = [
+            r for r in found["table"] if (r["flip"], r["rule"], r["metric"]) == (flip, rule, "tar")
+        ]
         assert {row["threshold_rule"] for row in rows} == {"at_most", "nearest", "script"}
         assert max(row["value"] for row in rows if row["target"] == 0.1) > 0.95

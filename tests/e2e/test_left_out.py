@@ -15,9 +15,15 @@ steps:
   align: {options: {detector: none}}
 """
 VERBS = ("check", "plan", "run", "status")
-NOTE = "1 of 4 pairs of xqlfw_pairs.txt are left out; line 2: a pair naming an unknown face: there is no image Person_A/"
+NOTE = (
+    "1 of 4 pairs of xqlfw_pairs.txt are left out; line 2: a pair naming an unknown face: there is"
+    " no image Person_A/"
+)
 
-PASSED = "9 files are used, 1 is passed over: 1 of suffix .avif (as xqlfw_aligned_112/Person_A/Person_A_0009.avif)."
+PASSED = (
+    "9 files are used, 1 is passed over: 1 of suffix .avif (as"
+    " xqlfw_aligned_112/Person_A/Person_A_0009.avif)."
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Answer]:
     (folder / "set/xqlfw_aligned_112/Person_A/Person_A_0002.jpg").unlink()
     (folder / "set/xqlfw_aligned_112/Person_A/Person_A_0009.avif").write_bytes(b"not decoded")
     (folder / "c.yaml").write_text(CONFIG)
-    return commands(folder, [(verb, "c.yaml", *words) for words in ((), ("--json",)) for verb in VERBS])
+    return commands(
+        folder, [(verb, "c.yaml", *words) for words in ((), ("--json",)) for verb in VERBS]
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,4 +1,6 @@
-"""Memory at the command line: the plan tells the peak, and a run that cannot have it begins nothing."""
+"""Memory at the command line: the plan tells the peak, and a run that cannot have it begins
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ def test_a_plan_tells_its_peak_and_a_run_that_may_not_have_it_is_refused(
     assert last.startswith("peak memory about ")
     assert last.endswith(" MB of 5.0 GB available")
     told = qfuse("plan", "c.yaml", "--json").json["memory"]
-    assert set(told) == {"embed", "quality", "statistics", "fuse", "compare", "evaluate_verification"}
+    assert set(told) == {
+        "embed",
+        "quality",
+        "statistics",
+        "fuse",
+        "compare",
+        "evaluate_verification",
+    }
     assert all(size > 0 for size in told.values())
     refused = qfuse("run", "c.yaml", "--set", "run.memory=0.0001")
     assert refused.code == 6

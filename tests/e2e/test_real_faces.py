@@ -1,4 +1,5 @@
-"""Real photographs through the whole pipeline: a small part of LFW, real models, the real command."""
+"""Real photographs through the whole pipeline: a small part of LFW, real models, the real
+command."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Run:
 
     @property
     def session(self) -> Session:
-        return open_session(self.folder / "c.yaml", store=self.folder / ".qfuse/store", readonly=True)
+        return open_session(
+            self.folder / "c.yaml", store=self.folder / ".qfuse/store", readonly=True
+        )
 
     def scores(self, model: str) -> tuple[np.ndarray, np.ndarray]:
         session = self.session
@@ -63,7 +66,12 @@ def run(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("real")
     with zipfile.ZipFile(shared / "data/lfw.zip") as archive:
         lines = archive.read("lfw/pairs.txt").decode().splitlines()[1:]
-        chosen = [line for fold in range(FOLDS) for kind in (0, 300) for line in lines[600 * fold + kind :][:EACH]]
+        chosen = [
+            line
+            for fold in range(FOLDS)
+            for kind in (0, 300)
+            for line in lines[600 * fold + kind :][:EACH]
+        ]
         parts = [line.split("\t") for line in chosen]
         faces = {(part[0], part[1]) for part in parts} | {
             (part[-2] if len(part) == 4 else part[0], part[-1]) for part in parts
@@ -95,7 +103,9 @@ def test_mated_faces_score_higher_than_non_mated_ones(run: Run, model: str) -> N
 
 
 @pytest.mark.parametrize("model", ["edgeface_xxs", "mobilefacenet"])
-def test_the_report_s_numbers_are_those_of_scikit_learn_on_the_stored_scores(run: Run, model: str) -> None:
+def test_the_report_s_numbers_are_those_of_scikit_learn_on_the_stored_scores(
+    run: Run, model: str
+) -> None:
     score, mated = run.scores(model)
     (auc,) = run.numbers(model, "auc")
     assert auc["value"] == pytest.approx(roc_auc_score(mated, score), abs=1e-12)
@@ -120,14 +130,25 @@ def test_a_second_run_has_nothing_to_do(run: Run) -> None:
     assert run.qfuse("run", "c.yaml")["ran"] == []
 
 
-def test_moving_the_photographs_or_changing_workers_re_runs_nothing(run: Run, tmp_path: Path) -> None:
+def test_moving_the_photographs_or_changing_workers_re_runs_nothing(
+    run: Run, tmp_path: Path
+) -> None:
     shutil.copytree(run.folder / "faces", tmp_path / "elsewhere")
-    plan = run.qfuse("plan", "c.yaml", "--set", f"dataset.path={tmp_path / 'elsewhere'}", "--set", "run.workers=3")
+    plan = run.qfuse(
+        "plan",
+        "c.yaml",
+        "--set",
+        f"dataset.path={tmp_path / 'elsewhere'}",
+        "--set",
+        "run.workers=3",
+    )
     assert [step["step"] for step in plan["steps"] if step["to_run"]] == []
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_workers_gives_the_same_columns(run: Run, tmp_path: Path, workers: int) -> None:
+def test_any_number_of_workers_gives_the_same_columns(
+    run: Run, tmp_path: Path, workers: int
+) -> None:
     run.qfuse(
         "run",
         "c.yaml",
@@ -140,15 +161,23 @@ def test_any_number_of_workers_gives_the_same_columns(run: Run, tmp_path: Path, 
         "--set",
         "factors.model=[edgeface_xxs]",
     )
-    again = {path.name: hdf5.read(path).digest() for path in (tmp_path / "store").glob("embed/??/*.h5")}
-    first = {path.name: hdf5.read(path).digest() for path in (run.folder / ".qfuse/store").glob("embed/??/*.h5")}
+    again = {
+        path.name: hdf5.read(path).digest() for path in (tmp_path / "store").glob("embed/??/*.h5")
+    }
+    first = {
+        path.name: hdf5.read(path).digest()
+        for path in (run.folder / ".qfuse/store").glob("embed/??/*.h5")
+    }
     assert len(again) >= 3  # shards of 64 faces
     assert again.items() <= first.items()
 
 
 def test_the_report_names_the_instruction_set_that_computed_its_models(run: Run) -> None:
     folder = run.folder / ".qfuse/runs/small"
-    named = {instruction_set(backends) for backends in (("opencv",), ("torch", "opencv"), ("onnxruntime", "opencv"))}
+    named = {
+        instruction_set(backends)
+        for backends in (("opencv",), ("torch", "opencv"), ("onnxruntime", "opencv"))
+    }
     versions = json.loads((folder / "numbers.json").read_text())["versions"]
     assert versions["instruction set"] == " and ".join(sorted(named))
     assert f"instruction set {versions['instruction set']}" in (folder / "report.html").read_text()

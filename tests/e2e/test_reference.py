@@ -1,4 +1,6 @@
-"""`qfuse steps`: what a config may name is listed with its options, and the schema fits every config that ships."""
+"""`qfuse steps`: what a config may name is listed with its options, and the schema fits every
+config that ships.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def test_every_part_is_described_with_every_option(name: str) -> None:
         known = available(kind)[name]
         fields = known.Options.model_fields if hasattr(known, "Options") else known.parameters
         assert [option["name"] for option in part["options"]] == list(fields)
-        assert all(option["may be"] and "anything" not in option["may be"] for option in part["options"])
+        assert all(
+            option["may be"] and "anything" not in option["may be"] for option in part["options"]
+        )
 
 
 def test_options_are_told_in_words() -> None:
@@ -56,7 +60,10 @@ def test_options_are_told_in_words() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InvalidInput, match="unknown step, reader or rule 'quality_linear': did you mean 'quality-linear'"):
+    with pytest.raises(
+        InvalidInput,
+        match="unknown step, reader or rule 'quality_linear': did you mean 'quality-linear'",
+    ):
         described("quality_linear")
 
 
@@ -80,7 +87,11 @@ def test_the_schema_finds_what_is_wrong(change: dict[str, Any], place: str) -> N
 
 def test_factors_environment_names_and_null_fit_wherever_an_option_stands() -> None:
     options = {"rule": "$rule", "fallback": None}
-    config = {"extends": "a.yaml", "steps": {"fuse": {"options": options}, "align": None}, "report": None}
+    config = {
+        "extends": "a.yaml",
+        "steps": {"fuse": {"options": options}, "align": None},
+        "report": None,
+    }
     assert wrong(config) == []
 
 

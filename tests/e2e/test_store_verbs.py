@@ -32,12 +32,18 @@ def damaged(tmp_path: Path, *outputs: str) -> list[Path]:
     return found
 
 
-def test_store_verify_tells_what_is_damaged_and_keeps_it_or_sets_it_aside(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_store_verify_tells_what_is_damaged_and_keeps_it_or_sets_it_aside(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     assert qfuse("run", "c.yaml").code == 0
     stored = damaged(tmp_path, "embed", "quality")
     kept = qfuse("store", "verify", "--keep", "--workers", 2)
     assert kept.code == 5
-    assert re.search(r"^\d+ artifacts, [\d.]+ MB checked in [\d.]+ s: 2 damaged \(embed: 1, quality: 1\)$", kept.out, re.M)
+    assert re.search(
+        r"^\d+ artifacts, [\d.]+ MB checked in [\d.]+ s: 2 damaged \(embed: 1, quality: 1\)$",
+        kept.out,
+        re.M,
+    )
     assert all(f"{path}: expected sha256" in kept.err for path in stored)
     assert "left where they are." in kept.err
     assert all(path.exists() for path in stored)
@@ -50,21 +56,36 @@ def test_store_verify_tells_what_is_damaged_and_keeps_it_or_sets_it_aside(qfuse:
 
 def test_where_there_is_no_store_that_is_said_and_how_to_name_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    lines = [("store", "verify"), ("store", "list"), ("store", "gc", "--crops"), ("store", "verify", "--json")]
+    lines = [
+        ("store", "verify"),
+        ("store", "list"),
+        ("store", "gc", "--crops"),
+        ("store", "verify", "--json"),
+    ]
     for line, answer in commands(tmp_path, lines).items():
-        said = f"there is no store at {tmp_path}/.qfuse/store: give its folder with --store; `qfuse status CONFIG` names"
+        said = (
+            f"there is no store at {tmp_path}/.qfuse/store: give its folder with --store; `qfuse"
+            " status CONFIG` names"
+        )
         assert (answer.code, answer.out, said in answer.err) == (3, "", True), line
-    assert "file is not a qfuse store: give" in command(tmp_path, "store", "verify", "--store", "file").err
+    assert (
+        "file is not a qfuse store: give"
+        in command(tmp_path, "store", "verify", "--store", "file").err
+    )
 
 
 def test_a_store_without_an_artifact_is_verified_and_said_to_be_empty(tmp_path: Path) -> None:
     Store(tmp_path / "store")
-    verified, listed = commands(tmp_path, [("store", verb, "--store", "store") for verb in ("verify", "list")]).values()
+    verified, listed = commands(
+        tmp_path, [("store", verb, "--store", "store") for verb in ("verify", "list")]
+    ).values()
     assert (verified.code, listed.code) == (0, 0)
     assert f"0 damaged; the store at {tmp_path}/store is empty" in verified.out
 
 
-def test_store_verify_prints_json_and_counts_files_without_receipt(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_store_verify_prints_json_and_counts_files_without_receipt(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     assert qfuse("run", "c.yaml").code == 0
     (stored,) = damaged(tmp_path, "quality")
     (orphan,) = (tmp_path / ".qfuse/store/embed").glob("??/*.json")
@@ -81,7 +102,9 @@ def test_store_verify_prints_json_and_counts_files_without_receipt(qfuse: Qfuse,
     assert "1 file without a receipt, left by interrupted commits" in qfuse("store", "verify").out
 
 
-def test_store_gc_first_says_and_then_deletes_what_no_config_needs(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_store_gc_first_says_and_then_deletes_what_no_config_needs(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     assert qfuse("run", "c.yaml").code == 0
     assert qfuse("run", "c.yaml", *BEST).code == 0
     store = tmp_path / ".qfuse/store"
@@ -93,12 +116,18 @@ def test_store_gc_first_says_and_then_deletes_what_no_config_needs(qfuse: Qfuse,
     assert set(store.rglob("*")) == before
     assert dry["classes"] == {"not needed": {"files": len(dry["files"]), "bytes": dry["bytes"]}}
     gone = qfuse("store", "gc", "c.yaml", "--delete", "--json").json
-    assert before - set(store.rglob("*")) == {Path(path) for path in gone["files"]} == {Path(path) for path in dry["files"]}
+    assert (
+        before - set(store.rglob("*"))
+        == {Path(path) for path in gone["files"]}
+        == {Path(path) for path in dry["files"]}
+    )
     assert qfuse("run", "c.yaml", "--json").json["ran"] == []
     assert "nothing to delete" in qfuse("store", "gc", "c.yaml").out
 
 
-def test_store_gc_tells_each_class_and_takes_what_was_set_aside_when_asked(qfuse: Qfuse, tmp_path: Path) -> None:
+def test_store_gc_tells_each_class_and_takes_what_was_set_aside_when_asked(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
     assert qfuse("run", "c.yaml").code == 0
     store = tmp_path / ".qfuse/store"
     damaged(tmp_path, "quality")
@@ -121,11 +150,18 @@ def test_store_gc_of_crops_keeps_everything_else(qfuse: Qfuse, tmp_path: Path) -
         Image.fromarray(shades).save(tmp_path / name)
     digests = [file_digest(tmp_path / name) for name in names]
     score = {"score": np.full(4, 0.9, np.float32)}
-    found = Protocol(face_id=names, path=names, sha256=digests, subject=names, columns=score, **singletons(names, names))
+    found = Protocol(
+        face_id=names,
+        path=names,
+        sha256=digests,
+        subject=names,
+        columns=score,
+        **singletons(names, names),
+    )
     write_tables(tmp_path / "tables.h5", build_tables(found, "test"))
     (tmp_path / "c.yaml").write_text(
-        "name: c\ndataset: {reader: tables, path: .}\n"
-        "steps: {align: {options: {detector: none}}, quality: {options: {method: detector-score}}}\n"
+        "name: c\ndataset: {reader: tables, path: .}\nsteps: {align: {options: {detector: none}},"
+        " quality: {options: {method: detector-score}}}\n"
     )
     assert qfuse("run", "c.yaml").code == 0
     store = tmp_path / ".qfuse/store"

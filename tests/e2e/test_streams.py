@@ -1,4 +1,5 @@
-"""What the command prints, whatever names hold and whatever standard output and standard error are."""
+"""What the command prints, whatever names hold and whatever standard output and standard error
+are."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import pytest
 from e2e.conftest import CONFIG as SMALL
 from e2e.conftest import START, command, commands
 
-ODD = "\x1b]0;X\x07\x1b[31m\r\n\x9b\u202e"  # a terminal's title, a colour, a new line; text from right to left
+# a terminal's title, a colour, a new line; text from right to left
+ODD = "\x1b]0;X\x07\x1b[31m\r\n\x9b\u202e"
 SHOWN = r"\x1b]0;X\x07\x1b[31m\r\n\x9b\u202e"
 NAME = "Zoë 张"
 CONFIG = """\
@@ -25,9 +27,13 @@ run: {max_failures: 1}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a config that has run: two crops and, in a folder of an odd name, a file that is none."""
+    """A folder with a config that has run: two crops and, in a folder of an odd name, a file that
+    is none.
+    """
     folder = tmp_path_factory.mktemp("streams")
-    crop = cv2.imencode(".png", np.arange(112 * 112 * 3, dtype=np.uint8).reshape(112, 112, 3))[1].tobytes()
+    crop = cv2.imencode(".png", np.arange(112 * 112 * 3, dtype=np.uint8).reshape(112, 112, 3))[
+        1
+    ].tobytes()
     for person, content in (("Ann", crop), (NAME, crop), (ODD, b"junk")):
         (folder / NAME / person).mkdir(parents=True)
         (folder / NAME / person / "0.png").write_bytes(content)
@@ -55,12 +61,19 @@ def test_control_characters_reach_no_terminal_raw(place: Path) -> None:
     answers = commands(place, lines)
     for line, answer in answers.items():
         said = answer.out + answer.err
-        assert not [c for c in said if c != "\n" and (c < " " or "\x7f" <= c <= "\x9f" or c in "\u202e\udcff")], line
+        assert not [
+            c
+            for c in said
+            if c != "\n" and (c < " " or "\x7f" <= c <= "\x9f" or c in "\u202e\udcff")
+        ], line
         assert "x1b" in said or "u001b" in said or "--store" in line or "--json" in line, line
     assert f"{SHOWN}/0.png: not an image" in answers[lines[0]].out
 
 
-@pytest.mark.parametrize(("encoding", "shown"), [("latin-1", r"Zoë \u5f20"), ("ascii", r"Zo\xeb \u5f20"), ("utf-16", NAME)])
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("latin-1", r"Zoë \u5f20"), ("ascii", r"Zo\xeb \u5f20"), ("utf-16", NAME)],
+)
 def test_what_an_encoding_lacks_is_escaped(place: Path, encoding: str, shown: str) -> None:
     (place / f"{NAME}.yaml").write_bytes((place / "c.yaml").read_bytes())
     code, out, error = ended(place, '"$@"', "check", f"{NAME}.yaml", PYTHONIOENCODING=encoding)
@@ -74,7 +87,12 @@ def test_what_an_encoding_lacks_is_escaped(place: Path, encoding: str, shown: st
         ('"$@" 2>&1 | true', ["status", "none.yaml"], 3, ""),
         ('"$@" >&-', ["status", "c.yaml"], 0, ""),
         ('"$@" <&- >&- 2>&-', ["status", "none.yaml"], 3, ""),
-        ('"$@" > /dev/full', ["status", "c.yaml"], 6, "qfuse: cannot write to standard output (No space left on device): "),
+        (
+            '"$@" > /dev/full',
+            ["status", "c.yaml"],
+            6,
+            "qfuse: cannot write to standard output (No space left on device): ",
+        ),
         ('"$@" > /dev/full', ["--help"], 6, "qfuse: "),
         ('"$@" 2> /dev/full', ["status", "none.yaml"], 3, ""),
     ],
@@ -98,7 +116,11 @@ def test_a_name_that_the_systems_encoding_lacks_is_refused_with_what_to_do(place
 
 
 def ended(folder: Path, shell: str, *words: str, **more: str) -> tuple[int, bytes, bytes]:
-    """Run the command from a line of the shell in which it is "$@"; return its exit code and what came out."""
+    """Run the command from a line of the shell in which it is "$@"; return its exit code and what
+    came out.
+    """
     line = ["/bin/bash", "-c", shell, "bash", *START, *words]
-    done = subprocess.run(line, cwd=folder, env={**os.environ, **more}, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        line, cwd=folder, env={**os.environ, **more}, capture_output=True, timeout=60, check=False
+    )
     return done.returncode, done.stdout, done.stderr

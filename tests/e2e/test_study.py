@@ -1,4 +1,6 @@
-"""A config of several benchmarks, through the real command: what is printed, what is kept, exit codes."""
+"""A config of several benchmarks, through the real command: what is printed, what is kept, exit
+codes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 from e2e.conftest import CONFIG, Answer, command, commands
 
-BENCHMARKS = "benchmarks:\n  lfw: {report: {}}\n  agedb_30: {report: {}, dataset: {options: {seed: 1}}}\n"
+BENCHMARKS = (
+    "benchmarks:\n  lfw: {report: {}}\n  agedb_30: {report: {}, dataset: {options: {seed: 1}}}\n"
+)
 GONE = "  adience: {dataset: {reader: folder, path: nowhere, options: null}}\n"
 UNTIL = ("--until", "embed")
 NO_ADIENCE = ("--set", "benchmarks.adience=null")
@@ -67,7 +71,10 @@ def test_a_benchmark_without_data_is_told_and_the_others_run(ran: tuple[Path, An
 def test_a_run_has_a_heading_for_each_benchmark(looks: Looks) -> None:
     answer = looks["run", "c.yaml", *NO_ADIENCE]
     assert answer.code == 0
-    assert [line for line in answer.out.splitlines() if line.startswith("small · ")] == ["small · lfw", "small · agedb_30"]
+    assert [line for line in answer.out.splitlines() if line.startswith("small · ")] == [
+        "small · lfw",
+        "small · agedb_30",
+    ]
     assert looks["run", "c.yaml"].code == 3
 
 
@@ -103,16 +110,24 @@ def test_a_chosen_benchmark_is_planned_as_a_plain_config_is(looks: Looks) -> Non
     ],
     ids=lambda words: words[0],
 )
-def test_a_verb_that_needs_one_config_names_the_benchmarks(looks: Looks, words: tuple[str, ...]) -> None:
+def test_a_verb_that_needs_one_config_names_the_benchmarks(
+    looks: Looks, words: tuple[str, ...]
+) -> None:
     answer = looks[words]
     assert answer.code == 2
-    assert "c.yaml has the benchmarks lfw, agedb_30, adience: choose one with --set benchmark=lfw." in answer.err
+    assert (
+        "c.yaml has the benchmarks lfw, agedb_30, adience: choose one with --set benchmark=lfw."
+        in answer.err
+    )
 
 
 def test_diff_takes_the_run_of_one_benchmark(looks: Looks) -> None:
     answer = looks["diff", "c.yaml", "c.yaml"]
     assert answer.code == 2
-    assert "c.yaml has the benchmarks lfw, agedb_30, adience: give the run of one, as NAME/lfw." in answer.err
+    assert (
+        "c.yaml has the benchmarks lfw, agedb_30, adience: give the run of one, as NAME/lfw."
+        in answer.err
+    )
 
 
 def test_check_looks_at_every_benchmark(looks: Looks) -> None:
@@ -123,10 +138,15 @@ def test_check_looks_at_every_benchmark(looks: Looks) -> None:
     assert "adience: c.yaml: " in answer.err
     fine = looks["check", "c.yaml", *NO_ADIENCE]
     assert fine.code == 0
-    assert [line.partition(": fine.")[0] for line in fine.out.splitlines()] == ["c.yaml · lfw", "c.yaml · agedb_30"]
+    assert [line.partition(": fine.")[0] for line in fine.out.splitlines()] == [
+        "c.yaml · lfw",
+        "c.yaml · agedb_30",
+    ]
 
 
-def test_gc_deletes_nothing_where_one_benchmark_cannot_be_planned(ran: tuple[Path, Answer], looks: Looks) -> None:
+def test_gc_deletes_nothing_where_one_benchmark_cannot_be_planned(
+    ran: tuple[Path, Answer], looks: Looks
+) -> None:
     answer = looks["store", "gc", "c.yaml", "--delete"]
     assert answer.code == 3
     assert "benchmark adience: " in answer.err
@@ -142,9 +162,17 @@ def test_gc_keeps_what_any_benchmark_needs(tmp_path: Path) -> None:
     assert len(both) == 2
     answers = commands(
         tmp_path,
-        [("store", "gc", "c.yaml", "--delete"), ("store", "gc", "lfw.yaml", "--json"), ("run", "lfw.yaml", "--json")],
+        [
+            ("store", "gc", "c.yaml", "--delete"),
+            ("store", "gc", "lfw.yaml", "--json"),
+            ("run", "lfw.yaml", "--json"),
+        ],
     )
     assert "nothing to delete" in answers["store", "gc", "c.yaml", "--delete"].out
-    assert {path.stem for path in both} & {Path(p).stem for p in answers["store", "gc", "lfw.yaml", "--json"].json["files"]}
-    assert "embed" not in answers["run", "lfw.yaml", "--json"].json["ran"]  # a benchmark's artifacts are a plain config's
+    assert {path.stem for path in both} & {
+        Path(p).stem for p in answers["store", "gc", "lfw.yaml", "--json"].json["files"]
+    }
+    assert (
+        "embed" not in answers["run", "lfw.yaml", "--json"].json["ran"]
+    )  # a benchmark's artifacts are a plain config's
     assert set(store.glob("embed/??/*.h5")) == both

@@ -42,12 +42,16 @@ def case(name: str, exact: bool = False, real: bool = False) -> Callable[[Any], 
 def made(name: str, root: Path | None = None, **options: Any) -> Stage:
     cls = available("stage")[name]
     files = None if root is None else lambda: open_files(root)
-    stage: Stage = cls(cls.Options(**options), Context(profile_of("cpu-fp32"), files, (SHARED / "models",)))
+    stage: Stage = cls(
+        cls.Options(**options), Context(profile_of("cpu-fp32"), files, (SHARED / "models",))
+    )
     return stage
 
 
 def source(batch: Batch) -> Source:
-    return Source((0,), (batch.rows,), lambda _, columns: batch if columns is None else batch.select(columns))
+    return Source(
+        (0,), (batch.rows,), lambda _, columns: batch if columns is None else batch.select(columns)
+    )
 
 
 def mapped(stage: Stage, rows: Batch, **inputs: Batch) -> Result:
@@ -56,14 +60,17 @@ def mapped(stage: Stage, rows: Batch, **inputs: Batch) -> Result:
 
 
 def computed(stage: Stage, rows: int, tables: dict[str, Batch], **inputs: Batch) -> Result:
-    return stage, stage.compute(Work(0, rows, tables, {name: source(batch) for name, batch in inputs.items()}))
+    return stage, stage.compute(
+        Work(0, rows, tables, {name: source(batch) for name, batch in inputs.items()})
+    )
 
 
 # Inputs
 
 
 def embeddings() -> Batch:
-    """Eight dimensions, four of them equal but for the sign: norms of 2, 4 and 8. The sixth failed."""
+    """Eight dimensions, four of them equal but for the sign: norms of 2, 4 and 8. The sixth
+    failed."""
     rng = np.random.default_rng(3)
     values = np.zeros((12, 8), np.float32)
     for row in values:
@@ -79,7 +86,9 @@ def qualities() -> Batch:
 
 
 def a_set() -> dict[str, Batch]:
-    """Four templates of three faces, two subjects; two references, two probes, one of the references enrolled."""
+    """Four templates of three faces, two subjects; two references, two probes, one of the
+    references enrolled.
+    """
     faces, templates = [f"f{i}" for i in range(12)], [f"t{i}" for i in range(4)]
     found = Protocol(
         face_id=faces,
@@ -125,9 +134,17 @@ def a_list(rows: int = 12) -> dict[str, Batch]:
 def crops(rows: int = 4) -> Batch:
     """Waves of three colours under noise; the second failed."""
     y, x = np.mgrid[:112, :112]
-    waves = [128 + 90 * np.sin(x / (7 + i + c) + c) * np.cos(y / (9 + 2 * i)) for i in range(rows) for c in range(3)]
+    waves = [
+        128 + 90 * np.sin(x / (7 + i + c) + c) * np.cos(y / (9 + 2 * i))
+        for i in range(rows)
+        for c in range(3)
+    ]
     noise = np.random.default_rng(5).normal(0, 30, (rows, 112, 112, 1))
-    crop = (np.array(waves).reshape(rows, 3, 112, 112).transpose(0, 2, 3, 1) + noise).clip(0, 255).astype(np.uint8)
+    crop = (
+        (np.array(waves).reshape(rows, 3, 112, 112).transpose(0, 2, 3, 1) + noise)
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     status = np.zeros(rows, np.uint8)
     status[1], crop[1] = Status.NOT_FOUND, 0
     return Batch({"status": status, "crop": crop})
@@ -170,17 +187,45 @@ def fused(rule: str, **options: Any) -> Result:
     statistics = CASES["statistics"]()[1][""]
     variance = {"variance": (1 + np.arange(12, dtype=np.float32) % 5)[:, None] / 8}
     read = Batch({**embeddings(), **variance})
-    inputs = {"embeddings": read, "quality": qualities(), "statistics": statistics, "detections": qualities()}
+    inputs = {
+        "embeddings": read,
+        "quality": qualities(),
+        "statistics": statistics,
+        "detections": qualities(),
+    }
     return computed(stage, 4, a_set(), **{name: inputs[name] for name in stage.uses()})
 
 
-for rule in ("mean", "media-mean", "norm", "quality-linear", "quality-power(p=2)", "top-k(k=2)", "best"):
+for rule in (
+    "mean",
+    "media-mean",
+    "norm",
+    "quality-linear",
+    "quality-power(p=2)",
+    "top-k(k=2)",
+    "best",
+):
     case(f"fuse {rule}", exact=True)(lambda rule=rule: fused(rule))
-for rule in ("threshold(t=0.5)", "top-fraction(f=0.4)", "trimmed(f=0.4)", "medoid", "insightface-script"):
+for rule in (
+    "threshold(t=0.5)",
+    "top-fraction(f=0.4)",
+    "trimmed(f=0.4)",
+    "medoid",
+    "insightface-script",
+):
     case(f"fuse {rule}")(lambda rule=rule: fused(rule))
-for rule in ("detector", "quality-minmax", "quality-softmax(T=0.5)", "quality-rank", "crfiqa-script", "inverse-variance"):
+for rule in (
+    "detector",
+    "quality-minmax",
+    "quality-softmax(T=0.5)",
+    "quality-rank",
+    "crfiqa-script",
+    "inverse-variance",
+):
     case(f"fuse {rule}")(lambda rule=rule: fused(rule))
-case("fuse raw, weighted mean inside media")(lambda: fused("quality-linear", features="raw", media="weighted"))
+case("fuse raw, weighted mean inside media")(
+    lambda: fused("quality-linear", features="raw", media="weighted")
+)
 case("fuse raw, mean inside media")(lambda: fused("quality-linear", features="raw", media="mean"))
 
 
@@ -191,24 +236,36 @@ def _() -> Result:
 
 @case("template_quality", exact=True)
 def _() -> Result:
-    return computed(made("template_quality", of="median", faces="scored"), 4, a_set(), quality=qualities())
+    return computed(
+        made("template_quality", of="median", faces="scored"), 4, a_set(), quality=qualities()
+    )
 
 
 @case("template_quality of embedded faces", exact=True)
 def _() -> Result:
-    return computed(made("template_quality", of="median"), 4, a_set(), quality=qualities(), embeddings=embeddings())
+    return computed(
+        made("template_quality", of="median"),
+        4,
+        a_set(),
+        quality=qualities(),
+        embeddings=embeddings(),
+    )
 
 
 @case("compare_faces")
 def _() -> Result:
-    return computed(made("compare_faces", rule="softmax(beta=4)"), 4, a_set(), embeddings=embeddings())
+    return computed(
+        made("compare_faces", rule="softmax(beta=4)"), 4, a_set(), embeddings=embeddings()
+    )
 
 
 @case("qmagface")
 def _() -> Result:
     scores = CASES["compare all pairs"]()[1][""]
     quality = CASES["template_quality"]()[1][""]
-    return computed(made("qmagface", alpha=0.5, beta=0.75), 4, a_set(), scores=scores, quality=quality)
+    return computed(
+        made("qmagface", alpha=0.5, beta=0.75), 4, a_set(), scores=scores, quality=quality
+    )
 
 
 @case("compare a list", exact=True)
@@ -230,8 +287,15 @@ def _() -> Result:
 def _() -> Result:
     scores = CASES["compare a list"]()[1][""]
     mated = a_list()["comparisons"]["mated"]
-    scores = Batch({**scores, "score": (scores["score"] + mated * np.float32(0.5)).astype(np.float32)})
-    return computed(made("evaluate_verification", fmr=(0.25, 0.03125), replicates=8), 66, a_list(), scores=scores)
+    scores = Batch(
+        {**scores, "score": (scores["score"] + mated * np.float32(0.5)).astype(np.float32)}
+    )
+    return computed(
+        made("evaluate_verification", fmr=(0.25, 0.03125), replicates=8),
+        66,
+        a_list(),
+        scores=scores,
+    )
 
 
 @case("evaluate 1:N", exact=True)
@@ -251,14 +315,18 @@ def _() -> Result:
 @case("evaluate discard, 1:N")
 def _() -> Result:
     found = CASES["search"]()[1][""]
-    stage = made("evaluate_discard_identification", fpir=(1.0, 0.75), limits=(0.5, 0.75), replicates=8)
+    stage = made(
+        "evaluate_discard_identification", fpir=(1.0, 0.75), limits=(0.5, 0.75), replicates=8
+    )
     return computed(stage, 6, a_list(), candidates=found, quality=qualities())
 
 
 @case("evaluate 1:N, pooled script", exact=True)
 def _() -> Result:
     found = CASES["search"]()[1][""]
-    return computed(made("evaluate_pooled_script", targets=(1.0, 0.5)), 6, a_list(), candidates=found)
+    return computed(
+        made("evaluate_pooled_script", targets=(1.0, 0.5)), 6, a_list(), candidates=found
+    )
 
 
 # Cases: OpenCV and networks
@@ -268,11 +336,18 @@ def _() -> Result:
 def _() -> Result:
     with tempfile.TemporaryDirectory() as folder:
         for i, size in enumerate([(112, 112), (150, 130)]):
-            Image.fromarray(crops()["crop"][2 * i]).resize(size, Image.Resampling.NEAREST).save(f"{folder}/{i}.png")
+            Image.fromarray(crops()["crop"][2 * i]).resize(size, Image.Resampling.NEAREST).save(
+                f"{folder}/{i}.png"
+            )
         (Path(folder) / "2.png").write_bytes(b"no image")
         names = ["0.png", "1.png", "2.png", "3.png"]
-        digests = [sha256((Path(folder) / name).read_bytes()).hexdigest() for name in names[:3]] + [""]
-        return mapped(made("align", Path(folder), detector="none"), Batch({"path": text(names), "sha256": text(digests)}))
+        digests = [sha256((Path(folder) / name).read_bytes()).hexdigest() for name in names[:3]] + [
+            ""
+        ]
+        return mapped(
+            made("align", Path(folder), detector="none"),
+            Batch({"path": text(names), "sha256": text(digests)}),
+        )
 
 
 @case("degrade")
@@ -291,8 +366,16 @@ def _() -> Result:
     return mapped(made("align", archive), Batch({**rows, "landmarks": landmarks}))
 
 
-for model, flip in (("edgeface_xxs", "add"), ("mobilefacenet", "concat"), ("mobilefacenet", "none")):
+for model, flip in (
+    ("edgeface_xxs", "add"),
+    ("mobilefacenet", "concat"),
+    ("mobilefacenet", "none"),
+):
     case(f"embed {model}, flip {flip}", real=True)(
-        lambda model=model, flip=flip: mapped(made("embed", model=model, flip=flip), ids(4), crops=crops())
+        lambda model=model, flip=flip: mapped(
+            made("embed", model=model, flip=flip), ids(4), crops=crops()
+        )
     )
-case("quality lightqnet", real=True)(lambda: mapped(made("quality", method="lightqnet"), ids(4), crops=crops()))
+case("quality lightqnet", real=True)(
+    lambda: mapped(made("quality", method="lightqnet"), ids(4), crops=crops())
+)

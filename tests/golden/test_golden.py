@@ -1,8 +1,10 @@
-"""A stage's outputs on tiny inputs are those recorded for its `version`: results that change raise the version.
+"""A stage's outputs on tiny inputs are those recorded for its `version`: results that change raise
+the version.
 
-Stages that are NumPy and SciPy alone are recorded as digests; their inputs are small multiples of powers of two, so that no
-order of summation rounds. Where OpenCV or a network computes, values are recorded, and compared within 0.2 % of the largest.
-After a change that was meant, raise the stage's `version` and record anew: `PYTHONPATH=tests python -m golden.test_golden`.
+Stages that are NumPy and SciPy alone are recorded as digests; their inputs are small multiples of
+powers of two, so that no order of summation rounds. Where OpenCV or a network computes, values are
+recorded, and compared within 0.2 % of the largest. After a change that was meant, raise the stage's
+`version` and record anew: `PYTHONPATH=tests python -m golden.test_golden`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ def recorded(name: str) -> dict[str, Any]:
     stage, outputs = CASES[name]()
     for output, batch in outputs.items():
         stage.produces[output].check(batch)
-    kept = {output: batch.digest() if name in EXACT else _summary(batch) for output, batch in outputs.items()}
+    kept = {
+        output: batch.digest() if name in EXACT else _summary(batch)
+        for output, batch in outputs.items()
+    }
     return {"stage": stage.name, "version": stage.version, "outputs": kept}
 
 
@@ -42,7 +47,8 @@ def _summary(batch: Batch) -> dict[str, Any]:
             kept[name] = array[:, 14::28, 14::28].reshape(len(array), -1).tolist()
         else:
             kept[name] = [
-                [float(f"{x:.5g}") for x in row[:8]] for row in array.reshape(len(array), -1).astype(float).tolist()
+                [float(f"{x:.5g}") for x in row[:8]]
+                for row in array.reshape(len(array), -1).astype(float).tolist()
             ]
     return kept
 
@@ -53,12 +59,16 @@ def problem(name: str, old: dict[str, Any] | None, new: dict[str, Any]) -> str:
         return f"{name}: not recorded yet; run `{COMMAND}`."
     where = f"the stage {new['stage']!r}"
     if old["version"] != new["version"]:
-        return f"{name}: recorded for version {old['version']} of {where}, which is now {new['version']}; run `{COMMAND}`."
+        return (
+            f"{name}: recorded for version {old['version']} of {where}, which is now"
+            f" {new['version']}; run `{COMMAND}`."
+        )
     if _same(old["outputs"], new["outputs"]):
         return ""
     return (
-        f"{name}: the outputs of {where} changed and its version is still {new['version']}. If they were meant to, raise "
-        f"`version` in its class, so that no store mixes old results with new ones, and run `{COMMAND}`."
+        f"{name}: the outputs of {where} changed and its version is still {new['version']}. If they"
+        " were meant to, raise `version` in its class, so that no store mixes old results with new"
+        f" ones, and run `{COMMAND}`."
     )
 
 
@@ -79,7 +89,10 @@ def _read() -> dict[str, Any]:
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_are_those_recorded_for_the_stages_version(name: str) -> None:
     if name in REAL and not (SHARED / "data" / "lfw.zip").is_file():
-        pytest.skip(f"real faces are absent: no data/lfw.zip in {SHARED}; set QFUSE_SHARED to where they are")
+        pytest.skip(
+            f"real faces are absent: no data/lfw.zip in {SHARED}; set QFUSE_SHARED to where"
+            " they are"
+        )
     sentence = problem(name, _read().get(name), recorded(name))
     assert not sentence, sentence
 
@@ -110,8 +123,15 @@ def _record() -> None:
             print(f"kept as it was, for want of real faces in {SHARED}: {name}")
             continue
         cases[name] = recorded(name)
-    libraries = {name: backend_version(name) for name in ("numpy", "scipy", "opencv", "pillow", "torch", "onnxruntime")}
-    content = {"origin": f"written by `{COMMAND}`", "libraries": libraries, "cases": {name: cases[name] for name in CASES}}
+    libraries = {
+        name: backend_version(name)
+        for name in ("numpy", "scipy", "opencv", "pillow", "torch", "onnxruntime")
+    }
+    content = {
+        "origin": f"written by `{COMMAND}`",
+        "libraries": libraries,
+        "cases": {name: cases[name] for name in CASES},
+    }
     RECORD.write_text(_compact(content) + "\n", encoding="utf-8")
 
 
@@ -120,7 +140,9 @@ def _compact(value: Any, depth: int = 0) -> str:
     if not isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
     inside = " " * (depth + 1)
-    items = [f"{inside}{json.dumps(key)}: {_compact(item, depth + 1)}" for key, item in value.items()]
+    items = [
+        f"{inside}{json.dumps(key)}: {_compact(item, depth + 1)}" for key, item in value.items()
+    ]
     return "{\n" + ",\n".join(items) + f"\n{' ' * depth}}}"
 
 

@@ -19,8 +19,28 @@ from .guard import Breach
 from .mutate import TEXTS, damaged
 
 NAMES = (
-    *("../beside/made", "/etc/passwd", "a/../../beside/made", "C:\\x.jpg", "a\\..\\b.jpg", "..", ".", "", "a/", "a//b.jpg"),
-    *("./Ann/1.jpg", "Ann/./1.jpg", "Ann/1.jpg", "Ann/1.jpg\0.png", "Ann/\udcff.jpg", "CON", "a:b.jpg", "__MACOSX/a.jpg"),
+    *(
+        "../beside/made",
+        "/etc/passwd",
+        "a/../../beside/made",
+        "C:\\x.jpg",
+        "a\\..\\b.jpg",
+        "..",
+        ".",
+        "",
+        "a/",
+        "a//b.jpg",
+    ),
+    *(
+        "./Ann/1.jpg",
+        "Ann/./1.jpg",
+        "Ann/1.jpg",
+        "Ann/1.jpg\0.png",
+        "Ann/\udcff.jpg",
+        "CON",
+        "a:b.jpg",
+        "__MACOSX/a.jpg",
+    ),
     *(".hidden.jpg", "Ann", "Ann/1.jpg/2.jpg"),
 )
 
@@ -32,13 +52,24 @@ def _zeros(megabytes: int) -> bytes:
 
 
 def entry(
-    name: bytes, packed: bytes, size: int, *, method: int = 8, crc: int = 0, flags: int = 0, mode: int = 0o100644
+    name: bytes,
+    packed: bytes,
+    size: int,
+    *,
+    method: int = 8,
+    crc: int = 0,
+    flags: int = 0,
+    mode: int = 0o100644,
 ) -> tuple:
-    """Return (local header and data, central header without offset) of a member whose fields say what one likes."""
+    """Return (local header and data, central header without offset) of a member whose fields say
+    what one likes.
+    """
     sizes = (min(len(packed), 0xFFFFFFFF), min(size, 0xFFFFFFFF))
     common = struct.pack("<HHHHHIIIHH", 20, flags, method, 0, 33, crc, *sizes, len(name), 0)
     local = b"PK\3\4" + common + name + packed
-    central = b"PK\1\2" + struct.pack("<H", 0x314) + common + struct.pack("<HHHI", 0, 0, 0, mode << 16)
+    central = (
+        b"PK\1\2" + struct.pack("<H", 0x314) + common + struct.pack("<HHHI", 0, 0, 0, mode << 16)
+    )
     return local, central, name
 
 
@@ -50,7 +81,9 @@ def archive(entries: list[tuple], overlap: bool = False) -> bytes:
         if not overlap or not body:
             body += local
         offset = len(body)
-    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, len(entries), len(entries), len(directory), len(body), 0)
+    end = struct.pack(
+        "<4s4H2IH", b"PK\5\6", 0, 0, len(entries), len(entries), len(directory), len(body), 0
+    )
     return body + directory + end
 
 
@@ -73,7 +106,11 @@ def _built(rng: Random) -> bytes:
         packer = zlib.compressobj(6, zlib.DEFLATED, -15)
         method = rng.choice((0, 8, 8, 8, 9, 12, 14, 93, 99))
         packed = data if method == 0 else packer.compress(data) + packer.flush()
-        size = len(data) if rng.random() < 0.6 else rng.choice((0, 1, 2**31, 2**32 - 1, MAX_FILE_BYTES, MAX_FILE_BYTES + 1))
+        size = (
+            len(data)
+            if rng.random() < 0.6
+            else rng.choice((0, 1, 2**31, 2**32 - 1, MAX_FILE_BYTES, MAX_FILE_BYTES + 1))
+        )
         crc = zlib.crc32(data) if rng.random() < 0.7 else rng.getrandbits(32)
         name = rng.choice((*NAMES, *TEXTS)) if rng.random() < 0.4 else f"Ann/{i}.jpg"
         raw = name.encode("utf-8", "surrogatepass")[:60_000]
@@ -86,18 +123,26 @@ def _built(rng: Random) -> bytes:
 def _bomb(rng: Random) -> bytes:
     kind = rng.randrange(4)
     if kind == 0:  # says how large it is, which is more than is read
-        return archive([entry(b"Ann/1.jpg", _zeros(1), rng.choice((MAX_FILE_BYTES + 1, 2**32 - 1)))])
+        return archive(
+            [entry(b"Ann/1.jpg", _zeros(1), rng.choice((MAX_FILE_BYTES + 1, 2**32 - 1)))]
+        )
     if kind == 1:  # says that it is small
-        return archive([entry(b"Ann/1.jpg", _zeros(64), rng.choice((0, 1, 100_000)), crc=rng.getrandbits(32))])
+        return archive(
+            [entry(b"Ann/1.jpg", _zeros(64), rng.choice((0, 1, 100_000)), crc=rng.getrandbits(32))]
+        )
     if kind == 2:  # one piece that counts a thousand times
         size = 64 << 20
-        return archive([entry(b"Ann/%d.jpg" % i, _zeros(64), size) for i in range(2000)], overlap=True)
+        return archive(
+            [entry(b"Ann/%d.jpg" % i, _zeros(64), size) for i in range(2000)], overlap=True
+        )
     inner = archive([entry(b"Ann/1.jpg", _zeros(8), 8 << 20)])  # an archive in an archive
     return archive([entry(b"Ann/1.jpg", inner, len(inner), method=0, crc=zlib.crc32(inner))])
 
 
 def zips(rng: Random, folder: Path) -> Callable[[], object]:
-    """An archive as a data set's path: its names, every member, the digests, and the folder reader on it."""
+    """An archive as a data set's path: its names, every member, the digests, and the folder reader
+    on it.
+    """
     kind = rng.randrange(10)
     if kind == 0:
         data = _bomb(rng)

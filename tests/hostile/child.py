@@ -1,8 +1,10 @@
-"""Many inputs of one kind in a process with bounds, so that a crash, a bomb or a hang is caught and named by its seed.
+"""Many inputs of one kind in a process with bounds, so that a crash, a bomb or a hang is caught and
+named by its seed.
 
     python -m tests.hostile.child KIND FIRST COUNT FOLDER
 
-appends to FOLDER/log, as JSON lines, each seed before it is met and what came of it, and in the end the most memory used.
+appends to FOLDER/log, as JSON lines, each seed before it is met and what came of it, and in the end
+the most memory used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Whole commands on hostile data sets: configs that are nearly right, over images, archives and tables that are not."""
+"""Whole commands on hostile data sets: configs that are nearly right, over images, archives and
+tables that are not.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ _SCORES = {
 
 
 def command(rng: Random, folder: Path) -> Callable[[], object]:
-    """`check`, `plan`, `run` or `status`: it ends with a known exit code and, where that is not 0, with a sentence."""
+    """`check`, `plan`, `run` or `status`: it ends with a known exit code and, where that is not 0,
+    with a sentence.
+    """
     kind = rng.randrange(4)
     steps: dict[str, Any] = dict(_CROPS)
     if kind == 0:
@@ -56,7 +60,16 @@ def command(rng: Random, folder: Path) -> Callable[[], object]:
         config = changed(rng, config, rng.choice((0.01, 0.05)))
     (folder / "c.yaml").write_text(json.dumps(config))
     (folder / "tmp").mkdir()
-    verbs = rng.choice((["check"], ["check", "--json"], ["plan"], ["run"], ["run", "--json"], ["run", "--workers", "2"]))
+    verbs = rng.choice(
+        (
+            ["check"],
+            ["check", "--json"],
+            ["plan"],
+            ["run"],
+            ["run", "--json"],
+            ["run", "--workers", "2"],
+        )
+    )
 
     def call() -> object:
         return [_ran(folder, verb, "c.yaml", *rest) for verb, *rest in (verbs, ["status"])]
@@ -68,7 +81,12 @@ def _ran(folder: Path, *words: str) -> int:
     here, arguments, out, err = Path.cwd(), sys.argv, io.StringIO(), io.StringIO()
     # `main` adds the verbs of plug-ins each time: it is made for one command a process.
     registered = [
-        (group, list(group)) for group in (app.registered_commands, app.registered_groups, models_app.registered_commands)
+        (group, list(group))
+        for group in (
+            app.registered_commands,
+            app.registered_groups,
+            models_app.registered_commands,
+        )
     ]
     code: Any = 0
     try:

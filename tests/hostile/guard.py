@@ -1,7 +1,8 @@
-"""What must hold while a hostile input is read: a sentence or an answer, nothing written or read outside, no code, an end.
+"""What must hold while a hostile input is read: a sentence or an answer, nothing written or read
+outside, no code, an end.
 
-Python tells an audit hook of every file it opens, changes or removes and of every process it starts; what libraries do by
-themselves shows in the folder beside.
+Python tells an audit hook of every file it opens, changes or removes and of every process it
+starts; what libraries do by themselves shows in the folder beside.
 """
 
 from __future__ import annotations
@@ -24,9 +25,28 @@ SECRET = 4242.4242  # what files beside the given folder hold: nothing read may 
 Case = Callable[[Random, Path], Callable[[], object]]
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown"}
+_CHANGES = {
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+}
 _CODE = {
-    *("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn"),
+    *(
+        "os.system",
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.spawn",
+        "subprocess.Popen",
+        "pty.spawn",
+    ),
     *("socket.connect", "socket.bind", "webbrowser.open"),
 }
 
@@ -61,12 +81,17 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         if not isinstance(path, str | bytes):
             return
         where = os.path.realpath(os.fsdecode(path)) if "\0" not in os.fsdecode(path) else ""
-        if flags & _WRITING and not where.startswith((_watch.folder, "/dev/null")) and not where.endswith(".pyc"):
+        if (
+            flags & _WRITING
+            and not where.startswith((_watch.folder, "/dev/null"))
+            and not where.endswith(".pyc")
+        ):
             _forbid(f"wrote outside: {where}")
         if where.startswith(_watch.beside):
             _forbid(f"read outside: {where}")
     elif event in _CHANGES:
-        # What is renamed or taken away is the entry of a folder, where it is a link too, and not what that leads to.
+        # What is renamed or taken away is the entry of a folder, where it is a link too, and not
+        # what that leads to.
         split = [os.path.split(os.fsdecode(p)) for p in arguments if isinstance(p, str | bytes)]
         paths = [os.path.join(os.path.realpath(folder), name) for folder, name in split]
         if any(not p.startswith(_watch.folder) and "__pycache__" not in p for p in paths):

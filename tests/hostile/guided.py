@@ -1,6 +1,7 @@
 """Inputs chosen by coverage: atheris, where it is installed, on four readers whose input is bytes.
 
-    python -m tests.hostile.guided TARGET FOLDER [LIBFUZZER OPTION ...]      TARGET: config, zip, image, receipt
+    python -m tests.hostile.guided TARGET FOLDER [LIBFUZZER OPTION ...]      TARGET: config, zip,
+                                                                             image, receipt
 
 Ends with an error at the first input out of which anything comes but an answer or a sentence.
 """
@@ -15,7 +16,9 @@ from random import Random
 
 import atheris
 
-with atheris.instrument_imports(include=["pipeline", "stages.faces.images", "yaml", "zipfile", "PIL", "json"]):
+with atheris.instrument_imports(
+    include=["pipeline", "stages.faces.images", "yaml", "zipfile", "PIL", "json"]
+):
     from pipeline.config.config import load_config
     from pipeline.errors import InvalidInput, QfuseError
     from pipeline.files.file_tree import Zip

@@ -6,13 +6,32 @@ from random import Random
 from typing import Any
 
 # What length fields, offsets and counts break at.
-_EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**62, 2**63 - 1, 2**64 - 1)
+_EDGES = (
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    2**62,
+    2**63 - 1,
+    2**64 - 1,
+)
 
 
 def damaged(rng: Random, data: bytes, most: int = 6, head: int = 0) -> bytes:
-    """Return `data` with one to `most` damages; half of them in its first `head` bytes, where that is not 0."""
+    """Return `data` with one to `most` damages; half of them in its first `head` bytes, where that
+    is not 0.
+    """
     for _ in range(rng.randint(1, most)):
-        data = _damage(rng, data, min(len(data), head) if head and rng.random() < 0.5 else len(data))
+        data = _damage(
+            rng, data, min(len(data), head) if head and rng.random() < 0.5 else len(data)
+        )
     return data
 
 
@@ -40,7 +59,8 @@ def _damage(rng: Random, data: bytes, reach: int) -> bytes:
     if kind == 6:  # a piece from elsewhere
         other = rng.randrange(len(data))
         return data[:at] + data[other : other + stop - at] + data[stop:]
-    return data[:at] + bytes([rng.choice((0, 0xFF))]) * (stop - at) + data[stop:]  # as a disk or a transfer leaves it
+    # as a disk or a transfer leaves it
+    return data[:at] + bytes([rng.choice((0, 0xFF))]) * (stop - at) + data[stop:]
 
 
 TEXTS = (
@@ -71,7 +91,23 @@ TEXTS = (
     "\n\r\t",
     "%s%n{0}",
 )
-NUMBERS = (0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, 0.0, -0.0, 0.1, 1e308, -1e308, 5e-324, True, False)
+NUMBERS = (
+    0,
+    -1,
+    1,
+    2**31,
+    2**63,
+    -(2**63) - 1,
+    10**400,
+    0.0,
+    -0.0,
+    0.1,
+    1e308,
+    -1e308,
+    5e-324,
+    True,
+    False,
+)
 
 
 def odd(rng: Random, depth: int = 3) -> Any:
@@ -97,7 +133,9 @@ def changed(rng: Random, value: Any, chance: float = 0.15) -> Any:
         for name, item in value.items():
             kind = rng.random()
             if kind > 0.06:
-                found[name if kind > 0.1 else rng.choice((f"{name}x", name[:-1], *TEXTS))] = changed(rng, item, chance)
+                found[name if kind > 0.1 else rng.choice((f"{name}x", name[:-1], *TEXTS))] = (
+                    changed(rng, item, chance)
+                )
         if rng.random() < chance / 2:
             found[rng.choice(TEXTS)] = odd(rng)
         return found

@@ -88,18 +88,43 @@ def _announced(rng: Random) -> bytes:
     kind = rng.randrange(6)
     if kind == 0:
         head = struct.pack(
-            ">IIBBBBB", width, height, rng.choice((1, 8, 16)), rng.choice((0, 2, 3, 4, 6)), 0, 0, rng.randrange(2)
+            ">IIBBBBB",
+            width,
+            height,
+            rng.choice((1, 8, 16)),
+            rng.choice((0, 2, 3, 4, 6)),
+            0,
+            0,
+            rng.randrange(2),
         )
-        extra = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(3 << 20))) if rng.random() < 0.1 else b""
+        extra = (
+            chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(3 << 20))) if rng.random() < 0.1 else b""
+        )
         rows = zlib.compress(bytes(rng.choice((0, 100, 100_000))))
-        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+        return (
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", head)
+            + extra
+            + chunk(b"IDAT", rows)
+            + chunk(b"IEND", b"")
+        )
     if kind == 1:
         size = struct.pack(
-            "<iiHHIIiiII", width % 2**31, height % 2**31, 1, rng.choice((1, 8, 24, 32)), rng.choice((0, 1, 3)), *[0] * 5
+            "<iiHHIIiiII",
+            width % 2**31,
+            height % 2**31,
+            1,
+            rng.choice((1, 8, 24, 32)),
+            rng.choice((0, 1, 3)),
+            *[0] * 5,
         )
-        return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<I", 40) + size + bytes(100)
+        return (
+            b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<I", 40) + size + bytes(100)
+        )
     if kind == 2:
-        canvas = (min(width, 1 << 24) - 1) % (1 << 24) | ((min(height, 1 << 24) - 1) % (1 << 24)) << 24
+        canvas = (min(width, 1 << 24) - 1) % (1 << 24) | (
+            (min(height, 1 << 24) - 1) % (1 << 24)
+        ) << 24
         body = (
             b"WEBPVP8X"
             + struct.pack("<II", 10, rng.choice((0, 2, 0x3E)))
@@ -108,9 +133,12 @@ def _announced(rng: Random) -> bytes:
         )
         return b"RIFF" + struct.pack("<I", len(body)) + body
     if kind == 3:
-        return b"P%d %d %d %d\n" % (rng.choice((1, 2, 3, 4, 5, 6)), width, height, rng.choice((0, 1, 255, 65535))) + bytes(
-            300
-        )
+        return b"P%d %d %d %d\n" % (
+            rng.choice((1, 2, 3, 4, 5, 6)),
+            width,
+            height,
+            rng.choice((0, 1, 255, 65535)),
+        ) + bytes(300)
     if kind == 4:
         data = bytearray(image(0, (9, 7)))
         at = data.find(b"\xff\xc0")
@@ -140,7 +168,11 @@ def _tiff(rng: Random, width: int, height: int) -> bytes:
 
 def _with_exif(rng: Random) -> bytes:
     exif = Image.Exif()
-    for tag, value in ((0x0112, rng.choice((0, 1, 3, 6, 8, 9, 65535))), (0x010E, "x"), (0x8769, {0x9003: "2026"})):
+    for tag, value in (
+        (0x0112, rng.choice((0, 1, 3, 6, 8, 9, 65535))),
+        (0x010E, "x"),
+        (0x8769, {0x9003: "2026"}),
+    ):
         if rng.random() < 0.8:
             exif[tag] = value
     block = exif.tobytes()
@@ -152,7 +184,9 @@ def _with_exif(rng: Random) -> bytes:
 
 
 def scans(side: int, count: int) -> bytes:
-    """A progressive JPEG of side × side whose last scan is there `count` times: each costs a pass over all of it."""
+    """A progressive JPEG of side × side whose last scan is there `count` times: each costs a pass
+    over all of it.
+    """
     buffer = io.BytesIO()
     Image.new("L", (side, side)).save(buffer, "JPEG", progressive=True, quality=50)
     data = buffer.getvalue()
@@ -175,19 +209,37 @@ def photograph(rng: Random) -> bytes:
     if kind < 18:
         return _with_exif(rng)
     if kind == 18:
-        return rng.choice((b"", b"words", rng.randbytes(50), b"GIF89a" + rng.randbytes(30), b"<svg/>", b"%PDF-1.4"))
+        return rng.choice(
+            (
+                b"",
+                b"words",
+                rng.randbytes(50),
+                b"GIF89a" + rng.randbytes(30),
+                b"<svg/>",
+                b"%PDF-1.4",
+            )
+        )
     return _scan_bomb() if rng.random() < 0.05 else damaged(rng, _announced(rng), most=2)
 
 
 def images(rng: Random, folder: Path) -> Callable[[], object]:
-    """A few photographs aligned together, some with landmarks: every row is OK or has a status and a reason."""
+    """A few photographs aligned together, some with landmarks: every row is OK or has a status and
+    a reason.
+    """
     rows = rng.randint(1, 3)
     digests = []
     for i in range(rows):
         data = photograph(rng)
         (folder / f"{i}.jpg").write_bytes(data)
-        digests.append(hashlib.sha256(data).hexdigest() if rng.random() < 0.95 else rng.choice(("", "unreadable")))
-    columns: dict[str, Any] = {"path": text(f"{i}.jpg" for i in range(rows)), "sha256": text(digests)}
+        digests.append(
+            hashlib.sha256(data).hexdigest()
+            if rng.random() < 0.95
+            else rng.choice(("", "unreadable"))
+        )
+    columns: dict[str, Any] = {
+        "path": text(f"{i}.jpg" for i in range(rows)),
+        "sha256": text(digests),
+    }
     if rng.random() < 0.3:
         edges = (np.nan, np.inf, 0.0, -1.0, 4.0, 1e6, 1e38, -1e38)
         marks = [[[rng.choice(edges) for _ in range(2)] for _ in range(5)] for _ in range(rows)]
@@ -201,7 +253,9 @@ def images(rng: Random, folder: Path) -> Callable[[], object]:
         made = align.run(batch, {}, align.load(batch))
         DETECTIONS.check(made["detections"])
         CROPS.check(made["crops"])
-        for status, reason in zip(made["detections"]["status"], made["detections"]["reason"], strict=True):
+        for status, reason in zip(
+            made["detections"]["status"], made["detections"]["reason"], strict=True
+        ):
             if status != Status.OK and not reason:
                 raise Breach("a failed row without a reason")
         return made

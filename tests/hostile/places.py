@@ -38,7 +38,8 @@ def put(kind: str, path: Path) -> Path:
     elif kind == "socket":
         here = os.open(path.parent, os.O_RDONLY)
         with socket.socket(socket.AF_UNIX) as made:
-            made.bind(f"/proc/self/fd/{here}/{path.name}")  # a socket's name is at most 108 bytes long
+            # a socket's name is at most 108 bytes long
+            made.bind(f"/proc/self/fd/{here}/{path.name}")
         os.close(here)
     elif kind == "folder":
         path.mkdir()
@@ -121,11 +122,18 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "marker": lambda path: _stored(path.parent),
 }
 _ARTIFACT = f"toy/{tables.KEY[:2]}/{tables.KEY}"
-_NAMES = {"events": "events.jsonl", "artifact": f"{_ARTIFACT}.h5", "receipt": f"{_ARTIFACT}.json", "marker": "format.json"}
+_NAMES = {
+    "events": "events.jsonl",
+    "artifact": f"{_ARTIFACT}.h5",
+    "receipt": f"{_ARTIFACT}.json",
+    "marker": "format.json",
+}
 
 
 def laid(place: str, kind: str, folder: Path) -> Path:
-    """Lay something that is no file where a place names one, with what belongs beside it; return its path."""
+    """Lay something that is no file where a place names one, with what belongs beside it; return
+    its path.
+    """
     if place in ("artifact", "receipt", "marker"):
         for name, data in zip((".h5", ".json"), tables.stored(), strict=False):
             (folder / _ARTIFACT).parent.mkdir(parents=True, exist_ok=True)

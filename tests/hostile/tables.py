@@ -26,7 +26,11 @@ from stages.tables.tables import LAYOUT, Protocol, build_tables, singletons
 from .guard import SECRET, Breach
 from .mutate import changed, damaged, odd
 
-_COLUMNS = {f"{name}/{field.name}": field for name, schema in LAYOUT.schemas.items() for field in schema.fields}
+_COLUMNS = {
+    f"{name}/{field.name}": field
+    for name, schema in LAYOUT.schemas.items()
+    for field in schema.fields
+}
 
 
 def _tables() -> dict[str, Batch]:
@@ -54,12 +58,17 @@ def _tables() -> dict[str, Batch]:
 
 @cache
 def _written(plain: bool) -> tuple[bytes, dict[str, str]]:
-    """The bytes of a file of tables, and the digest of each table; `plain`: in HDF5's old format, without checksums."""
+    """The bytes of a file of tables, and the digest of each table; `plain`: in HDF5's old format,
+    without checksums.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "tables.h5"
         write_tables(path, _tables())
         if plain:
-            with h5py.File(path) as source, h5py.File(path.with_name("plain.h5"), "w", libver="earliest") as target:
+            with (
+                h5py.File(path) as source,
+                h5py.File(path.with_name("plain.h5"), "w", libver="earliest") as target,
+            ):
                 target.attrs["format"] = source.attrs["format"]
                 source.visititems(lambda name, node: _copied(target, name, node))
             path = path.with_name("plain.h5")
@@ -72,7 +81,9 @@ def _copied(target: h5py.Group, name: str, node: Any) -> None:
 
 
 def _put(rng: Random, group: h5py.Group, name: str, field: Field | None, beside: Path) -> None:
-    """Put something under a column's name that is not what its schema says, or not there at all, or far too large."""
+    """Put something under a column's name that is not what its schema says, or not there at all, or
+    far too large.
+    """
     dtype: Any = field.numpy if field and field.dtype != "text" else np.dtype("u1")
     row = tuple(4 if size is None else size for size in field.shape) if field else ()
     if field and field.dtype == "text" and rng.random() < 0.5:
@@ -80,13 +91,27 @@ def _put(rng: Random, group: h5py.Group, name: str, field: Field | None, beside:
         group["ends"] = np.array([0, 1, 2, 3], np.int64)
     kind = rng.randrange(16)
     if kind == 0:
-        group[name] = rng.choice((3, "text", [1, 2], np.float64(2), np.array([b"x"]), np.zeros((0, 3)), np.zeros((2, 2, 2))))
+        group[name] = rng.choice(
+            (
+                3,
+                "text",
+                [1, 2],
+                np.float64(2),
+                np.array([b"x"]),
+                np.zeros((0, 3)),
+                np.zeros((2, 2, 2)),
+            )
+        )
     elif kind == 1:
         group[name] = h5py.ExternalLink(str(beside / "secret.h5"), "x")
     elif kind == 2:
-        group[name] = h5py.SoftLink(rng.choice(("/faces", f"/{name}", "/nowhere", ".", "/faces/quality", "/members/face")))
+        group[name] = h5py.SoftLink(
+            rng.choice(("/faces", f"/{name}", "/nowhere", ".", "/faces/quality", "/members/face"))
+        )
     elif kind == 3:
-        group.create_dataset(name, (4, *row), dtype, external=[(str(beside / "raw"), 0, h5py.h5f.UNLIMITED)])
+        group.create_dataset(
+            name, (4, *row), dtype, external=[(str(beside / "raw"), 0, h5py.h5f.UNLIMITED)]
+        )
     elif kind == 4:
         layout = h5py.VirtualLayout((4, *row), dtype)
         layout[:] = h5py.VirtualSource(str(beside / "secret.h5"), "x", (4, *row))
@@ -99,13 +124,28 @@ def _put(rng: Random, group: h5py.Group, name: str, field: Field | None, beside:
     elif kind in (6, 7):  # large, and all of it is there, in few bytes
         _packed(rng, group, name, dtype, row)
     elif kind == 8:
-        group.create_dataset(name, (4,), rng.choice((h5py.special_dtype(vlen=str), h5py.special_dtype(vlen=np.dtype("i8")))))
+        group.create_dataset(
+            name,
+            (4,),
+            rng.choice((h5py.special_dtype(vlen=str), h5py.special_dtype(vlen=np.dtype("i8")))),
+        )
     elif kind == 9:
-        odd_types = (h5py.h5t.STD_B8LE, h5py.h5t.STD_REF_OBJ, h5py.h5t.UNIX_D32LE, h5py.h5t.NATIVE_LDOUBLE)
-        h5py.h5d.create(group.id, name.encode(), rng.choice(odd_types).copy(), h5py.h5s.create_simple((4,)))
+        odd_types = (
+            h5py.h5t.STD_B8LE,
+            h5py.h5t.STD_REF_OBJ,
+            h5py.h5t.UNIX_D32LE,
+            h5py.h5t.NATIVE_LDOUBLE,
+        )
+        h5py.h5d.create(
+            group.id, name.encode(), rng.choice(odd_types).copy(), h5py.h5s.create_simple((4,))
+        )
     elif kind == 10:
         pair = np.dtype([("a", "f4"), ("b", "i8")])
-        group.create_dataset(name, (4,), rng.choice((pair, np.dtype("S5"), np.dtype("c16"), np.dtype(">f4"), np.dtype("f2"))))
+        group.create_dataset(
+            name,
+            (4,),
+            rng.choice((pair, np.dtype("S5"), np.dtype("c16"), np.dtype(">f4"), np.dtype("f2"))),
+        )
     elif kind == 11:
         group[name] = np.dtype("f4")  # a type, not values
     elif kind == 12:
@@ -114,7 +154,9 @@ def _put(rng: Random, group: h5py.Group, name: str, field: Field | None, beside:
         truth = h5py.h5t.enum_create(h5py.h5t.STD_I8LE)
         truth.enum_insert(b"FALSE", 0)
         truth.enum_insert(b"TRUE", 1)
-        made = h5py.Dataset(h5py.h5d.create(group.id, name.encode(), truth, h5py.h5s.create_simple((2,))))
+        made = h5py.Dataset(
+            h5py.h5d.create(group.id, name.encode(), truth, h5py.h5s.create_simple((2,)))
+        )
         made.id.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array([2, 255], np.uint8), truth)
     elif kind == 14:
         group[name] = group  # a group that holds itself
@@ -152,7 +194,16 @@ def _spoiled(rng: Random, folder: Path) -> None:
             name = rng.choice(list(_COLUMNS))
             kind = rng.randrange(8)
             if kind == 0:
-                value = rng.choice((1, "qfuse-tables/2", [1, 2], np.array([b"x", b"y"]), h5py.Empty("f4"), np.float64("nan")))
+                value = rng.choice(
+                    (
+                        1,
+                        "qfuse-tables/2",
+                        [1, 2],
+                        np.array([b"x", b"y"]),
+                        h5py.Empty("f4"),
+                        np.float64("nan"),
+                    )
+                )
                 file.attrs["format"] = value
                 continue
             if kind == 1:
@@ -164,12 +215,18 @@ def _spoiled(rng: Random, folder: Path) -> None:
             if not isinstance(place, h5py.Group):
                 continue
             link = place.get(column, getlink=True)
-            if kind in (2, 3) and isinstance(link, h5py.HardLink) and isinstance(place[column], h5py.Dataset):
+            if (
+                kind in (2, 3)
+                and isinstance(link, h5py.HardLink)
+                and isinstance(place[column], h5py.Dataset)
+            ):
                 node = place[column]
                 here = not node.is_virtual and not node.external
                 if here and node.size and node.size < 1000 and _kind(node) in (*"iufb",):
                     numbers = np.array(node[:])
-                    numbers.flat[rng.randrange(numbers.size)] = rng.choice((-1, 0, 1, 3, 4, 100, -100))
+                    numbers.flat[rng.randrange(numbers.size)] = rng.choice(
+                        (-1, 0, 1, 3, 4, 100, -100)
+                    )
                     node[...] = numbers
                 continue
             if column in place:
@@ -192,7 +249,9 @@ def _damaged(rng: Random, data: bytes) -> bytes:
 
 
 def tables(rng: Random, folder: Path) -> Callable[[], object]:
-    """A file of tables. What is read holds together; of bytes that were damaged, nothing is read as other numbers."""
+    """A file of tables. What is read holds together; of bytes that were damaged, nothing is read as
+    other numbers.
+    """
     kind = rng.randrange(6)
     data, expected = _written(plain=kind < 2)
     if kind < 3:
@@ -232,15 +291,29 @@ def _hold_together(found: dict[str, Batch]) -> None:
                 raise Breach("a truth value is neither 0 nor 1")
 
 
-TOY = Schema("toy", (Field("status", "uint8"), Field("name", "text"), Field("x", "float64"), Field("v", "float32", (3,))))
+TOY = Schema(
+    "toy",
+    (
+        Field("status", "uint8"),
+        Field("name", "text"),
+        Field("x", "float64"),
+        Field("v", "float32", (3,)),
+    ),
+)
 KEY = "0123456789abcdef" * 4
 
 
 @cache
 def stored() -> tuple[bytes, bytes, bytes, str]:
-    """The bytes of a small artifact, of its receipt and of the store's marker, and the digest of its columns."""
+    """The bytes of a small artifact, of its receipt and of the store's marker, and the digest of
+    its columns.
+    """
     rows = 40
-    columns: dict[str, Any] = {"status": np.zeros(rows, np.uint8), "name": text(range(rows)), "x": np.arange(rows) / 7}
+    columns: dict[str, Any] = {
+        "status": np.zeros(rows, np.uint8),
+        "name": text(range(rows)),
+        "x": np.arange(rows) / 7,
+    }
     batch = Batch({**columns, "v": np.arange(3 * rows, dtype=np.float32).reshape(rows, 3)})
     with TemporaryDirectory() as folder:
         store = Store(Path(folder) / "store")
@@ -251,7 +324,9 @@ def stored() -> tuple[bytes, bytes, bytes, str]:
 
 
 def store(rng: Random, folder: Path) -> Callable[[], object]:
-    """An artifact, its receipt or the store's marker, damaged or forged; nothing is read as other columns."""
+    """An artifact, its receipt or the store's marker, damaged or forged; nothing is read as other
+    columns.
+    """
     data, receipt, marker, expected = stored()
     kind = rng.randrange(10)
     if kind < 5:
@@ -263,7 +338,18 @@ def store(rng: Random, folder: Path) -> Callable[[], object]:
         if rng.random() < 0.5:
             receipt = resealed(receipt[:-1])
         if rng.random() < 0.1:
-            receipt = rng.choice((b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5000, b"{}", b"[]", b"null", b"\xff", b""))
+            receipt = rng.choice(
+                (
+                    b"[" * 100_000,
+                    b'{"a":' * 50_000,
+                    b"9" * 5000,
+                    b"{}",
+                    b"[]",
+                    b"null",
+                    b"\xff",
+                    b"",
+                )
+            )
     else:
         marker = rng.choice((damaged(rng, marker), json.dumps(odd(rng)).encode(), b"[" * 100_000))
     root = folder / "store"
@@ -276,7 +362,11 @@ def store(rng: Random, folder: Path) -> Callable[[], object]:
     def call() -> object:
         opened = Store(root, readonly=True)
         refused = []
-        for ask in (lambda: opened.receipt("toy", KEY), lambda: _columns(opened, expected), lambda: _checked(opened)):
+        for ask in (
+            lambda: opened.receipt("toy", KEY),
+            lambda: _columns(opened, expected),
+            lambda: _checked(opened),
+        ):
             try:
                 ask()
             except QfuseError as refusal:
@@ -289,7 +379,9 @@ def store(rng: Random, folder: Path) -> Callable[[], object]:
 
 
 def resealed(body: bytes) -> bytes:
-    """Return a receipt of these fields (JSON without its last brace) whose seal is right: it is forged, not damaged."""
+    """Return a receipt of these fields (JSON without its last brace) whose seal is right: it is
+    forged, not damaged.
+    """
     return body + b',"seal":"' + hashlib.sha256(body).hexdigest().encode() + b'"}'
 
 

@@ -1,4 +1,6 @@
-"""Hostile input of every kind ends in an answer or in a sentence; and the guard that says so does see what it must."""
+"""Hostile input of every kind ends in an answer or in a sentence; and the guard that says so does
+see what it must.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,21 @@ from pipeline.errors import CorruptArtifact, InvalidInput
 from pipeline.store.store import Store
 from pipeline.system.interruption import SIGNALS
 
-# The same inputs every time: `make accept` is where new ones are looked for, in processes that may die of them.
+# The same inputs every time: `make accept` is where new ones are looked for, in processes that may
+# die of them.
 NO_CHANCE = Random(0)  # noqa: S311
 EXAMPLES = {"whole commands": 8, "images": 40, "zip archives": 40}
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Put back the handlers of signals: a command that is called in this process ends it at the next one."""
-    before, told = {number: signal.getsignal(number) for number in SIGNALS}, signal.set_wakeup_fd(-1)
+    """Put back the handlers of signals: a command that is called in this process ends it at the
+    next one.
+    """
+    before, told = (
+        {number: signal.getsignal(number) for number in SIGNALS},
+        signal.set_wakeup_fd(-1),
+    )
     yield
     signal.set_wakeup_fd(told)
     for number, handler in before.items():
@@ -41,10 +49,17 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_comes_out_of_hostile_input_is_an_answer_or_a_sentence(kind: str, tmp_path: Path) -> None:
+def test_what_comes_out_of_hostile_input_is_an_answer_or_a_sentence(
+    kind: str, tmp_path: Path
+) -> None:
     place = tmp_path / "place"
 
-    @settings(deadline=None, max_examples=EXAMPLES.get(kind, 50), derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        deadline=None,
+        max_examples=EXAMPLES.get(kind, 50),
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.randoms(use_true_random=False))
     def meet(rng: Random) -> None:
         shutil.rmtree(place, ignore_errors=True)
@@ -60,8 +75,19 @@ def test_a_seed_names_an_input(kind: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         for seed in range(12):
             KINDS[kind](Random(seed), prepared(tmp_path / name / str(seed)))  # noqa: S311
-        files = sorted(path for path in (tmp_path / name).glob("*/given/**/*") if path.is_file() and not path.is_symlink())
-        made.append({str(path.relative_to(tmp_path / name)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
+        files = sorted(
+            path
+            for path in (tmp_path / name).glob("*/given/**/*")
+            if path.is_file() and not path.is_symlink()
+        )
+        made.append(
+            {
+                str(path.relative_to(tmp_path / name)): hashlib.sha256(
+                    path.read_bytes()
+                ).hexdigest()
+                for path in files
+            }
+        )
     assert made[0] == made[1]
 
 
@@ -102,7 +128,8 @@ def never_ends(folder: Path) -> None:
 
 
 def leaves(folder: Path) -> None:
-    with h5py.File(folder.parent / "beside/left.h5", "w"):  # by a library, of whose files Python hears nothing
+    # by a library, of whose files Python hears nothing
+    with h5py.File(folder.parent / "beside/left.h5", "w"):
         pass
 
 
@@ -132,7 +159,10 @@ def test_the_guard_lets_pass_what_is_read_and_written_inside(tmp_path: Path) -> 
         (folder / "x").rename(folder / "y")
 
     prepared(tmp_path / "place")
-    assert attempt(lambda rng, folder: lambda: call(folder), NO_CHANCE, tmp_path / "place") == "answered"
+    assert (
+        attempt(lambda rng, folder: lambda: call(folder), NO_CHANCE, tmp_path / "place")
+        == "answered"
+    )
 
 
 def kept(folder: Path) -> tuple[Store, Path]:
@@ -147,7 +177,9 @@ def kept(folder: Path) -> tuple[Store, Path]:
     return Store(root, readonly=True), path
 
 
-def test_two_zero_bytes_that_became_ones_are_found_where_an_artifact_is_read(tmp_path: Path) -> None:
+def test_two_zero_bytes_that_became_ones_are_found_where_an_artifact_is_read(
+    tmp_path: Path,
+) -> None:
     store, path = kept(tmp_path)
     with h5py.File(path) as file:
         start, data = file["v"].id.get_chunk_info(0).byte_offset, bytearray(path.read_bytes())
@@ -169,16 +201,22 @@ def test_two_zero_bytes_that_became_ones_are_found_where_an_artifact_is_read(tmp
     ],
     ids=lambda text: text[:6],
 )
-def test_a_forged_receipt_with_a_field_of_another_type_is_corrupt(tmp_path: Path, field: str, value: str) -> None:
+def test_a_forged_receipt_with_a_field_of_another_type_is_corrupt(
+    tmp_path: Path, field: str, value: str
+) -> None:
     store, path = kept(tmp_path)
     fields = json.loads(path.with_suffix(".json").read_bytes())
     rest = {name: item for name, item in fields.items() if name not in ("seal", field)}
-    path.with_suffix(".json").write_bytes(tables.resealed(f'{json.dumps(rest)[:-1]},"{field}":{value}'.encode()))
+    path.with_suffix(".json").write_bytes(
+        tables.resealed(f'{json.dumps(rest)[:-1]},"{field}":{value}'.encode())
+    )
     with pytest.raises(CorruptArtifact):
         store.receipt("toy", tables.KEY)
 
 
-def test_a_damaged_artifact_is_never_read_as_other_columns_where_one_bit_flipped(tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_never_read_as_other_columns_where_one_bit_flipped(
+    tmp_path: Path,
+) -> None:
     store, path = kept(tmp_path)
     data, digest = path.read_bytes(), tables.stored()[3]
     for bit in np.random.default_rng(0).integers(0, 8 * len(data), 100).tolist():

@@ -32,7 +32,14 @@ from .guard import SECRET, Breach
 from .mutate import NUMBERS, changed, damaged
 
 DIMENSION = 4
-_CARD = {"name": "m", "kind": "recognition", "architecture": "onnx", "file": "m.onnx", "dimension": DIMENSION, "licence": ""}
+_CARD = {
+    "name": "m",
+    "kind": "recognition",
+    "architecture": "onnx",
+    "file": "m.onnx",
+    "dimension": DIMENSION,
+    "licence": "",
+}
 CARD = ModelCard.model_validate(_CARD)
 
 
@@ -43,7 +50,10 @@ def _network() -> nn.Module:
 @cache
 def _state() -> dict[str, torch.Tensor]:
     found = _network().state_dict()
-    return {name: torch.arange(value.numel()).reshape(value.shape).to(value.dtype) / 8 for name, value in found.items()}
+    return {
+        name: torch.arange(value.numel()).reshape(value.shape).to(value.dtype) / 8
+        for name, value in found.items()
+    }
 
 
 class _Runs:
@@ -106,7 +116,11 @@ def _saved(content: Any, writer: int) -> bytes:
     # The old format names tensors by where they were in memory.
     names: dict[bytes, int] = {}
     places = rb"X[\x0d-\x11]\0\0\0(\d{13,17})"
-    return re.sub(places, lambda m: b"X\3\0\0\0%d" % names.setdefault(m[1], 100 + len(names)), buffer.getvalue())
+    return re.sub(
+        places,
+        lambda m: b"X\3\0\0\0%d" % names.setdefault(m[1], 100 + len(names)),
+        buffer.getvalue(),
+    )
 
 
 @cache
@@ -115,7 +129,9 @@ def _honest(writer: int) -> bytes:
 
 
 def _zip_changed(rng: Random, data: bytes) -> bytes:
-    """The archive of a checkpoint with one member changed, packed, claimed larger, or named to lie elsewhere."""
+    """The archive of a checkpoint with one member changed, packed, claimed larger, or named to lie
+    elsewhere.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(buffer, "w") as target:
         names = source.namelist()
@@ -130,7 +146,13 @@ def _zip_changed(rng: Random, data: bytes) -> bytes:
                     content = damaged(rng, content, most=3)
                 if kind == 2:
                     name = rng.choice(
-                        ("../beside/made", "/etc/made", "archive/data/../x", "archive/code/x.py", "archive/constants.pkl")
+                        (
+                            "../beside/made",
+                            "/etc/made",
+                            "archive/data/../x",
+                            "archive/code/x.py",
+                            "archive/constants.pkl",
+                        )
                     )
                 if kind == 3:
                     target.writestr(name, bytes(1 << 22), zipfile.ZIP_DEFLATED)
@@ -143,7 +165,11 @@ def _checkpoint(rng: Random, marker: str) -> tuple[str, bytes]:
     writer, kind = rng.randrange(3), rng.randrange(5)
     if kind == 0:
         content: Any = rng.choice(
-            ({"0.weight": _code(rng, marker)}, _code(rng, marker), {"state_dict": [_code(rng, marker)]})
+            (
+                {"0.weight": _code(rng, marker)},
+                _code(rng, marker),
+                {"state_dict": [_code(rng, marker)]},
+            )
         )
         data = _saved(content, writer)
         return "m.pth", data if rng.random() < 0.7 else damaged(rng, data, most=2)
@@ -152,7 +178,9 @@ def _checkpoint(rng: Random, marker: str) -> tuple[str, bytes]:
         for _ in range(rng.randint(1, 2)):
             state[rng.choice((*state, "x", 3, "module.0.weight"))] = _tensor(rng)
         try:
-            return "m.pth", _saved(rng.choice((state, {"state_dict": state}, list(state.values()))), writer)
+            return "m.pth", _saved(
+                rng.choice((state, {"state_dict": state}, list(state.values()))), writer
+            )
         except Exception:  # not every tensor can be written in every way
             return "m.pth", b""
     if kind == 2 and writer == 0:
@@ -170,13 +198,20 @@ def _safetensors(rng: Random) -> tuple[str, bytes]:
     if kind == 1 and isinstance(header, dict) and header:
         name = rng.choice(list(header))
         if isinstance(header[name], dict):
-            header[name]["shape"] = [rng.choice([n for n in NUMBERS if isinstance(n, int)]) for _ in range(rng.randint(0, 3))]
+            header[name]["shape"] = [
+                rng.choice([n for n in NUMBERS if isinstance(n, int)])
+                for _ in range(rng.randint(0, 3))
+            ]
     raw = json.dumps(header).encode()
-    claimed = len(raw) if rng.random() < 0.8 else rng.choice((0, 2**31, 2**63, 2**64 - 1, len(raw) + 5))
+    claimed = (
+        len(raw) if rng.random() < 0.8 else rng.choice((0, 2**31, 2**63, 2**64 - 1, len(raw) + 5))
+    )
     return "m.safetensors", struct.pack("<Q", claimed) + raw + data[8 + size :]
 
 
-def graph(rows: Any = "n", out: Any = None, location: str = "", elements: int = 1) -> onnx.ModelProto:
+def graph(
+    rows: Any = "n", out: Any = None, location: str = "", elements: int = 1
+) -> onnx.ModelProto:
     """(n, 3, 112, 112) → (n, 4): a mean over pixels and a matrix."""
     matrix = numpy_helper.from_array(np.ones((3, DIMENSION), np.float32), "matrix")
     if location:
@@ -191,14 +226,17 @@ def graph(rows: Any = "n", out: Any = None, location: str = "", elements: int = 
     given = [helper.make_tensor_value_info("pixels", elements, [rows, 3, 112, 112])]
     answers = [helper.make_tensor_value_info("answer", TensorProto.FLOAT, out or ["n", DIMENSION])]
     model = helper.make_model(
-        helper.make_graph(nodes, "m", given, answers, [matrix]), opset_imports=[helper.make_opsetid("", 13)]
+        helper.make_graph(nodes, "m", given, answers, [matrix]),
+        opset_imports=[helper.make_opsetid("", 13)],
     )
     model.ir_version = 8
     return model
 
 
 def elsewhere(rng: Random, location: str) -> bytes:
-    """A graph whose weights lie in another file, written so that a search for the usual bytes does not find it."""
+    """A graph whose weights lie in another file, written so that a search for the usual bytes does
+    not find it.
+    """
     model = graph(location=location)
     usual = b"\x0a\x08location\x12" + bytes([len(location)]) + location.encode()
     turned = b"\x12" + bytes([len(location)]) + location.encode() + b"\x0a\x08location"
@@ -229,14 +267,24 @@ def _onnx(rng: Random, folder: Path) -> tuple[str, bytes]:
         return "m.onnx", one_row().SerializeToString()
     if kind == 2:
         made = graph(
-            rows=rng.choice((1, 0, 7, "n", 2**40)), out=rng.choice(([1, 4], ["n"], [], ["n", 5], ["n", "d", 4], None))
+            rows=rng.choice((1, 0, 7, "n", 2**40)),
+            out=rng.choice(([1, 4], ["n"], [], ["n", 5], ["n", "d", 4], None)),
         )
         return "m.onnx", made.SerializeToString()
     if kind == 3:
         made = graph(elements=rng.choice((1, 2, 7, 8, 10, 11, 16)))
         node = made.graph.node[rng.randrange(2)]
         node.op_type = rng.choice(
-            ("Loop", "MatMul", "ReduceMean", "Tile", "ConstantOfShape", "Sum", "NoSuchThing", "Identity")
+            (
+                "Loop",
+                "MatMul",
+                "ReduceMean",
+                "Tile",
+                "ConstantOfShape",
+                "Sum",
+                "NoSuchThing",
+                "Identity",
+            )
         )
         if rng.random() < 0.3:
             made.graph.input[0].type.Clear()
@@ -251,7 +299,9 @@ def _graph_bytes() -> bytes:
 
 
 def weights(rng: Random, folder: Path) -> Callable[[], object]:
-    """A checkpoint, safetensors or an ONNX graph. No code runs, and what loads is finite and of the right shapes."""
+    """A checkpoint, safetensors or an ONNX graph. No code runs, and what loads is finite and of the
+    right shapes.
+    """
     marker = "ran"
     kind = rng.randrange(3)
     if kind == 0:
@@ -273,7 +323,9 @@ def weights(rng: Random, folder: Path) -> Callable[[], object]:
                 if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
                     raise Breach("weights that are not finite were loaded")
             else:
-                _forward(open_model(CARD, found, profile_of({"profile": "cpu-fp32", "compute_batch": 2})))
+                _forward(
+                    open_model(CARD, found, profile_of({"profile": "cpu-fp32", "compute_batch": 2}))
+                )
         finally:
             os.chdir(here)
             if (folder / marker).exists():

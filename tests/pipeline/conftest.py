@@ -1,4 +1,6 @@
-"""Fixtures for tests of the engine: the toy parts, a laboratory with the toy data set, an empty store."""
+"""Fixtures for tests of the engine: the toy parts, a laboratory with the toy data set, an empty
+store.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Fixtures for stage tests: inputs of a stage without a plan, real faces and weights, a tiny network."""
+"""Fixtures for stage tests: inputs of a stage without a plan, real faces and weights, a tiny
+network.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def as_source(batch: Batch, *cuts: int) -> Source:
     return Source(tuple(bounds[:-1]), tuple(bounds[1:]), read)
 
 
-def as_context(files: Path | None = None, folders: Any = (), cards: Any = (), **numerics: Any) -> Context:
+def as_context(
+    files: Path | None = None, folders: Any = (), cards: Any = (), **numerics: Any
+) -> Context:
     """Files, weights and cards of a stage, under cpu-fp32 with `numerics` overridden."""
     opener = None if files is None else lambda: open_files(files)
     return Context(profile_of(numerics), opener, folders, cards)
@@ -55,7 +59,10 @@ def shared() -> Path:
     """The folder of real faces and weights, kept beside the project."""
     folder = Path(os.environ.get("QFUSE_SHARED", ROOT.parent / "shared"))
     if not (folder / "data" / "lfw.zip").is_file():
-        pytest.skip(f"real faces are absent: no data/lfw.zip in {folder}; set QFUSE_SHARED to where they are")
+        pytest.skip(
+            f"real faces are absent: no data/lfw.zip in {folder}; set QFUSE_SHARED to where"
+            " they are"
+        )
     return folder
 
 
@@ -64,7 +71,12 @@ def photographs(shared: Path) -> Batch:
     """The rows of 32 LFW photographs, one of each of 32 people: path and sha256."""
     files = open_files(shared / "data" / "lfw.zip")
     paths = [name for name in files.names() if name.endswith("_0001.jpg")][::170][:32]
-    return Batch({"path": text(paths), "sha256": text(sha256(files.read(path)).hexdigest() for path in paths)})
+    return Batch(
+        {
+            "path": text(paths),
+            "sha256": text(sha256(files.read(path)).hexdigest() for path in paths),
+        }
+    )
 
 
 @pytest.fixture(scope="session")
@@ -86,20 +98,29 @@ def noise() -> Batch:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Context:
-    """Numerics with forwards of 4 rows, and two networks of a few random weights: `tiny` (5-D) and `tiny_quality`."""
+    """Numerics with forwards of 4 rows, and two networks of a few random weights: `tiny` (5-D) and
+    `tiny_quality`.
+    """
     folder = tmp_path_factory.mktemp("tiny")
     cards = {}
     for name, kind, width in (("tiny", "recognition", 5), ("tiny_quality", "quality", 1)):
         data = _network(width).SerializeToString()
         (folder / f"{name}.onnx").write_bytes(data)
-        card = {"kind": kind, "architecture": "onnx", "file": f"{name}.onnx", "dimension": width, "licence": "none"}
+        card = {
+            "kind": kind,
+            "architecture": "onnx",
+            "file": f"{name}.onnx",
+            "dimension": width,
+            "licence": "none",
+        }
         cards[name] = {**card, "sha256": sha256(data).hexdigest()}
     (folder / "cards.yaml").write_text(yaml.safe_dump(cards))
     return as_context(folders=(folder,), cards=(folder / "cards.yaml",), compute_batch=4)
 
 
 def _network(width: int) -> onnx.ModelProto:
-    """One strided convolution, halves of a mean over rows, a matrix: (n, 3, 112, 112) → (n, width)."""
+    """One strided convolution, halves of a mean over rows, a matrix: (n, 3, 112, 112) → (n,
+    width)."""
     rng = np.random.default_rng(1)
     weights = {
         "kernel": rng.standard_normal((8, 3, 5, 5)).astype(np.float32),
@@ -108,7 +129,9 @@ def _network(width: int) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Conv", ["pixels", "kernel"], ["a"], strides=[3, 3]),
         helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("ReduceMean", ["b"], ["c"], axes=[2], keepdims=0),  # mirrored crops differ: columns are kept
+        helper.make_node(
+            "ReduceMean", ["b"], ["c"], axes=[2], keepdims=0
+        ),  # mirrored crops differ: columns are kept
         helper.make_node("Flatten", ["c"], ["d"]),
         helper.make_node("MatMul", ["d", "matrix"], ["answer"]),
     ]

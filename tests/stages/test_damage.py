@@ -1,4 +1,6 @@
-"""Damage in a store, and in the folders of runs, that any verb meets: it is mended, or counts as absent, as in a run."""
+"""Damage in a store, and in the folders of runs, that any verb meets: it is mended, or counts as
+absent, as in a run.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ OTHER = CONFIG.replace("name: small", "name: other").replace("rule: mean", "rule
 
 @pytest.fixture(scope="module")
 def verbs() -> typer.Typer:
-    if all(command.name != "explain" and command.callback.__name__ != "explain" for command in app.registered_commands):
+    if all(
+        command.name != "explain" and command.callback.__name__ != "explain"
+        for command in app.registered_commands
+    ):
         add_to(app)
     return app
 
@@ -39,7 +44,12 @@ def finished(verbs: typer.Typer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     before = Path.cwd()
     os.chdir(folder)
     try:
-        for words in ("run c.yaml", "run d.yaml", "build c.yaml c.h5", "quality calibrate c.yaml --name all -o all.json"):
+        for words in (
+            "run c.yaml",
+            "run d.yaml",
+            "build c.yaml c.h5",
+            "quality calibrate c.yaml --name all -o all.json",
+        ):
             assert CliRunner().invoke(verbs, words.split()).exit_code == 0
     finally:
         os.chdir(before)
@@ -47,7 +57,9 @@ def finished(verbs: typer.Typer, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
-def qfuse(verbs: typer.Typer, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Verb]:
+def qfuse(
+    verbs: typer.Typer, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Verb]:
     """The command, in the finished folder, which is afterwards as it was."""
     kept = shutil.copytree(finished, tmp_path / "kept", copy_function=os.link)
     shutil.rmtree(finished)
@@ -65,7 +77,9 @@ def answered(result: Result, code: int) -> Result:
 
 
 def harm_all(root: Path) -> dict[tuple[str, str], str]:
-    """Flip a bit in the last byte of every artifact's file; return what they held, by output and key."""
+    """Flip a bit in the last byte of every artifact's file; return what they held, by output and
+    key.
+    """
     held = {}
     for path in root.glob("*/??/*.h5"):
         held[path.parents[1].name, path.stem] = read(path).digest()
@@ -91,9 +105,13 @@ def test_a_verb_that_computes_mends_whatever_it_reads(qfuse: Verb, words: str) -
     held = harm_all(root)
     assert "It was set aside." in qfuse(words).stderr
     store = Store(root, readonly=True)
-    sound = {(path.parents[1].name, path.stem) for path in store.receipts() if store.check(path) is None}
+    sound = {
+        (path.parents[1].name, path.stem) for path in store.receipts() if store.check(path) is None
+    }
     assert {output for output, _ in sound} >= {"ingest.faces", *READS[words]}
-    assert {name: store.read(*name).digest() for name in sound} == {name: held[name] for name in sound}
+    assert {name: store.read(*name).digest() for name in sound} == {
+        name: held[name] for name in sound
+    }
 
 
 def test_a_verb_that_computes_says_what_it_would_have_said_of_a_sound_store(qfuse: Verb) -> None:
@@ -105,9 +123,19 @@ def test_a_verb_that_computes_says_what_it_would_have_said_of_a_sound_store(qfus
 
 @pytest.mark.parametrize(
     "words",
-    ["status c.yaml", "plan c.yaml", "why c.yaml embed", "check c.yaml", "store list", "store gc c.yaml", "diff small other"],
+    [
+        "status c.yaml",
+        "plan c.yaml",
+        "why c.yaml embed",
+        "check c.yaml",
+        "store list",
+        "store gc c.yaml",
+        "diff small other",
+    ],
 )
-def test_a_verb_that_computes_nothing_sets_aside_what_it_meets_and_the_next_run_mends_it(qfuse: Verb, words: str) -> None:
+def test_a_verb_that_computes_nothing_sets_aside_what_it_meets_and_the_next_run_mends_it(
+    qfuse: Verb, words: str
+) -> None:
     root = Path(".qfuse/store")
     before = {path.relative_to(root) for path in root.glob("*/??/*.h5")}
     for path in root.glob("*/??/*.json"):
@@ -126,7 +154,10 @@ def test_a_store_that_cannot_be_written_is_seen_without_what_is_damaged(qfuse: V
     for output, words in (("quality", "status c.yaml"), ("ingest.faces", "plan c.yaml")):
         (receipt,) = (root / output).glob("??/*.json")
         receipt.write_bytes(b"{")
-        assert "It counts as absent, because it cannot be set aside: cannot write to the store" in qfuse(words).stderr
+        assert (
+            "It counts as absent, because it cannot be set aside: cannot write to the store"
+            in qfuse(words).stderr
+        )
         assert receipt.read_bytes() == b"{"
 
 
@@ -139,7 +170,9 @@ def test_diff_says_which_replicates_it_could_not_read(qfuse: Verb) -> None:
 
 
 def test_no_verb_opens_a_store_past_what_mends_it() -> None:
-    """Whoever reads artifacts does so in `with_session` or `mended`, which `cli.run` and `cli.sessions` hand on."""
+    """Whoever reads artifacts does so in `with_session` or `mended`, which `cli.run` and
+    `cli.sessions` hand on.
+    """
     found = set()
     root = Path(__file__).parents[2]
     for path in (*root.glob("pipeline/**/*.py"), *root.glob("stages/**/*.py")):
@@ -150,10 +183,20 @@ def test_no_verb_opens_a_store_past_what_mends_it() -> None:
     assert found == {"session.py", "sessions.py", "run.py"}
 
 
-# -- the folder of a run --------------------------------------------------------------------------------------------------
+# -- the folder of a run
+# --------------------------------------------------------------------------------------------------
 
 RUN = Path(".qfuse/runs/small")
-FILES = ("report.of", "plan.json", "summary.json", "events.jsonl", "report.html", "numbers.json", "numbers.csv", "table.csv")
+FILES = (
+    "report.of",
+    "plan.json",
+    "summary.json",
+    "events.jsonl",
+    "report.html",
+    "numbers.json",
+    "numbers.csv",
+    "table.csv",
+)
 
 
 def folder(path: Path) -> None:
@@ -172,11 +215,15 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "a folder": folder,
     "a pipe": pipe,
     "deep JSON": lambda path: path.write_text('{"seconds":' + "[" * 100_000),
-    "deep JSON that can be read": lambda path: path.write_text('{"measure#0":' + '{"a":' * 400 + "1" + "}" * 401),
+    "deep JSON that can be read": lambda path: path.write_text(
+        '{"measure#0":' + '{"a":' * 400 + "1" + "}" * 401
+    ),
     "numbers that are none": lambda path: path.write_text(
         '{"seconds": {"embed": 1e999, "fuse": NaN}, "embed#0": {"version": 1e999}}'
     ),
-    "a number of a thousand digits": lambda path: path.write_text('{"seconds": {"embed": 1' + "0" * 1000 + "}}"),
+    "a number of a thousand digits": lambda path: path.write_text(
+        '{"seconds": {"embed": 1' + "0" * 1000 + "}}"
+    ),
     "NUL": lambda path: path.write_bytes(b"\0" * 100),
     "nothing": lambda path: path.write_bytes(b""),
     "half of it": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
@@ -215,7 +262,9 @@ def test_a_page_of_which_a_byte_has_changed_is_written_again(qfuse: Verb) -> Non
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "deep JSON", "numbers that are none"])
-def test_a_record_that_diff_cannot_read_is_named_with_what_writes_it_again(qfuse: Verb, kind: str) -> None:
+def test_a_record_that_diff_cannot_read_is_named_with_what_writes_it_again(
+    qfuse: Verb, kind: str
+) -> None:
     KINDS[kind](RUN / "numbers.json")
     answer = qfuse("diff small other", 3)
     assert f"{RUN / 'numbers.json'} cannot be read" in str(answer.exception)

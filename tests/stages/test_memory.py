@@ -1,4 +1,6 @@
-"""What stages say that they hold, against what they allocate: never more, and no less than a third of it."""
+"""What stages say that they hold, against what they allocate: never more, and no less than a third
+of it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from stages.matching.search import Search, SearchOptions
 Make = Callable[..., Any]
 Tables = Mapping[str, Batch]
 EMPTY = np.empty(0, np.int64)
-LISTED = Batch({"a": EMPTY, "b": EMPTY, "mated": EMPTY.astype(bool), "fold": EMPTY.astype(np.int16)})
+LISTED = Batch(
+    {"a": EMPTY, "b": EMPTY, "mated": EMPTY.astype(bool), "fold": EMPTY.astype(np.int16)}
+)
 
 
 def templates(rows: int, width: int = 256) -> Batch:
@@ -36,7 +40,9 @@ def templates(rows: int, width: int = 256) -> Batch:
 
 
 def all_pairs(references: int, probes: int) -> dict[str, Batch]:
-    """The first templates are references (and the gallery), the others probes; ten templates have one subject."""
+    """The first templates are references (and the gallery), the others probes; ten templates have
+    one subject.
+    """
     rows = references + probes
     role = text(["gallery"] * references + ["probe"] * probes)
     return {
@@ -60,7 +66,11 @@ def listed(rows: int, count: int) -> dict[str, Batch]:
     subject = tables["templates"]["subject"]
     mated = subject[a] == subject[b]
     comparisons = Batch({"a": a, "b": b, "mated": mated, "fold": np.full(count, -1, np.int16)})
-    return {**tables, "comparisons": comparisons, "pairings": Batch({"role_a": text([]), "role_b": text([])})}
+    return {
+        **tables,
+        "comparisons": comparisons,
+        "pairings": Batch({"role_a": text([]), "role_b": text([])}),
+    }
 
 
 def scores(count: int) -> Batch:
@@ -69,12 +79,21 @@ def scores(count: int) -> Batch:
 
 
 def told(stage: Stage, rows: int, tables: Tables, inputs: Mapping[str, Batch]) -> Mapping[str, int]:
-    sizes = {key: {name: column.nbytes // batch.rows for name, column in batch.items()} for key, batch in inputs.items()}
-    return stage.memory({"": rows, **{key: batch.rows for key, batch in inputs.items()}}, sizes, tables)
+    sizes = {
+        key: {name: column.nbytes // batch.rows for name, column in batch.items()}
+        for key, batch in inputs.items()
+    }
+    return stage.memory(
+        {"": rows, **{key: batch.rows for key, batch in inputs.items()}}, sizes, tables
+    )
 
 
-def compare_stage(source: Make, stage: Stage, rows: int, tables: Tables, inputs: Mapping[str, Batch]) -> None:
-    """Assert that outputs and what a stage tells are a lower bound of what it allocates, and of its order."""
+def compare_stage(
+    source: Make, stage: Stage, rows: int, tables: Tables, inputs: Mapping[str, Batch]
+) -> None:
+    """Assert that outputs and what a stage tells are a lower bound of what it allocates, and of its
+    order.
+    """
     work = Work(0, rows, tables, {key: source(batch) for key, batch in inputs.items()})
     stage.open()
     gc.collect()
@@ -84,7 +103,10 @@ def compare_stage(source: Make, stage: Stage, rows: int, tables: Tables, inputs:
         truth = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    parts, columns = told(stage, rows, tables, inputs), {name for batch in outputs.values() for name in batch}
+    parts, columns = (
+        told(stage, rows, tables, inputs),
+        {name for batch in outputs.values() for name in batch},
+    )
     written = sum(column.nbytes for batch in outputs.values() for column in batch.columns.values())
     if stage.grain == "reduce":
         written = 0  # small, and not estimated
@@ -97,7 +119,13 @@ def compare_stage(source: Make, stage: Stage, rows: int, tables: Tables, inputs:
 @pytest.mark.parametrize(("references", "probes"), [(1000, 1000), (200, 2800)])
 def test_compare_of_all_pairs(source: Make, context: Make, references: int, probes: int) -> None:
     inputs = {"templates": templates(references + probes)}
-    compare_stage(source, Compare(Options(), context()), references * probes, all_pairs(references, probes), inputs)
+    compare_stage(
+        source,
+        Compare(Options(), context()),
+        references * probes,
+        all_pairs(references, probes),
+        inputs,
+    )
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -105,22 +133,36 @@ def test_compare_of_all_pairs_of_one_role(source: Make, context: Make, shuffled:
     tables, size = one_role(2000), 2000 * 1999 // 2
     if shuffled:
         tables["roles"] = tables["roles"].take(np.random.default_rng(5).permutation(2000))
-    compare_stage(source, Compare(Options(), context()), size, tables, {"templates": templates(2000)})
+    compare_stage(
+        source, Compare(Options(), context()), size, tables, {"templates": templates(2000)}
+    )
 
 
 def test_compare_of_a_list(source: Make, context: Make) -> None:
     tables = listed(4000, 100_000)
-    compare_stage(source, Compare(Options(), context()), 100_000, tables, {"templates": templates(4000)})
+    compare_stage(
+        source, Compare(Options(), context()), 100_000, tables, {"templates": templates(4000)}
+    )
 
 
-@pytest.mark.parametrize(("gallery", "probes", "k"), [(20_000, 50, 20), (500, 20_000, 20), (1000, 5000, 200)])
+@pytest.mark.parametrize(
+    ("gallery", "probes", "k"), [(20_000, 50, 20), (500, 20_000, 20), (1000, 5000, 200)]
+)
 def test_search(source: Make, context: Make, gallery: int, probes: int, k: int) -> None:
     stage = Search(SearchOptions(k=k, backend="torch"), context())
-    compare_stage(source, stage, probes, all_pairs(gallery, probes), {"templates": templates(gallery + probes)})
+    compare_stage(
+        source,
+        stage,
+        probes,
+        all_pairs(gallery, probes),
+        {"templates": templates(gallery + probes)},
+    )
 
 
 def test_search_says_how_long_its_lists_are(context: Make) -> None:
-    found = told(Search(SearchOptions(k=7), context()), 30, all_pairs(20, 30), {"templates": templates(50)})
+    found = told(
+        Search(SearchOptions(k=7), context()), 30, all_pairs(20, 30), {"templates": templates(50)}
+    )
     assert (found["candidate"], found["score"]) == (30 * 7 * 8, 30 * 7 * 4)
 
 
@@ -131,14 +173,30 @@ def test_fuse_of_faces_in_order_and_not(source: Make, context: Make, shuffled: b
     embeddings = Batch({**batch.columns, "norm": np.linalg.norm(batch["embedding"], axis=1)})
     face = np.random.default_rng(3).permutation(faces) if shuffled else np.arange(faces)
     import_module("pandas")  # now: that is not what the stage holds
-    members = Batch({"template": np.arange(faces) // (faces // rows), "face": face, "media": text(["m"] * faces)})
-    compare_stage(source, Fuse(FuseOptions(), context()), rows, {"members": members}, {"embeddings": embeddings})
+    members = Batch(
+        {
+            "template": np.arange(faces) // (faces // rows),
+            "face": face,
+            "media": text(["m"] * faces),
+        }
+    )
+    compare_stage(
+        source,
+        Fuse(FuseOptions(), context()),
+        rows,
+        {"members": members},
+        {"embeddings": embeddings},
+    )
 
 
 @pytest.mark.parametrize("replicates", [0, 5])
 @pytest.mark.parametrize("form", ["product", "list", "triangle"])
 def test_evaluate_verification(source: Make, context: Make, form: str, replicates: int) -> None:
-    tables = {"product": all_pairs(500, 1000), "list": listed(2000, 500_000), "triangle": one_role(1000)}[form]
+    tables = {
+        "product": all_pairs(500, 1000),
+        "list": listed(2000, 500_000),
+        "triangle": one_role(1000),
+    }[form]
     rows = 1000 * 999 // 2 if form == "triangle" else 500_000
     stage = EvaluateVerification(VerificationOptions(fmr=(1e-2,), replicates=replicates), context())
     compare_stage(source, stage, rows, tables, {"scores": scores(rows)})
@@ -147,19 +205,30 @@ def test_evaluate_verification(source: Make, context: Make, form: str, replicate
 @pytest.mark.parametrize("replicates", [0, 5])
 @pytest.mark.parametrize("form", ["product", "list", "triangle"])
 def test_evaluate_discard(source: Make, context: Make, form: str, replicates: int) -> None:
-    tables = {"product": all_pairs(500, 1000), "list": listed(2000, 500_000), "triangle": one_role(1000)}[form]
+    tables = {
+        "product": all_pairs(500, 1000),
+        "list": listed(2000, 500_000),
+        "triangle": one_role(1000),
+    }[form]
     rows = 1000 * 999 // 2 if form == "triangle" else 500_000
     count = tables["templates"].rows
-    quality = {"status": np.zeros(count, np.uint8), "quality": np.random.default_rng(6).random(count, np.float32)}
+    quality = {
+        "status": np.zeros(count, np.uint8),
+        "quality": np.random.default_rng(6).random(count, np.float32),
+    }
     stage = EvaluateDiscard(DiscardOptions(fmr=(1e-2,), replicates=replicates), context())
     compare_stage(source, stage, rows, tables, {"scores": scores(rows), "quality": Batch(quality)})
 
 
 @pytest.mark.parametrize("half", ["all", "choose"])
-def test_all_pairs_of_one_role_are_never_numbered_all_at_once(source: Make, context: Make, half: Any) -> None:
+def test_all_pairs_of_one_role_are_never_numbered_all_at_once(
+    source: Make, context: Make, half: Any
+) -> None:
     """One int64 of each of 3,000 × 3,000 would be 72 MB; 4.5 million scores are 18."""
     tables, rows = one_role(3000), 3000 * 2999 // 2
-    stage = EvaluateVerification(VerificationOptions(fmr=(1e-3,), replicates=0, half=half), context())
+    stage = EvaluateVerification(
+        VerificationOptions(fmr=(1e-3,), replicates=0, half=half), context()
+    )
     for made, inputs in (
         (Compare(Options(), context()), {"templates": templates(3000, 8)}),
         (stage, {"scores": scores(rows)}),
@@ -186,17 +255,25 @@ def test_evaluate_identification(source: Make, context: Make, k: int, replicates
     rng = np.random.default_rng(4)
     found = {
         "status": np.zeros(probes, np.uint8),
-        "candidate": np.argsort(rng.random((probes, gallery), np.float32), axis=1)[:, :k].astype(np.int64),
+        "candidate": np.argsort(rng.random((probes, gallery), np.float32), axis=1)[:, :k].astype(
+            np.int64
+        ),
         "score": -np.sort(-rng.random((probes, k), np.float32), axis=1),
     }
-    stage = EvaluateIdentification(IdentificationOptions(replicates=replicates, fpir=(0.1,)), context())
+    stage = EvaluateIdentification(
+        IdentificationOptions(replicates=replicates, fpir=(0.1,)), context()
+    )
     tables = all_pairs(gallery, probes)
-    tables["templates"] = Batch({"subject": text([f"s{i}" for i in range(gallery)] + [f"s{i}" for i in range(probes)])})
+    tables["templates"] = Batch(
+        {"subject": text([f"s{i}" for i in range(gallery)] + [f"s{i}" for i in range(probes)])}
+    )
     compare_stage(source, stage, probes, tables, {"candidates": Batch(found)})
 
 
 def test_all_pairs_of_ijb_c_sizes_are_told_in_gigabytes(context: Make) -> None:
-    """23,124 × 23,124 scores are 2.1 GB; with the subjects of both sides an evaluation holds some 18 GB."""
+    """23,124 × 23,124 scores are 2.1 GB; with the subjects of both sides an evaluation holds some
+    18 GB.
+    """
     stage = EvaluateVerification(VerificationOptions(), context())
     rows = {"": 23_124**2, "scores": 23_124**2}
     found = stage.memory(rows, {"scores": {"score": 4, "failed": 1}}, all_pairs(10, 10))
@@ -205,23 +282,35 @@ def test_all_pairs_of_ijb_c_sizes_are_told_in_gigabytes(context: Make) -> None:
 
 def test_a_gallery_of_ten_million_is_told_in_tens_of_gigabytes(context: Make) -> None:
     stage = Compare(Options(), context())
-    found = stage.memory({"": 1, "templates": 10_000_000}, {"templates": {"embedding": 2048}}, listed(10, 1))
+    found = stage.memory(
+        {"": 1, "templates": 10_000_000}, {"templates": {"embedding": 2048}}, listed(10, 1)
+    )
     assert sum(found.values()) == 10_000_000 * 2048
 
 
-def test_the_estimate_of_a_plan_knows_the_length_of_given_embeddings_and_of_candidate_lists(tmp_path: Path) -> None:
+def test_the_estimate_of_a_plan_knows_the_length_of_given_embeddings_and_of_candidate_lists(
+    tmp_path: Path,
+) -> None:
     config = {
         "name": "lengths",
         "dataset": {"reader": "synthetic", "options": {"scale": 0.002, "dimension": 24}},
-        "steps": {"embed": {"options": {"model": "given", "flip": "none"}}, "fuse": {}, "search": {"options": {"k": 5}}},
+        "steps": {
+            "embed": {"options": {"model": "given", "flip": "none"}},
+            "fuse": {},
+            "search": {"options": {"k": 5}},
+        },
     }
-    session = open_session(Config.model_validate({**config, "base": tmp_path}), store=tmp_path / "store", readonly=True)
+    session = open_session(
+        Config.model_validate({**config, "base": tmp_path}), store=tmp_path / "store", readonly=True
+    )
     rows = {
         part.what: part.bytes // part.rows
         for need in estimate(session.plan, session.store)
         for part in need.parts
         if part.rows
     }
-    assert rows["embeddings"] == 1 + 8 + 4 * 24 + 4 + 4  # the last is the variance that this set brings
+    assert (
+        rows["embeddings"] == 1 + 8 + 4 * 24 + 4 + 4
+    )  # the last is the variance that this set brings
     assert rows["fused"] == 1 + 4 * 24 + 4 + 1
     assert rows["candidates"] == 1 + 5 * (8 + 4)

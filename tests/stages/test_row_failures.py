@@ -14,11 +14,16 @@ from pipeline.session import open_session
 from stages.datasets.tables_file import write_tables
 from stages.tables.tables import Protocol, build_tables, singletons
 
-EMBEDDINGS = np.eye(4, dtype=np.float32) * [[1], [0], [1], [1]]  # the second has no direction, so it fails
+# the second has no direction, so it fails
+EMBEDDINGS = np.eye(4, dtype=np.float32) * [[1], [0], [1], [1]]
 
 
-@pytest.mark.parametrize("more", [{}, {"box": np.ones((4, 4), np.float32), "quality": np.ones(4, np.float32)}])
-def test_a_failed_face_is_told_by_its_id_whatever_other_columns_the_data_set_has(tmp_path: Path, more: dict) -> None:
+@pytest.mark.parametrize(
+    "more", [{}, {"box": np.ones((4, 4), np.float32), "quality": np.ones(4, np.float32)}]
+)
+def test_a_failed_face_is_told_by_its_id_whatever_other_columns_the_data_set_has(
+    tmp_path: Path, more: dict
+) -> None:
     ids, whose = ["f0", "f1", "f2", "f3"], ["s0", "s0", "s1", "s1"]
     found = Protocol(
         face_id=ids, path=[""] * 4, sha256=[""] * 4, subject=whose, **singletons(ids, whose),
@@ -37,4 +42,6 @@ def test_a_failed_face_is_told_by_its_id_whatever_other_columns_the_data_set_has
     session = open_session(config, store=tmp_path / "store")
     Runner(session.plan, session.store).run()
     stored = open_session(config, store=tmp_path / "store", readonly=True)
-    assert [(remark.id, remark.status) for remark in remarks(stored.plan, stored.store)] == [("f1", "failed")]
+    assert [(remark.id, remark.status) for remark in remarks(stored.plan, stored.store)] == [
+        ("f1", "failed")
+    ]

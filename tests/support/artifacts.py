@@ -20,7 +20,9 @@ KEY, OTHER = key_of("one"), key_of("other")
 
 def batch(seed: int = 0, rows: int = 5) -> Batch:
     x = np.random.default_rng(seed).normal(size=rows)
-    return Batch({"status": np.arange(rows, dtype=np.uint8) // 4 * 6, "name": text(range(rows)), "x": x})
+    return Batch(
+        {"status": np.arange(rows, dtype=np.uint8) // 4 * 6, "name": text(range(rows)), "x": x}
+    )
 
 
 def commit(store: Store, key: str = KEY, seed: int = 0, output: str = "toy") -> Receipt:
@@ -39,11 +41,21 @@ def flip(path: Path, bit: int | None = None) -> None:
     path.write_bytes(data)
 
 
-def child(code: str, *arguments: object, before: tuple[str, ...] = (), **more: str) -> subprocess.Popen[str]:
-    """Start Python on `code`, which knows this module's names, after the words `before`; `more` joins its environment."""
+def child(
+    code: str, *arguments: object, before: tuple[str, ...] = (), **more: str
+) -> subprocess.Popen[str]:
+    """Start Python on `code`, which knows this module's names, after the words `before`; `more`
+    joins its environment.
+    """
     folders = (Path(__file__).parent, Path(__file__).parents[2])
     places = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), **more}
-    words = [*before, sys.executable, "-c", f"import sys\nfrom artifacts import *\n{code}", *map(str, arguments)]
+    words = [
+        *before,
+        sys.executable,
+        "-c",
+        f"import sys\nfrom artifacts import *\n{code}",
+        *map(str, arguments),
+    ]
     return subprocess.Popen(words, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env=places)
 
 

@@ -1,4 +1,6 @@
-"""Real processes for tests of the engine: the command and Dask's, in which the toy parts are known by entry point."""
+"""Real processes for tests of the engine: the command and Dask's, in which the toy parts are known
+by entry point.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ if __name__ == "__main__":
 
 
 def environment(lab: Lab, **more: str) -> dict[str, str]:
-    """Return an environment in which a distribution brings the toy parts, as a third party's would."""
+    """Return an environment in which a distribution brings the toy parts, as a third party's
+    would."""
     site = lab.root / "site"
     info = site / "toys-1.dist-info"
     if not info.exists():
@@ -37,12 +40,28 @@ def environment(lab: Lab, **more: str) -> dict[str, str]:
 
 
 def start(lab: Lab, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """Start `qfuse run` on the laboratory's config, in a group of its own; `more` is added to its environment."""
+    """Start `qfuse run` on the laboratory's config, in a group of its own; `more` is added to its
+    environment.
+    """
     known = environment(lab, **more)
     config, store = lab.root / "config.yaml", lab.root / lab.store
-    command = [sys.executable, lab.root / "site" / "command.py", "run", config, "--store", store, *arguments]
+    command = [
+        sys.executable,
+        lab.root / "site" / "command.py",
+        "run",
+        config,
+        "--store",
+        store,
+        *arguments,
+    ]
     return subprocess.Popen(
-        [*map(str, command)], stdout=PIPE, stderr=PIPE, text=True, env=known, cwd=lab.root, start_new_session=True
+        [*map(str, command)],
+        stdout=PIPE,
+        stderr=PIPE,
+        text=True,
+        env=known,
+        cwd=lab.root,
+        start_new_session=True,
     )
 
 
@@ -73,7 +92,9 @@ class DaskCluster:
         self._environment = environment(lab)
         self._lab, self._nanny = lab, nanny
         local = ["--host", "127.0.0.1"]
-        self.scheduler = self._start("scheduler", *local, "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        self.scheduler = self._start(
+            "scheduler", *local, "--port", "0", "--dashboard-address", "127.0.0.1:0"
+        )
         self.workers = [self.worker() for _ in range(workers)]
         for _ in range(6000):
             if self.file.exists():
@@ -84,12 +105,29 @@ class DaskCluster:
 
     def worker(self, *arguments: str, **more: str) -> subprocess.Popen[Any]:
         nanny = "--nanny" if self._nanny else "--no-nanny"
-        return self._start("worker", "--host", "127.0.0.1", "--nthreads", "2", nanny, "--no-dashboard", *arguments, **more)
+        return self._start(
+            "worker",
+            "--host",
+            "127.0.0.1",
+            "--nthreads",
+            "2",
+            nanny,
+            "--no-dashboard",
+            *arguments,
+            **more,
+        )
 
     def _start(self, command: str, *arguments: str, **more: str) -> subprocess.Popen[Any]:
         log = (self._lab.root / f"dask-{command}.log").open("a")
         return subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_" + command, "--scheduler-file", str(self.file), *arguments],
+            [
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_" + command,
+                "--scheduler-file",
+                str(self.file),
+                *arguments,
+            ],
             stdout=log,
             stderr=log,
             env={**self._environment, **more},
@@ -126,7 +164,9 @@ def wait_for(lab: Lab, child: subprocess.Popen[str], artifacts: int) -> None:
 
 
 def computed(log: Path) -> Counter[str]:
-    """Return how many rows (map) or shards each stage computed, over all processes that were given this file as TOY_LOG."""
+    """Return how many rows (map) or shards each stage computed, over all processes that were given
+    this file as TOY_LOG.
+    """
     found = Counter[str]()
     for line in log.read_text().splitlines() if log.exists() else []:
         stage, rows = line.split()

@@ -1,4 +1,6 @@
-"""Fixtures for report tests: a finished run of a small synthetic set, its report, rows made by hand, a browser."""
+"""Fixtures for report tests: a finished run of a small synthetic set, its report, rows made by
+hand, a browser.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ SMALL: dict[str, Any] = {
     "name": "small",
     "description": "A small synthetic set",
     "dataset": {"reader": "synthetic", "options": {"scale": 0.01, "dimension": 32}},
-    "factors": {"method": ["given", "feature-norm"], "rule": ["mean", "media-mean", "quality-linear", "best"]},
+    "factors": {
+        "method": ["given", "feature-norm"],
+        "rule": ["mean", "media-mean", "quality-linear", "best"],
+    },
     "steps": {
         "embed": {"options": {"model": "given", "flip": "none"}},
         "quality": {"options": {"method": "$method"}},
@@ -43,7 +48,12 @@ SMALL: dict[str, Any] = {
 
 def run(config: Mapping[str, Any], folder: Path) -> Results:
     """Run a config with its store and its results under `folder`."""
-    settings = {"store": str(folder / "store"), "folder": str(folder / "run"), "workers": 1, "max_failures": 1.0}
+    settings = {
+        "store": str(folder / "store"),
+        "folder": str(folder / "run"),
+        "workers": 1,
+        "max_failures": 1.0,
+    }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump({**config, "run": settings}))
     session = open_session(path)
@@ -79,9 +89,13 @@ def page(report: Path) -> str:
 
 @pytest.fixture(scope="session")
 def row() -> Callable[..., Row]:
-    """A row whose numbers are given as value, or as (value, difference, low, high) to compare it with the baseline."""
+    """A row whose numbers are given as value, or as (value, difference, low, high) to compare it
+    with the baseline.
+    """
 
-    def make(factors: Mapping[str, Any], numbers: Mapping[Quantity, Any], few: bool = False, **more: Any) -> Row:
+    def make(
+        factors: Mapping[str, Any], numbers: Mapping[Quantity, Any], few: bool = False, **more: Any
+    ) -> Row:
         entries = {}
         for q, given in numbers.items():
             value, *d = given if isinstance(given, tuple) else (given,)
@@ -98,7 +112,9 @@ def row() -> Callable[..., Row]:
                 "cells": 1,
             }
             spread = {"low": value - 0.01, "high": value + 0.01, "replicates": np.array([value])}
-            entries[q] = Entry(value=value, **spread, **counts, difference=Difference(*d) if d else None)
+            entries[q] = Entry(
+                value=value, **spread, **counts, difference=Difference(*d) if d else None
+            )
         return Row(factors, (), entries, **more)
 
     return make
@@ -106,7 +122,9 @@ def row() -> Callable[..., Row]:
 
 @pytest.fixture(scope="session")
 def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, str]]:
-    """Open an address in a real browser without a window. Returns what the page became, and what its console said."""
+    """Open an address in a real browser without a window. Returns what the page became, and what
+    its console said.
+    """
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
@@ -124,14 +142,18 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[st
         profile = tmp_path_factory.mktemp("profile")
         command = [found, *flags, f"--user-data-dir={profile}", *more, "--dump-dom", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        return done.stdout, "\n".join(line for line in done.stderr.splitlines() if ":CONSOLE" in line)
+        return done.stdout, "\n".join(
+            line for line in done.stderr.splitlines() if ":CONSOLE" in line
+        )
 
     return open_address
 
 
 @pytest.fixture(scope="session")
 def pictures(tiny: Context, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """A run on 24 pictures of noise of four subjects, two of which are no pictures and one of which has a hostile name."""
+    """A run on 24 pictures of noise of four subjects, two of which are no pictures and one of which
+    has a hostile name.
+    """
     root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(3)
     for subject in ("ann", "bob", "cid", HOSTILE):
         (root / "faces" / subject).mkdir(parents=True)
@@ -142,8 +164,15 @@ def pictures(tiny: Context, tmp_path_factory: pytest.TempPathFactory) -> Results
         (root / "faces" / subject / "0.png").write_bytes(b"no picture")
     config = {
         "name": "pictures",
-        "dataset": {"reader": "folder", "path": str(root / "faces"), "options": {"probe_fraction": 0.5}},
-        "models": {"folders": list(map(str, tiny.model_folders)), "cards": list(map(str, tiny.model_cards))},
+        "dataset": {
+            "reader": "folder",
+            "path": str(root / "faces"),
+            "options": {"probe_fraction": 0.5},
+        },
+        "models": {
+            "folders": list(map(str, tiny.model_folders)),
+            "cards": list(map(str, tiny.model_cards)),
+        },
         "factors": {"seed": [0, 1], "rule": ["mean", "quality-linear"]},
         "steps": {
             "align": {"options": {"detector": "none"}},

@@ -1,7 +1,9 @@
-"""The command in processes of its own, forked from one that has imported everything: what takes a second takes a moment.
+"""The command in processes of its own, forked from one that has imported everything: what takes a
+second takes a moment.
 
-Such a process runs `pipeline.cli.main.main` with arguments, environment, folder, signals and standard error of its own; it
-may be killed as a real one may, and without `rights` it is refused what permissions forbid, also where root runs it.
+Such a process runs `pipeline.cli.main.main` with arguments, environment, folder, signals and
+standard error of its own; it may be killed as a real one may, and without `rights` it is refused
+what permissions forbid, also where root runs it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ _context.set_forkserver_preload(
     [
         *("dask.distributed", "faiss", "h5py", "numpy", "pandas", "rich.table", "torch"),
         *("stages.builtin", "stages.commands.main", "stages.report.report"),
-        *("pipeline.cli.verbs", "pipeline.cli.display", "pipeline.plan.check", "pipeline.run.shard_computer"),
+        *(
+            "pipeline.cli.verbs",
+            "pipeline.cli.display",
+            "pipeline.plan.check",
+            "pipeline.run.shard_computer",
+        ),
     ]
 )
 _started: list[BaseProcess] = []
@@ -36,7 +43,9 @@ _started: list[BaseProcess] = []
 
 @dataclass
 class Fork:
-    """A running command; `wait` returns its exit code, negative for a signal, and what it said on standard error."""
+    """A running command; `wait` returns its exit code, negative for a signal, and what it said on
+    standard error.
+    """
 
     process: BaseProcess
     error: Path
@@ -56,7 +65,9 @@ class Fork:
 
 
 def fork(lab: Lab, *words: object, rights: bool = True, **more: str) -> Fork:
-    """Start `qfuse run` on the laboratory's config with more words, or the verb that the first word names in full."""
+    """Start `qfuse run` on the laboratory's config with more words, or the verb that the first word
+    names in full.
+    """
     known = environment(lab, **more)
     arguments = [str(word) for word in words]
     if not (arguments and arguments[0] == "store"):
@@ -64,7 +75,9 @@ def fork(lab: Lab, *words: object, rights: bool = True, **more: str) -> Fork:
     arguments += ["--store", str(lab.root / lab.store)]
     handle, error = tempfile.mkstemp(dir=lab.root, prefix="error-")
     os.close(handle)
-    process = _context.Process(target=_command, args=(arguments, str(lab.root), known, error, rights))
+    process = _context.Process(
+        target=_command, args=(arguments, str(lab.root), known, error, rights)
+    )
     process.start()
     _started.append(process)
     return Fork(process, Path(error))
@@ -78,7 +91,9 @@ def forked(lab: Lab, *words: object, expect: int = 0, rights: bool = True, **mor
 
 
 def answered(folder: Path, words: list[str], environ: dict[str, str]) -> tuple[int, str, str]:
-    """Run a command line in `folder` to its end; return its exit code, and what it printed and said on standard error."""
+    """Run a command line in `folder` to its end; return its exit code, and what it printed and said
+    on standard error.
+    """
     with tempfile.TemporaryDirectory() as at:
         process = _context.Process(target=_in_files, args=(words, str(folder), environ, at))
         process.start()
@@ -105,7 +120,8 @@ def end_all() -> None:
 
 
 def until(true: Callable[[], bool], *forks: Fork) -> None:
-    """Wait until something is true; fail where one of the processes ends before, or nothing comes."""
+    """Wait until something is true; fail where one of the processes ends before, or nothing
+    comes."""
     for _ in range(6000):
         if true():
             return
@@ -123,7 +139,9 @@ def _in_files(words: list[str], folder: str, environ: dict[str, str], at: str) -
     _become(words, folder, environ)
 
 
-def _command(words: list[str], folder: str, known: dict[str, str], error: str, rights: bool) -> None:
+def _command(
+    words: list[str], folder: str, known: dict[str, str], error: str, rights: bool
+) -> None:
     os.dup2(os.open(error, os.O_WRONLY | os.O_APPEND), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.path[:0] = [path for path in known["PYTHONPATH"].split(os.pathsep) if path not in sys.path]
@@ -146,7 +164,9 @@ def _become(words: list[str], folder: str, environ: dict[str, str]) -> None:
 
 
 def _obey() -> None:
-    """Give up the right to write what may not be written (capabilities(7): CAP_DAC_OVERRIDE, number 1)."""
+    """Give up the right to write what may not be written (capabilities(7): CAP_DAC_OVERRIDE, number
+    1).
+    """
     libc = ctypes.CDLL(None)
     header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     assert libc.capget(header, sets) == 0

@@ -14,5 +14,7 @@ def compute(stage: Stage, work: Work) -> dict[str, Batch]:
     outputs = stage.compute(work)
     with ThreadPoolExecutor(2) as pool:
         helped = stage.compute(replace(work, pool=pool, threads=3))
-    assert {name: batch.digest() for name, batch in helped.items()} == {name: b.digest() for name, b in outputs.items()}
+    assert {name: batch.digest() for name, batch in helped.items()} == {
+        name: b.digest() for name, b in outputs.items()
+    }
     return outputs

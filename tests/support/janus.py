@@ -39,7 +39,9 @@ class Tree:
     root = Path("janus")
 
     def __init__(self, content: dict[str, str | bytes]) -> None:
-        self.content = {name: data.encode() if isinstance(data, str) else data for name, data in content.items()}
+        self.content = {
+            name: data.encode() if isinstance(data, str) else data for name, data in content.items()
+        }
 
     def names(self) -> list[str]:
         return sorted(self.content)
@@ -51,7 +53,9 @@ class Tree:
             raise FileNotFoundError(name) from None
 
     def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
-        return [hashlib.sha256(self.content[n]).hexdigest() if n in self.content else "" for n in names]
+        return [
+            hashlib.sha256(self.content[n]).hexdigest() if n in self.content else "" for n in names
+        ]
 
     def write(self, folder: Path) -> Path:
         for name, data in self.content.items():
@@ -60,8 +64,12 @@ class Tree:
         return folder
 
 
-def package(prefix: str = "", *, lists: bool = False, crops: bool = True, **others: str | bytes | None) -> Tree:
-    """The common package; `others` replace its files (faces, points, pairs) or add meta/ files by name, None removes."""
+def package(
+    prefix: str = "", *, lists: bool = False, crops: bool = True, **others: str | bytes | None
+) -> Tree:
+    """The common package; `others` replace its files (faces, points, pairs) or add meta/ files by
+    name, None removes.
+    """
     made: dict[str, str | bytes | None] = {"faces": FACES, "pairs": PAIRS}
     made |= {"gallery_1": GALLERY_1, "gallery_2": GALLERY_2, "probes": PROBES} if lists else {}
     made |= others
@@ -75,7 +83,9 @@ def package(prefix: str = "", *, lists: bool = False, crops: bool = True, **othe
         "gallery_2": "meta/ijbc_1N_gallery_G2.csv",
         "probes": "meta/ijbc_1N_probe_mixed.csv",
     }
-    content = {prefix + called.get(what, what): data for what, data in made.items() if data is not None}
+    content = {
+        prefix + called.get(what, what): data for what, data in made.items() if data is not None
+    }
     if crops:
         content |= {f"{prefix}loose_crop/{n}.jpg": f"image {n}" for n in range(10, 17)}
     return Tree(content)
@@ -83,26 +93,34 @@ def package(prefix: str = "", *, lists: bool = False, crops: bool = True, **othe
 
 def read(tree: object, **options: object) -> dict[str, Batch]:
     """Read a package; any counts unless they are asked for."""
-    return IjbReader(validate(IjbReader.Options, {"counts": "any", **options}, "options")).read(tree)
+    return IjbReader(validate(IjbReader.Options, {"counts": "any", **options}, "options")).read(
+        tree
+    )
 
 
 def read_nist(tree: object, **options: object) -> dict[str, Batch]:
     """Read NIST's tree; any counts unless they are asked for."""
-    return IjbNistReader(validate(IjbNistReader.Options, {"counts": "any", **options}, "options")).read(tree)
+    return IjbNistReader(
+        validate(IjbNistReader.Options, {"counts": "any", **options}, "options")
+    ).read(tree)
 
 
 def members(tables: dict[str, Batch]) -> dict[str, list[tuple[str, str]]]:
     """Template id → (face id, medium) of its members, in order."""
     found: dict[str, list[tuple[str, str]]] = {}
     table = tables["members"]
-    for template, face, medium in zip(table["template"], table["face"], table["media"], strict=True):
+    for template, face, medium in zip(
+        table["template"], table["face"], table["media"], strict=True
+    ):
         name = tables["templates"]["template_id"][template]
         found.setdefault(name, []).append((tables["faces"]["face_id"][face], medium))
     return found
 
 
 def subjects(tables: dict[str, Batch]) -> dict[str, str]:
-    return dict(zip(tables["templates"]["template_id"], tables["templates"]["subject"], strict=True))
+    return dict(
+        zip(tables["templates"]["template_id"], tables["templates"]["subject"], strict=True)
+    )
 
 
 def having(tables: dict[str, Batch], role: str) -> list[str]:

@@ -16,7 +16,8 @@ from pipeline.run.events import Events
 from pipeline.run.runner import Runner
 from pipeline.session import Session, open_session
 
-NUMBERS = [(7 * i) % 23 - 5 + i / 8 for i in range(22)]  # exact in binary, like their sums and squares
+# exact in binary, like their sums and squares
+NUMBERS = [(7 * i) % 23 - 5 + i / 8 for i in range(22)]
 GROUPS = [(i * i) % 5 for i in range(22)]  # 0, 1 and 4, scattered over the faces …
 GROUPS[3], GROUPS[20] = 2, 3  # … and two of one face
 
@@ -25,7 +26,13 @@ CONFIG = {
     "dataset": {"reader": "toy", "path": "files", "shard_rows": {"faces": 4, "groups": 2}},
     "numerics": {"compute_batch": 3},
     "factors": {"power": [1, 2]},
-    "steps": {"measure": {}, "power": {"options": {"power": "$power"}}, "total": {}, "nearest": {}, "overall": {}},
+    "steps": {
+        "measure": {},
+        "power": {"options": {"power": "$power"}},
+        "total": {},
+        "nearest": {},
+        "overall": {},
+    },
     "run": {"folder": "run", "workers": 2, "max_failures": 1},
 }
 
@@ -74,7 +81,8 @@ class Lab:
         return {(r.output, r.key): r.created for r in receipts if not r.output.startswith("ingest")}
 
     def contents(self) -> dict[tuple[str, str], str]:
-        """(output, key) of every stored artifact → the digest of the columns that its file holds."""
+        """(output, key) of every stored artifact → the digest of the columns that its
+        file holds."""
         store = self.session(readonly=True).store
         names = [(path.parent.parent.name, path.stem) for path in store.receipts()]
         return {name: store.read(*name).digest() for name in names}
@@ -99,4 +107,6 @@ class Ran:
     def digests(self) -> dict[str, str]:
         """The column digest of every stored output, all its shards together."""
         steps = [step for step in self.session.plan.steps.values() if step.stored]
-        return {f"{s.name}.{o}": self.read(s.name, o).digest() for s in steps for o in s.stage.produces}
+        return {
+            f"{s.name}.{o}": self.read(s.name, o).digest() for s in steps for o in s.stage.produces
+        }

@@ -1,4 +1,6 @@
-"""A machine that refuses: no permission for a file, no more open files, no memory; each for the length of a `with`."""
+"""A machine that refuses: no permission for a file, no more open files, no memory; each for the
+length of a `with`.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""A toy data set and toy stages of every grain: tiny, deterministic, known to the engine after `install`.
+"""A toy data set and toy stages of every grain: tiny, deterministic, known to the engine after
+`install`.
 
-The data set is a folder of files NAME.GROUP, each holding one number. `measure` reads the numbers, `power` raises them,
-`total` adds them up by group, `nearest` finds for each group the one with the nearest total, `overall` counts and adds up
-everything. A file that holds no number makes `measure` raise; one that holds `nan` gives nan; `crash`, `exit` and
-`killed` end the process that reads them, the last one as a machine does that lacks memory.
+The data set is a folder of files NAME.GROUP, each holding one number. `measure` reads the numbers,
+`power` raises them, `total` adds them up by group, `nearest` finds for each group the one with the
+nearest total, `overall` counts and adds up everything. A file that holds no number makes `measure`
+raise; one that holds `nan` gives nan; `crash`, `exit` and `killed` end the process that reads them,
+the last one as a machine does that lacks memory.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def count(stage: Stage, rows: int) -> None:
 
 class ToyLayout:
     schemas: ClassVar[Mapping[str, Schema]] = {
-        "faces": Schema("faces", (Field("face_id", "text"), Field("path", "text"), Field("sha256", "text"))),
+        "faces": Schema(
+            "faces", (Field("face_id", "text"), Field("path", "text"), Field("sha256", "text"))
+        ),
         "members": Schema("members", (Field("group", "int64"), Field("face", "int64"))),
         "groups": Schema("groups", (Field("group_id", "text"),)),
     }
@@ -61,7 +65,9 @@ class ToyLayout:
         return False
 
     def axes(self, tables: Mapping[str, Batch], shard_rows: Mapping[str, int]) -> dict[str, Axis]:
-        return {axis: Axis(tables[axis].rows, shard_rows.get(axis, 4)) for axis in ("faces", "groups")}
+        return {
+            axis: Axis(tables[axis].rows, shard_rows.get(axis, 4)) for axis in ("faces", "groups")
+        }
 
 
 class ToyReader:
@@ -175,10 +181,19 @@ class Total(Stage):
         usable = found["status"] == Status.OK
         size = work.stop - work.start
         group = members["group"][usable]
-        value = np.bincount(group, weights=found["value"][usable], minlength=size).astype(np.float64)
+        value = np.bincount(group, weights=found["value"][usable], minlength=size).astype(
+            np.float64
+        )
         empty = np.bincount(group, minlength=size) == 0
         value[empty] = np.nan
-        return {"": Batch({"status": np.where(empty, Status.EMPTY, Status.OK).astype(np.uint8), "value": value})}
+        return {
+            "": Batch(
+                {
+                    "status": np.where(empty, Status.EMPTY, Status.OK).astype(np.uint8),
+                    "value": value,
+                }
+            )
+        }
 
 
 class Nearest(Stage):
@@ -218,10 +233,15 @@ class Overall(Stage):
         found = source.read(["status", "value"])
         usable = found["status"] == Status.OK
         value = math.fsum(found["value"][usable])
-        return {"": Batch({"count": np.array([usable.sum()], np.int64), "value": np.array([value])})}
+        return {
+            "": Batch({"count": np.array([usable.sum()], np.int64), "value": np.array([value])})
+        }
 
 
-PARTS = [("reader", ToyReader), *(("stage", stage) for stage in (Measure, Power, Total, Nearest, Overall))]
+PARTS = [
+    ("reader", ToyReader),
+    *(("stage", stage) for stage in (Measure, Power, Total, Nearest, Overall)),
+]
 
 
 def install() -> None:

@@ -1,14 +1,19 @@
-"""Reader `ijb`: IJB-B and IJB-C as the common package has them, crops with landmarks, or embeddings beside the lists.
+"""Reader `ijb`: IJB-B and IJB-C as the common package has them, crops with landmarks, or embeddings
+beside the lists.
 
 Conventions
-    Package    the folder that holds meta/ and loose_crop/, wherever in the data set it lies: meta/ijbc_face_tid_mid.txt (a
-               line is image, template, media), meta/ijbc_name_5pts_score.txt (image, x1, y1 … x5, y5, score; line for line
-               the same images) and meta/ijbc_template_pair_label.txt (template, template, 1 = mated). 1:N lists in meta/
-               are used where they are. data_manifests/ijbc.yaml and ijbb.yaml name all files and the published counts.
-    Face       is an image; its id is the image's name. Its landmarks and detector score are the protocol's.
-    Beside     `embeddings` and `quality` are files of the package, row for row as the face list: .npy of float16, float32 or
-               float64, (n, d) and (n,) or (n, 1), where a row that failed is nan; or for quality a text, a line of which is a
-               number or nan, or an image and such a number, between blanks, tabs, commas or semicolons.
+    Package    the folder that holds meta/ and loose_crop/, wherever in the data set it lies:
+               meta/ijbc_face_tid_mid.txt (a line is image, template, media),
+               meta/ijbc_name_5pts_score.txt (image, x1, y1 … x5, y5, score; line for line the same
+               images) and meta/ijbc_template_pair_label.txt (template, template, 1 = mated). 1:N
+               lists in meta/ are used where they are. data_manifests/ijbc.yaml and ijbb.yaml name
+               all files and the published counts.
+    Face       is an image; its id is the image's name. Its landmarks and detector score are the
+               protocol's.
+    Beside     `embeddings` and `quality` are files of the package, row for row as the face list:
+               .npy of float16, float32 or float64, (n, d) and (n,) or (n, 1), where a row that
+               failed is nan; or for quality a text, a line of which is a number or nan, or an image
+               and such a number, between blanks, tabs, commas or semicolons.
 """
 
 from __future__ import annotations
@@ -35,11 +40,16 @@ from stages.tables.subjects import inferred_subjects
 from stages.tables.tables import LAYOUT, FaceLayout
 
 FACES = {"image": "text", "template": "id", "media": "text"}
-POINTS = {"image": "text", **{f"{axis}{i}": "number" for i in range(1, 6) for axis in "xy"}, "score": "number"}
+POINTS = {
+    "image": "text",
+    **{f"{axis}{i}": "number" for i in range(1, 6) for axis in "xy"},
+    "score": "number",
+}
 PAIRS = {"template 1": "id", "template 2": "id", "label": "label"}
 LISTED = {"TEMPLATE_ID": "id", "SUBJECT_ID": "text"}
 REQUIRED = ("faces", "points", "pairs")
-_HEADING = re.compile(r"(?:^|[\s,;])(?!nan$|inf)[a-z_]+(\.scalar)?[,;]?$", re.IGNORECASE)  # a word where a score should be
+# a word where a score should be
+_HEADING = re.compile(r"(?:^|[\s,;])(?!nan$|inf)[a-z_]+(\.scalar)?[,;]?$", re.IGNORECASE)
 
 
 class IjbOptions(Options):
@@ -55,7 +65,9 @@ class IjbOptions(Options):
 
 @dataclass(frozen=True)
 class _Package:
-    """Paths in the data set: of the package's folder, and of each list that is there, by what it lists."""
+    """Paths in the data set: of the package's folder, and of each list that is there, by what it
+    lists.
+    """
 
     base: str
     lists: Mapping[str, str]
@@ -63,7 +75,9 @@ class _Package:
 
 @register("reader", "ijb")
 class IjbReader:
-    """The common package: a listed 1:1 protocol and, where its lists are there, 1:N with two galleries."""
+    """The common package: a listed 1:1 protocol and, where its lists are there, 1:N with two
+    galleries.
+    """
 
     name: ClassVar[str] = "ijb"
     version: ClassVar[int] = 2
@@ -85,9 +99,9 @@ class IjbReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables.
 
-        Raises InvalidInput with the first ten problems of every file: missing lists, lines that are not as they should be,
-        lists that do not fit together, comparisons that are listed twice or contradict each other, counts that are not the
-        published ones, missing images.
+        Raises InvalidInput with the first ten problems of every file: missing lists, lines that are
+        not as they should be, lists that do not fit together, comparisons that are listed twice or
+        contradict each other, counts that are not the published ones, missing images.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
@@ -109,13 +123,24 @@ class IjbReader:
             problems.add(file, words, more)
         protocol.need_once(lists["pairs"], comparisons["a"], comparisons["b"], known, problems)
         wrong = bad_names(rows["image"], files)
-        problems.add(lists["faces"], [f"line {row + 1}: {what}" for row, what in wrong.items()][:SHOWN], len(wrong))
+        problems.add(
+            lists["faces"],
+            [f"line {row + 1}: {what}" for row, what in wrong.items()][:SHOWN],
+            len(wrong),
+        )
         protocol.need_known(listed.values(), known, lists["faces"], problems)
-        if not any(name.startswith(f"{package.base}loose_crop/") for name in names) and self.options.embeddings is None:
-            advice = "put the images there, or set dataset.options.embeddings to a file of embeddings"
+        if (
+            not any(name.startswith(f"{package.base}loose_crop/") for name in names)
+            and self.options.embeddings is None
+        ):
+            advice = (
+                "put the images there, or set dataset.options.embeddings to a file of embeddings"
+            )
             problems.add(f"{package.base}loose_crop/", [f"there is no image; {advice}"])
         if len(points["image"]) == count:
-            given["landmarks"] = np.stack([points[f"{axis}{i}"] for i in range(1, 6) for axis in "xy"], axis=1)
+            given["landmarks"] = np.stack(
+                [points[f"{axis}{i}"] for i in range(1, 6) for axis in "xy"], axis=1
+            )
             given["landmarks"] = given["landmarks"].reshape(-1, 5, 2).astype(np.float32)
             given["score"] = points["score"].astype(np.float32)
         face, first = _one_face_an_image(rows, given, lists, problems)
@@ -123,18 +148,28 @@ class IjbReader:
         if self.options.counts == "published":
             found = self._counts(len(first), known, comparisons, listed)
             images = paths if self.options.embeddings is None else []
-            protocol.need_whole(self.options.name, found, f"{package.base}loose_crop/", images, names, problems)
+            protocol.need_whole(
+                self.options.name, found, f"{package.base}loose_crop/", images, names, problems
+            )
         problems.refuse()
 
         subject = protocol.listed_subjects(listed.values(), known, problems)
         mated = comparisons["mated"]
-        subject = inferred_subjects(known, subject, comparisons["a"][mated], comparisons["b"][mated])
+        subject = inferred_subjects(
+            known, subject, comparisons["a"][mated], comparisons["b"][mated]
+        )
         faces: dict[str, Array] = {"face_id": rows["image"][first], "path": text(paths)}
         faces["sha256"] = protocol.digests(files, paths, names)
         once = len(first) == count
         faces |= {name: values if once else values[first] for name, values in given.items()}
-        members = {"template": np.searchsorted(known, rows["template"]), "face": face, "media": rows["media"]}
-        tables = protocol.assembled(faces, members, known, subject, comparisons, protocol.roles(listed, known))
+        members = {
+            "template": np.searchsorted(known, rows["template"]),
+            "face": face,
+            "media": rows["media"],
+        }
+        tables = protocol.assembled(
+            faces, members, known, subject, comparisons, protocol.roles(listed, known)
+        )
         protocol.contradictions(tables, lists["pairs"], problems)
         problems.refuse()
         return tables
@@ -144,7 +179,9 @@ class IjbReader:
         files, faces, said = need_files(files, self.name), tables["faces"], list[str]()
         if self.options.quality is not None:
             none = int(np.isnan(faces["quality"]).sum())
-            words = f"{none:,} of {faces.rows:,} faces have no quality (nan in {self.options.quality})"
+            words = (
+                f"{none:,} of {faces.rows:,} faces have no quality (nan in {self.options.quality})"
+            )
             said += [words] if none else []
         package = self._package(below(file_names(files), self.options.root), Problems(files.root))
         used = [*package.lists.values(), *self._extra(package), *faces["path"].tolist()]
@@ -153,11 +190,18 @@ class IjbReader:
 
     def _extra(self, package: _Package) -> list[str]:
         """The paths of what lies beside the lists."""
-        return [package.base + name for name in (self.options.embeddings, self.options.quality) if name is not None]
+        return [
+            package.base + name
+            for name in (self.options.embeddings, self.options.quality)
+            if name is not None
+        ]
 
     def _package(self, names: Sequence[str], problems: Problems) -> _Package:
         wanted = self._manifest.lists
-        advice = "set dataset.path to the folder (or .zip) of the package, and dataset.options.name to ijbc or ijbb"
+        advice = (
+            "set dataset.path to the folder (or .zip) of the package, and dataset.options.name to"
+            " ijbc or ijbb"
+        )
         lists = {what: find(names, f"meta/{wanted[what]}", problems, advice) for what in REQUIRED}
         at = next((path for path in lists.values() if path is not None), "")
         base = at[: at.rfind("meta/")] if at else ""
@@ -167,7 +211,9 @@ class IjbReader:
             lists[what] = path if path in there else None
         return _Package(base, {what: path for what, path in lists.items() if path is not None})
 
-    def _listed(self, files: Files, lists: Mapping[str, str], problems: Problems) -> dict[str, protocol.Listed]:
+    def _listed(
+        self, files: Files, lists: Mapping[str, str], problems: Problems
+    ) -> dict[str, protocol.Listed]:
         """The 1:N lists that are there, by role."""
         found = {}
         for what in (*protocol.GALLERIES, self.options.probes):
@@ -175,14 +221,20 @@ class IjbReader:
                 columns = read_csv(files, lists[what], LISTED, problems, ("SUBJECT_ID",))
                 role = "probe" if what == self.options.probes else what
                 if "TEMPLATE_ID" in columns:
-                    found[role] = protocol.Listed(lists[what], columns["TEMPLATE_ID"], columns.get("SUBJECT_ID"))
+                    found[role] = protocol.Listed(
+                        lists[what], columns["TEMPLATE_ID"], columns.get("SUBJECT_ID")
+                    )
         return found
 
-    def _beside(self, files: Files, base: str, images: Array, problems: Problems) -> dict[str, Array]:
+    def _beside(
+        self, files: Files, base: str, images: Array, problems: Problems
+    ) -> dict[str, Array]:
         """Embeddings and quality, row for row as the face list."""
         found, count = {}, len(images)
         if self.options.embeddings is not None:
-            found["embedding"] = read_array(files, base + self.options.embeddings, (count, None), problems)
+            found["embedding"] = read_array(
+                files, base + self.options.embeddings, (count, None), problems
+            )
         if self.options.quality is None:
             return found
         name = base + self.options.quality
@@ -193,7 +245,9 @@ class IjbReader:
         separator = separator_of(line)
         if _HEADING.search(line):
             asked = "a score, or an image and its score, of the first face"
-            problems.add(name, [f"line 1 should be {asked}, and is the heading {line!r:.80}: remove it"])
+            problems.add(
+                name, [f"line 1 should be {asked}, and is the heading {line!r:.80}: remove it"]
+            )
             return found
         two, before = separator in line, problems.count
         kinds = {"image": "text", "score": "score"} if two else {"score": "score"}
@@ -205,23 +259,45 @@ class IjbReader:
             bare = np.array([image.rpartition("/")[2] for image in columns["image"]], dtype=object)
             _same_images(images, bare, name, "the face list", problems)
         elif len(columns["score"]) != count:
-            problems.add(name, [f"expected {count:,} lines, as the face list has, found {len(columns['score']):,}"])
+            problems.add(
+                name,
+                [
+                    f"expected {count:,} lines, as the face list has, found"
+                    f" {len(columns['score']):,}"
+                ],
+            )
         return found
 
     def _counts(
-        self, faces: int, known: Array, comparisons: Mapping[str, Array], listed: Mapping[str, protocol.Listed]
+        self,
+        faces: int,
+        known: Array,
+        comparisons: Mapping[str, Array],
+        listed: Mapping[str, protocol.Listed],
     ) -> dict[str, int]:
         """What there is, by the words of the manifest; of what it does not count, nothing."""
         rows, mated = len(comparisons["mated"]), int(comparisons["mated"].sum())
-        found = {"faces": faces, "templates": len(known), "comparisons": rows, "mated": mated, "non-mated": rows - mated}
+        found = {
+            "faces": faces,
+            "templates": len(known),
+            "comparisons": rows,
+            "mated": mated,
+            "non-mated": rows - mated,
+        }
         return found | protocol.listed_counts(listed, self.options.probes == "mixed")
 
 
 def _comparisons(
     files: Files, name: str, known: Array, problems: Problems
 ) -> tuple[dict[str, Array], list[tuple[str, list[str], int]]]:
-    """Return a, b (int64 rows of `known`) and mated of the pair list, and (file, words, count) of what names no template."""
-    parts: list[list[Array]] = [[np.empty(0, np.int32)], [np.empty(0, np.int32)], [np.empty(0, bool)]]
+    """Return a, b (int64 rows of `known`) and mated of the pair list, and (file, words, count) of
+    what names no template.
+    """
+    parts: list[list[Array]] = [
+        [np.empty(0, np.int32)],
+        [np.empty(0, np.int32)],
+        [np.empty(0, bool)],
+    ]
     words: list[str] = []
     count = 0
     for piece in pieces(files, name, PAIRS, " ", problems):
@@ -230,10 +306,16 @@ def _comparisons(
         for each, found in zip(ids, rows, strict=True):
             strange = np.flatnonzero(found < 0)
             count += len(strange)
-            words += [f"line {piece.line + i}: template {each[i]} has no face" for i in strange[:SHOWN].tolist()]
+            words += [
+                f"line {piece.line + i}: template {each[i]} has no face"
+                for i in strange[:SHOWN].tolist()
+            ]
         itself = np.flatnonzero((rows[0] == rows[1]) & (rows[0] >= 0))
         count += len(itself)
-        words += [f"line {piece.line + i}: template {ids[0][i]} is compared with itself" for i in itself[:SHOWN].tolist()]
+        words += [
+            f"line {piece.line + i}: template {ids[0][i]} is compared with itself"
+            for i in itself[:SHOWN].tolist()
+        ]
         for part, values in zip(parts, (*rows, piece.columns["label"]), strict=True):
             part.append(values.astype(part[0].dtype))
     a, b, mated = (np.concatenate(part) for part in parts)
@@ -245,16 +327,27 @@ def _same_images(expected: Array, found: Array, file: str, other: str, problems:
     """Tell where two lists do not name the same image in the same line."""
     both = min(len(expected), len(found))
     differ = np.flatnonzero(expected[:both] != found[:both])
-    words = [f"line {i + 1}: {found[i]!r:.60}, but {other} has {expected[i]!r:.60}" for i in differ[:SHOWN].tolist()]
+    words = [
+        f"line {i + 1}: {found[i]!r:.60}, but {other} has {expected[i]!r:.60}"
+        for i in differ[:SHOWN].tolist()
+    ]
     problems.add(file, words, len(differ))
     if len(expected) != len(found):
-        problems.add(f"{file}, in all", [f"expected {len(expected):,} lines, as {other} has, found {len(found):,}"])
+        problems.add(
+            f"{file}, in all",
+            [f"expected {len(expected):,} lines, as {other} has, found {len(found):,}"],
+        )
 
 
 def _one_face_an_image(
-    rows: Mapping[str, Array], given: Mapping[str, Array], lists: Mapping[str, str], problems: Problems
+    rows: Mapping[str, Array],
+    given: Mapping[str, Array],
+    lists: Mapping[str, str],
+    problems: Problems,
 ) -> tuple[Array, Array]:
-    """Return the face (int64) of each line, and each face's first line; tell of images whose lines contradict each other."""
+    """Return the face (int64) of each line, and each face's first line; tell of images whose lines
+    contradict each other.
+    """
     import pandas as pd
 
     face, _ = pd.factorize(rows["image"])
@@ -267,15 +360,20 @@ def _one_face_an_image(
     for name, values in given.items():
         if len(values) != len(face):
             continue  # told already
-        same = (values[again] == values[before]) | (np.isnan(values[again]) & np.isnan(values[before]))
+        same = (values[again] == values[before]) | (
+            np.isnan(values[again]) & np.isnan(values[before])
+        )
         other = np.flatnonzero(~same.reshape(len(again), -1).all(axis=1))
         words = [
-            f"line {again[i] + 1}: image {rows['image'][again[i]]!r:.60} has another {name} than in line {before[i] + 1}"
+            f"line {again[i] + 1}: image {rows['image'][again[i]]!r:.60} has another {name} than in"
+            f" line {before[i] + 1}"
             for i in other[:SHOWN].tolist()
         ]
         file = lists["points"] if name in ("landmarks", "score") else name
         problems.add(file, words, len(other))
-    twice = np.flatnonzero(pd.DataFrame({"template": rows["template"], "face": face}).duplicated().to_numpy())
+    twice = np.flatnonzero(
+        pd.DataFrame({"template": rows["template"], "face": face}).duplicated().to_numpy()
+    )
     words = [
         f"line {i + 1}: image {rows['image'][i]!r:.60} is in template {rows['template'][i]} already"
         for i in twice[:SHOWN].tolist()

@@ -1,4 +1,6 @@
-"""What is wrong with the lines of a list of IJB-B or IJB-C, in words: looked for only where a piece cannot be parsed."""
+"""What is wrong with the lines of a list of IJB-B or IJB-C, in words: looked for only where a piece
+cannot be parsed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _WHOLE = re.compile(r"[0-9]{1,18}")
 def look_through(
     chunk: bytes, kinds: Mapping[str, str], separator: str, line: int, which: Array | None
 ) -> tuple[list[str], int]:
-    """Return the first ten problems of a piece in words, and how many there are. `which`: the lines known to be wrong."""
+    """Return the first ten problems of a piece in words, and how many there are. `which`: the lines
+    known to be wrong.
+    """
     words: list[str] = []
     count = 0
     lines = chunk.split(b"\n")[:-1]
@@ -43,16 +47,23 @@ def _line_problems(raw: bytes, kinds: Mapping[str, str], separator: str) -> list
     except UnicodeDecodeError as error:
         return [f": expected UTF-8 text, found the byte {raw[error.start]:#04x}"]
     if "\ufeff" in text:
-        return [f": expected a byte-order mark at the start of the file only, found one in {text!r:.80}"]
+        return [
+            f": expected a byte-order mark at the start of the file only, found one in {text!r:.80}"
+        ]
     fields = text.split(separator)
     quotes = QUOTES if separator == "," and '"' in text else ""
     if len(fields) != len(kinds) or (separator != "," and "" in fields):
-        form = separator.join(name for name in kinds) if all(kinds.values()) else f"{len(kinds)} fields as the header has"
+        form = (
+            separator.join(name for name in kinds)
+            if all(kinds.values())
+            else f"{len(kinds)} fields as the header has"
+        )
         return [f": expected {form!r}, found {text!r:.80}{quotes}"]
     if separator == ",":
         fields = [value.strip(" \t") for value in fields]
     return [
-        f", column {name!r}: expected {WANTED[kind]}, found {value!r:.40}" + (quotes if '"' in value else "")
+        f", column {name!r}: expected {WANTED[kind]}, found {value!r:.40}"
+        + (quotes if '"' in value else "")
         for (name, kind), value in zip(kinds.items(), fields, strict=True)
         if kind and not _valid(value, kind, separator)
     ]

@@ -1,14 +1,16 @@
-"""Lists of IJB-B and IJB-C as columns: read piece by piece, checked, and every problem named with file, line and column.
+"""Lists of IJB-B and IJB-C as columns: read piece by piece, checked, and every problem named with
+file, line and column.
 
 Conventions
-    List       UTF-8 lines of fields between single separators: a space (of qualities also a tab or a semicolon), or a comma
-               in a csv file, where blanks beside the commas do not count and a value may not start with a quote. Lines
-               count from 1, the header's too. Empty lines at the end do not count. A byte-order mark may stand at the
-               file's start only.
-    Kinds      id: a whole number from 0, in digits alone (int64); label: 0 or 1 (int8); number: a finite number (float64),
-               at most 1e30 in size; score: such a number, or nan; text.
-    Pieces     a list is never held whole as text: a piece is checked for its form, then parsed at C speed. Only a piece
-               in which something is wrong is looked through line by line, to say what.
+    List       UTF-8 lines of fields between single separators: a space (of qualities also a tab or
+               a semicolon), or a comma in a csv file, where blanks beside the commas do not count
+               and a value may not start with a quote. Lines count from 1, the header's too. Empty
+               lines at the end do not count. A byte-order mark may stand at the file's start only.
+    Kinds      id: a whole number from 0, in digits alone (int64); label: 0 or 1 (int8); number: a
+               finite number (float64), at most 1e30 in size; score: such a number, or nan; text.
+    Pieces     a list is never held whole as text: a piece is checked for its form, then parsed at C
+               speed. Only a piece in which something is wrong is looked through line by line, to
+               say what.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ _NONE = [word + end for word in ("nan", "NaN", "NAN") for end in ("", " ")]  # o
 
 @dataclass(frozen=True)
 class Piece:
-    """Some lines of a list: the number of the first one, and a column for each name that was asked for."""
+    """Some lines of a list: the number of the first one, and a column for each name that was asked
+    for.
+    """
 
     line: int
     columns: dict[str, Array]
@@ -73,9 +77,11 @@ def read_csv(
     optional: Sequence[str] = (),
     older: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Array]:
-    """Return the named columns of a csv file with a header, in whatever order and case; others are not looked at.
+    """Return the named columns of a csv file with a header, in whatever order and case; others are
+    not looked at.
 
-    `optional`: those that may be missing, and are left out then. `older`: another name of a column, if its own is not there.
+    `optional`: those that may be missing, and are left out then. `older`: another name of a column,
+    if its own is not there.
     """
     stream = open_file(files, name, problems)
     if stream is None:
@@ -91,17 +97,29 @@ def read_csv(
         if lacking or twice or quoted:
             quotes = QUOTES if quoted else ""
             called = [" or ".join(filter(None, (title, older.get(title)))) for title in lacking]
-            words = [f"line 1: there is no column {each}, found {header!r:.120}{quotes}" for each in called]
+            words = [
+                f"line 1: there is no column {each}, found {header!r:.120}{quotes}"
+                for each in called
+            ]
             words += [f"line 1: found {header!r:.120}{quotes}"] if quoted and not lacking else []
-            problems.add(name, words + [f"line 1: column {title} is given twice" for title in twice])
+            problems.add(
+                name, words + [f"line 1: column {title} is given twice" for title in twice]
+            )
             return {}
         wanted = {title: kinds[title] for title in kinds if title in there}
-        every = {title if title in wanted else f"#{i}": wanted.get(title, "") for i, title in enumerate(there)}
+        every = {
+            title if title in wanted else f"#{i}": wanted.get(title, "")
+            for i, title in enumerate(there)
+        }
         return joined(_parse(stream, name, every, ",", problems, 2), wanted)
 
 
-def pieces(files: Files, name: str, kinds: Mapping[str, str], separator: str, problems: Problems) -> Iterator[Piece]:
-    """Yield a list without a header, piece by piece; a piece in which something is wrong goes to `problems` instead."""
+def pieces(
+    files: Files, name: str, kinds: Mapping[str, str], separator: str, problems: Problems
+) -> Iterator[Piece]:
+    """Yield a list without a header, piece by piece; a piece in which something is wrong goes to
+    `problems` instead.
+    """
     stream = open_file(files, name, problems)
     if stream is not None:
         with stream:
@@ -112,11 +130,16 @@ def joined(parts: Iterator[Piece], kinds: Mapping[str, str]) -> dict[str, Array]
     """Return the columns of all pieces."""
     found = [piece.columns for piece in parts]
     empty = {name: np.empty(0, _DTYPE[kind]) for name, kind in kinds.items()}
-    return {name: np.concatenate([part[name] for part in found]) if found else empty[name] for name in kinds}
+    return {
+        name: np.concatenate([part[name] for part in found]) if found else empty[name]
+        for name in kinds
+    }
 
 
 def bad_names(names: Array, files: Files) -> dict[int, str]:
-    """Return row → sentence of names (n,) of files that lead out of the data set, or can name no file."""
+    """Return row → sentence of names (n,) of files that lead out of the data set, or can name no
+    file.
+    """
     found = {}
     for row, name in enumerate(names.tolist()):
         if not name or "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
@@ -128,7 +151,9 @@ def bad_names(names: Array, files: Files) -> dict[int, str]:
 
 
 def open_file(files: Files, name: str, problems: Problems) -> BinaryIO | None:
-    """Return a stream: in a folder of the file itself, as it may be larger than `Files.read` takes in."""
+    """Return a stream: in a folder of the file itself, as it may be larger than `Files.read` takes
+    in.
+    """
     try:
         if isinstance(files, Folder):
             return open_regular(files.path(name))
@@ -143,20 +168,36 @@ def open_file(files: Files, name: str, problems: Problems) -> BinaryIO | None:
 
 
 def _parse(
-    stream: BinaryIO, name: str, kinds: Mapping[str, str], separator: str, problems: Problems, line: int
+    stream: BinaryIO,
+    name: str,
+    kinds: Mapping[str, str],
+    separator: str,
+    problems: Problems,
+    line: int,
 ) -> Iterator[Piece]:
     for chunk in _chunks(stream, line == 1):
         if len(chunk) > 2 * PIECE:
-            problems.add(name, [f"line {line}: no end of a line in {PIECE:,} bytes, so this is not a list"])
+            problems.add(
+                name, [f"line {line}: no end of a line in {PIECE:,} bytes, so this is not a list"]
+            )
             return
         columns = _columns(chunk, kinds, separator)
-        wrong = None if columns is None or any(word in chunk for word in _TRUTH) else _wrong(columns, kinds)
+        wrong = (
+            None
+            if columns is None or any(word in chunk for word in _TRUTH)
+            else _wrong(columns, kinds)
+        )
         words, count = (
-            ([], 0) if wrong is not None and not wrong.any() else look_through(chunk, kinds, separator, line, wrong)
+            ([], 0)
+            if wrong is not None and not wrong.any()
+            else look_through(chunk, kinds, separator, line, wrong)
         )
         if columns is None and not count:
             words, count = (
-                [f"the {PIECE:,} bytes from line {line} on are not a list of {', '.join(filter(None, kinds.values()))}"],
+                [
+                    f"the {PIECE:,} bytes from line {line} on are not a list of"
+                    f" {', '.join(filter(None, kinds.values()))}"
+                ],
                 1,
             )
         problems.add(name, words, count)
@@ -166,14 +207,20 @@ def _parse(
 
 
 def _chunks(stream: BinaryIO, whole_file: bool) -> Iterator[bytes]:
-    """Yield whole lines, each ending in a line feed; without a file's byte-order mark, carriage returns and a blank end."""
+    """Yield whole lines, each ending in a line feed; without a file's byte-order mark, carriage
+    returns and a blank end.
+    """
     rest = stream.read(3).removeprefix(_MARK) if whole_file else b""
     while data := stream.read(PIECE):
         cut = data.rfind(b"\n") + 1
         whole, rest = (rest + data[:cut], data[cut:]) if cut else (b"", rest + data)
         text = whole.rstrip(b"\r\n")
         # Blank lines may be those at the list's end: they wait for what follows.
-        rest = whole[len(text) :].removeprefix(b"\r").removeprefix(b"\n") + rest if text else whole + rest
+        rest = (
+            whole[len(text) :].removeprefix(b"\r").removeprefix(b"\n") + rest
+            if text
+            else whole + rest
+        )
         if text:
             yield _plain(text + b"\n")
         if len(rest) > PIECE:
@@ -188,7 +235,8 @@ def _plain(chunk: bytes) -> bytes:
 
 
 def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str, Array] | None:
-    """Return the columns of lines that all have one field for each kind; None if a line is not so."""
+    """Return the columns of lines that all have one field for each kind; None if a line is not
+    so."""
     import pandas as pd
 
     names: Any = list(kinds)

@@ -1,17 +1,21 @@
-"""Reader `ijb_nist`: IJB-B and IJB-C as NIST gives them, whole images and a box for each face, in csv protocols.
+"""Reader `ijb_nist`: IJB-B and IJB-C as NIST gives them, whole images and a box for each face, in
+csv protocols.
 
 Conventions
-    Lists      are found by their names anywhere in the tree (data_manifests/ijbc.yaml): the 1:N galleries and probes, or
-               those of protocols/test4 (gallery_G1.csv, gallery_G2.csv, probes.csv); the 1:1 lists are two template ids a
-               line. Columns are found by the header: TEMPLATE_ID, SUBJECT_ID (may be missing), FILENAME (older lists: FILE),
-               FACE_X, FACE_Y, FACE_WIDTH, FACE_HEIGHT, MEDIA_ID and SIGHTING_ID (may be missing), in any order and case;
-               others are not looked at.
+    Lists      are found by their names anywhere in the tree (data_manifests/ijbc.yaml): the 1:N
+               galleries and probes, or those of protocols/test4 (gallery_G1.csv, gallery_G2.csv,
+               probes.csv); the 1:1 lists are two template ids a line. Columns are found by the
+               header: TEMPLATE_ID, SUBJECT_ID (may be missing), FILENAME (older lists: FILE),
+               FACE_X, FACE_Y, FACE_WIDTH, FACE_HEIGHT, MEDIA_ID and SIGHTING_ID (may be missing),
+               in any order and case; others are not looked at.
     Face       is a box in an image: its id is FILENAME[x,y,width,height].
-    Medium     is the MEDIA_ID where one is given (older lists: a medium has several sightings there), else the sighting;
-               else, of a file frames/V_N.png, video:V; else image: and the file.
+    Medium     is the MEDIA_ID where one is given (older lists: a medium has several sightings
+               there), else the sighting; else, of a file frames/V_N.png, video:V; else image: and
+               the file.
     Mated      says no list: two templates are mated where they have one subject.
-    Whole      is a tree whose galleries, mixed probes (with the templates of both) and `matches` count as published, and all
-               of whose images are there. Faces are not counted: the published number is of the common package's crops.
+    Whole      is a tree whose galleries, mixed probes (with the templates of both) and `matches`
+               count as published, and all of whose images are there. Faces are not counted: the
+               published number is of the common package's crops.
 """
 
 from __future__ import annotations
@@ -35,10 +39,19 @@ from stages.tables.tables import LAYOUT, FaceLayout
 
 BOX = ("FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT")
 OPTIONAL = ("SUBJECT_ID", "MEDIA_ID", "SIGHTING_ID")
-ROWS = {"TEMPLATE_ID": "id", "FILENAME": "text", **dict.fromkeys(OPTIONAL, "text"), **dict.fromkeys(BOX, "number")}
+ROWS = {
+    "TEMPLATE_ID": "id",
+    "FILENAME": "text",
+    **dict.fromkeys(OPTIONAL, "text"),
+    **dict.fromkeys(BOX, "number"),
+}
 OLDER = {"FILENAME": "FILE"}
 PAIRS = {"template 1": "id", "template 2": "id"}
-TEST4 = {"gallery_1": "test4/gallery_G1.csv", "gallery_2": "test4/gallery_G2.csv", "probe": "test4/probes.csv"}
+TEST4 = {
+    "gallery_1": "test4/gallery_G1.csv",
+    "gallery_2": "test4/gallery_G2.csv",
+    "probe": "test4/probes.csv",
+}
 
 
 class IjbNistOptions(Options):
@@ -46,16 +59,22 @@ class IjbNistOptions(Options):
 
     name: Name = "ijbc"
     counts: Literal["published", "any"] = "published"  # any: take what is there
-    protocol: Literal["1N", "test4"] | None = None  # whose galleries and probes; null: 1N where it is there
+    protocol: Literal["1N", "test4"] | None = (
+        None  # whose galleries and probes; null: 1N where it is there
+    )
     probes: Literal["mixed", "img", "video"] = "mixed"  # which list of 1N
     comparisons: Literal["matches", "covariates", "none"] = "matches"
     root: str = ""  # sub-folder in which the lists lie, where the tree holds several of one name
-    images: str | None = None  # folder that FILENAME is relative to; null: where the files are found
+    images: str | None = (
+        None  # folder that FILENAME is relative to; null: where the files are found
+    )
 
 
 @register("reader", "ijb_nist")
 class IjbNistReader:
-    """NIST's tree: 1:N with two galleries, and a 1:1 list whose mated comparisons follow from the subjects."""
+    """NIST's tree: 1:N with two galleries, and a 1:1 list whose mated comparisons follow from the
+    subjects.
+    """
 
     name: ClassVar[str] = "ijb_nist"
     version: ClassVar[int] = 4
@@ -70,14 +89,18 @@ class IjbNistReader:
     def sources(self, files: Files) -> list[str]:
         """The lists and every image; `read` reports missing lists."""
         names = file_names(files)
-        return [*self._lists(names, Problems(files.root)).values(), *(name for name in names if is_image(name))]
+        return [
+            *self._lists(names, Problems(files.root)).values(),
+            *(name for name in names if is_image(name)),
+        ]
 
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables.
 
-        Raises InvalidInput with the first ten problems of every file: missing lists, lines that are not as they should be,
-        templates of two subjects, comparisons that are listed twice or of templates that have no face or no subject, counts
-        that are not the published ones, missing images.
+        Raises InvalidInput with the first ten problems of every file: missing lists, lines that are
+        not as they should be, templates of two subjects, comparisons that are listed twice or of
+        templates that have no face or no subject, counts that are not the published ones, missing
+        images.
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
@@ -100,10 +123,17 @@ class IjbNistReader:
         }
         for what, columns in found.items():
             wrong = bad_names(columns["FILENAME"], files)
-            problems.add(lists[what], [f"line {i + 2}: {words}" for i, words in wrong.items()][:SHOWN], len(wrong))
+            problems.add(
+                lists[what],
+                [f"line {i + 2}: {words}" for i, words in wrong.items()][:SHOWN],
+                len(wrong),
+            )
             size = np.stack([columns["FACE_WIDTH"], columns["FACE_HEIGHT"]])
             empty = np.flatnonzero((size <= 0).any(axis=0))
-            words = [f"line {i + 2}: the box should be larger than 0, found {size[:, i].tolist()}" for i in empty[:SHOWN]]
+            words = [
+                f"line {i + 2}: the box should be larger than 0, found {size[:, i].tolist()}"
+                for i in empty[:SHOWN]
+            ]
             problems.add(lists[what], words, len(empty))
         known = np.unique(np.concatenate([each.template for each in listed.values()]))
         subject = protocol.listed_subjects(listed.values(), known, problems)
@@ -112,11 +142,16 @@ class IjbNistReader:
         if "comparisons" in lists:
             _need_subjects(lists["comparisons"], list(pairs.values()), (a, b), subject, problems)
             protocol.need_once(lists["comparisons"], a, b, known, problems)
-        base = self._image_folder(files, names, [columns["FILENAME"] for columns in found.values()], problems)
-        person = np.append(protocol.codes(subject), np.int32(-1))  # the last one is of what is not known, row -1
+        base = self._image_folder(
+            files, names, [columns["FILENAME"] for columns in found.values()], problems
+        )
+        # the last one is of what is not known, row -1
+        person = np.append(protocol.codes(subject), np.int32(-1))
         mated = (person[a] == person[b]) & (a >= 0)
         if self.options.counts == "published":
-            images = [base + name for columns in found.values() for name in columns["FILENAME"].tolist()]
+            images = [
+                base + name for columns in found.values() for name in columns["FILENAME"].tolist()
+            ]
             counted = self._counts(lists, listed, mated)
             protocol.need_whole(self.options.name, counted, base, images, names, problems)
         problems.refuse()
@@ -126,23 +161,35 @@ class IjbNistReader:
         faces["path"] = np.array(paths, dtype=object)
         faces["sha256"] = protocol.digests(files, paths, names)
         comparisons = {"a": a, "b": b, "mated": mated}
-        return protocol.assembled(faces, members, known, subject, comparisons, protocol.roles(listed, known))
+        return protocol.assembled(
+            faces, members, known, subject, comparisons, protocol.roles(listed, known)
+        )
 
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
         """Say what became of every file."""
         files, faces = need_files(files, self.name), tables["faces"]
-        used = [*self._lists(file_names(files), Problems(files.root)).values(), *faces["path"].tolist()]
+        used = [
+            *self._lists(file_names(files), Problems(files.root)).values(),
+            *faces["path"].tolist(),
+        ]
         return account(files, faces, passed_over(files, used, IMAGES, "not in the lists"))
 
     def _lists(self, names: Sequence[str], problems: Problems) -> dict[str, str]:
-        """The path of each list that is meant: galleries, probe, comparisons, and the faces of covariate comparisons."""
+        """The path of each list that is meant: galleries, probe, comparisons, and the faces of
+        covariate comparisons.
+        """
         wanted, own = self._manifest.lists, below(names, self.options.root)
-        endings = {what: wanted[what] for what in protocol.GALLERIES} | {"probe": wanted[self.options.probes]}
+        endings = {what: wanted[what] for what in protocol.GALLERIES} | {
+            "probe": wanted[self.options.probes]
+        }
         if self.options.protocol == "test4" or (
             self.options.protocol is None and not _any(own, endings) and _any(own, TEST4)
         ):
             endings = dict(TEST4)
-        advice = "set dataset.path to NIST's folder or .zip, and dataset.options name, protocol and probes to what it holds"
+        advice = (
+            "set dataset.path to NIST's folder or .zip, and dataset.options name, protocol and"
+            " probes to what it holds"
+        )
         lists = {what: find(own, ending, problems, advice) for what, ending in endings.items()}
         if self.options.comparisons != "none":
             advice = "set dataset.options.comparisons to none, where 1:N is all that is wanted"
@@ -151,7 +198,9 @@ class IjbNistReader:
             lists["covariate_faces"] = find(own, wanted["covariate_faces"], problems)
         return {what: path for what, path in lists.items() if path is not None}
 
-    def _counts(self, lists: Mapping[str, str], listed: Mapping[str, protocol.Listed], mated: Array) -> dict[str, int]:
+    def _counts(
+        self, lists: Mapping[str, str], listed: Mapping[str, protocol.Listed], mated: Array
+    ) -> dict[str, int]:
         """What there is of what the manifest counts, by its words."""
         mixed = lists["probe"].endswith(self._manifest.lists["mixed"])
         found = protocol.listed_counts(listed, mixed)
@@ -163,28 +212,43 @@ class IjbNistReader:
             found |= {"comparisons": rows, "mated": same, "non-mated": rows - same}
         return found
 
-    def _image_folder(self, files: Files, names: Sequence[str], listed: Sequence[Array], problems: Problems) -> str:
-        """The folder that FILENAME is relative to, as the start of a path: where a listed file is found first."""
+    def _image_folder(
+        self, files: Files, names: Sequence[str], listed: Sequence[Array], problems: Problems
+    ) -> str:
+        """The folder that FILENAME is relative to, as the start of a path: where a listed file is
+        found first.
+        """
         if self.options.images is not None:
             return f"{self.options.images.strip('/')}/" if self.options.images.strip("/") else ""
         wanted = {name for column in listed for name in column.tolist()}
         found: set[str] = set()
         for name in filter(is_image, names):
             parts = name.split("/")
-            found |= {"/".join(parts[:i]) for i in range(len(parts)) if "/".join(parts[i:]) in wanted}
+            found |= {
+                "/".join(parts[:i]) for i in range(len(parts)) if "/".join(parts[i:]) in wanted
+            }
         if len(found) > 1:
             several = ", ".join(repr(folder) for folder in sorted(found)[:SHOWN])
-            words = f"the files listed lie in several folders: {several}; set dataset.options.images to one"
+            words = (
+                f"the files listed lie in several folders: {several}; set dataset.options.images"
+                " to one"
+            )
             problems.add("images", [words])
         folder = next(iter(found), "")
         return f"{folder}/" if folder else ""
 
 
 def _any(names: Sequence[str], endings: Mapping[str, str]) -> bool:
-    return any(name == ending or name.endswith(f"/{ending}") for ending in endings.values() for name in names)
+    return any(
+        name == ending or name.endswith(f"/{ending}")
+        for ending in endings.values()
+        for name in names
+    )
 
 
-def _need_subjects(file: str, ids: Sequence[Array], rows: Sequence[Array], subject: Array, problems: Problems) -> None:
+def _need_subjects(
+    file: str, ids: Sequence[Array], rows: Sequence[Array], subject: Array, problems: Problems
+) -> None:
     """Tell which comparisons name a template that has no face, no subject, or is the other one."""
     lacks = np.append(subject == "", False)  # the last one is for what is not known, row -1
     for each, row in zip(ids, rows, strict=True):
@@ -193,16 +257,24 @@ def _need_subjects(file: str, ids: Sequence[Array], rows: Sequence[Array], subje
         problems.add(file, words, len(strange))
         nobody = np.flatnonzero(lacks[row])
         words = [
-            f"line {i + 1}: template {each[i]} has no subject, so nothing says whether it is mated" for i in nobody[:SHOWN]
+            f"line {i + 1}: template {each[i]} has no subject, so nothing says whether it is mated"
+            for i in nobody[:SHOWN]
         ]
         problems.add(file, words, len(nobody))
     itself = np.flatnonzero((rows[0] == rows[1]) & (rows[0] >= 0))
-    words = [f"line {i + 1}: template {ids[0][i]} is compared with itself" for i in itself[:SHOWN].tolist()]
+    words = [
+        f"line {i + 1}: template {ids[0][i]} is compared with itself"
+        for i in itself[:SHOWN].tolist()
+    ]
     problems.add(file, words, len(itself))
 
 
-def _faces(found: Sequence[Mapping[str, Array]], known: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the faces in the order of the lists (`file`: FILENAME) and the members of templates, each once."""
+def _faces(
+    found: Sequence[Mapping[str, Array]], known: Array
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the faces in the order of the lists (`file`: FILENAME) and the members of templates,
+    each once.
+    """
     import pandas as pd
 
     absent = {"MEDIA_ID": "", "SIGHTING_ID": ""}
@@ -221,7 +293,9 @@ def _faces(found: Sequence[Mapping[str, Array]], known: Array) -> tuple[dict[str
     medium = frame["MEDIA_ID"].astype(object).where(frame["MEDIA_ID"] != "", medium)
     return (
         {
-            "face_id": np.array([f"{n}[{s}]" for n, s in zip(name, shape, strict=True)], dtype=object),
+            "face_id": np.array(
+                [f"{n}[{s}]" for n, s in zip(name, shape, strict=True)], dtype=object
+            ),
             "file": name,
             "box": box.astype(np.float32),
         },

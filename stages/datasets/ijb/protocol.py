@@ -1,10 +1,13 @@
-"""What IJB-B's and IJB-C's layouts have in common: the manifest, which files are meant, who is who, and roles.
+"""What IJB-B's and IJB-C's layouts have in common: the manifest, which files are meant, who is who,
+and roles.
 
 Conventions
-    Subject    as the 1:N lists say. A template that they do not name is of the subject of those that it is mated with:
-               subjects are the connected components of the mated comparisons, named "s" and their smallest template id where
-               no list names them. A template in no mated comparison has the subject "" (unknown).
-    Roles      gallery_1 and gallery_2 as the 1:N lists say, `gallery` for both together, and `probe`.
+    Subject    as the 1:N lists say. A template that they do not name is of the subject of those
+               that it is mated with: subjects are the connected components of the mated
+               comparisons, named "s" and their smallest template id where no list names them. A
+               template in no mated comparison has the subject "" (unknown).
+    Roles      gallery_1 and gallery_2 as the 1:N lists say, `gallery` for both together, and
+               `probe`.
     Order      templates are sorted by their number, comparisons stay in the order of their list.
 """
 
@@ -30,7 +33,9 @@ Name = Literal["ijbc", "ijbb"]
 
 
 class Manifest(BaseModel):
-    """A set as published (data_manifests/ijbc.yaml): counts by what is counted, file names by what they list."""
+    """A set as published (data_manifests/ijbc.yaml): counts by what is counted, file names by what
+    they list.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,7 +55,9 @@ def manifest(name: Name) -> Manifest:
 
 
 def digests(files: Files, paths: Sequence[str], names: Sequence[str]) -> Array:
-    """Return the sha256 (text) of each image, as `digest_images`; `names` are all files: none is sought in vain."""
+    """Return the sha256 (text) of each image, as `digest_images`; `names` are all files: none is
+    sought in vain.
+    """
     there = set(names)
     found = [path for path in paths if path in there]
     known = dict(zip(found, digest_images(files, found), strict=True))
@@ -69,7 +76,9 @@ def rows_of(ids: Array, known: Array) -> Array:
 
 @dataclass(frozen=True)
 class Listed:
-    """A 1:N list: its file, and of each row the template id (int64) and the subject (text), where it has subjects."""
+    """A 1:N list: its file, and of each row the template id (int64) and the subject (text), where
+    it has subjects.
+    """
 
     file: str
     template: Array
@@ -83,19 +92,28 @@ class Listed:
     @property
     def subjects(self) -> int:
         """How many people it is of; without subjects, how many templates."""
-        return len(set(self.subject.tolist())) if self.subject is not None else len(np.unique(self.template))
+        return (
+            len(set(self.subject.tolist()))
+            if self.subject is not None
+            else len(np.unique(self.template))
+        )
 
 
 def need_known(listed: Iterable[Listed], known: Array, faces: str, problems: Problems) -> None:
     """Tell which lists name a template that has no face."""
     for each in listed:
         strange = np.flatnonzero(rows_of(each.template, known) < 0)
-        words = [f"line {row + 2}: template {each.template[row]} is not in {faces}" for row in strange[:SHOWN].tolist()]
+        words = [
+            f"line {row + 2}: template {each.template[row]} is not in {faces}"
+            for row in strange[:SHOWN].tolist()
+        ]
         problems.add(each.file, words, len(strange))
 
 
 def listed_subjects(listed: Iterable[Listed], known: Array, problems: Problems) -> Array:
-    """Return the subject (text) that the lists give each template; None if they give none, or an empty one."""
+    """Return the subject (text) that the lists give each template; None if they give none, or an
+    empty one.
+    """
     subject = np.full(len(known), None, dtype=object)
     for each in listed:
         if each.subject is None:
@@ -109,7 +127,8 @@ def listed_subjects(listed: Iterable[Listed], known: Array, problems: Problems) 
         subject[rows[new]] = names[new]
         other = np.flatnonzero(subject[rows] != names)
         words = [
-            f"line {lines[i] + 2}: template {known[rows[i]]} is of subject {names[i]!r}, and of {subject[rows[i]]!r} before"
+            f"line {lines[i] + 2}: template {known[rows[i]]} is of subject {names[i]!r}, and of"
+            f" {subject[rows[i]]!r} before"
             for i in other[:SHOWN].tolist()
         ]
         problems.add(each.file, words, len(other))
@@ -124,7 +143,9 @@ def codes(subject: Array) -> Array:
 
 
 def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -> None:
-    """Tell which comparisons, rows of `known` (-1: not in it), are listed before, as they are or the other way round."""
+    """Tell which comparisons, rows of `known` (-1: not in it), are listed before, as they are or
+    the other way round.
+    """
     key = np.minimum(a, b) * np.int64(len(known))
     key += np.maximum(a, b)  # negative where a template is not known
     in_order = np.sort(key)
@@ -135,14 +156,16 @@ def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -
     before, after = by_key[:-1], by_key[1:]
     again = np.sort(after[(key[after] == key[before]) & (key[after] >= 0)])
     words = [
-        f"line {i + 1}: templates {known[a[i]]} and {known[b[i]]} are compared in line {np.argmax(key == key[i]) + 1} already"
+        f"line {i + 1}: templates {known[a[i]]} and {known[b[i]]} are compared in line"
+        f" {np.argmax(key == key[i]) + 1} already"
         for i in again[:SHOWN].tolist()
     ]
     problems.add(file, words, len(again))
 
 
 def contradictions(tables: Mapping[str, Batch], file: str, problems: Problems) -> None:
-    """Tell which comparisons are called mated though of two subjects, or non-mated though of one."""
+    """Tell which comparisons are called mated though of two subjects, or non-mated though
+    of one."""
     templates, comparisons = tables["templates"], tables["comparisons"]
     code = codes(templates["subject"])
     unknown = templates["subject"] == ""
@@ -152,9 +175,16 @@ def contradictions(tables: Mapping[str, Batch], file: str, problems: Problems) -
     lines = np.flatnonzero(wrong)
     words = []
     for line in lines[:SHOWN].tolist():
-        (one, two), (s, t) = ([templates[column][rows[line]] for rows in (a, b)] for column in ("template_id", "subject"))
+        (one, two), (s, t) = (
+            [templates[column][rows[line]] for rows in (a, b)]
+            for column in ("template_id", "subject")
+        )
         mated = bool(comparisons["mated"][line])
-        apart = f"template {one} is of subject {s!r} and {two} of {t!r}" if s != t else f"{one} and {two} are both of {s!r}"
+        apart = (
+            f"template {one} is of subject {s!r} and {two} of {t!r}"
+            if s != t
+            else f"{one} and {two} are both of {s!r}"
+        )
         words.append(f"line {line + 1}: called {'mated' if mated else 'non-mated'}, but {apart}")
     problems.add(file, words, len(lines))
 
@@ -177,9 +207,13 @@ def roles(listed: Mapping[str, Listed], known: Array) -> Batch:
 
 
 def listed_counts(listed: Mapping[str, Listed], probes: bool) -> dict[str, int]:
-    """Return the subjects of each gallery and, where `probes` says that they are those counted, how many probes there are."""
+    """Return the subjects of each gallery and, where `probes` says that they are those counted, how
+    many probes there are.
+    """
     found = {role: listed[role].subjects for role in GALLERIES if role in listed}
-    return found | ({"probe": len(np.unique(listed["probe"].template))} if probes and "probe" in listed else {})
+    return found | (
+        {"probe": len(np.unique(listed["probe"].template))} if probes and "probe" in listed else {}
+    )
 
 
 def count_differences(published: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
@@ -193,17 +227,33 @@ def count_differences(published: Mapping[str, int], found: Mapping[str, int]) ->
 
 
 def need_whole(
-    name: Name, found: Mapping[str, int], folder: str, paths: Iterable[str], names: Iterable[str], problems: Problems
+    name: Name,
+    found: Mapping[str, int],
+    folder: str,
+    paths: Iterable[str],
+    names: Iterable[str],
+    problems: Problems,
 ) -> None:
-    """Tell which counts are not the published ones, and how many images (`paths`, in `folder`) are not among `names`."""
+    """Tell which counts are not the published ones, and how many images (`paths`, in `folder`) are
+    not among `names`.
+    """
     words = count_differences(manifest(name).counts, found)
     there, images = set(names), dict.fromkeys(paths)
     lacking = [path for path in images if path not in there]
-    are, first = "is" if len(lacking) == 1 else "are", lacking[0].removeprefix(folder) if lacking else ""
-    lack = [f"{len(lacking):,} of {counted(len(images), 'image')} {are} missing, the first {first}"] if lacking else []
+    are, first = (
+        "is" if len(lacking) == 1 else "are",
+        lacking[0].removeprefix(folder) if lacking else "",
+    )
+    lack = (
+        [f"{len(lacking):,} of {counted(len(images), 'image')} {are} missing, the first {first}"]
+        if lacking
+        else []
+    )
     last = words or lack
     if last:
-        last[-1] += "; complete the copy, or set dataset.options.counts to any to take what is there"
+        last[-1] += (
+            "; complete the copy, or set dataset.options.counts to any to take what is there"
+        )
     problems.add(f"this is not the whole of {name}", words)
     problems.add(folder or "images", lack)
 
@@ -216,9 +266,11 @@ def assembled(
     comparisons: Mapping[str, Array],
     of_roles: Batch,
 ) -> dict[str, Batch]:
-    """Return the six tables: faces without their subject, which is that of the first template that holds them.
+    """Return the six tables: faces without their subject, which is that of the first template that
+    holds them.
 
-    `members` are (template row, face row, media) in any order; `comparisons` are a, b (rows) and mated.
+    `members` are (template row, face row, media) in any order; `comparisons` are a, b (rows) and
+    mated.
     """
     order = np.argsort(members["template"], kind="stable")
     count = len(faces["face_id"])

@@ -1,12 +1,15 @@
-"""Write a set in IJB-C's layouts, the common package's and NIST's, for the readers `ijb` and `ijb_nist`.
+"""Write a set in IJB-C's layouts, the common package's and NIST's, for the readers `ijb` and
+`ijb_nist`.
 
 Conventions
     Folders    package/ and nist/ in the folder that is written, which appears when it is complete.
-    Images     are numbered from 1 in the order of faces: loose_crop/N.jpg in the package, img/N.jpg (a still) or
-               frames/N.jpg in NIST's tree. A medium's number is its SIGHTING_ID there.
-    Templates  one reference a subject, which is in one of the two galleries; every other template is a probe.
-    Pairs      mated: a reference and a probe of one subject; non-mated: of two, drawn without repeats. A small set has fewer
-               such pairs than its share of IJB-C's list, as pairs grow with the square of the scale: then it has them all.
+    Images     are numbered from 1 in the order of faces: loose_crop/N.jpg in the package, img/N.jpg
+               (a still) or frames/N.jpg in NIST's tree. A medium's number is its SIGHTING_ID there.
+    Templates  one reference a subject, which is in one of the two galleries; every other template
+               is a probe.
+    Pairs      mated: a reference and a probe of one subject; non-mated: of two, drawn without
+               repeats. A small set has fewer such pairs than its share of IJB-C's list, as pairs
+               grow with the square of the scale: then it has them all.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ _ROWS = 1 << 20  # written at a time
 
 @dataclass(frozen=True)
 class JanusSet:
-    """A whole set: T templates, the first S of which are the subjects' references; n faces sorted by template."""
+    """A whole set: T templates, the first S of which are the subjects' references; n faces sorted
+    by template.
+    """
 
     template_id: Array  # (T,) int64, increasing
     subject: Array  # (T,) int64, the subject's number
@@ -66,7 +71,9 @@ class JanusSet:
 
 
 def draw_galleries(subjects: int, rng: np.random.Generator) -> Array:
-    """Return which subjects (bool) are in the first gallery: IJB-C's share of them, at least one in each."""
+    """Return which subjects (bool) are in the first gallery: IJB-C's share of them, at least one in
+    each.
+    """
     counts = manifest("ijbc").counts
     share = counts["gallery_1"] / (counts["gallery_1"] + counts["gallery_2"])
     first = np.zeros(subjects, bool)
@@ -74,8 +81,11 @@ def draw_galleries(subjects: int, rng: np.random.Generator) -> Array:
     return first
 
 
-def draw_comparisons(subject: Array, subjects: int, scale: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Return a and b (int64 template rows), sorted: references against probes, IJB-C's numbers times `scale` of each kind.
+def draw_comparisons(
+    subject: Array, subjects: int, scale: float, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Return a and b (int64 template rows), sorted: references against probes, IJB-C's numbers
+    times `scale` of each kind.
 
     `subject` is (T,); the first `subjects` templates are the references, in the order of subjects.
     """
@@ -95,8 +105,12 @@ def draw_template_ids(count: int, rng: np.random.Generator) -> Array:
     return np.cumsum(rng.integers(1, 5, count))
 
 
-def write_set(folder: Path, made: JanusSet, layout: Layout, image: Callable[[int], bytes] | None = None) -> None:
-    """Write `made`; `image` gives the bytes of a face's image (JPEG). Raises OSError; the folder must not exist yet."""
+def write_set(
+    folder: Path, made: JanusSet, layout: Layout, image: Callable[[int], bytes] | None = None
+) -> None:
+    """Write `made`; `image` gives the bytes of a face's image (JPEG). Raises OSError; the folder
+    must not exist yet.
+    """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         part.mkdir(parents=True)
@@ -153,12 +167,24 @@ def _write_lists(folder: Path, made: JanusSet) -> None:
             "SUBJECT_ID": made.subject[made.template],
             "FILENAME": _files(made),
             "SIGHTING_ID": made.medium,
-            **dict(zip(("FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT"), made.box.round().astype(np.int64).T, strict=True)),
+            **dict(
+                zip(
+                    ("FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT"),
+                    made.box.round().astype(np.int64).T,
+                    strict=True,
+                )
+            ),
         }
     )
-    first = np.append(made.first_gallery, np.zeros(len(made.template_id) - subjects, bool))[made.template]
+    first = np.append(made.first_gallery, np.zeros(len(made.template_id) - subjects, bool))[
+        made.template
+    ]
     is_probe = made.template >= subjects
-    for what, rows in (("gallery_1", first), ("gallery_2", ~first & ~is_probe), ("mixed", is_probe)):
+    for what, rows in (
+        ("gallery_1", first),
+        ("gallery_2", ~first & ~is_probe),
+        ("mixed", is_probe),
+    ):
         _write(folder / manifest("ijbc").lists[what], frame[rows], ",", header=True)
 
 

@@ -1,4 +1,5 @@
-"""How a run, and other verbs, go over the benchmarks of a config: on toy stages, in this process."""
+"""How a run, and other verbs, go over the benchmarks of a config: on toy stages, in this
+process."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ Pages = list[dict[str, float]]
 
 @pytest.fixture
 def pages(toys: None) -> Iterator[Pages]:
-    """A kind of report that has a page of all: for each one that is made, what it read of every benchmark."""
+    """A kind of report that has a page of all: for each one that is made, what it read of every
+    benchmark.
+    """
     made: Pages = []
 
     @register("report", "pages")
@@ -35,10 +38,14 @@ def pages(toys: None) -> Iterator[Pages]:
         return [_written(results.folder / "page.txt", options)]
 
     @register("study report", "pages")
-    def study(results: Sequence[tuple[str, Results]], folder: Path, options: Mapping[str, Any]) -> list[Path]:
+    def study(
+        results: Sequence[tuple[str, Results]], folder: Path, options: Mapping[str, Any]
+    ) -> list[Path]:
         if options.get("refuse"):
             raise InvalidInput("these have nothing in common.")
-        made.append({name: float(one.read(one.cells("overall")[0])["value"][0]) for name, one in results})
+        made.append(
+            {name: float(one.read(one.cells("overall")[0])["value"][0]) for name, one in results}
+        )
         return [_written(folder / "all.txt", made[-1])]
 
     yield made
@@ -57,7 +64,11 @@ def study(lab: Lab, pages: Pages, monkeypatch: pytest.MonkeyPatch) -> Lab:
     (lab.root / "two").mkdir()
     for name, number in (("0.a", 1), ("1.b", 2)):
         (lab.root / "two" / name).write_text(str(number))
-    benchmarks = {"toy": {}, "cubed": {"factors": {"power": [3]}}, "two": {"dataset": {"path": "two"}}}
+    benchmarks = {
+        "toy": {},
+        "cubed": {"factors": {"power": [3]}},
+        "two": {"dataset": {"path": "two"}},
+    }
     lab.configure(benchmarks=benchmarks, report={"kind": "pages"})
     monkeypatch.chdir(lab.root)
     toy.calls.clear()
@@ -69,12 +80,19 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def ran(study: Lab, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the study; return the JSON that it prints, or what it says, with its exit code as `code`."""
+    """Run the study; return the JSON that it prints, or what it says, with its exit code as
+    `code`."""
 
     def once(*overrides: str, as_json: bool = True, **options: Any) -> Any:
         code = 0
         try:
-            run(study.root / "config.yaml", list(overrides), study.root / "store", as_json=as_json, **options)
+            run(
+                study.root / "config.yaml",
+                list(overrides),
+                study.root / "store",
+                as_json=as_json,
+                **options,
+            )
         except typer.Exit as end:
             code = end.exit_code
         said = capsys.readouterr()
@@ -83,7 +101,9 @@ def ran(study: Lab, capsys: pytest.CaptureFixture[str]) -> Run:
     return once
 
 
-def test_every_benchmark_runs_and_one_page_is_made_of_all(study: Lab, ran: Run, pages: Pages) -> None:
+def test_every_benchmark_runs_and_one_page_is_made_of_all(
+    study: Lab, ran: Run, pages: Pages
+) -> None:
     answer, _, code = ran()
     assert code == 0
     assert list(answer) == ["benchmarks", "report"]
@@ -101,7 +121,11 @@ def test_what_benchmarks_have_in_common_is_computed_once(ran: Run) -> None:
     answer, _, _ = ran("benchmarks.two=null")
     assert toy.calls["measure"] == 22
     assert "measure" in answer["benchmarks"]["toy"]["ran"]
-    assert answer["benchmarks"]["cubed"]["ran"] == ["power[power=3]", "total[power=3]", "nearest[power=3]"]
+    assert answer["benchmarks"]["cubed"]["ran"] == [
+        "power[power=3]",
+        "total[power=3]",
+        "nearest[power=3]",
+    ]
 
 
 def test_a_benchmark_alone_gives_what_it_gives_among_others(study: Lab, ran: Run) -> None:
@@ -110,15 +134,23 @@ def test_a_benchmark_alone_gives_what_it_gives_among_others(study: Lab, ran: Run
     assert alone == {**among, "ran": [], "steps": {}}
 
 
-def test_a_run_in_the_terminal_has_a_heading_for_each_benchmark_and_names_the_page_of_all_last(ran: Run) -> None:
+def test_a_run_in_the_terminal_has_a_heading_for_each_benchmark_and_names_the_page_of_all_last(
+    ran: Run,
+) -> None:
     said, _, _ = ran(as_json=False)
     lines = said.splitlines()
-    assert [line for line in lines if line.startswith("toy · ")] == ["toy · toy", "toy · cubed", "toy · two"]
+    assert [line for line in lines if line.startswith("toy · ")] == [
+        "toy · toy",
+        "toy · cubed",
+        "toy · two",
+    ]
     assert lines[-1].startswith("report of toy, cubed, two: ")
     assert "nothing to do: all that toy · two asks for is in" in ran(as_json=False)[0]
 
 
-def test_the_page_of_all_is_written_anew_only_where_something_changed(study: Lab, ran: Run, pages: Pages) -> None:
+def test_the_page_of_all_is_written_anew_only_where_something_changed(
+    study: Lab, ran: Run, pages: Pages
+) -> None:
     for _ in range(2):
         assert ran()[0]["report"] == [str(study.root / "run/all.txt")]
     assert len(pages) == 1
@@ -134,7 +166,9 @@ def test_the_page_of_all_is_written_anew_only_where_something_changed(study: Lab
     assert len(pages) == 5
 
 
-def test_no_page_of_all_where_steps_are_left_or_no_report_is_asked_for(ran: Run, pages: Pages) -> None:
+def test_no_page_of_all_where_steps_are_left_or_no_report_is_asked_for(
+    ran: Run, pages: Pages
+) -> None:
     assert ran(until="measure")[0]["report"] == []
     assert ran("report=null")[0]["report"] == []
     assert pages == []
@@ -153,7 +187,9 @@ def test_an_unknown_kind_of_report_is_told_once_before_anything_runs(ran: Run) -
     assert not toy.calls
 
 
-def test_what_one_benchmark_cannot_do_does_not_stop_the_others(study: Lab, ran: Run, pages: Pages) -> None:
+def test_what_one_benchmark_cannot_do_does_not_stop_the_others(
+    study: Lab, ran: Run, pages: Pages
+) -> None:
     answer, told, code = ran("benchmarks.cubed.dataset.path=nowhere")
     assert code == InvalidInput.exit_code
     assert told.startswith("qfuse: cubed: ")
@@ -197,12 +233,15 @@ def test_an_interruption_ends_everything_at_once(study: Lab) -> None:
     assert begun == ["toy"]
 
 
-def test_what_the_page_of_all_finds_damaged_is_computed_again(study: Lab, ran: Run, pages: Pages) -> None:
+def test_what_the_page_of_all_finds_damaged_is_computed_again(
+    study: Lab, ran: Run, pages: Pages
+) -> None:
     ran()
     damaged = next((study.root / "store" / "overall").glob("??/*.h5"))
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    (study.root / "run/all.txt").unlink()  # the pages of the benchmarks stay, so that nothing else reads it
+    # the pages of the benchmarks stay, so that nothing else reads it
+    (study.root / "run/all.txt").unlink()
     answer, told, code = ran()
     assert code == 0
     assert "It was set aside" in told
@@ -212,9 +251,13 @@ def test_what_the_page_of_all_finds_damaged_is_computed_again(study: Lab, ran: R
 
 @pytest.mark.parametrize("name", ["report.of", "all.txt"])
 @pytest.mark.parametrize(
-    "content", [b"\xff", b"\0", b"", b"a" * 64, None], ids=["no UTF-8", "NUL", "empty", "other", "a folder"]
+    "content",
+    [b"\xff", b"\0", b"", b"a" * 64, None],
+    ids=["no UTF-8", "NUL", "empty", "other", "a folder"],
 )
-def test_a_damaged_page_of_all_is_made_again(study: Lab, ran: Run, pages: Pages, name: str, content: bytes | None) -> None:
+def test_a_damaged_page_of_all_is_made_again(
+    study: Lab, ran: Run, pages: Pages, name: str, content: bytes | None
+) -> None:
     ran()
     path = study.root / "run" / name
     path.unlink()
@@ -228,10 +271,13 @@ def test_a_damaged_page_of_all_is_made_again(study: Lab, ran: Run, pages: Pages,
     assert len(pages) == 2
 
 
-# -- other verbs ------------------------------------------------------------------------------------------------------
+# -- other verbs
+# --------------------------------------------------------------------------------------------------
 
 
-def test_a_verb_works_on_a_plain_config_as_it_is_and_on_several_by_name(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verb_works_on_a_plain_config_as_it_is_and_on_several_by_name(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
     def name(config: Config) -> str:
         if config.benchmark == "b":
             raise UsageError("b is shy.")
@@ -248,7 +294,9 @@ def test_a_verb_works_on_a_plain_config_as_it_is_and_on_several_by_name(lab: Lab
     assert said.err == "qfuse: b: b is shy.\n"
 
 
-def test_what_any_benchmark_needs_is_kept_and_an_error_of_one_is_everybodys(study: Lab, ran: Run) -> None:
+def test_what_any_benchmark_needs_is_kept_and_an_error_of_one_is_everybodys(
+    study: Lab, ran: Run
+) -> None:
     ran()
     path, store = study.root / "config.yaml", study.root / "store"
     every = live(path, store)
@@ -262,7 +310,9 @@ def test_what_any_benchmark_needs_is_kept_and_an_error_of_one_is_everybodys(stud
 
 def test_a_check_tells_what_is_wrong_by_benchmark(study: Lab) -> None:
     path = study.root / "config.yaml"
-    found = check_all(path, ["benchmarks.cubed.dataset.path=nowhere", "benchmarks.two.factors.power=[]"])
+    found = check_all(
+        path, ["benchmarks.cubed.dataset.path=nowhere", "benchmarks.two.factors.power=[]"]
+    )
     assert [bool(one.problems) for one in found.values()] == [False, True, True]
     assert found["toy"].tables["faces"] == 22
     assert "nowhere does not exist" in found["cubed"].sentence

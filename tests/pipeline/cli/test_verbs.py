@@ -10,9 +10,13 @@ import pytest
 from pipeline.cli import verbs
 
 
-def test_verbs_of_other_packages_are_added_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbs_of_other_packages_are_added_once_in_a_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     given: list[object] = []
-    monkeypatch.setattr(verbs, "entry_points", lambda group: [SimpleNamespace(load=lambda: given.append)])
+    monkeypatch.setattr(
+        verbs, "entry_points", lambda group: [SimpleNamespace(load=lambda: given.append)]
+    )
     monkeypatch.setattr(sys, "argv", ["qfuse", "--version"])
     verbs._add_more.cache_clear()
     try:

@@ -1,4 +1,6 @@
-"""What `config` makes of YAML: merged, expanded, overridden, validated; or one sentence saying what is wrong."""
+"""What `config` makes of YAML: merged, expanded, overridden, validated; or one sentence saying what
+is wrong.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +51,17 @@ def test_a_tilde_is_the_home_folder_and_an_unknown_users_is_left_alone(
     assert load(tmp_path).resolve("~no-such-user/images") == tmp_path / "~no-such-user/images"
 
 
-def test_a_config_that_extends_another_merges_mappings_and_replaces_the_rest(tmp_path: Path) -> None:
+def test_a_config_that_extends_another_merges_mappings_and_replaces_the_rest(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "base.yaml").write_text(
-        LEAST + "factors: {rule: [mean, best]}\nrun: {workers: 3, max_failures: 0.1}\ndescription: base\n"
+        LEAST
+        + "factors: {rule: [mean, best]}\nrun: {workers: 3, max_failures: 0.1}\ndescription: base\n"
     )
-    text = "extends: base.yaml\nfactors: {rule: [best]}\nrun: {workers: 4}\nsteps: {embed: {options: {size: 2}}}\n"
+    text = (
+        "extends: base.yaml\nfactors: {rule: [best]}\nrun: {workers: 4}\nsteps: {embed: {options:"
+        " {size: 2}}}\n"
+    )
     config = load(tmp_path, text)
     assert config.factors == {"rule": ["best"]}
     assert (config.run.workers, config.run.max_failures) == (4, 0.1)
@@ -115,10 +123,17 @@ def test_an_override_makes_sections_that_are_absent_and_the_last_one_wins(tmp_pa
 
 
 def test_an_override_of_null_removes_a_step_or_a_factor(tmp_path: Path) -> None:
-    config = load(tmp_path, LEAST + "factors: {rule: [mean], seed: [0]}\n", "steps.embed=null", "factors.seed=null")
+    config = load(
+        tmp_path,
+        LEAST + "factors: {rule: [mean], seed: [0]}\n",
+        "steps.embed=null",
+        "factors.seed=null",
+    )
     assert "embed" not in config.steps
     assert list(config.factors) == ["rule"]
-    assert "unknown step 'embd': did you mean 'embed'?" in refused(tmp_path, LEAST, "steps.embd=null")
+    assert "unknown step 'embd': did you mean 'embed'?" in refused(
+        tmp_path, LEAST, "steps.embd=null"
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,16 +141,30 @@ def test_an_override_of_null_removes_a_step_or_a_factor(tmp_path: Path) -> None:
     [
         ("run.workers=x", "run.workers: expected a whole number (found 'x')"),
         ("run.memory=-1", "run.memory: expected more than 0 (found -1)"),
-        ("run.mixed_instruction_sets=7", "run.mixed_instruction_sets: expected true or false (found 7)"),
-        ("name=a b", "name: expected letters, digits, '.', - and _, the first a letter or a digit (found 'a b')"),
+        (
+            "run.mixed_instruction_sets=7",
+            "run.mixed_instruction_sets: expected true or false (found 7)",
+        ),
+        (
+            "name=a b",
+            (
+                "name: expected letters, digits, '.', - and _, the first a letter or a digit (found"
+                " 'a b')"
+            ),
+        ),
         ("factors.rule=[]", "factors.rule: expected at least 1 value (found [])"),
-        ("factors.rule=[[1]]", "factors.rule.0: expected text or a number or true or false (found [1])"),
+        (
+            "factors.rule=[[1]]",
+            "factors.rule.0: expected text or a number or true or false (found [1])",
+        ),
         ("numerics=5", "numerics: expected text or a section of fields (found 5)"),
         ("models.folders=x", "models.folders: expected a list (found 'x')"),
         ("report={kind: 3}", "report.kind: expected text (found 3)"),
     ],
 )
-def test_what_a_field_expects_is_said_in_plain_words(tmp_path: Path, override: str, sentence: str) -> None:
+def test_what_a_field_expects_is_said_in_plain_words(
+    tmp_path: Path, override: str, sentence: str
+) -> None:
     assert sentence in refused(tmp_path, LEAST, override)
 
 
@@ -156,25 +185,33 @@ def test_an_override_without_field_or_value_is_a_usage_error(tmp_path: Path, ove
         ("name={a: 1, a: 2}", "given twice"),
     ],
 )
-def test_an_override_that_does_not_fit_is_refused(tmp_path: Path, override: str, sentence: str) -> None:
+def test_an_override_that_does_not_fit_is_refused(
+    tmp_path: Path, override: str, sentence: str
+) -> None:
     assert sentence in refused(tmp_path, LEAST, override)
 
 
-def test_environment_variables_are_put_in_wherever_a_text_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_are_put_in_wherever_a_text_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROOT", "/data")
     monkeypatch.delenv("ABSENT", raising=False)
     text = (
-        "name: run\ndataset: {reader: toy, path: '${ROOT}/lfw', options: {parts: ['a${ABSENT:-b}c', '${ABSENT:-}', 3]}}\n"
-        "steps: {}\n"
+        "name: run\ndataset: {reader: toy, path: '${ROOT}/lfw', options: {parts: ['a${ABSENT:-b}c',"
+        " '${ABSENT:-}', 3]}}\nsteps: {}\n"
     )
     config = load(tmp_path, text)
     assert config.dataset.path == "/data/lfw"
     assert config.dataset.options["parts"] == ["abc", "", 3]
 
 
-def test_an_environment_variable_without_value_or_default_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_without_value_or_default_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("ABSENT", raising=False)
-    assert "environment variable ABSENT is not set" in refused(tmp_path, LEAST + "description: ${ABSENT}\n")
+    assert "environment variable ABSENT is not set" in refused(
+        tmp_path, LEAST + "description: ${ABSENT}\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,23 +220,38 @@ def test_an_environment_variable_without_value_or_default_is_named(tmp_path: Pat
         ("step: {}\n", "step: unknown key 'step': did you mean 'steps'?"),
         ("numeric: x\n", "did you mean 'numerics'?"),
         ("run: {worker: 2}\n", "run.worker: unknown key 'worker': did you mean 'workers'?"),
-        ("report: {optoins: {}}\n", "report.optoins: unknown key 'optoins': did you mean 'options'?"),
+        (
+            "report: {optoins: {}}\n",
+            "report.optoins: unknown key 'optoins': did you mean 'options'?",
+        ),
         ("models: {folder: []}\n", "did you mean 'folders'?"),
-        ("zzz: 1\n", "known are: dataset, description, factors, models, name, numerics, report, run, steps"),
+        (
+            "zzz: 1\n",
+            "known are: dataset, description, factors, models, name, numerics, report, run, steps",
+        ),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_valid_one(tmp_path: Path, text: str, sentence: str) -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_valid_one(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
     assert sentence in refused(tmp_path, LEAST + text)
 
 
 @pytest.mark.parametrize("step", ["embed", "stage", "options"])
-def test_an_unknown_key_of_a_step_is_refused_whatever_the_steps_name(tmp_path: Path, step: str) -> None:
-    sentence = refused(tmp_path, f"name: run\ndataset: {{reader: toy}}\nsteps: {{{step}: {{input: {{}}}}}}\n")
+def test_an_unknown_key_of_a_step_is_refused_whatever_the_steps_name(
+    tmp_path: Path, step: str
+) -> None:
+    sentence = refused(
+        tmp_path, f"name: run\ndataset: {{reader: toy}}\nsteps: {{{step}: {{input: {{}}}}}}\n"
+    )
     assert f"steps.{step}.input: unknown key 'input': did you mean 'inputs'?" in sentence
 
 
 def test_all_wrong_fields_are_told_at_once(tmp_path: Path) -> None:
-    text = "name: '?'\ndataset: {path: 3}\nsteps: {embed: 5}\nrun: {workers: 0, max_failures: 2}\nzzz: 1\n"
+    text = (
+        "name: '?'\ndataset: {path: 3}\nsteps: {embed: 5}\nrun: {workers: 0, max_failures:"
+        " 2}\nzzz: 1\n"
+    )
     sentence = refused(tmp_path, text)
     for field in (
         "name: ",
@@ -244,18 +296,29 @@ def test_all_wrong_fields_are_told_at_once(tmp_path: Path) -> None:
         ("factors: {rule: [0.5, 2, 2.0]}\n", "(1, 1.0 and true are one)"),
     ],
 )
-def test_what_is_ambiguous_or_no_config_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
-    keep = [line for line in LEAST.splitlines() if not text.startswith(line.partition(":")[0] + ":")]
+def test_what_is_ambiguous_or_no_config_is_refused(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    keep = [
+        line for line in LEAST.splitlines() if not text.startswith(line.partition(":")[0] + ":")
+    ]
     assert sentence in refused(tmp_path, "\n".join([*keep, text]))
 
 
 @pytest.mark.parametrize("step", ["a.b", "'a[b]'", "a b", "''"])
-def test_a_step_is_named_so_that_inputs_and_overrides_can_name_it(tmp_path: Path, step: str) -> None:
-    assert "steps." in refused(tmp_path, f"name: run\ndataset: {{reader: toy}}\nsteps: {{{step}: {{}}}}\n")
+def test_a_step_is_named_so_that_inputs_and_overrides_can_name_it(
+    tmp_path: Path, step: str
+) -> None:
+    assert "steps." in refused(
+        tmp_path, f"name: run\ndataset: {{reader: toy}}\nsteps: {{{step}: {{}}}}\n"
+    )
 
 
 def test_an_asterisk_in_prose_is_no_alias(tmp_path: Path) -> None:
-    assert load(tmp_path, LEAST + "description: the *best* rule # or the *mean*\n").description == "the *best* rule"
+    assert (
+        load(tmp_path, LEAST + "description: the *best* rule # or the *mean*\n").description
+        == "the *best* rule"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "3", "[a]", "just words", "null"])
@@ -274,7 +337,9 @@ def test_a_file_that_is_absent_or_not_text_is_refused(tmp_path: Path) -> None:
 def test_a_device_or_a_pipe_is_no_config_and_nobody_waits_for_its_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in ("pipe", "/dev/zero"):
-        assert "is not a regular file; give the path of a config" in refused(tmp_path, f"extends: {path}\n{LEAST}")
+        assert "is not a regular file; give the path of a config" in refused(
+            tmp_path, f"extends: {path}\n{LEAST}"
+        )
 
 
 def test_a_file_too_large_to_be_a_config_is_not_read_to_its_end(tmp_path: Path) -> None:
@@ -315,13 +380,27 @@ def test_a_name_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str) ->
 
 
 KEYS = [*Config.model_fields, "extends", "zzz"]
-WORDS = [*KEYS, "$a", "${A}", ".nan", "1e999", "null", "!!int", "!!set", "2001-99-99", "<<", *"~*&!|>-?:,[]{}#%@`'\"\\ \n\t"]
+WORDS = [
+    *KEYS,
+    "$a",
+    "${A}",
+    ".nan",
+    "1e999",
+    "null",
+    "!!int",
+    "!!set",
+    "2001-99-99",
+    "<<",
+    *"~*&!|>-?:,[]{}#%@`'\"\\ \n\t",
+]
 
 
 @given(st.text(max_size=60) | st.lists(st.sampled_from(WORDS), max_size=25).map("".join))
 @example("!!int : 3")
 @settings(max_examples=50, deadline=None)
-def test_arbitrary_text_is_a_config_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_arbitrary_text_is_a_config_or_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     path = tmp_path_factory.getbasetemp() / "arbitrary.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with suppress(QfuseError):
@@ -330,17 +409,25 @@ def test_arbitrary_text_is_a_config_or_a_sentence(tmp_path_factory: pytest.TempP
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.dates(),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), VALUES), st.dictionaries(st.sampled_from(["a", "stage"]), VALUES))
+@given(
+    st.dictionaries(st.sampled_from(KEYS), VALUES),
+    st.dictionaries(st.sampled_from(["a", "stage"]), VALUES),
+)
 @settings(max_examples=50, deadline=None)
 def test_arbitrary_values_are_a_config_or_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, top: dict[str, object], steps: dict[str, object]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "arbitrary.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(LEAST), "steps": steps, **top}), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({**yaml.safe_load(LEAST), "steps": steps, **top}), encoding="utf-8"
+    )
     with suppress(QfuseError):
         load_config(path)

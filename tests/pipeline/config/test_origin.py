@@ -1,4 +1,6 @@
-"""A run's folder: where it is, and that no report of another config or of other overrides is lost in it."""
+"""A run's folder: where it is, and that no report of another config or of other overrides is lost
+in it.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +37,30 @@ def test_store_and_runs_are_beside_the_config_whatever_the_working_folder(projec
     assert store_of(Path("../project/people.yaml")) == project / ".qfuse/store"
 
 
-def test_relative_paths_of_the_run_section_start_at_the_config_and_absolute_ones_stay(project: Path) -> None:
+def test_relative_paths_of_the_run_section_start_at_the_config_and_absolute_ones_stay(
+    project: Path,
+) -> None:
     (project / "scheduler.json").write_text("{}")
-    config = load_config(project / "people.yaml", ["run.store=s", "run.folder=/elsewhere/r", "run.dask=scheduler.json"])
+    config = load_config(
+        project / "people.yaml",
+        ["run.store=s", "run.folder=/elsewhere/r", "run.dask=scheduler.json"],
+    )
     assert config.store_folder() == project / "s"
     assert config.run_folder() == Path("/elsewhere/r")
     assert config.cluster == str(project / "scheduler.json")
 
 
-def test_a_config_that_ships_with_qfuse_keeps_its_store_and_runs_in_the_working_folder(project: Path) -> None:
+def test_a_config_that_ships_with_qfuse_keeps_its_store_and_runs_in_the_working_folder(
+    project: Path,
+) -> None:
     config = load_config(ROOT / "configs/demo.yaml")
     assert config.store_folder() == Path.cwd() / ".qfuse/store"
     assert config.run_folder() == Path.cwd() / ".qfuse/runs/demo"
 
 
-def test_a_store_in_the_working_folder_is_told_of_until_the_config_has_its_own(project: Path) -> None:
+def test_a_store_in_the_working_folder_is_told_of_until_the_config_has_its_own(
+    project: Path,
+) -> None:
     config = load_config(project / "people.yaml")
     assert other_store(config, None) is None
     Store(Path.cwd() / ".qfuse/store")
@@ -61,13 +72,17 @@ def test_a_store_in_the_working_folder_is_told_of_until_the_config_has_its_own(p
     assert other_store(config, None) is None
 
 
-def test_gc_takes_the_store_of_its_configs_and_wants_one_chosen_if_they_have_several(project: Path) -> None:
+def test_gc_takes_the_store_of_its_configs_and_wants_one_chosen_if_they_have_several(
+    project: Path,
+) -> None:
     Path("other.yaml").write_text(PLAIN)
     with pytest.raises(UsageError, match=r"have stores of their own .* choose one with --store"):
         store_gc([project / "people.yaml", Path("other.yaml")])
 
 
-def made(folder: Path, text: str, names: tuple[str, ...] = ("report.html", "numbers.json")) -> list[Path]:
+def made(
+    folder: Path, text: str, names: tuple[str, ...] = ("report.html", "numbers.json")
+) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).write_text(text)
@@ -89,7 +104,9 @@ def report_of(project: Path, origin: Origin) -> str:
     return (report_folder(project / "runs/people", "people", origin) / "numbers.json").read_text()
 
 
-def test_reports_of_other_overrides_and_of_other_configs_of_the_name_are_kept_and_found(project: Path) -> None:
+def test_reports_of_other_overrides_and_of_other_configs_of_the_name_are_kept_and_found(
+    project: Path,
+) -> None:
     runs = [
         (asked(project), "plain"),
         (asked(project, "steps.a.options.flip=none"), "none"),
@@ -103,7 +120,9 @@ def test_reports_of_other_overrides_and_of_other_configs_of_the_name_are_kept_an
     assert (project / "runs/people+steps.a.options.flip=none/report.html").read_text() == "none"
 
 
-def test_a_report_that_makes_way_is_told_with_what_it_was_asked_for_by_and_its_place(project: Path) -> None:
+def test_a_report_that_makes_way_is_told_with_what_it_was_asked_for_by_and_its_place(
+    project: Path,
+) -> None:
     assert reported(project, asked(project, "steps.a.options.flip=none"), "none") == []
     (told,) = reported(project, asked(project), "plain")
     assert "of `people.yaml --set steps.a.options.flip=none`" in told
@@ -111,7 +130,8 @@ def test_a_report_that_makes_way_is_told_with_what_it_was_asked_for_by_and_its_p
 
 
 def test_a_report_of_the_same_config_and_overrides_is_replaced_in_its_place(project: Path) -> None:
-    # The order of overrides, and those that change no result, are no difference; the last of one field counts.
+    # The order of overrides, and those that change no result, are no difference; the last of one
+    # field counts.
     first = asked(project, "a.b=1", "c.d=0", "c.d=2", "run.workers=1", "models.folders=[x]")
     again = asked(project, "c.d=2", "a.b=1", "run.workers=2")
     reported(project, first, "old")
@@ -126,12 +146,15 @@ def test_a_report_that_cannot_be_made_takes_nothing_away(project: Path) -> None:
         raise ValueError("no such option")
 
     with pytest.raises(ValueError, match="no such option"):
-        kept_apart(project / "runs/people", "people", asked(project, "a.b=1"), fail, lambda told: None)
+        kept_apart(
+            project / "runs/people", "people", asked(project, "a.b=1"), fail, lambda told: None
+        )
     assert report_of(project, asked(project)) == "plain"
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"\xff", b"[]", b'{"config": 1}', b'{"config":null,"overrides":[],"files":["../x"]}']
+    "damage",
+    [b"", b"\xff", b"[]", b'{"config": 1}', b'{"config":null,"overrides":[],"files":["../x"]}'],
 )
 def test_a_damaged_record_costs_nothing_but_the_copy(project: Path, damage: bytes) -> None:
     made(project / "runs/people", "old")
@@ -150,7 +173,9 @@ def test_a_project_that_moved_knows_its_reports(project: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["../../x", "a/b", "[" + "mean, " * 99 + "]", "\x1b[31m", "ü"])
-def test_the_name_of_a_kept_folder_is_plain_and_tells_any_two_values_apart(project: Path, value: str) -> None:
+def test_the_name_of_a_kept_folder_is_plain_and_tells_any_two_values_apart(
+    project: Path, value: str
+) -> None:
     labels = {asked(project, f"a.b={value}{more}").label("people") for more in ("", "'")}
     assert len(labels) == 2
     assert all(len(label) < 150 and label.isascii() and "/" not in label for label in labels)
@@ -158,7 +183,10 @@ def test_the_name_of_a_kept_folder_is_plain_and_tells_any_two_values_apart(proje
 
 def test_overrides_of_other_benchmarks_are_none_of_a_benchmark(project: Path) -> None:
     (project / "two.yaml").write_text(PLAIN + "benchmarks: {one: {}, two: {}}\n")
-    found = load_layers(project / "two.yaml", ["benchmarks.two=null", "benchmarks.one.numerics=cpu-bf16", "factors={}"])
+    found = load_layers(
+        project / "two.yaml",
+        ["benchmarks.two=null", "benchmarks.one.numerics=cpu-bf16", "factors={}"],
+    )
     config = config_of(found, "one")
     assert config.origin.overrides == ("benchmarks.one.numerics=cpu-bf16", "factors={}")
     assert len(config.origin_of_all.overrides) == 3

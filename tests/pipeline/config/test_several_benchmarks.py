@@ -1,4 +1,6 @@
-"""What a config of several benchmarks is: each merged, overridden, chosen or left out; or one sentence on what is wrong."""
+"""What a config of several benchmarks is: each merged, overridden, chosen or left out; or one
+sentence on what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ steps: {measure: {}, power: {options: {power: $power}}}
 report: {kind: pages, options: {a: 1}}
 run: {folder: /runs/all}
 """
-TWO = REST + "benchmarks:\n  second: {dataset: {path: more}, report: null}\n  first: {factors: {power: [3]}}\n"
+TWO = (
+    REST
+    + "benchmarks:\n  second: {dataset: {path: more}, report: null}\n  first: {factors: {power:"
+    " [3]}}\n"
+)
 
 
 def load(folder: Path, text: str, *overrides: str) -> dict[str, Config]:
@@ -37,7 +43,9 @@ def refused(folder: Path, text: str, *overrides: str, kind: type[QfuseError] = I
     return str(caught.value)
 
 
-def test_a_benchmark_is_the_rest_of_the_file_with_its_own_fields_merged_over_it(tmp_path: Path) -> None:
+def test_a_benchmark_is_the_rest_of_the_file_with_its_own_fields_merged_over_it(
+    tmp_path: Path,
+) -> None:
     configs = load(tmp_path, TWO)
     assert list(configs) == ["second", "first"]  # as in the file
     second, first = configs.values()
@@ -70,17 +78,23 @@ def test_one_benchmark_is_chosen_by_the_command_line_or_the_file(tmp_path: Path)
 
 def test_where_one_config_is_needed_and_none_is_chosen_the_names_are_told(tmp_path: Path) -> None:
     load(tmp_path, TWO)
-    sentence = r"config.yaml has the benchmarks second, first: choose one with --set benchmark=second\."
+    sentence = (
+        r"config.yaml has the benchmarks second, first: choose one with --set benchmark=second\."
+    )
     with pytest.raises(UsageError, match=sentence):
         load_config(tmp_path / "config.yaml")
-    assert load_config(tmp_path / "config.yaml", ["benchmarks.second=null"]).benchmark == "first"  # the only one
+    assert (
+        load_config(tmp_path / "config.yaml", ["benchmarks.second=null"]).benchmark == "first"
+    )  # the only one
 
 
 def test_a_benchmark_that_is_null_is_left_out(tmp_path: Path) -> None:
     assert list(load(tmp_path, TWO, "benchmarks.second=null")) == ["first"]
     assert list(load(tmp_path, TWO + "  third:\n")) == ["second", "first"]
     assert list(load(tmp_path, TWO, "benchmarks=null")) == [""]
-    assert "every one is left out" in refused(tmp_path, TWO, "benchmarks.second=null", "benchmarks.first=null")
+    assert "every one is left out" in refused(
+        tmp_path, TWO, "benchmarks.second=null", "benchmarks.first=null"
+    )
     assert "every one is left out" in refused(tmp_path, REST + "benchmarks: {}\n")
 
 
@@ -92,11 +106,16 @@ def test_the_command_line_has_the_last_word_over_a_benchmarks_own_fields(tmp_pat
 
 def test_an_override_may_be_for_one_benchmark(tmp_path: Path) -> None:
     configs = load(tmp_path, TWO, "benchmarks.first.dataset.path=third")
-    assert {name: config.dataset.path for name, config in configs.items()} == {"second": "more", "first": "third"}
+    assert {name: config.dataset.path for name, config in configs.items()} == {
+        "second": "more",
+        "first": "third",
+    }
 
 
 @pytest.mark.parametrize("override", ["benchmarks.frist=null", "benchmarks.frist.description=x"])
-def test_an_override_for_a_benchmark_that_is_not_there_is_refused(tmp_path: Path, override: str) -> None:
+def test_an_override_for_a_benchmark_that_is_not_there_is_refused(
+    tmp_path: Path, override: str
+) -> None:
     said = refused(tmp_path, TWO, override, kind=UsageError)
     assert "benchmarks.frist: unknown benchmark 'frist': did you mean 'first'" in said
 
@@ -109,17 +128,24 @@ def test_benchmarks_of_a_config_that_extends_another_are_merged_with_its(tmp_pat
     assert (configs["first"].factors, configs["first"].description) == ({"power": [3]}, "x")
 
 
-def test_a_null_of_a_config_that_extends_another_removes_what_all_benchmarks_have(tmp_path: Path) -> None:
+def test_a_null_of_a_config_that_extends_another_removes_what_all_benchmarks_have(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "base.yaml").write_text(TWO)
     configs = load(tmp_path, "extends: base.yaml\nbenchmarks: {first: {steps: {power: null}}}\n")
     assert list(configs["first"].steps) == ["measure"]
     assert list(configs["second"].steps) == ["measure", "power"]
 
 
-@pytest.mark.parametrize("field", ["name", "run", "extends", "benchmarks", "benchmark", "models", "base"])
+@pytest.mark.parametrize(
+    "field", ["name", "run", "extends", "benchmarks", "benchmark", "models", "base"]
+)
 def test_what_stands_for_all_benchmarks_is_refused_in_one(tmp_path: Path, field: str) -> None:
     sentence = refused(tmp_path, REST + f"benchmarks: {{a: {{{field}: x}}}}\n")
-    assert f"benchmarks.a.{field}: a benchmark cannot have its own `{field}`; it may have dataset, description," in sentence
+    assert (
+        f"benchmarks.a.{field}: a benchmark cannot have its own `{field}`; it may have dataset,"
+        " description," in sentence
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +153,10 @@ def test_what_stands_for_all_benchmarks_is_refused_in_one(tmp_path: Path, field:
     [
         ("[a, b]", "benchmarks: expected a mapping of names to partial configs (found ['a', 'b'])"),
         ("{a: 3}", "benchmarks.a: expected a section of fields (found 3)"),
-        ("{a: {dataste: {}}}", "benchmarks.a.dataste: unknown key 'dataste': did you mean 'dataset'?"),
+        (
+            "{a: {dataste: {}}}",
+            "benchmarks.a.dataste: unknown key 'dataste': did you mean 'dataset'?",
+        ),
         ("{a: {3: {}}}", "benchmarks.a.3: unknown key '3': known are: dataset, description"),
         *(
             (f"{{{name}: {{}}}}", "is not a valid name: use letters, digits")
@@ -135,22 +164,34 @@ def test_what_stands_for_all_benchmarks_is_refused_in_one(tmp_path: Path, field:
         ),
     ],
 )
-def test_benchmarks_that_are_none_are_refused(tmp_path: Path, benchmarks: str, sentence: str) -> None:
+def test_benchmarks_that_are_none_are_refused(
+    tmp_path: Path, benchmarks: str, sentence: str
+) -> None:
     assert sentence in refused(tmp_path, REST + f"benchmarks: {benchmarks}\n")
 
 
 def test_a_choice_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "unknown benchmark 'frist': did you mean 'first'?" in refused(tmp_path, TWO, "benchmark=frist", kind=UsageError)
-    assert "there is no 'first' to choose" in refused(tmp_path, REST, "benchmark=first", kind=UsageError)
+    assert "unknown benchmark 'frist': did you mean 'first'?" in refused(
+        tmp_path, TWO, "benchmark=frist", kind=UsageError
+    )
+    assert "there is no 'first' to choose" in refused(
+        tmp_path, REST, "benchmark=first", kind=UsageError
+    )
     assert "expected the name of one benchmark" in refused(tmp_path, TWO, "benchmark=[first]")
-    assert "expected the name of one benchmark" in refused(tmp_path, REST + "benchmark: {first: {}}\n")
+    assert "expected the name of one benchmark" in refused(
+        tmp_path, REST + "benchmark: {first: {}}\n"
+    )
 
 
 def test_a_misspelt_list_of_benchmarks_is_told_from_other_keys(tmp_path: Path) -> None:
-    assert "unknown key 'benchmarsk': did you mean 'benchmarks'?" in refused(tmp_path, REST + "benchmarsk: {a: {}}\n")
+    assert "unknown key 'benchmarsk': did you mean 'benchmarks'?" in refused(
+        tmp_path, REST + "benchmarsk: {a: {}}\n"
+    )
 
 
-def test_what_is_wrong_with_one_benchmark_is_not_wrong_with_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_with_one_benchmark_is_not_wrong_with_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("ABSENT", raising=False)
     (tmp_path / "config.yaml").write_text(TWO.replace("path: more", "path: '${ABSENT}'"))
     found = load_layers(tmp_path / "config.yaml")
@@ -162,7 +203,9 @@ def test_what_is_wrong_with_one_benchmark_is_not_wrong_with_another(tmp_path: Pa
 WORDS = st.sampled_from(["a", "b", "dataset", "steps", "path", "", "1"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS | st.integers(), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(WORDS | st.integers(), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 

@@ -20,11 +20,18 @@ def test_a_profile_is_had_by_its_name(name: str) -> None:
 
 def test_fields_of_a_profile_are_overridden_one_by_one() -> None:
     profile = profile_of({"profile": "cpu-bf16", "threads": 3})
-    assert (profile.device, profile.precision, profile.compute_batch, profile.threads) == ("cpu", "bf16", 8, 3)
+    assert (profile.device, profile.precision, profile.compute_batch, profile.threads) == (
+        "cpu",
+        "bf16",
+        8,
+        3,
+    )
 
 
 def test_without_a_name_the_plain_cpu_profile_is_meant() -> None:
-    assert profile_of({"compute_batch": 4}) == PROFILES["cpu-fp32"].model_copy(update={"compute_batch": 4})
+    assert profile_of({"compute_batch": 4}) == PROFILES["cpu-fp32"].model_copy(
+        update={"compute_batch": 4}
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Pieces of a shard are computed once each, by whatever threads are idle, and nothing locks up or goes on unseen."""
+"""Pieces of a shard are computed once each, by whatever threads are idle, and nothing locks up or
+goes on unseen.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from pipeline.core.parallel_map import spread
 
 @settings(deadline=None, max_examples=30)
 @given(items=st.lists(st.integers(), max_size=40), threads=st.integers(1, 4), pool=st.booleans())
-def test_results_come_in_the_order_of_the_items_each_computed_once(items: list[int], threads: int, pool: bool) -> None:
+def test_results_come_in_the_order_of_the_items_each_computed_once(
+    items: list[int], threads: int, pool: bool
+) -> None:
     seen = []
 
     def double(item: int) -> int:
@@ -23,12 +27,15 @@ def test_results_come_in_the_order_of_the_items_each_computed_once(items: list[i
         return 2 * item
 
     with ThreadPoolExecutor(3) as executor:
-        assert spread(double, items, executor if pool else None, threads) == [2 * item for item in items]
+        assert spread(double, items, executor if pool else None, threads) == [
+            2 * item for item in items
+        ]
     assert sorted(seen) == sorted(items)
 
 
 def test_idle_threads_help() -> None:
-    together = threading.Barrier(2, timeout=20)  # breaks, and raises, where the two items do not run at once
+    # breaks, and raises, where the two items do not run at once
+    together = threading.Barrier(2, timeout=20)
     with ThreadPoolExecutor(1) as pool:
         spread(lambda _: together.wait(), range(2), pool, 2)
 
@@ -36,7 +43,12 @@ def test_idle_threads_help() -> None:
 def test_no_more_threads_take_part_than_were_allowed() -> None:
     names: set[str] = set()
     with ThreadPoolExecutor(4) as pool:
-        spread(lambda _: (time.sleep(0.002), names.add(threading.current_thread().name)), range(60), pool, 2)
+        spread(
+            lambda _: (time.sleep(0.002), names.add(threading.current_thread().name)),
+            range(60),
+            pool,
+            2,
+        )
     assert len(names) <= 2
 
 

@@ -1,4 +1,6 @@
-"""What `pipeline.core.registry` promises: names for parts, the same for built-in and third-party ones."""
+"""What `pipeline.core.registry` promises: names for parts, the same for built-in and third-party
+ones.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from pipeline.core import registry
 from pipeline.core.registry import available, lookup, register
 from pipeline.errors import InvalidInput
 
-MODULE = "from pipeline.core.registry import register\n\n@register('test part', 'gear')\nclass Gear:\n    teeth = {teeth}\n"
+MODULE = (
+    "from pipeline.core.registry import register\n\n@register('test part', 'gear')\nclass Gear:\n  "
+    "  teeth = {teeth}\n"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -68,13 +73,16 @@ def test_a_name_may_mean_one_part_of_each_kind() -> None:
 
 
 def test_a_module_that_is_loaded_again_replaces_its_parts(tmp_path: Path) -> None:
-    for teeth in (7, 11):  # of another length: what was compiled is told from the source by time in seconds and size
+    # of another length: what was compiled is told from the source by time in seconds and size
+    for teeth in 7, 11:
         (tmp_path / "gears.py").write_text(MODULE.format(teeth=teeth))
         load(tmp_path / "gears.py", "gears")
     assert lookup("test part", "gear").teeth == 11
 
 
-def test_two_modules_do_not_replace_each_others_parts_though_the_classes_have_one_name(tmp_path: Path) -> None:
+def test_two_modules_do_not_replace_each_others_parts_though_the_classes_have_one_name(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "gears.py").write_text(MODULE.format(teeth=7))
     load(tmp_path / "gears.py", "gears")
     with pytest.raises(ValueError, match="registered twice"):
@@ -92,7 +100,11 @@ def test_a_distribution_adds_parts_by_naming_a_module_as_an_entry_point(tmp_path
     meta.mkdir()
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: gears\nVersion: 1.0\n")
     (meta / "entry_points.txt").write_text("[qfuse.plugins]\ngears = gears\n")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from pipeline.core.registry import lookup; "
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pipeline.core.registry import lookup; "
+    )
     code += "print(lookup('test part', 'gear').teeth, lookup('stage', 'embed').name)"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert done.stdout.split() == ["7", "embed"], done.stderr

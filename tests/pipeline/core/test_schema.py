@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.schema import Batch, Field, Schema, Status, concat, decode_text, encode_text, status_counts, text
+from pipeline.core.schema import (
+    Batch,
+    Field,
+    Schema,
+    Status,
+    concat,
+    decode_text,
+    encode_text,
+    status_counts,
+    text,
+)
 from pipeline.errors import InvalidInput
 
 SCORES = Schema(
@@ -43,16 +53,24 @@ def test_a_batch_of_the_schemas_columns_passes_with_and_without_the_optional_one
     [
         ({"reason": None}, "expected a column 'reason', found status, vector"),
         ({"rason": text("abc")}, "unknown column of scores 'rason': did you mean 'reason'?"),
-        ({"status": np.zeros(3, np.int64)}, "'status' should be uint8 with rows of shape (), found int64"),
+        (
+            {"status": np.zeros(3, np.int64)},
+            "'status' should be uint8 with rows of shape (), found int64",
+        ),
         ({"status": np.zeros(3, ">u2")}, "'status' should be uint8"),
-        ({"vector": np.zeros((3, 5, 3), np.float32)}, "rows of shape (None, 2), found float32 with rows of shape (5, 3)"),
+        (
+            {"vector": np.zeros((3, 5, 3), np.float32)},
+            "rows of shape (None, 2), found float32 with rows of shape (5, 3)",
+        ),
         ({"vector": np.zeros((3, 2), np.float32)}, "found float32 with rows of shape (2,)"),
         ({"box": np.zeros((3, 5), np.int64)}, "'box' should be int64 with rows of shape (4,)"),
         ({"reason": np.array(["", "", 7], dtype=object)}, "'reason' should hold text, found 7"),
         ({"reason": np.zeros(3)}, "'reason' should be text"),
     ],
 )
-def test_a_wrong_column_is_named_with_what_was_expected_and_found(changed: dict[str, object], sentence: str) -> None:
+def test_a_wrong_column_is_named_with_what_was_expected_and_found(
+    changed: dict[str, object], sentence: str
+) -> None:
     with pytest.raises(InvalidInput) as caught:
         SCORES.check(scores(**changed), "embed.npz")
     assert sentence in str(caught.value)
@@ -108,9 +126,17 @@ def test_take_gives_the_same_rows_of_every_column(rows: list[int]) -> None:
 @settings(max_examples=30, deadline=None)
 def test_joining_consecutive_parts_gives_the_whole(sizes: list[int], data: st.DataObject) -> None:
     rows = sum(sizes)
-    whole = Batch({"n": np.arange(rows), "s": text(data.draw(st.lists(ANY_TEXT, min_size=rows, max_size=rows)))})
+    whole = Batch(
+        {
+            "n": np.arange(rows),
+            "s": text(data.draw(st.lists(ANY_TEXT, min_size=rows, max_size=rows))),
+        }
+    )
     stops = np.cumsum(sizes)
-    parts = [whole.take(slice(int(stop) - size, int(stop))) for size, stop in zip(sizes, stops, strict=True)]
+    parts = [
+        whole.take(slice(int(stop) - size, int(stop)))
+        for size, stop in zip(sizes, stops, strict=True)
+    ]
     assert concat(parts).digest() == whole.digest()
 
 
@@ -124,7 +150,10 @@ def test_equal_columns_have_one_digest_whatever_their_order_and_memory_layout() 
     first = Batch({"v": values, "t": text("abcd")})
     second = Batch({"t": text("abcd"), "v": np.asfortranarray(values)})
     assert first.digest() == second.digest()
-    assert first.digest() == Batch({"t": text("xabcdx")[1:-1], "v": np.repeat(values, 2, axis=0)[::2]}).digest()
+    assert (
+        first.digest()
+        == Batch({"t": text("xabcdx")[1:-1], "v": np.repeat(values, 2, axis=0)[::2]}).digest()
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +169,10 @@ def test_equal_columns_have_one_digest_whatever_their_order_and_memory_layout() 
     ids=["text cut elsewhere", "column name", "dtype", "shape", "last bit", "column left out"],
 )
 def test_every_difference_changes_the_digest(other: Batch) -> None:
-    assert other.digest() != Batch({"v": np.array([1.0, 2.0, 3.0]), "t": text(["ab", "c", "d"])}).digest()
+    assert (
+        other.digest()
+        != Batch({"v": np.array([1.0, 2.0, 3.0]), "t": text(["ab", "c", "d"])}).digest()
+    )
 
 
 @given(st.lists(ANY_TEXT, max_size=8))

@@ -1,4 +1,6 @@
-"""How an axis is cut: shards end where names say so, so that rows that come or go change the shard they lie in."""
+"""How an axis is cut: shards end where names say so, so that rows that come or go change the shard
+they lie in.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def changed(before: Shards, after: Shards) -> int:
 @pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 128, 129, 388, 512, 4096, 10_000])
 @pytest.mark.parametrize("most", [1, 2, 3, 64, 1024])
 @pytest.mark.parametrize("growing", [False, True])
-def test_every_row_is_in_one_shard_of_at_most_so_many_rows_and_in_order(count: int, most: int, growing: bool) -> None:
+def test_every_row_is_in_one_shard_of_at_most_so_many_rows_and_in_order(
+    count: int, most: int, growing: bool
+) -> None:
     shards = cut(named(count), most, growing)
     assert [name for shard in shards for name in shard] == named(count)
     sizes = [len(shard) for shard in shards]
@@ -37,12 +41,16 @@ def test_every_row_is_in_one_shard_of_at_most_so_many_rows_and_in_order(count: i
 
 @pytest.mark.parametrize("count", [388, 3000])
 @pytest.mark.parametrize("growing", [False, True])
-def test_a_row_that_comes_or_goes_changes_its_shard_and_hardly_ever_another(count: int, growing: bool) -> None:
+def test_a_row_that_comes_or_goes_changes_its_shard_and_hardly_ever_another(
+    count: int, growing: bool
+) -> None:
     names, most = named(count), 1024 if growing else 128
     before = cut(names, most, growing)
     touched = []
     for place in range(0, count, 17):
-        touched.append(changed(before, cut([*names[:place], "new.jpg", *names[place:]], most, growing)))
+        touched.append(
+            changed(before, cut([*names[:place], "new.jpg", *names[place:]], most, growing))
+        )
         touched.append(changed(before, cut([*names[:place], *names[place + 1 :]], most, growing)))
     assert max(touched) <= 8
     assert np.mean(touched) < 1.2

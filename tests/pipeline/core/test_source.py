@@ -11,7 +11,13 @@ from pipeline.core.schema import Batch, text
 from pipeline.core.stage import Source
 from pipeline.errors import InvalidInput
 
-WHOLE = Batch({"number": np.arange(10), "wide": np.arange(30.0).reshape(10, 3), "name": text(f"n{i}" for i in range(10))})
+WHOLE = Batch(
+    {
+        "number": np.arange(10),
+        "wide": np.arange(30.0).reshape(10, 3),
+        "name": text(f"n{i}" for i in range(10)),
+    }
+)
 BOUNDS = [(0, 4), (4, 4), (4, 7), (7, 10)]
 
 
@@ -20,7 +26,9 @@ def source(*without: int) -> Source:
 
     def read(i: int, columns: object) -> Batch:
         part = WHOLE.take(slice(*BOUNDS[i]))
-        return part.select(["number", "wide"] if i in without else columns or ["number", "wide", "name"])
+        return part.select(
+            ["number", "wide"] if i in without else columns or ["number", "wide", "name"]
+        )
 
     return Source(tuple(a for a, _ in BOUNDS), tuple(b for _, b in BOUNDS), read)
 

@@ -1,4 +1,6 @@
-"""What `pipeline.files.digests` promises: one text for one value, differences as sentences, file digests remembered."""
+"""What `pipeline.files.digests` promises: one text for one value, differences as sentences, file
+digests remembered.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,14 @@ from pipeline.files.digests import UNREADABLE, DigestCache
 from pipeline.system.canonical_json import difference, key_of
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -87,7 +95,10 @@ def test_a_file_digest_is_its_sha256(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"abc")
     # FIPS 180-4, the example 'abc'
-    assert DigestCache(None).digest(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        DigestCache(None).digest(file)
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_an_unchanged_file_is_not_read_again_also_by_another_process(tmp_path: Path) -> None:
@@ -101,16 +112,23 @@ def test_an_unchanged_file_is_not_read_again_also_by_another_process(tmp_path: P
     assert reads == []
 
 
-def test_a_file_that_is_written_over_and_whose_time_is_set_back_is_read_again(tmp_path: Path) -> None:
+def test_a_file_that_is_written_over_and_whose_time_is_set_back_is_read_again(
+    tmp_path: Path,
+) -> None:
     file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
     file.write_bytes(b"old")
     before = file.stat()
     DigestCache(cache).digest(file)
-    while file.stat().st_ctime_ns == before.st_ctime_ns:  # until the clock of the file system has moved on
+    # until the clock of the file system has moved on
+    while file.stat().st_ctime_ns == before.st_ctime_ns:
         file.write_bytes(b"new")
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     after = file.stat()
-    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (
+        before.st_size,
+        before.st_mtime_ns,
+        before.st_ino,
+    )
     assert DigestCache(cache).digest(file) == sha256(b"new")
 
 
@@ -139,7 +157,9 @@ def test_digests_come_in_the_order_of_the_files(tmp_path: Path) -> None:
     assert cache.digests(files) == [sha256(name.encode()) for name in "cab"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4000])
+@pytest.mark.parametrize(
+    "damage", [b"", b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4000]
+)
 def test_a_damaged_cache_costs_time_and_never_an_answer(tmp_path: Path, damage: bytes) -> None:
     file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
     file.write_bytes(b"abc")
@@ -159,7 +179,9 @@ def test_a_damaged_cache_costs_time_and_never_an_answer(tmp_path: Path, damage: 
     ],
     ids=["another table", "no UTF-8", "other types"],
 )
-def test_a_cache_that_holds_other_things_is_mended(tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_holds_other_things_is_mended(
+    tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
     file.write_bytes(b"abc")
     DigestCache(cache).digest(file)
@@ -167,11 +189,15 @@ def test_a_cache_that_holds_other_things_is_mended(tmp_path: Path, statement: st
         db.executescript(statement)
     for _ in range(2):
         assert DigestCache(cache).digest(file) == sha256(b"abc")
-    monkeypatch.setattr("pipeline.files.digests.file_digest", lambda path: pytest.fail("it is read again"))
+    monkeypatch.setattr(
+        "pipeline.files.digests.file_digest", lambda path: pytest.fail("it is read again")
+    )
     assert DigestCache(cache).digest(file) == sha256(b"abc")
 
 
-def test_whatever_is_in_the_place_of_the_cache_costs_time_and_never_an_answer(tmp_path: Path) -> None:
+def test_whatever_is_in_the_place_of_the_cache_costs_time_and_never_an_answer(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
@@ -193,8 +219,11 @@ def test_a_flipped_bit_in_the_cache_is_never_taken_for_a_digest(tmp_path: Path) 
     cache = tmp_path / "digests.sqlite"
     DigestCache(cache).digests(files)
     image = cache.read_bytes()
-    # One bit of every second byte in use of the page that holds the rows, and of every one of the file's header.
-    page = 4096 * next(i for i in range(len(image) // 4096) if expected[0].encode() in image[4096 * i :][:4096])
+    # One bit of every second byte in use of the page that holds the rows, and of every one of the
+    # file's header.
+    page = 4096 * next(
+        i for i in range(len(image) // 4096) if expected[0].encode() in image[4096 * i :][:4096]
+    )
     used = [page + i for i in range(4096) if image[page + i]][::2]
     for at in [*range(100), *used]:
         changed = bytearray(image)
@@ -218,13 +247,16 @@ def test_a_cache_whose_folder_vanished_is_not_made_anew(tmp_path: Path) -> None:
     file.write_bytes(b"abc")
     folder.mkdir()
     cache = DigestCache(folder / "digests.sqlite")
-    (folder / "digests.sqlite").unlink()  # as where a disk was unmounted: the folder is there, and empty
+    # as where a disk was unmounted: the folder is there, and empty
+    (folder / "digests.sqlite").unlink()
     assert cache.digest(file) == sha256(b"abc")
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("table", ["digest", "file_digest"])
-def test_a_cache_of_another_layout_costs_time_and_never_an_answer(tmp_path: Path, table: str) -> None:
+def test_a_cache_of_another_layout_costs_time_and_never_an_answer(
+    tmp_path: Path, table: str
+) -> None:
     file, cache = tmp_path / "a", tmp_path / "digests.sqlite"
     file.write_bytes(b"abc")
     with sqlite3.connect(cache) as db:
@@ -252,18 +284,25 @@ def test_a_read_only_cache_is_used_and_not_written(tmp_path: Path) -> None:
     fresh.write_bytes(b"fresh")
     DigestCache(cache).digest(known)
     before = cache.read_bytes()
-    assert DigestCache(cache, readonly=True).digests([known, fresh]) == [sha256(b"known"), sha256(b"fresh")]
+    assert DigestCache(cache, readonly=True).digests([known, fresh]) == [
+        sha256(b"known"),
+        sha256(b"fresh"),
+    ]
     assert cache.read_bytes() == before
 
 
-def test_a_cache_may_be_named_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_may_be_named_relative_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a").write_bytes(b"abc")
     for _ in range(2):
         assert DigestCache(Path("odd #?% name")).digest(Path("a")) == sha256(b"abc")
 
 
-def test_a_file_name_that_is_not_utf8_is_digested_every_time_and_the_others_once(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_digested_every_time_and_the_others_once(
+    tmp_path: Path,
+) -> None:
     files = [tmp_path / os.fsdecode(name) for name in (b"\xff.jpg", b"good.jpg")]
     for file in files:
         file.write_bytes(b"abc")
@@ -278,7 +317,14 @@ def test_what_is_no_file_has_no_digest_and_the_others_have(tmp_path: Path) -> No
     (tmp_path / "circle").symlink_to("circle")
     os.mkfifo(tmp_path / "pipe")
     paths = [tmp_path / name for name in ("folder", "gone", "circle", "pipe", "good/none", "good")]
-    assert DigestCache(tmp_path / "digests.sqlite").digests(paths) == ["", "", "", "", "", sha256(b"abc")]
+    assert DigestCache(tmp_path / "digests.sqlite").digests(paths) == [
+        "",
+        "",
+        "",
+        "",
+        "",
+        sha256(b"abc"),
+    ]
 
 
 def test_a_file_without_permission_is_unreadable_until_it_has_one() -> None:
@@ -294,6 +340,10 @@ def test_a_file_without_permission_is_unreadable_until_it_has_one() -> None:
 def test_a_file_that_the_machine_fails_to_read_is_no_unreadable_one(tmp_path: Path) -> None:
     (tmp_path / "good").write_bytes(b"abc")
     cache = tmp_path / "digests.sqlite"
-    with pytest.raises(ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"):
+    with pytest.raises(
+        ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"
+    ):
         DigestCache(cache).digests([tmp_path / "good", Path("/proc/self/mem")])
-    assert sqlite3.connect(cache).execute("SELECT sha256 FROM file_digest").fetchall() == [(sha256(b"abc"),)]
+    assert sqlite3.connect(cache).execute("SELECT sha256 FROM file_digest").fetchall() == [
+        (sha256(b"abc"),)
+    ]

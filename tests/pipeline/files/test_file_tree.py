@@ -1,4 +1,6 @@
-"""What `pipeline.files.file_tree` promises: a data set's files by relative name, and never one from outside it."""
+"""What `pipeline.files.file_tree` promises: a data set's files by relative name, and never one from
+outside it.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def test_what_is_no_file_is_not_found(tmp_path: Path, kind: str, name: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
-@pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "b/../../secret", "..", ".", "", "b\\c.bin", "a\0.txt"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../secret", "b/../../secret", "..", ".", "", "b\\c.bin", "a\0.txt"]
+)
 def test_a_name_that_points_outside_is_never_read(tmp_path: Path, kind: str, name: str) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     with pytest.raises(InvalidInput, match="points outside the data set"):
@@ -120,7 +124,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../out", "a/../../out", "a\\..\\out"])
-def test_an_archive_with_a_member_that_climbs_out_is_refused_whole(tmp_path: Path, name: str) -> None:
+def test_an_archive_with_a_member_that_climbs_out_is_refused_whole(
+    tmp_path: Path, name: str
+) -> None:
     with pytest.raises(InvalidInput, match="points outside the data set"):
         open_files(packed(tmp_path / "evil.zip", {"good": b"", name: b"x"}))
 
@@ -139,7 +145,9 @@ def test_a_file_above_the_limit_is_refused_and_one_at_the_limit_is_read(
 def test_a_member_that_hides_its_size_is_not_unpacked(tmp_path: Path) -> None:
     path = packed(tmp_path / "bomb.zip", {"bomb": bytes(50_000)})
     data = path.read_bytes()
-    assert data.count((50_000).to_bytes(4, "little")) == 2  # in the member's own header and in the directory
+    assert (
+        data.count((50_000).to_bytes(4, "little")) == 2
+    )  # in the member's own header and in the directory
     path.write_bytes(data.replace((50_000).to_bytes(4, "little"), (100).to_bytes(4, "little")))
     with pytest.raises(InvalidInput, match="damaged inside the archive"):
         open_files(path).read("bomb")
@@ -205,9 +213,15 @@ def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "state"),
-    [("none", "does not exist"), ("text", "neither a folder, a zip archive nor a pack"), ("x" * 5000, "does not exist")],
+    [
+        ("none", "does not exist"),
+        ("text", "neither a folder, a zip archive nor a pack"),
+        ("x" * 5000, "does not exist"),
+    ],
 )
-def test_a_path_that_is_neither_folder_nor_zip_is_refused(tmp_path: Path, name: str, state: str) -> None:
+def test_a_path_that_is_neither_folder_nor_zip_is_refused(
+    tmp_path: Path, name: str, state: str
+) -> None:
     (tmp_path / "text").write_text("no archive")
     with pytest.raises(InvalidInput, match=f"{state}.*set dataset.path"):
         open_files(tmp_path / name)
@@ -239,7 +253,9 @@ def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
     cut = data[: central - 1] + data[central:]  # the name of one letter, from the directory
     cut = cut[: local + 28] + b"\0\0" + cut[local + 30 :]
     end = cut.find(b"PK\5\6")
-    (tmp_path / "a.zip").write_bytes(cut[: end + 12] + (end - local).to_bytes(4, "little") + cut[end + 16 :])
+    (tmp_path / "a.zip").write_bytes(
+        cut[: end + 12] + (end - local).to_bytes(4, "little") + cut[end + 16 :]
+    )
     with pytest.raises(InvalidInput, match="the name '' points outside"):
         open_files(tmp_path / "a.zip")
 
@@ -248,7 +264,8 @@ def test_an_archive_whose_members_share_their_bytes_is_refused(tmp_path: Path) -
     path = packed(tmp_path / "a.zip", {"a": bytes(1 << 20), "b": bytes(1 << 20)})
     data = path.read_bytes()
     second = data.rfind(b"PK\1\2")
-    path.write_bytes(data[: second + 42] + bytes(4) + data[second + 46 :])  # where the second one starts: with the first
+    # where the second one starts: with the first
+    path.write_bytes(data[: second + 42] + bytes(4) + data[second + 46 :])
     with pytest.raises(InvalidInput, match="overlaps another member"):
         open_files(path)
 
@@ -273,13 +290,17 @@ def test_an_offset_beyond_what_a_file_can_have_is_damage(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
-def test_digests_are_those_of_the_bytes_and_empty_for_what_is_no_file(tmp_path: Path, kind: str) -> None:
+def test_digests_are_those_of_the_bytes_and_empty_for_what_is_no_file(
+    tmp_path: Path, kind: str
+) -> None:
     names = [*TREE, "none", "b"]
     assert made(kind, tmp_path).digests(names) == [*map(sha256, TREE.values()), "", ""]
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
-def test_a_file_above_the_limit_asked_for_is_unreadable_and_without_a_limit_has_a_digest(tmp_path: Path, kind: str) -> None:
+def test_a_file_above_the_limit_asked_for_is_unreadable_and_without_a_limit_has_a_digest(
+    tmp_path: Path, kind: str
+) -> None:
     found, names = made(kind, tmp_path), ["a.txt", "b/c.bin"]
     assert found.digests(names, limit=300) == [sha256(TREE["a.txt"]), UNREADABLE]
     assert found.digests(names) == [sha256(TREE[name]) for name in names]
@@ -319,14 +340,21 @@ def test_the_digest_of_a_whole_archive_is_told_to_those_who_ask(tmp_path: Path) 
 
 
 def test_what_the_machine_fails_to_read_is_neither_unreadable_nor_absent(tmp_path: Path) -> None:
-    """Of a process's own memory nothing can be read at 0: an input/output error as of a failing disk."""
+    """Of a process's own memory nothing can be read at 0: an input/output error as of a failing
+    disk.
+    """
     found = Folder(Path("/proc/self"))
     for ask in (found.read, lambda name: found.digests([name])):
-        with pytest.raises(ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"):
+        with pytest.raises(
+            ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"
+        ):
             ask("mem")
     tree = folder(tmp_path)
     for ask in (tree.read, lambda name: tree.digests([name])):
-        with no_more_files(), pytest.raises(ResourceRefused, match=r"Too many open files.*raise `ulimit -n`"):
+        with (
+            no_more_files(),
+            pytest.raises(ResourceRefused, match=r"Too many open files.*raise `ulimit -n`"),
+        ):
             ask("a.txt")
     with no_more_files(), pytest.raises(ResourceRefused, match="Too many open files"):
         tree.names()

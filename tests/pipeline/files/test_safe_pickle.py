@@ -1,4 +1,6 @@
-"""What `safe_pickle` and `image_pack` promise: a pack of images as files, and nothing else of any pickle."""
+"""What `safe_pickle` and `image_pack` promise: a pack of images as files, and nothing else of any
+pickle.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def one_row(face: bytes) -> np.ndarray:
     return np.frombuffer(face, np.uint8)[None]
 
 
-FACES, MATED = [b"face a", b"face b" * 60, b"\x00\xff\x80", b"", b"face a", b"."], [True, False, True]
+FACES, MATED = (
+    [b"face a", b"face b" * 60, b"\x00\xff\x80", b"", b"face a", b"."],
+    [True, False, True],
+)
 FORMS: dict[str, Callable[[], bytes]] = {
     **{
         f"{form}, protocol {p}": lambda p=p, form=form: pack(FACES, MATED, p, form)
@@ -43,21 +48,32 @@ FORMS: dict[str, Callable[[], bytes]] = {
     },  # type: ignore[misc]
     "bytes, Python 2": lambda: python2_pack(FACES, MATED),
     "numpy, Python 2": lambda: python2_pack(FACES, MATED, "numpy"),
-    "numpy, before 2.0": lambda: pack(FACES, MATED, 2, "numpy").replace(b"numpy._core.", b"numpy.core."),
+    "numpy, before 2.0": lambda: pack(FACES, MATED, 2, "numpy").replace(
+        b"numpy._core.", b"numpy.core."
+    ),
     "truth values of NumPy's": lambda: pickle.dumps((FACES, [np.bool_(each) for each in MATED]), 4),
     "truth values as numbers": lambda: pickle.dumps((FACES, [int(each) for each in MATED]), 2),
     **{
-        f"truth values as an array of {kind}": lambda kind=kind: pickle.dumps((FACES, np.array(MATED, kind)), 4)
+        f"truth values as an array of {kind}": lambda kind=kind: pickle.dumps(
+            (FACES, np.array(MATED, kind)), 4
+        )
         for kind in ("<i8", "<i4", "u1")
     },  # type: ignore[misc]
     "a list of two": lambda: pickle.dumps([tuple(FACES), tuple(MATED)], 3),
     "unframed": lambda: pickletools.optimize(pack(FACES, MATED, 4)),
     **{
-        f"{form}, protocol {p}": lambda p=p, turned=turned: pickle.dumps(([turned(each) for each in FACES], MATED), p)
+        f"{form}, protocol {p}": lambda p=p, turned=turned: pickle.dumps(
+            ([turned(each) for each in FACES], MATED), p
+        )
         for p in range(2, 6)
         for form, turned in {"one row": one_row, "one column": lambda each: one_row(each).T}.items()
     },  # type: ignore[misc]
-    **{f"bytearrays, protocol {p}": lambda p=p: pickle.dumps(([bytearray(e) for e in FACES], MATED), p) for p in range(2, 6)},
+    **{
+        f"bytearrays, protocol {p}": lambda p=p: pickle.dumps(
+            ([bytearray(e) for e in FACES], MATED), p
+        )
+        for p in range(2, 6)
+    },
 }
 
 
@@ -69,7 +85,11 @@ def plain(value: Any, data: bytes) -> Any:
     if isinstance(value, Bytes1D):
         assert value.chunk is not None
         return np.frombuffer(plain(value.chunk, data), value.dtype).tolist()
-    return type(value)(plain(each, data) for each in value) if isinstance(value, list | tuple) else value
+    return (
+        type(value)(plain(each, data) for each in value)
+        if isinstance(value, list | tuple)
+        else value
+    )
 
 
 def written(folder: Path, data: bytes) -> Path:
@@ -89,7 +109,9 @@ def test_a_pack_in_every_form_is_files_in_its_order(tmp_path: Path, form: str) -
 @pytest.mark.parametrize("form", FORMS)
 def test_digests_are_those_of_what_is_read(tmp_path: Path, form: str) -> None:
     found = open_files(written(tmp_path, FORMS[form]()))
-    assert found.digests(found.names()) == [hashlib.sha256(found.read(name)).hexdigest() for name in found.names()]
+    assert found.digests(found.names()) == [
+        hashlib.sha256(found.read(name)).hexdigest() for name in found.names()
+    ]
 
 
 def test_what_a_pack_does_not_hold_is_not_found(tmp_path: Path) -> None:
@@ -102,7 +124,11 @@ def test_what_a_pack_does_not_hold_is_not_found(tmp_path: Path) -> None:
 
 def test_an_image_above_the_limit_has_no_digest(tmp_path: Path) -> None:
     found = open_files(written(tmp_path, pack(FACES, MATED)))
-    assert [digest == UNREADABLE for digest in found.digests(found.names()[:3], 10)] == [False, True, False]
+    assert [digest == UNREADABLE for digest in found.digests(found.names()[:3], 10)] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_pack_cut_short_while_it_is_read_is_refused(tmp_path: Path) -> None:
@@ -114,7 +140,11 @@ def test_a_pack_cut_short_while_it_is_read_is_refused(tmp_path: Path) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=300) | st.text(max_size=300),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.binary(max_size=300)
+    | st.text(max_size=300),
     lambda inner: st.lists(inner, max_size=5) | st.lists(inner, max_size=5).map(tuple),
 )
 
@@ -127,7 +157,9 @@ def test_plain_values_are_read_as_the_pickle_module_reads_them(value: Any, proto
 
 
 @given(st.binary(max_size=40).map(lambda data: np.frombuffer(data, np.uint8)), st.integers(2, 5))
-def test_arrays_of_bytes_are_read_as_the_pickle_module_reads_them(value: np.ndarray, protocol: int) -> None:
+def test_arrays_of_bytes_are_read_as_the_pickle_module_reads_them(
+    value: np.ndarray, protocol: int
+) -> None:
     data = pickle.dumps([value, value > 9], protocol)
     assert plain(load(data, "p"), data) == [value.tolist(), (value > 9).tolist()]
 
@@ -143,16 +175,34 @@ class Asks:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "os.system": (lambda proof: Asks(os.system, (f"touch {proof}",)), "asks for posix.system, which no pack"),
-    "eval": (lambda proof: Asks(eval, (f"open({str(proof)!r}, 'w')",)), r"asks for (builtins|__builtin__)\.eval, which no"),
+    "os.system": (
+        lambda proof: Asks(os.system, (f"touch {proof}",)),
+        "asks for posix.system, which no pack",
+    ),
+    "eval": (
+        lambda proof: Asks(eval, (f"open({str(proof)!r}, 'w')",)),
+        r"asks for (builtins|__builtin__)\.eval, which no",
+    ),
     "open": (lambda proof: Asks(open, (str(proof), "w")), r"asks for _?io\.open, which no"),
-    "getattr": (lambda proof: Asks(getattr, (b"", "hex")), r"asks for (builtins|__builtin__)\.getattr"),
+    "getattr": (
+        lambda proof: Asks(getattr, (b"", "hex")),
+        r"asks for (builtins|__builtin__)\.getattr",
+    ),
     "other codecs": (lambda proof: Asks(codecs.encode, ("a", "rot13")), "encodes something else"),
     "a class": (lambda proof: Path(proof), r"asks for pathlib(\._local)?\.(Posix)?Path"),
     "an array of objects": (lambda proof: np.array([None]), r"is of type 'O8'"),
-    "an array of three dimensions": (lambda proof: np.zeros((1, 2, 1), np.uint8), "more or less than one dimension"),
-    "a bytearray of a number": (lambda proof: Asks(bytearray, (1 << 40,)), "makes bytes of something"),
-    "an array of numbers whose bytes are turned round": (lambda proof: np.zeros(3, ">i8"), "is not a plain one of bytes"),
+    "an array of three dimensions": (
+        lambda proof: np.zeros((1, 2, 1), np.uint8),
+        "more or less than one dimension",
+    ),
+    "a bytearray of a number": (
+        lambda proof: Asks(bytearray, (1 << 40,)),
+        "makes bytes of something",
+    ),
+    "an array of numbers whose bytes are turned round": (
+        lambda proof: np.zeros(3, ">i8"),
+        "is not a plain one of bytes",
+    ),
     "an array of floats": (lambda proof: np.zeros(3), r"is of type 'f8'"),
     "an image of two dimensions": (
         lambda proof: np.zeros((2, 3), np.uint8),
@@ -167,7 +217,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 @pytest.mark.parametrize("what", HOSTILE)
-def test_whatever_else_a_pickle_asks_for_is_refused_by_name_and_not_done(tmp_path: Path, what: str, protocol: int) -> None:
+def test_whatever_else_a_pickle_asks_for_is_refused_by_name_and_not_done(
+    tmp_path: Path, what: str, protocol: int
+) -> None:
     proof = tmp_path / "done"
     make, message = HOSTILE[what]
     path = written(tmp_path, pickle.dumps(([b"", make(proof)], [True]), protocol))
@@ -183,14 +235,18 @@ def test_a_persistent_id_is_refused(tmp_path: Path) -> None:
 
     out = io.BytesIO()
     Pickler(out, 2).dump(([b"there", b""], [True]))
-    with pytest.raises(InvalidInput, match="instruction BINPERSID, which no pack of images needs: refused"):
+    with pytest.raises(
+        InvalidInput, match="instruction BINPERSID, which no pack of images needs: refused"
+    ):
         open_files(written(tmp_path, out.getvalue()))
 
 
 def test_the_registry_of_extensions_is_refused(tmp_path: Path) -> None:
     copyreg.add_extension("os", "getcwd", 77)
     try:
-        data = pickle.dumps(([Asks(os.getcwd, ()), b""], [True]), 2).replace(b"cposix\ngetcwd\n", b"\x82\x4d")
+        data = pickle.dumps(([Asks(os.getcwd, ()), b""], [True]), 2).replace(
+            b"cposix\ngetcwd\n", b"\x82\x4d"
+        )
         assert b"\x82\x4d" in data
         with pytest.raises(InvalidInput, match="instruction EXT1"):
             open_files(written(tmp_path, data))
@@ -202,7 +258,9 @@ def test_every_other_instruction_is_refused_by_its_name() -> None:
     for op in pickletools.opcodes:
         code = op.code.encode("latin-1")
         if code not in safe_pickle._Machine.ACTS and code != b".":
-            with pytest.raises(InvalidInput, match=f"instruction {op.name}, which no pack of images needs"):
+            with pytest.raises(
+                InvalidInput, match=f"instruction {op.name}, which no pack of images needs"
+            ):
                 load(b"\x80\x04" + code + b"\0" * 300, "p")
 
 
@@ -224,9 +282,15 @@ CALLS = {
     "a byte string of less than none": b"\x80\x02T\xff\xff\xff\xff.",
     "a second protocol": b"\x80\x02\x80\x02N.",
     "protocol 9": b"\x80\x09N.",
-    "text that no bytes were": pickle.dumps(b"\xe9" * 9, 2).replace("é".encode() * 9, "€".encode() * 6),
-    "an array longer than its bytes": pickle.dumps(np.zeros(9, np.uint8), 2).replace(b"K\x01K\t\x85", b"K\x01K\x0a\x85"),
-    "big-endian numbers": pickle.dumps(np.zeros(9, np.uint8), 2).replace(b"X\x01\x00\x00\x00|", b"X\x01\x00\x00\x00>"),
+    "text that no bytes were": pickle.dumps(b"\xe9" * 9, 2).replace(
+        "é".encode() * 9, "€".encode() * 6
+    ),
+    "an array longer than its bytes": pickle.dumps(np.zeros(9, np.uint8), 2).replace(
+        b"K\x01K\t\x85", b"K\x01K\x0a\x85"
+    ),
+    "big-endian numbers": pickle.dumps(np.zeros(9, np.uint8), 2).replace(
+        b"X\x01\x00\x00\x00|", b"X\x01\x00\x00\x00>"
+    ),
 }
 
 
@@ -288,7 +352,9 @@ def test_the_size_of_a_pack_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("form", ["bytes, protocol 2", "numpy, protocol 2", "numpy, protocol 5"])
-def test_the_number_of_pairs_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+def test_the_number_of_pairs_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     monkeypatch.setattr(packs, "MAX_PAIRS", 2)
     with pytest.raises(InvalidInput, match="more than 2 pairs"):
         open_files(written(tmp_path, FORMS[form]()))
@@ -325,14 +391,21 @@ def test_what_follows_a_pack_is_refused(form: str) -> None:
         ((FACES, np.array([0, 1, 2], np.uint8)), "pair 2 is not a truth value"),
     ],
 )
-def test_a_pickle_of_something_else_is_refused_saying_what_is_expected(tmp_path: Path, content: Any, message: str) -> None:
+def test_a_pickle_of_something_else_is_refused_saying_what_is_expected(
+    tmp_path: Path, content: Any, message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message):
         open_files(written(tmp_path, pickle.dumps(content, 4)))
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.sampled_from(sorted(FORMS)), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_damaged_pack_is_read_or_refused_in_a_sentence(form: str, changes: list[tuple[float, int]]) -> None:
+@given(
+    st.sampled_from(sorted(FORMS)),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_a_damaged_pack_is_read_or_refused_in_a_sentence(
+    form: str, changes: list[tuple[float, int]]
+) -> None:
     data = bytearray(FORMS[form]())
     for where, value in changes:
         data[min(int(where * len(data)), len(data) - 1)] = value

@@ -1,4 +1,6 @@
-"""Tables are cut as shards are: a shard has its own rows of them, and its key and its estimate are of these alone."""
+"""Tables are cut as shards are: a shard has its own rows of them, and its key and its estimate are
+of these alone.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,18 @@ SEEN = Schema("seen", (Field("groups", "int64"), Field("members", "int64"), Fiel
 
 
 class Cut(Stage):
-    """For each group how many groups and members its shard saw, and the last group that a member was of."""
+    """For each group how many groups and members its shard saw, and the last group that a member
+    was of.
+    """
 
     name = "cut"
     grain = "tile"
     axis = "groups"
     produces: ClassVar[Mapping[str, Schema]] = {"": SEEN}
-    consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {"groups": ("group_id",), "members": ("group",)}
+    consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "groups": ("group_id",),
+        "members": ("group",),
+    }
 
     def memory(self, rows: Any, sizes: Any, tables: Any) -> Mapping[str, int]:
         return {"as many bytes as groups": tables["groups"].rows}
@@ -35,7 +42,11 @@ class Cut(Stage):
         toy.count(self, 1)
         groups, members = work.tables["groups"], work.tables["members"]
         seen = {"groups": groups.rows, "members": members.rows, "last": int(members["group"][-1])}
-        return {"": Batch({name: np.full(work.stop - work.start, value) for name, value in seen.items()})}
+        return {
+            "": Batch(
+                {name: np.full(work.stop - work.start, value) for name, value in seen.items()}
+            )
+        }
 
 
 @pytest.fixture

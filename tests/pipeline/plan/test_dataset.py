@@ -1,4 +1,6 @@
-"""What `pipeline.plan.dataset.ingest` promises: its tables speak of the bytes that their key speaks of."""
+"""What `pipeline.plan.dataset.ingest` promises: its tables speak of the bytes that their key speaks
+of.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +55,10 @@ def before(change: Callable[[], None]) -> Callable[[toy.ToyReader, Files | None]
 
 def test_a_file_that_comes_while_others_are_read_is_noticed(lab: Lab) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy.ToyReader, "read", before(lambda: (lab.root / "files" / "99.0").write_text("1") and None))
+        patch.setattr(
+            toy.ToyReader,
+            "read",
+            before(lambda: (lab.root / "files" / "99.0").write_text("1") and None),
+        )
         with pytest.raises(InvalidInput, match="changed while they were read"):
             lab.session()

@@ -1,4 +1,6 @@
-"""What is said of a plan whose store holds results of another instruction set, and of bf16 without instructions for it."""
+"""What is said of a plan whose store holds results of another instruction set, and of bf16 without
+instructions for it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def mixed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """A store in which all shards of a network but one were computed with another instruction set."""
+    """A store in which all shards of a network but one were computed with another instruction
+    set."""
     with monkeypatch.context() as other:
         other.setenv(*LIMIT)
         lab.forget(lab.run(NETWORK, until="measure").session.plan.steps["measure"], 2)
@@ -42,7 +45,11 @@ def test_a_receipt_names_the_instruction_set(lab: Lab, monkeypatch: pytest.Monke
     monkeypatch.setenv(*LIMIT)
     session = lab.run(NETWORK).session
     step = session.plan.steps["measure"]
-    receipts = [session.store.receipt(step.output(o), key) for task in step.tasks for o, key in task.keys.items()]
+    receipts = [
+        session.store.receipt(step.output(o), key)
+        for task in step.tasks
+        for o, key in task.keys.items()
+    ]
     assert {receipt.provenance["computed_with"] for receipt in receipts} == {LIMITED}
 
 
@@ -73,7 +80,10 @@ def test_status_tells_what_another_instruction_set_computed_when_all_is_done(
     session = mixed.session(NETWORK)
     assert notes_here(session.plan, session.store) == []  # nothing is left to do
     status(mixed.root / "config.yaml", [NETWORK], mixed.root / mixed.store)
-    told = f"note: measure was computed with {FREE} (1 shard) and {LIMITED} (5 shards), here it would be with {FREE}"
+    told = (
+        f"note: measure was computed with {FREE} (1 shard) and {LIMITED} (5 shards), here it would"
+        f" be with {FREE}"
+    )
     assert told in capsys.readouterr().out
 
 
@@ -86,7 +96,9 @@ def test_nothing_is_said_where_other_machines_are_to_compute(mixed: Lab) -> None
     assert notes_here(session.plan, session.store) == []
 
 
-def test_nothing_is_said_of_steps_that_are_the_same_everywhere(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_said_of_steps_that_are_the_same_everywhere(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as other:
         other.setenv("OPENBLAS_CORETYPE", "Prescott")
         lab.forget(lab.run(until="measure").session.plan.steps["measure"], 2)
@@ -94,7 +106,9 @@ def test_nothing_is_said_of_steps_that_are_the_same_everywhere(lab: Lab, monkeyp
     assert (toy.calls["measure"], ran.runner.summary.notes) == (4, [])
 
 
-def test_nothing_is_said_of_receipts_that_do_not_tell(mixed: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_said_of_receipts_that_do_not_tell(
+    mixed: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = mixed.session(NETWORK)
     for task in (step := session.plan.steps["measure"]).tasks:
         for output, key in task.keys.items():
@@ -104,10 +118,16 @@ def test_nothing_is_said_of_receipts_that_do_not_tell(mixed: Lab, monkeypatch: p
 
 
 def test_workers_of_several_instruction_sets_are_named_by_them(lab: Lab) -> None:
-    workers = {f"tcp://10.0.0.{i}:1": {"measure": "avx2" if i < 7 else "avx512", "overall": "avx2"} for i in range(1, 9)}
+    workers = {
+        f"tcp://10.0.0.{i}:1": {"measure": "avx2" if i < 7 else "avx512", "overall": "avx2"}
+        for i in range(1, 9)
+    }
     sentence = refusal(lab.session().plan, "the cluster", workers)
     assert "between which measure differs" in sentence
-    assert "avx2: tcp://10.0.0.1:1, tcp://10.0.0.2:1, tcp://10.0.0.3:1, tcp://10.0.0.4:1 and 2 more;" in sentence
+    assert (
+        "avx2: tcp://10.0.0.1:1, tcp://10.0.0.2:1, tcp://10.0.0.3:1, tcp://10.0.0.4:1 and 2 more;"
+        in sentence
+    )
     assert "avx512: tcp://10.0.0.7:1, tcp://10.0.0.8:1. " in sentence
     assert refusal(lab.session().plan, "the cluster", dict(list(workers.items())[:6])) == ""
 
@@ -131,12 +151,24 @@ def test_bf16_without_instructions_is_told_by_check_plan_and_run(lab: Lab) -> No
 
 @pytest.mark.usefixtures("without_bf16")
 @pytest.mark.parametrize("numerics", ["cpu-fp32", "cpu-bf16"])
-def test_nothing_is_said_of_float32_and_of_steps_that_are_no_networks(lab: Lab, numerics: str) -> None:
-    one = [f"steps.measure.options.network={str(numerics == 'cpu-fp32').lower()}", f"numerics={numerics}"]
+def test_nothing_is_said_of_float32_and_of_steps_that_are_no_networks(
+    lab: Lab, numerics: str
+) -> None:
+    one = [
+        f"steps.measure.options.network={str(numerics == 'cpu-fp32').lower()}",
+        f"numerics={numerics}",
+    ]
     assert check_all(lab.root / "config.yaml", one)[""].notes == []
 
 
-def test_nothing_is_said_of_a_processor_that_has_them(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_said_of_a_processor_that_has_them(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(instruction_sets, "processor_flags", lambda: frozenset({"avx512_bf16"}))
-    assert instruction_mix.slow_bf16(lab.session(NETWORK, "numerics=cpu-bf16").plan.steps.values(), False) == []
+    assert (
+        instruction_mix.slow_bf16(
+            lab.session(NETWORK, "numerics=cpu-bf16").plan.steps.values(), False
+        )
+        == []
+    )
     assert check_all(lab.root / "config.yaml", [NETWORK, "numerics=cpu-bf16"])[""].notes == []

@@ -24,7 +24,8 @@ def test_a_run_of_a_part_of_the_steps_takes_no_reason_away(lab: Lab) -> None:
 def test_shards_that_are_not_there_yet_keep_what_was_remembered_of_them(lab: Lab) -> None:
     lab.run()
     changed = lab.session("numerics={compute_batch: 2}")
-    remember(changed.plan.steps.values(), changed.store, changed.folder / "plan.json")  # as after a run that was interrupted
+    # as after a run that was interrupted
+    remember(changed.plan.steps.values(), changed.store, changed.folder / "plan.json")
     assert "numerics.compute_batch: 3 → 2" in reasons(lab, "numerics={compute_batch: 2}")
 
 

@@ -1,4 +1,6 @@
-"""Trials: rows that end the process which runs them are found in processes of their own, and nobody else is accused."""
+"""Trials: rows that end the process which runs them are found in processes of their own, and nobody
+else is accused.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from pipeline.run import crash_probe
 from pipeline.store.claims import Rows
 
 ONE = "dataset.shard_rows={faces: 100}"
-Tries = list[tuple[list[Rows], int, int]]  # of each trial process: what it was to run, how many it survived, how it ended
+# of each trial process: what it was to run, how many it survived, how it ended
+Tries = list[tuple[list[Rows], int, int]]
 
 
 @pytest.fixture
@@ -29,7 +32,9 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> Tries:
     told: Tries = []
     real: Callable[..., tuple[int, int]] = crash_probe._try
 
-    def spied(order: Order, step: str, shard: int, ranges: list[Rows], *more: Any) -> tuple[int, int]:
+    def spied(
+        order: Order, step: str, shard: int, ranges: list[Rows], *more: Any
+    ) -> tuple[int, int]:
         survived, code = real(order, step, shard, ranges, *more)
         told.append((ranges, survived, code))
         return survived, code
@@ -44,7 +49,10 @@ def ask(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[int, st
     monkeypatch.setenv("PYTHONPATH", environment(lab)["PYTHONPATH"])
 
     def ask(
-        *suspects: Rows, overrides: tuple[str, ...] = (), stop: threading.Event | None = None, **changed: str
+        *suspects: Rows,
+        overrides: tuple[str, ...] = (),
+        stop: threading.Event | None = None,
+        **changed: str,
     ) -> dict[int, str]:
         session = lab.session(ONE, *overrides)
         order = replace(Order.of(session.plan, session.store), **changed)
@@ -64,21 +72,36 @@ def test_guilty_rows_are_found_among_innocent_ones_each_after_two_deaths(
     lab.write(4, "crash")
     lab.write(5, "exit")
     told = "reading it ends the process that tries"
-    assert ask((0, 3), (3, 6), (6, 9)) == {4: f"{told} (SIGSEGV, twice)", 5: f"{told} (exit code 7, twice)"}
-    died_at = [(ranges[survived], code) for ranges, survived, code in tries if survived < len(ranges)]
+    assert ask((0, 3), (3, 6), (6, 9)) == {
+        4: f"{told} (SIGSEGV, twice)",
+        5: f"{told} (exit code 7, twice)",
+    }
+    died_at = [
+        (ranges[survived], code) for ranges, survived, code in tries if survived < len(ranges)
+    ]
     sigsegv = -signal.SIGSEGV
-    assert died_at == [((3, 6), sigsegv), ((4, 5), sigsegv), ((4, 5), sigsegv), ((5, 6), 7), ((5, 6), 7)]
+    assert died_at == [
+        ((3, 6), sigsegv),
+        ((4, 5), sigsegv),
+        ((4, 5), sigsegv),
+        ((5, 6), 7),
+        ((5, 6), 7),
+    ]
     assert tries[-1] == ([(6, 9)], 1, 0)
 
 
-def test_a_row_that_only_raises_is_not_guilty(lab: Lab, ask: Callable[..., dict[int, str]], tries: Tries) -> None:
+def test_a_row_that_only_raises_is_not_guilty(
+    lab: Lab, ask: Callable[..., dict[int, str]], tries: Tries
+) -> None:
     for row in (0, 1, 2, 7):
         lab.write(row, "?")
     assert ask((0, 3), (6, 9)) == {}
     assert len(tries) == 1
 
 
-@pytest.mark.parametrize("changed", [{"plan": "another"}, {"store": "/nowhere"}, {"dataset": "0" * 64}])
+@pytest.mark.parametrize(
+    "changed", [{"plan": "another"}, {"store": "/nowhere"}, {"dataset": "0" * 64}]
+)
 def test_a_trial_that_cannot_begin_accuses_nobody(
     lab: Lab, ask: Callable[..., dict[int, str]], tries: Tries, changed: dict[str, str]
 ) -> None:
@@ -87,9 +110,13 @@ def test_a_trial_that_cannot_begin_accuses_nobody(
     assert len(tries) == 1
 
 
-def test_a_trial_that_is_killed_from_outside_accuses_nobody_and_says_so(lab: Lab, ask: Callable[..., dict[int, str]]) -> None:
+def test_a_trial_that_is_killed_from_outside_accuses_nobody_and_says_so(
+    lab: Lab, ask: Callable[..., dict[int, str]]
+) -> None:
     lab.write(1, "killed")
-    with pytest.raises(ResourceRefused, match=r"measure, shard 0: the process that tries .* was killed \(SIGKILL\)"):
+    with pytest.raises(
+        ResourceRefused, match=r"measure, shard 0: the process that tries .* was killed \(SIGKILL\)"
+    ):
         ask((0, 3))
 
 
@@ -103,8 +130,12 @@ def test_a_trial_ends_with_the_run_that_wants_it(ask: Callable[..., dict[int, st
 
 def trials() -> list[int]:
     """Return the trial processes that this one has started."""
-    shown = subprocess.run(["/bin/ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        ["/bin/ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True
+    ).stdout
     lines = [line.split(None, 2) for line in shown.splitlines()]
     return [
-        int(pid) for pid, parent, command in lines if int(parent) == os.getpid() and "pipeline.run.crash_probe" in command
+        int(pid)
+        for pid, parent, command in lines
+        if int(parent) == os.getpid() and "pipeline.run.crash_probe" in command
     ]

@@ -1,4 +1,6 @@
-"""Damage that a run meets, without `store verify`: it is named, set aside, and exactly that is computed again."""
+"""Damage that a run meets, without `store verify`: it is named, set aside, and exactly that is
+computed again.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def path_of(lab: Lab, step: str, output: str, shard: int) -> Path:
 
 @pytest.fixture
 def hurt(lab: Lab) -> Callable[[str], Path]:
-    """Run, take away the one artifact that reads all of `measure.number`, and damage a shard of that."""
+    """Run, take away the one artifact that reads all of `measure.number`, and damage a shard of
+    that.
+    """
 
     def hurt(kind: str) -> Path:
         ran = lab.run()
@@ -58,8 +62,12 @@ def hurt(lab: Lab) -> Callable[[str], Path]:
 
 
 def mended_alone(lab: Lab, path: Path, again: Callable[..., str], **rows: int) -> str:
-    """Run; nothing but `rows` and what had been taken away is computed, and all is as it was. Returns what was said."""
-    others = {name: state for name, state in finished(lab).items() if name.with_suffix(".h5") != path}
+    """Run; nothing but `rows` and what had been taken away is computed, and all is as it was.
+    Returns what was said.
+    """
+    others = {
+        name: state for name, state in finished(lab).items() if name.with_suffix(".h5") != path
+    }
     error = again(lab, TOY_LOG=str(lab.root / "log"))
     done = computed(lab.root / "log")
     del done["overall"]  # which began once or twice
@@ -72,17 +80,23 @@ def mended_alone(lab: Lab, path: Path, again: Callable[..., str], **rows: int) -
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_what_is_found_damaged_is_named_and_computed_again_alone(lab: Lab, hurt: Callable[[str], Path], kind: str) -> None:
+def test_what_is_found_damaged_is_named_and_computed_again_alone(
+    lab: Lab, hurt: Callable[[str], Path], kind: str
+) -> None:
     path = hurt(kind)
     error = mended_alone(lab, path, forked, measure=4)
     (line,) = error.splitlines()
     assert str(path.with_suffix("")) in line
-    assert line.endswith("Its receipt was set aside." if "the file is gone" in line else "It was set aside.")
+    assert line.endswith(
+        "Its receipt was set aside." if "the file is gone" in line else "It was set aside."
+    )
     (reason,) = (lab.root / "store" / "quarantine").glob("*.reason")
     assert reason.name.startswith(f"measure.number-{path.stem[:16]}")
 
 
-def test_what_a_worker_finds_damaged_is_computed_again_too(lab: Lab, hurt: Callable[[str], Path]) -> None:
+def test_what_a_worker_finds_damaged_is_computed_again_too(
+    lab: Lab, hurt: Callable[[str], Path]
+) -> None:
     path = hurt("a bit of its data")
 
     def again(lab: Lab, **more: str) -> str:
@@ -91,7 +105,9 @@ def test_what_a_worker_finds_damaged_is_computed_again_too(lab: Lab, hurt: Calla
     assert f"{path}: the file is damaged" in mended_alone(lab, path, again, measure=4)
 
 
-def test_what_is_damaged_is_computed_again_also_where_nothing_is_left_that_reads_it(lab: Lab) -> None:
+def test_what_is_damaged_is_computed_again_also_where_nothing_is_left_that_reads_it(
+    lab: Lab,
+) -> None:
     lab.run()
     path, before = path_of(lab, "total[power=2]", "", 1), lab.contents()
     flip(path.with_suffix(".json"))
@@ -101,11 +117,15 @@ def test_what_is_damaged_is_computed_again_also_where_nothing_is_left_that_reads
     assert forked(lab) == ""
 
 
-def test_what_another_verb_has_set_aside_is_computed_again_by_the_next_run_of_a_config_that_has_it(lab: Lab) -> None:
+def test_what_another_verb_has_set_aside_is_computed_again_by_the_next_run_of_a_config_that_has_it(
+    lab: Lab,
+) -> None:
     lab.run()
     path, before = path_of(lab, "measure", "multiples", 3), lab.contents()
     path.write_bytes(path.read_bytes()[:-9])
-    assert "set aside in quarantine/; the next run recomputes them" in forked(lab, "store", "verify", expect=5)
+    assert "set aside in quarantine/; the next run recomputes them" in forked(
+        lab, "store", "verify", expect=5
+    )
     (task,) = lab.session(readonly=True).plan.steps["measure"].to_run
     assert (task.index, task.missing, task.reason) == (3, {"multiples"}, "set aside as damaged")
     assert lab.session(readonly=True).plan.finished
@@ -124,13 +144,25 @@ def test_what_another_verb_has_set_aside_is_computed_again_by_the_next_run_of_a_
         lambda path: (path.with_suffix(".json").unlink(), path.with_suffix(".json").mkdir()),
         lambda path: (path.unlink(), os.mkfifo(path)),
     ],
-    ids=["files gone", "files cut short", "receipts damaged", "folders for files", "folders for receipts", "pipes for files"],
+    ids=[
+        "files gone",
+        "files cut short",
+        "receipts damaged",
+        "folders for files",
+        "folders for receipts",
+        "pipes for files",
+    ],
 )
-def test_whatever_is_plainly_damaged_is_set_aside_at_once(lab: Lab, lose: Callable[[Path], object]) -> None:
+def test_whatever_is_plainly_damaged_is_set_aside_at_once(
+    lab: Lab, lose: Callable[[Path], object]
+) -> None:
     session = lab.run().session
     before = lab.contents()
     lab.forget(session.plan.steps["overall"], 0)
-    paths = [session.store.path("measure.number", task.keys["number"]) for task in session.plan.steps["measure"].tasks]
+    paths = [
+        session.store.path("measure.number", task.keys["number"])
+        for task in session.plan.steps["measure"].tasks
+    ]
     for path in paths:
         lose(path)
     told, begun = list[str](), list[int]()
@@ -147,26 +179,41 @@ def test_whatever_is_plainly_damaged_is_set_aside_at_once(lab: Lab, lose: Callab
 
 
 def flip_all(lab: Lab, *outputs: tuple[str, str]) -> list[Path]:
-    """Run, and flip a bit of every shard of outputs (step, output) once `overall`, which is below them, is taken away."""
+    """Run, and flip a bit of every shard of outputs (step, output) once `overall`, which is below
+    them, is taken away.
+    """
     session = lab.run().session
     lab.forget(session.plan.steps["overall"], 0)
-    found = [(session.plan.steps[step].output(output), output, session.plan.steps[step].tasks) for step, output in outputs]
-    paths = [session.store.path(name, task.keys[output]) for name, output, tasks in found for task in tasks]
+    found = [
+        (session.plan.steps[step].output(output), output, session.plan.steps[step].tasks)
+        for step, output in outputs
+    ]
+    paths = [
+        session.store.path(name, task.keys[output])
+        for name, output, tasks in found
+        for task in tasks
+    ]
     for path in paths:
         flip(path)
     return paths
 
 
 def passes(lab: Lab, again: Callable[[Lab], object]) -> int:
-    """Return how often a run that is done again begins, each time with workers of its own where it has any."""
+    """Return how often a run that is done again begins, each time with workers of its own where it
+    has any.
+    """
     log = lab.root / "run" / "events.jsonl"
     log.unlink(missing_ok=True)
     again(lab)
     return log.read_text().count('"run_started"')
 
 
-@pytest.mark.parametrize("again", [forked, lambda lab: forked(lab, "--dask", "local:1")], ids=["here", "workers"])
-def test_however_many_bits_are_flipped_a_run_begins_anew_once(lab: Lab, again: Callable[[Lab], object]) -> None:
+@pytest.mark.parametrize(
+    "again", [forked, lambda lab: forked(lab, "--dask", "local:1")], ids=["here", "workers"]
+)
+def test_however_many_bits_are_flipped_a_run_begins_anew_once(
+    lab: Lab, again: Callable[[Lab], object]
+) -> None:
     paths = flip_all(lab, ("measure", "number"))
     assert passes(lab, again) == 2
     assert len(list((lab.root / "store" / "quarantine").glob("*.reason"))) == len(paths) == 6
@@ -201,16 +248,22 @@ def test_a_flipped_bit_that_only_mending_would_meet_is_found_with_the_first_one(
     assert forked(lab, "store", "verify") == ""
 
 
-def test_crops_are_not_looked_through_for_a_run_that_does_not_read_them(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_are_not_looked_through_for_a_run_that_does_not_read_them(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(toy.Measure, "bulk", ("multiples",))
     unread = flip_all(lab, ("measure", "number"), ("measure", "multiples"))[6:]
     mended(lab.run, lambda told: None)
     store = lab.session(readonly=True).store
-    assert {problem.path for problem in filter(None, map(store.check, store.receipts()))} == set(unread)
+    assert {problem.path for problem in filter(None, map(store.check, store.receipts()))} == set(
+        unread
+    )
 
 
 def test_of_many_that_are_damaged_the_first_are_named_and_the_others_counted(lab: Lab) -> None:
-    lab.configure(dataset={"reader": "toy", "path": "files", "shard_rows": {"faces": 2, "groups": 2}})
+    lab.configure(
+        dataset={"reader": "toy", "path": "files", "shard_rows": {"faces": 2, "groups": 2}}
+    )
     session = lab.run().session
     lab.forget(session.plan.steps["overall"], 0)
     for task in session.plan.steps["measure"].tasks:
@@ -236,7 +289,9 @@ def test_several_damaged_artifacts_of_several_steps_are_told_each(lab: Lab) -> N
     for step in ("overall", "nearest[power=1]", "nearest[power=2]"):
         for task in ran.session.plan.steps[step].tasks:
             lab.forget(ran.session.plan.steps[step], task.index)
-    paths = [path_of(lab, "measure", "number", shard) for shard in (0, 5)] + [path_of(lab, "total[power=2]", "", 1)]
+    paths = [path_of(lab, "measure", "number", shard) for shard in (0, 5)] + [
+        path_of(lab, "total[power=2]", "", 1)
+    ]
     for path in paths:
         path.write_bytes(path.read_bytes()[:-9])
     error = forked(lab)
@@ -245,9 +300,12 @@ def test_several_damaged_artifacts_of_several_steps_are_told_each(lab: Lab) -> N
     assert lab.contents() == lab.reference()
 
 
-def test_what_is_damaged_each_time_it_is_read_ends_the_run_with_one_sentence(lab: Lab, hurt: Callable[[str], Path]) -> None:
+def test_what_is_damaged_each_time_it_is_read_ends_the_run_with_one_sentence(
+    lab: Lab, hurt: Callable[[str], Path]
+) -> None:
     path = hurt("half of it")
-    # A receipt that fits: computing it again would not be allowed to replace what is by all signs as it was written.
+    # A receipt that fits: computing it again would not be allowed to replace what is by all signs
+    # as it was written.
     receipt = unsealed(path.with_suffix(".json").read_bytes(), "measure.number", path.stem)
     fields = {**vars(receipt), "bytes": size_of(path), "sha256": file_digest(path)}
     path.with_suffix(".json").write_bytes(sealed(type(receipt)(**fields)))
@@ -256,17 +314,24 @@ def test_what_is_damaged_each_time_it_is_read_ends_the_run_with_one_sentence(lab
     assert error.count("\n") == 2
 
 
-def test_what_cannot_be_set_aside_ends_the_run_with_what_to_do(lab: Lab, hurt: Callable[[str], Path]) -> None:
+def test_what_cannot_be_set_aside_ends_the_run_with_what_to_do(
+    lab: Lab, hurt: Callable[[str], Path]
+) -> None:
     path = hurt("a bit of its data")
     before = path.read_bytes()
     (lab.root / "store" / "quarantine").write_text("in the way")
     error = forked(lab, expect=6)
-    assert f"{lab.root / 'store' / 'quarantine'} is a file and should be a folder): move it away" in error
+    assert (
+        f"{lab.root / 'store' / 'quarantine'} is a file and should be a folder): move it away"
+        in error
+    )
     assert error.count("\n") == 1
     assert path.read_bytes() == before
 
 
-def test_an_artifact_in_the_place_of_another_is_found_also_where_its_receipt_was_sealed_for_that_place(lab: Lab) -> None:
+def test_an_artifact_in_the_place_of_another_is_found_even_with_a_receipt_sealed_for_it(
+    lab: Lab,
+) -> None:
     lab.run()
     one, other = (path_of(lab, "measure", "number", shard) for shard in (0, 1))
     receipt = unsealed(one.with_suffix(".json").read_bytes(), "measure.number", one.stem)
@@ -274,4 +339,7 @@ def test_an_artifact_in_the_place_of_another_is_found_also_where_its_receipt_was
     other.with_suffix(".json").write_bytes(sealed(replace(receipt, key=other.stem)))
     store = lab.session(readonly=True).store
     (problem,) = filter(None, map(store.check, store.receipts()))
-    assert (problem.path, problem.reason.partition(":")[0]) == (other, "the receipt belongs to another artifact")
+    assert (problem.path, problem.reason.partition(":")[0]) == (
+        other,
+        "the receipt belongs to another artifact",
+    )

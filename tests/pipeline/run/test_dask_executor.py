@@ -1,4 +1,5 @@
-"""The same plan on dask.distributed: the same results, and whatever dies, what was finished stays."""
+"""The same plan on dask.distributed: the same results, and whatever dies, what was finished
+stays."""
 
 from __future__ import annotations
 
@@ -41,16 +42,24 @@ def digests(lab: Lab) -> dict[str, str]:
 
 
 def events(lab: Lab) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (lab.root / "run" / "events.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (lab.root / "run" / "events.jsonl").read_text().splitlines()
+    ]
 
 
 def commits(lab: Lab) -> int:
     return len(finished(lab)) // 2
 
 
-def test_serial_local_workers_and_a_cluster_at_an_address_give_the_same_artifacts(slow: Lab, dask: DaskCluster) -> None:
+def test_serial_local_workers_and_a_cluster_at_an_address_give_the_same_artifacts(
+    slow: Lab, dask: DaskCluster
+) -> None:
     found = []
-    for store, where in (("serial", []), ("local", ["--dask", "local:2"]), ("file", ["--dask", str(dask.file)])):
+    for store, where in (
+        ("serial", []),
+        ("local", ["--dask", "local:2"]),
+        ("file", ["--dask", str(dask.file)]),
+    ):
         lab = replace(slow, store=store)
         forked(lab, *where)
         found.append(digests(lab))
@@ -72,10 +81,14 @@ def test_what_only_memory_keeps_is_judged_on_a_cluster_too(slow: Lab) -> None:
     one = ("--set", "factors.power=[-1]", "--set", "run.max_failures=0.001")  # two numbers are 0
     for where in ([], ["--dask", "local:1"]):
         error = forked(slow, *where, *one, expect=4)
-        assert re.search(r"power\[power=-1\]: [12] of 200 rows failed \([12] not_finite\)", error), error
+        assert re.search(
+            r"power\[power=-1\]: [12] of 200 rows failed \([12] not_finite\)", error
+        ), error
 
 
-def test_a_row_whose_reading_kills_the_worker_is_marked_after_at_most_two_deaths(slow: Lab, dask: DaskCluster) -> None:
+def test_a_row_whose_reading_kills_the_worker_is_marked_after_at_most_two_deaths(
+    slow: Lab, dask: DaskCluster
+) -> None:
     (slow.root / "files" / "050.1").write_text("crash")
     (slow.root / "files" / "117.5").write_text("exit")
     forked(slow, "--dask", str(dask.file))
@@ -103,7 +116,7 @@ def test_a_worker_that_is_killed_loses_no_finished_shard(slow: Lab, dask: DaskCl
     for n in (1, 2):
         wait_for(slow, child, 10 * n)
         kept = finished(slow)
-        (victim, *_) = children_of(dask.workers[n - 1].pid)
+        victim, *_ = children_of(dask.workers[n - 1].pid)
         os.kill(victim, signal.SIGKILL)
     _, error = child.communicate(timeout=120)
     assert child.returncode == 0, error
@@ -111,7 +124,9 @@ def test_a_worker_that_is_killed_loses_no_finished_shard(slow: Lab, dask: DaskCl
     assert digests(slow) == reference(slow)
 
 
-def test_a_nanny_that_is_killed_takes_its_worker_along_and_the_other_goes_on(slow: Lab, dask: DaskCluster) -> None:
+def test_a_nanny_that_is_killed_takes_its_worker_along_and_the_other_goes_on(
+    slow: Lab, dask: DaskCluster
+) -> None:
     child = start(slow, "--dask", str(dask.file), *SLOW)
     wait_for(slow, child, 10)
     dask.workers[0].kill()
@@ -120,7 +135,9 @@ def test_a_nanny_that_is_killed_takes_its_worker_along_and_the_other_goes_on(slo
     assert digests(slow) == reference(slow)
 
 
-def test_without_its_scheduler_a_run_ends_with_what_to_do_and_continues_on_another(slow: Lab, dask: DaskCluster) -> None:
+def test_without_its_scheduler_a_run_ends_with_what_to_do_and_continues_on_another(
+    slow: Lab, dask: DaskCluster
+) -> None:
     child = start(slow, "--dask", str(dask.file), *SLOW)
     wait_for(slow, child, 10)
     end(dask.scheduler)
@@ -136,7 +153,9 @@ def test_without_its_scheduler_a_run_ends_with_what_to_do_and_continues_on_anoth
     assert digests(slow) == reference(slow)
 
 
-def test_a_driver_that_is_killed_takes_its_local_workers_along_and_the_next_one_continues(slow: Lab) -> None:
+def test_a_driver_that_is_killed_takes_its_local_workers_along_and_the_next_one_continues(
+    slow: Lab,
+) -> None:
     child = start(slow, "--dask", "local:2", *SLOW)
     wait_for(slow, child, 10)
     workers = children_of(child.pid)
@@ -153,14 +172,22 @@ def test_a_driver_that_is_killed_takes_its_local_workers_along_and_the_next_one_
     assert digests(slow) == reference(slow)
 
 
-@pytest.mark.parametrize("everyone", [False, True], ids=["the driver alone", "the whole group, as a terminal does"])
-def test_an_interrupt_ends_a_run_on_local_workers_with_everything_whole(slow: Lab, everyone: bool) -> None:
+@pytest.mark.parametrize(
+    "everyone", [False, True], ids=["the driver alone", "the whole group, as a terminal does"]
+)
+def test_an_interrupt_ends_a_run_on_local_workers_with_everything_whole(
+    slow: Lab, everyone: bool
+) -> None:
     child = start(slow, "--dask", "local:2", *SLOW)
     wait_for(slow, child, 10)
     (os.killpg if everyone else os.kill)(child.pid, signal.SIGINT)
     _, error = child.communicate(timeout=60)
     assert child.returncode == 130, error
-    assert error.strip().splitlines()[-1].endswith("every finished shard is kept; the same command continues from there.")
+    assert (
+        error.strip()
+        .splitlines()[-1]
+        .endswith("every finished shard is kept; the same command continues from there.")
+    )
     assert "Traceback" not in error
     store = slow.session(readonly=True).store
     assert all(store.check(path) is None for path in store.receipts())
@@ -192,20 +219,33 @@ def mixed(lab: Lab) -> Iterator[str]:
         yield str(dask.file)
 
 
-def test_workers_of_several_instruction_sets_are_refused_unless_the_config_allows_it(lab: Lab, mixed: str) -> None:
+def test_workers_of_several_instruction_sets_are_refused_unless_the_config_allows_it(
+    lab: Lab, mixed: str
+) -> None:
     network = "steps.measure.options.network=true"
     session = lab.session(network)
     sentence = (
-        r"different instruction sets, between which measure differs .*\(.*ONEDNN_MAX_CPU_ISA=SSE41.*\): tcp://[0-9.:]+\. "
+        r"different instruction sets, between which measure differs"
+        r" .*\(.*ONEDNN_MAX_CPU_ISA=SSE41.*\): tcp://[0-9.:]+\. "
     )
-    with pytest.raises(ResourceRefused, match=f"{sentence}Use workers of one, or set run.mixed_instruction_sets: true"):
+    with pytest.raises(
+        ResourceRefused,
+        match=f"{sentence}Use workers of one, or set run.mixed_instruction_sets: true",
+    ):
         Runner(session.plan, session.store, dask=mixed).run()
     # One that joins later, and gets a shard of a run whose workers compute with something else.
-    with Order.of(session.plan, session.store).shown() as order, Client(scheduler_file=mixed) as client:
+    with (
+        Order.of(session.plan, session.store).shown() as order,
+        Client(scheduler_file=mixed) as client,
+    ):
         other = replace(order, computing={"measure": "avx2"})
-        found = client.submit(dask_worker.compute, other, 1, "measure", 0, frozenset({"number"}), None).result(timeout=60)
+        found = client.submit(
+            dask_worker.compute, other, 1, "measure", 0, frozenset({"number"}), None
+        ).result(timeout=60)
     assert isinstance(found, ResourceRefused)
-    assert re.search(r"the worker tcp://\S+ computes measure with .*, the others with avx2", str(found))
+    assert re.search(
+        r"the worker tcp://\S+ computes measure with .*, the others with avx2", str(found)
+    )
     session = lab.session(network, "run.mixed_instruction_sets=true")
     Runner(session.plan, session.store, dask=mixed).run()
     assert not lab.session(network).plan.to_run
@@ -218,10 +258,15 @@ def test_a_place_that_is_none_is_refused_with_what_is_expected(slow: Lab, where:
     )
 
 
-def test_a_scheduler_that_does_not_answer_is_refused_with_what_to_do(slow: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_does_not_answer_is_refused_with_what_to_do(
+    slow: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dask_executor, "ANSWER", 0.5)
     session = slow.session()
-    with pytest.raises(ResourceRefused, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 .*: start one with `dask"):
+    with pytest.raises(
+        ResourceRefused,
+        match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 .*: start one with `dask",
+    ):
         Runner(session.plan, session.store, dask="tcp://127.0.0.1:1").run()
 
 
@@ -233,9 +278,12 @@ def reference(lab: Lab) -> dict[str, str]:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes below one, the resource trackers of Python's multiprocessing left out."""
+    """Return the processes below one, the resource trackers of Python's multiprocessing
+    left out."""
     found = []
-    for line in subprocess.run(["/bin/ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout.splitlines():
+    for line in subprocess.run(
+        ["/bin/ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True
+    ).stdout.splitlines():
         child, parent, command = line.split(None, 2)
         if int(parent) == pid and "resource_tracker" not in command:
             found.append(int(child))

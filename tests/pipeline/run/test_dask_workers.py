@@ -27,7 +27,11 @@ def cluster() -> Iterator[Any]:
 
 def addresses(cluster: Any) -> list[str]:
     """Where the scheduler, the worker and its nanny listen."""
-    return [cluster.scheduler_address, *cluster.scheduler_info["workers"], *(n.address for n in cluster.workers.values())]
+    return [
+        cluster.scheduler_address,
+        *cluster.scheduler_info["workers"],
+        *(n.address for n in cluster.workers.values()),
+    ]
 
 
 def connections(cluster: Any, scheme: str, security: Security) -> list[Any]:
@@ -36,13 +40,17 @@ def connections(cluster: Any, scheme: str, security: Security) -> list[Any]:
 
     async def attempt() -> list[Any]:
         places = [f"{scheme}://{address.partition('://')[2]}" for address in addresses(cluster)]
-        return await asyncio.gather(*(connect(a, timeout=1, **arguments) for a in places), return_exceptions=True)
+        return await asyncio.gather(
+            *(connect(a, timeout=1, **arguments) for a in places), return_exceptions=True
+        )
 
     return asyncio.run(attempt())
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])
-def test_whoever_has_not_the_credentials_of_the_run_gets_no_connection(cluster: Any, scheme: str) -> None:
+def test_whoever_has_not_the_credentials_of_the_run_gets_no_connection(
+    cluster: Any, scheme: str
+) -> None:
     stranger = Security(require_encryption=False) if scheme == "tcp" else Security.temporary()
     found = connections(cluster, scheme, stranger)
     assert len(found) == 3
@@ -50,7 +58,9 @@ def test_whoever_has_not_the_credentials_of_the_run_gets_no_connection(cluster: 
 
 
 def test_the_run_itself_gets_them(cluster: Any) -> None:
-    assert not any(isinstance(one, Exception) for one in connections(cluster, "tls", cluster.security))
+    assert not any(
+        isinstance(one, Exception) for one in connections(cluster, "tls", cluster.security)
+    )
 
 
 def test_workers_look_for_modules_in_a_folder_that_only_this_account_may_open(cluster: Any) -> None:
@@ -62,8 +72,12 @@ def test_workers_look_for_modules_in_a_folder_that_only_this_account_may_open(cl
         assert own.stat().st_uid == os.geteuid()
 
 
-def test_the_folder_is_gone_with_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.run.dask_workers._start", lambda count, folder: Path(folder, "left").touch())
+def test_the_folder_is_gone_with_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pipeline.run.dask_workers._start", lambda count, folder: Path(folder, "left").touch()
+    )
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     workers = LocalWorkers(1)
     workers.cluster()

@@ -1,4 +1,5 @@
-"""Whatever a run meets (a kill, a full disk, a store that is gone, a clock that goes back), what was finished stays.
+"""Whatever a run meets (a kill, a full disk, a store that is gone, a clock that goes back), what
+was finished stays.
 
 Each test ends with a run that comes to the contents of a run which nothing disturbed.
 """
@@ -19,7 +20,13 @@ from children import computed, finished, planned, run, start, wait_for
 from forks import end_all, fork, forked, until
 from laboratory import Lab
 
-POINTS = ["batch:before_run", "commit:before_write", "commit:before_link", "commit:before_receipt", "commit:after_receipt"]
+POINTS = [
+    "batch:before_run",
+    "commit:before_write",
+    "commit:before_link",
+    "commit:before_receipt",
+    "commit:after_receipt",
+]
 SLOW = ("--set", "steps.measure.options.sleep=0.01")
 
 
@@ -30,7 +37,9 @@ def ended() -> Iterator[None]:
 
 
 def continued(lab: Lab, again: Callable[..., object] = forked) -> None:
-    """Run to the end: nothing finished is computed again or touched, contents are those of an undisturbed run, and whole."""
+    """Run to the end: nothing finished is computed again or touched, contents are those of an
+    undisturbed run, and whole.
+    """
     kept, lacking, log = finished(lab), planned(lab), lab.root / "continued.log"
     again(lab, TOY_LOG=str(log))
     assert computed(log) == lacking
@@ -51,7 +60,14 @@ def test_a_run_that_is_killed_at_any_point_is_continued(lab: Lab, point: str) ->
     ("action", "code", "sentence"),
     [
         ("enospc", 6, "(No space left on device): the disk is full: free some space"),
-        ("erofs", 6, "(Read-only file system): the file system is read-only: choose another folder with --store."),
+        (
+            "erofs",
+            6,
+            (
+                "(Read-only file system): the file system is read-only: choose another folder with"
+                " --store."
+            ),
+        ),
         ("eio", 6, "(Input/output error): check the disk and run again."),
         ("memory", 6, "memory ran out"),
     ],
@@ -73,7 +89,9 @@ def test_what_the_machine_refuses_ends_a_run_with_one_sentence_at_any_point(
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_an_internal_error_at_any_point_says_so_and_keeps_what_is_whole(lab: Lab, point: str) -> None:
+def test_an_internal_error_at_any_point_says_so_and_keeps_what_is_whole(
+    lab: Lab, point: str
+) -> None:
     name = "measure" if point.startswith("batch") else "measure.multiples"
     error = forked(lab, expect=1, QFUSE_FAULT=f"{point}:{name}:3=raise")
     assert error.startswith("qfuse: internal error; what is stored stays whole.")
@@ -89,15 +107,22 @@ def test_a_store_that_may_not_be_written_is_refused_and_left_as_it_was(lab: Lab)
     before = {path: path.stat().st_mtime_ns for store in stores for path in store.rglob("*")}
     assert forked(whole, rights=False) == ""
     error = forked(lab, expect=6, rights=False)
-    assert f"cannot write to the store {lab.root / 'store'} (Permission denied): no permission to write" in error
+    assert (
+        f"cannot write to the store {lab.root / 'store'} (Permission denied): no permission to"
+        " write" in error
+    )
     assert error.count("\n") == 1
-    assert {path: path.stat().st_mtime_ns for store in stores for path in store.rglob("*")} == before
+    assert {
+        path: path.stat().st_mtime_ns for store in stores for path in store.rglob("*")
+    } == before
     permit(0o755, *stores)
     continued(lab)
 
 
 @pytest.mark.parametrize("workers", [[], ["--dask", "local:1"]], ids=["serial", "dask"])
-def test_a_store_that_vanishes_is_told_not_made_anew_and_continued_once_it_is_back(slow: Lab, workers: list[str]) -> None:
+def test_a_store_that_vanishes_is_told_not_made_anew_and_continued_once_it_is_back(
+    slow: Lab, workers: list[str]
+) -> None:
     child = start(slow, *workers, *SLOW)
     wait_for(slow, child, 10)
     (slow.root / "store").rename(slow.root / "away")
@@ -122,7 +147,11 @@ def test_an_interrupted_run_does_not_wait_for_a_long_step(lab: Lab, number: sign
     continued(lab)
 
 
-@pytest.mark.parametrize("clock", ["time() - 86400", "time() - 86400 * next(calls)"], ids=["a day back", "ever further back"])
+@pytest.mark.parametrize(
+    "clock",
+    ["time() - 86400", "time() - 86400 * next(calls)"],
+    ids=["a day back", "ever further back"],
+)
 def test_a_clock_that_goes_back_changes_nothing(lab: Lab, clock: str) -> None:
     forked(lab, expect=-signal.SIGKILL, QFUSE_FAULT="commit:before_receipt:measure.number:3=kill")
     back = lab.root / "back"
@@ -139,7 +168,9 @@ def test_a_clock_that_goes_back_changes_nothing(lab: Lab, clock: str) -> None:
 
 
 @pytest.mark.parametrize(("content", "told"), [("crash", "SIGSEGV"), ("exit", "exit code 7")])
-def test_a_row_that_ends_the_process_is_marked_by_the_next_run(lab: Lab, content: str, told: str) -> None:
+def test_a_row_that_ends_the_process_is_marked_by_the_next_run(
+    lab: Lab, content: str, told: str
+) -> None:
     lab.write(5, content)
     forked(lab, expect=-signal.SIGSEGV if content == "crash" else 7)
     forked(lab)
@@ -151,7 +182,9 @@ def test_a_row_that_ends_the_process_is_marked_by_the_next_run(lab: Lab, content
 def test_kills_while_rows_are_in_flight_mark_none_of_them(lab: Lab) -> None:
     rng = np.random.default_rng(3)
     for _ in range(5):
-        forked(lab, expect=-signal.SIGKILL, QFUSE_FAULT=f"batch:before_run:*:{rng.integers(1, 4)}=kill")
+        forked(
+            lab, expect=-signal.SIGKILL, QFUSE_FAULT=f"batch:before_run:*:{rng.integers(1, 4)}=kill"
+        )
         assert list((lab.root / "store" / "journal").iterdir())
     continued(lab)
 

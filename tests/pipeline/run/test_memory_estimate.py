@@ -23,7 +23,15 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Field, Schema
 from pipeline.core.stage import Options, Stage, Work
 from pipeline.errors import ResourceRefused
-from pipeline.run.memory_estimate import OPEN, TEXT, Need, estimate, in_words, outlook, require_memory
+from pipeline.run.memory_estimate import (
+    OPEN,
+    TEXT,
+    Need,
+    estimate,
+    in_words,
+    outlook,
+    require_memory,
+)
 from pipeline.run.runner import Runner
 from pipeline.session import Session
 from pipeline.system.available import available_memory
@@ -70,7 +78,9 @@ class Widest(Stage):
 
     def compute(self, work: Work) -> dict[str, Batch]:
         found = work.inputs["wide"].read()
-        return {"": Batch({"status": found["status"][:1], "value": np.array([found["wide"].max()])})}
+        return {
+            "": Batch({"status": found["status"][:1], "value": np.array([found["wide"].max()])})
+        }
 
 
 @pytest.fixture
@@ -87,7 +97,9 @@ def wide(lab: Lab) -> Iterator[Lab]:
 def configure(lab: Lab, faces: int = 4, workers: int = 1, **options: int) -> None:
     steps = {"measure": {}, "widen": {"options": options}, "widest": {}}
     shards = {**CONFIG["dataset"], "shard_rows": {"faces": faces}}
-    lab.configure(steps=steps, factors={}, dataset=shards, run={**CONFIG["run"], "workers": workers})
+    lab.configure(
+        steps=steps, factors={}, dataset=shards, run={**CONFIG["run"], "workers": workers}
+    )
 
 
 def needs(session: Session, workers: int | None = None) -> dict[str, Need]:
@@ -104,7 +116,9 @@ def part(need: Need, step: str, what: str) -> int:
 def test_every_step_that_will_run_has_an_estimate_and_no_other(lab: Lab) -> None:
     session = lab.session(readonly=True)
     assert list(needs(session)) == [step.name for step in session.plan.to_run]
-    assert all(need.bytes == sum(part.bytes for part in need.parts) > 0 for need in needs(session).values())
+    assert all(
+        need.bytes == sum(part.bytes for part in need.parts) > 0 for need in needs(session).values()
+    )
     lab.run(until="total")
     after = lab.session(readonly=True)
     assert list(needs(after)) == [step.name for step in after.plan.to_run] != []
@@ -131,7 +145,9 @@ def test_a_map_step_holds_the_shards_that_it_reads_and_one_in_pieces_and_whole(l
 def test_what_only_memory_keeps_is_held_until_its_reader_is_done(wide: Lab) -> None:
     found, row = needs(wide.session(readonly=True)), 1 + 8 * 1000
     assert part(found["widest"], "widen", "wide") == 22 * row
-    assert part(found["widest"], "widest", "wide to read") == 22 * row  # joined from six shards: a copy
+    assert (
+        part(found["widest"], "widest", "wide to read") == 22 * row
+    )  # joined from six shards: a copy
     assert part(found["measure"], "widen", "wide") == 0
 
 
@@ -182,7 +198,9 @@ def test_an_open_length_is_that_of_what_is_stored_already(lab: Lab) -> None:
     lab.forget(step, 0)
     session = lab.session(until="measure", readonly=True)
     receipt = session.store.receipt(step.output("multiples"), step.tasks[1].keys["multiples"])
-    assert part(needs(session)["measure"], "measure", "multiples") == 4 * (receipt.bytes // receipt.rows)
+    assert part(needs(session)["measure"], "measure", "multiples") == 4 * (
+        receipt.bytes // receipt.rows
+    )
 
 
 def test_a_damaged_receipt_tells_no_length_and_breaks_no_estimate(lab: Lab) -> None:
@@ -201,7 +219,9 @@ def test_an_open_length_is_handed_on_to_columns_of_the_same_name(wide: Lab) -> N
 
     register("stage", "again")(Again)
     try:
-        wide.configure(factors={}, steps={"measure": {}, "widen": {"options": {"width": 33}}, "again": {}})
+        wide.configure(
+            factors={}, steps={"measure": {}, "widen": {"options": {"width": 33}}, "again": {}}
+        )
         found = needs(wide.session(readonly=True), workers=1)["again"]
         assert part(found, "again", "wide") == 4 * (1 + 8 * 33)
     finally:
@@ -213,7 +233,9 @@ def test_an_open_length_is_handed_on_to_columns_of_the_same_name(wide: Lab) -> N
 
 @pytest.mark.parametrize("faces", [4, 11, 100])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_allocates_what_was_estimated_and_at_most_three_times_as_much(wide: Lab, faces: int, workers: int) -> None:
+def test_a_run_allocates_what_was_estimated_and_at_most_three_times_as_much(
+    wide: Lab, faces: int, workers: int
+) -> None:
     configure(wide, faces=faces, workers=workers, width=100_000)
     wide.run(until="measure")
     session = wide.session()
@@ -231,15 +253,19 @@ def test_a_run_allocates_what_was_estimated_and_at_most_three_times_as_much(wide
 # The refusal
 
 
-def test_a_run_that_cannot_fit_is_refused_with_the_step_the_estimate_what_is_there_and_what_to_do(wide: Lab) -> None:
+def test_a_run_that_cannot_fit_is_refused_with_the_step_the_estimate_what_is_there_and_what_to_do(
+    wide: Lab,
+) -> None:
     configure(wide, faces=100, width=10_000_000)
     session = wide.session("run.memory=1.5", readonly=True)
     with pytest.raises(ResourceRefused) as refused:
         require_memory(session.plan, session.store)
-    assert str(refused.value) == (
-        "widen would take at least 3.5 GB of memory, and 1.5 GB are available: 22 wide of 80,000,001 bytes = 1.8 GB; 22 wide "
-        "in pieces of 80,000,001 bytes = 1.8 GB. Nothing was computed: use a smaller data set or a machine with more memory, "
-        "or set run.memory to the GB that it may take."
+    assert (
+        str(refused.value)
+        == "widen would take at least 3.5 GB of memory, and 1.5 GB are available: 22 wide of"
+        " 80,000,001 bytes = 1.8 GB; 22 wide in pieces of 80,000,001 bytes = 1.8 GB. Nothing was"
+        " computed: use a smaller data set or a machine with more memory, or set run.memory to"
+        " the GB that it may take."
     )
     assert refused.value.exit_code == 6
 
@@ -247,7 +273,9 @@ def test_a_run_that_cannot_fit_is_refused_with_the_step_the_estimate_what_is_the
 def test_smaller_shards_are_advised_where_a_shard_is_what_does_not_fit(lab: Lab) -> None:
     lab.configure(dataset={**CONFIG["dataset"], "shard_rows": {"faces": 1000, "groups": 2}})
     session = lab.session("run.memory=0.00001", readonly=True)
-    with pytest.raises(ResourceRefused, match=r"make dataset.shard_rows.faces smaller \(now 1,000\)"):
+    with pytest.raises(
+        ResourceRefused, match=r"make dataset.shard_rows.faces smaller \(now 1,000\)"
+    ):
         require_memory(session.plan, session.store)
 
 
@@ -278,7 +306,13 @@ def test_the_outlook_is_one_line(wide: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("size", "words"),
-    [(0, "1 MB"), (1_600_000, "2 MB"), (999_999_999, "1000 MB"), (2_138_877_504, "2.1 GB"), (10**13, "10,000.0 GB")],
+    [
+        (0, "1 MB"),
+        (1_600_000, "2 MB"),
+        (999_999_999, "1000 MB"),
+        (2_138_877_504, "2.1 GB"),
+        (10**13, "10,000.0 GB"),
+    ],
 )
 def test_sizes_in_words(size: int, words: str) -> None:
     assert in_words(size) == words
@@ -314,14 +348,21 @@ def test_the_setting_overrides_what_the_system_says(tmp_path: Path) -> None:
 
 
 @given(
-    limit=st.integers(0, 10**12), used=st.integers(0, 10**12), cached=st.integers(0, 10**12), parents=st.integers(0, 10**12)
+    limit=st.integers(0, 10**12),
+    used=st.integers(0, 10**12),
+    cached=st.integers(0, 10**12),
+    parents=st.integers(0, 10**12),
 )
 @settings(max_examples=25, deadline=None)
 def test_a_control_group_leaves_its_limit_less_what_it_uses_without_cached_files(
     tmp_path_factory: pytest.TempPathFactory, limit: int, used: int, cached: int, parents: int
 ) -> None:
     root = tmp_path_factory.mktemp("groups")
-    group = {"max": str(limit), "current": str(used), "stat": f"anon 1\ninactive_file {cached}\nactive_file 0\n"}
+    group = {
+        "max": str(limit),
+        "current": str(used),
+        "stat": f"anon 1\ninactive_file {cached}\nactive_file 0\n",
+    }
     write(root, **{f"g__parent__mine__memory_dot_{name}": value for name, value in group.items()})
     write(root, g__parent__memory_dot_max=f"{parents}\n", g__parent__memory_dot_current="0\n")
     write(root, g__memory_dot_max="max\n", g__memory_dot_current="5\n")
@@ -330,23 +371,39 @@ def test_a_control_group_leaves_its_limit_less_what_it_uses_without_cached_files
 
 
 def test_the_older_control_groups_limit_too(tmp_path: Path) -> None:
-    group = {"limit_in_bytes": "5000", "usage_in_bytes": "3000", "stat": "total_inactive_file 500\ntotal_active_file 500\n"}
+    group = {
+        "limit_in_bytes": "5000",
+        "usage_in_bytes": "3000",
+        "stat": "total_inactive_file 500\ntotal_active_file 500\n",
+    }
     write(tmp_path, **{f"memory__mine__memory_dot_{name}": value for name, value in group.items()})
-    write(tmp_path, memory__memory_dot_limit_in_bytes="9223372036854771712", memory__memory_dot_usage_in_bytes="0")
+    write(
+        tmp_path,
+        memory__memory_dot_limit_in_bytes="9223372036854771712",
+        memory__memory_dot_usage_in_bytes="0",
+    )
     proc = system(tmp_path, "5:cpu:/mine\n4:memory,hugetlb:/mine\n0::/\n")
     assert available_memory(proc=proc, cgroup=tmp_path) == 3000
 
 
-def test_in_a_container_the_group_at_the_root_limits_whatever_path_the_host_knows(tmp_path: Path) -> None:
+def test_in_a_container_the_group_at_the_root_limits_whatever_path_the_host_knows(
+    tmp_path: Path,
+) -> None:
     write(tmp_path, g__memory_dot_max="7000", g__memory_dot_current="1000")
-    assert available_memory(proc=system(tmp_path, "0::/kubepods/pod7\n"), cgroup=tmp_path / "g") == 6000
+    assert (
+        available_memory(proc=system(tmp_path, "0::/kubepods/pod7\n"), cgroup=tmp_path / "g")
+        == 6000
+    )
 
 
 def test_the_address_space_that_a_process_may_have_limits_it() -> None:
     code = (
-        "import resource\nfrom pipeline.system.available import available_memory\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (3 << 29, resource.RLIM_INFINITY))\nprint(available_memory())"
+        "import resource\nfrom pipeline.system.available import"
+        " available_memory\nresource.setrlimit(resource.RLIMIT_AS, (3 << 29,"
+        " resource.RLIM_INFINITY))\nprint(available_memory())"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert 0 < int(answer.stdout) < 3 << 29
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY

@@ -1,4 +1,6 @@
-"""What `pipeline.run.microbatch` promises: rows fail alone for what is theirs, and never for what the machine lacks."""
+"""What `pipeline.run.microbatch` promises: rows fail alone for what is theirs, and never for what
+the machine lacks.
+"""
 
 from __future__ import annotations
 
@@ -25,28 +27,53 @@ class OutOfMemoryError(RuntimeError):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (MemoryError(), "memory ran out .* fewer workers, or a smaller numerics.compute_batch or dataset.shard_rows"),
+        (
+            MemoryError(),
+            (
+                "memory ran out .* fewer workers, or a smaller numerics.compute_batch or"
+                " dataset.shard_rows"
+            ),
+        ),
         (OutOfMemoryError("CUDA"), "memory ran out"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), "memory ran out"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"
+            ),
+            "memory ran out",
+        ),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory ran out"),
         (OSError(errno.EMFILE, "Too many open files"), "raise `ulimit -n`, or use fewer workers"),
         (OSError(errno.ENOSPC, "No space left on device"), "free some space"),
         (OSError(errno.EIO, "Input/output error"), "check the disk"),
         (ImportError("libopenblas.so: failed to map segment from shared object"), "memory ran out"),
-        (RuntimeError("can't start new thread"), r"the system refused a thread .*, or raise the limit \(`ulimit -u`\)"),
-        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "the system refused a thread"),
-        (ModuleNotFoundError("No module named 'x'"), r"a library is missing or broken \(.*'x'\): install it"),
+        (
+            RuntimeError("can't start new thread"),
+            r"the system refused a thread .*, or raise the limit \(`ulimit -u`\)",
+        ),
+        (
+            BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+            "the system refused a thread",
+        ),
+        (
+            ModuleNotFoundError("No module named 'x'"),
+            r"a library is missing or broken \(.*'x'\): install it",
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_what_the_machine_lacks_ends_the_run_with_what_to_do(lab: Lab, error: Exception, sentence: str) -> None:
+def test_what_the_machine_lacks_ends_the_run_with_what_to_do(
+    lab: Lab, error: Exception, sentence: str
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy.Measure, "load", failing_at(lab, 5, error))
         with pytest.raises(
-            ResourceRefused, match=f"measure: .*{sentence}.*, and run again. Nothing of these rows was stored"
+            ResourceRefused,
+            match=f"measure: .*{sentence}.*, and run again. Nothing of these rows was stored",
         ):
             lab.run()
-    assert 1 in {task.index for task in lab.session().plan.steps["measure"].to_run}  # the shard of that row
+    assert 1 in {
+        task.index for task in lab.session().plan.steps["measure"].to_run
+    }  # the shard of that row
     assert lab.run().runner.summary.failures["measure"] == {}
 
 
@@ -71,7 +98,8 @@ def test_a_row_that_meets_a_process_without_open_files_is_not_a_failed_row(lab: 
                 return load(stage, rows)
 
         patch.setattr(toy.Measure, "load", starved)
-        one = ("dataset.shard_rows={faces: 100}", "numerics.compute_batch=100")  # the whole process is without, not a thread
+        # the whole process is without, not a thread
+        one = ("dataset.shard_rows={faces: 100}", "numerics.compute_batch=100")
         with pytest.raises(ResourceRefused, match="Too many open files"):
             lab.run("run.workers=1", *one)
     assert lab.artifacts() == {}
@@ -89,7 +117,9 @@ except Exception as error:
     print(refusal("align", error))
 """
     root = Path(__file__).resolve().parents[3]
-    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
     assert answer.stdout.startswith("align: memory ran out (error: OpenCV")
 
 

@@ -25,11 +25,17 @@ def drain(board: Board, seed: int) -> list[Job]:
 
 @pytest.mark.parametrize("memory", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_shard_is_handed_out_once_and_after_what_it_reads(lab: Lab, memory: bool, seed: int) -> None:
+def test_every_shard_is_handed_out_once_and_after_what_it_reads(
+    lab: Lab, memory: bool, seed: int
+) -> None:
     plan = lab.session().plan
     finished = drain(Board(plan, memory), seed)
     place = {job.name: i for i, job in enumerate(finished)}
-    assert len(place) == len(finished) == sum(len(s.to_run) for s in plan.steps.values() if s.stored or memory)
+    assert (
+        len(place)
+        == len(finished)
+        == sum(len(s.to_run) for s in plan.steps.values() if s.stored or memory)
+    )
     for job in finished:
         for key, ref in job.step.inputs.items():
             for index in job.task.needs[key]:
@@ -42,7 +48,9 @@ def test_what_only_memory_keeps_passes_on_what_it_reads(lab: Lab) -> None:
     first = []
     while (job := board.next()) is not None:
         first.append(job)
-    assert {job.step.name for job in first} == {"measure"}  # total reads power, which is not stored and reads measure
+    assert {job.step.name for job in first} == {
+        "measure"
+    }  # total reads power, which is not stored and reads measure
 
 
 def test_a_shard_can_run_before_the_step_above_it_is_finished(lab: Lab) -> None:

@@ -1,4 +1,6 @@
-"""What `pipeline.run.runner` promises: the same results however a plan is cut and run, and rows that fail alone."""
+"""What `pipeline.run.runner` promises: the same results however a plan is cut and run, and rows
+that fail alone.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,21 @@ BIG = "dataset.shard_rows={faces: 100, groups: 100}"
 def test_every_step_gives_what_a_direct_computation_gives(lab: Lab) -> None:
     ran = lab.run()
     assert list(ran.read("measure", "number")["value"]) == NUMBERS
-    assert ran.read("measure", "multiples")["multiples"].tolist() == [[n, 2 * n, 3 * n] for n in NUMBERS]
+    assert ran.read("measure", "multiples")["multiples"].tolist() == [
+        [n, 2 * n, 3 * n] for n in NUMBERS
+    ]
     overall = ran.read("overall")
     assert (overall["count"].tolist(), overall["value"].tolist()) == ([22], [math.fsum(NUMBERS)])
     for power in (1, 2):
-        totals = [sum(n**power for n, g in zip(NUMBERS, GROUPS, strict=True) if g == group) for group in range(5)]
+        totals = [
+            sum(n**power for n, g in zip(NUMBERS, GROUPS, strict=True) if g == group)
+            for group in range(5)
+        ]
         assert ran.read(f"total[power={power}]")["value"].tolist() == totals
-        gaps = [[abs(a - b) if i != j else math.inf for j, b in enumerate(totals)] for i, a in enumerate(totals)]
+        gaps = [
+            [abs(a - b) if i != j else math.inf for j, b in enumerate(totals)]
+            for i, a in enumerate(totals)
+        ]
         nearest = ran.read(f"nearest[power={power}]")
         assert nearest["gap"].tolist() == [min(row) for row in gaps]
         assert nearest["group"].tolist() == [row.index(min(row)) for row in gaps]
@@ -36,7 +46,8 @@ def test_every_step_gives_what_a_direct_computation_gives(lab: Lab) -> None:
 
 @pytest.fixture
 def whole(lab: Lab) -> dict[str, str]:
-    """Column digests of a run in one shard, by one worker, in one micro-batch; two rows of it fail."""
+    """Column digests of a run in one shard, by one worker, in one micro-batch; two rows of it
+    fail."""
     lab.write(5, "no number")
     lab.write(21, "nan")
     return lab.run(BIG, "run.workers=1", "numerics.compute_batch=100").digests()
@@ -52,7 +63,9 @@ def whole(lab: Lab) -> dict[str, str]:
         ["dataset.shard_rows={faces: 21, groups: 4}", "numerics.compute_batch=21", "run.workers=1"],
     ],
 )
-def test_shards_micro_batches_and_workers_change_no_result(lab: Lab, whole: dict[str, str], overrides: list[str]) -> None:
+def test_shards_micro_batches_and_workers_change_no_result(
+    lab: Lab, whole: dict[str, str], overrides: list[str]
+) -> None:
     assert lab.run(*overrides).digests() == whole
 
 
@@ -89,7 +102,9 @@ def test_a_row_fails_alone_wherever_in_a_shard_or_micro_batch_it_lies(lab: Lab, 
 
 
 @pytest.mark.parametrize("first", [0, 4, 18])
-def test_shards_of_failed_rows_only_do_not_end_the_run_wherever_they_lie(lab: Lab, first: int) -> None:
+def test_shards_of_failed_rows_only_do_not_end_the_run_wherever_they_lie(
+    lab: Lab, first: int
+) -> None:
     rows = list(range(first, min(first + 8, 22)))
     for row in rows:
         lab.write(row, "?")
@@ -98,7 +113,9 @@ def test_shards_of_failed_rows_only_do_not_end_the_run_wherever_they_lie(lab: La
     assert ran.read("measure", "multiples")["multiples"].shape == (22, 3)
 
 
-def test_a_shard_of_failed_rows_only_comes_out_the_same_when_a_run_continues_there(lab: Lab) -> None:
+def test_a_shard_of_failed_rows_only_comes_out_the_same_when_a_run_continues_there(
+    lab: Lab,
+) -> None:
     for row in range(4, 8):
         lab.write(row, "?")
     ran = lab.run()
@@ -142,7 +159,9 @@ def test_too_many_failures_end_the_run_with_exit_code_4_again_and_again(lab: Lab
     for row in range(5):
         lab.write(row, "?" if row else "nan")
     for _ in range(2):
-        with pytest.raises(TooManyFailures, match=r"measure: 5 of 22 rows failed \(4 failed, 1 not_finite\)") as caught:
+        with pytest.raises(
+            TooManyFailures, match=r"measure: 5 of 22 rows failed \(4 failed, 1 not_finite\)"
+        ) as caught:
             lab.run("run.max_failures=0.2")
         assert caught.value.exit_code == 4
     assert {output for output, _ in lab.artifacts()} >= {"measure.number", "measure.multiples"}
@@ -181,7 +200,8 @@ def test_an_unstored_step_is_computed_again_only_where_it_is_needed_below(lab: L
     ran = lab.run()
     assert not ran.session.store.present("power")
     lab.forget(ran.session.plan.steps["nearest[power=2]"], 0)
-    lab.forget(ran.session.plan.steps["total[power=2]"], 1)  # groups 2 and 3, whose faces 3 and 20 lie in shards 0 and 5
+    # groups 2 and 3, whose faces 3 and 20 lie in shards 0 and 5
+    lab.forget(ran.session.plan.steps["total[power=2]"], 1)
     again = lab.run()
     assert toy.calls == {"power": 4 + 2, "total": 1, "nearest": 1}
     assert again.digests() == ran.digests()
@@ -190,7 +210,9 @@ def test_an_unstored_step_is_computed_again_only_where_it_is_needed_below(lab: L
 def test_an_artifact_that_vanishes_before_it_is_read_is_told(lab: Lab) -> None:
     lab.run(until="measure")
     session = lab.session()
-    session.store.path("measure.number", session.plan.steps["measure"].tasks[2].keys["number"]).unlink()
+    session.store.path(
+        "measure.number", session.plan.steps["measure"].tasks[2].keys["number"]
+    ).unlink()
     with pytest.raises(CorruptArtifact, match="the receipt is there but the file is gone"):
         lab.run()
 
@@ -228,7 +250,9 @@ def test_events_tell_the_rows_the_commits_and_the_end(lab: Lab) -> None:
     events = Events(lab.root / "run")
     ran = lab.run(events=events)
     events.close()
-    told = [json.loads(line) for line in (lab.root / "run" / "events.jsonl").read_text().splitlines()]
+    told = [
+        json.loads(line) for line in (lab.root / "run" / "events.jsonl").read_text().splitlines()
+    ]
     assert (told[0]["event"], told[-1]["event"]) == ("run_started", "run_finished")
     assert sum(e["rows"] for e in told if e["event"] == "advance" and e["step"] == "measure") == 22
     committed = {e["key"] for e in told if e["event"] == "committed"}
@@ -239,7 +263,13 @@ def test_events_tell_the_rows_the_commits_and_the_end(lab: Lab) -> None:
 def test_a_summary_counts_rows_and_cells_by_step(lab: Lab) -> None:
     summary = lab.run().runner.summary
     counted = {name: (cells, rows) for name, (cells, rows, _) in summary.by_stage().items()}
-    assert counted == {"measure": (1, 22), "power": (2, 44), "total": (2, 10), "nearest": (2, 10), "overall": (1, 22)}
+    assert counted == {
+        "measure": (1, 22),
+        "power": (2, 44),
+        "total": (2, 10),
+        "nearest": (2, 10),
+        "overall": (1, 22),
+    }
 
 
 def test_files_in_a_zip_and_in_a_folder_give_the_same_results(lab: Lab) -> None:

@@ -1,4 +1,5 @@
-"""Several runs on one store at once: all end well, share the work, and wait for nobody who is dead."""
+"""Several runs on one store at once: all end well, share the work, and wait for nobody who is
+dead."""
 
 from __future__ import annotations
 
@@ -23,15 +24,28 @@ def ended() -> Iterator[None]:
 
 def drive(lab: Lab, number: int, *words: str, **more: str) -> Fork:
     """Start a run that has a folder for itself; all count together in `log`."""
-    return fork(lab, "--set", f"run.folder={lab.root}/run-{number}", *words, TOY_LOG=str(lab.root / "log"), **more)
+    return fork(
+        lab,
+        "--set",
+        f"run.folder={lab.root}/run-{number}",
+        *words,
+        TOY_LOG=str(lab.root / "log"),
+        **more,
+    )
 
 
 def ended_well(lab: Lab, *drivers: Fork, tidy: bool = True) -> None:
-    """The runs ended with all as it should be; `tidy`: and nobody was killed who might have left something lying about."""
+    """The runs ended with all as it should be; `tidy`: and nobody was killed who might have left
+    something lying about.
+    """
     assert [driver.wait() for driver in drivers] == [(0, "")] * len(drivers)
     assert lab.contents() == lab.reference()
     assert forked(lab, "store", "verify") == ""
-    files = [path for path in (lab.root / "store").rglob("*") if path.name.startswith(".") or path.parent.name == "journal"]
+    files = [
+        path
+        for path in (lab.root / "store").rglob("*")
+        if path.name.startswith(".") or path.parent.name == "journal"
+    ]
     assert files == [] or not tidy
 
 
@@ -40,12 +54,18 @@ def test_runs_on_one_store_share_the_work(slow: Lab, drivers: int) -> None:
     lacking = planned(slow)
     ended_well(slow, *(drive(slow, number, *SLOW) for number in range(drivers)))
     done = computed(slow.root / "log")
-    again = {stage: done[stage] - lacking[stage] for stage in ("measure", "total", "nearest", "overall")}
+    again = {
+        stage: done[stage] - lacking[stage] for stage in ("measure", "total", "nearest", "overall")
+    }
     assert min(again.values()) >= 0
     assert again["measure"] / 4 + again["total"] + again["nearest"] + again["overall"] <= drivers
-    lines = [(slow.root / f"run-{number}" / "events.jsonl").read_text() for number in range(drivers)]
+    lines = [
+        (slow.root / f"run-{number}" / "events.jsonl").read_text() for number in range(drivers)
+    ]
     committed = [text.count('"committed"') for text in lines]
-    assert len(finished(slow)) // 2 <= sum(committed) <= len(finished(slow)) // 2 + 2 * drivers  # a shard of measure has two
+    assert (
+        len(finished(slow)) // 2 <= sum(committed) <= len(finished(slow)) // 2 + 2 * drivers
+    )  # a shard of measure has two
     assert min(committed) > 0
 
 
@@ -57,12 +77,16 @@ def test_a_run_in_one_process_and_one_on_workers_share_a_store(slow: Lab) -> Non
     assert workers.wait()[0] == 0
     ended_well(slow, alone)
     done = computed(slow.root / "log")
-    again = {stage: done[stage] - lacking[stage] for stage in ("measure", "total", "nearest", "overall")}
+    again = {
+        stage: done[stage] - lacking[stage] for stage in ("measure", "total", "nearest", "overall")
+    }
     assert again["measure"] / 4 + again["total"] + again["nearest"] + again["overall"] <= 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_waits_for_anothers_shard_goes_on_when_that_one_ends(lab: Lab, number: signal.Signals) -> None:
+def test_a_run_that_waits_for_anothers_shard_goes_on_when_that_one_ends(
+    lab: Lab, number: signal.Signals
+) -> None:
     first = drive(lab, 1, "--set", "steps.total.options.sleep=1000")
     until(lambda: computed(lab.root / "log")["total"] > 0 and settled(lab), first)
     os.kill(first.pid, signal.SIGSTOP)
@@ -81,7 +105,9 @@ def test_a_run_that_waits_for_anothers_shard_goes_on_when_that_one_ends(lab: Lab
 
 
 def settled(lab: Lab) -> bool:
-    """Whether nothing has been claimed or committed for a while: so no commit is stopped halfway, with a folder locked."""
+    """Whether nothing has been claimed or committed for a while: so no commit is stopped halfway,
+    with a folder locked.
+    """
     looks = []
     for _ in range(3):
         looks.append([names for _, _, names in os.walk(lab.root / "store")])
@@ -95,7 +121,9 @@ def behind(lab: Lab, held: set[str]) -> set[str]:
     found: dict[tuple[str, int], set[str]] = {}
     for step in plan.steps.values():
         for task in step.tasks:
-            above = {(ref.step, index) for key, ref in step.inputs.items() for index in task.needs[key]}
+            above = {
+                (ref.step, index) for key, ref in step.inputs.items() for index in task.needs[key]
+            }
             if (step.stored and task.name in held) or above & found.keys():
                 found[step.name, task.index] = set(task.keys.values())
     return set().union(*found.values())

@@ -30,7 +30,9 @@ time.sleep(60)
 
 
 def test_a_shard_is_claimed_by_one_living_process_at_a_time(tmp_path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None
     child.stdout.readline()
     try:
@@ -41,8 +43,12 @@ def test_a_shard_is_claimed_by_one_living_process_at_a_time(tmp_path: Path) -> N
         child.communicate()
 
 
-def test_the_rows_in_flight_of_a_killed_process_are_the_suspects_and_stay_so_until_they_are_cleared(tmp_path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+def test_the_rows_in_flight_of_a_killed_process_are_the_suspects_and_stay_so_until_they_are_cleared(
+    tmp_path: Path,
+) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None
     child.stdout.readline()
     child.kill()
@@ -91,7 +97,9 @@ def test_a_claim_of_another_machine_is_honoured_until_it_is_silent_for_two_minut
     assert here.claim("k") is not None
 
 
-@pytest.mark.parametrize("content", ["", "\n", "garbage", "\x00\x01", "+ 1 2\n", "{}\n- 1 2\n+ x y\n+ 1 2"])
+@pytest.mark.parametrize(
+    "content", ["", "\n", "garbage", "\x00\x01", "+ 1 2\n", "{}\n- 1 2\n+ x y\n+ 1 2"]
+)
 def test_a_claim_that_cannot_be_understood_is_nobodys(tmp_path: Path, content: str) -> None:
     (tmp_path / "journal").mkdir()
     (tmp_path / "journal" / "k").write_text(content)
@@ -111,11 +119,16 @@ def test_a_torn_last_line_names_no_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "put",
-    [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("nowhere")],
+    [
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("nowhere"),
+    ],
     ids=["a folder", "a pipe", "a loop", "a link to nowhere"],
 )
 @pytest.mark.parametrize("name", ["journal/k", "journal"])
-def test_what_is_no_file_in_the_place_of_a_claim_and_no_folder_in_that_of_the_journal_counts_as_absent(
+def test_no_file_in_the_place_of_a_claim_and_no_folder_in_that_of_the_journal_count_as_absent(
     tmp_path: Path, put: Callable[[Path], object], name: str
 ) -> None:
     if name != "journal":

@@ -1,4 +1,6 @@
-"""What `maintenance` promises of garbage: what nobody needs is found, by class, and what anybody may need is not."""
+"""What `maintenance` promises of garbage: what nobody needs is found, by class, and what anybody
+may need is not.
+"""
 
 from __future__ import annotations
 
@@ -86,20 +88,36 @@ def test_what_another_host_is_about_to_commit_is_no_garbage_for_a_day(store: Sto
     assert store.garbage(set()) == {file: LEFTOVER, path: ORPHAN}
 
 
-def test_set_aside_artifacts_are_garbage_only_where_they_are_asked_for_and_run_folders_never(store: Store) -> None:
+def test_set_aside_artifacts_are_garbage_only_where_they_are_asked_for_and_run_folders_never(
+    store: Store,
+) -> None:
     commit(store)
     flip(store.path("toy", KEY))
     store.set_aside("toy", KEY, "odd")
     (store.root / "runs" / "ab").mkdir(parents=True)
     (store.root / "runs" / "ab" / "plan.json").write_bytes(b"{}")
     assert store.garbage(set()) == {}
-    assert set(store.garbage(set(), aside=True).items()) == {(path, ASIDE) for path in (store.root / "quarantine").iterdir()}
+    assert set(store.garbage(set(), aside=True).items()) == {
+        (path, ASIDE) for path in (store.root / "quarantine").iterdir()
+    }
 
 
 @pytest.mark.parametrize(
     ("owner", "age", "garbage"),
-    [(processes.process(), 2, False), (NOBODY, 0, False), (NOBODY, 2, True), ("0" * 8 + "-1-1", 2, True), ("token", 2, True)],
-    ids=["of a living process", "of a dead one, just now", "of a dead one", "of another host", "of nobody"],
+    [
+        (processes.process(), 2, False),
+        (NOBODY, 0, False),
+        (NOBODY, 2, True),
+        ("0" * 8 + "-1-1", 2, True),
+        ("token", 2, True),
+    ],
+    ids=[
+        "of a living process",
+        "of a dead one, just now",
+        "of a dead one",
+        "of another host",
+        "of nobody",
+    ],
 )
 def test_a_claim_is_garbage_when_its_process_is_no_more_and_a_day_has_passed(
     store: Store, owner: str, age: int, garbage: bool
@@ -112,7 +130,9 @@ def test_a_claim_is_garbage_when_its_process_is_no_more_and_a_day_has_passed(
     assert list(store.receipts()) == []
 
 
-def test_a_file_that_has_got_its_receipt_since_it_was_found_without_is_not_deleted(store: Store) -> None:
+def test_a_file_that_has_got_its_receipt_since_it_was_found_without_is_not_deleted(
+    store: Store,
+) -> None:
     commit(store)
     commit(store, OTHER)
     path, other = store.path("toy", KEY), store.path("toy", OTHER)
@@ -144,7 +164,9 @@ def test_wherever_deleting_is_cut_short_no_receipt_is_without_its_file(
     assert [problem for path in store.receipts() if (problem := store.check(path))] == []
 
 
-@pytest.mark.parametrize("locks", [True, False], ids=["with locks", "on a file system without locks"])
+@pytest.mark.parametrize(
+    "locks", [True, False], ids=["with locks", "on a file system without locks"]
+)
 def test_what_is_committed_while_garbage_is_deleted_has_its_file(
     store: Store, monkeypatch: pytest.MonkeyPatch, locks: bool
 ) -> None:
@@ -155,7 +177,8 @@ def test_what_is_committed_while_garbage_is_deleted_has_its_file(
 
     def unlinked(path: Path, missing_ok: bool = False) -> None:
         unlink(path, missing_ok)
-        if path.suffix == ".json" and path.stem in names and len(threads) < len(names):  # a run finds it missing now
+        # a run finds it missing now
+        if path.suffix == ".json" and path.stem in names and len(threads) < len(names):
             threads.append(Thread(target=commit, args=(Store(store.root), path.stem)))
             threads[-1].start()
             threads[-1].join(0.1)  # where it has to wait for the folder, it comes later
@@ -185,7 +208,9 @@ def test_a_commit_whose_file_is_taken_before_its_receipt_is_there_links_it_again
     assert [store.check(path) for path in store.receipts()] == [None]
 
 
-def test_bulk_outputs_alone_are_collected_as_crops(toys: None, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bulk_outputs_alone_are_collected_as_crops(
+    toys: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(toy.Measure, "bulk", ("multiples",))
     monkeypatch.setattr(toy.Power, "bulk", ("",))
     for output in ("measure.number", "measure.multiples", "power", "total"):
@@ -203,7 +228,9 @@ def test_crops_are_not_collected_beside_configs(store: Store) -> None:
         store_gc([Path("a.yaml")], store.root, crops=True)
 
 
-def test_a_dry_run_deletes_nothing(toys: None, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_deletes_nothing(
+    toys: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(toy.Power, "bulk", ("",))
     commit(store, output="power")
     before = files(store.root)

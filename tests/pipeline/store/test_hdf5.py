@@ -18,7 +18,19 @@ from pipeline.core.schema import Batch, text
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused
 from pipeline.store import hdf5
 
-DTYPES = ["bool", "uint8", "int8", "int16", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64"]
+DTYPES = [
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "uint16",
+    "int32",
+    "int64",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+]
 SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 5e-324]
 TEXTS = ["", "face 1", "Zoë", "顔", "🙂", "a\0b", "line\nbreak", "\udcff", "\ud800", " " * 300]
 
@@ -46,16 +58,25 @@ def round_trip(folder: Path, batch: Batch) -> Batch:
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
 @pytest.mark.parametrize("rows", [0, 1, 7])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype_and_shape_comes_back_bit_for_bit(tmp_path: Path, dtype: str, rows: int, shape: tuple[int, ...]) -> None:
+def test_every_dtype_and_shape_comes_back_bit_for_bit(
+    tmp_path: Path, dtype: str, rows: int, shape: tuple[int, ...]
+) -> None:
     raw = np.random.default_rng(rows).bytes(rows * int(np.prod(shape)) * np.dtype(dtype).itemsize)
-    column = np.frombuffer(raw, dtype).reshape(rows, *shape) if dtype != "bool" else np.zeros((rows, *shape), bool)
+    column = (
+        np.frombuffer(raw, dtype).reshape(rows, *shape)
+        if dtype != "bool"
+        else np.zeros((rows, *shape), bool)
+    )
     found = round_trip(tmp_path, Batch({"x": column}))["x"]
     assert (found.dtype, found.shape) == (column.dtype, column.shape)
     assert found.tobytes() == column.tobytes()
 
 
 def test_special_values_come_back_bit_for_bit(tmp_path: Path) -> None:
-    assert round_trip(tmp_path, Batch({"x": np.array(SPECIAL)}))["x"].tobytes() == np.array(SPECIAL).tobytes()
+    assert (
+        round_trip(tmp_path, Batch({"x": np.array(SPECIAL)}))["x"].tobytes()
+        == np.array(SPECIAL).tobytes()
+    )
 
 
 def test_text_comes_back_whatever_is_in_it(tmp_path: Path) -> None:
@@ -65,7 +86,9 @@ def test_text_comes_back_whatever_is_in_it(tmp_path: Path) -> None:
 @given(st.lists(st.text(st.characters(), max_size=9), max_size=9))
 @settings(max_examples=30, deadline=None)
 def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, values: list[str]) -> None:
-    assert list(round_trip(tmp_path_factory.getbasetemp(), Batch({"t": text(values)}))["t"]) == values
+    assert (
+        list(round_trip(tmp_path_factory.getbasetemp(), Batch({"t": text(values)}))["t"]) == values
+    )
 
 
 def test_no_rows_and_no_columns_come_back(tmp_path: Path) -> None:
@@ -82,7 +105,9 @@ def test_columns_of_many_chunks_come_back(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(part["t"]) == [str(row) for row in range(500, 777)]
 
 
-def test_a_row_larger_than_a_chunk_should_be_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_larger_than_a_chunk_should_be_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hdf5, "CHUNK_BYTES", 64)
     batch = Batch({"image": np.random.default_rng(0).integers(0, 256, (3, 10, 10), np.uint8)})
     assert round_trip(tmp_path, batch).digest() == batch.digest()
@@ -184,13 +209,17 @@ def test_a_flipped_bit_anywhere_is_found_or_changes_no_value(
     assert found.digest() == small().digest()
 
 
-def test_the_index_of_chunks_has_a_checksum_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_of_chunks_has_a_checksum_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In HDF5's older formats a flipped bit there let rows read as zeros."""
     monkeypatch.setattr(hdf5, "CHUNK_BYTES", 64)
     path = tmp_path / "a.h5"
     hdf5.write(path, Batch({"x": np.arange(1.0, 33.0)}), "toy")
     assert b"TREE" not in path.read_bytes()
-    assert b"FADB" in path.read_bytes()  # fixed-array data block: format specification, section VII.C
+    assert (
+        b"FADB" in path.read_bytes()
+    )  # fixed-array data block: format specification, section VII.C
 
 
 @pytest.mark.parametrize("keep", [0, 7, 0.5, -1])
@@ -211,10 +240,14 @@ def test_a_file_that_is_no_hdf5_is_found_and_an_absent_one_told_apart(tmp_path: 
         hdf5.read(tmp_path / "none.h5")
 
 
-def test_a_column_that_claims_more_than_the_file_holds_is_found_before_memory_is_spent(tmp_path: Path) -> None:
+def test_a_column_that_claims_more_than_the_file_holds_is_found_before_memory_is_spent(
+    tmp_path: Path,
+) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", (30_000_000,), "float64", chunks=(1000,))[:1000] = 1.0
-    with pytest.raises(CorruptArtifact, match="column /x claims 240000000 bytes, more than the file holds"):
+    with pytest.raises(
+        CorruptArtifact, match="column /x claims 240000000 bytes, more than the file holds"
+    ):
         hdf5.read(tmp_path / "a.h5")
 
 
@@ -231,22 +264,35 @@ try:
 except MemoryError:
     print(hdf5.read(Path(sys.argv[1])).rows)
 """
-    places = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2] / 'support'}:{Path(__file__).parents[3]}"}
+    places = {
+        **os.environ,
+        "PYTHONPATH": f"{Path(__file__).parents[2] / 'support'}:{Path(__file__).parents[3]}",
+    }
     child = [sys.executable, "-c", code, str(tmp_path / "a.h5")]
-    assert subprocess.run(child, env=places, capture_output=True, text=True, check=True).stdout == "8000000\n"
+    assert (
+        subprocess.run(child, env=places, capture_output=True, text=True, check=True).stdout
+        == "8000000\n"
+    )
 
 
 def test_a_machine_that_refuses_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
     hdf5.write(tmp_path / "a.h5", small(), "toy")
     with (
         no_more_files(),
-        pytest.raises(ResourceRefused, match=r"a\.h5 cannot be read \(Too many open files\): .* `ulimit -n`"),
+        pytest.raises(
+            ResourceRefused, match=r"a\.h5 cannot be read \(Too many open files\): .* `ulimit -n`"
+        ),
     ):
         hdf5.read(tmp_path / "a.h5")
-    with pytest.raises(ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"):
+    with pytest.raises(
+        ResourceRefused, match=r"/mem cannot be read \(Input/output error\): check the disk"
+    ):
         hdf5.read(Path("/proc/self/mem"))
     with public_folder() as folder:
         hdf5.write(folder / "a.h5", small(), "toy")
         (folder / "a.h5").chmod(0)
-        with unprivileged(), pytest.raises(ResourceRefused, match=r"\(Permission denied\): fix its permissions"):
+        with (
+            unprivileged(),
+            pytest.raises(ResourceRefused, match=r"\(Permission denied\): fix its permissions"),
+        ):
             hdf5.read(folder / "a.h5")

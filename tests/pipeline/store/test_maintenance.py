@@ -1,4 +1,6 @@
-"""What `pipeline.store.store` promises of damage: it is found, told with the artifact's name, set aside, and made good."""
+"""What `pipeline.store.store` promises of damage: it is found, told with the artifact's name, set
+aside, and made good.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "emptied": (lambda path: path.write_bytes(b""), "bytes, found 0"),
     "gone": (lambda path: path.unlink(), "the file is gone"),
     "bit of the receipt": (lambda path: flip(path.with_suffix(".json")), "the receipt is damaged"),
-    "half a receipt": (lambda path: path.with_suffix(".json").write_bytes(b"{"), "the receipt is damaged"),
+    "half a receipt": (
+        lambda path: path.with_suffix(".json").write_bytes(b"{"),
+        "the receipt is damaged",
+    ),
     "receipt of another key": (swap_receipt, "the receipt belongs to another artifact"),
 }
 
@@ -79,7 +84,10 @@ def test_a_disk_that_cannot_give_the_bytes_of_a_file_is_a_problem_of_that_file(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(store)
-    monkeypatch.setattr(maintenance, "file_digest", lambda path: Path("/proc/self/mem").read_bytes())  # gives EIO
+    # gives EIO
+    monkeypatch.setattr(
+        maintenance, "file_digest", lambda path: Path("/proc/self/mem").read_bytes()
+    )
     assert only(store).reason == "it cannot be read (Input/output error)"
 
 
@@ -88,12 +96,17 @@ def test_a_file_that_may_not_be_read_is_no_problem_of_the_file() -> None:
         store = Store(folder / "store")
         commit(store)
         store.path("toy", KEY).chmod(0)
-        with unprivileged(), pytest.raises(ResourceRefused, match=r"\.h5 cannot be read \(Permission denied\)"):
+        with (
+            unprivileged(),
+            pytest.raises(ResourceRefused, match=r"\.h5 cannot be read \(Permission denied\)"),
+        ):
             store.check(store.path("toy", KEY).with_suffix(".json"))
 
 
 def test_every_flipped_bit_is_found_and_never_read_as_data(store: Store) -> None:
-    schema = Schema("many", (Field("x", "float32", (64,)), Field("name", "text"), Field("status", "uint8")))
+    schema = Schema(
+        "many", (Field("x", "float32", (64,)), Field("name", "text"), Field("status", "uint8"))
+    )
     x = np.random.default_rng(1).normal(size=(40, 64)).astype(np.float32)
     many = Batch({"x": x, "name": batch(0, 40)["name"], "status": np.zeros(40, np.uint8)})
     batches = {("toy", KEY): batch(), ("toy", OTHER): batch(1), ("many", KEY): many}
@@ -120,16 +133,25 @@ def test_every_flipped_bit_is_found_and_never_read_as_data(store: Store) -> None
     assert not any(map(store.check, store.receipts()))
 
 
-def read_again(store: Store, path: Path, output: str, key: str) -> tuple[CorruptArtifact | None, str]:
-    """Return the error that reading a file or a receipt anew raises, and the digest of the columns."""
+def read_again(
+    store: Store, path: Path, output: str, key: str
+) -> tuple[CorruptArtifact | None, str]:
+    """Return the error that reading a file or a receipt anew raises, and the digest of the
+    columns."""
     fresh = Store(store.root, readonly=True)
     try:
-        return None, fresh.read(output, key).digest() if path.suffix == ".h5" else fresh.receipt(output, key).digest
+        return None, (
+            fresh.read(output, key).digest()
+            if path.suffix == ".h5"
+            else fresh.receipt(output, key).digest
+        )
     except CorruptArtifact as damage:
         return damage, ""
 
 
-def test_many_artifacts_are_verified_side_by_side_and_the_bytes_of_each_are_told(store: Store) -> None:
+def test_many_artifacts_are_verified_side_by_side_and_the_bytes_of_each_are_told(
+    store: Store,
+) -> None:
     for i in range(20):
         commit(store, key_of(i), i)
     receipts = list(store.receipts())
@@ -137,11 +159,15 @@ def test_many_artifacts_are_verified_side_by_side_and_the_bytes_of_each_are_told
         flip(path.with_suffix(".h5"))
     sizes: list[int] = []
     problems = maintenance.verify(receipts, 4, sizes.append)
-    assert [problem.path.with_suffix(".json") for problem in problems] == [receipts[3], receipts[11]]
+    assert [problem.path.with_suffix(".json") for problem in problems] == [
+        receipts[3],
+        receipts[11],
+    ]
     assert sizes == [path.with_suffix(".h5").stat().st_size for path in receipts]
 
 
-# -- set aside -------------------------------------------------------------------------------------------------------------
+# -- set aside
+# --------------------------------------------------------------------------------------------------
 
 
 def test_what_is_set_aside_is_kept_with_the_reason(store: Store) -> None:
@@ -166,7 +192,9 @@ def test_what_is_sound_or_gone_is_not_set_aside(store: Store) -> None:
 def test_nothing_is_set_aside_in_a_read_only_store(store: Store) -> None:
     commit(store)
     flip(store.path("toy", KEY))
-    with pytest.raises(ResourceRefused, match="was opened read-only; nothing can be set aside in it"):
+    with pytest.raises(
+        ResourceRefused, match="was opened read-only; nothing can be set aside in it"
+    ):
         Store(store.root, readonly=True).set_aside("toy", KEY, "a bit")
     assert store.present("toy") == {KEY}
 
@@ -210,7 +238,10 @@ def test_reading_what_is_damaged_or_gone_is_an_error_that_names_the_artifact(sto
     path.write_bytes(path.read_bytes()[:-10])
     told(store.read, r"the file is damaged \(.*\); a run that needs it computes it again")
     path.unlink()
-    told(store.read, "the receipt is there but the file is gone; a run that needs it computes it again")
+    told(
+        store.read,
+        "the receipt is there but the file is gone; a run that needs it computes it again",
+    )
     path.with_suffix(".json").write_bytes(b"{")
     store = Store(store.root)  # a receipt is read once
     told(store.receipt, "the receipt is damaged; a run that needs it computes it again")
@@ -224,7 +255,10 @@ def test_a_receipt_that_may_not_be_read_is_no_damaged_one() -> None:
         store = Store(folder / "store")
         commit(store)
         store.path("toy", KEY).with_suffix(".json").chmod(0)
-        with unprivileged(), pytest.raises(ResourceRefused, match=r"\.json cannot be read \(Permission denied\)"):
+        with (
+            unprivileged(),
+            pytest.raises(ResourceRefused, match=r"\.json cannot be read \(Permission denied\)"),
+        ):
             store.receipt("toy", KEY)
 
 

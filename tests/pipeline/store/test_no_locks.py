@@ -1,4 +1,6 @@
-"""A file system without locks: reading needs none, and a store keeps its writers apart without them."""
+"""A file system without locks: reading needs none, and a store keeps its writers apart without
+them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ SCHEMA = Schema("numbers", (Field("v", "float64"),))
 DEAD = process().rpartition("-")[0] + "-1"  # this process's number, which another had before
 
 NO_LOCKS = (
-    "#include <errno.h>\nint flock(int file, int operation) { (void)file; (void)operation; errno = ENOLCK; return -1; }\n"
+    "#include <errno.h>\nint flock(int file, int operation) { (void)file; (void)operation; errno ="
+    " ENOLCK; return -1; }\n"
 )
 COMMITS = """
 import sys
@@ -39,7 +42,9 @@ assert Store(Path(sys.argv[1])).read("out", "ab" * 32).digest() == batch.digest(
 """
 
 
-@pytest.fixture(params=[errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF], ids=errno.errorcode.get)
+@pytest.fixture(
+    params=[errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF], ids=errno.errorcode.get
+)
 def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise OSError(request.param, os.strerror(request.param))
@@ -48,10 +53,13 @@ def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_an_artifact_is_committed_and_read_where_the_file_system_has_no_locks(tmp_path: Path) -> None:
+def test_an_artifact_is_committed_and_read_where_the_file_system_has_no_locks(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "none.c").write_text(NO_LOCKS)
     library = tmp_path / "none.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "none.c"], check=True, timeout=60)  # noqa: S607
+    build = ["cc", "-shared", "-fPIC", "-o", library, tmp_path / "none.c"]
+    subprocess.run(build, check=True, timeout=60)
     words = [sys.executable, "-c", COMMITS, tmp_path / "store"]
     env = {**os.environ, "LD_PRELOAD": str(library)}
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=False)
@@ -94,7 +102,9 @@ def test_what_another_left_in_place_of_a_lock_keeps_nobody_waiting_for_ever(
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_an_artifact_damaged_where_there_are_no_locks_is_set_aside_and_committed_again(tmp_path: Path) -> None:
+def test_an_artifact_damaged_where_there_are_no_locks_is_set_aside_and_committed_again(
+    tmp_path: Path,
+) -> None:
     key, batch = "ab" * 32, Batch({"v": np.arange(10.0)})
     store = Store(tmp_path / "store")
     store.commit("out", key, batch, SCHEMA, {})

@@ -1,4 +1,6 @@
-"""What `pipeline.store.receipt` promises: a receipt that is read is, to the last bit, the one that was written."""
+"""What `pipeline.store.receipt` promises: a receipt that is read is, to the last bit, the one that
+was written.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,18 @@ from artifacts import KEY, OTHER
 from pipeline.store.receipt import Receipt, sealed, unsealed
 from pipeline.system.canonical_json import key_of
 
-RECEIPT = Receipt("toy", KEY, "toy", 5, {"ok": 4, "failed": 1}, 6246, "a" * 64, "b" * 64, 1e9 + 0.25, {"path": "é\udcff"})
+RECEIPT = Receipt(
+    "toy",
+    KEY,
+    "toy",
+    5,
+    {"ok": 4, "failed": 1},
+    6246,
+    "a" * 64,
+    "b" * 64,
+    1e9 + 0.25,
+    {"path": "é\udcff"},
+)
 
 
 def test_what_was_sealed_is_read_back() -> None:
@@ -35,7 +48,9 @@ def test_every_flipped_bit_of_a_receipt_is_found() -> None:
             unsealed(bytes(changed), "toy", KEY)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"\xff\xfe", sealed(RECEIPT)[:-1], sealed(RECEIPT) + b"\n"])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"{}", b"\xff\xfe", sealed(RECEIPT)[:-1], sealed(RECEIPT) + b"\n"]
+)
 def test_what_is_no_receipt_is_found(data: bytes) -> None:
     with pytest.raises(ValueError, match="the receipt is damaged"):
         unsealed(data, "toy", KEY)
@@ -47,7 +62,12 @@ def test_the_receipt_of_another_artifact_is_told_apart(output: str, key: str) ->
         unsealed(sealed(RECEIPT), output, key)
 
 
-PREIMAGE = {"format": "qfuse/1", "stage": "toy", "options": {"scale": 0.1, "of": "é\udcff"}, "inputs": {}}
+PREIMAGE = {
+    "format": "qfuse/1",
+    "stage": "toy",
+    "options": {"scale": 0.1, "of": "é\udcff"},
+    "inputs": {},
+}
 MADE = [
     ("toy", key_of([PREIMAGE, ""]), {"preimage": PREIMAGE}),
     ("toy.crops", key_of([PREIMAGE, "crops"]), {"preimage": PREIMAGE}),
@@ -57,9 +77,16 @@ MADE = [
 
 @pytest.mark.parametrize(
     ("output", "key", "made"),
-    [*MADE, ("toy", KEY, {"preimage": {"format": "qfuse/2"}}), ("toy", KEY, {"preimage": None}), ("toy", KEY, {})],
+    [
+        *MADE,
+        ("toy", KEY, {"preimage": {"format": "qfuse/2"}}),
+        ("toy", KEY, {"preimage": None}),
+        ("toy", KEY, {}),
+    ],
 )
-def test_a_receipt_is_read_where_its_key_is_that_of_what_made_it(output: str, key: str, made: dict[str, Any]) -> None:
+def test_a_receipt_is_read_where_its_key_is_that_of_what_made_it(
+    output: str, key: str, made: dict[str, Any]
+) -> None:
     receipt = replace(RECEIPT, output=output, key=key, provenance=made)
     assert unsealed(sealed(receipt), output, key) == receipt
 
@@ -73,8 +100,12 @@ def test_a_receipt_is_read_where_its_key_is_that_of_what_made_it(output: str, ke
         ("other", MADE[0][1], MADE[0][2]),
     ],
 )
-def test_a_receipt_that_was_sealed_again_for_another_key_is_told_apart(output: str, key: str, made: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="the receipt belongs to another artifact: its key is not that of"):
+def test_a_receipt_that_was_sealed_again_for_another_key_is_told_apart(
+    output: str, key: str, made: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        ValueError, match="the receipt belongs to another artifact: its key is not that of"
+    ):
         unsealed(sealed(replace(RECEIPT, output=output, key=key, provenance=made)), output, key)
 
 

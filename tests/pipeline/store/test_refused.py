@@ -1,6 +1,8 @@
-"""A store that is killed, filled, made read-only or taken away in the middle of a commit keeps what is whole, and only that.
+"""A store that is killed, filled, made read-only or taken away in the middle of a commit keeps what
+is whole, and only that.
 
-Where the machine lets a test mount a file system of its own, the disk is really full, read-only or gone.
+Where the machine lets a test mount a file system of its own, the disk is really full, read-only or
+gone.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ def made_good(root: Path) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_writer_that_is_killed_leaves_nothing_or_all(tmp_path: Path, point: str) -> None:
-    writer = child("commit(Store(Path(sys.argv[1])))", tmp_path / "s", QFUSE_FAULT=f"commit:{point}:toy:1=kill")
+    writer = child(
+        "commit(Store(Path(sys.argv[1])))", tmp_path / "s", QFUSE_FAULT=f"commit:{point}:toy:1=kill"
+    )
     assert writer.communicate(timeout=60) == ("", "")
     assert writer.returncode == -signal.SIGKILL
     store = Store(tmp_path / "s")
@@ -55,7 +59,9 @@ def test_a_writer_that_is_killed_leaves_nothing_or_all(tmp_path: Path, point: st
     made_good(store.root)
 
 
-def test_a_process_that_is_killed_while_it_sets_aside_leaves_no_receipt_without_its_file(store: Store) -> None:
+def test_a_process_that_is_killed_while_it_sets_aside_leaves_no_receipt_without_its_file(
+    store: Store,
+) -> None:
     commit(store)
     flip(store.path("toy", KEY))
     code = 'Store(Path(sys.argv[1])).set_aside("toy", KEY, "a bit")'
@@ -118,7 +124,9 @@ def test_a_disk_that_is_full_only_when_the_bytes_are_to_last_leaves_nothing_half
             assert not list(store.root.rglob(".*"))
         else:
             break
-    assert fails == 5  # a folder, the file, the receipt and the names of both had each to wait for the disk
+    assert (
+        fails == 5
+    )  # a folder, the file, the receipt and the names of both had each to wait for the disk
     monkeypatch.undo()
     for key in range(1, fails):
         commit(store, key_of(key))
@@ -126,7 +134,9 @@ def test_a_disk_that_is_full_only_when_the_bytes_are_to_last_leaves_nothing_half
     assert len(store.present("toy")) == fails
 
 
-@pytest.mark.parametrize(("rows", "provenance", "left"), [(10_000, 0, 0), (5, 20_000, 1)], ids=["file", "receipt"])
+@pytest.mark.parametrize(
+    ("rows", "provenance", "left"), [(10_000, 0, 0), (5, 20_000, 1)], ids=["file", "receipt"]
+)
 def test_a_file_that_may_not_grow_is_refused_and_nothing_half_is_left(
     tmp_path: Path, rows: int, provenance: int, left: int
 ) -> None:
@@ -134,7 +144,8 @@ def test_a_file_that_may_not_grow_is_refused_and_nothing_half_is_left(
 import resource
 from pipeline.errors import ResourceRefused
 store = Store(Path(sys.argv[1]))
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # what a file may hold; a full disk fails in the same place
+# what a file may hold; a full disk fails in the same place
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     store.commit("toy", KEY, batch(rows=int(sys.argv[2])), TOY, {"text": "x" * int(sys.argv[3])})
 except ResourceRefused as error:
@@ -154,7 +165,10 @@ except ResourceRefused as error:
 def test_a_store_whose_folder_vanished_is_refused_and_not_made_anew(store: Store) -> None:
     commit(store)
     shutil.rmtree(store.root)
-    with pytest.raises(ResourceRefused, match=r"the store .* vanished while it was in use .* mount it again and run again"):
+    with pytest.raises(
+        ResourceRefused,
+        match=r"the store .* vanished while it was in use .* mount it again and run again",
+    ):
         commit(store, OTHER)
     with pytest.raises(ResourceRefused, match="vanished"):
         store.read("toy", KEY)
@@ -175,20 +189,30 @@ def test_a_store_whose_format_file_vanished_takes_nothing_more(store: Store) -> 
 def test_a_store_that_vanishes_in_the_middle_of_a_commit_is_refused_and_not_made_anew(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fault_points, "at", lambda point, name: point == "commit:before_write" and shutil.rmtree(store.root))
+    monkeypatch.setattr(
+        fault_points,
+        "at",
+        lambda point, name: point == "commit:before_write" and shutil.rmtree(store.root),
+    )
     with pytest.raises(ResourceRefused, match="the store vanished while it was in use"):
         commit(store)
     assert not store.root.exists()
 
 
-# -- file systems of the tests' own ----------------------------------------------------------------------------------------
+# -- file systems of the tests' own
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Callable[[str], dict[str, object]]:
-    """Run code in a process that has a small file system of its own at `disk`; return what it prints, read as JSON."""
+    """Run code in a process that has a small file system of its own at `disk`; return what it
+    prints, read as JSON.
+    """
     probe = [*MOUNT, "mount", "-t", "tmpfs", "none", str(tmp_path)]
-    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(probe, capture_output=True, check=False).returncode
+    ):
         pytest.skip("this machine does not let a test mount a file system")
     (tmp_path / "disk").mkdir()
     start = """
@@ -231,34 +255,44 @@ for pages in range(8):  # how many blocks are free for what takes about four
             pass
         os.ftruncate(file.fileno(), max(0, file.tell() - 4096 * pages))
     said.append(refused(lambda: commit(store, key_of(pages))))
-    whole.append(sound() and not list(disk.rglob(".*")) and store.has("toy", key_of(pages)) == (not said[-1]))
+    stored = store.has("toy", key_of(pages))
+    whole.append(sound() and not list(disk.rglob(".*")) and stored == (not said[-1]))
 filler.unlink()
 for pages in range(8):
     commit(store, key_of(pages))
-print(json.dumps({"said": said, "whole": whole, "end": sound() and len(list(store.receipts())) == 8}))
+end = sound() and len(list(store.receipts())) == 8
+print(json.dumps({"said": said, "whole": whole, "end": end}))
 """)
     said = found["said"]
     assert isinstance(said, list)
     assert said[0]
     assert said[-1] == ""
-    assert all("(No space left on device): the disk is full: free some space" in sentence for sentence in said if sentence)
+    assert all(
+        "(No space left on device): the disk is full: free some space" in sentence
+        for sentence in said
+        if sentence
+    )
     assert found["whole"] == [True] * 8
     assert found["end"] is True
 
 
-def test_a_disk_that_becomes_read_only_is_read_and_refuses_to_be_written(mounted: Callable[[str], dict[str, object]]) -> None:
+def test_a_disk_that_becomes_read_only_is_read_and_refuses_to_be_written(
+    mounted: Callable[[str], dict[str, object]],
+) -> None:
     found = mounted("""
 store = Store(disk / "store")
 commit(store)
 mount("mount", "-o", "remount,ro")
 said = [refused(lambda: commit(store, OTHER)), refused(lambda: Store(disk / "another"))]
-print(json.dumps({"said": said, "sound": sound(), "rows": Store(disk / "store").read("toy", KEY).rows,
+rows = Store(disk / "store").read("toy", KEY).rows
+print(json.dumps({"said": said, "sound": sound(), "rows": rows,
     "writable": store.writable, "dots": len(list(disk.rglob(".*")))}))
 """)
     said = found.pop("said")
     assert isinstance(said, list)
     assert all(
-        "(Read-only file system): the file system is read-only: choose another folder" in sentence for sentence in said
+        "(Read-only file system): the file system is read-only: choose another folder" in sentence
+        for sentence in said
     )
     assert found == {"sound": True, "rows": 5, "writable": False, "dots": 0}
 

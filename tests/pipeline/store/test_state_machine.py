@@ -1,7 +1,8 @@
-"""Whatever happens to a store, in whatever order: a run that ends well has the results of one that nothing disturbed.
+"""Whatever happens to a store, in whatever order: a run that ends well has the results of one that
+nothing disturbed.
 
-`machine(examples, steps)` tries so many stories of so many events each; a longer search than the test's needs only larger
-numbers.
+`machine(examples, steps)` tries so many stories of so many events each; a longer search than the
+test's needs only larger numbers.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ FIELDS: dict[str, list[Any]] = {  # the last two decide nothing of what is store
     "run.workers": [2, 1],
 }
 DECISIVE = len(FIELDS) - 2
-POINTS = [f"commit:{place}" for place in ("before_write", "before_link", "before_receipt", "after_receipt")]
+POINTS = [
+    f"commit:{place}"
+    for place in ("before_write", "before_link", "before_receipt", "after_receipt")
+]
 POINTS += ["set_aside:after_json", "set_aside:after_h5", "batch:before_run"]
 ENDS = {"kill": -9, "interrupt": 130, "enospc": 6}
 
@@ -94,13 +98,19 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def run(self) -> None:
         before, events = self.whole(), list[Event]()
-        ran = mended(lambda: self.lab.run(*self.overrides, events=Events(None, events.append)), lambda _: None)
+        ran = mended(
+            lambda: self.lab.run(*self.overrides, events=Events(None, events.append)),
+            lambda _: None,
+        )
         self.kept(before)
         plan = ran.session.plan
         for event in events:
             if event["event"] == "committed":
                 step = plan.steps[event["step"]]
-                names = {(step.output(output), key) for output, key in step.tasks[event["shard"]].keys.items()}
+                names = {
+                    (step.output(output), key)
+                    for output, key in step.tasks[event["shard"]].keys.items()
+                }
                 assert not names <= before.keys(), f"{event} was whole, and was computed again"
         self.right(plan)
 
@@ -118,7 +128,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert code in (0, ENDS[action]), error
         assert "Traceback" not in error
         self.kept(before)
-        if code == 0:  # a damaged table of the data set that the run had no need to read is met, and set aside, now
+        # a damaged table of the data set that the run did not read is met, and set aside, now
+        if code == 0:
             self.right(mended(lambda: self.lab.session(*self.overrides), lambda _: None).plan)
 
     @precondition(lambda self: self.root.exists())
@@ -132,13 +143,20 @@ class StoreMachine(RuleBasedStateMachine):
             self.sound = False
 
     @precondition(lambda self: self.root.exists())
-    @rule(which=st.integers(0, 10_000), what=st.sampled_from(["a file of an artifact", "another file", "an output"]))
+    @rule(
+        which=st.integers(0, 10_000),
+        what=st.sampled_from(["a file of an artifact", "another file", "an output"]),
+    )
     def delete(self, which: int, what: str) -> None:
         artifacts = set(self.root.glob("*/??/*"))
-        others = {path for path in self.root.rglob("*") if path.is_file() and path.name != "format.json"} - artifacts
-        found = {"a file of an artifact": artifacts, "another file": others, "an output": {p.parents[1] for p in artifacts}}[
-            what
-        ]
+        others = {
+            path for path in self.root.rglob("*") if path.is_file() and path.name != "format.json"
+        } - artifacts
+        found = {
+            "a file of an artifact": artifacts,
+            "another file": others,
+            "an output": {p.parents[1] for p in artifacts},
+        }[what]
         if found:
             path = sorted(found)[which % len(found)]
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -176,18 +194,24 @@ class StoreMachine(RuleBasedStateMachine):
         """Artifacts that are what their receipts say → inodes of their two files."""
         store = Store(self.root, readonly=True)
         paths = [path for path in store.receipts() if store.check(path) is None]
-        files = {(path.parent.parent.name, path.stem): (path, path.with_suffix(".h5")) for path in paths}
+        files = {
+            (path.parent.parent.name, path.stem): (path, path.with_suffix(".h5")) for path in paths
+        }
         return {name: tuple(path.stat().st_ino for path in pair) for name, pair in files.items()}
 
     def kept(self, before: dict[Name, tuple[int, ...]]) -> None:
-        """Artifacts that were whole are the same files as before; where nothing was harmed since, all are whole."""
+        """Artifacts that were whole are the same files as before; where nothing was harmed since,
+        all are whole.
+        """
         now = self.whole()
         assert {name: now.get(name) for name in before} == before
         if self.sound:
             assert len(now) == len(list(Store(self.root, readonly=True).receipts()))
 
     def right(self, plan: Plan) -> None:
-        """What a run was asked for is there, and whatever can be read of its plan is as it should be."""
+        """What a run was asked for is there, and whatever can be read of its plan is as it should
+        be.
+        """
         store, expected = Store(self.root, readonly=True), reference(*self.overrides[:DECISIVE])
         read = {ref.step for step in plan.steps.values() for ref in step.inputs.values()}
         for step in filter(lambda step: step.stored, plan.steps.values()):
@@ -200,7 +224,9 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def place_of_values(path: Path, which: int) -> tuple[int, int]:
-    """Return where the values of a column lie in a file; the whole file where there are none, or it is damaged."""
+    """Return where the values of a column lie in a file; the whole file where there are none, or it
+    is damaged.
+    """
     image = path.read_bytes()
     with suppress(CorruptArtifact):
         columns = hdf5.read(path).columns.values() if path.suffix == ".h5" else ()
@@ -212,13 +238,18 @@ def place_of_values(path: Path, which: int) -> tuple[int, int]:
 
 
 def machine(examples: int, steps: int) -> None:
-    """Try so many stories of at most so many events. Raises what goes wrong, with the shortest story that leads to it."""
+    """Try so many stories of at most so many events. Raises what goes wrong, with the shortest
+    story that leads to it.
+    """
     toy.install()
     try:
         run_state_machine_as_test(
             StoreMachine,
             settings=settings(
-                max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=examples,
+                stateful_step_count=steps,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
             ),
         )
     finally:

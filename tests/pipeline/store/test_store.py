@@ -1,4 +1,6 @@
-"""What `store` promises: an artifact is immutable, and present or absent, whoever is killed or writes beside."""
+"""What `store` promises: an artifact is immutable, and present or absent, whoever is killed or
+writes beside.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ def test_what_was_committed_is_read_back(store: Store) -> None:
 
 def test_an_artifact_is_one_file_and_one_receipt_and_nothing_else_is_left(store: Store) -> None:
     commit(store)
-    assert files(store.root) == ["format.json", f"toy/{KEY[:2]}/{KEY}.h5", f"toy/{KEY[:2]}/{KEY}.json"]
+    assert files(store.root) == [
+        "format.json",
+        f"toy/{KEY[:2]}/{KEY}.h5",
+        f"toy/{KEY[:2]}/{KEY}.json",
+    ]
 
 
 def test_a_receipt_says_what_was_committed(store: Store) -> None:
@@ -112,9 +118,12 @@ def test_a_file_of_a_killed_writer_with_other_bytes_is_set_aside(store: Store) -
     assert "held other bytes" in aside.with_suffix(".reason").read_text()
 
 
-def test_what_is_read_back_otherwise_than_written_is_not_committed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_read_back_otherwise_than_written_is_not_committed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = module.hdf5.write
-    monkeypatch.setattr(module.hdf5, "write", lambda path, _, schema: write(path, batch(1), schema))  # a lying disk
+    # a lying disk
+    monkeypatch.setattr(module.hdf5, "write", lambda path, _, schema: write(path, batch(1), schema))
     with pytest.raises(CorruptArtifact, match="check the disk"):
         commit(store)
     assert files(store.root) == ["format.json"]
@@ -145,16 +154,25 @@ def test_a_read_only_store_that_is_not_there_is_empty_and_stays_absent(tmp_path:
 def test_a_store_of_another_format_is_refused(tmp_path: Path, found: int, readonly: bool) -> None:
     (tmp_path / "format.json").write_text(f'{{"format":{found}}}')
     with pytest.raises(
-        InvalidInput, match=f"store of format {found}; this qfuse reads format 2. Use the qfuse that wrote it"
+        InvalidInput,
+        match=f"store of format {found}; this qfuse reads format 2. Use the qfuse that wrote it",
     ):
         Store(tmp_path, readonly)
 
 
-@pytest.mark.parametrize("marker", [b"{", b"[]", b"{}", b"", b'{"format":true}', b'{"foroat":2}', b"\xff\xfe", b"[" * 99_999])
+@pytest.mark.parametrize(
+    "marker",
+    [b"{", b"[]", b"{}", b"", b'{"format":true}', b'{"foroat":2}', b"\xff\xfe", b"[" * 99_999],
+)
 @pytest.mark.parametrize("readonly", [False, True])
-def test_a_store_whose_format_file_is_damaged_says_what_it_should_hold(tmp_path: Path, marker: bytes, readonly: bool) -> None:
+def test_a_store_whose_format_file_is_damaged_says_what_it_should_hold(
+    tmp_path: Path, marker: bytes, readonly: bool
+) -> None:
     (tmp_path / "format.json").write_bytes(marker)
-    with pytest.raises(InvalidInput, match=r'format\.json is damaged: expected {"format":2}, found .* Put that line into it'):
+    with pytest.raises(
+        InvalidInput,
+        match=r'format\.json is damaged: expected {"format":2}, found .* Put that line into it',
+    ):
         Store(tmp_path, readonly)
 
 
@@ -162,13 +180,20 @@ def test_a_format_file_that_may_not_be_read_is_no_damaged_one() -> None:
     with public_folder() as folder:
         Store(folder / "store")
         (folder / "store" / "format.json").chmod(0)
-        with unprivileged(), pytest.raises(ResourceRefused, match=r"format\.json cannot be read \(Permission denied\)"):
+        with (
+            unprivileged(),
+            pytest.raises(
+                ResourceRefused, match=r"format\.json cannot be read \(Permission denied\)"
+            ),
+        ):
             Store(folder / "store", readonly=True)
 
 
 def test_a_folder_of_other_things_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("…")
-    with pytest.raises(InvalidInput, match="not empty and is not a qfuse store; choose another folder with --store"):
+    with pytest.raises(
+        InvalidInput, match="not empty and is not a qfuse store; choose another folder with --store"
+    ):
         Store(tmp_path)
     assert files(tmp_path) == ["thesis.tex"]
 
@@ -182,16 +207,22 @@ def test_an_empty_folder_becomes_a_store_also_after_a_killed_start(tmp_path: Pat
 def test_a_store_where_a_file_is_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "store"):
-        with pytest.raises(ResourceRefused, match=r"file is a file and should be a folder.*choose another folder"):
+        with pytest.raises(
+            ResourceRefused, match=r"file is a file and should be a folder.*choose another folder"
+        ):
             Store(root)
     store = Store(tmp_path / "store")
     (store.root / "toy").write_text("x")
-    with pytest.raises(ResourceRefused, match=r"store/toy is a file and should be a folder\): move it away"):
+    with pytest.raises(
+        ResourceRefused, match=r"store/toy is a file and should be a folder\): move it away"
+    ):
         commit(store)
 
 
 def race(store: Path, work: str = "\n    commit(store, key_of(i), i)") -> None:
-    """Let two processes do the same work for 60 keys, by default commit them, in the same order from one moment on."""
+    """Let two processes do the same work for 60 keys, by default commit them, in the same order
+    from one moment on.
+    """
     code = f"""
 print("ready", flush=True)
 sys.stdin.readline()
@@ -211,7 +242,9 @@ for i in range(60):{work}
         assert writer.returncode == 0
 
 
-def test_two_processes_that_commit_the_same_keys_at_once_leave_sound_artifacts(tmp_path: Path) -> None:
+def test_two_processes_that_commit_the_same_keys_at_once_leave_sound_artifacts(
+    tmp_path: Path,
+) -> None:
     race(tmp_path / "store")
     store = Store(tmp_path / "store")
     assert store.present("toy") == {key_of(i) for i in range(60)}
@@ -249,9 +282,15 @@ def test_two_processes_that_find_the_same_artifacts_damaged_leave_sound_ones(sto
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda path: flip(path.with_suffix(".json")), lambda path: path.write_bytes(b"half"), lambda path: path.unlink()],
+    [
+        lambda path: flip(path.with_suffix(".json")),
+        lambda path: path.write_bytes(b"half"),
+        lambda path: path.unlink(),
+    ],
 )
-def test_a_commit_adopts_no_artifact_that_is_seen_to_be_damaged(store: Store, damage: Callable[[Path], object]) -> None:
+def test_a_commit_adopts_no_artifact_that_is_seen_to_be_damaged(
+    store: Store, damage: Callable[[Path], object]
+) -> None:
     commit(store)
     damage(store.path("toy", KEY))
     again = Store(store.root)

@@ -1,4 +1,6 @@
-"""What `pipeline.system.atomic_text.replace_text` promises: the old text or the new one, whoever writes or stops."""
+"""What `pipeline.system.atomic_text.replace_text` promises: the old text or the new one, whoever
+writes or stops.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def test_a_folder_in_the_way_is_renamed_and_keeps_what_it_holds(tmp_path: Path) 
     assert [(tmp_path / f"a.json.{i}" / "mine").read_text() for i in (1, 2)] == ["one", "two"]
 
 
-def test_text_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_cannot_be_put_in_place_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.json").write_text("former")
 
     def refused(*_: object) -> None:
@@ -44,7 +48,11 @@ def test_text_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path: Path, 
 
 def test_text_written_by_several_at_once_is_one_of_theirs(tmp_path: Path) -> None:
     texts = [str(i) * 100_000 for i in range(4)]
-    threads = [threading.Thread(target=replace_text, args=(tmp_path / "a", text)) for text in texts for _ in range(5)]
+    threads = [
+        threading.Thread(target=replace_text, args=(tmp_path / "a", text))
+        for text in texts
+        for _ in range(5)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

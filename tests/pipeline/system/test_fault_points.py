@@ -1,4 +1,6 @@
-"""What `fault_points` promises: nothing without being asked, and exactly what was asked at the point that was named."""
+"""What `fault_points` promises: nothing without being asked, and exactly what was asked at the
+point that was named.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,15 @@ def test_without_being_asked_nothing_happens() -> None:
     fault_points.at("commit:before_link", "embed")
 
 
-def test_the_asked_time_at_the_asked_point_counts_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_asked_time_at_the_asked_point_counts_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("QFUSE_FAULT", "commit:before_link:embed:2=raise")
-    for point, name in (("commit:before_link", "embed"), ("commit:before_link", "quality"), ("commit:before_write", "embed")):
+    for point, name in (
+        ("commit:before_link", "embed"),
+        ("commit:before_link", "quality"),
+        ("commit:before_write", "embed"),
+    ):
         fault_points.at(point, name)
     with pytest.raises(RuntimeError, match="fault at commit:before_link:embed:2"):
         fault_points.at("commit:before_link", "embed")
@@ -51,7 +59,9 @@ def test_several_faults_count_each_for_itself(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", ["enospc", "erofs", "eio", "edquot"])
-def test_an_error_of_the_system_is_raised_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_error_of_the_system_is_raised_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv("QFUSE_FAULT", f"a:x:1={name}")
     with pytest.raises(OSError) as raised:  # noqa: PT011 - its number says which
         fault_points.at("a", "x")

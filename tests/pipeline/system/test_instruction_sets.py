@@ -1,4 +1,6 @@
-"""What `pipeline.system.instruction_sets` says of processors, given by their flags, and of this one."""
+"""What `pipeline.system.instruction_sets` says of processors, given by their flags, and of this
+one.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ SAPPHIRE = f"{COOPER} amx_tile amx_int8 amx_bf16"
         ("x86_64", "sse4_1", "sse4"),
         ("x86_64", "sse4_1 avx", "avx"),
         ("x86_64", AVX2, "avx2"),
-        ("x86_64", f"{AVX2} avx512f", "avx2"),  # of the first such processors, which libraries do not use
+        (
+            "x86_64",
+            f"{AVX2} avx512f",
+            "avx2",
+        ),  # of the first such processors, which libraries do not use
         ("x86_64", SKYLAKE, "avx512"),
         ("x86_64", COOPER, "avx512+bf16"),
         ("x86_64", SAPPHIRE, "avx512+amx"),
@@ -30,7 +36,9 @@ SAPPHIRE = f"{COOPER} amx_tile amx_int8 amx_bf16"
         ("riscv64", "", "riscv64"),
     ],
 )
-def test_an_instruction_set_is_named_by_the_flags_of_its_processor(machine: str, flags: str, name: str) -> None:
+def test_an_instruction_set_is_named_by_the_flags_of_its_processor(
+    machine: str, flags: str, name: str
+) -> None:
     assert instruction_set(("torch",), flags.split(), {}, machine) == name
 
 
@@ -42,7 +50,9 @@ def test_an_instruction_set_is_named_by_the_flags_of_its_processor(machine: str,
         (("numpy", "scipy"), " (OPENBLAS_CORETYPE=Prescott)"),
     ],
 )
-def test_what_libraries_are_told_to_leave_unused_is_named_with_it(backends: tuple[str, ...], limits: str) -> None:
+def test_what_libraries_are_told_to_leave_unused_is_named_with_it(
+    backends: tuple[str, ...], limits: str
+) -> None:
     environment = {
         "ONEDNN_MAX_CPU_ISA": "SSE41",
         "ATEN_CPU_CAPABILITY": "",
@@ -68,10 +78,14 @@ def test_what_libraries_are_told_to_leave_unused_is_named_with_it(backends: tupl
         ("", {}, False),  # a kernel that tells nothing
     ],
 )
-def test_bf16_is_lacking_where_flags_or_environment_say_so(flags: str, environment: dict[str, str], lacks: bool) -> None:
+def test_bf16_is_lacking_where_flags_or_environment_say_so(
+    flags: str, environment: dict[str, str], lacks: bool
+) -> None:
     assert lacks_bf16(flags.split(), environment) is lacks
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="flags are told otherwise")
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "aarch64"), reason="flags are told otherwise"
+)
 def test_the_flags_of_this_processor_are_read() -> None:
     assert processor_flags() & {"sse2", "asimd"}

@@ -1,4 +1,5 @@
-"""A run that is killed or interrupted, in a real process, keeps what it finished and continues to the same results.
+"""A run that is killed or interrupted, in a real process, keeps what it finished and continues to
+the same results.
 
 A command that is interrupted, wherever it is, ends with one sentence and 130.
 """
@@ -22,7 +23,9 @@ from pipeline.errors import INTERRUPTED
 SLOW = ("--set", "steps.measure.options.sleep=0.005")
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results_and_computes_no_shard_twice(slow: Lab) -> None:
+def test_a_run_killed_again_and_again_ends_with_the_same_results_and_computes_no_shard_twice(
+    slow: Lab,
+) -> None:
     rng = np.random.default_rng(5)
     kept: dict[Path, tuple[int, int]] = {}
     for _ in range(6):
@@ -39,23 +42,31 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_results_and_com
     assert {path: finished(slow)[path] for path in kept} == kept
     store = ran.session.store
     assert all(store.check(path) is None for path in store.receipts())
-    assert [path for path in store.garbage(ran.session.plan.live()) if not path.name.startswith(".")] == []
+    assert [
+        path for path in store.garbage(ran.session.plan.live()) if not path.name.startswith(".")
+    ] == []
     assert ran.digests() == replace(slow, store="another").run().digests()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_it_continues_and_continues(slow: Lab, number: signal.Signals) -> None:
+def test_an_interrupted_run_says_how_it_continues_and_continues(
+    slow: Lab, number: signal.Signals
+) -> None:
     child = start(slow, *SLOW)
     wait_for(slow, child, 5)
     child.send_signal(number)
     _, error = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "interrupted: every finished shard is kept; the same command continues from there" in error
+    assert (
+        "interrupted: every finished shard is kept; the same command continues from there" in error
+    )
     assert "Traceback" not in error
     kept = finished(slow)
     plan = slow.session(readonly=True).plan
     assert 0 < len(plan.steps["measure"].to_run) < 50
-    assert {reason for task in plan.steps["measure"].to_run for reason in [task.reason]} == {"never computed"}
+    assert {reason for task in plan.steps["measure"].to_run for reason in [task.reason]} == {
+        "never computed"
+    }
     again = start(slow, *SLOW)
     _, error = again.communicate(timeout=60)
     assert again.returncode == 0, error
@@ -64,14 +75,15 @@ def test_an_interrupted_run_says_how_it_continues_and_continues(slow: Lab, numbe
     assert not list((slow.root / slow.store).rglob(".*"))
 
 
-# A signal to the whole group, as a terminal sends it, when a process of a kind (the command or a worker) is about to import a
-# module.
+# A signal to the whole group, as a terminal sends it, when a process of a kind (the command or a
+# worker) is about to import a module.
 AT_IMPORT = """
 import os, signal, sys
 kind, module, number = os.environ["AT"].split()
 class Hook:
     def find_spec(self, name, path=None, target=None):
-        if name == module and ("multiprocessing.spawn" in " ".join(sys.orig_argv)) == (kind == "worker"):
+        worker = "multiprocessing.spawn" in " ".join(sys.orig_argv)
+        if name == module and worker == (kind == "worker"):
             sys.meta_path.remove(self)
             os.killpg(os.getpgrp(), getattr(signal, number))
 sys.meta_path.insert(0, Hook())
@@ -95,7 +107,9 @@ def test_a_command_that_is_interrupted_while_modules_are_imported_ends_with_one_
     (hook / "sitecustomize.py").write_text(AT_IMPORT)
     known = environment(lab)["PYTHONPATH"]
     (lab.root / "tmp").mkdir()
-    child = start(lab, *words, PYTHONPATH=f"{hook}{os.pathsep}{known}", AT=at, TMPDIR=str(lab.root / "tmp"))
+    child = start(
+        lab, *words, PYTHONPATH=f"{hook}{os.pathsep}{known}", AT=at, TMPDIR=str(lab.root / "tmp")
+    )
     try:
         _, error = child.communicate(timeout=60)
     finally:
@@ -106,7 +120,9 @@ def test_a_command_that_is_interrupted_while_modules_are_imported_ends_with_one_
 
 def ended(code: str) -> tuple[int, str]:
     """Run code as a command does; return how it ended and what it said."""
-    head = "import os, signal, subprocess, threading, time\nfrom pipeline.system import interruption\n"
+    head = (
+        "import os, signal, subprocess, threading, time\nfrom pipeline.system import interruption\n"
+    )
     process = interpreter(f"{head}{code}\nraise SystemExit(interruption.interruptible(work))")
     try:
         out, error = process.communicate(timeout=60)
@@ -116,7 +132,8 @@ def ended(code: str) -> tuple[int, str]:
 
 
 WHERE = {
-    "in what swallows every exception": """
+    "in what swallows every exception": (
+        """
 def work():
     signal.raise_signal(signal.SIGINT)
     while True:
@@ -124,30 +141,38 @@ def work():
             time.sleep(60)
         except BaseException:
             pass
-""",
-    "in what makes another error of it": """
+"""
+    ),
+    "in what makes another error of it": (
+        """
 def work():
     try:
         signal.raise_signal(signal.SIGTERM)
         time.sleep(60)
     except BaseException:
         raise ImportError("broken")
-""",
-    "in what swallows it and ends": """
+"""
+    ),
+    "in what swallows it and ends": (
+        """
 def work():
     try:
         signal.raise_signal(signal.SIGTERM)
         time.sleep(60)
     except BaseException:
         return 0
-""",
-    "deep in a library": """
+"""
+    ),
+    "deep in a library": (
+        """
 import hashlib
 def work():
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
-""",
-    "twice": """
+"""
+    ),
+    "twice": (
+        """
 interruption.GRACE = 60
 def work():
     try:
@@ -155,24 +180,30 @@ def work():
     finally:
         signal.raise_signal(signal.SIGINT)
         time.sleep(60)
-""",
-    "once its work is done, while a thread is not": """
+"""
+    ),
+    "once its work is done, while a thread is not": (
+        """
 def work():
     def late():
         signal.raise_signal(signal.SIGINT)
         time.sleep(60)
     threading.Timer(0.05, late).start()
     return 0
-""",
-    "while another thread is about to print the sentence": """
+"""
+    ),
+    "while another thread is about to print the sentence": (
+        """
 write = os.write
 os.write = lambda *given: time.sleep(0.5) or write(*given)
 interruption._importing = lambda frame: time.sleep(0.2)  # so that the other is first
 def work():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
-""",
-    "in a thread that then fails": """
+"""
+    ),
+    "in a thread that then fails": (
+        """
 def work():
     def fail():
         signal.raise_signal(signal.SIGINT)
@@ -180,7 +211,8 @@ def work():
         raise ValueError
     threading.Thread(target=fail).start()
     time.sleep(60)
-""",
+"""
+    ),
 }
 
 

@@ -1,4 +1,6 @@
-"""What `pipeline.system.processes` promises: whoever finds a name can tell whether its process still runs."""
+"""What `pipeline.system.processes` promises: whoever finds a name can tell whether its process
+still runs.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,18 @@ from machine import unprivileged
 from pipeline.system import processes as module
 from pipeline.system.processes import alive, being_written, host, process, temporary
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the start of a process is told by /proc")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="the start of a process is told by /proc"
+)
 
 
 @contextmanager
 def running() -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Another process and its name."""
-    other = child("from pipeline.system.processes import process\nprint(process(), flush=True)\nsys.stdin.readline()")
+    other = child(
+        "from pipeline.system.processes import process\nprint(process(),"
+        " flush=True)\nsys.stdin.readline()"
+    )
     assert other.stdout is not None
     try:
         yield other.stdout.readline().strip(), other
@@ -57,12 +64,20 @@ def test_a_process_that_was_given_the_number_of_a_dead_one_is_not_taken_for_it()
 
 def test_a_process_of_another_user_is_alive() -> None:
     with unprivileged():
-        assert alive(f"{host()}-1-{Path('/proc/1/stat').read_text().rpartition(')')[2].split()[19]}") is True
+        assert (
+            alive(f"{host()}-1-{Path('/proc/1/stat').read_text().rpartition(')')[2].split()[19]}")
+            is True
+        )
 
 
-def test_a_process_whose_name_holds_spaces_and_parentheses_is_known_by_its_start(tmp_path: Path) -> None:
+def test_a_process_whose_name_holds_spaces_and_parentheses_is_known_by_its_start(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a) S (b").symlink_to(sys.executable)
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from pipeline.system.processes import process; print(process())"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pipeline.system.processes import"
+        " process; print(process())"
+    )
     words = [str(tmp_path / "a) S (b"), "-c", code, str(Path(__file__).parents[3])]
     name = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     assert int(name.rpartition("-")[2]) >= int(process().rpartition("-")[2])
@@ -81,7 +96,9 @@ def test_what_names_no_process_is_not_alive(name: str) -> None:
     assert alive(name) is False
 
 
-def test_where_nothing_can_be_read_about_a_process_its_number_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_read_about_a_process_its_number_has_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "_state", lambda pid: ("", "0"))
     assert process() == f"{host()}-{os.getpid()}-0"
     assert alive(process()) is True
@@ -107,7 +124,9 @@ def test_a_forked_process_has_names_of_its_own() -> None:
         os.close(end)
 
 
-def test_a_temporary_file_lies_hidden_beside_what_it_becomes_and_tells_its_name(tmp_path: Path) -> None:
+def test_a_temporary_file_lies_hidden_beside_what_it_becomes_and_tells_its_name(
+    tmp_path: Path,
+) -> None:
     part = temporary(tmp_path / "1-2-a\nb.h5")
     assert part.parent == tmp_path
     assert part.name.startswith(f".{process()}-")

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.parametrize("kind", ODD)
 def test_only_a_regular_file_is_opened(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(OSError, match=r"is not a regular file|is a folder|No such file|Too many levels|too long"):
+    with pytest.raises(
+        OSError, match=r"is not a regular file|is a folder|No such file|Too many levels|too long"
+    ):
         open_regular(put(kind, tmp_path / "x"))
 
 
@@ -40,15 +42,30 @@ def test_a_pipe_is_told_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_no_file_is_met_with_a_sentence_wherever_one_is_named(tmp_path: Path, place: str) -> None:
+def test_what_is_no_file_is_met_with_a_sentence_wherever_one_is_named(
+    tmp_path: Path, place: str
+) -> None:
     for kind in ODD:
         beside = tmp_path / kind.replace("/", "-")
         path = laid(place, kind, prepared(beside) / "in")
-        attempt(lambda rng, folder, path=path: lambda: PLACES[place](path), Random(0), beside, seconds=5)  # noqa: S311
+        case = lambda rng, folder, path=path: lambda: PLACES[place](path)  # noqa: E731
+        attempt(case, Random(0), beside, seconds=5)  # noqa: S311
 
 
-# What reads a file by its path, and the modules that may: those that look with `need_regular` before, or know what is there.
-READS = {"read_text", "read_bytes", "imread", "fromfile", "memmap", "loadtxt", "genfromtxt", "File", "ZipFile", "connect"}
+# What reads a file by its path, and the modules that may: those that look with `need_regular`
+# before, or know what is there.
+READS = {
+    "read_text",
+    "read_bytes",
+    "imread",
+    "fromfile",
+    "memmap",
+    "loadtxt",
+    "genfromtxt",
+    "File",
+    "ZipFile",
+    "connect",
+}
 MAY = {
     "pipeline/system/regular_file.py",  # the one place
     "pipeline/store/hdf5.py",  # h5py

@@ -68,7 +68,9 @@ def test_nothing_is_told_where_nobody_asked_for_it() -> None:
     assert log.later(10 * EVERY) == []
 
 
-def test_a_long_run_tells_how_far_its_steps_are_and_which_have_ended(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_run_tells_how_far_its_steps_are_and_which_have_ended(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = Log()
     monkeypatch.setattr(display, "pulse", log.pulse)
     session = lab.session()
@@ -81,7 +83,9 @@ def test_a_long_run_tells_how_far_its_steps_are_and_which_have_ended(lab: Lab, m
     assert log.later(EVERY) == []
 
 
-@pytest.mark.parametrize(("words", "told"), [([], "qfuse: 0:00:00 reading the data set and planning"), (["--json"], "")])
+@pytest.mark.parametrize(
+    ("words", "told"), [([], "qfuse: 0:00:00 reading the data set and planning"), (["--json"], "")]
+)
 def test_the_command_tells_on_standard_error_what_is_no_terminal_but_not_with_json(
     lab: Lab, words: list[str], told: str
 ) -> None:
@@ -94,7 +98,9 @@ sys.argv = ["qfuse", "plan", "config.yaml", *sys.argv[1:]]
 from pipeline.cli.main import main
 main()
 """
-    child = interpreter(f"import time, toy\ntoy.install()\nos.chdir({str(lab.root)!r})\n{code}", *words)
+    child = interpreter(
+        f"import time, toy\ntoy.install()\nos.chdir({str(lab.root)!r})\n{code}", *words
+    )
     out, error = child.communicate(timeout=60)
     assert (child.returncode, bool(out)) == (0, True)
     assert (told in error.splitlines()) if told else error == ""

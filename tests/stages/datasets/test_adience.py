@@ -17,7 +17,13 @@ from pipeline.files.file_tree import open_files
 from stages.datasets.adience import AdienceReader
 from stages.tables.tables import LAYOUT, Comparisons
 
-FOLDS = [{"7153718@N04": 3, "101@N01": 1}, {"102@N02": 4}, {"103@N03": 2}, {"104@N04": 1}, {"105@N05": 5}]
+FOLDS = [
+    {"7153718@N04": 3, "101@N01": 1},
+    {"102@N02": 4},
+    {"103@N03": 2},
+    {"104@N04": 1},
+    {"105@N05": 5},
+]
 
 
 def read(root: Path, **options: object) -> dict[str, Batch]:
@@ -40,7 +46,9 @@ def test_a_face_is_a_template_of_its_person_with_its_image(tmp_path: Path) -> No
     assert faces["face_id"][0] == "7153718@N04/0.1000_ab_o.jpg"
     assert faces["path"][0] == "aligned/7153718@N04/landmark_aligned_face.0.1000_ab_o.jpg"
     assert faces["subject"].tolist()[:4] == ["0"] * 3 + ["3"]
-    assert faces["sha256"].tolist() == [hashlib.sha256((tmp_path / p).read_bytes()).hexdigest() for p in faces["path"]]
+    assert faces["sha256"].tolist() == [
+        hashlib.sha256((tmp_path / p).read_bytes()).hexdigest() for p in faces["path"]
+    ]
 
 
 def test_the_faces_that_were_only_turned_upright_can_be_read_instead(tmp_path: Path) -> None:
@@ -64,7 +72,9 @@ def test_an_image_that_is_not_there_keeps_its_row_without_a_digest(tmp_path: Pat
 def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
     adience(tmp_path, [FOLDS[0]])
     lines = [line.split("\t") for line in (tmp_path / "fold_0_data.txt").read_text().splitlines()]
-    (tmp_path / "fold_0_data.txt").write_text("".join("\t".join(line[::-1]) + "\n" for line in lines))
+    (tmp_path / "fold_0_data.txt").write_text(
+        "".join("\t".join(line[::-1]) + "\n" for line in lines)
+    )
     assert read(tmp_path, folds=[0])["faces"]["face_id"][0] == "7153718@N04/0.1000_ab_o.jpg"
 
 
@@ -74,13 +84,22 @@ GOOD = adience_list(adience_rows({"1@N1": 2}))
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("face_id", "face"), "line 1 should name tab-separated columns, and face_id among them"),
-        (GOOD.replace("\t", " "), "line 1 should name .* user_id, original_image, face_id among them"),
+        (
+            GOOD.replace("face_id", "face"),
+            "line 1 should name tab-separated columns, and face_id among them",
+        ),
+        (
+            GOOD.replace("\t", " "),
+            "line 1 should name .* user_id, original_image, face_id among them",
+        ),
         ("", "line 1 should name"),
         (GOOD + "1@N1\tx.jpg\n", "line 4: expected 12 columns, found 2"),
         (
             GOOD + GOOD.splitlines()[1].replace("(25, 32)", "(38, 43)") + "\n",
-            r"line 4: face 1@N1/0\.1000_ab_o\.jpg is listed already, and otherwise, in fold_0_data\.txt, line 2",
+            (
+                r"line 4: face 1@N1/0\.1000_ab_o\.jpg is listed already, and otherwise, in"
+                r" fold_0_data\.txt, line 2"
+            ),
         ),
         (GOOD.replace("1@N1", ".."), "line 2: '..', .* name no image"),
         (GOOD.replace("1000_ab", "../../1000_ab"), "line 2: .* name no image"),
@@ -88,7 +107,9 @@ GOOD = adience_list(adience_rows({"1@N1": 2}))
         ("\t".join(ADIENCE) + "\n", "the lists name no face"),
     ],
 )
-def test_a_malformed_list_is_refused_naming_the_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_malformed_list_is_refused_naming_the_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message):
         read(tree(tmp_path, {"fold_0_data.txt": text}), folds=[0])
 
@@ -99,13 +120,18 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_list_that_lacks_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"fold_4_data\.txt: there is no such file; .*options\.folds"):
+    with pytest.raises(
+        InvalidInput, match=r"fold_4_data\.txt: there is no such file; .*options\.folds"
+    ):
         read(adience(tmp_path, FOLDS[:4]))
 
 
 def test_lists_that_contradict_each_other_are_refused_naming_both(tmp_path: Path) -> None:
     lists = {"fold_0_data.txt": GOOD, "fold_1_data.txt": GOOD.replace("\tf\t", "\tm\t")}
-    with pytest.raises(InvalidInput, match=r"fold_1_data\.txt: line 2: face .* otherwise, in fold_0_data\.txt, line 2"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"fold_1_data\.txt: line 2: face .* otherwise, in fold_0_data\.txt, line 2",
+    ):
         read(tree(tmp_path, lists), folds=[0, 1])
 
 
@@ -121,7 +147,9 @@ def test_a_line_that_repeats_another_exactly_counts_once(tmp_path: Path) -> None
     root = tree(tmp_path, {"fold_0_data.txt": repeated})
     tables = read(root, folds=[0])
     assert tables["faces"].rows == 2
-    notes = AdienceReader(validate(AdienceReader.Options, {"folds": [0]}, "options")).notes(open_files(root), tables)
+    notes = AdienceReader(validate(AdienceReader.Options, {"folds": [0]}, "options")).notes(
+        open_files(root), tables
+    )
     assert notes == ["lines of the lists that repeat another exactly count once: 1 such"]
 
 
@@ -135,7 +163,8 @@ def test_blanks_at_a_lines_end_and_blank_lines_do_not_count(tmp_path: Path, end:
 
 def test_the_published_counts_are_held_against_the_lists_where_asked_for(tmp_path: Path) -> None:
     message = (
-        "not the whole of adience: faces: expected 19,370, found 16; subjects: .* 2,284.* 6; mated: .* 686,268.* 20; .*any"
+        "not the whole of adience: faces: expected 19,370, found 16; subjects: .* 2,284.* 6; mated:"
+        " .* 686,268.* 20; .*any"
     )
     with pytest.raises(InvalidInput, match=message):
         read(adience(tmp_path, FOLDS), counts="published")
@@ -143,7 +172,9 @@ def test_the_published_counts_are_held_against_the_lists_where_asked_for(tmp_pat
 
 def test_sources_are_the_lists_and_the_images_of_the_chosen_kind(tmp_path: Path) -> None:
     files = open_files(adience(tmp_path, FOLDS))
-    sources = AdienceReader(validate(AdienceReader.Options, {"folds": [0, 1]}, "options")).sources(files)
+    sources = AdienceReader(validate(AdienceReader.Options, {"folds": [0, 1]}, "options")).sources(
+        files
+    )
     assert sources[:2] == ["fold_0_data.txt", "fold_1_data.txt"]
     assert set(sources[2:]) == {name for name in files.names() if name.startswith("aligned/")}
 

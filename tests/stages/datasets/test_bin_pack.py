@@ -1,4 +1,6 @@
-"""What `stages.datasets.bin_pack` promises, on small packs of drawn faces and, whole, on crops of real ones."""
+"""What `stages.datasets.bin_pack` promises, on small packs of drawn faces and, whole, on crops of
+real ones.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def read(files: Files | None, **options: object) -> dict[str, Batch]:
     return BinPackReader(validate(BinPackReader.Options, options, "options")).read(files)
 
 
-def small(folder: Path, images: Sequence[bytes], mated: Sequence[bool], **options: object) -> dict[str, Batch]:
+def small(
+    folder: Path, images: Sequence[bytes], mated: Sequence[bool], **options: object
+) -> dict[str, Batch]:
     return read(open_files(packed(folder, images, mated)), **options)
 
 
@@ -49,7 +53,9 @@ def listed(tables: Mapping[str, Batch]) -> list[tuple[str, str, bool]]:
 
 
 def subjects(tables: Mapping[str, Batch]) -> dict[str, str]:
-    return dict(zip(tables["templates"]["template_id"], tables["templates"]["subject"], strict=True))
+    return dict(
+        zip(tables["templates"]["template_id"], tables["templates"]["subject"], strict=True)
+    )
 
 
 def test_tables_fit_the_layout(tmp_path: Path) -> None:
@@ -78,14 +84,21 @@ def test_every_face_is_a_template_of_its_own_with_its_image_and_digest(tmp_path:
     tables = read(files)
     assert LAYOUT.same_rows("faces", "templates", tables)
     faces = tables["faces"]
-    assert faces["sha256"].tolist() == [hashlib.sha256(files.read(path)).hexdigest() for path in faces["path"]]
+    assert faces["sha256"].tolist() == [
+        hashlib.sha256(files.read(path)).hexdigest() for path in faces["path"]
+    ]
     assert len(set(faces["sha256"])) == faces.rows
 
 
 def test_every_image_can_be_a_face_of_its_own(tmp_path: Path) -> None:
     tables = small(tmp_path, [A, A, C, A], [True, False], repeated="each")
     assert listed(tables) == [("0000000", "0000001", True), ("0000002", "0000003", False)]
-    assert subjects(tables) == {"0000000": "s0000000", "0000001": "s0000000", "0000002": "s0000002", "0000003": "s0000000"}
+    assert subjects(tables) == {
+        "0000000": "s0000000",
+        "0000001": "s0000000",
+        "0000002": "s0000002",
+        "0000003": "s0000000",
+    }
 
 
 def test_faces_that_mated_pairs_join_are_of_one_subject(tmp_path: Path) -> None:
@@ -101,8 +114,16 @@ def test_faces_that_mated_pairs_join_are_of_one_subject(tmp_path: Path) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda p: p[0] != p[1]), min_size=1, max_size=12))
-def test_subjects_are_the_groups_that_merging_pair_by_pair_gives(mated: list[tuple[int, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda p: p[0] != p[1]),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_subjects_are_the_groups_that_merging_pair_by_pair_gives(
+    mated: list[tuple[int, int]],
+) -> None:
     group = {i: {i} for i in range(10)}
     for a, b in mated:
         for i in group[a] | group[b]:
@@ -130,7 +151,10 @@ class Memory:
 
     def digests(self, names: Any, limit: int | None = None) -> list[str]:
         held = [self.content[name] for name in names]
-        return [UNREADABLE if image.startswith(b"!") else hashlib.sha256(image).hexdigest() for image in held]
+        return [
+            UNREADABLE if image.startswith(b"!") else hashlib.sha256(image).hexdigest()
+            for image in held
+        ]
 
 
 def test_images_that_cannot_be_read_are_not_taken_for_the_same(tmp_path: Path) -> None:
@@ -138,7 +162,10 @@ def test_images_that_cannot_be_read_are_not_taken_for_the_same(tmp_path: Path) -
 
 
 def test_a_non_mated_pair_of_one_subject_is_refused_naming_the_pair(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="pair 2: called non-mated, but its images 4 and 5 are joined by mated pairs"):
+    with pytest.raises(
+        InvalidInput,
+        match="pair 2: called non-mated, but its images 4 and 5 are joined by mated pairs",
+    ):
         small(tmp_path, [A, B, B, C, A, C], [True, True, False])
 
 
@@ -148,13 +175,19 @@ def test_subjects_can_be_left_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mated", "other"), [(True, "each"), (False, "unknown")])
-def test_a_pair_of_the_same_bytes_is_refused_naming_the_pair_and_the_option(tmp_path: Path, mated: bool, other: str) -> None:
-    with pytest.raises(InvalidInput, match=f"(?s)pair 1: .*images 2 and 3 are the same bytes.* to {other}"):
+def test_a_pair_of_the_same_bytes_is_refused_naming_the_pair_and_the_option(
+    tmp_path: Path, mated: bool, other: str
+) -> None:
+    with pytest.raises(
+        InvalidInput, match=f"(?s)pair 1: .*images 2 and 3 are the same bytes.* to {other}"
+    ):
         small(tmp_path, [A, B, C, C], [True, mated])
 
 
 def test_ten_folds_of_the_same_length_follow_each_other(tmp_path: Path) -> None:
-    assert small(tmp_path, *pairs(30))["comparisons"]["fold"].tolist() == [k for k in range(10) for _ in range(3)]
+    assert small(tmp_path, *pairs(30))["comparisons"]["fold"].tolist() == [
+        k for k in range(10) for _ in range(3)
+    ]
 
 
 def test_pairs_that_ten_does_not_divide_have_no_folds(tmp_path: Path) -> None:
@@ -162,8 +195,13 @@ def test_pairs_that_ten_does_not_divide_have_no_folds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["lfw", "agedb_30", "cfp_fp", "calfw", "cplfw"])
-def test_a_part_of_a_benchmark_is_refused_unless_any_count_is_asked_for(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidInput, match=f"not the whole of {name}: pairs: expected [67],000, found 20; .*counts to any"):
+def test_a_part_of_a_benchmark_is_refused_unless_any_count_is_asked_for(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(
+        InvalidInput,
+        match=f"not the whole of {name}: pairs: expected [67],000, found 20; .*counts to any",
+    ):
         small(tmp_path, *pairs(20), name=name)
     assert small(tmp_path, *pairs(20), name=name, counts="any")["comparisons"].rows == 20
 
@@ -175,7 +213,9 @@ def test_a_pack_of_the_published_counts_is_taken(name: str, count: int) -> None:
     assert np.bincount(tables["comparisons"]["fold"]).tolist() == [count // 10] * 10
 
 
-@pytest.mark.parametrize("name", ["lfw", "agedb_30", "cfp_fp", "calfw", "cplfw", "xqlfw", "adience", "tinyface"])
+@pytest.mark.parametrize(
+    "name", ["lfw", "agedb_30", "cfp_fp", "calfw", "cplfw", "xqlfw", "adience", "tinyface"]
+)
 def test_every_manifest_says_what_is_skewed_and_which_reader_reads_it(name: str) -> None:
     found = manifests.benchmark(name)
     assert found.reader in ("bin", name)
@@ -185,7 +225,8 @@ def test_every_manifest_says_what_is_skewed_and_which_reader_reads_it(name: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "identities", "images"), [("casia_webface", 10_572, 490_623), ("ms1mv2", 85_742, 5_822_653)]
+    ("name", "identities", "images"),
+    [("casia_webface", 10_572, 490_623), ("ms1mv2", 85_742, 5_822_653)],
 )
 def test_the_manifest_of_a_set_for_training_says_what_is_in_it_where_and_under_which_terms(
     name: str, identities: int, images: int
@@ -193,7 +234,9 @@ def test_the_manifest_of_a_set_for_training_says_what_is_in_it_where_and_under_w
     found = manifests.benchmark(name)
     assert found.counts == {"identities": identities, "images": images}
     assert f"{identities},112,112" in found.layout
-    assert f"{images + identities + 1:,} records" in found.layout  # one for each image and identity, and the first
+    assert (
+        f"{images + identities + 1:,} records" in found.layout
+    )  # one for each image and identity, and the first
     assert "not commercial" in found.licence
     assert found.reader is None
 
@@ -228,7 +271,9 @@ steps:
 
 
 @pytest.mark.parametrize("make", [pack, python2_pack])
-def test_a_pack_goes_through_to_its_numbers_with_intervals(tmp_path: Path, tiny: Context, make: Any) -> None:
+def test_a_pack_goes_through_to_its_numbers_with_intervals(
+    tmp_path: Path, tiny: Context, make: Any
+) -> None:
     images, mated = pairs(40)
     images[0] = b"no image"
     packed(tmp_path, images, mated, make)
@@ -247,25 +292,42 @@ def test_crops_are_taken_as_they_are(tmp_path: Path, tiny: Context) -> None:
     packed(tmp_path, images, mated)
     results = run(tmp_path, CONFIG.replace("MODEL", "tiny"), tiny)
     (align,) = results.cells("align")
-    crops, paths = results.read(align, "crops")["crop"], results.session.dataset.tables["faces"]["path"]
+    crops, paths = (
+        results.read(align, "crops")["crop"],
+        results.session.dataset.tables["faces"]["path"],
+    )
     for crop, path in zip(crops, paths, strict=True):
-        given = np.asarray(Image.open(io.BytesIO(results.session.dataset.files.read(path))).convert("RGB"))
+        given = np.asarray(
+            Image.open(io.BytesIO(results.session.dataset.files.read(path))).convert("RGB")
+        )
         assert (crop == given).all()
 
 
-def test_real_faces_in_a_pack_are_told_apart(tmp_path: Path, shared: Path, context: Callable[..., Context]) -> None:
+def test_real_faces_in_a_pack_are_told_apart(
+    tmp_path: Path, shared: Path, context: Callable[..., Context]
+) -> None:
     archive = shared / "data" / "lfw.zip"
     files = open_files(archive)
     lines = [line.split("\t") for line in files.read("lfw/pairs.txt").decode().splitlines()[1:]]
     chosen = [*lines[:20], *lines[300:320]]
-    ends = [(line[0], line[1], line[-2] if len(line) == 4 else line[0], line[-1]) for line in chosen]
-    paths = [f"lfw/{name}/{name}_{int(number):04d}.jpg" for end in ends for name, number in (end[:2], end[2:])]
+    ends = [
+        (line[0], line[1], line[-2] if len(line) == 4 else line[0], line[-1]) for line in chosen
+    ]
+    paths = [
+        f"lfw/{name}/{name}_{int(number):04d}.jpg"
+        for end in ends
+        for name, number in (end[:2], end[2:])
+    ]
     stage = Align(AlignOptions(), context(archive, (shared / "models",)))
     stage.open()
     photographs = Batch({"path": text(paths), "sha256": text(files.digests(paths))})
     crops = stage.run(photographs, {}, stage.load(photographs))["crops"]["crop"]
-    packed(tmp_path, [encoded(crop) for crop in crops], [len(line) == 3 for line in chosen], numpy_pack)
-    results = run(tmp_path, CONFIG.replace("MODEL", "edgeface_xxs"), context(folders=(shared / "models",)))
+    packed(
+        tmp_path, [encoded(crop) for crop in crops], [len(line) == 3 for line in chosen], numpy_pack
+    )
+    results = run(
+        tmp_path, CONFIG.replace("MODEL", "edgeface_xxs"), context(folders=(shared / "models",))
+    )
     found = numbers(results)
     assert found["accuracy"]["trials"] == 40
     assert found["auc"]["value"] > 0.99  # on LFW whole: EER 0.70 %, data_manifests/models.yaml

@@ -22,7 +22,9 @@ from stages.datasets.folder import FolderReader, identity_generator, lowest_rank
 from stages.tables.tables import LAYOUT
 
 STILLS = [f"{subject}/{i}.jpg" for subject in ("ada", "bob", "cleo") for i in range(6)]
-VIDEOS = [f"{subject}/video{v}/{i}.png" for subject in ("ada", "bob") for v in range(3) for i in range(4)]
+VIDEOS = [
+    f"{subject}/video{v}/{i}.png" for subject in ("ada", "bob") for v in range(3) for i in range(4)
+]
 
 
 def plant(root: Path, names: list[str]) -> Path:
@@ -42,8 +44,12 @@ def read(path: Path, /, **options: object) -> dict[str, Batch]:
 def faces_of(tables: dict[str, Batch]) -> dict[str, set[str]]:
     """Template id → ids of its faces."""
     made: dict[str, set[str]] = {}
-    for template, face in zip(tables["members"]["template"], tables["members"]["face"], strict=True):
-        made.setdefault(tables["templates"]["template_id"][template], set()).add(tables["faces"]["face_id"][face])
+    for template, face in zip(
+        tables["members"]["template"], tables["members"]["face"], strict=True
+    ):
+        made.setdefault(tables["templates"]["template_id"][template], set()).add(
+            tables["faces"]["face_id"][face]
+        )
     return made
 
 
@@ -65,13 +71,19 @@ def test_without_probes_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_a_face_can_be_a_template_of_its_own(tmp_path: Path) -> None:
     tables = read(plant(tmp_path, STILLS), templates="face")
-    assert tables["templates"]["template_id"].tolist() == tables["faces"]["face_id"].tolist() == sorted(STILLS)
+    assert (
+        tables["templates"]["template_id"].tolist()
+        == tables["faces"]["face_id"].tolist()
+        == sorted(STILLS)
+    )
     assert tables["templates"]["subject"].tolist() == tables["faces"]["subject"].tolist()
 
 
 def test_every_image_has_the_sha256_of_its_bytes(tmp_path: Path) -> None:
     faces = read(plant(tmp_path, STILLS))["faces"]
-    assert faces["sha256"].tolist() == [hashlib.sha256(path.encode()).hexdigest() for path in faces["path"]]
+    assert faces["sha256"].tolist() == [
+        hashlib.sha256(path.encode()).hexdigest() for path in faces["path"]
+    ]
 
 
 def test_an_image_that_may_not_be_read_keeps_its_row_marked_unreadable(tmp_path: Path) -> None:
@@ -94,14 +106,17 @@ def ingested(root: Path, store: Path) -> Dataset:
     return ingest(config, Store(store), DigestCache(None))
 
 
-def test_one_reading_of_an_image_serves_its_key_and_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_reading_of_an_image_serves_its_key_and_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = plant(tmp_path / "data", STILLS)
     once: list[Path] = []
 
     def digest(path: Path) -> str:
         assert path not in once
         once.append(path)
-        return hashlib.sha256(path.name.encode()).hexdigest()  # not of its bytes: a second reading would differ
+        # not of its bytes: a second reading would differ
+        return hashlib.sha256(path.name.encode()).hexdigest()
 
     monkeypatch.setattr(digests, "file_digest", digest)
     monkeypatch.setattr(Folder, "read", None)
@@ -153,7 +168,9 @@ def test_a_zip_that_wraps_the_subjects_is_read_below_its_root(tmp_path: Path) ->
 def test_probes_are_the_asked_fraction_and_disjoint_from_references(tmp_path: Path) -> None:
     made = faces_of(read(plant(tmp_path, STILLS), probe_fraction=1 / 3))
     assert {name: len(faces) for name, faces in made.items()} == {
-        f"{subject}/{side}": size for subject in ("ada", "bob", "cleo") for side, size in (("reference", 4), ("probe", 2))
+        f"{subject}/{side}": size
+        for subject in ("ada", "bob", "cleo")
+        for side, size in (("reference", 4), ("probe", 2))
     }
     assert len(set.union(*made.values())) == len(STILLS)
 
@@ -181,7 +198,9 @@ def test_faces_as_templates_are_split_too(tmp_path: Path) -> None:
 def test_frames_of_one_video_stay_on_one_side(tmp_path: Path) -> None:
     tables = read(plant(tmp_path, VIDEOS), media="folder", probe_fraction=0.5)
     sides: dict[str, set[int]] = {}
-    for template, medium in zip(tables["members"]["template"], tables["members"]["media"], strict=True):
+    for template, medium in zip(
+        tables["members"]["template"], tables["members"]["media"], strict=True
+    ):
         sides.setdefault(medium, set()).add(int(template))
     assert {len(templates) for templates in sides.values()} == {1}
 
@@ -199,7 +218,10 @@ def test_adding_a_subject_changes_no_other_split(tmp_path: Path) -> None:
 
 
 def test_a_tree_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"no image .* in a folder below it; .* Move images into a folder a subject"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"no image .* in a folder below it; .* Move images into a folder a subject",
+    ):
         read(plant(tmp_path, ["ada/readme.txt", "stray.jpg"]))
 
 
@@ -225,6 +247,7 @@ def test_the_lowest_ranked_do_not_depend_on_order(names: set[str], count: int, s
 
 def test_identities_and_purposes_draw_independently() -> None:
     draws = {
-        identity_generator(*key).integers(1 << 60) for key in [(0, "a", "x"), (0, "a", "y"), (0, "b", "x"), (1, "a", "x")]
+        identity_generator(*key).integers(1 << 60)
+        for key in [(0, "a", "x"), (0, "a", "y"), (0, "b", "x"), (1, "a", "x")]
     }
     assert len(draws) == 4

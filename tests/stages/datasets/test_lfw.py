@@ -32,9 +32,13 @@ class Tree:
     passed_over: ClassVar[dict[str, str]] = {}
 
     def __init__(self, images: dict[str, int], prefix: str = "", **others: str) -> None:
-        names = [f"{prefix}{n}/{n}_{i + 1:04d}.jpg" for n, count in images.items() for i in range(count)]
+        names = [
+            f"{prefix}{n}/{n}_{i + 1:04d}.jpg" for n, count in images.items() for i in range(count)
+        ]
         self.content = {name: name.encode() for name in names}
-        self.content |= {prefix + name.replace("_txt", ".txt"): text.encode() for name, text in others.items()}
+        self.content |= {
+            prefix + name.replace("_txt", ".txt"): text.encode() for name, text in others.items()
+        }
 
     def names(self) -> list[str]:
         return sorted(self.content)
@@ -46,7 +50,9 @@ class Tree:
             raise FileNotFoundError(name) from None
 
     def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
-        return [hashlib.sha256(self.content[n]).hexdigest() if n in self.content else "" for n in names]
+        return [
+            hashlib.sha256(self.content[n]).hexdigest() if n in self.content else "" for n in names
+        ]
 
 
 def lfw(tree: Files, **options: object) -> dict[str, Batch]:
@@ -64,8 +70,12 @@ def small(pairs: str = PAIRS, prefix: str = "") -> Tree:
 def faces_of(tables: dict[str, Batch]) -> dict[str, set[str]]:
     """Template id → ids of its faces."""
     made: dict[str, set[str]] = {}
-    for template, face in zip(tables["members"]["template"], tables["members"]["face"], strict=True):
-        made.setdefault(tables["templates"]["template_id"][template], set()).add(tables["faces"]["face_id"][face])
+    for template, face in zip(
+        tables["members"]["template"], tables["members"]["face"], strict=True
+    ):
+        made.setdefault(tables["templates"]["template_id"][template], set()).add(
+            tables["faces"]["face_id"][face]
+        )
     return made
 
 
@@ -83,7 +93,15 @@ def test_tables_fit_the_layout() -> None:
 def test_pairs_become_comparisons_with_their_fold_in_file_order() -> None:
     tables = lfw(small())
     ids, list_ = tables["templates"]["template_id"], tables["comparisons"]
-    assert [*zip(ids[list_["a"]], ids[list_["b"]], list_["mated"].tolist(), list_["fold"].tolist(), strict=True)] == [
+    assert [
+        *zip(
+            ids[list_["a"]],
+            ids[list_["b"]],
+            list_["mated"].tolist(),
+            list_["fold"].tolist(),
+            strict=True,
+        )
+    ] == [
         ("Ada_0001", "Ada_0002", True, 0),
         ("Ada_0001", "Bob_0001", False, 0),
         ("Bob_0002", "Bob_0001", True, 1),
@@ -99,7 +117,9 @@ def test_faces_are_sorted_with_the_subject_of_their_name() -> None:
 
 def test_every_image_has_the_sha256_of_its_bytes() -> None:
     faces = lfw(small())["faces"]
-    assert faces["sha256"].tolist() == [hashlib.sha256(p.encode()).hexdigest() for p in faces["path"]]
+    assert faces["sha256"].tolist() == [
+        hashlib.sha256(p.encode()).hexdigest() for p in faces["path"]
+    ]
 
 
 @pytest.mark.parametrize("prefix", ["", "lfw/", "somewhere/lfw-deepfunneled/"])
@@ -115,7 +135,8 @@ def test_a_folder_and_a_zip_of_it_give_the_same_tables(tmp_path: Path) -> None:
             (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "folder" / name).write_bytes(content)
     digests = [
-        {name: batch.digest() for name, batch in lfw(open_files(tmp_path / root)).items()} for root in ("folder", "lfw.zip")
+        {name: batch.digest() for name, batch in lfw(open_files(tmp_path / root)).items()}
+        for root in ("folder", "lfw.zip")
     ]
     assert digests[0] == digests[1]
 
@@ -143,13 +164,19 @@ def test_sources_are_the_pairs_and_all_images() -> None:
     [
         (
             PAIRS.replace("Bob\t2\t1", "Bob\t2\t9"),
-            r"line 4: a pair naming an unknown face: .* Bob/Bob_0009; .* set dataset\.options\.counts to any",
+            (
+                r"line 4: a pair naming an unknown face: .* Bob/Bob_0009; .* set"
+                r" dataset\.options\.counts to any"
+            ),
         ),
         (
             PAIRS.replace("Ada\t1\t2", "Ada\t1"),
             r"line 2: expected NAME I J \(a mated pair\), found 'Ada\\t1'",
         ),
-        (PAIRS.replace("Ada\t1\t2", "Ada\t1\tx"), "line 2: expected NAME I J .* with image numbers"),
+        (
+            PAIRS.replace("Ada\t1\t2", "Ada\t1\tx"),
+            "line 2: expected NAME I J .* with image numbers",
+        ),
         (PAIRS.replace("Ada\t1\t2", "Ada\t1\t01"), "line 2: compares Ada_0001 with itself"),
         (
             PAIRS.replace("Ada\t1\tBob\t1", "Ada\t1\tAda\t2"),
@@ -178,14 +205,19 @@ def test_a_pair_whose_image_lacks_is_left_out_and_counted_where_any_count_will_d
     ]
     reader = LfwReader(validate(LfwReader.Options, {"counts": "any"}, "options"))
     (note,) = reader.notes(small(LACKING), tables)
-    assert note == (
-        "2 of 4 pairs of pairs.txt are left out; line 3: a pair naming an unknown face: there is no image Dora/Dora_0001"
+    assert (
+        note
+        == "2 of 4 pairs of pairs.txt are left out; line 3: a pair naming an unknown face: there is"
+        " no image Dora/Dora_0001"
     )
     assert reader.notes(small(), tables) == []
 
 
 def test_a_list_of_which_no_pair_is_there_is_refused_whatever_the_counts() -> None:
-    with pytest.raises(InvalidInput, match=r"no pair has both of its images; line 2: .*Dora_0001; set dataset\.path"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"no pair has both of its images; line 2: .*Dora_0001; set dataset\.path",
+    ):
         lfw(small("1\t1\nDora\t1\t2\nDora\t1\tAda\t1\n"), counts="any")
 
 
@@ -202,12 +234,23 @@ def test_a_list_without_its_first_line_has_the_same_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", ["{0}_{1:04d}", "{0}/{0}_{1:04d}.jpg", "/data/lfw/{0}/{0}_{1:04d}.png", "lfw/{0}/{0}_{1:04d}"]
+    "names",
+    ["{0}_{1:04d}", "{0}/{0}_{1:04d}.jpg", "/data/lfw/{0}/{0}_{1:04d}.png", "lfw/{0}/{0}_{1:04d}"],
 )
 @pytest.mark.parametrize(("separator", "no"), [(" ", "0"), ("\t", "-1"), (",", "0")])
-def test_a_flat_list_names_files_and_says_which_are_mated(names: str, separator: str, no: str) -> None:
-    pairs = [("Ada", 1, "Ada", 2, "1"), ("Ada", 1, "Bob", 1, no), ("Bob", 2, "Bob", 1, "1"), ("Bob", 2, "Cleo_De", 1, no)]
-    lines = [separator.join([names.format(a, i), names.format(b, j), label]) for a, i, b, j, label in pairs]
+def test_a_flat_list_names_files_and_says_which_are_mated(
+    names: str, separator: str, no: str
+) -> None:
+    pairs = [
+        ("Ada", 1, "Ada", 2, "1"),
+        ("Ada", 1, "Bob", 1, no),
+        ("Bob", 2, "Bob", 1, "1"),
+        ("Bob", 2, "Cleo_De", 1, no),
+    ]
+    lines = [
+        separator.join([names.format(a, i), names.format(b, j), label])
+        for a, i, b, j, label in pairs
+    ]
     tables = lfw(small("\n".join(lines), prefix="lfw/"))
     assert pairs_of(tables) == pairs_of(lfw(small()))
     assert Counter(tables["faces"]["subject"]) == {"Ada": 2, "Bob": 3, "Cleo_De": 1}
@@ -222,18 +265,33 @@ def numbered(pairs: str, count: int = 5) -> Tree:
 def test_a_flat_list_may_name_any_images_whose_subjects_the_mated_pairs_tell() -> None:
     tables = lfw(numbered("0.jpg 1.jpg 1\n1.jpg 2.jpg 1\n2.jpg 3.jpg 0\n"))
     assert tables["faces"]["face_id"].tolist() == [f"images/{i}.jpg" for i in range(5)]
-    assert tables["faces"]["subject"].tolist() == ["simages/0.jpg"] * 3 + ["simages/3.jpg", "simages/4.jpg"]
+    assert tables["faces"]["subject"].tolist() == ["simages/0.jpg"] * 3 + [
+        "simages/3.jpg",
+        "simages/4.jpg",
+    ]
     assert lfw(numbered("0.jpg 1.jpg 1\n"), faces="pairs")["faces"].rows == 2
 
 
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ("0.jpg 1.jpg 1\n0.jpg 1.jpg\n", "line 2: expected FILE FILE 1 or 0, as line 1 has it, found '0.jpg 1.jpg'"),
-        ("0.jpg 1.jpg 1\n0.jpg 2.jpg 2\n", r"line 2: expected the label 1 \(mated\), 0 or -1 \(non-mated\), found '2'"),
-        ("0.jpg 1.jpg 1\n1.jpg 0.jpg 0\n", "line 2: called non-mated, but images/1.jpg and images/0.jpg are both of"),
+        (
+            "0.jpg 1.jpg 1\n0.jpg 1.jpg\n",
+            "line 2: expected FILE FILE 1 or 0, as line 1 has it, found '0.jpg 1.jpg'",
+        ),
+        (
+            "0.jpg 1.jpg 1\n0.jpg 2.jpg 2\n",
+            r"line 2: expected the label 1 \(mated\), 0 or -1 \(non-mated\), found '2'",
+        ),
+        (
+            "0.jpg 1.jpg 1\n1.jpg 0.jpg 0\n",
+            "line 2: called non-mated, but images/1.jpg and images/0.jpg are both of",
+        ),
         ("0.jpg 1.jpg 1\n0.jpg images/0.jpg 1\n", "line 2: compares images/0.jpg with itself"),
-        ("0.jpg 9.jpg 1\n", "line 1: a pair naming an unknown face: there is no image 9.jpg; .*counts to any"),
+        (
+            "0.jpg 9.jpg 1\n",
+            "line 1: a pair naming an unknown face: there is no image 9.jpg; .*counts to any",
+        ),
         ("Ada_0001.jpg 0.jpg 1\n", "there is no image Ada_0001.jpg"),
         ("0.jpg\n", "line 1 should be the number of folds .* NAME I NAME J, FILE FILE 1"),
     ],
@@ -245,24 +303,37 @@ def test_a_malformed_flat_list_is_refused_naming_the_line(pairs: str, message: s
 
 def masked(pairs: str) -> Tree:
     tree = small(pairs)
-    tree.content |= {f"masked/{name}.jpg": name.encode() for name in ("Ada_0001", "Ada_0002", "Bob_0001")}
+    tree.content |= {
+        f"masked/{name}.jpg": name.encode() for name in ("Ada_0001", "Ada_0002", "Bob_0001")
+    }
     return tree
 
 
 def test_a_flat_list_compares_the_images_in_the_folders_that_it_names() -> None:
-    tables = lfw(masked("Ada/Ada_0001.jpg masked/Ada_0002.jpg 1\nmasked/Bob_0001 Bob/Bob_0002.jpg 1\n"))
-    assert pairs_of(tables) == [("Ada_0001", "masked/Ada_0002.jpg", True), ("masked/Bob_0001.jpg", "Bob_0002", True)]
+    tables = lfw(
+        masked("Ada/Ada_0001.jpg masked/Ada_0002.jpg 1\nmasked/Bob_0001 Bob/Bob_0002.jpg 1\n")
+    )
+    assert pairs_of(tables) == [
+        ("Ada_0001", "masked/Ada_0002.jpg", True),
+        ("masked/Bob_0001.jpg", "Bob_0002", True),
+    ]
     assert set(tables["faces"]["subject"]) == {"Ada", "Bob", "Cleo_De", "smasked/Ada_0001.jpg"}
 
 
 def test_an_image_that_is_not_in_the_folder_that_a_flat_list_names_is_missing() -> None:
-    message = r"line 1: .* no image worn/Ada_0002\.jpg \(one of that name is Ada/Ada_0002\.jpg, in another folder\); .*to any"
+    message = (
+        r"line 1: .* no image worn/Ada_0002\.jpg \(one of that name is Ada/Ada_0002\.jpg, in"
+        r" another folder\); .*to any"
+    )
     with pytest.raises(InvalidInput, match=message):
         lfw(small("Ada/Ada_0001.jpg worn/Ada_0002.jpg 1\n"))
 
 
 def test_a_bare_name_that_two_folders_hold_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"line 1: Ada_0002 could be any of Ada/Ada_0002\.jpg, masked/Ada_0002\.jpg; name"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"line 1: Ada_0002 could be any of Ada/Ada_0002\.jpg, masked/Ada_0002\.jpg; name",
+    ):
         lfw(masked("Ada/Ada_0001 Ada_0002 1\n"))
 
 
@@ -285,16 +356,24 @@ def test_people_called_by_numbers_stay_people_where_pairs_name_two() -> None:
     assert pairs_of(lfw(tree)) == [("7_0001", "7_0002", True), ("7_0001", "8_0001", False)]
 
 
-@pytest.mark.parametrize(("yes", "no"), [("1.0", "0.0"), ("True", "False"), ("true", "false"), ("1", "-1.0")])
+@pytest.mark.parametrize(
+    ("yes", "no"), [("1.0", "0.0"), ("True", "False"), ("true", "false"), ("1", "-1.0")]
+)
 def test_labels_may_be_numbers_with_a_point_or_words(yes: str, no: str) -> None:
     expected = pairs_of(lfw(numbered("0.jpg 1.jpg 1\n2.jpg 3.jpg 0\n")))
     assert pairs_of(lfw(numbered(f"0.jpg 1.jpg {yes}\n2.jpg 3.jpg {no}\n"))) == expected
-    assert pairs_of(lfw(numbered(f"0.jpg {yes}\n1.jpg {yes}\n2.jpg {no}\n3.jpg {no}\n"))) == expected
+    assert (
+        pairs_of(lfw(numbered(f"0.jpg {yes}\n1.jpg {yes}\n2.jpg {no}\n3.jpg {no}\n"))) == expected
+    )
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";", ", "])
-@pytest.mark.parametrize("form", [PAIRS, BARE, "name\timagenum1\timagenum2\t\n" + BARE.replace("2\nAda", "2\t\nAda")])
-def test_lfws_lists_may_be_separated_in_any_way_and_have_a_heading(form: str, separator: str) -> None:
+@pytest.mark.parametrize(
+    "form", [PAIRS, BARE, "name\timagenum1\timagenum2\t\n" + BARE.replace("2\nAda", "2\t\nAda")]
+)
+def test_lfws_lists_may_be_separated_in_any_way_and_have_a_heading(
+    form: str, separator: str
+) -> None:
     assert pairs_of(lfw(small(form.replace("\t", separator)))) == pairs_of(lfw(small()))
 
 
@@ -305,7 +384,10 @@ def test_a_heading_of_a_flat_list_is_no_pair(heading: str) -> None:
 
 
 def test_what_may_be_a_heading_is_refused_with_what_to_do() -> None:
-    with pytest.raises(InvalidInput, match=r"line 1: expected the label 1 .*, found 'alike'; if it is a heading, remove it"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"line 1: expected the label 1 .*, found 'alike'; if it is a heading, remove it",
+    ):
         lfw(numbered("one two alike\n0.jpg 1.jpg 1\n"))
 
 
@@ -317,7 +399,8 @@ def test_blank_lines_of_a_list_do_not_count_and_lines_keep_their_numbers() -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["lfw\\{0}\\{0}_{1}.jpg", "C:\\data\\lfw\\{0}\\{0}_{1}.jpg", "./{0}/{0}_{1}", "../{0}/{0}_{1}"]
+    "path",
+    ["lfw\\{0}\\{0}_{1}.jpg", "C:\\data\\lfw\\{0}\\{0}_{1}.jpg", "./{0}/{0}_{1}", "../{0}/{0}_{1}"],
 )
 def test_paths_may_have_backslashes_and_begin_in_the_lists_own_folder(path: str) -> None:
     line = f"{path.format('Ada', '0001')} {path.format('Bob', '0001')} 0\n"
@@ -325,14 +408,18 @@ def test_paths_may_have_backslashes_and_begin_in_the_lists_own_folder(path: str)
 
 
 @pytest.mark.parametrize(
-    ("again", "word"), [("0.jpg 1.jpg 1\n", "1 pair of pairs.txt repeats"), ("1 0 1\n" * 2, "2 pairs of")]
+    ("again", "word"),
+    [("0.jpg 1.jpg 1\n", "1 pair of pairs.txt repeats"), ("1 0 1\n" * 2, "2 pairs of")],
 )
 def test_pairs_that_are_listed_again_are_counted_in_a_note(again: str, word: str) -> None:
     tree = numbered("0.jpg 1.jpg 1\n2.jpg 3.jpg 0\n" + again)
     reader = LfwReader(LfwReader.Options())
     (note,) = reader.notes(tree, reader.read(tree))
     assert note.startswith(word)
-    assert "an earlier one, as it is or the other way round (as images/0.jpg and images/1.jpg). Each counts as often" in note
+    assert (
+        "an earlier one, as it is or the other way round (as images/0.jpg and images/1.jpg). Each"
+        " counts as often" in note
+    )
 
 
 @pytest.mark.parametrize("no", ["0", "-1"])
@@ -348,13 +435,18 @@ def test_a_list_of_two_lines_a_pair_has_the_pairs_of_the_flat_one(no: str) -> No
     [
         ("0.jpg 1\n1.jpg 1\n2.jpg 0\n", "line 3: expected two lines, FILE 1"),
         ("0.jpg 1\n1.jpg 0\n", "line 1: its pair has two labels, '1' and, on the next line, '0'"),
-        ("0.jpg 1\n1.jpg 1\n0.jpg 7\n1.jpg 7\n", r"line 3: expected the label 1 \(mated\), 0 or -1 \(non-mated\), found '7'"),
+        (
+            "0.jpg 1\n1.jpg 1\n0.jpg 7\n1.jpg 7\n",
+            r"line 3: expected the label 1 \(mated\), 0 or -1 \(non-mated\), found '7'",
+        ),
         ("0.jpg 1\n0.jpg 1\n", "line 1: compares 0.jpg with itself"),
         ("0.jpg 1\n1.jpg 2.jpg 1\n", "line 1: expected two lines"),
         ("0.jpg 1\n9.jpg 1\n", "line 1: a pair naming an unknown face: there is no image 9.jpg"),
     ],
 )
-def test_a_malformed_list_of_two_lines_a_pair_is_refused_naming_the_first(pairs: str, message: str) -> None:
+def test_a_malformed_list_of_two_lines_a_pair_is_refused_naming_the_first(
+    pairs: str, message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message):
         lfw(numbered(pairs))
 
@@ -362,22 +454,33 @@ def test_a_malformed_list_of_two_lines_a_pair_is_refused_naming_the_first(pairs:
 def test_a_name_that_could_be_of_several_images_is_refused_until_its_path_is_given() -> None:
     tree = numbered("0.jpg 1.jpg 1\n")
     tree.content["other/0.jpg"] = b"other"
-    with pytest.raises(InvalidInput, match=r"line 1: 0\.jpg could be any of images/0\.jpg, other/0\.jpg; name its path"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"line 1: 0\.jpg could be any of images/0\.jpg, other/0\.jpg; name its path",
+    ):
         lfw(tree)
     tree.content["pairs.txt"] = b"other/0.jpg 1.jpg 1\n"
     assert pairs_of(lfw(tree)) == [("other/0.jpg", "images/1.jpg", True)]
 
 
 def test_a_mated_pair_of_two_names_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="line 1: called mated, but Ada_0001 is of Ada and Bob_0001 of Bob"):
+    with pytest.raises(
+        InvalidInput, match="line 1: called mated, but Ada_0001 is of Ada and Bob_0001 of Bob"
+    ):
         lfw(small("Ada_0001 Bob_0001 1\n"))
 
 
-@pytest.mark.parametrize(("mated", "folds"), [("10", [*range(10)]), ("01", [*range(10)]), ("1", [-1])])
-def test_a_list_that_says_nothing_of_folds_has_ten_where_they_are_alike(mated: str, folds: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("mated", "folds"), [("10", [*range(10)]), ("01", [*range(10)]), ("1", [-1])]
+)
+def test_a_list_that_says_nothing_of_folds_has_ten_where_they_are_alike(
+    mated: str, folds: list[int]
+) -> None:
     kinds = {"1": "0.jpg 1.jpg 1", "0": "0.jpg 2.jpg 0"}
     lines = [kinds[kind] for kind in mated * 10] + ["0.jpg 3.jpg 0"] * (mated == "1")
-    assert [*dict.fromkeys(lfw(numbered("\n".join(lines)))["comparisons"]["fold"].tolist())] == folds
+    assert [
+        *dict.fromkeys(lfw(numbered("\n".join(lines)))["comparisons"]["fold"].tolist())
+    ] == folds
 
 
 def test_all_problems_of_a_list_are_reported_at_once_up_to_ten() -> None:
@@ -388,7 +491,11 @@ def test_all_problems_of_a_list_are_reported_at_once_up_to_ten() -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda text: f"1\t1\n{text}".encode())))
+@given(
+    st.one_of(
+        st.binary(max_size=60), st.text(max_size=60).map(lambda text: f"1\t1\n{text}".encode())
+    )
+)
 def test_any_bytes_as_a_list_are_read_or_refused_in_a_sentence(data: bytes) -> None:
     tree = small()
     tree.content["pairs.txt"] = data
@@ -438,7 +545,9 @@ def test_templates_are_two_disjoint_halves_of_an_identity() -> None:
 
 
 def test_identities_with_too_few_images_are_not_in_the_tables() -> None:
-    assert set(templates(Tree(MANY))["faces"]["subject"]) == {name for name, count in MANY.items() if count >= 6}
+    assert set(templates(Tree(MANY))["faces"]["subject"]) == {
+        name for name, count in MANY.items() if count >= 6
+    }
 
 
 def test_every_a_is_a_reference_and_every_b_a_probe_and_all_are_compared() -> None:

@@ -48,7 +48,9 @@ def tar(options: SynthOptions, weight: Floats) -> float:
     tables = made(options)
     members = tables["members"]
     weighted = unit(tables["faces"]["embedding"])[members["face"]] * weight[members["face"], None]
-    fused = unit(np.add.reduceat(weighted, np.flatnonzero(np.diff(members["template"], prepend=-1))))
+    fused = unit(
+        np.add.reduceat(weighted, np.flatnonzero(np.diff(members["template"], prepend=-1)))
+    )
     a, b = (role_rows(tables["roles"], role) for role in ("reference", "probe"))
     subject = tables["templates"]["subject"]
     mated = subject[a][:, None] == subject[b][None]
@@ -63,7 +65,11 @@ def test_tables_fit_the_layout() -> None:
 
 def test_counts_are_those_of_ijbc_times_the_scale() -> None:
     tables = made()
-    counts = [tables["faces"].rows, tables["templates"].rows, len(set(tables["templates"]["subject"]))]
+    counts = [
+        tables["faces"].rows,
+        tables["templates"].rows,
+        len(set(tables["templates"]["subject"])),
+    ]
     assert counts == [round(469_375 * 0.02), round(23_124 * 0.02), round(3_531 * 0.02)]
 
 
@@ -90,14 +96,18 @@ def test_any_options_give_whole_and_finite_tables(options: SynthOptions) -> None
 def test_every_subject_has_one_reference_and_a_probe() -> None:
     tables = made()
     subject = tables["templates"]["subject"]
-    reference, probe = (subject[role_rows(tables["roles"], role)] for role in ("reference", "probe"))
+    reference, probe = (
+        subject[role_rows(tables["roles"], role)] for role in ("reference", "probe")
+    )
     assert sorted(reference) == sorted(set(subject)) == sorted(set(probe))
     assert len(reference) + len(probe) == tables["templates"].rows
 
 
 def test_half_of_the_references_are_the_gallery() -> None:
     tables = made()
-    gallery, reference = (set(role_rows(tables["roles"], role)) for role in ("gallery", "reference"))
+    gallery, reference = (
+        set(role_rows(tables["roles"], role)) for role in ("gallery", "reference")
+    )
     assert gallery < reference
     assert len(gallery) == len(reference) // 2
 
@@ -195,7 +205,9 @@ def test_weighting_by_observed_quality_beats_the_mean() -> None:
     assert np.mean(gains) > 0.02
 
 
-def test_without_shared_noise_no_power_of_quality_comes_nearer_the_centre_than_inverse_variance() -> None:
+def test_without_shared_noise_no_power_of_quality_is_nearer_the_centre_than_inverse_variance() -> (
+    None
+):
     options = SynthOptions(shared_noise=0, seed=3)
     hidden, members = truth(options), made(options)["members"]
     starts = np.flatnonzero(np.diff(members["template"], prepend=-1))
@@ -220,4 +232,6 @@ def test_the_variance_that_the_set_shows_is_that_of_the_best_weights() -> None:
 def test_the_reader_needs_no_files_and_gives_the_same_tables() -> None:
     reader = SyntheticReader(SynthOptions(scale=0.001))
     again = synthesise(SynthOptions(scale=0.001))
-    assert {n: b.digest() for n, b in reader.read(None).items()} == {n: b.digest() for n, b in again.items()}
+    assert {n: b.digest() for n, b in reader.read(None).items()} == {
+        n: b.digest() for n, b in again.items()
+    }

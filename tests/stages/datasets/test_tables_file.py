@@ -1,4 +1,5 @@
-"""What `stages.datasets.tables_file` promises: a file gives back what was written, or a sentence."""
+"""What `stages.datasets.tables_file` promises: a file gives back what was written, or a
+sentence."""
 
 from __future__ import annotations
 
@@ -21,8 +22,12 @@ from stages.datasets.tables_file import TablesOptions, TablesReader, write_table
 from stages.tables.tables import Protocol, build_tables, singletons
 
 
-def example(embedding: np.ndarray | None = None, ids: tuple[str, ...] = ("f0", "f1", "é€𐍈")) -> dict[str, Batch]:
-    columns = {} if embedding is None else {"embedding": embedding, "quality": embedding[:, 0].copy()}
+def example(
+    embedding: np.ndarray | None = None, ids: tuple[str, ...] = ("f0", "f1", "é€𐍈")
+) -> dict[str, Batch]:
+    columns = (
+        {} if embedding is None else {"embedding": embedding, "quality": embedding[:, 0].copy()}
+    )
     subjects = ["ada", "ada", "bob"]
     found = Protocol(
         face_id=list(ids),
@@ -56,7 +61,9 @@ def embeddings() -> np.ndarray:
 @settings(deadline=None, max_examples=25)
 @given(
     arrays(np.float32, (3, 2), elements=st.floats(width=32)),
-    st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=3, max_size=3, unique=True).map(tuple),
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"])), min_size=3, max_size=3, unique=True
+    ).map(tuple),
 )
 def test_what_was_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, embedding: np.ndarray, ids: tuple[str, ...]
@@ -70,7 +77,11 @@ def test_embeddings_that_are_nan_stay_rows(tmp_path: Path) -> None:
     embedding = embeddings()
     embedding[1] = np.nan
     write_tables(tmp_path / "tables.h5", example(embedding))
-    assert np.isnan(read(tmp_path)["faces"]["embedding"]).all(axis=1).tolist() == [False, True, False]
+    assert np.isnan(read(tmp_path)["faces"]["embedding"]).all(axis=1).tolist() == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_optional_columns_may_be_absent(tmp_path: Path) -> None:
@@ -80,7 +91,9 @@ def test_optional_columns_may_be_absent(tmp_path: Path) -> None:
 
 def test_lists_that_a_set_does_not_have_are_empty_tables(tmp_path: Path) -> None:
     tables = example()
-    write_tables(tmp_path / "tables.h5", {name: tables[name] for name in ("faces", "members", "templates")})
+    write_tables(
+        tmp_path / "tables.h5", {name: tables[name] for name in ("faces", "members", "templates")}
+    )
     assert [read(tmp_path)[name].rows for name in ("roles", "comparisons", "pairings")] == [0, 0, 0]
 
 
@@ -109,7 +122,9 @@ def test_every_column_is_checksummed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "tables.h5") as file:
         file.visititems(
             lambda name, node: (
-                without.append(name) if isinstance(node, h5py.Dataset) and node.size and not node.fletcher32 else None
+                without.append(name)
+                if isinstance(node, h5py.Dataset) and node.size and not node.fletcher32
+                else None
             )
         )
     assert not without
@@ -149,7 +164,9 @@ def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    assert "table members, column 'media' is missing" in refused(tmp_path, lambda f: f.pop("members/media"))
+    assert "table members, column 'media' is missing" in refused(
+        tmp_path, lambda f: f.pop("members/media")
+    )
 
 
 def test_a_column_that_no_schema_has_is_named(tmp_path: Path) -> None:
@@ -186,20 +203,28 @@ def test_an_unknown_table_is_named(tmp_path: Path) -> None:
     assert "did you mean 'faces'" in refused(tmp_path, lambda f: f.create_group("face"))
 
 
-@pytest.mark.parametrize("found", ["x", b"x", [1, 2], ["qfuse-tables/1"] * 2, np.nan, h5py.Empty("f4")])
+@pytest.mark.parametrize(
+    "found", ["x", b"x", [1, 2], ["qfuse-tables/1"] * 2, np.nan, h5py.Empty("f4")]
+)
 def test_another_format_is_refused(tmp_path: Path, found: object) -> None:
-    assert "'format' should be 'qfuse-tables/1', found" in refused(tmp_path, lambda f: f.attrs.update({"format": found}))
+    assert "'format' should be 'qfuse-tables/1', found" in refused(
+        tmp_path, lambda f: f.attrs.update({"format": found})
+    )
 
 
 def virtual(file: h5py.File) -> None:
-    """Let a column be put together of another file's, which HDF5 looks up on its heap as soon as it sees the column."""
+    """Let a column be put together of another file's, which HDF5 looks up on its heap as soon as it
+    sees the column.
+    """
     layout = h5py.VirtualLayout((3,), np.float32)
     layout[:] = h5py.VirtualSource("other.h5", "x", (3,))
     file["faces"].create_virtual_dataset("quality", layout)
 
 
 @pytest.mark.parametrize("change", [lambda file: None, virtual], ids=["attribute", "virtual"])
-def test_a_damaged_heap_is_not_walked_for_ever(tmp_path: Path, change: Callable[[h5py.File], None]) -> None:
+def test_a_damaged_heap_is_not_walked_for_ever(
+    tmp_path: Path, change: Callable[[h5py.File], None]
+) -> None:
     write_tables(tmp_path / "tables.h5", example())
     with h5py.File(tmp_path / "tables.h5", "r+") as file:
         change(file)
@@ -207,11 +232,15 @@ def test_a_damaged_heap_is_not_walked_for_ever(tmp_path: Path, change: Callable[
     heap = data.find(b"GCOL")
     data[heap + 16 : heap + 32] = bytes(16)  # an object of no size
     (tmp_path / "tables.h5").write_bytes(data)
-    with pytest.raises(InvalidInput, match="damaged, or no HDF5 file \\(a heap that does not end\\)"):
+    with pytest.raises(
+        InvalidInput, match="damaged, or no HDF5 file \\(a heap that does not end\\)"
+    ):
         read(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["members/template", "members/face", "roles/template", "comparisons/b"])
+@pytest.mark.parametrize(
+    "name", ["members/template", "members/face", "roles/template", "comparisons/b"]
+)
 @pytest.mark.parametrize("row", [-1, 3])
 def test_row_numbers_outside_their_table_are_named(tmp_path: Path, name: str, row: int) -> None:
     def change(file: h5py.File) -> None:
@@ -288,12 +317,16 @@ def test_a_flipped_bit_in_a_column_is_found(tmp_path: Path) -> None:
 def test_a_few_packed_bytes_are_not_unfolded_to_fill_the_memory(tmp_path: Path) -> None:
     def change(file: h5py.File) -> None:
         del file["faces/quality"]
-        made = file["faces"].create_dataset("quality", (1 << 30,), np.float32, chunks=(1 << 22,), compression="gzip")
+        made = file["faces"].create_dataset(
+            "quality", (1 << 30,), np.float32, chunks=(1 << 22,), compression="gzip"
+        )
         packed = zlib.compress(bytes(16 << 20))
         for i in range(256):
             made.id.write_direct_chunk((i << 22,), packed)
 
-    assert "column 'quality' announces 4,294,967,296 bytes, more than 100 times" in refused(tmp_path, change)
+    assert "column 'quality' announces 4,294,967,296 bytes, more than 100 times" in refused(
+        tmp_path, change
+    )
 
 
 def test_a_shape_whose_chunks_no_number_of_64_bits_counts_is_refused(tmp_path: Path) -> None:
@@ -307,14 +340,21 @@ def test_a_shape_whose_chunks_no_number_of_64_bits_counts_is_refused(tmp_path: P
 def test_truth_values_that_are_neither_are_refused(tmp_path: Path) -> None:
     def change(file: h5py.File) -> None:
         file["comparisons/mated"].id.write(
-            h5py.h5s.ALL, h5py.h5s.ALL, np.array([1, 2], np.uint8), file["comparisons/mated"].id.get_type()
+            h5py.h5s.ALL,
+            h5py.h5s.ALL,
+            np.array([1, 2], np.uint8),
+            file["comparisons/mated"].id.get_type(),
         )
 
-    assert "/comparisons/mated holds truth values that are neither 0 nor 1" in refused(tmp_path, change)
+    assert "/comparisons/mated holds truth values that are neither 0 nor 1" in refused(
+        tmp_path, change
+    )
 
 
 @pytest.mark.parametrize("kind", [h5py.h5t.STD_B8LE, h5py.h5t.UNIX_D32LE])
-def test_a_type_that_numpy_does_not_know_is_a_sentence(tmp_path: Path, kind: h5py.h5t.TypeID) -> None:
+def test_a_type_that_numpy_does_not_know_is_a_sentence(
+    tmp_path: Path, kind: h5py.h5t.TypeID
+) -> None:
     def change(file: h5py.File) -> None:
         del file["faces/quality"]
         h5py.h5d.create(file["faces"].id, b"quality", kind.copy(), h5py.h5s.create_simple((3,)))
@@ -330,6 +370,8 @@ def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 @pytest.mark.parametrize("ask", [TablesReader.sources, TablesReader.read])
-def test_an_absent_file_is_refused_saying_what_to_set(tmp_path: Path, ask: Callable[..., object]) -> None:
+def test_an_absent_file_is_refused_saying_what_to_set(
+    tmp_path: Path, ask: Callable[..., object]
+) -> None:
     with pytest.raises(InvalidInput, match=r"tables\.h5: no such file; set dataset\.options\.file"):
         ask(TablesReader(TablesOptions()), open_files(tmp_path))

@@ -21,7 +21,9 @@ from stages.tables.tables import LAYOUT, refuse_itself, role_rows
 
 def read(folder: Path, **options: object) -> dict[str, Batch]:
     options = {"counts": "any", **options}
-    return TinyFaceReader(validate(TinyFaceReader.Options, options, "options")).read(open_files(folder))
+    return TinyFaceReader(validate(TinyFaceReader.Options, options, "options")).read(
+        open_files(folder)
+    )
 
 
 def having(tables: dict[str, Batch], role: str) -> list[str]:
@@ -45,14 +47,18 @@ def test_probes_are_searched_in_matches_and_distractors(tmp_path: Path) -> None:
     refuse_itself(tables, "gallery", "probe")
 
 
-def test_a_subject_stands_before_the_last_underscore_and_a_distractor_has_none(tmp_path: Path) -> None:
+def test_a_subject_stands_before_the_last_underscore_and_a_distractor_has_none(
+    tmp_path: Path,
+) -> None:
     faces = read(tinyface(tmp_path, 2, 1))["faces"]
     assert faces["subject"].tolist() == ["", "1", "1", "2", "2", "1", "2"]
 
 
 def test_every_image_has_the_sha256_of_its_bytes(tmp_path: Path) -> None:
     faces = read(tinyface(tmp_path))["faces"]
-    assert faces["sha256"].tolist() == [hashlib.sha256((tmp_path / p).read_bytes()).hexdigest() for p in faces["path"]]
+    assert faces["sha256"].tolist() == [
+        hashlib.sha256((tmp_path / p).read_bytes()).hexdigest() for p in faces["path"]
+    ]
 
 
 def test_the_folders_may_lie_at_any_level_and_images_deeper_inside_them(tmp_path: Path) -> None:
@@ -66,7 +72,9 @@ def test_the_folders_may_lie_at_any_level_and_images_deeper_inside_them(tmp_path
 def test_two_sets_are_refused_until_one_is_named(tmp_path: Path) -> None:
     tinyface(tmp_path / "Testing_Set", 2)
     tinyface(tmp_path / "aligned", 3)
-    with pytest.raises(InvalidInput, match=r"several places: Testing_Set/, aligned/; set dataset\.options\.root"):
+    with pytest.raises(
+        InvalidInput, match=r"several places: Testing_Set/, aligned/; set dataset\.options\.root"
+    ):
         read(tmp_path)
     assert len(having(read(tmp_path, root="aligned"), "probe")) == 3
 
@@ -91,16 +99,23 @@ def test_an_image_that_names_no_subject_is_refused(tmp_path: Path) -> None:
 
 def test_a_part_is_refused_unless_any_count_is_asked_for(tmp_path: Path) -> None:
     message = (
-        "gallery match: expected 4,443, found 8; distractors: expected 153,428, found 3; probes: expected 3,728, found 4"
+        "gallery match: expected 4,443, found 8; distractors: expected 153,428, found 3; probes:"
+        " expected 3,728, found 4"
     )
-    with pytest.raises(InvalidInput, match=f"not the whole of tinyface: {message}; .*counts to any"):
+    with pytest.raises(
+        InvalidInput, match=f"not the whole of tinyface: {message}; .*counts to any"
+    ):
         read(tinyface(tmp_path), counts="published")
 
 
 def test_sources_are_the_images_of_the_three_folders(tmp_path: Path) -> None:
-    files = open_files(tree(tinyface(tmp_path), {"Training_Set/1/1_1.jpg": b"other", "Probe/list.mat": b"other"}))
+    files = open_files(
+        tree(tinyface(tmp_path), {"Training_Set/1/1_1.jpg": b"other", "Probe/list.mat": b"other"})
+    )
     sources = TinyFaceReader(TinyFaceReader.Options()).sources(files)
-    assert sources == [name for name in files.names() if name not in ("Training_Set/1/1_1.jpg", "Probe/list.mat")]
+    assert sources == [
+        name for name in files.names() if name not in ("Training_Set/1/1_1.jpg", "Probe/list.mat")
+    ]
 
 
 CONFIG = """
@@ -114,7 +129,9 @@ steps:
 """
 
 
-def test_the_folders_go_through_to_ranks_and_tell_nothing_of_fpir(tmp_path: Path, tiny: Context) -> None:
+def test_the_folders_go_through_to_ranks_and_tell_nothing_of_fpir(
+    tmp_path: Path, tiny: Context
+) -> None:
     tinyface(tmp_path / "set")
     found = numbers(run(tmp_path, CONFIG, tiny), "evaluate_identification")
     assert found["rank"]["trials"] == 4

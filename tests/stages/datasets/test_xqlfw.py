@@ -23,7 +23,15 @@ def read(root: Path, **options: object) -> dict[str, Batch]:
 def test_its_list_is_read_as_lfws_is(tmp_path: Path) -> None:
     tables = read(xqlfw(tmp_path), counts="any")
     ids, list_ = tables["templates"]["template_id"], tables["comparisons"]
-    assert [*zip(ids[list_["a"]], ids[list_["b"]], list_["mated"].tolist(), list_["fold"].tolist(), strict=True)] == [
+    assert [
+        *zip(
+            ids[list_["a"]],
+            ids[list_["b"]],
+            list_["mated"].tolist(),
+            list_["fold"].tolist(),
+            strict=True,
+        )
+    ] == [
         ("Person_A_0001", "Person_A_0002", True, 0),
         ("Person_A_0001", "Person_B_0001", False, 0),
         ("Person_B_0002", "Person_B_0003", True, 1),
@@ -34,7 +42,10 @@ def test_its_list_is_read_as_lfws_is(tmp_path: Path) -> None:
 
 
 def test_a_part_is_refused_unless_any_count_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"not the whole of xqlfw: pairs: expected 6,000, found 4; mated: .*counts to any"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"not the whole of xqlfw: pairs: expected 6,000, found 4; mated: .*counts to any",
+    ):
         read(xqlfw(tmp_path))
 
 
@@ -51,8 +62,16 @@ def test_lfws_own_list_beside_it_is_not_read(tmp_path: Path) -> None:
 
 
 def test_an_unknown_face_is_refused_naming_the_line(tmp_path: Path) -> None:
-    tree(tmp_path, {"Ann/Ann_0001.jpg": image(0, 0), "xqlfw_pairs.txt": lfw_list(["Ann\t1\t2", "Ann\t1\tBob\t1"], 1, 1)})
-    with pytest.raises(InvalidInput, match=r"xqlfw_pairs\.txt: line 2: a pair naming an unknown face"):
+    tree(
+        tmp_path,
+        {
+            "Ann/Ann_0001.jpg": image(0, 0),
+            "xqlfw_pairs.txt": lfw_list(["Ann\t1\t2", "Ann\t1\tBob\t1"], 1, 1),
+        },
+    )
+    with pytest.raises(
+        InvalidInput, match=r"xqlfw_pairs\.txt: line 2: a pair naming an unknown face"
+    ):
         read(tmp_path)
 
 

@@ -43,7 +43,9 @@ def numbers_of(path: str) -> np.ndarray:
 
 def drawn(svg: str) -> list[np.ndarray]:
     """The points of every curve and area."""
-    marks = [e for e in parsed(svg).iter("path") if e.get("class", "").split()[0] in ("line", "area")]
+    marks = [
+        e for e in parsed(svg).iter("path") if e.get("class", "").split()[0] in ("line", "area")
+    ]
     return [numbers_of(e.get("d", "")) for e in marks]
 
 
@@ -86,7 +88,9 @@ def test_a_figure_of_no_lines_is_a_figure(draw: Callable[[list[Line]], str]) -> 
     )
 )
 @settings(max_examples=30, deadline=None)
-def test_every_point_lies_inside_the_axes(draw: Callable[[list[Line]], str], points: list[tuple[float, float]]) -> None:
+def test_every_point_lies_inside_the_axes(
+    draw: Callable[[list[Line]], str], points: list[tuple[float, float]]
+) -> None:
     x, y = np.array(sorted(points, key=lambda p: (math.isnan(p[0]), p[0]))).reshape(-1, 2).T
     svg = draw([Line("a", 0, x, y)])
     _, _, width, height = map(float, parsed(svg).get("viewBox", "").split())
@@ -98,7 +102,11 @@ def test_every_point_lies_inside_the_axes(draw: Callable[[list[Line]], str], poi
 def test_tick_labels_do_not_run_into_each_other(draw: Callable[[list[Line]], str]) -> None:
     x = np.arange(1.0, 21) if draw is figures.cmc else np.geomspace(1e-6, 1, 20)
     lines = [Line("a", 0, x, np.linspace(1e-4, 1, 20))]
-    texts = [e for e in parsed(draw(lines)).iter("text") if e.get("text-anchor") == "middle" and e.get("class") is None]
+    texts = [
+        e
+        for e in parsed(draw(lines)).iter("text")
+        if e.get("text-anchor") == "middle" and e.get("class") is None
+    ]
     spans = sorted((float(e.get("x", 0)), len(e.text or "") * 3.3) for e in texts)
     assert len(spans) > 2
     assert all(a + half_a < b - half_b for (a, half_a), (b, half_b) in pairwise(spans))
@@ -110,7 +118,8 @@ def test_the_roc_axis_is_logarithmic() -> None:
 
 
 def test_the_det_of_normal_scores_is_a_straight_line() -> None:
-    # Martin et al. 1997: two normal distributions of equal variance give a line of slope -1 on normal-deviate axes.
+    # Martin et al. 1997: two normal distributions of equal variance give a line of slope -1 on
+    # normal-deviate axes.
     from scipy.stats import norm
 
     threshold = np.linspace(0, 2, 9)
@@ -123,7 +132,9 @@ def test_the_shade_ends_at_the_fmr_where_30_false_matches_begin() -> None:
     svg = parsed(figures.roc(FULL, unsure_below=1e-2))
     (shade,) = (e for e in svg.iter("rect") if e.get("class") == "unsure")
     (points,) = drawn(figures.roc(FULL))
-    assert float(shade.get("x", 0)) + float(shade.get("width", 0)) == pytest.approx(points[1, 0], abs=0.2)
+    assert float(shade.get("x", 0)) + float(shade.get("width", 0)) == pytest.approx(
+        points[1, 0], abs=0.2
+    )
 
 
 @pytest.mark.parametrize("unsure", [math.nan, 1e-7])
@@ -138,12 +149,19 @@ def test_the_first_line_is_drawn_on_top() -> None:
 
 def test_lines_differ_without_colour() -> None:
     assert len(set(figures.DASHES)) == figures.LINES
-    assert len({swatch(slot).replace(f"s{slot}", "") for slot in range(figures.LINES)}) == figures.LINES
+    assert (
+        len({swatch(slot).replace(f"s{slot}", "") for slot in range(figures.LINES)})
+        == figures.LINES
+    )
 
 
 def test_histograms_that_are_compared_share_their_axes() -> None:
-    high, low = (Line("a", 0, np.array([0.0, 0.1, 0.2]) + at, np.array([0.1, 0.2, 0.7])) for at in (0.5, 0.0))
-    alone, beside = (drawn(figures.histogram("h", "s", [high], like=like)) for like in ([], [low, high]))
+    high, low = (
+        Line("a", 0, np.array([0.0, 0.1, 0.2]) + at, np.array([0.1, 0.2, 0.7])) for at in (0.5, 0.0)
+    )
+    alone, beside = (
+        drawn(figures.histogram("h", "s", [high], like=like)) for like in ([], [low, high])
+    )
     assert not np.array_equal(alone[0], beside[0])
     assert np.array_equal(drawn(figures.histogram("h", "s", [low, high]))[1], beside[0])
 
@@ -167,14 +185,19 @@ def test_a_ridge_is_marked_at_its_median() -> None:
     svg = parsed(ridges([Line("a", 0, np.arange(5) / 5, np.array([0.1, 0.2, 0.4, 0.2, 0.1]))]))
     (mark,) = (e for e in svg.iter("path") if e.get("class") == "mark")
     (axis,) = (e for e in svg.iter("path") if e.get("class") == "axis")
-    left, right = numbers_of(axis.get("d", "").split("V")[0])[0, 0], float(axis.get("d", "").split("H")[1])
-    assert numbers_of(mark.get("d", "").split("v")[0])[0, 0] == pytest.approx((left + right) / 2, abs=0.2)
+    left, right = (
+        numbers_of(axis.get("d", "").split("V")[0])[0, 0],
+        float(axis.get("d", "").split("H")[1]),
+    )
+    assert numbers_of(mark.get("d", "").split("v")[0])[0, 0] == pytest.approx(
+        (left + right) / 2, abs=0.2
+    )
 
 
 def test_a_bar_and_its_axis_put_zero_in_the_same_place() -> None:
     reach = (-0.3, 0.1)
-    zeros = [e.get("x1") for svg in (interval_bar(0.05, 0, 0.1, reach, "level"), bar_axis(reach, str)) for e in parsed(svg)
-             if e.get("class") == "zero"]  # fmt: skip
+    bars = interval_bar(0.05, 0, 0.1, reach, "level"), bar_axis(reach, str)
+    zeros = [e.get("x1") for svg in bars for e in parsed(svg) if e.get("class") == "zero"]
     assert zeros == ["89.0", "89.0"]  # 2 + 116 · 0.3 / 0.4
 
 
@@ -198,8 +221,8 @@ def test_a_difference_beyond_the_scale_is_a_triangle_at_its_end(value: float, ed
 @given(st.floats(-1, 0), st.floats(0, 1))
 @settings(max_examples=50, deadline=None)
 def test_the_numbers_of_a_bar_axis_do_not_overlap(low: float, high: float) -> None:
-    texts = [(float(e.get("x", 0)), len(e.text or "") * figures.LETTER) for e in
-             parsed(bar_axis((low, high), lambda v: f"{v * 100:+.2g}" if v else "0")).iter("text")]  # fmt: skip
+    axis = parsed(bar_axis((low, high), lambda v: f"{v * 100:+.2g}" if v else "0"))
+    texts = [(float(e.get("x", 0)), len(e.text or "") * figures.LETTER) for e in axis.iter("text")]
     texts.sort()
     assert texts
     assert all(x >= 0 and x + width <= 120.1 for x, width in texts)

@@ -1,4 +1,6 @@
-"""Error versus discard, scores and qualities in and numbers out, against sums by hand and plain loops."""
+"""Error versus discard, scores and qualities in and numbers out, against sums by hand and plain
+loops.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from pipeline.core.schema import Batch, Status
 from pipeline.core.stage import Work
 from pipeline.errors import InvalidInput
 from stages.evaluation.discard import DiscardOptions, EvaluateDiscard
-from stages.evaluation.discard_identification import DiscardIdentificationOptions, EvaluateDiscardIdentification
+from stages.evaluation.discard_identification import (
+    DiscardIdentificationOptions,
+    EvaluateDiscardIdentification,
+)
 from stages.evaluation.numbers import number
 from stages.metrics import discard
 from stages.metrics.bootstrap import subject_weights
@@ -27,11 +32,15 @@ Make = Callable[..., Any]
 Found = dict[str, Batch]
 properties = settings(deadline=None, max_examples=25)
 eighths = st.integers(-6, 6).map(lambda i: i / 8)
-few_comparisons = st.lists(st.tuples(eighths, st.integers(0, 4).map(float)), min_size=1, max_size=14)
+few_comparisons = st.lists(
+    st.tuples(eighths, st.integers(0, 4).map(float)), min_size=1, max_size=14
+)
 LINES = ("random", "perfect", "attainable", "pair_oracle", "sample_oracle")
 
 
-def tables(subjects: Any, pairs: Any = (), mated: Any = None, roles: Any = (), product: bool = False) -> Any:
+def tables(
+    subjects: Any, pairs: Any = (), mated: Any = None, roles: Any = (), product: bool = False
+) -> Any:
     names = [f"t{i}" for i in range(len(subjects))]
     found = Protocol(
         face_id=names,
@@ -58,8 +67,11 @@ def checked(outputs: Found) -> Found:
 def qualities(quality: Any) -> Batch:
     """Qualities of templates; one that is None failed."""
     failed = np.array([q is None for q in quality], bool)
-    values = np.array([9.0 if q is None else q for q in quality], np.float32)  # of what failed nothing may be read
-    return Batch({"status": np.where(failed, Status.FAILED, Status.OK).astype(np.uint8), "quality": values})
+    # of what failed nothing may be read
+    values = np.array([9.0 if q is None else q for q in quality], np.float32)
+    return Batch(
+        {"status": np.where(failed, Status.FAILED, Status.OK).astype(np.uint8), "quality": values}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +91,9 @@ def judge(source: Make, context: Make) -> Callable[..., Found]:
 
 
 def listed(mated: Any, nonmated: Any) -> tuple[Any, list[float], list[float]]:
-    """A list of comparisons (score, quality): template 0, of the highest quality, with others of its subject or of others."""
+    """A list of comparisons (score, quality): template 0, of the highest quality, with others of
+    its subject or of others.
+    """
     both = [*mated, *nonmated]
     subjects = ["a"] * (1 + len(mated)) + [f"s{i}" for i in range(len(nonmated))]
     made = tables(subjects, [(0, 1 + i) for i in range(len(both))])
@@ -92,7 +106,9 @@ NONMATED = [(0.625, 1.0), (0.5, 2.0), (0.25, 3.0), (0.0, 4.0)]
 
 def curve(found: Found, name: str) -> list[tuple[float, float]]:
     mine = found["curves"]["curve"] == name
-    return list(zip(found["curves"]["x"][mine].tolist(), found["curves"]["y"][mine].tolist(), strict=True))
+    return list(
+        zip(found["curves"]["x"][mine].tolist(), found["curves"]["y"][mine].tolist(), strict=True)
+    )
 
 
 def same(points: list[tuple[float, float]], expected: Any) -> None:
@@ -107,30 +123,55 @@ def test_numbers_of_a_small_list_by_hand(judge: Make) -> None:
     numbers = found["numbers"]
     row = number(numbers, "fnmr", 0.25)
     # At .625 one of four non-mated is accepted, and .5 and .125 of the mated are rejected.
-    assert (row["threshold"], row["achieved"], row["false_matches"], row["nonmated"]) == (0.625, 0.25, 1, 4)
+    assert (row["threshold"], row["achieved"], row["false_matches"], row["nonmated"]) == (
+        0.625,
+        0.25,
+        1,
+        4,
+    )
     assert (row["value"], row["trials"], row["rule"], row["few"]) == (0.5, 4, "at_most", True)
     # Poorest first: .75 (right), .125, .5 (both wrong), .875.
-    assert curve(found, "fnm-edc 0.25") == [(0, 1 / 2), (0.25, 2 / 3), (0.5, 1 / 2), (0.75, 0), (1, 0)]
+    assert curve(found, "fnm-edc 0.25") == [
+        (0, 1 / 2),
+        (0.25, 2 / 3),
+        (0.5, 1 / 2),
+        (0.75, 0),
+        (1, 0),
+    ]
     assert number(numbers, "fnm_pauc(0.5)")["value"] == pytest.approx(1 / 4 * 1 / 2 + 1 / 4 * 2 / 3)
     assert number(numbers, "fnm_pauc(0.5)_over_random")["value"] == pytest.approx(1 / 4 * 1 / 6)
     assert number(numbers, "fnm_pauc(0.5)_random")["value"] == pytest.approx(1 / 2 * 1 / 2)
-    assert number(numbers, "fnm_pauc(0.5)_pair_oracle")["value"] == pytest.approx(1 / 4 * 1 / 2 + 1 / 4 * 1 / 3)
-    # The templates of the two errors are the worst; the one that all have in common is no better than half right.
-    assert number(numbers, "fnm_pauc(0.5)_sample_oracle")["value"] == pytest.approx(1 / 4 * 1 / 2 + 1 / 4 * 1 / 3)
+    assert number(numbers, "fnm_pauc(0.5)_pair_oracle")["value"] == pytest.approx(
+        1 / 4 * 1 / 2 + 1 / 4 * 1 / 3
+    )
+    # The templates of the two errors are the worst; the one that all have in common is no better
+    # than half right.
+    assert number(numbers, "fnm_pauc(0.5)_sample_oracle")["value"] == pytest.approx(
+        1 / 4 * 1 / 2 + 1 / 4 * 1 / 3
+    )
     assert number(numbers, "fnm_pauc(0.5)_perfect")["value"] == pytest.approx(1 / 8)
-    assert number(numbers, "fnm_pauc(0.5)_attainable")["value"] == pytest.approx(1 / 2 - math.log(2) / 2)
+    assert number(numbers, "fnm_pauc(0.5)_attainable")["value"] == pytest.approx(
+        1 / 2 - math.log(2) / 2
+    )
     # The one false match has the poorest quality of the non-mated.
     assert curve(found, "fm-edc 0.25") == [(0, 1 / 4), (0.25, 0), (0.5, 0), (0.75, 0), (1, 0)]
     assert number(numbers, "fm_pauc(0.5)")["value"] == pytest.approx(1 / 4 * 1 / 4)
     assert number(numbers, "fmr")["value"] == 0.25
-    assert number(numbers, "comparisons_lost")["value"] == number(numbers, "comparisons_without_quality")["value"] == 0
+    assert (
+        number(numbers, "comparisons_lost")["value"]
+        == number(numbers, "comparisons_without_quality")["value"]
+        == 0
+    )
 
 
 def area_by_hand(wrong: list[bool], quality: list[float], limit: float) -> float:
-    """The sum of steps, in small pieces none of which holds an end of a step: 0 … limit in 840ths of the comparisons."""
+    """The sum of steps, in small pieces none of which holds an end of a step: 0 … limit in 840ths
+    of the comparisons.
+    """
     pieces, total = 840 * len(wrong), 0.0
     for piece in range(round(limit * pieces)):
-        gone = piece // 840  # so many whole comparisons are discarded: the runs of equals that have begun before
+        # so many whole comparisons are discarded: the runs of equals that have begun before
+        gone = piece // 840
         last = sorted(quality)[gone]
         kept = [w for w, q in zip(wrong, quality, strict=True) if q >= last]
         total += sum(kept) / len(kept) / pieces
@@ -138,20 +179,36 @@ def area_by_hand(wrong: list[bool], quality: list[float], limit: float) -> float
 
 
 @properties
-@given(mated=few_comparisons, nonmated=few_comparisons, target=st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0]))
-def test_areas_equal_a_plain_sum_over_what_remains(judge: Make, mated: Any, nonmated: Any, target: float) -> None:
+@given(
+    mated=few_comparisons,
+    nonmated=few_comparisons,
+    target=st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0]),
+)
+def test_areas_equal_a_plain_sum_over_what_remains(
+    judge: Make, mated: Any, nonmated: Any, target: float
+) -> None:
     numbers = judge(*listed(mated, nonmated), fmr=(target,))["numbers"]
     candidates = sorted({s for s, _ in [*mated, *nonmated]} | {math.inf})
-    threshold = next(t for t in candidates if sum(s >= t for s, _ in nonmated) <= target * len(nonmated))
-    kinds = {"fnm": [(s < threshold, q) for s, q in mated], "fm": [(s >= threshold, q) for s, q in nonmated]}
+    threshold = next(
+        t for t in candidates if sum(s >= t for s, _ in nonmated) <= target * len(nonmated)
+    )
+    kinds = {
+        "fnm": [(s < threshold, q) for s, q in mated],
+        "fm": [(s >= threshold, q) for s, q in nonmated],
+    }
     for name, found in kinds.items():
         wrong, quality = [w for w, _ in found], [q for _, q in found]
         start = sum(wrong) / len(wrong)
         expected = area_by_hand(wrong, quality, 0.5)
         assert number(numbers, f"{name}r")["value"] == pytest.approx(start)
         assert number(numbers, f"{name}_pauc(0.5)")["value"] == pytest.approx(expected)
-        assert number(numbers, f"{name}_pauc(0.5)_over_random")["value"] == pytest.approx(expected - start / 2)
-    assert number(numbers, "fnm_pauc(0.5)_pair_oracle")["value"] <= number(numbers, "fnm_pauc(0.5)")["value"] + 1e-12
+        assert number(numbers, f"{name}_pauc(0.5)_over_random")["value"] == pytest.approx(
+            expected - start / 2
+        )
+    assert (
+        number(numbers, "fnm_pauc(0.5)_pair_oracle")["value"]
+        <= number(numbers, "fnm_pauc(0.5)")["value"] + 1e-12
+    )
 
 
 def test_a_product_of_roles_gives_the_numbers_of_its_list(judge: Make) -> None:
@@ -167,22 +224,36 @@ def test_a_product_of_roles_gives_the_numbers_of_its_list(judge: Make) -> None:
     assert number(plain["numbers"], "fnmr")["trials"] == 4
 
 
-def test_comparisons_without_a_quality_are_counted_and_discarded_before_all_others(judge: Make) -> None:
+def test_comparisons_without_a_quality_are_counted_and_discarded_before_all_others(
+    judge: Make,
+) -> None:
     bare, low = (listed([*MATED, (0.0, q), (0.9, q)], [*NONMATED, (1.0, q)]) for q in (None, -7.0))
     found, expected = judge(*bare), judge(*low)
     assert number(found["numbers"], "comparisons_without_quality")["value"] == 3
     assert number(found["numbers"], "comparisons_without_quality")["trials"] == 11
-    for metric in ("fnmr", "fnm_pauc(0.5)", "fm_pauc(0.5)", "fnm_pauc(0.5)_sample_oracle", "erc_auc"):
+    for metric in (
+        "fnmr",
+        "fnm_pauc(0.5)",
+        "fm_pauc(0.5)",
+        "fnm_pauc(0.5)_sample_oracle",
+        "erc_auc",
+    ):
         mine, theirs = number(found["numbers"], metric), number(expected["numbers"], metric)
         for field in ("value", "threshold", "trials"):
             np.testing.assert_equal(mine[field], theirs[field])
     assert curve(found, "fnm-edc 0.25") == curve(expected, "fnm-edc 0.25")
 
 
-def test_where_all_have_one_quality_all_are_discarded_together_and_where_nothing_has_any_it_is_refused(judge: Make) -> None:
-    one, none = (listed([(s, q) for s, _ in MATED], [(s, q) for s, _ in NONMATED]) for q in (1.0, None))
+def test_where_all_have_one_quality_all_are_discarded_together_and_without_any_it_is_refused(
+    judge: Make,
+) -> None:
+    one, none = (
+        listed([(s, q) for s, _ in MATED], [(s, q) for s, _ in NONMATED]) for q in (1.0, None)
+    )
     assert curve(judge(*one), "fnm-edc 0.25") == [(0, 0.5), (1, 0)]
-    with pytest.raises(InvalidInput, match="of 8 comparisons none has a quality score, so nothing can be discarded"):
+    with pytest.raises(
+        InvalidInput, match="of 8 comparisons none has a quality score, so nothing can be discarded"
+    ):
         judge(*none)
 
 
@@ -193,27 +264,40 @@ def test_an_area_up_to_a_share_of_0_is_refused(options: Any) -> None:
 
 
 def test_comparisons_without_a_score_or_a_quality_can_be_left_out(judge: Make) -> None:
-    made, score, quality = listed([*MATED, (0.0, None), (np.nan, 2.0), (np.nan, None)], [*NONMATED, (1.0, np.nan)])
+    made, score, quality = listed(
+        [*MATED, (0.0, None), (np.nan, 2.0), (np.nan, None)], [*NONMATED, (1.0, np.nan)]
+    )
     numbers = judge(made, score, quality, unscored="left_out")["numbers"]
     alone = judge(*listed(MATED, NONMATED))["numbers"]
-    assert (number(numbers, "comparisons_lost")["value"], number(numbers, "comparisons_lost")["trials"]) == (2, 12)
+    assert (
+        number(numbers, "comparisons_lost")["value"],
+        number(numbers, "comparisons_lost")["trials"],
+    ) == (2, 12)
     without = number(numbers, "comparisons_without_quality")
     assert (without["value"], without["trials"]) == (2, 12)
     for metric in ("fnmr", "fnm_pauc(0.5)", "fm_pauc(0.5)", "fnm_pauc(0.5)_sample_oracle"):
         mine, theirs = number(numbers, metric), number(alone, metric)
-        assert (mine["value"], mine["threshold"], mine["trials"]) == (theirs["value"], theirs["threshold"], theirs["trials"])
+        assert (mine["value"], mine["threshold"], mine["trials"]) == (
+            theirs["value"],
+            theirs["threshold"],
+            theirs["trials"],
+        )
 
 
 def test_a_half_holds_the_comparisons_of_its_subjects(judge: Make) -> None:
     names = [f"n{i}" for i in range(40)]
     second = in_second_half(names)
-    (a, b), (x, y) = ([n for n, at in zip(names, second, strict=True) if at == half][:2] for half in (False, True))
+    (a, b), (x, y) = (
+        [n for n, at in zip(names, second, strict=True) if at == half][:2] for half in (False, True)
+    )
     pairs, rng = [(i, j) for i in range(8) for j in range(i + 1, 8)], np.random.default_rng(2)
     score, quality = rng.integers(0, 16, 28) / 16, rng.permutation(8) / 8
     subjects = [a, b, x, y] * 2
     for half, mine in (("choose", (0, 1, 4, 5)), ("report", (2, 3, 6, 7))):
         kept = [k for k, (i, j) in enumerate(pairs) if i in mine and j in mine]
-        numbers = judge(tables(subjects, pairs), score, quality, half=half, replicates=10)["numbers"]
+        numbers = judge(tables(subjects, pairs), score, quality, half=half, replicates=10)[
+            "numbers"
+        ]
         alone = judge(tables(subjects, [pairs[k] for k in kept]), score[kept], quality)["numbers"]
         for metric in ("fnmr", "fnm_pauc(0.5)", "fm_pauc(0.5)"):
             assert number(numbers, metric)["value"] == number(alone, metric)["value"]
@@ -221,27 +305,46 @@ def test_a_half_holds_the_comparisons_of_its_subjects(judge: Make) -> None:
         assert number(numbers, "comparisons_across_halves")["value"] == 16
 
 
-def test_a_starting_error_is_marked_few_by_the_mated_errors_that_set_its_threshold(judge: Make) -> None:
+def test_a_starting_error_is_marked_few_by_the_mated_errors_that_set_its_threshold(
+    judge: Make,
+) -> None:
     mated = [(i / 128, 1.0 + i % 7) for i in range(100)]
     numbers = judge(*listed(mated, [(0.9, 1.0)]), fmr=(), fnmr=(0.29, 0.3))["numbers"]
     for metric in ("fnmr", "fnm_pauc(0.5)", "fnm_pauc(0.5)_over_random"):
-        assert [bool(number(numbers, metric, start)["few"]) for start in (0.29, 0.3)] == [True, False]
+        assert [bool(number(numbers, metric, start)["few"]) for start in (0.29, 0.3)] == [
+            True,
+            False,
+        ]
 
 
 def test_numbers_are_marked_few_below_thirty_false_matches(judge: Make) -> None:
     many = [(i / 128, 1.0 + i % 7) for i in range(100)]
     numbers = judge(*listed([(0.9, 1.0)], many), fmr=(0.29, 0.3))["numbers"]
-    for metric in ("fnmr", "fnm_pauc(0.5)", "fnm_pauc(0.5)_over_random", "fnm_pauc(0.5)_random", "fm_pauc(0.5)"):
-        marks = [(number(numbers, metric, t)["false_matches"], number(numbers, metric, t)["few"]) for t in (0.29, 0.3)]
+    for metric in (
+        "fnmr",
+        "fnm_pauc(0.5)",
+        "fnm_pauc(0.5)_over_random",
+        "fnm_pauc(0.5)_random",
+        "fm_pauc(0.5)",
+    ):
+        marks = [
+            (number(numbers, metric, t)["false_matches"], number(numbers, metric, t)["few"])
+            for t in (0.29, 0.3)
+        ]
         assert marks == [(29, True), (30, False)]
-    assert number(numbers, "erc_auc", 0.3)["few"]  # of five comparisons that remain none can be thirty
+    assert number(numbers, "erc_auc", 0.3)[
+        "few"
+    ]  # of five comparisons that remain none can be thirty
 
 
 def test_areas_of_mated_errors_count_these(judge: Make) -> None:
     many = [(i / 128, 1.0 + i % 7) for i in range(1000)]
     made = listed([(-0.9, 1.0 + i) for i in range(7)] + [(9.0, 1.0)] * 9, many)
     numbers = judge(*made, fmr=(0.3,))["numbers"]
-    misses = {m: number(numbers, m, 0.3)["misses"] for m in ("fnmr", "fnm_pauc(0.5)", "erc_auc", "fmr", "fm_pauc(0.5)")}
+    misses = {
+        m: number(numbers, m, 0.3)["misses"]
+        for m in ("fnmr", "fnm_pauc(0.5)", "erc_auc", "fmr", "fm_pauc(0.5)")
+    }
     assert misses == {"fnmr": 7, "fnm_pauc(0.5)": 7, "erc_auc": 7, "fmr": -1, "fm_pauc(0.5)": -1}
 
 
@@ -251,9 +354,15 @@ def test_areas_of_mated_errors_count_these(judge: Make) -> None:
 @pytest.mark.parametrize(
     ("pair", "order"),
     # Qualities of the two templates of three mated comparisons, the second of which is wrong.
-    [("min", [(0, 1 / 3), (1 / 3, 0)]), ("mean", [(0, 1 / 3), (1 / 3, 1 / 2)]), ("product", [(0, 1 / 3), (1 / 3, 1 / 2)])],
+    [
+        ("min", [(0, 1 / 3), (1 / 3, 0)]),
+        ("mean", [(0, 1 / 3), (1 / 3, 1 / 2)]),
+        ("product", [(0, 1 / 3), (1 / 3, 1 / 2)]),
+    ],
 )
-def test_pair_says_how_the_quality_of_a_comparison_is_made(judge: Make, pair: str, order: Any) -> None:
+def test_pair_says_how_the_quality_of_a_comparison_is_made(
+    judge: Make, pair: str, order: Any
+) -> None:
     made = tables(["a", "a", "b", "b", "c", "c"], [(0, 1), (2, 3), (4, 5), (0, 2)])
     quality = [2.0, 2.0, 1.0, 8.0, 4.0, 4.0]  # min 2, 1, 4; mean 2, 4.5, 4; product 4, 8, 16
     found = judge(made, [1.0, 0.0, 1.0, 0.5], quality, pair=pair, fmr=(0.0,))
@@ -266,9 +375,13 @@ def test_a_product_of_negative_qualities_is_refused_by_name(judge: Make) -> None
         judge(made, score, quality, pair="product")
 
 
-@pytest.mark.parametrize(("rule", "threshold"), [("at_most", 0.625), ("nearest", 0.5), ("interpolated", 0.475)])
+@pytest.mark.parametrize(
+    ("rule", "threshold"), [("at_most", 0.625), ("nearest", 0.5), ("interpolated", 0.475)]
+)
 def test_rule_says_how_the_threshold_is_chosen(judge: Make, rule: str, threshold: float) -> None:
-    numbers = judge(*listed(MATED, NONMATED), rule=rule, fmr=(0.4 if rule != "interpolated" else 1.1 / 3,))["numbers"]
+    numbers = judge(
+        *listed(MATED, NONMATED), rule=rule, fmr=(0.4 if rule != "interpolated" else 1.1 / 3,)
+    )["numbers"]
     row = number(numbers, "fnmr")
     assert row["rule"] == rule
     assert row["threshold"] == pytest.approx(threshold)
@@ -276,7 +389,9 @@ def test_rule_says_how_the_threshold_is_chosen(judge: Make, rule: str, threshold
     assert row["false_matches"] == sum(s >= threshold for s, _ in NONMATED)
 
 
-def test_an_interpolated_threshold_between_neighbouring_scores_is_not_rounded_onto_one(judge: Make) -> None:
+def test_an_interpolated_threshold_between_neighbouring_scores_is_not_rounded_onto_one(
+    judge: Make,
+) -> None:
     low = np.float32(0.5)
     high = np.nextafter(low, np.float32(1))
     made, score, quality = listed([(low, 1.0), (high, 2.0)], [(high, 1.0), (low, 2.0)])
@@ -287,8 +402,15 @@ def test_an_interpolated_threshold_between_neighbouring_scores_is_not_rounded_on
 
 def test_discarded_jointly_both_kinds_stand_in_one_order(judge: Make) -> None:
     found = judge(*listed(MATED, NONMATED), discard="joint")
-    # Eight comparisons, two of each quality; after the first two three mated remain, two of them wrong.
-    assert curve(found, "fnm-edc 0.25") == [(0, 1 / 2), (0.25, 2 / 3), (0.5, 1 / 2), (0.75, 0), (1, 0)]
+    # Eight comparisons, two of each quality; after the first two three mated remain, two of them
+    # wrong.
+    assert curve(found, "fnm-edc 0.25") == [
+        (0, 1 / 2),
+        (0.25, 2 / 3),
+        (0.5, 1 / 2),
+        (0.75, 0),
+        (1, 0),
+    ]
     apart = [(0.875, 8.0), (0.75, 5.0), (0.5, 7.0), (0.125, 6.0)]  # better than every non-mated
     found = judge(*listed(apart, NONMATED), discard="joint")
     same(curve(found, "fnm-edc 0.25")[:6], [*((i / 8, 0.5) for i in range(5)), (5 / 8, 2 / 3)])
@@ -317,21 +439,34 @@ def test_a_recomputed_threshold_is_chosen_anew_at_each_step(judge: Make, how: An
         kinds = [rows] if how == "joint" else [rows[:40], rows[40:]]
         left = [row for kind in kinds for row in sorted(kind)[int(x * len(kind)) :]]
         own, others = ([s for *_, s, m in left if m == truth] for truth in (True, False))
-        allowed = [t for t in [*own, *others, math.inf] if sum(s >= t for s in others) <= 0.25 * len(others)]
+        allowed = [
+            t
+            for t in [*own, *others, math.inf]
+            if sum(s >= t for s in others) <= 0.25 * len(others)
+        ]
         assert y == pytest.approx(sum(s < min(allowed) for s in own) / len(own))
 
 
 def test_recomputed_areas_are_marked_few_by_the_steps_that_they_reach(judge: Make) -> None:
     nonmated = [(i / 512, float(i)) for i in range(400)]
     for limit, few in ((0.1, False), (0.5, True)):
-        numbers = judge(*listed(MATED, nonmated), threshold="recomputed", fmr=(0.1,), limits=(limit,))["numbers"]
-        assert number(numbers, f"fnm_pauc({limit:g})")["few"] == few  # 40 false matches, 36 after 10 %, 20 after 50 %
+        numbers = judge(
+            *listed(MATED, nonmated), threshold="recomputed", fmr=(0.1,), limits=(limit,)
+        )["numbers"]
+        assert (
+            number(numbers, f"fnm_pauc({limit:g})")["few"] == few
+        )  # 40 false matches, 36 after 10 %, 20 after 50 %
 
 
-def test_what_is_discarded_to_the_last_has_no_error_and_leaves_the_area_defined(judge: Make) -> None:
+def test_what_is_discarded_to_the_last_has_no_error_and_leaves_the_area_defined(
+    judge: Make,
+) -> None:
     poor = [(s, q / 8) for s, q in MATED]
-    numbers = judge(*listed(poor, NONMATED), threshold="recomputed", discard="joint", limits=(0.75,))["numbers"]
-    # In steps of 5 %: until 1/8 of all is gone the error is 1/2, then 2/3, then 1/2, then 0: .875 is the last one left.
+    numbers = judge(
+        *listed(poor, NONMATED), threshold="recomputed", discard="joint", limits=(0.75,)
+    )["numbers"]
+    # In steps of 5 %: until 1/8 of all is gone the error is 1/2, then 2/3, then 1/2, then 0: .875
+    # is the last one left.
     steps = [int(0.05 * k * 8) for k in range(15)]
     expected = sum(0.05 * {0: 1 / 2, 1: 2 / 3, 2: 1 / 2}.get(gone, 0) for gone in steps)
     assert number(numbers, "fnm_pauc(0.75)")["value"] == pytest.approx(expected)
@@ -341,10 +476,19 @@ def test_a_starting_error_gives_the_highest_threshold_that_keeps_it(judge: Make)
     found = judge(*listed(MATED, NONMATED), fmr=(0.25,), fnmr=(0.25, 0.3))
     for start in (0.25, 0.3):
         row = number(found["numbers"], "fnmr", start, "starting")
-        assert (row["value"], row["threshold"], row["achieved"], row["false_matches"]) == (0.25, 0.5, 0.5, 2)
+        assert (row["value"], row["threshold"], row["achieved"], row["false_matches"]) == (
+            0.25,
+            0.5,
+            0.5,
+            2,
+        )
     # .125 alone is wrong, the second poorest.
-    same(curve(found, "fnm-edc fnmr 0.25"), [(0, 1 / 4), (0.25, 1 / 3), (0.5, 0), (0.75, 0), (1, 0)])
-    assert number(found["numbers"], "fnmr", 0.25, "at_most")["value"] == 0.5  # the same number as an FMR is another target
+    same(
+        curve(found, "fnm-edc fnmr 0.25"), [(0, 1 / 4), (0.25, 1 / 3), (0.5, 0), (0.75, 0), (1, 0)]
+    )
+    assert (
+        number(found["numbers"], "fnmr", 0.25, "at_most")["value"] == 0.5
+    )  # the same number as an FMR is another target
 
 
 def test_the_legacy_curve_is_that_of_the_metric_and_may_be_left_out(judge: Make) -> None:
@@ -354,7 +498,11 @@ def test_the_legacy_curve_is_that_of_the_metric_and_may_be_left_out(judge: Make)
     found = judge(made, score, quality)
     expected = discard.legacy_erc(score, np.arange(120) < 60, quality[1:], [0.25])
     row = number(found["numbers"], "erc_auc")
-    assert (row["value"], row["rule"], row["few"]) == (pytest.approx(expected.auc[0]), "nearest", True)
+    assert (row["value"], row["rule"], row["few"]) == (
+        pytest.approx(expected.auc[0]),
+        "nearest",
+        True,
+    )
     same(curve(found, "erc 0.25"), zip(expected.fraction, expected.fnmr[0], strict=True))
     assert "erc_auc" not in judge(made, score, quality, legacy=False)["numbers"]["metric"]
 
@@ -369,10 +517,15 @@ def test_the_legacy_form_takes_scores_that_are_no_cosines_as_they_are(judge: Mak
 
 def test_a_det_is_drawn_of_what_remains(judge: Make) -> None:
     found = judge(*listed(MATED, NONMATED), det_at=(0.5, 0.0))
-    # Half of each kind gone: mated .875 and .5, non-mated .25 and 0. No threshold between them errs.
+    # Half of each kind gone: mated .875 and .5, non-mated .25 and 0. No threshold between them
+    # errs.
     assert {y for _, y in curve(found, "det 0.5")} == {0.0}
     assert (0.25, 0.5) in curve(found, "det 0")
-    assert not [name for name in judge(*listed(MATED, NONMATED), det_at=())["curves"]["curve"] if name.startswith("det")]
+    assert not [
+        name
+        for name in judge(*listed(MATED, NONMATED), det_at=())["curves"]["curve"]
+        if name.startswith("det")
+    ]
 
 
 # Ends
@@ -394,23 +547,35 @@ def test_a_constant_quality_is_discard_at_random_at_any_limit_below_all(judge: M
 def test_without_comparisons_of_a_kind_what_needs_them_is_nan(
     judge: Make, mated: Any, nonmated: Any, options: Any, replicates: int
 ) -> None:
-    numbers = judge(*listed(mated, nonmated), fnmr=(0.25,), replicates=replicates, **options)["numbers"]
+    numbers = judge(*listed(mated, nonmated), fnmr=(0.25,), replicates=replicates, **options)[
+        "numbers"
+    ]
     for metric in ("fnmr", "fnm_pauc(0.5)", "fnm_pauc(0.5)_over_random", "erc_auc"):
-        assert np.isnan(number(numbers, metric, 0.25, "nearest" if metric == "erc_auc" else "at_most")["value"])
+        assert np.isnan(
+            number(numbers, metric, 0.25, "nearest" if metric == "erc_auc" else "at_most")["value"]
+        )
     assert np.isnan(number(numbers, "fmr", rule="at_most")["value"]) == (not nonmated)
     assert np.isnan(number(numbers, "fnmr", rule="starting")["value"]) == (not mated)
 
 
 @pytest.mark.parametrize("product", [True, False])
-def test_a_template_that_would_be_compared_with_itself_is_refused(context: Make, product: bool) -> None:
+def test_a_template_that_would_be_compared_with_itself_is_refused(
+    context: Make, product: bool
+) -> None:
     roles = [(0, "reference"), (1, "reference"), (1, "probe")]
-    made = tables(["a", "b"], [] if product else [(0, 1), (1, 1)], roles=roles if product else (), product=product)
+    made = tables(
+        ["a", "b"],
+        [] if product else [(0, 1), (1, 1)],
+        roles=roles if product else (),
+        product=product,
+    )
     with pytest.raises(InvalidInput, match=r"itself|serves as"):
         EvaluateDiscard(DiscardOptions(), context()).fits(made)
 
 
 @pytest.mark.parametrize(
-    "options", [{"fmr": (2.0,)}, {"limits": (-0.1,)}, {"det_at": (1.5,)}, {"pair": "max"}, {"level": 1.0}]
+    "options",
+    [{"fmr": (2.0,)}, {"limits": (-0.1,)}, {"det_at": (1.5,)}, {"pair": "max"}, {"level": 1.0}],
 )
 def test_options_out_of_range_are_refused(options: Any) -> None:
     with pytest.raises(ValidationError):
@@ -425,13 +590,19 @@ def a_system(gain: float = 1.5) -> tuple[list[str], Any, np.ndarray]:
     subjects = [f"s{i // 2:02d}" for i in range(24)]
     made = tables(subjects, [(i, j) for i in range(24) for j in range(i + 1, 24)])
     noise = np.random.default_rng(1).normal(0, 1, 276)
-    return subjects, made, (made["comparisons"]["mated"] * gain + np.round(noise, 1)).astype(np.float32)
+    return (
+        subjects,
+        made,
+        (made["comparisons"]["mated"] * gain + np.round(noise, 1)).astype(np.float32),
+    )
 
 
 def test_replicates_are_the_metrics_of_lists_repeated_as_subjects_were_drawn(judge: Make) -> None:
     subjects, made, score = a_system()
     quality = np.random.default_rng(2).integers(0, 6, 24).astype(float)
-    numbers = judge(made, score, quality, fmr=(0.1,), fnmr=(0.2,), replicates=40, seed=5, level=0.9)["numbers"]
+    numbers = judge(
+        made, score, quality, fmr=(0.1,), fnmr=(0.2,), replicates=40, seed=5, level=0.9
+    )["numbers"]
     a, b = made["comparisons"]["a"], made["comparisons"]["b"]
     own, other = (np.unique(subjects, return_inverse=True)[1][side] for side in (a, b))
     mated, value = own == other, np.minimum(quality[a], quality[b])
@@ -447,20 +618,28 @@ def test_replicates_are_the_metrics_of_lists_repeated_as_subjects_were_drawn(jud
                 found |= {f"{name}_pauc(0.5)_over_random": each.area(0.5) - each.y[0] / 2}
                 for metric, number_found in found.items():
                     expected.setdefault(f"{metric} {rule}", []).append(number_found)
-        expected.setdefault("erc_auc nearest", []).append(discard.legacy_erc(np.clip(s, -9, 9), m, q, [0.1]).auc[0])
+        expected.setdefault("erc_auc nearest", []).append(
+            discard.legacy_erc(np.clip(s, -9, 9), m, q, [0.1]).auc[0]
+        )
     for key, drawn in expected.items():
         row = number(numbers, *key.split()[:1], rule=key.split()[1])
         np.testing.assert_allclose(row["replicates"], drawn, atol=1e-6, err_msg=key)
-        np.testing.assert_allclose([row["low"], row["high"]], np.nanquantile(drawn, [0.05, 0.95]), atol=1e-6)
+        np.testing.assert_allclose(
+            [row["low"], row["high"]], np.nanquantile(drawn, [0.05, 0.95]), atol=1e-6
+        )
 
 
 def test_another_quality_is_judged_on_the_same_draws(judge: Make) -> None:
-    # Of two measures of which one has a single template more among the worst, only draws of its subject differ.
+    # Of two measures of which one has a single template more among the worst, only draws of its
+    # subject differ.
     _, made, score = a_system()
     first, second = np.ones(24), np.ones(24)
     first[:4] = second[:4] = 0
     second[23] = 0
-    cells = [number(judge(made, score, q, fmr=(0.1,), replicates=60)["numbers"], "fnm_pauc(0.5)") for q in (first, second)]
+    cells = [
+        number(judge(made, score, q, fmr=(0.1,), replicates=60)["numbers"], "fnm_pauc(0.5)")
+        for q in (first, second)
+    ]
     without = subject_weights(12, 60, 0)[:, 11] == 0
     assert without.any()
     assert not without.all()
@@ -468,16 +647,22 @@ def test_another_quality_is_judged_on_the_same_draws(judge: Make) -> None:
     assert (cells[0]["replicates"][~without] != cells[1]["replicates"][~without]).any()
 
 
-def test_against_discard_at_random_a_quality_that_knows_is_told_from_one_that_does_not(judge: Make) -> None:
+def test_against_discard_at_random_a_quality_that_knows_is_told_from_one_that_does_not(
+    judge: Make,
+) -> None:
     subjects = [f"s{i // 2:03d}" for i in range(240)]
-    pairs = [(2 * i, 2 * i + 1) for i in range(120)] + [(2 * i, (2 * i + 3) % 240) for i in range(120)]
+    pairs = [(2 * i, 2 * i + 1) for i in range(120)] + [
+        (2 * i, (2 * i + 3) % 240) for i in range(120)
+    ]
     rng = np.random.default_rng(4)
     wrong = rng.random(120) < 0.3
     score = np.concatenate([np.where(wrong, -0.5, 0.5), np.linspace(-0.4, 0.4, 120)])
     knows = np.repeat(np.where(wrong, 0.0, 1.0), 2) + rng.random(240) / 2
     for quality, clear in ((knows, True), (rng.random(240), False)):
         row = number(
-            judge(tables(subjects, pairs), score, quality, fmr=(0.01,), limits=(0.2,), replicates=300)["numbers"],
+            judge(
+                tables(subjects, pairs), score, quality, fmr=(0.01,), limits=(0.2,), replicates=300
+            )["numbers"],
             "fnm_pauc(0.2)_over_random",
         )
         assert (row["high"] < 0) == clear
@@ -499,16 +684,37 @@ def test_without_replicates_there_are_values_and_no_intervals(judge: Make) -> No
 
 @pytest.fixture(scope="session")
 def search_judge(source: Make, context: Make) -> Callable[..., Found]:
-    def run(subjects: Any, roles: Any, candidate: Any, score: Any, quality: Any, failed: Any = (), **options: Any) -> Found:
+    def run(
+        subjects: Any,
+        roles: Any,
+        candidate: Any,
+        score: Any,
+        quality: Any,
+        failed: Any = (),
+        **options: Any,
+    ) -> Found:
         given = {"replicates": 0, "fpir": (0.5,), "limits": (0.5,), **options}
         stage = EvaluateDiscardIdentification(DiscardIdentificationOptions(**given), context())
         status = np.zeros(len(candidate), np.uint8)
         status[list(failed)] = Status.EMPTY
         rows = np.array(candidate, np.int64).reshape(len(candidate), -1 if len(candidate) else 2)
-        found = Batch({"status": status, "candidate": rows, "score": np.array(score, np.float32).reshape(rows.shape)})
+        found = Batch(
+            {
+                "status": status,
+                "candidate": rows,
+                "score": np.array(score, np.float32).reshape(rows.shape),
+            }
+        )
         made = tables(subjects, roles=roles)
         return checked(
-            stage.compute(Work(0, len(rows), made, {"candidates": source(found), "quality": source(qualities(quality))}))
+            stage.compute(
+                Work(
+                    0,
+                    len(rows),
+                    made,
+                    {"candidates": source(found), "quality": source(qualities(quality))},
+                )
+            )
         )
 
     return run
@@ -525,13 +731,21 @@ QUALITY = [9.0, 9.0, 9.0, 3.0, 1.0, 2.0, 1.0, 2.0]
 
 def test_numbers_of_a_small_search_by_hand(search_judge: Make) -> None:
     found = search_judge(SUBJECTS, [*GALLERY, *PROBES], CANDIDATE, SCORE, QUALITY)
-    # At .25 one of two non-mated probes is accepted; b's mate is at rank 2, so that its probe, the poorest, is the one miss.
+    # At .25 one of two non-mated probes is accepted; b's mate is at rank 2, so that its probe, the
+    # poorest, is the one miss.
     row = number(found["numbers"], "fnir")
-    assert (row["threshold"], row["achieved"], row["false_matches"], row["trials"]) == (0.25, 0.5, 1, 3)
+    assert (row["threshold"], row["achieved"], row["false_matches"], row["trials"]) == (
+        0.25,
+        0.5,
+        1,
+        3,
+    )
     assert row["value"] == pytest.approx(1 / 3)
     same(curve(found, "fnir-edc 0.5"), [(0, 1 / 3), (1 / 3, 0), (2 / 3, 0), (1, 0)])
     assert number(found["numbers"], "fnir_pauc(0.5)")["value"] == pytest.approx(1 / 9)
-    assert number(found["numbers"], "fnir_pauc(0.5)_over_random")["value"] == pytest.approx(1 / 9 - 1 / 6)
+    assert number(found["numbers"], "fnir_pauc(0.5)_over_random")["value"] == pytest.approx(
+        1 / 9 - 1 / 6
+    )
     # The false positive is the poorer of the two non-mated.
     assert curve(found, "fpir-edc 0.5") == [(0, 0.5), (0.5, 0), (1, 0)]
     assert number(found["numbers"], "fpir_pauc(0.5)")["value"] == 0.25
@@ -543,10 +757,18 @@ def test_a_failed_probe_is_a_miss_and_no_false_positive_at_any_target(search_jud
     for probe in (0, 3):
         candidate[probe], score[probe] = [-1, -1], [np.nan, np.nan]
     roles = [*GALLERY, *PROBES]
-    found = search_judge(SUBJECTS, roles, candidate, score, QUALITY, failed=[0, 3], fpir=(0.5, 1.0), replicates=30)["numbers"]
+    found = search_judge(
+        SUBJECTS, roles, candidate, score, QUALITY, failed=[0, 3], fpir=(0.5, 1.0), replicates=30
+    )["numbers"]
     for target in (0.5, 1.0):
-        assert number(found, "fnir", target)["value"] == pytest.approx(2 / 3)  # a failed, b's mate is at rank 2
-        assert number(found, "fpir", target)["value"] == number(found, "fpir", target)["achieved"] == 0.5
+        assert number(found, "fnir", target)["value"] == pytest.approx(
+            2 / 3
+        )  # a failed, b's mate is at rank 2
+        assert (
+            number(found, "fpir", target)["value"]
+            == number(found, "fpir", target)["achieved"]
+            == 0.5
+        )
         weights = subject_weights(5, 30, 0).astype(float)
         n = weights[:, 3:].sum(axis=1)
         accepted = np.where(weights[:, 4] <= target * n, weights[:, 4], 0)
@@ -554,37 +776,63 @@ def test_a_failed_probe_is_a_miss_and_no_false_positive_at_any_target(search_jud
         np.testing.assert_allclose(number(found, "fpir", target)["replicates"], expected, atol=1e-6)
 
 
-def test_probes_without_a_subject_are_left_out_and_those_without_a_quality_discarded_first(search_judge: Make) -> None:
+def test_probes_without_a_subject_are_left_out_and_those_without_a_quality_discarded_first(
+    search_judge: Make,
+) -> None:
     more = [(i, "probe") for i in range(3, 12)]
     subjects, quality = [*SUBJECTS, "a", "x", "", ""], [*QUALITY, None, np.nan, 1.0, None]
     candidate, score = [*CANDIDATE, *[[0, 1]] * 4], [*SCORE, *[[1.0, 0.5]] * 4]
     numbers = search_judge(subjects, [*GALLERY, *more], candidate, score, quality)["numbers"]
     roles = [*GALLERY, *more[:7]]
-    alone = search_judge(subjects[:10], roles, candidate[:7], score[:7], [*QUALITY, -7.0, -7.0])["numbers"]
-    unlabelled, bare = number(numbers, "probes_unlabelled"), number(numbers, "probes_without_quality")
-    assert (unlabelled["value"], unlabelled["trials"], bare["value"], bare["trials"]) == (2, 9, 2, 7)
+    alone = search_judge(subjects[:10], roles, candidate[:7], score[:7], [*QUALITY, -7.0, -7.0])[
+        "numbers"
+    ]
+    unlabelled, bare = (
+        number(numbers, "probes_unlabelled"),
+        number(numbers, "probes_without_quality"),
+    )
+    assert (unlabelled["value"], unlabelled["trials"], bare["value"], bare["trials"]) == (
+        2,
+        9,
+        2,
+        7,
+    )
     for metric in ("fnir", "fnir_pauc(0.5)", "fpir", "fpir_pauc(0.5)"):
         assert number(numbers, metric)["value"] == number(alone, metric)["value"]
         assert number(numbers, metric)["trials"] == number(alone, metric)["trials"]
     assert "probes_unlabelled" not in alone["metric"]
 
 
-@pytest.mark.parametrize(("probes", "left"), [([], set()), (PROBES[:3], set()), (PROBES[3:], {"fpir"})])
-def test_without_probes_of_a_kind_its_rates_are_left_out(search_judge: Make, probes: Any, left: Any) -> None:
+@pytest.mark.parametrize(
+    ("probes", "left"), [([], set()), (PROBES[:3], set()), (PROBES[3:], {"fpir"})]
+)
+def test_without_probes_of_a_kind_its_rates_are_left_out(
+    search_judge: Make, probes: Any, left: Any
+) -> None:
     roles, count = [*GALLERY, *probes], len(probes)
     for replicates in (0, 5):
         candidate, score = [[0, 1]] * count, [[0.5, 0.25]] * count
-        found = search_judge(SUBJECTS, roles, candidate, score, QUALITY, replicates=replicates)["numbers"]
+        found = search_judge(SUBJECTS, roles, candidate, score, QUALITY, replicates=replicates)[
+            "numbers"
+        ]
         assert {"fnir", "fpir"} & set(found["metric"].tolist()) == left
 
 
 def a_search(seed: int) -> tuple[list[str], Any, np.ndarray, np.ndarray, np.ndarray]:
-    """Twelve enrolled subjects, two probes of each and of six that are not; one candidate of each probe."""
+    """Twelve enrolled subjects, two probes of each and of six that are not; one candidate of each
+    probe.
+    """
     rng = np.random.default_rng(seed)
     enrolled, probes = [f"s{i:02d}" for i in range(12)], [f"s{i // 2:02d}" for i in range(36)]
     candidate = np.where(rng.random(36) < 0.8, np.arange(36) // 2 % 12, 0)[:, None]
     roles = [*((i, "gallery") for i in range(12)), *((12 + i, "probe") for i in range(36))]
-    return [*enrolled, *probes], roles, candidate, rng.integers(0, 16, (36, 1)) / 16, rng.integers(0, 6, 48).astype(float)
+    return (
+        [*enrolled, *probes],
+        roles,
+        candidate,
+        rng.integers(0, 16, (36, 1)) / 16,
+        rng.integers(0, 6, 48).astype(float),
+    )
 
 
 def test_replicates_of_a_search_choose_the_threshold_anew(search_judge: Make) -> None:
@@ -602,13 +850,17 @@ def test_replicates_of_a_search_choose_the_threshold_anew(search_judge: Make) ->
         fnir, fpir = discard.edc(~(h & (s >= t))[m], q[m]), discard.edc((s >= t)[~m], q[~m])
         expected.append([fnir.y[0], fnir.area(0.5), fpir.y[0], fpir.area(0.5)])
     for column, metric in enumerate(("fnir", "fnir_pauc(0.5)", "fpir", "fpir_pauc(0.5)")):
-        np.testing.assert_allclose(number(numbers, metric)["replicates"], np.array(expected)[:, column], atol=1e-6)
+        np.testing.assert_allclose(
+            number(numbers, metric)["replicates"], np.array(expected)[:, column], atol=1e-6
+        )
 
 
 def test_a_half_of_a_search_holds_the_probes_of_its_subjects(search_judge: Make) -> None:
     subjects, roles, candidate, score, quality = a_search(4)
     second, trials = in_second_half(np.unique(subjects)), {}
     for half in ("choose", "report"):
-        numbers = search_judge(subjects, roles, candidate, score, quality, half=half, replicates=10)["numbers"]
+        numbers = search_judge(
+            subjects, roles, candidate, score, quality, half=half, replicates=10
+        )["numbers"]
         trials[half] = int(number(numbers, "fnir")["trials"])
     assert trials == {"choose": 2 * int((~second[:12]).sum()), "report": 2 * int(second[:12].sum())}

@@ -8,13 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.schema import Batch, text
-from stages.evaluation.numbers import Numbers, histogram, number, number_half, number_subjects, score_edges
+from stages.evaluation.numbers import (
+    Numbers,
+    histogram,
+    number,
+    number_half,
+    number_subjects,
+    score_edges,
+)
 from stages.metrics.subjects import in_second_half
 
 EDGES = np.linspace(-1, 1, 101)
 # On the edges, beside them by one float32, beyond the ends, and anywhere.
 near_edges = st.tuples(st.sampled_from(EDGES.tolist()), st.sampled_from([-np.inf, 0, np.inf])).map(
-    lambda at: float(np.float32(at[0]) if at[1] == 0 else np.nextafter(np.float32(at[0]), np.float32(at[1])))
+    lambda at: float(
+        np.float32(at[0]) if at[1] == 0 else np.nextafter(np.float32(at[0]), np.float32(at[1]))
+    )
 )
 cosines = st.lists(st.one_of(near_edges, st.floats(-1, 1, width=32)), max_size=30)
 
@@ -26,7 +35,9 @@ def test_a_histogram_of_ascending_scores_is_numpys_with_what_is_beyond_in_the_en
 ) -> None:
     scores = np.sort(np.array(values, dtype))
     name, x, y = histogram("h", scores, EDGES)
-    expected = np.histogram(np.clip(scores.astype(np.float64), -1, 1), EDGES)[0] / max(1, len(values))
+    expected = np.histogram(np.clip(scores.astype(np.float64), -1, 1), EDGES)[0] / max(
+        1, len(values)
+    )
     assert name == "h"
     np.testing.assert_array_equal(x, EDGES[:-1])
     np.testing.assert_array_equal(y, expected)
@@ -39,7 +50,11 @@ def test_the_subjects_of_a_half_are_numbered_without_gaps_and_those_outside_it_n
     sizes = 0
     for half, mine in (("choose", ~second), ("report", second)):
         number, count = number_half(templates, half)
-        assert (number >= 0).tolist() == [*mine.tolist(), False, False]  # without a subject it is in neither half
+        assert (number >= 0).tolist() == [
+            *mine.tolist(),
+            False,
+            False,
+        ]  # without a subject it is in neither half
         assert sorted(set(number[number >= 0].tolist())) == list(range(count))
         sizes += count
     assert (sizes, number_subjects(templates)[1]) == (7, 9)
@@ -53,14 +68,22 @@ def test_all_subjects_are_numbered_in_the_order_of_their_names() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(-1, 1, width=32), max_size=5), st.sampled_from([0, 1]))
-def test_histograms_of_cosines_have_the_same_edges_whatever_the_scores(values: list[float], ulp: int) -> None:
-    scores = np.sort(np.array(values, np.float32)) * np.float32(1 + ulp * 2e-7)  # rounding may push one past an end
+def test_histograms_of_cosines_have_the_same_edges_whatever_the_scores(
+    values: list[float], ulp: int
+) -> None:
+    # rounding may push one past an end
+    scores = np.sort(np.array(values, np.float32)) * np.float32(1 + ulp * 2e-7)
     np.testing.assert_array_equal(score_edges(scores, np.empty(0, np.float32)), EDGES)
 
 
 @pytest.mark.parametrize(
     ("one", "other", "ends"),
-    [([-2.07], [0.5], (-3, 1)), ([], [-1.5, 4.2], (-2, 5)), ([0.1, 7.0], [], (-1, 7)), ([], [], (-1, 1))],
+    [
+        ([-2.07], [0.5], (-3, 1)),
+        ([], [-1.5, 4.2], (-2, 5)),
+        ([0.1, 7.0], [], (-1, 7)),
+        ([], [], (-1, 1)),
+    ],
 )
 def test_edges_reach_to_the_whole_numbers_beyond_other_scores(
     one: list[float], other: list[float], ends: tuple[float, float]

@@ -1,4 +1,6 @@
-"""exp, log, log1p, power and arccos against numbers of 40 digits (mpmath), and at the ends of their ranges."""
+"""exp, log, log1p, power and arccos against numbers of 40 digits (mpmath), and at the ends of their
+ranges.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,14 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_errors_are_a_few_units_in_the_last_place(name: str) -> None:
     ours: Callable[..., np.ndarray] = getattr(functions, name)
-    known = {"exp": mpmath.exp, "log": mpmath.log, "log1p": mpmath.log1p, "arccos": mpmath.acos}[name]
+    known = {"exp": mpmath.exp, "log": mpmath.log, "log1p": mpmath.log1p, "arccos": mpmath.acos}[
+        name
+    ]
     with mpmath.workdps(40):
         right = [known(mpmath.mpf(float(x))) for x in CASES[name]]
-        errors = [abs(mpmath.mpf(float(y)) - r) for y, r in zip(ours(CASES[name]), right, strict=True)]
+        errors = [
+            abs(mpmath.mpf(float(y)) - r) for y, r in zip(ours(CASES[name]), right, strict=True)
+        ]
         scale = [mpmath.pi if name == "arccos" else abs(r) + mpmath.mpf(1e-320) for r in right]
         assert max(e / s for e, s in zip(errors, scale, strict=True)) < 6e-16
 
@@ -52,7 +58,9 @@ RECORDED = "491ab50d5bb5cbb7"
 
 def test_what_lies_beyond_the_range_is_what_ieee_754_says() -> None:
     inf, nan = np.inf, np.nan
-    np.testing.assert_array_equal(functions.exp([nan, inf, -inf, -800, 800, 0]), [nan, inf, 0, 0, inf, 1])
+    np.testing.assert_array_equal(
+        functions.exp([nan, inf, -inf, -800, 800, 0]), [nan, inf, 0, 0, inf, 1]
+    )
     np.testing.assert_array_equal(functions.log([0, -1, nan, inf, 1]), [-inf, nan, nan, inf, 0])
     np.testing.assert_array_equal(functions.log1p([-1, -2, nan, 0]), [-inf, nan, nan, 0])
     np.testing.assert_array_equal(functions.arccos([1.1, -1.1, nan, 1]), [nan, nan, nan, 0])

@@ -1,4 +1,6 @@
-"""Products of unit rows: exact against whole-number arithmetic, whatever the order, and the bound of faster ones."""
+"""Products of unit rows: exact against whole-number arithmetic, whatever the order, and the bound
+of faster ones.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,15 @@ properties = settings(deadline=None, max_examples=40)
 
 def drawn(rows: int, width: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return (rng.standard_normal((rows, width)) * 10.0 ** rng.uniform(-6, 6, (rows, 1))).astype(np.float32)
+    return (rng.standard_normal((rows, width)) * 10.0 ** rng.uniform(-6, 6, (rows, 1))).astype(
+        np.float32
+    )
 
 
 def in_fractions(a: np.ndarray, b: np.ndarray) -> Fraction:
-    return sum((Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True)), Fraction(0))
+    return sum(
+        (Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True)), Fraction(0)
+    )
 
 
 @properties
@@ -36,12 +42,19 @@ def test_a_cosine_is_the_exact_product_of_its_unit_rows(seed: int, width: int) -
 @properties
 @given(seed=st.integers(0, 10**6), width=st.integers(2, 600))
 def test_no_order_of_the_dimensions_changes_a_bit(seed: int, width: int) -> None:
-    unit, order = vectors.units(drawn(5, width, seed)), np.random.default_rng(seed).permutation(width)
-    np.testing.assert_array_equal(products.cosines(unit[:, order], unit[:, order]), products.cosines(unit, unit))
+    unit, order = (
+        vectors.units(drawn(5, width, seed)),
+        np.random.default_rng(seed).permutation(width),
+    )
+    np.testing.assert_array_equal(
+        products.cosines(unit[:, order], unit[:, order]), products.cosines(unit, unit)
+    )
 
 
 def test_equal_rows_have_equal_cosines_and_the_sides_may_be_swapped() -> None:
-    unit = vectors.units(np.concatenate([np.repeat(drawn(1, 512, 1), 9, axis=0), drawn(300, 512, 2)]))
+    unit = vectors.units(
+        np.concatenate([np.repeat(drawn(1, 512, 1), 9, axis=0), drawn(300, 512, 2)])
+    )
     found = products.cosines(unit, unit)
     assert (found[:9] == found[0]).all()
     np.testing.assert_array_equal(found, found.T)
@@ -67,7 +80,9 @@ def test_scores_are_within_1e_7_of_the_float64_cosine_of_the_vectors() -> None:
 
 @pytest.mark.parametrize("width", [3, 500, 512, 1000, 4043])
 @pytest.mark.parametrize("scale", [1e-38, 1e-32, 1.0, 3e38])
-def test_vectors_that_all_round_one_way_stay_within_the_bound_and_minus_1_and_1(width: int, scale: float) -> None:
+def test_vectors_that_all_round_one_way_stay_within_the_bound_and_minus_1_and_1(
+    width: int, scale: float
+) -> None:
     unit = vectors.units(np.float32([[scale] * width, [-scale] * width]))
     score = products.as_scores(products.cosines(unit, unit))
     assert np.abs(score - [[1, -1], [-1, 1]]).max() <= width**0.5 * 2.0**-26 + 2.0**-23 + 2.0**-25

@@ -1,4 +1,5 @@
-"""Sums: weighted ones exact and in no order, others in one order; against fractions and math.fsum."""
+"""Sums: weighted ones exact and in no order, others in one order; against fractions and
+math.fsum."""
 
 from __future__ import annotations
 
@@ -24,7 +25,11 @@ def fused(x: np.ndarray, group: np.ndarray, weight: np.ndarray, count: int) -> n
 def material(seed: int, rows: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = (rng.standard_normal((rows, 9)) * 10.0 ** rng.uniform(-3, 3, (rows, 1))).astype(np.float32)
-    return x, np.sort(rng.integers(0, count, rows)), rng.random(rows) ** 8 * 10.0 ** rng.uniform(-200, 200)
+    return (
+        x,
+        np.sort(rng.integers(0, count, rows)),
+        rng.random(rows) ** 8 * 10.0 ** rng.uniform(-200, 200),
+    )
 
 
 @properties
@@ -33,17 +38,26 @@ def test_no_order_of_the_members_changes_a_bit_of_a_weighted_sum(seed: int, rows
     x, group, weight = material(seed, rows, 4)
     order = np.random.default_rng(seed).permutation(rows)
     order = order[np.argsort(group[order], kind="stable")]
-    np.testing.assert_array_equal(fused(x[order], group[order], weight[order], 4), fused(x, group, weight, 4))
+    np.testing.assert_array_equal(
+        fused(x[order], group[order], weight[order], 4), fused(x, group, weight, 4)
+    )
 
 
 def test_a_weighted_sum_is_exact() -> None:
     x, group, weight = material(0, 40, 3)
     share = sums.shares(group, weight, 3)
     found = fused(x, group, weight, 3)
-    steps = np.rint(x * (vectors.inverse_lengths(vectors.lengths(x)) / GRID).astype(np.float32)[:, None])
+    steps = np.rint(
+        x * (vectors.inverse_lengths(vectors.lengths(x)) / GRID).astype(np.float32)[:, None]
+    )
     for g in range(3):
-        parts = [[Fraction(float(w)) * Fraction(float(v)) for v in row] for w, row in zip(share, steps, strict=True)]
-        exact = [sum(parts[i][d] for i in np.flatnonzero(group == g)) * Fraction(GRID) for d in range(9)]
+        parts = [
+            [Fraction(float(w)) * Fraction(float(v)) for v in row]
+            for w, row in zip(share, steps, strict=True)
+        ]
+        exact = [
+            sum(parts[i][d] for i in np.flatnonzero(group == g)) * Fraction(GRID) for d in range(9)
+        ]
         assert found[g].tolist() == [float(value) for value in exact]
 
 
@@ -60,13 +74,18 @@ def test_a_weighted_sum_has_the_direction_of_the_float64_one() -> None:
 
 @properties
 @given(seed=st.integers(0, 10**6), rows=st.integers(1, 200))
-def test_shares_are_multiples_of_the_grid_that_sum_to_between_a_half_and_one(seed: int, rows: int) -> None:
+def test_shares_are_multiples_of_the_grid_that_sum_to_between_a_half_and_one(
+    seed: int, rows: int
+) -> None:
     _, group, weight = material(seed, rows, 3)
     share = sums.shares(group, weight, 3)
     assert ((share / GRID) % 1 == 0).all()
     for g in set(group.tolist()):
         assert 0.5 - 1e-6 <= share[group == g].sum() <= 1 + 1e-6
-        ratio = share[group == g] / share[group == g].sum() - weight[group == g] / weight[group == g].sum()
+        ratio = (
+            share[group == g] / share[group == g].sum()
+            - weight[group == g] / weight[group == g].sum()
+        )
         assert np.abs(ratio).max() <= 4 * GRID
 
 
@@ -91,12 +110,16 @@ def test_a_total_takes_halves() -> None:
 
 @properties
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), seed=st.integers(0, 1000))
-def test_mean_deviation_and_sums_of_groups_do_not_depend_on_order(values: list[float], seed: int) -> None:
+def test_mean_deviation_and_sums_of_groups_do_not_depend_on_order(
+    values: list[float], seed: int
+) -> None:
     given, rng = np.array(values), np.random.default_rng(seed)
     group, order = rng.integers(0, 3, len(given)), rng.permutation(len(given))
     assert sums.mean(given[order]) == sums.mean(given)
     assert sums.deviation(given[order]) == sums.deviation(given)
-    np.testing.assert_array_equal(sums.by_group(group[order], given[order], 3), sums.by_group(group, given, 3))
+    np.testing.assert_array_equal(
+        sums.by_group(group[order], given[order], 3), sums.by_group(group, given, 3)
+    )
     assert sums.mean(given) == pytest.approx(given.mean(), abs=1e-6)
     assert sums.deviation(given) == pytest.approx(given.std(), abs=1e-6)
     expected = [given[group == g].sum() for g in range(3)]
@@ -112,7 +135,9 @@ def test_weighted_means_are_right_and_in_no_order(seed: int, rows: int, one: boo
     found = sums.weighted_means(x, weight, group, 5)
     order = rng.permutation(rows)
     order = order[np.argsort(group[order], kind="stable")]
-    np.testing.assert_array_equal(sums.weighted_means(x[order], weight[order], group[order], 5), found)
+    np.testing.assert_array_equal(
+        sums.weighted_means(x[order], weight[order], group[order], 5), found
+    )
     for g in range(5):
         own = group == g
         if not own.any():
@@ -126,14 +151,20 @@ def test_weighted_means_are_right_and_in_no_order(seed: int, rows: int, one: boo
 
 def test_lengths_are_those_of_float64() -> None:
     x = np.random.default_rng(0).standard_normal((700, 513)).astype(np.float32)
-    np.testing.assert_allclose(vectors.lengths(x), np.linalg.norm(x.astype(np.float64), axis=1), rtol=1e-15)
+    np.testing.assert_allclose(
+        vectors.lengths(x), np.linalg.norm(x.astype(np.float64), axis=1), rtol=1e-15
+    )
 
 
 @pytest.mark.parametrize("size", [1e-38, 1e-32, 1e-20, 1e30])
-def test_a_weighted_sum_of_very_short_or_long_vectors_is_that_of_their_directions(size: float) -> None:
+def test_a_weighted_sum_of_very_short_or_long_vectors_is_that_of_their_directions(
+    size: float,
+) -> None:
     x, group, _ = material(2, 30, 2)
     unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     weight = np.random.default_rng(2).random(30)
     np.testing.assert_allclose(
-        fused((unit * np.float32(size)).astype(np.float32), group, weight, 2), fused(unit, group, weight, 2), atol=1e-6
+        fused((unit * np.float32(size)).astype(np.float32), group, weight, 2),
+        fused(unit, group, weight, 2),
+        atol=1e-6,
     )

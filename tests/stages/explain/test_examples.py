@@ -1,4 +1,6 @@
-"""The comparisons that a report shows face by face: they are those of the run, and nothing in them becomes markup."""
+"""The comparisons that a report shows face by face: they are those of the run, and nothing in them
+becomes markup.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +56,13 @@ def section(page: str) -> str:
     return page[page.index('<section id="pairs">') : page.index('<section id="quality">')]
 
 
-# -- what is shown is what was evaluated ------------------------------------------------------------------------------
+# -- what is shown is what was evaluated
+# ------------------------------------------------------------------------------
 
 
-def test_what_is_won_less_what_is_lost_makes_the_difference_of_the_two_rates(shown: Examples) -> None:
+def test_what_is_won_less_what_is_lost_makes_the_difference_of_the_two_rates(
+    shown: Examples,
+) -> None:
     q = shown.quantity
     tar = [number(row.cells[0].numbers, q.metric, q.target, q.rule) for row in shown.rows]
     (won, _), (lost, _), (false, _) = (shown.kinds[name] for name in ("won", "lost", "false"))
@@ -67,56 +72,95 @@ def test_what_is_won_less_what_is_lost_makes_the_difference_of_the_two_rates(sho
     assert false == tar[0]["false_matches"] > 0
 
 
-def test_it_is_the_best_row_beside_its_baseline_at_the_main_number(found: Found, shown: Examples) -> None:
+def test_it_is_the_best_row_beside_its_baseline_at_the_main_number(
+    found: Found, shown: Examples
+) -> None:
     (group,) = found.groups
     assert shown.rows == (group.others[0], group.baseline)
     assert shown.quantity == found.main
-    assert shown.thresholds == tuple(row.entries[found.main].threshold for row in shown.rows)  # each is one cell
+    assert shown.thresholds == tuple(
+        row.entries[found.main].threshold for row in shown.rows
+    )  # each is one cell
 
 
-def test_where_the_main_number_is_the_eer_its_thresholds_decide(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headline, "named", lambda *_: ())  # so that the lenient FMR of this small set are none to show
+def test_where_the_main_number_is_the_eer_its_thresholds_decide(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # so that the lenient FMR of this small set are none to show
+    monkeypatch.setattr(headline, "named", lambda *_: ())
     met = some(gather(results, {}))
     assert met.quantity.metric == "eer"
     assert met.thresholds == tuple(row.entries[met.quantity].threshold for row in met.rows)
 
 
-def test_of_rows_that_are_means_the_first_cells_are_shown_with_their_own_thresholds(pictured: Examples) -> None:
-    q, cells = pictured.quantity, [[cell for cell in row.cells if cell.factors["seed"] == 0] for row in pictured.rows]
+def test_of_rows_that_are_means_the_first_cells_are_shown_with_their_own_thresholds(
+    pictured: Examples,
+) -> None:
+    q, cells = (
+        pictured.quantity,
+        [[cell for cell in row.cells if cell.factors["seed"] == 0] for row in pictured.rows],
+    )
     assert pictured.cell == {"seed": 0}
     assert [len(row.cells) for row in pictured.rows] == [2, 2]
-    assert pictured.thresholds == tuple(number(cell.numbers, q.metric, q.target, q.rule)["threshold"] for (cell,) in cells)
+    assert pictured.thresholds == tuple(
+        number(cell.numbers, q.metric, q.target, q.rule)["threshold"] for (cell,) in cells
+    )
 
 
 def test_scores_and_decisions_are_those_of_explain(results: Results, shown: Examples) -> None:
-    steps = [step for row in shown.rows for step in chosen_cells(results.session) if step.factors == row.factors]
+    steps = [
+        step
+        for row in shown.rows
+        for step in chosen_cells(results.session)
+        if step.factors == row.factors
+    ]
     mated = {"won": True, "lost": True, "false": False}
     decided = {"won": (True, False), "lost": (False, True)}
     assert sum(len(each) for _, each in shown.kinds.values()) > 6
     for name, (_, each) in shown.kinds.items():
         for example in each:
-            pair = find_pair(results.session.dataset.tables, *(side.template for side in example.sides))
+            pair = find_pair(
+                results.session.dataset.tables, *(side.template for side in example.sides)
+            )
             assert pair.mated == mated[name]
             assert [side.subject for side in example.sides] == list(pair.subjects)
-            assert [cell.score for cell in explained(results.session, pair, steps)] == pytest.approx(example.scores, abs=1e-6)
+            assert [
+                cell.score for cell in explained(results.session, pair, steps)
+            ] == pytest.approx(example.scores, abs=1e-6)
             assert example.accepted == decided.get(name, (True, example.accepted[1]))
-            assert example.accepted == tuple(s >= t for s, t in zip(example.scores, shown.thresholds, strict=True))
+            assert example.accepted == tuple(
+                s >= t for s, t in zip(example.scores, shown.thresholds, strict=True)
+            )
 
 
-def test_the_heaviest_faces_are_shown_with_their_weights_under_both_rows(results: Results, shown: Examples) -> None:
-    steps = [step for row in shown.rows for step in chosen_cells(results.session) if step.factors == row.factors]
+def test_the_heaviest_faces_are_shown_with_their_weights_under_both_rows(
+    results: Results, shown: Examples
+) -> None:
+    steps = [
+        step
+        for row in shown.rows
+        for step in chosen_cells(results.session)
+        if step.factors == row.factors
+    ]
     more = 0
     for _, each in shown.kinds.values():
         for example in each:
-            pair = find_pair(results.session.dataset.tables, *(side.template for side in example.sides))
+            pair = find_pair(
+                results.session.dataset.tables, *(side.template for side in example.sides)
+            )
             for letter, side in enumerate(example.sides):
                 best, base = (
                     {face.face: face for face in cell.templates[letter].faces}
                     for cell in explained(results.session, pair, steps)
                 )
                 weights = [seen.face.weight for seen in side.faces]
-                assert weights == sorted((face.weight for face in best.values()), reverse=True)[:MOST_FACES]
-                assert all(repr(seen.face) == repr(best[seen.face.face]) for seen in side.faces)  # some numbers are nan
+                assert (
+                    weights
+                    == sorted((face.weight for face in best.values()), reverse=True)[:MOST_FACES]
+                )
+                assert all(
+                    repr(seen.face) == repr(best[seen.face.face]) for seen in side.faces
+                )  # some numbers are nan
                 assert all(seen.former == base[seen.face.face].weight for seen in side.faces)
                 assert sum(weights) + side.rest == pytest.approx(1)
                 assert side.count == len(best)
@@ -129,15 +173,26 @@ def test_no_subject_is_shown_twice_among_the_comparisons_won(shown: Examples) ->
     assert len(subjects) == len(set(subjects)) == 6
 
 
-# -- pictures ---------------------------------------------------------------------------------------------------------
+# -- pictures
+# --------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_is_the_crop_that_was_embedded_in_the_cell_that_is_named(pictures: Results, pictured: Examples) -> None:
+def test_a_picture_is_the_crop_that_was_embedded_in_the_cell_that_is_named(
+    pictures: Results, pictured: Examples
+) -> None:
     (step,) = (step for step in pictures.cells("degrade") if step.factors["seed"] == 0)
     read, names = pictures.read(step), pictures.session.dataset.tables["faces"]["face_id"].tolist()
-    seen = [each for _, some in pictured.kinds.values() for example in some for side in example.sides for each in side.faces]
+    seen = [
+        each
+        for _, some in pictured.kinds.values()
+        for example in some
+        for side in example.sides
+        for each in side.faces
+    ]
     assert {each.kind for each in seen} > {""}
-    assert sum(each.picture == "" for each in seen) == sum(each.face.status != "ok" for each in seen)
+    assert sum(each.picture == "" for each in seen) == sum(
+        each.face.status != "ok" for each in seen
+    )
     for each in seen:
         row = names.index(each.face.face)
         assert each.kind == read["kind"][row]
@@ -148,8 +203,18 @@ def test_a_picture_is_the_crop_that_was_embedded_in_the_cell_that_is_named(pictu
 
 def test_the_page_shows_them_with_what_each_face_did(pictures: Results) -> None:
     page = section(render(gather(pictures, {"fmr": [1e-1], "pairs": 20})))
-    assert page.count("data:image/jpeg;base64,") == page.count('scope="col"') - page.count("<em>unreadable</em>") > 4
-    for words in ("(seed = 0)", '<th scope="row">quality</th>', "in baseline", "effect", "quality: feature-norm"):
+    assert (
+        page.count("data:image/jpeg;base64,")
+        == page.count('scope="col"') - page.count("<em>unreadable</em>")
+        > 4
+    )
+    for words in (
+        "(seed = 0)",
+        '<th scope="row">quality</th>',
+        "in baseline",
+        "effect",
+        "quality: feature-norm",
+    ):
         assert words in page
     assert "There are no pictures" not in page
 
@@ -159,32 +224,48 @@ def test_without_crops_it_shows_the_same_without_pictures_and_says_so_once(
 ) -> None:
     available, options = Results.available, {"fmr": [1e-1], "pairs": 20}
     before = section(render(gather(pictures, options)))
-    monkeypatch.setattr(Results, "available", lambda self, step, output="": step.base not in ("align", "degrade")
-                        and available(self, step, output))  # fmt: skip
+
+    def without_crops(self: Results, step: Any, output: str = "") -> bool:
+        return step.base not in ("align", "degrade") and available(self, step, output)
+
+    monkeypatch.setattr(Results, "available", without_crops)
     after = section(render(gather(pictures, options)))
     assert "<img" not in after
     assert after.count("There are no pictures") == 1
     assert re.findall(r"<td.*?</td>", after) == re.findall(r"<td.*?</td>", before) != []
 
 
-def test_what_the_store_lacks_is_missed_in_a_sentence(pictures: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_store_lacks_is_missed_in_a_sentence(
+    pictures: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
     available = Results.available
     monkeypatch.setattr(Results, "available", lambda self, step, output="": step.base != "embed"
                         and available(self, step, output))  # fmt: skip
     page = render(gather(pictures, {}))
-    assert "Nothing can be shown: embed[seed=0], which the scores are computed from, is not kept in the store." in page
+    assert (
+        "Nothing can be shown: embed[seed=0], which the scores are computed from, is not kept in"
+        " the store." in page
+    )
     assert "<h2>Result</h2>" in page
 
 
-def test_faces_that_cannot_be_explained_any_more_are_missed_in_a_sentence(tmp_path: Path, runs: Runs, small: Any) -> None:
+def test_faces_that_cannot_be_explained_any_more_are_missed_in_a_sentence(
+    tmp_path: Path, runs: Runs, small: Any
+) -> None:
     kept = {**small["steps"], "compare": {"stored": True}}
-    found = runs({**small, "factors": {"method": ["given"], "rule": ["mean", "best"]}, "steps": kept}, tmp_path)
+    found = runs(
+        {**small, "factors": {"method": ["given"], "rule": ["mean", "best"]}, "steps": kept},
+        tmp_path,
+    )
     shutil.rmtree(tmp_path / "store" / "embed")
     page = render(gather(found, {}))
-    assert re.search("Nothing can be shown: embed is not kept in .*--until embed. computes and keeps it", page)
+    assert re.search(
+        "Nothing can be shown: embed is not kept in .*--until embed. computes and keeps it", page
+    )
 
 
-# -- where there is no such section -----------------------------------------------------------------------------------
+# -- where there is no such section
+# -----------------------------------------------------------------------------------
 
 
 def test_a_report_that_asks_for_no_pairs_has_no_such_section(results: Results) -> None:
@@ -192,12 +273,15 @@ def test_a_report_that_asks_for_no_pairs_has_no_such_section(results: Results) -
     assert '<section id="pairs">' not in render(gather(results, {"pairs": 0}))
 
 
-def test_without_a_baseline_there_is_no_such_section(tmp_path: Path, runs: Runs, small: Any) -> None:
+def test_without_a_baseline_there_is_no_such_section(
+    tmp_path: Path, runs: Runs, small: Any
+) -> None:
     rules = {**small, "factors": {"method": ["given"], "rule": ["best", "norm"]}}
     assert examples(gather(runs(rules, tmp_path), {})) is None
 
 
-# -- hostile names ----------------------------------------------------------------------------------------------------
+# -- hostile names
+# --------------------------------------------------------------------------------------------------
 
 
 def test_names_of_templates_subjects_faces_and_media_are_text(tmp_path: Path, runs: Runs) -> None:
@@ -221,7 +305,10 @@ def test_names_of_templates_subjects_faces_and_media_are_text(tmp_path: Path, ru
         role_template=templates,
         role=["reference", "probe"] * subjects,
         all_pairs=("reference", "probe"),
-        columns={"embedding": faces.astype(np.float32), "quality": np.where(spoilt, 0.01, 1.0).astype(np.float32)},
+        columns={
+            "embedding": faces.astype(np.float32),
+            "quality": np.where(spoilt, 0.01, 1.0).astype(np.float32),
+        },
     )
     write_tables(tmp_path / "tables.h5", build_tables(tables, "a set"))
     config = {

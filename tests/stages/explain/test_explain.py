@@ -1,4 +1,6 @@
-"""explain: what is explained is what was computed: the same templates, the same scores, weights that make them."""
+"""explain: what is explained is what was computed: the same templates, the same scores, weights
+that make them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ RULES = ["mean", "norm", "quality-minmax", "top-k(k=3)"]
 
 @pytest.fixture(scope="module")
 def kept(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """A run that keeps its templates and scores: every rule, with raw and unit features, and every way with media."""
+    """A run that keeps its templates and scores: every rule, with raw and unit features, and every
+    way with media.
+    """
     config = {
         "name": "kept",
         "dataset": {
@@ -38,12 +42,19 @@ def kept(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Results:
             "options": {"scale": 0.002, "dimension": 16},
             "shard_rows": {"faces": 100, "templates": 20, "comparisons": 50},
         },
-        "factors": {"rule": RULES, "features": ["unit", "raw"], "media": ["none", "mean", "weighted"]},
+        "factors": {
+            "rule": RULES,
+            "features": ["unit", "raw"],
+            "media": ["none", "mean", "weighted"],
+        },
         "steps": {
             "embed": {"options": {"model": "given", "flip": "none"}},
             "quality": {"options": {"method": "given"}},
             "statistics": {},
-            "fuse": {"options": {"rule": "$rule", "features": "$features", "media": "$media"}, "stored": True},
+            "fuse": {
+                "options": {"rule": "$rule", "features": "$features", "media": "$media"},
+                "stored": True,
+            },
             "compare": {"stored": True},
             "evaluate_verification": {"options": {"replicates": 0}},
         },
@@ -53,7 +64,9 @@ def kept(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="module")
 def listed(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Eight faces, each its own template, the last without an embedding, in a list of pairs with two folds."""
+    """Eight faces, each its own template, the last without an embedding, in a list of pairs with
+    two folds.
+    """
     folder, rng = tmp_path_factory.mktemp("listed"), np.random.default_rng(5)
     names = [f"face_{i}" for i in range(8)]
     subjects = [f"s{i // 2}" for i in range(8)]
@@ -95,30 +108,44 @@ def cells(results: Results, pair: Pair, *where: str) -> list[Scored]:
 
 def pairs(results: Results, seed: int) -> Pair:
     """A reference and a probe."""
-    rng, ids = np.random.default_rng(seed), results.session.dataset.tables["templates"]["template_id"]
+    rng, ids = (
+        np.random.default_rng(seed),
+        results.session.dataset.tables["templates"]["template_id"],
+    )
     roles = results.session.dataset.tables["roles"]
-    a, b = (ids[rng.choice(roles["template"][roles["role"] == role])] for role in ("reference", "probe"))
+    a, b = (
+        ids[rng.choice(roles["template"][roles["role"] == role])] for role in ("reference", "probe")
+    )
     return pair_of(results, a, b)
 
 
 def embeddings(results: Results, names: list[str]) -> np.ndarray:
     faces = results.session.dataset.tables["faces"]
-    return faces["embedding"][[int(np.flatnonzero(faces["face_id"] == name)[0]) for name in names]].astype(np.float64)
+    return faces["embedding"][
+        [int(np.flatnonzero(faces["face_id"] == name)[0]) for name in names]
+    ].astype(np.float64)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-# -- what is explained is what was computed ---------------------------------------------------------------------------
+# -- what is explained is what was computed
+# ---------------------------------------------------------------------------
 
 
 @properties
 @given(seed=st.integers(0, 10**6))
-def test_the_explained_templates_and_scores_are_those_of_the_run_to_the_last_bit(kept: Results, seed: int) -> None:
+def test_the_explained_templates_and_scores_are_those_of_the_run_to_the_last_bit(
+    kept: Results, seed: int
+) -> None:
     pair = pairs(kept, seed)
     for step, cell in zip(chosen_cells(kept.session), cells(kept, pair), strict=True):
-        templates = unit_rows(kept.read(kept.plan.steps[step.inputs["templates"].step], columns=("status", "embedding")))
+        templates = unit_rows(
+            kept.read(
+                kept.plan.steps[step.inputs["templates"].step], columns=("status", "embedding")
+            )
+        )
         for row, template in zip(pair.rows, cell.templates, strict=True):
             assert np.array_equal(template.embedding, templates[row])
         assert cell.stored
@@ -140,7 +167,9 @@ def test_the_weights_sum_to_one_and_make_the_template(kept: Results, seed: int) 
 def test_a_score_that_is_not_kept_is_computed_from_the_two_templates(kept: Results) -> None:
     for seed in range(10):
         pair = pairs(kept, seed)
-        for stored, computed in zip(cells(kept, pair), cells(kept, replace(pair, number=None)), strict=True):
+        for stored, computed in zip(
+            cells(kept, pair), cells(kept, replace(pair, number=None)), strict=True
+        ):
             assert not computed.stored
             assert computed.score == pytest.approx(stored.score, abs=1e-6)
 
@@ -165,17 +194,27 @@ def test_the_quality_that_a_rule_weighs_by_is_shown_and_no_other(results: Result
     quality = dict(zip(faces["face_id"], faces["quality"], strict=True))
     cell = by_name["compare[method=given,rule=best]"]
     assert cell.weighed_by == "quality: given"
-    assert all(face.value == quality[face.face] for template in cell.templates for face in template.faces)
-    assert all(np.isnan(face.value) for template in by_name["compare[rule=mean]"].templates for face in template.faces)
+    assert all(
+        face.value == quality[face.face] for template in cell.templates for face in template.faces
+    )
+    assert all(
+        np.isnan(face.value)
+        for template in by_name["compare[rule=mean]"].templates
+        for face in template.faces
+    )
 
 
 @properties
 @given(seed=st.integers(0, 10**6))
-def test_own_other_and_pull_are_cosines_of_the_template_with_and_without_the_face(kept: Results, seed: int) -> None:
+def test_own_other_and_pull_are_cosines_of_the_template_with_and_without_the_face(
+    kept: Results, seed: int
+) -> None:
     for cell in cells(kept, pairs(kept, seed)):
         for mine, theirs in (cell.templates, cell.templates[::-1]):
             x = embeddings(kept, [face.face for face in mine.faces])
-            part = np.array([[face.weight] for face in mine.faces]) * (x if cell.features == "raw" else unit(x))
+            part = np.array([[face.weight] for face in mine.faces]) * (
+                x if cell.features == "raw" else unit(x)
+            )
             for i, face in enumerate(mine.faces):
                 assert face.own == pytest.approx(unit(x[i]) @ mine.embedding, abs=1e-6)
                 assert face.other == pytest.approx(unit(x[i]) @ theirs.embedding, abs=1e-6)
@@ -183,7 +222,9 @@ def test_own_other_and_pull_are_cosines_of_the_template_with_and_without_the_fac
                 if face.weight > 1 - 1e-6:
                     assert np.isnan(face.effect)
                 else:
-                    assert face.effect == pytest.approx(cell.score - unit(rest) @ theirs.embedding, abs=2e-5)
+                    assert face.effect == pytest.approx(
+                        cell.score - unit(rest) @ theirs.embedding, abs=2e-5
+                    )
 
 
 def test_a_face_without_weight_pulls_nothing(kept: Results) -> None:
@@ -193,10 +234,13 @@ def test_a_face_without_weight_pulls_nothing(kept: Results) -> None:
     assert all(template.used <= 3 for template in cell.templates)
 
 
-# -- faces that failed ------------------------------------------------------------------------------------------------
+# -- faces that failed
+# ------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_face_has_no_weight_and_the_reason_of_the_step_that_lost_it(pictures: Results) -> None:
+def test_a_failed_face_has_no_weight_and_the_reason_of_the_step_that_lost_it(
+    pictures: Results,
+) -> None:
     tables = pictures.session.dataset.tables
     lost = int(np.flatnonzero(tables["faces"]["face_id"] == "ann/0.png")[0])
     template = int(tables["members"]["template"][tables["members"]["face"] == lost][0])
@@ -209,7 +253,10 @@ def test_a_failed_face_has_no_weight_and_the_reason_of_the_step_that_lost_it(pic
         assert failed.reason
         assert np.isnan([failed.weight, failed.own, failed.other, failed.effect]).all()
         assert sum(face.weight for face in faces.values()) == pytest.approx(1)
-        assert any(line.startswith("ann/0.png: ") for line in explain_text.below(cell.templates[0], every=False))
+        assert any(
+            line.startswith("ann/0.png: ")
+            for line in explain_text.below(cell.templates[0], every=False)
+        )
 
 
 def test_a_template_without_a_usable_face_has_no_score_and_no_decision(listed: Results) -> None:
@@ -220,7 +267,8 @@ def test_a_template_without_a_usable_face_has_no_score_and_no_decision(listed: R
     assert explain_text.decided(cell) == ["no score: B has no usable face"]
 
 
-# -- the pair ---------------------------------------------------------------------------------------------------------
+# -- the pair
+# --------------------------------------------------------------------------------------------------
 
 
 def test_where_each_face_is_its_own_template_the_face_is_all_of_it(listed: Results) -> None:
@@ -236,7 +284,9 @@ def test_where_each_face_is_its_own_template_the_face_is_all_of_it(listed: Resul
         assert np.isnan(face.effect)
 
 
-def test_a_pair_that_is_not_compared_is_explained_all_the_same(results: Results, listed: Results) -> None:
+def test_a_pair_that_is_not_compared_is_explained_all_the_same(
+    results: Results, listed: Results
+) -> None:
     roles = results.session.dataset.tables["roles"]
     references = np.flatnonzero(roles["role"] == "reference")[:2]
     ids = results.session.dataset.tables["templates"]["template_id"][roles["template"][references]]
@@ -248,12 +298,20 @@ def test_a_pair_that_is_not_compared_is_explained_all_the_same(results: Results,
 
 @properties
 @given(seed=st.integers(0, 10**6))
-def test_the_number_of_a_comparison_names_its_two_templates_whichever_way_round(results: Results, seed: int) -> None:
+def test_the_number_of_a_comparison_names_its_two_templates_whichever_way_round(
+    results: Results, seed: int
+) -> None:
     pair = pairs(results, seed)
     turned = pair_of(results, *reversed(pair.ids))
     roles = results.session.dataset.tables["roles"]
-    references, probes = (roles["template"][roles["role"] == role].tolist() for role in ("reference", "probe"))
-    assert turned.number == pair.number == references.index(pair.rows[0]) * len(probes) + probes.index(pair.rows[1])
+    references, probes = (
+        roles["template"][roles["role"] == role].tolist() for role in ("reference", "probe")
+    )
+    assert (
+        turned.number
+        == pair.number
+        == references.index(pair.rows[0]) * len(probes) + probes.index(pair.rows[1])
+    )
     (one, *_), (other, *_) = cells(results, pair), cells(results, turned)
     assert other.score == pytest.approx(one.score, abs=1e-6)
 
@@ -267,17 +325,22 @@ def test_the_number_of_a_comparison_names_its_two_templates_whichever_way_round(
         ("s1", "face_1", "a subject, whose templates are 'face_2', 'face_3'"),
     ],
 )
-def test_what_is_no_pair_of_templates_is_refused_in_a_sentence(listed: Results, a: str, b: str, said: str) -> None:
+def test_what_is_no_pair_of_templates_is_refused_in_a_sentence(
+    listed: Results, a: str, b: str, said: str
+) -> None:
     with pytest.raises(InvalidInput, match=said):
         pair_of(listed, a, b)
 
 
 def test_a_face_that_is_no_template_leads_to_the_template_that_holds_it(results: Results) -> None:
-    with pytest.raises(InvalidInput, match=r"'f0000000' is not a template but a face; it is in 't000000'"):
+    with pytest.raises(
+        InvalidInput, match=r"'f0000000' is not a template but a face; it is in 't000000'"
+    ):
         pair_of(results, "f0000000", "t000001")
 
 
-# -- cells ------------------------------------------------------------------------------------------------------------
+# -- cells
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_cell_that_lacks_a_factor_agrees_with_any_value_of_it(results: Results) -> None:
@@ -300,43 +363,66 @@ def test_a_cell_that_lacks_a_factor_agrees_with_any_value_of_it(results: Results
         (["rule=best", "rule=mean"], "no cell has both"),
     ],
 )
-def test_what_names_no_cell_is_refused_in_a_sentence(results: Results, where: list[str], said: str) -> None:
+def test_what_names_no_cell_is_refused_in_a_sentence(
+    results: Results, where: list[str], said: str
+) -> None:
     with pytest.raises(UsageError, match=said):
         chosen_cells(results.session, where)
 
 
-# -- decisions --------------------------------------------------------------------------------------------------------
+# -- decisions
+# --------------------------------------------------------------------------------------------------
 
 
 def test_decisions_are_made_at_the_thresholds_of_the_evaluation(results: Results) -> None:
-    evaluations = {step.inputs["scores"].step: step for step in results.cells("evaluate_verification")}
+    evaluations = {
+        step.inputs["scores"].step: step for step in results.cells("evaluate_verification")
+    }
     for cell in cells(results, pairs(results, 2)):
         numbers = results.read(evaluations[cell.step], "numbers")
         asked = np.isin(numbers["metric"], ("tar", "eer"))
-        assert [decision.threshold for decision in cell.decisions] == numbers["threshold"][asked].tolist()
+        assert [decision.threshold for decision in cell.decisions] == numbers["threshold"][
+            asked
+        ].tolist()
         assert all(d.accepted == (cell.score >= d.threshold) for d in cell.decisions)
 
 
-def test_a_score_that_is_not_stored_decides_as_the_stored_one_at_the_threshold_itself(kept: Results) -> None:
+def test_a_score_that_is_not_stored_decides_as_the_stored_one_at_the_threshold_itself(
+    kept: Results,
+) -> None:
     (step,) = chosen_cells(kept.session, ["rule=mean", "features=unit", "media=none"])
-    evaluation = next(e for e in kept.cells("evaluate_verification") if e.inputs["scores"].step == step.name)
+    evaluation = next(
+        e for e in kept.cells("evaluate_verification") if e.inputs["scores"].step == step.name
+    )
     threshold = kept.read(evaluation, "numbers")["threshold"][0]
-    tables, number = kept.session.dataset.tables, int(np.flatnonzero(kept.read(step)["score"] == np.float32(threshold))[0])
+    tables, number = (
+        kept.session.dataset.tables,
+        int(np.flatnonzero(kept.read(step)["score"] == np.float32(threshold))[0]),
+    )
     roles, ids = tables["roles"], tables["templates"]["template_id"]
     a, b = (roles["template"][roles["role"] == role] for role in ("reference", "probe"))
     pair = pair_of(kept, ids[a[number // len(b)]], ids[b[number % len(b)]])
     assert pair.number == number
-    (stored,), (computed,) = (list(explained(kept.session, p, [step])) for p in (pair, replace(pair, number=None)))
+    (stored,), (computed,) = (
+        list(explained(kept.session, p, [step])) for p in (pair, replace(pair, number=None))
+    )
     assert [d.accepted for d in stored.decisions if d.threshold == threshold] == [True] * 2
     assert (computed.stored, computed.score) == (False, stored.score)
     assert [d.accepted for d in computed.decisions] == [d.accepted for d in stored.decisions]
 
 
-# -- the store --------------------------------------------------------------------------------------------------------
+# -- the store
+# --------------------------------------------------------------------------------------------------
 
 
-def test_only_the_shards_of_the_two_templates_are_read(runs: Runs, small: dict[str, Any], tmp_path: Path) -> None:
-    dataset = {"reader": "synthetic", "options": {"scale": 0.002, "dimension": 8}, "shard_rows": {"faces": 50}}
+def test_only_the_shards_of_the_two_templates_are_read(
+    runs: Runs, small: dict[str, Any], tmp_path: Path
+) -> None:
+    dataset = {
+        "reader": "synthetic",
+        "options": {"scale": 0.002, "dimension": 8},
+        "shard_rows": {"faces": 50},
+    }
     found = runs({**small, "dataset": dataset}, tmp_path)
     pair = pairs(found, 0)
     before = [cell.score for cell in cells(found, pair)]
@@ -348,14 +434,21 @@ def test_only_the_shards_of_the_two_templates_are_read(runs: Runs, small: dict[s
                 found.session.store.path(step.output(""), task.keys[""]).unlink()
             else:
                 needed += 1
-    assert 0 < needed < sum(len(step.tasks) for step in (*found.cells("embed"), *found.cells("quality")))
+    assert (
+        0
+        < needed
+        < sum(len(step.tasks) for step in (*found.cells("embed"), *found.cells("quality")))
+    )
     assert [cell.score for cell in cells(found, pair)] == before
 
 
 def test_what_is_not_kept_any_more_is_said_with_the_command_that_makes_it(
     runs: Runs, small: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = {**small, "dataset": {"reader": "synthetic", "options": {"scale": 0.001, "dimension": 8}}}
+    config = {
+        **small,
+        "dataset": {"reader": "synthetic", "options": {"scale": 0.001, "dimension": 8}},
+    }
     config["steps"] = {**small["steps"], "embed": {**small["steps"]["embed"], "stored": False}}
     found = runs(config, tmp_path)
     with pytest.raises(InvalidInput, match=r"embed is not kept .* --until embed"):
@@ -364,12 +457,16 @@ def test_what_is_not_kept_any_more_is_said_with_the_command_that_makes_it(
 
 def test_a_config_that_compares_nothing_is_told_so(results: Results) -> None:
     session = results.session
-    bare = replace(session.plan, steps={k: v for k, v in session.plan.steps.items() if v.stage.name != "compare"})
+    bare = replace(
+        session.plan,
+        steps={k: v for k, v in session.plan.steps.items() if v.stage.name != "compare"},
+    )
     with pytest.raises(InvalidInput, match="has no `compare` step"):
         chosen_cells(replace(session, plan=bare))
 
 
-# -- text and JSON ----------------------------------------------------------------------------------------------------
+# -- text and JSON
+# --------------------------------------------------------------------------------------------------
 
 
 def printed(renderable: Any, width: int) -> str:
@@ -382,7 +479,9 @@ def printed(renderable: Any, width: int) -> str:
 def test_json_holds_every_face_of_every_cell(results: Results, pictures: Results) -> None:
     for found in (results, pictures):
         pair = pairs(found, 4)
-        record = json.loads(json.dumps(plain(explain_text.to_json(pair, cells(found, pair))), allow_nan=False))
+        record = json.loads(
+            json.dumps(plain(explain_text.to_json(pair, cells(found, pair))), allow_nan=False)
+        )
         assert len(record["cells"]) == len(found.cells("compare"))
         members = found.session.dataset.tables["members"]["template"]
         for cell in record["cells"]:
@@ -398,7 +497,9 @@ def test_where_it_gets_narrow_names_give_way_and_no_number(results: Results, wid
     for cell, line in zip(found, lines[2:], strict=True):
         assert f"{cell.score:.4f}".replace("-", "−") in line
         assert "…" not in line.split("  ", 1)[1]
-    lines = printed(explain_text.faces_table(found[3].templates[1], found[3], every=True), width).splitlines()
+    lines = printed(
+        explain_text.faces_table(found[3].templates[1], found[3], every=True), width
+    ).splitlines()
     assert len(lines) == 1 + len(found[3].templates[1].faces)
 
 
@@ -408,13 +509,19 @@ def test_a_long_template_shows_its_first_faces_and_says_what_is_left(results: Re
     large = ids[np.bincount(members).argmax()]
     pair = pair_of(results, large, ids[0] if large != ids[0] else ids[1])
     template = cells(results, pair)[0].templates[0]
-    shown = printed(explain_text.faces_table(template, cells(results, pair)[0], every=False), 120).splitlines()
+    shown = printed(
+        explain_text.faces_table(template, cells(results, pair)[0], every=False), 120
+    ).splitlines()
     assert len(shown) == 1 + explain_text.MOST_FACES
-    assert f"… and {len(template.faces) - explain_text.MOST_FACES} more faces" in next(explain_text.below(template, False))
+    assert f"… and {len(template.faces) - explain_text.MOST_FACES} more faces" in next(
+        explain_text.below(template, False)
+    )
     assert list(explain_text.below(template, True)) == []
 
 
 def test_the_command_for_one_cell_names_it(results: Results) -> None:
     found = cells(results, pairs(results, 4), "method=feature-norm", "rule=best")
-    words = explain_text.cells_legend(found, len(found))[-1].partition("--where ")[2].split(" --where ")
+    words = (
+        explain_text.cells_legend(found, len(found))[-1].partition("--where ")[2].split(" --where ")
+    )
     assert [step.name for step in chosen_cells(results.session, words)] == [found[0].step]

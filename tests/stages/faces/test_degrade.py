@@ -1,4 +1,5 @@
-"""degrade: what is spoilt, and how, is drawn from the seed and the face's id and from nothing else."""
+"""degrade: what is spoilt, and how, is drawn from the seed and the face's id and from nothing
+else."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ def crops() -> Batch:
     y, x = np.mgrid[:112, :112]
     rng = np.random.default_rng(0)
     crop = [
-        128 + 60 * np.sin(x / rng.uniform(3, 9) + rng.uniform(0, 6)) + 40 * (y > rng.integers(30, 80)) for _ in range(FACES)
+        128
+        + 60 * np.sin(x / rng.uniform(3, 9) + rng.uniform(0, 6))
+        + 40 * (y > rng.integers(30, 80))
+        for _ in range(FACES)
     ]
     crop = np.repeat(np.array(crop)[..., None], 3, axis=3).clip(0, 255).astype(np.uint8)
     status = np.zeros(FACES, np.uint8)
@@ -52,13 +56,19 @@ def test_order_shards_and_neighbours_change_nothing(spoil: Make, rows: list[int]
 
 
 def test_the_seed_and_the_id_decide(spoil: Make) -> None:
-    first, other_seed, other_ids = spoil(), spoil(seed=1), spoil(ids=[f"g{i}" for i in range(FACES)])
+    first, other_seed, other_ids = (
+        spoil(),
+        spoil(seed=1),
+        spoil(ids=[f"g{i}" for i in range(FACES)]),
+    )
     assert spoil(seed=0).digest() == first.digest()
     for other in (other_seed, other_ids):
         assert np.mean(other["kind"] != first["kind"]) > 0.3
 
 
-def test_a_fraction_of_zero_changes_nothing_and_one_changes_every_usable_crop(spoil: Make, crops: Batch) -> None:
+def test_a_fraction_of_zero_changes_nothing_and_one_changes_every_usable_crop(
+    spoil: Make, crops: Batch
+) -> None:
     none, every = spoil(fraction=0), spoil(fraction=1)
     assert np.array_equal(none["crop"], crops["crop"])
     assert set(none["kind"]) == {""}

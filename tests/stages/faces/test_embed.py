@@ -40,8 +40,12 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (unit(a) * unit(b)).sum(axis=1)
 
 
-def test_without_flip_it_is_the_networks_answer_and_mirrors_differ(noise: Batch, tiny: Context) -> None:
-    plain, other = (embed(crops, tiny, model="tiny", flip="none") for crops in (noise, mirrored(noise)))
+def test_without_flip_it_is_the_networks_answer_and_mirrors_differ(
+    noise: Batch, tiny: Context
+) -> None:
+    plain, other = (
+        embed(crops, tiny, model="tiny", flip="none") for crops in (noise, mirrored(noise))
+    )
     assert plain["embedding"].shape == (9, 5)
     usable = plain["status"] == Status.OK
     assert cosine(plain["embedding"], other["embedding"])[usable].max() < 0.9999
@@ -53,7 +57,9 @@ def test_add_is_the_sum_of_both_answers(noise: Batch, tiny: Context) -> None:
         for crops, flip in ((noise, "add"), (noise, "none"), (mirrored(noise), "none"))
     )
     assert np.array_equal(added, plain + other, equal_nan=True)
-    assert np.array_equal(added, embed(mirrored(noise), tiny, model="tiny", flip="add")["embedding"], equal_nan=True)
+    assert np.array_equal(
+        added, embed(mirrored(noise), tiny, model="tiny", flip="add")["embedding"], equal_nan=True
+    )
 
 
 def test_the_cosine_of_concat_is_the_mean_of_two_cosines(noise: Batch, tiny: Context) -> None:
@@ -69,7 +75,9 @@ def test_the_cosine_of_concat_is_the_mean_of_two_cosines(noise: Batch, tiny: Con
 
 
 @pytest.mark.parametrize("flip", ["none", "add", "concat"])
-def test_failed_crops_stay_failed_and_the_norm_of_the_others_is_kept(noise: Batch, tiny: Context, flip: str) -> None:
+def test_failed_crops_stay_failed_and_the_norm_of_the_others_is_kept(
+    noise: Batch, tiny: Context, flip: str
+) -> None:
     made = embed(noise, tiny, model="tiny", flip=flip)
     assert np.array_equal(made["status"], noise["status"])
     assert np.isnan(made["embedding"][3]).all()
@@ -90,7 +98,9 @@ def test_with_every_crop_failed_rows_stay(noise: Batch, tiny: Context) -> None:
 @pytest.mark.parametrize("flip", ["none", "add", "concat"])
 @settings(deadline=None, max_examples=15)
 @given(rows=st.lists(st.integers(0, 8), min_size=1, max_size=11))
-def test_neighbours_and_the_number_of_rows_change_no_bit(noise: Batch, tiny: Context, flip: str, rows: list[int]) -> None:
+def test_neighbours_and_the_number_of_rows_change_no_bit(
+    noise: Batch, tiny: Context, flip: str, rows: list[int]
+) -> None:
     index = np.array(rows)
     alone = embed(noise.take(index), tiny, model="tiny", flip=flip)
     assert alone.digest() == embed(noise, tiny, model="tiny", flip=flip).take(index).digest()
@@ -106,7 +116,9 @@ def test_embeddings_that_come_with_the_data_set_are_taken_as_they_are(context: M
     assert np.array_equal(made["embedding"][:2], given_rows[:2], equal_nan=True)
     assert "variance" not in made
     variance = np.float32([[1], [2], [3]])
-    with_variance = EMBEDDINGS.check(stage.run(Batch({"embedding": given_rows, "variance": variance}), {}, None)[""])
+    with_variance = EMBEDDINGS.check(
+        stage.run(Batch({"embedding": given_rows, "variance": variance}), {}, None)[""]
+    )
     assert np.array_equal(with_variance["variance"], variance)
     assert made["norm"][0] == 5
 
@@ -122,7 +134,9 @@ def test_an_embedding_of_length_0_is_a_row_that_failed(context: Make) -> None:
 
 def test_given_is_refused_where_the_data_set_brings_none(context: Make) -> None:
     stage = Embed(EmbedOptions(model="given"), context())
-    with pytest.raises(InvalidInput, match=r"embed\.model is 'given' but the data set brings no embeddings"):
+    with pytest.raises(
+        InvalidInput, match=r"embed\.model is 'given' but the data set brings no embeddings"
+    ):
         stage.fits({"faces": Batch({"face_id": text("ab")})})
 
 
@@ -147,9 +161,14 @@ def test_a_weight_file_with_another_digest_is_refused(tiny: Context, tmp_path: A
 
 
 @pytest.mark.parametrize("model", ["edgeface_xxs", "mobilefacenet"])
-def test_thread_counts_agree_on_real_faces(shared: Any, faces: Batch, context: Make, model: str) -> None:
+def test_thread_counts_agree_on_real_faces(
+    shared: Any, faces: Batch, context: Make, model: str
+) -> None:
     one, two = (
-        embed(faces, context(folders=(shared / "models",), threads=threads), model=model)["embedding"] for threads in (1, 2)
+        embed(faces, context(folders=(shared / "models",), threads=threads), model=model)[
+            "embedding"
+        ]
+        for threads in (1, 2)
     )
     assert len(one) == 32
     assert cosine(one, two).min() >= 0.999999
@@ -159,7 +178,8 @@ def test_people_are_told_apart(shared: Any, faces: Batch, context: Make) -> None
     # 32 people: no two of them alike, each like its own mirror image.
     there = context(folders=(shared / "models",))
     plain, other = (
-        unit(embed(crops, there, model="edgeface_xxs", flip="none")["embedding"]) for crops in (faces, mirrored(faces))
+        unit(embed(crops, there, model="edgeface_xxs", flip="none")["embedding"])
+        for crops in (faces, mirrored(faces))
     )
     apart = (plain @ plain.T)[~np.eye(32, dtype=bool)]
     assert apart.max() < 0.5

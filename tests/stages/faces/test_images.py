@@ -1,4 +1,6 @@
-"""Decoding: every kind of photograph comes out upright RGB, every other file as a status and a sentence."""
+"""Decoding: every kind of photograph comes out upright RGB, every other file as a status and a
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,12 @@ def chunk(name: bytes, data: bytes) -> bytes:
 def png(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 0) -> bytes:
     """A PNG by hand: its signature, header, compressed rows and end."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def refusal(data: bytes, limit: int = LIMIT) -> tuple[Status, str]:
@@ -56,9 +63,12 @@ def picture() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("PNG", {}), ("BMP", {}), ("PPM", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
+    ("kind", "options"),
+    [("PNG", {}), ("BMP", {}), ("PPM", {}), ("TIFF", {}), ("WEBP", {"lossless": True})],
 )
-def test_lossless_formats_give_the_pixels(picture: np.ndarray, kind: str, options: dict[str, Any]) -> None:
+def test_lossless_formats_give_the_pixels(
+    picture: np.ndarray, kind: str, options: dict[str, Any]
+) -> None:
     found = decode(encoded(Image.fromarray(picture), kind, **options), LIMIT)
     assert found.dtype == np.uint8
     assert np.array_equal(found, picture)
@@ -86,12 +96,18 @@ def test_exif_orientation_is_undone(picture: np.ndarray, orientation: int, kind:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 98, "subsampling": 0} if kind == "JPEG" else {}
-    found = decode(encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options), LIMIT)
+    found = decode(
+        encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options), LIMIT
+    )
     assert found.shape == picture.shape
     assert np.abs(found.astype(int) - picture).max() < 12
 
 
-ODD_EXIF = (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01", b"Exif\0\0II*\0\xff\xff\xff\xff")
+ODD_EXIF = (
+    b"Exif\0\0garbage",
+    b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01",
+    b"Exif\0\0II*\0\xff\xff\xff\xff",
+)
 
 
 def test_what_pillow_warns_of_is_not_printed(picture: np.ndarray, tmp_path: Path) -> None:
@@ -100,24 +116,38 @@ def test_what_pillow_warns_of_is_not_printed(picture: np.ndarray, tmp_path: Path
     files += [encoded(palette, transparency=bytes(16)), encoded(palette, "GIF", transparency=3)]
     for i, data in enumerate(files):
         (tmp_path / str(i)).write_bytes(data)
-    script = "import sys; from stages.faces.images import decode; [decode(open(f, 'rb').read(), 1000) for f in sys.argv[1:]]"
+    script = (
+        "import sys; from stages.faces.images import decode; [decode(open(f, 'rb').read(), 1000)"
+        " for f in sys.argv[1:]]"
+    )
     command = [sys.executable, "-c", script, *map(str, sorted(tmp_path.iterdir()))]
-    done = subprocess.run(command, capture_output=True, cwd=Path(images.__file__).parents[2], text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, cwd=Path(images.__file__).parents[2], text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_damaged_exif_block_costs_the_orientation_only(picture: np.ndarray) -> None:
     for exif in ODD_EXIF:
-        assert decode(encoded(Image.fromarray(picture), "JPEG", exif=exif), LIMIT).shape == picture.shape
+        assert (
+            decode(encoded(Image.fromarray(picture), "JPEG", exif=exif), LIMIT).shape
+            == picture.shape
+        )
 
 
 def exif(*tags: tuple[int, int, bytes]) -> bytes:
     """An EXIF block of orientation 6 and other tags (number, type, value) of one value each."""
     entries = sorted([(0x112, 3, struct.pack("<HH", 6, 0)), *tags])
-    at, body, values = 10 + 12 * len(entries) + 4, b"II*\0" + struct.pack("<LH", 8, len(entries)), b""
+    at, body, values = (
+        10 + 12 * len(entries) + 4,
+        b"II*\0" + struct.pack("<LH", 8, len(entries)),
+        b"",
+    )
     for number, kind, value in entries:
-        body += struct.pack("<HHL", number, kind, 1) + (value if len(value) == 4 else struct.pack("<L", at + len(values)))
+        body += struct.pack("<HHL", number, kind, 1) + (
+            value if len(value) == 4 else struct.pack("<L", at + len(values))
+        )
         values += b"" if len(value) == 4 else value
     return b"Exif\0\0" + body + bytes(4) + values
 
@@ -131,9 +161,13 @@ def exif(*tags: tuple[int, int, bytes]) -> bytes:
         (0x9286, 2, b"\xff\xfe\xfd\xfc\xfb"),
     ],
 )
-def test_an_odd_tag_beside_the_orientation_costs_nothing(picture: np.ndarray, odd: tuple[int, int, bytes]) -> None:
+def test_an_odd_tag_beside_the_orientation_costs_nothing(
+    picture: np.ndarray, odd: tuple[int, int, bytes]
+) -> None:
     stored = np.ascontiguousarray(picture.transpose(1, 0, 2)[::-1])
-    found = decode(encoded(Image.fromarray(stored), "JPEG", quality=98, subsampling=0, exif=exif(odd)), LIMIT)
+    found = decode(
+        encoded(Image.fromarray(stored), "JPEG", quality=98, subsampling=0, exif=exif(odd)), LIMIT
+    )
     assert found.shape == picture.shape
     assert np.abs(found.astype(int) - picture).max() < 12
 
@@ -182,11 +216,13 @@ def test_odd_metadata_of_a_jpeg_costs_nothing(picture: np.ndarray, extra: bytes)
 
 
 def test_what_says_how_the_colours_of_a_jpeg_are_coded_is_kept(picture: np.ndarray) -> None:
-    data = encoded(Image.fromarray(picture), "JPEG", quality=98, keep_rgb=True)  # by an Adobe segment
+    # by an Adobe segment
+    data = encoded(Image.fromarray(picture), "JPEG", quality=98, keep_rgb=True)
     assert b"Adobe" in data
     assert np.abs(decode(data, LIMIT).astype(int) - picture).max() < 12
     frame = data.index(b"\xff\xc0")
-    named = data.replace(b"Adobe", b"Other")  # the components are called R, G and B: RGB too, but where it says JFIF
+    # the components are called R, G and B: RGB too, but where it says JFIF
+    named = data.replace(b"Adobe", b"Other")
     assert data[frame + 10 : frame + 19 : 3] == b"RGB"
     assert np.array_equal(decode(named, LIMIT), decode(data, LIMIT))
     jfif = data[:2] + segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0") + named[2:]
@@ -199,7 +235,10 @@ def test_the_orientation_of_xmp_counts_where_exif_has_none(picture: np.ndarray) 
     assert decode(encoded(Image.fromarray(stored), "JPEG", xmp=xmp), LIMIT).shape == picture.shape
     upright = Image.Exif()
     upright[0x0112] = 1
-    assert decode(encoded(Image.fromarray(picture), "JPEG", xmp=xmp, exif=upright), LIMIT).shape == picture.shape
+    assert (
+        decode(encoded(Image.fromarray(picture), "JPEG", xmp=xmp, exif=upright), LIMIT).shape
+        == picture.shape
+    )
 
 
 KINDS: list[dict[str, Any]] = [
@@ -216,14 +255,19 @@ KINDS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_jpeg_that_lacks_its_end_alone_is_read_and_one_cut_in_its_scan_is_not(mode: str, options: dict[str, Any]) -> None:
+def test_a_jpeg_that_lacks_its_end_alone_is_read_and_one_cut_in_its_scan_is_not(
+    mode: str, options: dict[str, Any]
+) -> None:
     y, x = np.mgrid[:50, :43]
-    wavy = np.stack([128 + 90 * np.sin(x / 4), 128 + 90 * np.cos(y / 5), 128 + 90 * np.sin((x + y) / 6)], axis=2)
+    wavy = np.stack(
+        [128 + 90 * np.sin(x / 4), 128 + 90 * np.cos(y / 5), 128 + 90 * np.sin((x + y) / 6)], axis=2
+    )
     data = encoded(Image.fromarray(wavy.astype(np.uint8)).convert(mode), "JPEG", **options)
     whole = decode(data, LIMIT)
     assert np.array_equal(decode(data[:-1], LIMIT), whole)
     assert np.array_equal(decode(data[:-2], LIMIT), whole)
-    # All the pixels may be there before the last byte, as where the last block is empty; what is read has them all.
+    # All the pixels may be there before the last byte, as where the last block is empty; what is
+    # read has them all.
     read = []
     for cut in range(3, len(data) - data.index(b"\xff\xda")):
         with suppress(Unusable):
@@ -256,10 +300,14 @@ def test_heic_is_read_where_its_extra_is_installed(picture: np.ndarray) -> None:
 
 def test_a_damaged_heic_is_told_from_one_whose_extra_is_missing(picture: np.ndarray) -> None:
     pytest.importorskip("pillow_heif")
-    assert refusal(encoded(Image.fromarray(picture), "HEIF")[:60])[1].startswith("a HEIC photograph that is damaged")
+    assert refusal(encoded(Image.fromarray(picture), "HEIF")[:60])[1].startswith(
+        "a HEIC photograph that is damaged"
+    )
 
 
-def test_heic_without_its_extra_names_it(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_without_its_extra_names_it(
+    picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pillow_heif")
     data = encoded(Image.fromarray(picture), "HEIF")
     monkeypatch.setattr(images, "FORMATS", tuple(name for name in images.FORMATS if name != "HEIF"))
@@ -271,7 +319,9 @@ def test_heic_without_its_extra_names_it(picture: np.ndarray, monkeypatch: pytes
 
 def test_grey_is_repeated(picture: np.ndarray) -> None:
     grey = picture[:, :, 0]
-    assert np.array_equal(decode(encoded(Image.fromarray(grey)), LIMIT), np.repeat(grey[:, :, None], 3, axis=2))
+    assert np.array_equal(
+        decode(encoded(Image.fromarray(grey)), LIMIT), np.repeat(grey[:, :, None], 3, axis=2)
+    )
     bits = decode(encoded(Image.fromarray(grey > 80)), LIMIT)
     assert np.array_equal(bits, np.repeat(np.where(grey > 80, 255, 0)[:, :, None], 3, axis=2))
 
@@ -279,11 +329,15 @@ def test_grey_is_repeated(picture: np.ndarray) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bit_grey_keeps_its_upper_eight(picture: np.ndarray, kind: str) -> None:
     deep = picture[:, :, 0].astype(np.uint16) * 256 + 77
-    assert np.array_equal(decode(encoded(Image.fromarray(deep), kind), LIMIT), np.repeat(picture[:, :, :1], 3, axis=2))
+    assert np.array_equal(
+        decode(encoded(Image.fromarray(deep), kind), LIMIT), np.repeat(picture[:, :, :1], 3, axis=2)
+    )
 
 
 def test_sixteen_bit_colour_keeps_its_upper_eight(picture: np.ndarray) -> None:
-    rows = b"".join(b"\0" + (row.astype(np.uint16) * 256 + 77).astype(">u2").tobytes() for row in picture)
+    rows = b"".join(
+        b"\0" + (row.astype(np.uint16) * 256 + 77).astype(">u2").tobytes() for row in picture
+    )
     assert np.array_equal(decode(png(21, 14, rows, depth=16, colour=2), LIMIT), picture)
 
 
@@ -303,15 +357,24 @@ def test_transparency_is_ignored(picture: np.ndarray) -> None:
 
 
 def test_cmyk_becomes_rgb() -> None:
-    found = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=98), LIMIT)
+    found = decode(
+        encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=98), LIMIT
+    )
     assert np.abs(found.astype(int) - [255, 0, 0]).max() < 6
 
 
 def test_thirty_two_bit_pixels_are_refused(picture: np.ndarray) -> None:
     grey = picture[:, :, 0]
-    for deep in (grey / np.float32(255), grey.astype(np.int32) << 20, grey.astype(np.int32), -grey.astype(np.int32)):
+    for deep in (
+        grey / np.float32(255),
+        grey.astype(np.int32) << 20,
+        grey.astype(np.int32),
+        -grey.astype(np.int32),
+    ):
         for orientation in (1, 6):
-            status, reason = refusal(encoded(Image.fromarray(deep), "TIFF", tiffinfo={0x0112: orientation}))
+            status, reason = refusal(
+                encoded(Image.fromarray(deep), "TIFF", tiffinfo={0x0112: orientation})
+            )
             assert status == Status.UNREADABLE
             assert "32 bits" in reason
 
@@ -331,7 +394,10 @@ def test_a_truncated_file_is_unreadable(kind: str, share: float) -> None:
         (b"hello, this is no image", "not an image of a known format"),
         (b"\0" * 100, "not an image of a known format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image of a known format"),
-        (b"GIF89a" + b"\0" * 20, "not an image of a known format"),  # formats that no photograph comes in are not tried
+        (
+            b"GIF89a" + b"\0" * 20,
+            "not an image of a known format",
+        ),  # formats that no photograph comes in are not tried
     ],
 )
 def test_what_is_no_image_is_unreadable(data: bytes, reason: str) -> None:
@@ -364,7 +430,9 @@ def test_a_header_that_announces_too_much_is_refused_before_a_pixel_is_decoded(s
 
 
 def progressive(scans: int, before: bytes = b"") -> bytes:
-    """A progressive JPEG whose last scan is there several times, with a segment of any bytes after its first marker."""
+    """A progressive JPEG whose last scan is there several times, with a segment of any bytes after
+    its first marker.
+    """
     data = encoded(Image.new("L", (64, 64)), "JPEG", progressive=True)
     last = data.rfind(b"\xff\xda")
     segment = b"\xff\xef" + (len(before) + 2).to_bytes(2) + before if before else b""
@@ -374,14 +442,21 @@ def progressive(scans: int, before: bytes = b"") -> bytes:
 def test_scans_without_end_are_refused_before_a_pixel_is_decoded() -> None:
     assert decode(progressive(50), LIMIT).shape == (64, 64, 3)
     status, reason = refusal(progressive(101))
-    assert (status, reason) == (Status.UNREADABLE, "a progressive JPEG of more than 100 scans; save it anew")
+    assert (status, reason) == (
+        Status.UNREADABLE,
+        "a progressive JPEG of more than 100 scans; save it anew",
+    )
 
 
 def test_scans_without_end_are_refused_of_a_jpeg_that_is_not_progressive_too() -> None:
-    # Each component in scans of its own: libjpeg reads all of them, as often as they come, before it gives a pixel.
+    # Each component in scans of its own: libjpeg reads all of them, as often as they come, before
+    # it gives a pixel.
     data = encoded(Image.new("RGB", (64, 64)), "JPEG")
     start = data.index(b"\xff\xda")
-    scans = [b"\xff\xda\0\x08\1" + data[at : at + 2] + b"\0\x3f\0\0" for at in range(start + 5, start + 11, 2)]
+    scans = [
+        b"\xff\xda\0\x08\1" + data[at : at + 2] + b"\0\x3f\0\0"
+        for at in range(start + 5, start + 11, 2)
+    ]
     assert decode(data[:start] + b"".join(scans) * 20 + b"\xff\xd9", LIMIT).shape == (64, 64, 3)
     reason = "a JPEG of more than 100 scans; save it anew"
     assert refusal(data[:start] + b"".join(scans) * 40 + b"\xff\xd9") == (Status.UNREADABLE, reason)
@@ -389,18 +464,28 @@ def test_scans_without_end_are_refused_of_a_jpeg_that_is_not_progressive_too() -
 
 def test_what_looks_like_a_scan_inside_a_segment_is_none() -> None:
     assert decode(progressive(1, b"\xff\xda" * 300), LIMIT).shape == (64, 64, 3)
-    assert decode(progressive(1) + b"\xff\xda" * 300, LIMIT).shape == (64, 64, 3)  # nor behind the image, as of a film
+    assert decode(progressive(1) + b"\xff\xda" * 300, LIMIT).shape == (
+        64,
+        64,
+        3,
+    )  # nor behind the image, as of a film
 
 
 def test_the_bound_is_the_callers_alone() -> None:
     white = png(400, 300, b"".join(b"\0" + b"\xff" * 400 for _ in range(300)))
     assert decode(white, 120_000).shape == (300, 400, 3)
-    assert refusal(white, 119_999) == (Status.TOO_LARGE, "400×300 pixels are more than the 119,999 of align.max_pixels")
-    # More than Pillow's own bound of 2 × 89 million, and allowed here; it is cut short, so nothing is decoded.
+    assert refusal(white, 119_999) == (
+        Status.TOO_LARGE,
+        "400×300 pixels are more than the 119,999 of align.max_pixels",
+    )
+    # More than Pillow's own bound of 2 × 89 million, and allowed here; it is cut short, so nothing
+    # is decoded.
     assert refusal(png(18_000, 10_000, b""), 10**9)[0] == Status.UNREADABLE
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files"), ImportError("libjpeg")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(errno.EMFILE, "Too many open files"), ImportError("libjpeg")]
+)
 @pytest.mark.parametrize("step", ["open", "load"])
 def test_what_is_not_the_files_fault_comes_through(
     picture: np.ndarray, monkeypatch: pytest.MonkeyPatch, error: Exception, step: str
@@ -409,6 +494,8 @@ def test_what_is_not_the_files_fault_comes_through(
         raise error
 
     data = encoded(Image.fromarray(picture))
-    monkeypatch.setattr(*((Image, "open", fail) if step == "open" else (ImageFile.ImageFile, "load", fail)))
+    monkeypatch.setattr(
+        *((Image, "open", fail) if step == "open" else (ImageFile.ImageFile, "load", fail))
+    )
     with pytest.raises(type(error)):
         decode(data, LIMIT)

@@ -19,7 +19,8 @@ from stages.fusion.rules import Faces, rule_named, weight_rule
 properties = settings(deadline=None, max_examples=40)
 STATISTICS = ("minimum", "maximum", "mean", "deviation")
 
-# One face: medium, norm, detector score, quality. Few distinct values make ties; the others are whatever float32 holds.
+# One face: medium, norm, detector score, quality. Few distinct values make ties; the others are
+# whatever float32 holds.
 few = st.sampled_from([-1.0, 0.0, 0.25, 0.5, 2.0])
 any_size = st.floats(-(2.0**100), 2.0**100, width=32)
 positive = st.one_of(st.sampled_from([1e-6, 1.0, 3.0]), st.floats(2.0**-20, 2.0**20, width=32))
@@ -42,7 +43,9 @@ def made(templates: list[list[Any]], **statistics: float) -> Faces:
     number = np.array([t for t, *_ in rows], np.int64)
     medium = np.array([10 * t + m for t, m, *_ in rows], np.int64)
     norm, detector, quality = (np.array([row[i] for row in rows], np.float64) for i in (2, 3, 4))
-    own = dict(zip(STATISTICS, (quality.min(), quality.max(), quality.mean(), quality.std()), strict=True))
+    own = dict(
+        zip(STATISTICS, (quality.min(), quality.max(), quality.mean(), quality.std()), strict=True)
+    )
     return Faces(number, medium, norm, detector, quality, **{**own, **statistics})
 
 
@@ -71,10 +74,16 @@ def slow(name: str, members: list[Any], faces: Faces, parameter: float) -> list[
         return [1] * n if low == high else [min(max((x - low) / (high - low), 0), 1) for x in q]
     if name == "insightface-script":
         media = [sum(other[0] == one[0] for other in members) for one in members]
-        return [Fraction(one[1]) * Fraction(one[2]) / m for one, m in zip(members, media, strict=True)]
+        return [
+            Fraction(one[1]) * Fraction(one[2]) / m for one, m in zip(members, media, strict=True)
+        ]
     if name == "threshold":
         kept = [int(x >= Fraction(parameter)) for x in q]
-        return kept if any(kept) else [int(i == max(range(n), key=lambda i: (q[i], -i))) for i in range(n)]
+        return (
+            kept
+            if any(kept)
+            else [int(i == max(range(n), key=lambda i: (q[i], -i))) for i in range(n)]
+        )
     if name == "top-fraction":
         kept_ones = sorted(range(n), key=lambda i: (-q[i], i))[: -(-n * 3 // 10)]
         return [int(i in kept_ones) for i in range(n)]
@@ -84,7 +93,11 @@ def slow(name: str, members: list[Any], faces: Faces, parameter: float) -> list[
         return [max(x, 0) ** int(parameter) for x in q]
     if name == "quality-softmax":
         scale = faces.deviation * parameter
-        return [1] * n if faces.deviation == 0 else [Decimal((float(x) - faces.mean) / scale).exp() for x in q]
+        return (
+            [1] * n
+            if faces.deviation == 0
+            else [Decimal((float(x) - faces.mean) / scale).exp() for x in q]
+        )
     kept = sorted(range(n), key=lambda i: (-q[i], i))[: 1 if name == "best" else int(parameter)]
     return [int(i in kept) for i in range(n)]
 
@@ -109,7 +122,10 @@ OTHERS = {"quality-rank", "trimmed", "medoid", "crfiqa-script", "inverse-varianc
 
 
 def test_every_built_in_rule_is_specified_here() -> None:
-    assert set(registry.available("fusion rule")) == {label.partition("(")[0] for label in LABELS} | OTHERS
+    assert (
+        set(registry.available("fusion rule"))
+        == {label.partition("(")[0] for label in LABELS} | OTHERS
+    )
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -127,8 +143,13 @@ def test_a_rule_equals_a_plain_loop_over_templates(label: str, templates: list[l
 
 @pytest.mark.parametrize("label", LABELS)
 @properties
-@given(members=st.lists(face(any_size), min_size=2, max_size=6, unique_by=lambda one: one[3]), data=st.data())
-def test_without_ties_the_order_of_faces_in_a_template_changes_nothing(label: str, members: list[Any], data: Any) -> None:
+@given(
+    members=st.lists(face(any_size), min_size=2, max_size=6, unique_by=lambda one: one[3]),
+    data=st.data(),
+)
+def test_without_ties_the_order_of_faces_in_a_template_changes_nothing(
+    label: str, members: list[Any], data: Any
+) -> None:
     order = data.draw(st.permutations(range(len(members))))
     statistics = dict(zip(STATISTICS, (0.0, 2.0, 1.0, 2.0), strict=True))
     straight = shares(label, made([members], **statistics))
@@ -137,13 +158,18 @@ def test_without_ties_the_order_of_faces_in_a_template_changes_nothing(label: st
 
 
 @pytest.mark.parametrize(
-    "label", [label for label in LABELS if "quality" in rule_named(label).needs and label[:5] != "thres"]
+    "label",
+    [label for label in LABELS if "quality" in rule_named(label).needs and label[:5] != "thres"],
 )
 @properties
 @given(templates=some_sets, power=st.integers(-8, 8))
-def test_the_unit_of_quality_changes_nothing(label: str, templates: list[list[Any]], power: int) -> None:
+def test_the_unit_of_quality_changes_nothing(
+    label: str, templates: list[list[Any]], power: int
+) -> None:
     scaled = [[(m, n, d, q * 2.0**power) for m, n, d, q in members] for members in templates]
-    np.testing.assert_allclose(shares(label, made(scaled)), shares(label, made(templates)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        shares(label, made(scaled)), shares(label, made(templates)), rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("label", ["quality-minmax", "quality-softmax", "top-k", "best"])
@@ -153,7 +179,9 @@ def test_the_zero_of_quality_changes_nothing_where_a_rule_scales_or_ranks(
     label: str, templates: list[list[Any]], offset: float
 ) -> None:
     moved = [[(m, n, d, q + offset) for m, n, d, q in members] for members in templates]
-    np.testing.assert_allclose(shares(label, made(moved)), shares(label, made(templates)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        shares(label, made(moved)), shares(label, made(templates)), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_of_equal_qualities_the_first_face_is_the_best() -> None:
@@ -166,11 +194,15 @@ def test_of_equal_qualities_the_first_face_is_the_best() -> None:
 @given(templates=some_sets)
 def test_softmax_of_a_high_temperature_is_the_mean(templates: list[list[Any]]) -> None:
     faces = made(templates)
-    np.testing.assert_allclose(shares("quality-softmax(T=1e9)", faces), shares("mean", faces), atol=1e-6)
+    np.testing.assert_allclose(
+        shares("quality-softmax(T=1e9)", faces), shares("mean", faces), atol=1e-6
+    )
 
 
 def test_softmax_of_a_low_temperature_is_shared_by_the_best_alone() -> None:
-    faces = made([[(0, 1, 1, q) for q in (-3.0, 1.0, 0.5)], [(0, 1, 1, q) for q in (-5.0, -4.0, -4.0)]])
+    faces = made(
+        [[(0, 1, 1, q) for q in (-3.0, 1.0, 0.5)], [(0, 1, 1, q) for q in (-5.0, -4.0, -4.0)]]
+    )
     assert shares("quality-softmax(T=1e-9)", faces).tolist() == [0, 1, 0, 0, 0.5, 0.5]
 
 
@@ -189,8 +221,13 @@ def test_minmax_keeps_to_zero_and_one_beyond_its_reference_set() -> None:
 @pytest.mark.parametrize("label", ["quality-minmax", "quality-softmax"])
 def test_a_reference_set_without_spread_or_without_faces_weighs_equally(label: str) -> None:
     members = [(0, 1, 1, q) for q in (1.0, 2.0)]
-    assert shares(label, made([members], minimum=1.0, maximum=1.0, mean=1.0, deviation=0.0)).tolist() == [0.5, 0.5]
-    assert shares(label, made([members], **dict.fromkeys(STATISTICS, np.nan))).tolist() == [0.5, 0.5]
+    assert shares(
+        label, made([members], minimum=1.0, maximum=1.0, mean=1.0, deviation=0.0)
+    ).tolist() == [0.5, 0.5]
+    assert shares(label, made([members], **dict.fromkeys(STATISTICS, np.nan))).tolist() == [
+        0.5,
+        0.5,
+    ]
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -206,7 +243,10 @@ def test_a_rule_asks_only_for_the_inputs_it_reads() -> None:
     assert needs["detector"] == ("detections",)
     assert needs["best"] == ("quality",)
     assert needs["quality-minmax"] == ("quality", "statistics")
-    assert [rule_named(f"insightface-script(detector={flag})").needs for flag in (0, 1)] == [(), ("detections",)]
+    assert [rule_named(f"insightface-script(detector={flag})").needs for flag in (0, 1)] == [
+        (),
+        ("detections",),
+    ]
 
 
 def test_parameters_have_defaults_and_may_be_spaced() -> None:
@@ -230,7 +270,10 @@ def test_parameters_have_defaults_and_may_be_spaced() -> None:
         ("quality-softmax(T=inf)", "T must be a finite number above 0"),
         ("top-k(k=2.5)", "k must be a whole number, found 2.5"),
         ("top-fraction(f=1.5)", "f must be a finite number above 0 and up to 1, found 1.5"),
-        ("insightface-script(norm=2)", "norm must be a finite number of at least 0 and up to 1, found 2"),
+        (
+            "insightface-script(norm=2)",
+            "norm must be a finite number of at least 0 and up to 1, found 2",
+        ),
         ("top-k(k=3", "write NAME or NAME"),
         ("", "write NAME or NAME"),
     ],
@@ -243,7 +286,9 @@ def test_a_label_that_names_no_rule_is_a_sentence(label: str, message: str) -> N
 def test_a_rule_of_ones_own_works_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = registry.available("fusion rule")
     monkeypatch.setattr(registry, "_parts", {"fusion rule": dict(parts)})
-    weight_rule("above", needs=("quality",), least=0.5)(lambda faces, least: np.float64(faces.quality > least))
+    weight_rule("above", needs=("quality",), least=0.5)(
+        lambda faces, least: np.float64(faces.quality > least)
+    )
     faces = made([[(0, 1, 1, q) for q in (1.0, 2.0, 0.6)]])
     assert rule_named("above(least=0.8)").weigh(faces).tolist() == [1, 1, 0]
     assert rule_named("above").weigh(faces).tolist() == [1, 1, 1]
@@ -257,12 +302,18 @@ def test_threshold_keeps_the_best_where_no_face_reaches_it() -> None:
 
 @properties
 @given(count=st.integers(1, 60), tenths=st.integers(1, 10))
-def test_a_fraction_of_the_faces_is_rounded_up_as_in_exact_arithmetic(count: int, tenths: int) -> None:
+def test_a_fraction_of_the_faces_is_rounded_up_as_in_exact_arithmetic(
+    count: int, tenths: int
+) -> None:
     faces = made([[(0, 1, 1, float(i)) for i in range(count)]])
-    assert rule_named(f"top-fraction(f={tenths / 10})").weigh(faces).sum() == -(-count * tenths // 10)
+    assert rule_named(f"top-fraction(f={tenths / 10})").weigh(faces).sum() == -(
+        -count * tenths // 10
+    )
 
 
-@pytest.mark.parametrize(("q", "weight"), [(-1.0, 0), (0.0, 0), (0.25, 0.25), (0.505, 0.505), (1.0, 1), (9.0, 1)])
+@pytest.mark.parametrize(
+    ("q", "weight"), [(-1.0, 0), (0.0, 0), (0.25, 0.25), (0.505, 0.505), (1.0, 1), (9.0, 1)]
+)
 def test_rank_is_the_share_of_the_reference_set_below(q: float, weight: float) -> None:
     faces = made([[(0, 1, 1, q)]], percentiles=np.linspace(0, 1, 101))
     assert rule_named("quality-rank").weigh(faces)[0] == pytest.approx(weight)
@@ -272,23 +323,35 @@ def test_rank_takes_the_middle_of_equal_percentiles_and_none_without_a_reference
     coarse = np.repeat([0.0, 1.0, 2.0], [21, 60, 20])
     faces = made([[(0, 1, 1, q) for q in (0.0, 1.0, 2.0)]], percentiles=coarse)
     np.testing.assert_allclose(rule_named("quality-rank").weigh(faces), [0.10, 0.505, 0.905])
-    assert rule_named("quality-rank").weigh(made([[(0, 1, 1, 5.0)]], percentiles=np.full(101, np.nan))).tolist() == [1]
+    assert rule_named("quality-rank").weigh(
+        made([[(0, 1, 1, 5.0)]], percentiles=np.full(101, np.nan))
+    ).tolist() == [1]
 
 
 def with_vectors(sizes: list[int], seed: int) -> Faces:
     """Random faces with embeddings of 4 dimensions."""
     rng = np.random.default_rng(seed)
     number = np.repeat(np.arange(len(sizes)), sizes)
-    x = rng.standard_normal((len(number), 4)).astype(np.float32) * rng.uniform(0.5, 30, (len(number), 1)).astype(np.float32)
+    x = rng.standard_normal((len(number), 4)).astype(np.float32) * rng.uniform(
+        0.5, 30, (len(number), 1)
+    ).astype(np.float32)
     none = np.empty(0)
-    return Faces(number, np.arange(len(number)), np.linalg.norm(x, axis=1).astype(np.float64), none, none, embedding=x)
+    return Faces(
+        number,
+        np.arange(len(number)),
+        np.linalg.norm(x, axis=1).astype(np.float64),
+        none,
+        none,
+        embedding=x,
+    )
 
 
 def cosines(faces: Faces, template: int) -> tuple[np.ndarray, np.ndarray]:
     """(rows, cosine of each pair of faces) of one template, in float64."""
     rows = np.flatnonzero(faces.template == template)
     unit = (
-        faces.embedding[rows].astype(np.float64) / np.linalg.norm(faces.embedding[rows].astype(np.float64), axis=1)[:, None]
+        faces.embedding[rows].astype(np.float64)
+        / np.linalg.norm(faces.embedding[rows].astype(np.float64), axis=1)[:, None]
     )
     return rows, unit @ unit.T
 
@@ -301,12 +364,20 @@ def test_medoid_is_the_face_nearest_to_all_others(sizes: list[int], seed: int) -
     for template in range(len(sizes)):
         rows, near = cosines(faces, template)
         assert weight[rows].sum() == 1
-        assert near.sum(axis=1)[weight[rows].argmax()] == pytest.approx(near.sum(axis=1).max(), abs=1e-5)
+        assert near.sum(axis=1)[weight[rows].argmax()] == pytest.approx(
+            near.sum(axis=1).max(), abs=1e-5
+        )
 
 
 @properties
-@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 10**6), tenths=st.integers(1, 9))
-def test_trimmed_leaves_out_the_faces_farthest_from_the_mean(sizes: list[int], seed: int, tenths: int) -> None:
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+    tenths=st.integers(1, 9),
+)
+def test_trimmed_leaves_out_the_faces_farthest_from_the_mean(
+    sizes: list[int], seed: int, tenths: int
+) -> None:
     faces = with_vectors(sizes, seed)
     weight = rule_named(f"trimmed(f={tenths / 10})").weigh(faces)
     for template, size in enumerate(sizes):
@@ -322,7 +393,8 @@ def test_trimmed_leaves_out_the_faces_farthest_from_the_mean(sizes: list[int], s
 def test_the_script_of_cr_fiqa_weighs_raw_features_by_scaled_quality_inside_media() -> None:
     faces = made([[(0, 2.0, 1, 1.0), (0, 4.0, 1, 3.0), (1, 8.0, 1, 5.0)]], minimum=1.0, maximum=5.0)
     assert rule_named("crfiqa-script").weigh(faces).tolist() == [0, 4 * 0.5 / 2, 8]
-    below = made([[(0, 2.0, 1, q) for q in (-9.0, 3.0)]], minimum=1.0, maximum=5.0)  # of another reference set
+    # of another reference set
+    below = made([[(0, 2.0, 1, q) for q in (-9.0, 3.0)]], minimum=1.0, maximum=5.0)
     assert rule_named("crfiqa-script").weigh(below).tolist() == [0, 0.5]
     with pytest.raises(InvalidInput, match="the scores are all equal"):
         rule_named("crfiqa-script").weigh(made([[(0, 2.0, 1, 1.0)]]))
@@ -337,22 +409,36 @@ def test_the_script_of_cr_fiqa_weighs_raw_features_by_scaled_quality_inside_medi
         ("insightface-script(norm=0, detector=0)", [0.5, 0.5, 1.0]),
     ],
 )
-def test_the_common_script_has_a_weight_for_each_of_its_switches(label: str, weights: list[float]) -> None:
+def test_the_common_script_has_a_weight_for_each_of_its_switches(
+    label: str, weights: list[float]
+) -> None:
     faces = made([[(0, 4.0, 0.5, 1.0), (0, 4.0, 0.25, 1.0), (1, 8.0, 0.5, 1.0)]])
     assert rule_named(label).weigh(faces).tolist() == weights
 
 
 @properties
-@given(sizes=st.lists(st.integers(0, 6), min_size=1, max_size=5), seed=st.integers(0, 10**6), width=st.sampled_from([1, 4]))
+@given(
+    sizes=st.lists(st.integers(0, 6), min_size=1, max_size=5),
+    seed=st.integers(0, 10**6),
+    width=st.sampled_from([1, 4]),
+)
 def test_inverse_variance_equals_a_plain_loop(sizes: list[int], seed: int, width: int) -> None:
     faces = with_vectors(sizes, seed)
-    variance = np.random.default_rng(seed).uniform(1e-6, 1, (len(faces.template), width)).astype(np.float32)
+    variance = (
+        np.random.default_rng(seed)
+        .uniform(1e-6, 1, (len(faces.template), width))
+        .astype(np.float32)
+    )
     unit = faces.embedding / faces.norm[:, None].astype(np.float32)
-    vectors, share = rule_named("inverse-variance").combine(replace(faces, variance=variance), unit, len(sizes))
+    vectors, share = rule_named("inverse-variance").combine(
+        replace(faces, variance=variance), unit, len(sizes)
+    )
     for template, size in enumerate(sizes):
         rows = np.flatnonzero(faces.template == template)
         precision = 1 / variance[rows].astype(np.float64)
-        expected = (unit[rows] * precision).sum(axis=0) / precision.sum(axis=0) if size else np.zeros(4)
+        expected = (
+            (unit[rows] * precision).sum(axis=0) / precision.sum(axis=0) if size else np.zeros(4)
+        )
         np.testing.assert_allclose(vectors[template], expected, atol=1e-5)
         if size:
             assert share[rows].max() <= 1

@@ -1,4 +1,6 @@
-"""search against a sort of every score, in whole numbers: small galleries and large, by FAISS and torch, ties included."""
+"""search against a sort of every score, in whole numbers: small galleries and large, by FAISS and
+torch, ties included.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ WAYS = ("tiles", "faiss", "torch")  # of a small gallery, and of a large one by 
 
 
 class Set:
-    """Templates with their roles: row i of `roles` says in which of (gallery, probe) template i serves."""
+    """Templates with their roles: row i of `roles` says in which of (gallery, probe) template i
+    serves.
+    """
 
     def __init__(self, embedding: Any, gallery: Any, probes: Any, failed: Any = ()) -> None:
         embedding = np.array(embedding, np.float32)
@@ -38,14 +42,24 @@ class Set:
         self.templates = Batch({"status": status, "embedding": embedding})
         self.gallery, self.probes = [int(i) for i in gallery], [int(i) for i in probes]
         rows = np.array([*self.gallery, *self.probes], np.int64)
-        self.roles = Batch({"template": rows, "role": text(["gallery"] * len(self.gallery) + ["probe"] * len(self.probes))})
+        self.roles = Batch(
+            {
+                "template": rows,
+                "role": text(["gallery"] * len(self.gallery) + ["probe"] * len(self.probes)),
+            }
+        )
 
     def search(self, source: Make, context: Make, way: str, k: int, shards: int = 10**9) -> Batch:
-        stage = Search(SearchOptions(k=k, backend="torch" if way == "torch" else "faiss"), context())
+        stage = Search(
+            SearchOptions(k=k, backend="torch" if way == "torch" else "faiss"), context()
+        )
         parts = []
         for start in range(0, max(1, len(self.probes)), shards):
             work = Work(
-                start, min(start + shards, len(self.probes)), {"roles": self.roles}, {"templates": source(self.templates)}
+                start,
+                min(start + shards, len(self.probes)),
+                {"roles": self.roles},
+                {"templates": source(self.templates)},
             )
             with patch.object(search, "SMALL", search.SMALL if way == "tiles" else -1):
                 parts.append(CANDIDATES.check(compute(stage, work)[""]))
@@ -53,14 +67,20 @@ class Set:
 
     def slow(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and scores by sorting the whole gallery for every probe by (−score, row)."""
-        steps = (vectors.units(self.templates["embedding"]).astype(np.float64) / GRID).astype(np.int64)
+        steps = (vectors.units(self.templates["embedding"]).astype(np.float64) / GRID).astype(
+            np.int64
+        )
         products = steps[self.probes] @ steps.T  # of whole numbers
         usable = self.templates["status"] == Status.OK
-        rows, scores = np.full((len(self.probes), k), -1), np.full((len(self.probes), k), np.nan, np.float32)
+        rows, scores = (
+            np.full((len(self.probes), k), -1),
+            np.full((len(self.probes), k), np.nan, np.float32),
+        )
         for p, probe in enumerate(self.probes):
             if usable[probe]:
-                # Scores are stored as float32, and a tie is a tie of what is stored.
-                all_scores = [(-np.float32(products[p, g] * GRID**2), g) for g in {*self.gallery} if usable[g]]
+                # Scores are stored as float32 within −1…1, and a tie is a tie of what is stored.
+                score = np.clip((products[p] * GRID**2).astype(np.float32), -1, 1)
+                all_scores = [(-score[g], g) for g in {*self.gallery} if usable[g]]
                 for place, (score, g) in enumerate(sorted(all_scores)[:k]):
                     rows[p, place], scores[p, place] = g, -score
         return rows, scores
@@ -85,7 +105,14 @@ def drawn(rows: int, width: int = 16, seed: int = 0) -> np.ndarray:
     k=st.integers(1, 8),
 )
 def test_every_way_equals_a_sort_of_all_scores(
-    source: Make, context: Make, seed: int, distinct: int, enrolled: int, probes: int, failed: float, k: int
+    source: Make,
+    context: Make,
+    seed: int,
+    distinct: int,
+    enrolled: int,
+    probes: int,
+    failed: float,
+    k: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     rows = enrolled + probes
@@ -100,10 +127,16 @@ def test_every_way_equals_a_sort_of_all_scores(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("same", [5, 40, 300])
-def test_identical_templates_come_in_the_order_of_their_rows(source: Make, context: Make, way: str, same: int) -> None:
+def test_identical_templates_come_in_the_order_of_their_rows(
+    source: Make, context: Make, way: str, same: int
+) -> None:
     best = drawn(1, seed=1)
     gallery = np.concatenate([drawn(50, seed=2), np.repeat(best, same, axis=0), drawn(50, seed=3)])
-    made = Set(np.concatenate([gallery, best]), np.random.default_rng(4).permutation(len(gallery)), [len(gallery)])
+    made = Set(
+        np.concatenate([gallery, best]),
+        np.random.default_rng(4).permutation(len(gallery)),
+        [len(gallery)],
+    )
     found = made.search(source, context, way, k=5)
     assert found["candidate"].tolist() == [[50, 51, 52, 53, 54]]
     check(found, made.slow(5))
@@ -111,7 +144,8 @@ def test_identical_templates_come_in_the_order_of_their_rows(source: Make, conte
 
 @pytest.mark.parametrize("way", WAYS)
 def test_ties_with_the_last_place_are_decided_by_row(source: Make, context: Make, way: str) -> None:
-    # Two places are certain; 60 identical templates, far more than is selected at first, contend for the other two.
+    # Two places are certain; 60 identical templates, far more than is selected at first, contend
+    # for the other two.
     probe, other = np.eye(16)[0], np.eye(16)[0] + np.eye(16)[1]
     embedding = np.stack([*[other] * 30, probe, *[other] * 30, probe, probe])
     made = Set(embedding, range(62), [62])
@@ -119,7 +153,9 @@ def test_ties_with_the_last_place_are_decided_by_row(source: Make, context: Make
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_gallery_smaller_than_k_pads_with_no_candidate(source: Make, context: Make, way: str) -> None:
+def test_a_gallery_smaller_than_k_pads_with_no_candidate(
+    source: Make, context: Make, way: str
+) -> None:
     made = Set(drawn(5), range(3), [3, 4])
     found = made.search(source, context, way, k=7)
     assert (found["candidate"][:, :3] >= 0).all()
@@ -130,7 +166,10 @@ def test_a_gallery_smaller_than_k_pads_with_no_candidate(source: Make, context: 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_gallery_of_one_and_of_none(source: Make, context: Make, way: str) -> None:
-    check(Set(drawn(3), [1], [0, 2]).search(source, context, way, k=2), Set(drawn(3), [1], [0, 2]).slow(2))
+    check(
+        Set(drawn(3), [1], [0, 2]).search(source, context, way, k=2),
+        Set(drawn(3), [1], [0, 2]).slow(2),
+    )
     for nobody in (Set(drawn(2), [], [0, 1]), Set(drawn(3), [2], [0, 1], failed=[2])):
         found = nobody.search(source, context, way, k=2)
         assert (found["candidate"] == -1).all()
@@ -139,7 +178,9 @@ def test_a_gallery_of_one_and_of_none(source: Make, context: Make, way: str) -> 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_failed_templates_are_never_candidates_and_failed_probes_have_none(source: Make, context: Make, way: str) -> None:
+def test_failed_templates_are_never_candidates_and_failed_probes_have_none(
+    source: Make, context: Make, way: str
+) -> None:
     made = Set(drawn(8), range(5), [5, 6, 7], failed=[2, 6])
     found = made.search(source, context, way, k=5)
     assert 2 not in found["candidate"]
@@ -149,7 +190,9 @@ def test_failed_templates_are_never_candidates_and_failed_probes_have_none(sourc
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_template_listed_twice_in_the_gallery_is_one_candidate(source: Make, context: Make, way: str) -> None:
+def test_a_template_listed_twice_in_the_gallery_is_one_candidate(
+    source: Make, context: Make, way: str
+) -> None:
     found = Set(drawn(3), [0, 1, 0, 0], [2]).search(source, context, way, k=4)
     assert sorted(found["candidate"][0].tolist()) == [-1, -1, 0, 1]
 
@@ -173,7 +216,9 @@ def test_shards_of_probes_and_the_back_end_change_no_bit(source: Make, context: 
 
 
 @pytest.mark.parametrize("lost", [20, 900])
-def test_a_template_that_fails_moves_no_bit_of_the_other_lists(source: Make, context: Make, lost: int) -> None:
+def test_a_template_that_fails_moves_no_bit_of_the_other_lists(
+    source: Make, context: Make, lost: int
+) -> None:
     made = crowd()
     before = made.search(source, context, "tiles", k=20)
     made.templates["status"][lost], made.templates["embedding"][lost] = Status.EMPTY, np.nan
@@ -185,7 +230,9 @@ def test_a_template_that_fails_moves_no_bit_of_the_other_lists(source: Make, con
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_template_of_zeros_that_is_ok_scores_0_with_everyone(source: Make, context: Make, way: str) -> None:
+def test_a_template_of_zeros_that_is_ok_scores_0_with_everyone(
+    source: Make, context: Make, way: str
+) -> None:
     embedding = drawn(6)
     embedding[[1, 4]] = 0
     given = Set(embedding, range(3), range(3, 6))
@@ -197,7 +244,9 @@ def test_a_template_of_zeros_that_is_ok_scores_0_with_everyone(source: Make, con
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_template_of_zeros_that_failed_is_no_candidate_and_has_none(source: Make, context: Make, way: str) -> None:
+def test_a_template_of_zeros_that_failed_is_no_candidate_and_has_none(
+    source: Make, context: Make, way: str
+) -> None:
     given = Set(drawn(6), range(3), range(3, 6), failed=[1, 4])
     held = np.nan_to_num(given.templates["embedding"])
     given.templates = Batch({"status": given.templates["status"], "embedding": held})
@@ -207,7 +256,12 @@ def test_a_template_of_zeros_that_failed_is_no_candidate_and_has_none(source: Ma
 
 
 @pytest.mark.parametrize(
-    "select", [candidates.with_numpy, partial(candidates.with_torch, half=False), partial(candidates.with_torch, half=True)]
+    "select",
+    [
+        candidates.with_numpy,
+        partial(candidates.with_torch, half=False),
+        partial(candidates.with_torch, half=True),
+    ],
 )
 def test_products_of_lower_precision_select_the_same_lists(select: Make) -> None:
     rng = np.random.default_rng(2)
@@ -220,7 +274,9 @@ def test_products_of_lower_precision_select_the_same_lists(select: Make) -> None
         np.testing.assert_array_equal(ours, right)
 
 
-@pytest.mark.parametrize("select", [candidates.with_numpy, candidates.with_faiss, candidates.with_torch])
+@pytest.mark.parametrize(
+    "select", [candidates.with_numpy, candidates.with_faiss, candidates.with_torch]
+)
 def test_a_probe_with_too_many_candidates_is_left_to_the_exact_product(select: Make) -> None:
     rng = np.random.default_rng(3)
     gallery = np.repeat(vectors.units(rng.standard_normal((1, 8))), 400, axis=0)

@@ -1,7 +1,7 @@
 """What the replicates of `stages.metrics.bootstrap` promise.
 
-Each is the metric of a list in which every comparison is repeated as often as its subjects were drawn. The
-references here do just that, literally.
+Each is the metric of a list in which every comparison is repeated as often as its subjects were
+drawn. The references here do just that, literally.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Comparisons(NamedTuple):
     a: NDArray[np.int64]
     b: NDArray[np.int64]
 
-    def repeated(self, weight: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def repeated(
+        self, weight: NDArray[np.integer]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(mated, non-mated) scores, each as often as its weight says."""
         mated: list[np.float32] = []
         nonmated: list[np.float32] = []
@@ -76,7 +78,9 @@ def test_every_replicate_draws_as_many_subjects_as_there_are() -> None:
 
 
 def test_more_replicates_extend_the_same_rows() -> None:
-    np.testing.assert_array_equal(subject_weights(37, 5, seed=3), subject_weights(37, 500, seed=3)[:5])
+    np.testing.assert_array_equal(
+        subject_weights(37, 5, seed=3), subject_weights(37, 500, seed=3)[:5]
+    )
 
 
 def test_rows_do_not_depend_on_how_they_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +96,8 @@ def test_rows_and_seeds_differ() -> None:
 
 
 def test_counts_are_multinomial_in_mean_and_variance() -> None:
-    # Multinomial of n draws from n cells: mean 1, variance 1 - 1/n. 20,000 cells: standard error below .02.
+    # Multinomial of n draws from n cells: mean 1, variance 1 - 1/n. 20,000 cells: standard error
+    # below .02.
     weights = subject_weights(100, 200, seed=5).astype(float)
     assert abs(weights.mean(axis=0) - 1).max() < 5 / math.sqrt(200)
     assert weights.var() == pytest.approx(1 - 1 / 100, abs=0.06)
@@ -108,7 +113,9 @@ def test_no_subjects_give_empty_rows() -> None:
 @pytest.mark.parametrize("rule", RULES)
 @properties
 @given(data=lists, seed=st.integers(0, 1000))
-def test_tar_equals_repeating_each_comparison_weight_times(rule: str, data: Comparisons, seed: int) -> None:
+def test_tar_equals_repeating_each_comparison_weight_times(
+    rule: str, data: Comparisons, seed: int
+) -> None:
     weights = subject_weights(6, 4, seed)
     found = tar_replicates(*data, TARGETS, weights, rule)
     expected = [operating_points(*data.repeated(row), TARGETS, rule).tar for row in weights]
@@ -118,7 +125,9 @@ def test_tar_equals_repeating_each_comparison_weight_times(rule: str, data: Comp
 @pytest.mark.parametrize("rule", RULES)
 @properties
 @given(data=lists)
-def test_tar_of_unit_weights_is_the_operating_point_to_the_bit(rule: str, data: Comparisons) -> None:
+def test_tar_of_unit_weights_is_the_operating_point_to_the_bit(
+    rule: str, data: Comparisons
+) -> None:
     found = tar_replicates(*data, TARGETS, np.ones((1, 6), np.uint16), rule)
     expected = operating_points(data.score[data.mated], data.score[~data.mated], TARGETS, rule)
     np.testing.assert_array_equal(found[0], expected.tar)
@@ -126,8 +135,9 @@ def test_tar_of_unit_weights_is_the_operating_point_to_the_bit(rule: str, data: 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_tar_is_right_where_the_top_of_the_list_weighs_nothing(rule: str) -> None:
-    # Below the very best, the next 600 of 1000 non-mated comparisons are between subjects 0 and 1: where one
-    # is not drawn, all thresholds but the strictest lie far below the top of the list that is read first.
+    # Below the very best, the next 600 of 1000 non-mated comparisons are between subjects 0 and 1:
+    # where one is not drawn, all thresholds but the strictest lie far below the top of the list
+    # that is read first.
     score = np.concatenate([np.arange(1000.0), np.arange(0.0, 1000, 5)])
     heavy = (np.arange(1000) >= 399) & (np.arange(1000) < 999)
     a = np.concatenate([np.where(heavy, 0, 2), np.full(200, 2)])
@@ -135,7 +145,9 @@ def test_tar_is_right_where_the_top_of_the_list_weighs_nothing(rule: str) -> Non
     data = Comparisons(score.astype(np.float32), a == b, a, b)
     weights = np.array([[0, 2, 1, 1], [1, 1, 1, 1], [2, 0, 1, 1], [0, 0, 2, 2]], np.uint16)
     found = tar_replicates(*data, [0.0, 0.01, 0.05], weights, rule)
-    expected = [operating_points(*data.repeated(row), [0.0, 0.01, 0.05], rule).tar for row in weights]
+    expected = [
+        operating_points(*data.repeated(row), [0.0, 0.01, 0.05], rule).tar for row in weights
+    ]
     np.testing.assert_array_equal(found, expected)
 
 
@@ -167,7 +179,8 @@ def test_the_order_of_comparisons_does_not_matter() -> None:
     mixed = Comparisons(*(column[order] for column in data))
     for rule in RULES:
         np.testing.assert_array_equal(
-            tar_replicates(*mixed, TARGETS, weights, rule), tar_replicates(*data, TARGETS, weights, rule)
+            tar_replicates(*mixed, TARGETS, weights, rule),
+            tar_replicates(*data, TARGETS, weights, rule),
         )
 
 
@@ -201,15 +214,21 @@ def test_no_comparisons_give_nan() -> None:
 
 @properties
 @given(data=lists, seed=st.integers(0, 1000))
-def test_eer_and_auc_equal_repeating_each_comparison_weight_times(data: Comparisons, seed: int) -> None:
+def test_eer_and_auc_equal_repeating_each_comparison_weight_times(
+    data: Comparisons, seed: int
+) -> None:
     weights = subject_weights(6, 4, seed)
     repeated = [data.repeated(row) for row in weights]
-    expected = [(eer(m, n)[0], auc(m, n)) if m.size and n.size else (math.nan, math.nan) for m, n in repeated]
+    expected = [
+        (eer(m, n)[0], auc(m, n)) if m.size and n.size else (math.nan, math.nan)
+        for m, n in repeated
+    ]
     np.testing.assert_array_equal(both(data, weights), expected)
 
 
 def test_an_eer_beyond_the_first_part_of_the_non_mated_list_is_found() -> None:
-    # Mated and non-mated scores alike: EER near 1/2, so that half of 5,000 scores must be read, not the best 376.
+    # Mated and non-mated scores alike: EER near 1/2, so that half of 5,000 scores must be read, not
+    # the best 376.
     rng = np.random.default_rng(3)
     a, b = rng.integers(0, 40, 5200), rng.integers(0, 40, 5200)
     data = Comparisons(np.round(rng.normal(size=5200), 2), a == b, a, b)
@@ -222,8 +241,13 @@ def test_an_eer_beyond_the_first_part_of_the_non_mated_list_is_found() -> None:
 
 # Identification
 
-probes = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([0.1, 0.2, 0.5, 0.7])), max_size=20)
-tops = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([-math.inf, 0.1, 0.2, 0.6])), max_size=20)
+probes = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([0.1, 0.2, 0.5, 0.7])),
+    max_size=20,
+)
+tops = st.lists(
+    st.tuples(st.integers(0, 4), st.sampled_from([-math.inf, 0.1, 0.2, 0.6])), max_size=20
+)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -235,17 +259,23 @@ def test_tpir_equals_repeating_each_probe_weight_times(
     weights = np.vstack([np.ones((1, 5), np.uint16), subject_weights(5, 3, seed)])
     subject, rank, score = (np.array([row[i] for row in mated]) for i in range(3))
     other, top = (np.array([row[i] for row in nonmated]) for i in range(2))
-    found = tpir_replicates(top, other.astype(int), rank, score, subject.astype(int), TARGETS, weights, rule)
+    found = tpir_replicates(
+        top, other.astype(int), rank, score, subject.astype(int), TARGETS, weights, rule
+    )
     for row, replicate in zip(weights, found, strict=True):
         m = [probe for probe in mated for _ in range(row[probe[0]])]
         n = [probe[1] for probe in nonmated for _ in range(row[probe[0]])]
-        expected = tpir_at_fpir(n, [probe[1] for probe in m], [probe[2] for probe in m], TARGETS, rule).tpir
+        expected = tpir_at_fpir(
+            n, [probe[1] for probe in m], [probe[2] for probe in m], TARGETS, rule
+        ).tpir
         np.testing.assert_array_equal(replicate, expected)
 
 
 @properties
 @given(mated=probes, seed=st.integers(0, 1000))
-def test_rank_rates_equal_repeating_each_probe_weight_times(mated: list[tuple[int, int, float]], seed: int) -> None:
+def test_rank_rates_equal_repeating_each_probe_weight_times(
+    mated: list[tuple[int, int, float]], seed: int
+) -> None:
     weights = np.vstack([np.ones((1, 5), np.uint16), subject_weights(5, 3, seed)])
     rank, subject = [probe[1] for probe in mated], [probe[0] for probe in mated]
     found = rank_replicates(rank, np.array(subject, int), [1, 3], weights)
@@ -268,7 +298,9 @@ def test_a_subject_without_a_weight_is_refused() -> None:
 
 
 def test_lengths_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"mated_subject must be \(2,\) integers .* found shape \(1,\)"):
+    with pytest.raises(
+        ValueError, match=r"mated_subject must be \(2,\) integers .* found shape \(1,\)"
+    ):
         rank_replicates([1, 1], [0], [1], [[1]])
 
 

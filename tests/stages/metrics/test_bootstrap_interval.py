@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from stages.metrics.bootstrap import interval, paired_difference, rate_interval, subject_weights, tar_replicates
+from stages.metrics.bootstrap import (
+    interval,
+    paired_difference,
+    rate_interval,
+    subject_weights,
+    tar_replicates,
+)
 from stages.metrics.verification import operating_points
 
 
@@ -40,7 +46,9 @@ def test_a_level_outside_0_to_1_is_refused(level: float) -> None:
 
 
 @pytest.mark.parametrize(("level", "subjects"), [(0.95, 27), (0.9, 3), (0.95, 1)])
-def test_a_rate_without_errors_has_the_exact_binomial_bound_over_subjects(level: float, subjects: int) -> None:
+def test_a_rate_without_errors_has_the_exact_binomial_bound_over_subjects(
+    level: float, subjects: int
+) -> None:
     expected = binomtest(0, subjects, alternative="less").proportion_ci(level, "exact").high
     assert rate_interval(0.0, np.zeros(50), level, subjects) == (0, pytest.approx(expected))
     assert rate_interval(1.0, np.ones(50), level, subjects) == (pytest.approx(1 - expected), 1)
@@ -52,7 +60,9 @@ def test_a_bound_never_narrows_what_the_replicates_say() -> None:
 
 
 @pytest.mark.parametrize(("value", "subjects"), [(0.0, -1), (0.5, 9), (0.3, -1)])
-def test_an_interval_without_width_is_none_where_nothing_bounds_the_number(value: float, subjects: int) -> None:
+def test_an_interval_without_width_is_none_where_nothing_bounds_the_number(
+    value: float, subjects: int
+) -> None:
     assert np.isnan(rate_interval(value, np.full(9, value), 0.95, subjects)).all()
 
 
@@ -79,15 +89,21 @@ def test_replicates_that_do_not_pair_are_refused() -> None:
 
 
 def test_the_interval_covers_the_rate_of_the_population_it_samples() -> None:
-    # 60 subjects, each with its own shift, so that comparisons of one subject hang together. Of 40 samples
-    # the 90 % intervals must cover the TAR of the population (read off 3000 subjects) at least 30 times.
-    # Measured over 400 samples: these cover 0.88, binomial intervals, which ignore subjects, 0.33.
+    # 60 subjects, each with its own shift, so that comparisons of one subject hang together. Of 40
+    # samples the 90 % intervals must cover the TAR of the population (read off 3000 subjects) at
+    # least 30 times. Measured over 400 samples: these cover 0.88, binomial intervals, which ignore
+    # subjects, 0.33.
     rng = np.random.default_rng(7)
 
     def sample(subjects: int) -> tuple[Any, ...]:
         shift = rng.normal(0, 1, subjects)
         a = np.concatenate([np.repeat(np.arange(subjects), 20), np.repeat(np.arange(subjects), 20)])
-        b = np.concatenate([a[: subjects * 20], (a[: subjects * 20] + rng.integers(1, subjects, subjects * 20)) % subjects])
+        b = np.concatenate(
+            [
+                a[: subjects * 20],
+                (a[: subjects * 20] + rng.integers(1, subjects, subjects * 20)) % subjects,
+            ]
+        )
         mean = np.where(a == b, 3 + shift[a], 0)
         return rng.normal(mean, 0.5).astype(np.float32), a == b, a, b
 

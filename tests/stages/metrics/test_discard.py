@@ -1,4 +1,6 @@
-"""What the error-versus-discard characteristic of `stages.metrics.discard`, and what it is held against, promise."""
+"""What the error-versus-discard characteristic of `stages.metrics.discard`, and what it is held
+against, promise.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +34,16 @@ score_lists = st.lists(values, max_size=20)
 comparisons = st.lists(st.tuples(st.booleans(), values), min_size=1, max_size=20)
 rates = st.one_of(st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]), st.floats(0, 1))
 
-# Six comparisons by hand: three runs of equal quality; errors are the first, the second and the last.
+# Six comparisons by hand: three runs of equal quality; errors are the first, the second and the
+# last.
 ERROR = [True, True, False, False, False, True]
 QUALITY = [0.1, 0.5, 0.1, 0.5, 0.5, 0.9]
 
 
 def slow_edc(listed: list[tuple[bool, float]]) -> list[tuple[float, float]]:
-    """(share discarded, error of the rest) where all below each distinct quality are gone, and the end."""
+    """(share discarded, error of the rest) where all below each distinct quality are gone, and the
+    end.
+    """
     points = []
     for cut in sorted({q for _, q in listed}):
         rest = [wrong for wrong, q in listed if q >= cut]
@@ -49,7 +54,9 @@ def slow_edc(listed: list[tuple[bool, float]]) -> list[tuple[float, float]]:
 # Quality of a comparison
 
 
-@pytest.mark.parametrize(("how", "expected"), [("min", [0.25, 0.5]), ("mean", [0.5, 0.75]), ("product", [0.1875, 0.5])])
+@pytest.mark.parametrize(
+    ("how", "expected"), [("min", [0.25, 0.5]), ("mean", [0.5, 0.75]), ("product", [0.1875, 0.5])]
+)
 def test_a_comparison_has_the_quality_of_its_two_samples(how: str, expected: list[float]) -> None:
     assert pair_quality([0.25, 1.0], [0.75, 0.5], how).tolist() == expected  # type: ignore[arg-type]
 
@@ -93,7 +100,9 @@ def test_the_curve_has_a_point_for_every_distinct_quality(listed: list[tuple[boo
 
 @properties
 @given(listed=comparisons, seed=st.integers(0, 1000))
-def test_the_curve_does_not_depend_on_the_order_of_the_list(listed: list[tuple[bool, float]], seed: int) -> None:
+def test_the_curve_does_not_depend_on_the_order_of_the_list(
+    listed: list[tuple[bool, float]], seed: int
+) -> None:
     shuffled = [listed[i] for i in np.random.default_rng(seed).permutation(len(listed))]
     a, b = (edc(*zip(*each, strict=True)) for each in (listed, shuffled))
     assert (a.x.tolist(), a.y.tolist()) == (b.x.tolist(), b.y.tolist())
@@ -137,7 +146,9 @@ def test_between_points_the_error_is_that_of_the_earlier() -> None:
     assert curve.at([0, 0.24, 0.25, 0.9, 1]).tolist() == [0.5, 0.5, 0.125, 0.125, 0]
 
 
-@pytest.mark.parametrize(("limit", "area"), [(0, 0), (0.125, 0.0625), (0.25, 0.125), (0.5, 0.15625), (1, 0.21875)])
+@pytest.mark.parametrize(
+    ("limit", "area"), [(0, 0), (0.125, 0.0625), (0.25, 0.125), (0.5, 0.15625), (1, 0.21875)]
+)
 def test_the_area_is_the_sum_of_steps_up_to_the_limit(limit: float, area: float) -> None:
     assert Curve(np.array([0, 0.25, 1.0]), np.array([0.5, 0.125, 0.0])).area(limit) == area
 
@@ -167,7 +178,13 @@ def test_a_whole_list_shorter_than_its_part_is_refused() -> None:
 
 
 def test_a_mated_comparison_at_the_threshold_is_no_error() -> None:
-    assert fnm_edc([0.4, 0.5, 0.6, 0.3], [1, 2, 3, 4], 0.5).y.tolist() == [2 / 4, 1 / 3, 1 / 2, 1, 0]
+    assert fnm_edc([0.4, 0.5, 0.6, 0.3], [1, 2, 3, 4], 0.5).y.tolist() == [
+        2 / 4,
+        1 / 3,
+        1 / 2,
+        1,
+        0,
+    ]
 
 
 def test_a_nonmated_comparison_at_the_threshold_is_an_error() -> None:
@@ -193,8 +210,14 @@ def test_without_a_threshold_the_curve_is_nan_and_says_why(curve: object) -> Non
 
 @properties
 @given(mated=score_lists, nonmated=score_lists.filter(len), target=rates)
-def test_at_most_is_the_lowest_threshold_within_the_target(mated: list[float], nonmated: list[float], target: float) -> None:
-    tried = [t for t in {*mated, *nonmated, math.inf} if sum(s >= t for s in nonmated) / len(nonmated) <= target]
+def test_at_most_is_the_lowest_threshold_within_the_target(
+    mated: list[float], nonmated: list[float], target: float
+) -> None:
+    tried = [
+        t
+        for t in {*mated, *nonmated, math.inf}
+        if sum(s >= t for s in nonmated) / len(nonmated) <= target
+    ]
     assert threshold_for(mated, nonmated, fmr=target) == min(tried)
 
 
@@ -205,7 +228,9 @@ def test_nearest_may_exceed_the_target() -> None:
 
 @properties
 @given(nonmated=score_lists.filter(len), target=rates)
-def test_interpolated_is_the_linear_quantile_of_the_nonmated(nonmated: list[float], target: float) -> None:
+def test_interpolated_is_the_linear_quantile_of_the_nonmated(
+    nonmated: list[float], target: float
+) -> None:
     found = threshold_for([], nonmated, fmr=target, rule="interpolated")
     assert found == pytest.approx(np.quantile(nonmated, 1 - target), abs=1e-12)
 
@@ -218,7 +243,9 @@ def test_an_interpolated_threshold_that_is_a_score_is_that_score_to_the_bit() ->
 
 @properties
 @given(mated=score_lists.filter(len), target=rates)
-def test_a_starting_error_is_kept_by_the_highest_threshold_that_keeps_it(mated: list[float], target: float) -> None:
+def test_a_starting_error_is_kept_by_the_highest_threshold_that_keeps_it(
+    mated: list[float], target: float
+) -> None:
     def fnmr(threshold: float) -> float:
         return sum(s < threshold for s in mated) / len(mated)
 
@@ -233,7 +260,9 @@ def test_a_threshold_chosen_on_nothing_is_nan() -> None:
     assert math.isnan(threshold_for([], [0.5], fnmr=0.1))
 
 
-@pytest.mark.parametrize("given_", [{}, {"fmr": 0.1, "fnmr": 0.1}, {"fnmr": 0.1, "rule": "nearest"}, {"fmr": 1.5}])
+@pytest.mark.parametrize(
+    "given_", [{}, {"fmr": 0.1, "fnmr": 0.1}, {"fnmr": 0.1, "rule": "nearest"}, {"fmr": 1.5}]
+)
 def test_a_target_that_is_none_or_not_one_is_refused(given_: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"f(n?)mr|rates"):
         threshold_for([0.5], [0.5], **given_)  # type: ignore[arg-type]
@@ -245,7 +274,9 @@ def test_a_target_that_is_none_or_not_one_is_refused(given_: dict[str, object]) 
 @pytest.mark.parametrize("reference", [perfect, attainable, random], ids=lambda each: each.name)
 @pytest.mark.parametrize("e0", [0, 0.05, 0.3, 1])
 @pytest.mark.parametrize("limit", [0, 0.05, 0.2, 1])
-def test_the_area_of_a_reference_is_the_integral_of_its_line(reference: object, e0: float, limit: float) -> None:
+def test_the_area_of_a_reference_is_the_integral_of_its_line(
+    reference: object, e0: float, limit: float
+) -> None:
     middles = (np.arange(200_000) + 0.5) / 200_000 * limit
     expected = reference.line(e0, middles).mean() * limit  # type: ignore[attr-defined]
     assert reference.area(e0, limit) == pytest.approx(expected, abs=1e-8)  # type: ignore[attr-defined]
@@ -276,15 +307,22 @@ def test_an_error_that_is_no_rate_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("errors", "n"), [(0, 4), (1, 1), (2, 5), (3, 6), (6, 6), (0, 1)])
-def test_no_order_of_discard_has_a_lower_curve_anywhere_than_the_pair_oracle(errors: int, n: int) -> None:
+def test_no_order_of_discard_has_a_lower_curve_anywhere_than_the_pair_oracle(
+    errors: int, n: int
+) -> None:
     oracle, at = pair_oracle(errors, n), np.arange(n + 1) / n
-    orders = [edc(np.isin(np.arange(n), wrong), np.arange(n)).at(at) for wrong in itertools.combinations(range(n), errors)]
+    orders = [
+        edc(np.isin(np.arange(n), wrong), np.arange(n)).at(at)
+        for wrong in itertools.combinations(range(n), errors)
+    ]
     np.testing.assert_allclose(oracle.at(at), np.min(orders, axis=0))
 
 
 @properties
 @given(n=st.integers(1, 400), share=st.floats(0, 1), limit=st.floats(0, 1))
-def test_the_pair_oracle_is_the_attainable_line_to_within_one_comparison(n: int, share: float, limit: float) -> None:
+def test_the_pair_oracle_is_the_attainable_line_to_within_one_comparison(
+    n: int, share: float, limit: float
+) -> None:
     errors = int(share * n)
     closed = attainable.area(errors / n, limit)
     assert -1e-12 <= pair_oracle(errors, n).area(limit) - closed <= 1 / n
@@ -300,14 +338,18 @@ def test_the_pair_oracle_of_nothing_is_nan() -> None:
 
 
 def test_the_sample_oracle_ranks_by_share_of_errors_and_then_by_comparisons() -> None:
-    # Share of errors (comparisons): 0: 1/1 (1), 1: 2/3 (3), 2: 1/3 (3), 3: 1/3 (3), 4: 0 (0), 5: 1/2 (2), 6: 0/2 (2).
+    # Share of errors (comparisons): 0: 1/1 (1), 1: 2/3 (3), 2: 1/3 (3), 3: 1/3 (3), 4: 0 (0), 5:
+    # 1/2 (2), 6: 0/2 (2).
     a, b = [0, 1, 1, 2, 2, 3, 3], [1, 5, 2, 3, 5, 6, 6]
     error = [True, True, False, True, False, False, False]
     assert sample_oracle(a, b, error, 7).tolist() == [0, 1, 3, 4, 6, 2, 5]
 
 
-def test_the_sample_oracle_discards_errors_one_by_one_where_each_sample_has_one_comparison() -> None:
-    # With 6 errors of 10 comparisons, equals alike would go in one step at .6, and up to .2 the area were that of random.
+def test_the_sample_oracle_discards_errors_one_by_one_where_each_sample_has_one_comparison() -> (
+    None
+):
+    # With 6 errors of 10 comparisons, equals alike would go in one step at .6, and up to .2 the
+    # area were that of random.
     a, b, error = np.arange(10), np.arange(10, 20), np.arange(10) < 6
     quality = sample_oracle(a, b, error, 20)
     by_sample = edc(error, pair_quality(quality[a], quality[b]))

@@ -1,4 +1,6 @@
-"""What error rates with a threshold chosen anew at each step of discard promise, and the legacy form above all."""
+"""What error rates with a threshold chosen anew at each step of discard promise, and the legacy
+form above all.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +28,35 @@ class Comparison(NamedTuple):
     quality: float
 
 
-# Few distinct scores and qualities, so that most lists hold ties, within and across the kinds, and at the cuts.
+# Few distinct scores and qualities, so that most lists hold ties, within and across the kinds, and
+# at the cuts.
 values = st.integers(-4, 4).map(lambda i: i / 8)
 lists = st.lists(st.builds(Comparison, values, st.booleans(), values), max_size=30)
 constant = st.lists(st.builds(Comparison, values, st.booleans(), st.just(0.5)), max_size=30)
 targets = st.lists(st.sampled_from([0.0, 1e-3, 0.04, 0.1, 0.25, 0.5, 1.0]), min_size=1, max_size=3)
 
 
-def columns(listed: list[Comparison]) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+def columns(
+    listed: list[Comparison],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     score, mated, quality = zip(*listed, strict=True) if listed else ((), (), ())
     return np.array(score, float), np.array(mated, bool), np.array(quality, float)
 
 
-def remaining(listed: list[Comparison], fraction: float, separate: bool = False) -> tuple[list[float], list[float]]:
+def remaining(
+    listed: list[Comparison], fraction: float, separate: bool = False
+) -> tuple[list[float], list[float]]:
     """(mated, non-mated) scores that are left: a stable sort, cut at int(u N)."""
-    orders = [[c for c in listed if c.mated], [c for c in listed if not c.mated]] if separate else [listed]
-    kept = [c for each in orders for c in sorted(each, key=lambda c: c.quality)[int(fraction * len(each)) :]]
+    orders = (
+        [[c for c in listed if c.mated], [c for c in listed if not c.mated]]
+        if separate
+        else [listed]
+    )
+    kept = [
+        c
+        for each in orders
+        for c in sorted(each, key=lambda c: c.quality)[int(fraction * len(each)) :]
+    ]
     return [c.score for c in kept if c.mated], [c.score for c in kept if not c.mated]
 
 
@@ -53,13 +68,18 @@ def slow_threshold(mated: list[float], nonmated: list[float], target: float, rul
         falling = sorted(nonmated, reverse=True)
         above, below = falling[math.floor(place)], falling[math.ceil(place)]
         return above + (place - math.floor(place)) * (below - above)
-    tried = [(t, sum(s >= t for s in nonmated)) for t in {*mated, *nonmated, *([] if rule == "legacy" else [math.inf])}]
+    tried = [
+        (t, sum(s >= t for s in nonmated))
+        for t in {*mated, *nonmated, *([] if rule == "legacy" else [math.inf])}
+    ]
     if rule == "at_most":
         return min(t for t, count in tried if count / n <= target)
     return min(tried, key=lambda each: (abs(each[1] / n - target), -each[1], each[0]))[0]
 
 
-def slow_point(mated: list[float], nonmated: list[float], target: float, rule: str) -> tuple[float, float, float]:
+def slow_point(
+    mated: list[float], nonmated: list[float], target: float, rule: str
+) -> tuple[float, float, float]:
     """(threshold, FMR, FNMR) of what is left."""
     if not nonmated:
         return math.nan, math.nan, math.nan
@@ -69,7 +89,9 @@ def slow_point(mated: list[float], nonmated: list[float], target: float, rule: s
     return t, fmr, sum(wrong) / len(wrong) if wrong else math.nan
 
 
-def check(found: object, listed: list[Comparison], goals: list[float], rule: str, separate: bool = False) -> None:
+def check(
+    found: object, listed: list[Comparison], goals: list[float], rule: str, separate: bool = False
+) -> None:
     for j, fraction in enumerate(found.fraction):  # type: ignore[attr-defined]
         left = remaining(listed, fraction, separate)
         assert (found.n_mated[j], found.n_nonmated[j]) == tuple(map(len, left))  # type: ignore[attr-defined]
@@ -78,7 +100,8 @@ def check(found: object, listed: list[Comparison], goals: list[float], rule: str
             np.testing.assert_array_equal(got, slow_point(*left, target, rule))
 
 
-# Golden vector: 3,000 mated and 3,000 non-mated distances by formula, and what the published threshold code made of them.
+# Golden vector: 3,000 mated and 3,000 non-mated distances by formula, and what the published
+# threshold code made of them.
 
 
 def fr(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -88,9 +111,17 @@ def fr(x: NDArray[np.float64]) -> NDArray[np.float64]:
 def golden() -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     i = np.arange(3000)
     golden_ratio = fr(0.6180339887498949 * i)
-    mated, nonmated = 0.20 + 0.28 * golden_ratio**2, 0.38 + 0.20 * np.sqrt(fr(0.7548776662466927 * i))
-    q_mated, q_nonmated = 1 - golden_ratio + 0.3 * fr(0.5698402909980532 * i), 0.2 + 0.9 * fr(0.8191725133961645 * i)
-    interleaved = (np.stack(pair, axis=1).ravel() for pair in ((-mated, -nonmated), (q_mated, q_nonmated)))
+    mated, nonmated = (
+        0.20 + 0.28 * golden_ratio**2,
+        0.38 + 0.20 * np.sqrt(fr(0.7548776662466927 * i)),
+    )
+    q_mated, q_nonmated = (
+        1 - golden_ratio + 0.3 * fr(0.5698402909980532 * i),
+        0.2 + 0.9 * fr(0.8191725133961645 * i),
+    )
+    interleaved = (
+        np.stack(pair, axis=1).ravel() for pair in ((-mated, -nonmated), (q_mated, q_nonmated))
+    )
     score, quality = interleaved
     return score, np.tile([True, False], 3000), quality
 
@@ -116,7 +147,9 @@ def test_the_golden_vector_in_float32_moves_by_no_more_than_a_comparison_a_step(
     score, mated, quality = golden()
     found = legacy_erc(score.astype(np.float32), mated, quality, [1e-3])
     assert found.threshold.dtype == np.float64
-    np.testing.assert_allclose(found.fnmr, legacy_erc(score, mated, quality, [1e-3]).fnmr, atol=1 / 150)
+    np.testing.assert_allclose(
+        found.fnmr, legacy_erc(score, mated, quality, [1e-3]).fnmr, atol=1 / 150
+    )
 
 
 # The legacy form
@@ -130,7 +163,9 @@ def test_the_twenty_steps_are_those_of_the_published_curves() -> None:
 @pytest.mark.parametrize("start", [1, 1 << 14])
 @properties
 @given(listed=st.one_of(lists, constant), goals=targets)
-def test_the_legacy_form_equals_trying_every_observed_score(start: int, listed: list[Comparison], goals: list[float]) -> None:
+def test_the_legacy_form_equals_trying_every_observed_score(
+    start: int, listed: list[Comparison], goals: list[float]
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(discard_steps, "START", start)
         found = legacy_erc(*columns(listed), goals)
@@ -139,7 +174,9 @@ def test_the_legacy_form_equals_trying_every_observed_score(start: int, listed: 
 
 @properties
 @given(listed=lists, goals=targets)
-def test_the_area_is_that_of_trapezoids_and_nan_where_a_step_is(listed: list[Comparison], goals: list[float]) -> None:
+def test_the_area_is_that_of_trapezoids_and_nan_where_a_step_is(
+    listed: list[Comparison], goals: list[float]
+) -> None:
     found = legacy_erc(*columns(listed), goals)
     expected = [sum((y[1:] + y[:-1]) / 2 * 0.05) for y in found.fnmr]
     np.testing.assert_allclose(found.auc, expected, atol=1e-12)
@@ -151,7 +188,9 @@ def test_a_mated_comparison_at_the_threshold_is_an_error_in_the_legacy_form() ->
 
 def test_a_legacy_threshold_is_an_observed_score_even_where_that_exceeds_the_target() -> None:
     listed = [0.1, 0.2, 0.9, 0.9], [True, True, False, False], [1, 1, 1, 1]
-    assert legacy_erc(*listed, [0.0]).threshold[0, 0] == 0.1  # both non-mated are accepted: the lowest such score
+    assert (
+        legacy_erc(*listed, [0.0]).threshold[0, 0] == 0.1
+    )  # both non-mated are accepted: the lowest such score
     assert recomputed(*listed, [0.0], [0.0], rule="nearest").threshold[0, 0] == math.inf
 
 
@@ -159,7 +198,8 @@ def test_only_the_order_of_scores_counts() -> None:
     score, mated, quality = golden()
     cosine = np.cos(-score * np.pi)
     np.testing.assert_array_equal(
-        legacy_erc(cosine, mated, quality, [1e-2, 1e-3]).auc, legacy_erc(score, mated, quality, [1e-2, 1e-3]).auc
+        legacy_erc(cosine, mated, quality, [1e-2, 1e-3]).auc,
+        legacy_erc(score, mated, quality, [1e-2, 1e-3]).auc,
     )
 
 
@@ -197,11 +237,15 @@ def test_an_observed_threshold_equals_trying_every_score(
 @pytest.mark.parametrize("start", [1, 1 << 14])
 @pytest.mark.parametrize("discard", ["joint", "separate"])
 @properties
-@given(listed=st.one_of(lists, constant), goals=st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=2))
+@given(
+    listed=st.one_of(lists, constant),
+    goals=st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=2),
+)
 def test_an_interpolated_threshold_is_the_quantile_of_what_remains(
     start: int, discard: str, listed: list[Comparison], goals: list[float]
 ) -> None:
-    # Multiples of 1/4 of scores that are multiples of 1/8: every product and sum is exact in float64.
+    # Multiples of 1/4 of scores that are multiples of 1/8: every product and sum is exact in
+    # float64.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(discard_steps, "START", start)
         found = recomputed(*columns(listed), goals, FRACTIONS, discard, "interpolated")  # type: ignore[arg-type]
@@ -209,7 +253,9 @@ def test_an_interpolated_threshold_is_the_quantile_of_what_remains(
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_an_answer_beyond_what_is_read_first_is_found(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_beyond_what_is_read_first_is_found(
+    rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Every non-mated score is the higher the worse its quality: at each step all the best are gone.
     monkeypatch.setattr(discard_steps, "START", 4)
     nonmated = [Comparison(-i / 1024, False, i / 1024) for i in range(400)]
@@ -219,11 +265,16 @@ def test_an_answer_beyond_what_is_read_first_is_found(rule: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("low", [np.float32(1), np.nextafter(np.float32(1), np.float32(2))])
-def test_an_interpolated_threshold_between_two_float32_scores_is_not_rounded_to_one(low: np.float32) -> None:
-    # Half way between two neighbours, a cast rounds to the even one: down from the first, up from the second.
+def test_an_interpolated_threshold_between_two_float32_scores_is_not_rounded_to_one(
+    low: np.float32,
+) -> None:
+    # Half way between two neighbours, a cast rounds to the even one: down from the first, up from
+    # the second.
     high = np.nextafter(low, np.float32(2))
     score = np.array([low, high, high, low], np.float32)
-    found = recomputed(score, [False, False, True, True], np.ones(4), [0.5], [0.0], rule="interpolated")
+    found = recomputed(
+        score, [False, False, True, True], np.ones(4), [0.5], [0.0], rule="interpolated"
+    )
     assert low < found.threshold[0, 0] < high
     assert (found.fmr[0, 0], found.fnmr[0, 0]) == (0.5, 0.5)
 
@@ -231,7 +282,9 @@ def test_an_interpolated_threshold_between_two_float32_scores_is_not_rounded_to_
 @pytest.mark.parametrize("discard", ["joint", "separate"])
 @properties
 @given(n=st.integers(2, 40), seed=st.integers(0, 2**32))
-def test_the_order_of_the_list_does_not_matter_where_no_qualities_are_equal(discard: str, n: int, seed: int) -> None:
+def test_the_order_of_the_list_does_not_matter_where_no_qualities_are_equal(
+    discard: str, n: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     data = rng.integers(0, 9, n) / 8, rng.random(n) < 0.5, rng.permutation(n).astype(float)
     order = rng.permutation(n)
@@ -306,6 +359,12 @@ def test_a_list_where_all_is_defined_gives_no_reason() -> None:
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(change: dict[str, object], message: str) -> None:
-    usual = {"score": [0.1, 0.2], "mated": [True, False], "quality": [1, 2], "targets": [0.1], "fractions": [0.0]}
+    usual = {
+        "score": [0.1, 0.2],
+        "mated": [True, False],
+        "quality": [1, 2],
+        "targets": [0.1],
+        "fractions": [0.0],
+    }
     with pytest.raises(ValueError, match=message):
         recomputed(**usual | change)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """What the replicates of `stages.metrics.discard_replicates` promise.
 
-Each is the metric of a list in which every comparison is repeated, in place, as often as its subjects were drawn. The
-references here do just that, literally.
+Each is the metric of a list in which every comparison is repeated, in place, as often as its
+subjects were drawn. The references here do just that, literally.
 """
 
 from __future__ import annotations
@@ -45,12 +45,17 @@ class Comparisons(NamedTuple):
 
     def repeated(self, weight: NDArray[np.integer]) -> Comparisons:
         """Each comparison as often as its weight says, its copies side by side."""
-        times = np.where(self.mated, weight[self.a].astype(int), weight[self.a].astype(int) * weight[self.b])
+        times = np.where(
+            self.mated, weight[self.a].astype(int), weight[self.a].astype(int) * weight[self.b]
+        )
         return Comparisons(*(np.repeat(column, times) for column in self))
 
 
-def comparisons(n: int, subjects: int, seed: int, scores: int = 12, qualities: int = 8) -> Comparisons:
-    """A random list in which about half is mated; few ``scores`` and ``qualities`` make many ties."""
+def comparisons(
+    n: int, subjects: int, seed: int, scores: int = 12, qualities: int = 8
+) -> Comparisons:
+    """A random list in which about half is mated; few ``scores`` and ``qualities`` make many
+    ties."""
     rng = np.random.default_rng(seed)
     a = rng.integers(0, subjects, n)
     b = np.where(rng.random(n) < 0.5, a, rng.integers(0, subjects, n))
@@ -83,8 +88,12 @@ def replicates(
     return fm_pauc_replicates(own.score, own.quality, own.a, own.b, thresholds, weights, LIMITS)
 
 
-def legacy(data: Comparisons, targets: list[float], weights: NDArray[np.uint16]) -> NDArray[np.float64]:
-    return legacy_auc_replicates(data.score, data.mated, data.quality, data.a, data.b, targets, weights)
+def legacy(
+    data: Comparisons, targets: list[float], weights: NDArray[np.uint16]
+) -> NDArray[np.float64]:
+    return legacy_auc_replicates(
+        data.score, data.mated, data.quality, data.a, data.b, targets, weights
+    )
 
 
 # Thresholds
@@ -94,7 +103,9 @@ def legacy(data: Comparisons, targets: list[float], weights: NDArray[np.uint16])
 @pytest.mark.parametrize("rule", RULES)
 @properties
 @given(data=lists, seed=st.integers(0, 1000))
-def test_a_threshold_decides_as_that_of_the_repeated_list(start: int, rule: str, data: Comparisons, seed: int) -> None:
+def test_a_threshold_decides_as_that_of_the_repeated_list(
+    start: int, rule: str, data: Comparisons, seed: int
+) -> None:
     weights, own = subject_weights(6, 4, seed), data.of(False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(discard_replicates, "START", start)
@@ -111,11 +122,16 @@ def test_a_threshold_decides_as_that_of_the_repeated_list(start: int, rule: str,
 
 @properties
 @given(data=lists, seed=st.integers(0, 1000))
-def test_an_interpolated_threshold_is_that_of_the_repeated_list_itself(data: Comparisons, seed: int) -> None:
+def test_an_interpolated_threshold_is_that_of_the_repeated_list_itself(
+    data: Comparisons, seed: int
+) -> None:
     weights, own = subject_weights(6, 4, seed), data.of(False)
     found = threshold_replicates(own.score, own.a, own.b, TARGETS, weights, "interpolated")
     expected = [
-        [threshold_for([], data.repeated(row).of(False).score, fmr=target, rule="interpolated") for target in TARGETS]
+        [
+            threshold_for([], data.repeated(row).of(False).score, fmr=target, rule="interpolated")
+            for target in TARGETS
+        ]
         for row in weights
     ]
     np.testing.assert_array_equal(found, expected)
@@ -123,8 +139,9 @@ def test_an_interpolated_threshold_is_that_of_the_repeated_list_itself(data: Com
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_threshold_is_right_where_the_top_of_the_list_weighs_nothing(rule: str) -> None:
-    # Below the very best, the next 600 of 1000 are between subjects 0 and 1: where one is not drawn, the threshold for
-    # 5 % lies far below the top of the list that is read first, and the one for 0 does not.
+    # Below the very best, the next 600 of 1000 are between subjects 0 and 1: where one is not
+    # drawn, the threshold for 5 % lies far below the top of the list that is read first, and the
+    # one for 0 does not.
     score = np.arange(1000.0)
     heavy = (score >= 399) & (score < 999)
     a, b = np.where(heavy, 0, 2), np.where(heavy, 1, 3)
@@ -138,7 +155,9 @@ def test_a_threshold_is_right_where_the_top_of_the_list_weighs_nothing(rule: str
 
 @properties
 @given(data=lists, seed=st.integers(0, 1000), error=st.sampled_from(TARGETS))
-def test_a_starting_error_is_kept_in_each_replicate(data: Comparisons, seed: int, error: float) -> None:
+def test_a_starting_error_is_kept_in_each_replicate(
+    data: Comparisons, seed: int, error: float
+) -> None:
     weights, own = subject_weights(6, 4, seed), data.of(True)
     expected = [threshold_for(data.repeated(row).of(True).score, [], fnmr=error) for row in weights]
     np.testing.assert_array_equal(starting_replicates(own.score, own.a, error, weights), expected)
@@ -151,22 +170,33 @@ def test_a_starting_error_is_kept_in_each_replicate(data: Comparisons, seed: int
 @pytest.mark.parametrize("cells", [1, 1 << 17])
 @properties
 @given(data=lists, seed=st.integers(0, 1000))
-def test_an_area_equals_that_of_the_repeated_list(cells: int, mated: bool, data: Comparisons, seed: int) -> None:
+def test_an_area_equals_that_of_the_repeated_list(
+    cells: int, mated: bool, data: Comparisons, seed: int
+) -> None:
     weights, own = subject_weights(6, 4, seed), data.of(False)
     thresholds = threshold_replicates(own.score, own.a, own.b, TARGETS, weights)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weighted, "CELLS", cells)
         found = replicates(data, thresholds, weights, mated)
-    expected = [[areas(data.repeated(row), t, mated) for t in own_t] for row, own_t in zip(weights, thresholds, strict=True)]
-    np.testing.assert_allclose(np.concatenate([found.start[..., None], found.pauc], axis=-1), expected, atol=1e-12)
+    expected = [
+        [areas(data.repeated(row), t, mated) for t in own_t]
+        for row, own_t in zip(weights, thresholds, strict=True)
+    ]
+    np.testing.assert_allclose(
+        np.concatenate([found.start[..., None], found.pauc], axis=-1), expected, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("mated", [True, False])
 @properties
 @given(data=lists, threshold=st.integers(-1, 20))
-def test_unit_weights_give_the_metric_itself(mated: bool, data: Comparisons, threshold: int) -> None:
+def test_unit_weights_give_the_metric_itself(
+    mated: bool, data: Comparisons, threshold: int
+) -> None:
     found = replicates(data, np.array([float(threshold)]), np.ones((1, 6), np.uint16), mated)
-    np.testing.assert_allclose([found.start[0], *found.pauc[0]], areas(data, threshold, mated), atol=1e-12)
+    np.testing.assert_allclose(
+        [found.start[0], *found.pauc[0]], areas(data, threshold, mated), atol=1e-12
+    )
 
 
 def test_one_threshold_a_replicate_gives_one_area_a_limit() -> None:
@@ -180,12 +210,18 @@ def test_several_thresholds_give_what_each_gives_alone() -> None:
     thresholds = np.stack([np.full(5, 6.0), np.arange(5.0)], axis=1)
     together = replicates(data, thresholds, weights, False)
     for j in range(2):
-        np.testing.assert_array_equal(together.pauc[:, j], replicates(data, thresholds[:, j], weights, False).pauc)
+        np.testing.assert_array_equal(
+            together.pauc[:, j], replicates(data, thresholds[:, j], weights, False).pauc
+        )
 
 
 def test_over_random_pairs_the_area_with_the_start_of_its_own_replicate() -> None:
-    found = replicates(comparisons(40, 6, seed=0), np.full(5, 6.0), subject_weights(6, 5, seed=1), True)
-    np.testing.assert_allclose(found.over_random, found.pauc - random.area(found.start[:, None], LIMITS))
+    found = replicates(
+        comparisons(40, 6, seed=0), np.full(5, 6.0), subject_weights(6, 5, seed=1), True
+    )
+    np.testing.assert_allclose(
+        found.over_random, found.pauc - random.area(found.start[:, None], LIMITS)
+    )
 
 
 def test_constant_quality_is_no_better_than_random_in_any_replicate() -> None:
@@ -213,7 +249,11 @@ def test_a_replicate_without_a_threshold_is_nan() -> None:
 
 @pytest.mark.parametrize("start", [1, 64])
 @properties
-@given(data=lists, seed=st.integers(0, 1000), targets=st.sampled_from([TARGETS, [0.0], [0.05], [0.01, 0.1]]))
+@given(
+    data=lists,
+    seed=st.integers(0, 1000),
+    targets=st.sampled_from([TARGETS, [0.0], [0.05], [0.01, 0.1]]),
+)
 def test_a_legacy_area_equals_that_of_the_repeated_list(
     start: int, data: Comparisons, seed: int, targets: list[float]
 ) -> None:
@@ -230,9 +270,12 @@ def test_a_legacy_area_equals_that_of_the_repeated_list(
 def test_a_legacy_area_of_a_longer_list_equals_that_of_the_repeated_list(
     seed: int, start: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Long enough that hardly a step lacks a kind, and that the best of the non-mated must be read further.
+    # Long enough that hardly a step lacks a kind, and that the best of the non-mated must be read
+    # further.
     monkeypatch.setattr(discard_legacy_replicates, "START", start)
-    data = comparisons(900, 40, seed, scores=[30, 10_000][seed % 2], qualities=[7, 10_000][seed // 2 % 2])
+    data = comparisons(
+        900, 40, seed, scores=[30, 10_000][seed % 2], qualities=[7, 10_000][seed // 2 % 2]
+    )
     weights = subject_weights(40, 6, seed)
     found = legacy(data, [0.0, 0.01, 0.1], weights)
     expected = [legacy_erc(*data.repeated(row)[:3], [0.0, 0.01, 0.1]).auc for row in weights]

@@ -1,4 +1,6 @@
-"""What `stages.metrics.identification` promises, against plain loops and numbers worked out by hand."""
+"""What `stages.metrics.identification` promises, against plain loops and numbers worked out by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def slow_open_set(
         found = sum(rank == 1 and score >= threshold for rank, score in mated)
         return threshold, sum(score >= threshold for score in top), len(mated) - found
 
-    observed = {score for score in top if score > -math.inf} | {score for rank, score in mated if rank == 1}
+    observed = {score for score in top if score > -math.inf} | {
+        score for rank, score in mated if rank == 1
+    }
     tried = [point(threshold) for threshold in {*observed, math.inf}]
     if rule == "at_most":
         return min(p for p in tried if p[1] / presented <= target)
@@ -86,8 +90,11 @@ def slow_open_set(
 
 
 def test_a_hit_needs_rank_1_and_a_score_at_or_above_the_threshold() -> None:
-    # FPIR 1/4 lets .6 in and keeps .5 out: the lowest score between is .55. Missed: rank 2, not in the list.
-    found = tpir_at_fpir([0.6, 0.5, 0.4, 0.3], [1, 1, 2, 1, 0], [0.9, 0.6, 0.8, 0.55, -math.inf], [0.25])
+    # FPIR 1/4 lets .6 in and keeps .5 out: the lowest score between is .55. Missed: rank 2, not in
+    # the list.
+    found = tpir_at_fpir(
+        [0.6, 0.5, 0.4, 0.3], [1, 1, 2, 1, 0], [0.9, 0.6, 0.8, 0.55, -math.inf], [0.25]
+    )
     assert found.threshold.tolist() == [0.55]
     assert (found.fpir[0], found.false_positives[0]) == (0.25, 1)
     assert (found.tpir[0], found.fnir[0], found.misses[0]) == (0.6, 0.4, 2)

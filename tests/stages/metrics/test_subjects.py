@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from stages.metrics.subjects import in_second_half, subject_pairs
 
-comparison = st.tuples(st.integers(-3, 3).map(lambda i: i / 4), st.integers(0, 4), st.integers(0, 4))
+comparison = st.tuples(
+    st.integers(-3, 3).map(lambda i: i / 4), st.integers(0, 4), st.integers(0, 4)
+)
 limits = st.lists(st.sampled_from([-0.75, -0.5, 0.0, 0.25, 0.75, math.inf, math.nan]), max_size=6)
 
 
@@ -22,7 +24,10 @@ def test_pairs_equal_a_set_of_unordered_pairs(
 ) -> None:
     score, a, b = (np.array([row[i] for row in rows]) for i in range(3))
     found = subject_pairs(score.astype(dtype), a.astype(np.int32), b.astype(np.int64), thresholds)
-    expected = [-1 if math.isnan(t) else len({frozenset(row[1:]) for row in rows if row[0] >= t}) for t in thresholds]
+    expected = [
+        -1 if math.isnan(t) else len({frozenset(row[1:]) for row in rows if row[0] >= t})
+        for t in thresholds
+    ]
     assert found.tolist() == expected
 
 
@@ -30,8 +35,15 @@ def test_a_subjects_half_depends_on_its_name_alone() -> None:
     names = [f"subject {i}" for i in range(40)]
     half = in_second_half(names)
     assert in_second_half(names[::-1])[::-1].tolist() == half.tolist()
-    # Of these names once and for all: whoever changes the rule moves subjects between halves that parameters were chosen on.
-    assert in_second_half(["a", "b", "c", "Ärmel", "sub"]).tolist() == [False, False, True, False, True]
+    # Of these names once and for all: whoever changes the rule moves subjects between halves that
+    # parameters were chosen on.
+    assert in_second_half(["a", "b", "c", "Ärmel", "sub"]).tolist() == [
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_halves_are_balanced_but_for_chance() -> None:

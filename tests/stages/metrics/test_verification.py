@@ -21,7 +21,8 @@ score_lists = st.lists(st.integers(-6, 6).map(lambda i: i / 8), max_size=25)
 some_scores = score_lists.filter(len)
 targets = st.one_of(st.sampled_from([0.0, 1e-3, 0.1, 0.25, 0.5, 1.0]), st.floats(0, 1))
 
-# By hand, from the top: .9 (mated), .8 (mated), .7 (non-mated), .5 (a tie of both kinds), .1 (two non-mated).
+# By hand, from the top: .9 (mated), .8 (mated), .7 (non-mated), .5 (a tie of both kinds), .1 (two
+# non-mated).
 MATED = [0.9, 0.8, 0.5]
 NONMATED = [0.7, 0.5, 0.1, 0.1]
 
@@ -31,7 +32,9 @@ def counts_at(mated: list[float], nonmated: list[float], threshold: float) -> tu
     return sum(s >= threshold for s in nonmated), sum(s < threshold for s in mated)
 
 
-def slow_point(mated: list[float], nonmated: list[float], target: float, rule: str) -> tuple[float, int, int]:
+def slow_point(
+    mated: list[float], nonmated: list[float], target: float, rule: str
+) -> tuple[float, int, int]:
     """(threshold, false matches, false non-matches) by trying every observed score."""
     tried = [(t, *counts_at(mated, nonmated, t)) for t in {*mated, *nonmated, math.inf}]
     n = len(nonmated)
@@ -81,7 +84,10 @@ def test_operating_point_equals_trying_every_threshold(
     points = operating_points(mated, nonmated, [target], rule)
     threshold, false_matches, false_non_matches = slow_point(mated, nonmated, target, rule)
     assert points.threshold[0] == threshold
-    assert (points.false_matches[0], points.false_non_matches[0]) == (false_matches, false_non_matches)
+    assert (points.false_matches[0], points.false_non_matches[0]) == (
+        false_matches,
+        false_non_matches,
+    )
     assert points.fmr[0] == false_matches / len(nonmated)
     assert points.fnmr[0] == false_non_matches / len(mated)
     assert points.tar[0] == (len(mated) - false_non_matches) / len(mated)
@@ -89,14 +95,16 @@ def test_operating_point_equals_trying_every_threshold(
 
 @properties
 @given(some_scores, some_scores, targets)
-def test_nearest_takes_the_nearest_of_all_points_of_the_roc(mated: list[float], nonmated: list[float], target: float) -> None:
+def test_nearest_takes_the_nearest_of_all_points_of_the_roc(
+    mated: list[float], nonmated: list[float], target: float
+) -> None:
     points = operating_points(mated, nonmated, [target], "nearest")
     assert (points.fmr[0], points.tar[0]) == nearest_point(mated, nonmated, target)
 
 
 def test_nearest_finds_the_thresholds_of_the_published_erc_code() -> None:
-    # Origin: thresholds and FNMR at no discard, printed by the published error-versus-reject threshold code
-    # for these distances (accepted when d <= t) at FMR 1e-2, 1e-3, 1e-4.
+    # Origin: thresholds and FNMR at no discard, printed by the published error-versus-reject
+    # threshold code for these distances (accepted when d <= t) at FMR 1e-2, 1e-3, 1e-4.
     i = np.arange(3000)
     mated = 0.20 + 0.28 * np.modf(0.6180339887498949 * i)[0] ** 2
     nonmated = 0.38 + 0.20 * np.sqrt(np.modf(0.7548776662466927 * i)[0])
@@ -104,7 +112,8 @@ def test_nearest_finds_the_thresholds_of_the_published_erc_code() -> None:
     golden = [0.39939684669187353, 0.3854033251129528, 0.3799891362357286]
     np.testing.assert_allclose(-points.threshold, golden, rtol=1e-15)
     assert points.false_matches.tolist() == [30, 3, 0]
-    # That code rejects a mated distance equal to the threshold, so one comparison of 3000 may differ.
+    # That code rejects a mated distance equal to the threshold, so one comparison of 3000 may
+    # differ.
     assert points.fnmr[1] == pytest.approx(0.186333, abs=1.1 / 3000)
 
 
@@ -112,7 +121,9 @@ def test_nearest_finds_the_thresholds_of_the_published_erc_code() -> None:
     ("target", "n", "allowed"),
     [(1e-3, 3000, 3), (0.29, 100, 29), (0.07, 100, 7), (1e-4, 3000, 0), (1e-6, 10**6, 1)],
 )
-def test_a_target_that_is_a_whole_count_is_not_lost_to_rounding(target: float, n: int, allowed: int) -> None:
+def test_a_target_that_is_a_whole_count_is_not_lost_to_rounding(
+    target: float, n: int, allowed: int
+) -> None:
     points = operating_points([2.0 * n], np.arange(n, dtype=np.float64), [target])
     assert points.false_matches.tolist() == [allowed]
     assert points.fmr[0] <= target
@@ -137,17 +148,23 @@ def test_the_threshold_decides_float32_scores_as_counted() -> None:
     mated, nonmated = (rng.normal(mean, 1, 5000).astype(np.float32) for mean in (1, 0))
     for rule in RULES:
         points = operating_points(mated, nonmated, [1e-3, 1e-2, 0.1], rule)
-        for threshold, fm, fnm in zip(points.threshold, points.false_matches, points.false_non_matches, strict=True):
+        for threshold, fm, fnm in zip(
+            points.threshold, points.false_matches, points.false_non_matches, strict=True
+        ):
             assert ((nonmated >= threshold).sum(), (mated < threshold).sum()) == (fm, fnm)
 
 
 @properties
 @given(some_scores, some_scores, st.randoms(use_true_random=False))
-def test_the_order_of_comparisons_does_not_matter(mated: list[float], nonmated: list[float], rng: object) -> None:
+def test_the_order_of_comparisons_does_not_matter(
+    mated: list[float], nonmated: list[float], rng: object
+) -> None:
     mixed_m, mixed_n = mated[:], nonmated[:]
     rng.shuffle(mixed_m)  # type: ignore[attr-defined]
     rng.shuffle(mixed_n)  # type: ignore[attr-defined]
-    first, second = (operating_points(m, n, [0.1, 0.5]) for m, n in ((mated, nonmated), (mixed_m, mixed_n)))
+    first, second = (
+        operating_points(m, n, [0.1, 0.5]) for m, n in ((mated, nonmated), (mixed_m, mixed_n))
+    )
     np.testing.assert_equal(astuple(first), astuple(second))
     assert eer(mated, nonmated) == eer(mixed_m, mixed_n)
     assert auc(mated, nonmated) == auc(mixed_m, mixed_n)
@@ -191,7 +208,9 @@ def test_nothing_at_all_gives_nan_and_a_reason() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("call", [eer, auc, lambda m, n: operating_points(m, n, [0.1])])
 def test_a_score_that_is_not_finite_is_refused_with_its_place(call: object, bad: float) -> None:
-    with pytest.raises(ValueError, match=r"nonmated must be finite, found -?(nan|inf) at index 1 .* FTA"):
+    with pytest.raises(
+        ValueError, match=r"nonmated must be finite, found -?(nan|inf) at index 1 .* FTA"
+    ):
         call([0.5], [0.1, bad])  # type: ignore[operator]
 
 
@@ -207,7 +226,9 @@ def test_an_unknown_rule_is_refused_with_the_known_ones() -> None:
 
 
 def test_a_matrix_of_scores_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"mated must be a 1-D array of scores, found shape \(1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"mated must be a 1-D array of scores, found shape \(1, 2\)"
+    ):
         auc([[0.5, 0.6]], [0.1])
 
 
@@ -215,7 +236,8 @@ def test_a_matrix_of_scores_is_refused() -> None:
 
 
 def test_failures_lower_far_and_raise_frr() -> None:
-    # ISO/IEC 19795-1: of 100 attempts 20 fail; of the other 80, 8 match falsely (or 4 do not match).
+    # ISO/IEC 19795-1: of 100 attempts 20 fail; of the other 80, 8 match falsely (or 4 do not
+    # match).
     far, frr = with_failures(0.1, 0.05, 0.2)
     assert far == pytest.approx(8 / 100)
     assert frr == pytest.approx((20 + 4) / 100)

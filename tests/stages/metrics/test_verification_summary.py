@@ -50,7 +50,9 @@ def slow_eer(mated: list[float], nonmated: list[float]) -> Fraction:
         ),  # one seventh of the way from (1/4, 1/3) to (1/2, 0)
     ],
 )
-def test_eer_worked_out_by_hand(mated: list[float], nonmated: list[float], rate: float, threshold: float) -> None:
+def test_eer_worked_out_by_hand(
+    mated: list[float], nonmated: list[float], rate: float, threshold: float
+) -> None:
     found_rate, found_threshold = eer(mated, nonmated)
     assert found_rate == pytest.approx(rate, abs=1e-15)
     assert found_threshold == threshold
@@ -58,13 +60,17 @@ def test_eer_worked_out_by_hand(mated: list[float], nonmated: list[float], rate:
 
 @properties
 @given(some_scores, some_scores)
-def test_eer_equals_walking_the_curve_in_fractions(mated: list[float], nonmated: list[float]) -> None:
+def test_eer_equals_walking_the_curve_in_fractions(
+    mated: list[float], nonmated: list[float]
+) -> None:
     assert eer(mated, nonmated)[0] == pytest.approx(float(slow_eer(mated, nonmated)), abs=1e-14)
 
 
 @properties
 @given(some_scores, some_scores)
-def test_eer_is_read_off_the_whole_curve_to_the_bit(mated: list[float], nonmated: list[float]) -> None:
+def test_eer_is_read_off_the_whole_curve_to_the_bit(
+    mated: list[float], nonmated: list[float]
+) -> None:
     threshold = np.array([math.inf, *sorted({*mated, *nonmated}, reverse=True)])
     fmr = (np.array(nonmated) >= threshold[:, None]).sum(axis=1) / len(nonmated)
     fnmr = (np.array(mated) < threshold[:, None]).sum(axis=1) / len(mated)
@@ -99,7 +105,9 @@ def test_exchanging_the_classes_mirrors_auc(mated: list[float], nonmated: list[f
 # Accuracy by cross-validation
 
 
-def slow_folds(scores: list[float], mated: list[bool], fold: list[int]) -> list[tuple[float, float]]:
+def slow_folds(
+    scores: list[float], mated: list[bool], fold: list[int]
+) -> list[tuple[float, float]]:
     rows = list(zip(scores, mated, fold, strict=True))
 
     def right(rows: list[tuple[float, bool, int]], threshold: float) -> int:
@@ -115,8 +123,14 @@ def slow_folds(scores: list[float], mated: list[bool], fold: list[int]) -> list[
 
 
 @properties
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40))
-def test_kfold_equals_trying_every_threshold_on_the_other_folds(rows: list[tuple[int, bool, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40
+    )
+)
+def test_kfold_equals_trying_every_threshold_on_the_other_folds(
+    rows: list[tuple[int, bool, int]],
+) -> None:
     scores, mated, fold = ([row[i] for row in rows] for i in range(3))
     found = kfold_accuracy(scores, mated, fold)
     if len(set(fold)) == 1:
@@ -130,7 +144,9 @@ def test_kfold_equals_trying_every_threshold_on_the_other_folds(rows: list[tuple
 
 def test_kfold_takes_the_lowest_of_equally_good_thresholds() -> None:
     # On the other fold both .6 and .8 decide 3 of 4 rightly.
-    found = kfold_accuracy([0.8, 0.7, 0.6, 0.1, 0.65], [True, False, True, False, True], [0, 0, 0, 0, 1])
+    found = kfold_accuracy(
+        [0.8, 0.7, 0.6, 0.1, 0.65], [True, False, True, False, True], [0, 0, 0, 0, 1]
+    )
     assert found.threshold[1] == 0.6
     assert found.accuracy[1] == 1
 
@@ -154,5 +170,7 @@ def test_fewer_than_two_folds_give_nan_and_a_reason(n: int) -> None:
 
 
 def test_kfold_refuses_lengths_that_differ() -> None:
-    with pytest.raises(ValueError, match=r"one entry a comparison, found shapes \(2,\), \(1,\) and \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"one entry a comparison, found shapes \(2,\), \(1,\) and \(2,\)"
+    ):
         kfold_accuracy([0.1, 0.2], [True], [0, 1])

@@ -31,7 +31,9 @@ def weights() -> Path:
     """The folder of real weight files, kept beside the project."""
     folder = Path(os.environ.get("QFUSE_SHARED", ROOT.parent / "shared")) / "models"
     if not folder.is_dir():
-        pytest.skip(f"real weight files are absent: no folder {folder}; set QFUSE_SHARED to where they are")
+        pytest.skip(
+            f"real weight files are absent: no folder {folder}; set QFUSE_SHARED to where they are"
+        )
     return folder
 
 

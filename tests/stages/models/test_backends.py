@@ -1,4 +1,6 @@
-"""Back ends: the card decides what a network is fed, and a face's numbers do not depend on its company."""
+"""Back ends: the card decides what a network is fed, and a face's numbers do not depend on its
+company.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def _card(**fields: Any) -> ModelCard:
 
 @pytest.fixture(scope="session")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A graph of one strided convolution, a mean over pixels and a matrix: (n, 3, 112, 112) → (n, 5)."""
+    """A graph of one strided convolution, a mean over pixels and a matrix: (n, 3, 112, 112) → (n,
+    5).
+    """
     rng = np.random.default_rng(1)
     weights = {
         "kernel": rng.standard_normal((8, 3, 3, 3)).astype(np.float32),
@@ -86,7 +90,9 @@ def test_preprocess_resizes_to_the_cards_input_size() -> None:
     assert [float(p) for p in planes[1, :, 50, 50]] == [10, 20, 30]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(cuts=st.lists(st.integers(0, 9), max_size=4))
 def test_answers_do_not_depend_on_how_rows_are_grouped(
     graph: Path, profile: Make, crops: np.ndarray, cuts: list[int]
@@ -124,7 +130,9 @@ def test_no_crops_give_no_rows(graph: Path, profile: Make, crops: np.ndarray) ->
         ({"kind": "detector"}, "detector"),
     ],
 )
-def test_card_that_does_not_fit_is_a_sentence(graph: Path, profile: Make, fields: dict[str, Any], message: str) -> None:
+def test_card_that_does_not_fit_is_a_sentence(
+    graph: Path, profile: Make, fields: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message):
         open_model(_card(**fields), read_weights(graph, None), profile())
 
@@ -133,16 +141,26 @@ def test_profile_that_does_not_fit_is_a_sentence(graph: Path, profile: Make) -> 
     with pytest.raises(InvalidInput, match="float32"):
         open_model(_card(), read_weights(graph, None), profile(precision="bf16"))
     with pytest.raises(InvalidInput, match="fp16"):
-        open_model(_card(architecture="crfiqa50", dimension=1), read_weights(graph, None), profile(precision="fp16"))
+        open_model(
+            _card(architecture="crfiqa50", dimension=1),
+            read_weights(graph, None),
+            profile(precision="fp16"),
+        )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_absent_device_is_refused(graph: Path, profile: Make) -> None:
     with pytest.raises(ResourceRefused, match="CUDA"):
-        open_model(_card(architecture="crfiqa50", dimension=1), read_weights(graph, None), profile(device="cuda"))
+        open_model(
+            _card(architecture="crfiqa50", dimension=1),
+            read_weights(graph, None),
+            profile(device="cuda"),
+        )
 
 
-def test_damaged_graph_and_wrong_crops_are_sentences(tmp_path: Path, graph: Path, profile: Make, crops: np.ndarray) -> None:
+def test_damaged_graph_and_wrong_crops_are_sentences(
+    tmp_path: Path, graph: Path, profile: Make, crops: np.ndarray
+) -> None:
     (tmp_path / "torn.onnx").write_bytes(graph.read_bytes()[:200])
     with pytest.raises(InvalidInput, match=r"torn\.onnx"):
         open_model(_card(), read_weights(tmp_path / "torn.onnx", None), profile())
@@ -160,11 +178,18 @@ def test_a_model_is_made_of_the_bytes_that_were_checked(
     assert open_model(_card(), checked, profile())(crops).embedding is not None
 
 
-def test_a_graph_whose_weights_lie_in_other_files_is_refused(graph: Path, profile: Make, tmp_path: Path) -> None:
-    # ONNX Runtime would take them from the working folder, whatever they are, and no digest would tell.
+def test_a_graph_whose_weights_lie_in_other_files_is_refused(
+    graph: Path, profile: Make, tmp_path: Path
+) -> None:
+    # ONNX Runtime would take them from the working folder, whatever they are, and no digest would
+    # tell.
     path = tmp_path / "split.bin"
-    onnx.save(onnx.load(graph), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    with pytest.raises(InvalidInput, match=r"split\.bin keeps its weights in other files.*: export it as one file"):
+    onnx.save(
+        onnx.load(graph), path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    with pytest.raises(
+        InvalidInput, match=r"split\.bin keeps its weights in other files.*: export it as one file"
+    ):
         open_model(_card(), read_weights(path, None), profile())
 
 
@@ -191,7 +216,9 @@ def test_a_graph_that_answers_many_faces_with_one_row_is_refused(
         model(crops)
 
 
-def test_a_graph_that_cannot_be_computed_is_a_sentence(graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path) -> None:
+def test_a_graph_that_cannot_be_computed_is_a_sentence(
+    graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path
+) -> None:
     def change(found: Any) -> None:
         found.input[0].type.tensor_type.shape.dim[0].dim_value = 0
 
@@ -214,14 +241,18 @@ def test_a_graph_of_a_shape_that_no_model_has_is_refused(
     def change(found: Any) -> None:
         # Behind a node that says nothing of shapes: what the graph declares is what is known.
         node = "answer" if name == "output" else "pixels"
-        getattr(found, name)[0].CopyFrom(helper.make_tensor_value_info(node, TensorProto.FLOAT, shape))
+        getattr(found, name)[0].CopyFrom(
+            helper.make_tensor_value_info(node, TensorProto.FLOAT, shape)
+        )
         if name == "output":
             found.node.append(helper.make_node("ReduceSum", ["wide"], ["answer"], keepdims=0))
             found.node[3].output[0] = "wide"
         elif not shape:
             found.node[0].input[0] = "many"
             found.node.insert(0, helper.make_node("Expand", ["pixels", "shape"], ["many"]))
-            found.initializer.append(numpy_helper.from_array(np.array([2, 3, 112, 112], np.int64), "shape"))
+            found.initializer.append(
+                numpy_helper.from_array(np.array([2, 3, 112, 112], np.int64), "shape")
+            )
 
     with pytest.raises(InvalidInput, match=said):
         open_model(_card(), changed(graph, tmp_path / "odd.onnx", change), profile())
@@ -240,12 +271,16 @@ def typed(graph: Path, path: Path, given: int, answered: int) -> Any:
     return changed(graph, path, change)
 
 
-@pytest.mark.parametrize(("kind", "least"), [(TensorProto.FLOAT16, 0.9999), (TensorProto.DOUBLE, 0.999999)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [(TensorProto.FLOAT16, 0.9999), (TensorProto.DOUBLE, 0.999999)]
+)
 def test_a_graph_of_halves_or_doubles_is_fed_what_it_asks_for(
     graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path, kind: int, least: float
 ) -> None:
     plain = open_model(_card(), read_weights(graph, None), profile())(crops).embedding
-    found = open_model(_card(), typed(graph, tmp_path / "typed.onnx", kind, kind), profile())(crops).embedding
+    found = open_model(_card(), typed(graph, tmp_path / "typed.onnx", kind, kind), profile())(
+        crops
+    ).embedding
     assert plain is not None
     assert found is not None
     assert found.dtype == np.float32
@@ -255,8 +290,16 @@ def test_a_graph_of_halves_or_doubles_is_fed_what_it_asks_for(
 @pytest.mark.parametrize(
     ("given", "answered", "said"),
     [
-        (TensorProto.UINT8, TensorProto.FLOAT, r"the input of .*typed\.onnx is of type tensor\(uint8\); export it with"),
-        (TensorProto.FLOAT, TensorProto.BOOL, r"the output of .*typed\.onnx is of type tensor\(bool\); export it with"),
+        (
+            TensorProto.UINT8,
+            TensorProto.FLOAT,
+            r"the input of .*typed\.onnx is of type tensor\(uint8\); export it with",
+        ),
+        (
+            TensorProto.FLOAT,
+            TensorProto.BOOL,
+            r"the output of .*typed\.onnx is of type tensor\(bool\); export it with",
+        ),
     ],
 )
 def test_a_graph_of_another_type_is_refused_when_it_is_opened(
@@ -274,8 +317,12 @@ def test_a_graph_that_wants_something_beside_the_faces_is_refused_when_it_is_ope
         found.node[3].output[0] = "plain"
         found.node.append(helper.make_node("Add", ["plain", "bias"], ["answer"]))
 
-    with pytest.raises(InvalidInput, match=r"two\.onnx wants 'bias' beside the faces: export it with one input"):
-        open_model(_card(input_name="pixels"), changed(graph, tmp_path / "two.onnx", change), profile())
+    with pytest.raises(
+        InvalidInput, match=r"two\.onnx wants 'bias' beside the faces: export it with one input"
+    ):
+        open_model(
+            _card(input_name="pixels"), changed(graph, tmp_path / "two.onnx", change), profile()
+        )
 
 
 def test_a_damaged_graph_is_a_sentence_and_nothing_is_printed(
@@ -290,17 +337,23 @@ def test_a_damaged_graph_is_a_sentence_and_nothing_is_printed(
     assert capfd.readouterr().out == ""
 
 
-def test_quality_where_lower_is_better_is_turned_round(graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path) -> None:
+def test_quality_where_lower_is_better_is_turned_round(
+    graph: Path, profile: Make, crops: np.ndarray, tmp_path: Path
+) -> None:
     model = onnx.load(graph)
     for constant in model.graph.initializer:
         if constant.name == "matrix":
-            constant.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constant)[:, :1].copy(), "matrix"))
+            constant.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(constant)[:, :1].copy(), "matrix")
+            )
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
     onnx.save(model, tmp_path / "q.onnx")
     card = _card(kind="quality", dimension=1)
     scores = open_model(card, read_weights(tmp_path / "q.onnx", None), profile())(crops).quality
     turned = open_model(
-        card.model_copy(update={"higher_is_better": False}), read_weights(tmp_path / "q.onnx", None), profile()
+        card.model_copy(update={"higher_is_better": False}),
+        read_weights(tmp_path / "q.onnx", None),
+        profile(),
     )(crops).quality
     assert scores is not None
     assert turned is not None
@@ -308,7 +361,9 @@ def test_quality_where_lower_is_better_is_turned_round(graph: Path, profile: Mak
     assert np.array_equal(scores, -turned)
 
 
-def test_crfiqa_checkpoint_in_the_published_layout_scores(tmp_path: Path, profile: Make, crops: np.ndarray) -> None:
+def test_crfiqa_checkpoint_in_the_published_layout_scores(
+    tmp_path: Path, profile: Make, crops: np.ndarray
+) -> None:
     torch.manual_seed(0)
     network = iresnet50(quality=True).eval()
     torch.save(network.state_dict(), tmp_path / "crfiqa.pth")
@@ -316,12 +371,16 @@ def test_crfiqa_checkpoint_in_the_published_layout_scores(tmp_path: Path, profil
     pixels = torch.from_numpy(crops[:2].transpose(0, 3, 1, 2) / np.float32(127.5) - 1)
     with torch.inference_mode():
         embedding, quality = network(pixels)
-    exact = open_model(card, read_weights(tmp_path / "crfiqa.pth", None), profile(compute_batch=2))(crops[:2])
-    np.testing.assert_allclose(exact.embedding, embedding.numpy(), atol=2e-5)
-    np.testing.assert_allclose(exact.quality, quality.numpy(), atol=2e-5)
-    rough = open_model(card, read_weights(tmp_path / "crfiqa.pth", None), profile(compute_batch=2, precision="bf16"))(
+    exact = open_model(card, read_weights(tmp_path / "crfiqa.pth", None), profile(compute_batch=2))(
         crops[:2]
     )
+    np.testing.assert_allclose(exact.embedding, embedding.numpy(), atol=2e-5)
+    np.testing.assert_allclose(exact.quality, quality.numpy(), atol=2e-5)
+    rough = open_model(
+        card,
+        read_weights(tmp_path / "crfiqa.pth", None),
+        profile(compute_batch=2, precision="bf16"),
+    )(crops[:2])
     assert rough.embedding is not None
     assert rough.embedding.dtype == np.float32
     assert _cosine(rough.embedding, embedding.numpy()).min() > 0.999
@@ -349,8 +408,16 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("module", ["stages.models.backends", "pipeline.run.dask_worker"])
 def test_onnx_runtime_collects_nothing_about_its_user(module: str, tmp_path: Path) -> None:
-    # Where it does, importing it is enough: it names the machine in a file below the home folder, and opens a queue there.
-    known = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # as no CI would have it
+    # Where it does, importing it is enough: it names the machine in a file below the home folder,
+    # and opens a queue there.
+    # as no CI would have it
+    known = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     code = f"import {module}, onnxruntime"
-    subprocess.run([sys.executable, "-c", code], env={**known, "HOME": str(tmp_path)}, cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={**known, "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        check=True,
+        timeout=60,
+    )
     assert list(tmp_path.iterdir()) == []

@@ -13,12 +13,21 @@ from pipeline.errors import InvalidInput
 from stages.models.cards import ModelCard, card_named, find_weights, read_cards, read_weights
 
 LEAST = "a:\n  kind: quality\n  architecture: onnx\n  file: x\n  dimension: 1\n  licence: MIT\n"
-CARD = ModelCard(name="m", kind="quality", architecture="onnx", file="m.onnx", dimension=1, licence="MIT")
+CARD = ModelCard(
+    name="m", kind="quality", architecture="onnx", file="m.onnx", dimension=1, licence="MIT"
+)
 
 
 def test_shipped_cards_are_valid_and_name_their_models(cards_file: Path) -> None:
     cards = read_cards(cards_file)
-    assert {"edgeface_xxs", "mobilefacenet", "lightqnet", "yunet_320", "crfiqa_s", "crfiqa_l"} <= set(cards)
+    assert {
+        "edgeface_xxs",
+        "mobilefacenet",
+        "lightqnet",
+        "yunet_320",
+        "crfiqa_s",
+        "crfiqa_l",
+    } <= set(cards)
     assert all(card.name == name for name, card in cards.items())
     assert cards["crfiqa_s"].embedding_dimension == 512
     assert cards["crfiqa_s"].has_quality
@@ -42,10 +51,16 @@ def test_unknown_name_suggests_the_nearest(cards_file: Path) -> None:
 
 def test_every_bad_field_is_named_at_once(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
-    path.write_text("a: {kind: face, architecture: onnx, file: ../x, dimension: 1, licence: MIT, colr: rgb}\nb: 3\n")
+    path.write_text(
+        "a: {kind: face, architecture: onnx, file: ../x, dimension: 1, licence: MIT, colr:"
+        " rgb}\nb: 3\n"
+    )
     with pytest.raises(InvalidInput) as caught:
         read_cards(path)
-    assert all(part in str(caught.value) for part in ("a.kind", "a.file", "a.colr", "b: expected a mapping"))
+    assert all(
+        part in str(caught.value)
+        for part in ("a.kind", "a.file", "a.colr", "b: expected a mapping")
+    )
 
 
 @pytest.mark.parametrize("text", ["- a\n", "a: [\n", ""])
@@ -67,13 +82,31 @@ def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         (LEAST + "  std: [1, 1, .inf]\n", "a.std.2: expected a finite number"),
         (LEAST + "  std: [1, 1, 1.0e-300]\n", "a.std.2: expected 1e-06 or more"),
         (LEAST + "  input_size: 1000000\n", "a.input_size: expected 4096 or less"),
-        (LEAST.replace("dimension: 1", "dimension: 100000000"), "a.dimension: expected 65536 or less"),
+        (
+            LEAST.replace("dimension: 1", "dimension: 100000000"),
+            "a.dimension: expected 65536 or less",
+        ),
         (LEAST + f"  bytes: 0x{'f' * 5000}\n", "a whole number of more than 64 bits"),
         (LEAST.replace("file: x", "file: .."), "a.file: .*must be a bare file name"),
     ],
-    ids=["alias", "twice", "large", "misspelt", "short", "nan", "inf", "std", "size", "dimension", "number", "up"],
+    ids=[
+        "alias",
+        "twice",
+        "large",
+        "misspelt",
+        "short",
+        "nan",
+        "inf",
+        "std",
+        "size",
+        "dimension",
+        "number",
+        "up",
+    ],
 )
-def test_a_users_cards_are_read_as_carefully_as_a_config(tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_users_cards_are_read_as_carefully_as_a_config(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
     (tmp_path / "models.yaml").write_text(text)
     with pytest.raises(InvalidInput, match=sentence):
         read_cards(tmp_path / "models.yaml")
@@ -116,7 +149,11 @@ def test_wrong_digest_names_both_and_the_path(tmp_path: Path) -> None:
 
 
 def test_cards_import_no_inference_library() -> None:
-    code = "import sys, stages.models.cards; print({'torch', 'onnxruntime', 'cv2'} & set(sys.modules))"
+    code = (
+        "import sys, stages.models.cards; print({'torch', 'onnxruntime', 'cv2'} & set(sys.modules))"
+    )
     root = Path(__file__).resolve().parents[3]
-    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
     assert answer.stdout.strip() == "set()"

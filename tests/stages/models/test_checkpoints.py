@@ -1,4 +1,6 @@
-"""Checkpoint loading: published layouts are read, all else is refused in a sentence, nothing is executed."""
+"""Checkpoint loading: published layouts are read, all else is refused in a sentence, nothing is
+executed.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,19 @@ def _net() -> nn.Module:
 
 
 def _same(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    return all(
+        torch.equal(x, y)
+        for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "features.module.", "backbone.", "model.", "module.model.", "_orig_mod."])
-@pytest.mark.parametrize("holder", ["", "state_dict", "state_dict_backbone", "model_state_dict", "model", "network"])
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "module.", "features.module.", "backbone.", "model.", "module.model.", "_orig_mod."],
+)
+@pytest.mark.parametrize(
+    "holder", ["", "state_dict", "state_dict_backbone", "model_state_dict", "model", "network"]
+)
 def test_published_layouts_load(tmp_path: Path, prefix: str, holder: str) -> None:
     source, target = _net(), _net()
     state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
@@ -58,7 +68,11 @@ def test_the_training_file_of_arcface_torch_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_file_without_the_counts_of_training_loads(tmp_path: Path, device: str) -> None:
     source = _net()
-    state = {f"model.{k}": v for k, v in source.state_dict().items() if not k.endswith("num_batches_tracked")}
+    state = {
+        f"model.{k}": v
+        for k, v in source.state_dict().items()
+        if not k.endswith("num_batches_tracked")
+    }
     torch.save(state, tmp_path / "net.pth")
     with torch.device(device):
         target = _net()
@@ -67,15 +81,22 @@ def test_a_file_without_the_counts_of_training_loads(tmp_path: Path, device: str
 
 
 def test_a_file_that_holds_the_network_twice_is_refused_naming_both(tmp_path: Path) -> None:
-    state = {f"{which}.{k}": v for which in ("model", "ema") for k, v in _net().state_dict().items()}
+    state = {
+        f"{which}.{k}": v for which in ("model", "ema") for k, v in _net().state_dict().items()
+    }
     torch.save(state, tmp_path / "net.pth")
-    with pytest.raises(InvalidInput, match=r"holds the network 2 times, below 'ema\.', 'model\.': save the one"):
+    with pytest.raises(
+        InvalidInput, match=r"holds the network 2 times, below 'ema\.', 'model\.': save the one"
+    ):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
 def test_a_holder_may_hold_another_holder(tmp_path: Path) -> None:
     source, target = _net(), _net()
-    torch.save({"epoch": 3, "model": {"state_dict": source.state_dict(), "arch": "r50"}}, tmp_path / "net.pth")
+    torch.save(
+        {"epoch": 3, "model": {"state_dict": source.state_dict(), "arch": "r50"}},
+        tmp_path / "net.pth",
+    )
     load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
     assert _same(source, target)
 
@@ -92,15 +113,28 @@ def test_a_mapping_that_holds_itself_is_refused(tmp_path: Path) -> None:
 def test_two_state_dicts_that_differ_are_refused_naming_both(tmp_path: Path, other: str) -> None:
     outer, _, inner = other.partition(".")
     state = {name: tensor + 1 for name, tensor in _net().state_dict().items()}
-    torch.save({"state_dict": _net().state_dict(), outer: {inner: state} if inner else state}, tmp_path / "net.pth")
-    with pytest.raises(InvalidInput, match=f"holds 2 state dicts that differ, as state_dict and as {other}: save the one"):
+    torch.save(
+        {"state_dict": _net().state_dict(), outer: {inner: state} if inner else state},
+        tmp_path / "net.pth",
+    )
+    with pytest.raises(
+        InvalidInput,
+        match=f"holds 2 state dicts that differ, as state_dict and as {other}: save the one",
+    ):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
-@pytest.mark.parametrize("copied", [dict, lambda state: {name: tensor.clone() for name, tensor in state.items()}])
-def test_two_state_dicts_that_are_equal_are_one(tmp_path: Path, copied: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize(
+    "copied", [dict, lambda state: {name: tensor.clone() for name, tensor in state.items()}]
+)
+def test_two_state_dicts_that_are_equal_are_one(
+    tmp_path: Path, copied: Callable[[Any], Any]
+) -> None:
     source, target = _net(), _net()
-    torch.save({"state_dict": source.state_dict(), "model": copied(source.state_dict())}, tmp_path / "net.pth")
+    torch.save(
+        {"state_dict": source.state_dict(), "model": copied(source.state_dict())},
+        tmp_path / "net.pth",
+    )
     load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
     assert _same(source, target)
 
@@ -114,24 +148,33 @@ def test_two_tensors_that_claim_more_than_any_memory_holds_are_not_compared(tmp_
 
 def test_a_holder_of_something_else_beside_the_state_dict_is_no_second_one(tmp_path: Path) -> None:
     source, target = _net(), _net()
-    torch.save({"state_dict": source.state_dict(), "model": {"name": "r50", "layers": 50}}, tmp_path / "net.pth")
+    torch.save(
+        {"state_dict": source.state_dict(), "model": {"name": "r50", "layers": 50}},
+        tmp_path / "net.pth",
+    )
     load_checkpoint(target, read_weights(tmp_path / "net.pth", None))
     assert _same(source, target)
 
 
 @pytest.mark.parametrize(
-    ("prefix", "beside"), [("backbone.", "neck.weight"), ("m.backbone.", "m.neck.weight"), ("net.", "temperature")]
+    ("prefix", "beside"),
+    [("backbone.", "neck.weight"), ("m.backbone.", "m.neck.weight"), ("net.", "temperature")],
 )
-def test_what_stands_beside_the_network_and_is_no_training_head_is_refused(tmp_path: Path, prefix: str, beside: str) -> None:
+def test_what_stands_beside_the_network_and_is_no_training_head_is_refused(
+    tmp_path: Path, prefix: str, beside: str
+) -> None:
     state = {prefix + name: tensor for name, tensor in _net().state_dict().items()}
     torch.save({**state, beside: torch.ones(2)}, tmp_path / "net.pth")
     with pytest.raises(
-        InvalidInput, match=rf"1 beside the network and of no training head .*: {beside}\..*save the network al"
+        InvalidInput,
+        match=rf"1 beside the network and of no training head .*: {beside}\..*save the network al",
     ):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
-@pytest.mark.parametrize("head", ["head.kernel", "fc.weight", "classifier.0.bias", "module.margin.weight"])
+@pytest.mark.parametrize(
+    "head", ["head.kernel", "fc.weight", "classifier.0.bias", "module.margin.weight"]
+)
 def test_a_training_head_beside_the_network_is_left_out(tmp_path: Path, head: str) -> None:
     source, target = _net(), _net()
     state = {f"module.backbone.{name}": tensor for name, tensor in source.state_dict().items()}
@@ -149,7 +192,10 @@ def test_what_differs_below_a_prefix_is_named_with_it(tmp_path: Path) -> None:
 
 def test_a_mapping_of_something_else_is_refused_naming_what_it_holds(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "weights": {"0.weight": torch.zeros(1)}}, tmp_path / "net.pth")
-    with pytest.raises(InvalidInput, match=r"alone or as one of state_dict, .*; found a mapping with epoch, weights"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"alone or as one of state_dict, .*; found a mapping with epoch, weights",
+    ):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
@@ -179,9 +225,11 @@ def test_each_difference_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
     for part in (
-        "1 missing: 1.weight", "1 unexpected: head.weight", "0.weight (expected (2, 3), found (4, 3))",
+        "1 missing: 1.weight",
+        "1 unexpected: head.weight",
+        "0.weight (expected (2, 3), found (4, 3))",
         "1 not finite: 1.bias",
-    ):  # fmt: skip
+    ):
         assert part in str(caught.value)
 
 
@@ -206,8 +254,12 @@ def test_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, write
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("value", [np.float64(0.5), np.float32(0.5), np.ones(2)], ids=["double", "float", "array"])
-def test_a_file_with_a_numpy_value_says_how_to_save_the_tensors_alone(tmp_path: Path, value: Any) -> None:
+@pytest.mark.parametrize(
+    "value", [np.float64(0.5), np.float32(0.5), np.ones(2)], ids=["double", "float", "array"]
+)
+def test_a_file_with_a_numpy_value_says_how_to_save_the_tensors_alone(
+    tmp_path: Path, value: Any
+) -> None:
     path, source, target = tmp_path / "net.pth", _net(), _net()
     torch.save({"state_dict": source.state_dict(), "best": value}, path)
     with pytest.raises(
@@ -223,7 +275,10 @@ def test_a_file_with_a_numpy_value_says_how_to_save_the_tensors_alone(tmp_path: 
 def test_other_objects_than_tensors_are_named(tmp_path: Path) -> None:
     torch.save({"state_dict": _net().state_dict(), "where": Path()}, tmp_path / "net.pth")
     with pytest.raises(
-        InvalidInput, match=r"would run code \(it asks for pathlib\.\w+\)\. Nothing in it was run; ask for a plain"
+        InvalidInput,
+        match=(
+            r"would run code \(it asks for pathlib\.\w+\)\. Nothing in it was run; ask for a plain"
+        ),
     ):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
@@ -242,20 +297,31 @@ def test_other_content_is_a_sentence(tmp_path: Path) -> None:
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
-def test_a_tensor_that_claims_more_than_any_memory_holds_is_of_another_shape(tmp_path: Path) -> None:
-    torch.save({**_net().state_dict(), "0.weight": torch.zeros(1).expand(10**6, 10**6, 10**5)}, tmp_path / "net.pth")
+def test_a_tensor_that_claims_more_than_any_memory_holds_is_of_another_shape(
+    tmp_path: Path,
+) -> None:
+    torch.save(
+        {**_net().state_dict(), "0.weight": torch.zeros(1).expand(10**6, 10**6, 10**5)},
+        tmp_path / "net.pth",
+    )
     with pytest.raises(InvalidInput, match=r"1 of another shape: 0\.weight"):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
 @pytest.mark.parametrize(
     "tensor",
-    [torch.zeros(2, 3).to_sparse(), torch.zeros(2, 3, device="meta"), torch.zeros(2, 3, dtype=torch.complex64)],
+    [
+        torch.zeros(2, 3).to_sparse(),
+        torch.zeros(2, 3, device="meta"),
+        torch.zeros(2, 3, dtype=torch.complex64),
+    ],
     ids=["sparse", "meta", "complex"],
 )
 def test_a_tensor_that_is_no_plain_one_is_named(tmp_path: Path, tensor: torch.Tensor) -> None:
     torch.save({**_net().state_dict(), "0.weight": tensor}, tmp_path / "net.pth")
-    with pytest.raises(InvalidInput, match=r"sparse, quantised, nested, complex or without values: 0\.weight"):
+    with pytest.raises(
+        InvalidInput, match=r"sparse, quantised, nested, complex or without values: 0\.weight"
+    ):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
@@ -268,15 +334,25 @@ def test_half_precision_of_eight_bits_is_read(tmp_path: Path) -> None:
 
 
 def test_a_value_too_large_for_the_networks_own_precision_is_not_finite(tmp_path: Path) -> None:
-    torch.save({**_net().state_dict(), "0.bias": torch.tensor([1, 1e300], dtype=torch.float64)}, tmp_path / "net.pth")
+    torch.save(
+        {**_net().state_dict(), "0.bias": torch.tensor([1, 1e300], dtype=torch.float64)},
+        tmp_path / "net.pth",
+    )
     with pytest.raises(InvalidInput, match=r"1 not finite: 0\.bias"):
         load_checkpoint(_net(), read_weights(tmp_path / "net.pth", None))
 
 
 def test_a_checkpoint_whose_members_are_packed_is_refused(tmp_path: Path) -> None:
     torch.save(_net().state_dict(), tmp_path / "net.pth")
-    with zipfile.ZipFile(tmp_path / "net.pth") as source, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
+    with (
+        zipfile.ZipFile(tmp_path / "net.pth") as source,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb,
+    ):
         for name in source.namelist():
-            bomb.writestr(name, bytes(1 << 24) if name.endswith("/data/0") else source.read(name), zipfile.ZIP_DEFLATED)
+            bomb.writestr(
+                name,
+                bytes(1 << 24) if name.endswith("/data/0") else source.read(name),
+                zipfile.ZIP_DEFLATED,
+            )
     with pytest.raises(InvalidInput, match="holds packed members"):
         load_checkpoint(_net(), read_weights(tmp_path / "bomb.pth", None))

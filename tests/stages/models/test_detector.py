@@ -31,9 +31,13 @@ def _drawn_face(size: int = 240) -> np.ndarray:
     cv2.ellipse(image, at(0, 0), (int(62 * u), int(82 * u)), 0, 0, 360, (150, 180, 225), -1)
     cv2.ellipse(image, at(0, -50), (int(64 * u), int(42 * u)), 0, 180, 360, (30, 40, 60), -1)
     for side in (-1, 1):
-        cv2.ellipse(image, at(26 * side, -15), (int(13 * u), int(7 * u)), 0, 0, 360, (245, 245, 245), -1)
+        cv2.ellipse(
+            image, at(26 * side, -15), (int(13 * u), int(7 * u)), 0, 0, 360, (245, 245, 245), -1
+        )
         cv2.circle(image, at(26 * side, -15), int(6 * u), (40, 30, 20), -1)
-        cv2.ellipse(image, at(26 * side, -30), (int(16 * u), int(4 * u)), 0, 180, 360, (30, 40, 60), -1)
+        cv2.ellipse(
+            image, at(26 * side, -30), (int(16 * u), int(4 * u)), 0, 180, 360, (30, 40, 60), -1
+        )
     cv2.line(image, at(0, -10), at(-4, 20), (110, 140, 190), max(1, int(3 * u)))
     cv2.ellipse(image, at(0, 22), (int(10 * u), int(5 * u)), 0, 0, 180, (100, 130, 180), -1)
     cv2.ellipse(image, at(0, 45), (int(24 * u), int(9 * u)), 0, 0, 360, (80, 80, 180), -1)
@@ -55,7 +59,9 @@ def test_faces_of_a_turned_image_are_turned_back(quarters: int) -> None:
     y, x = np.nonzero(seen)
     box = np.float32([[x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]])
     landmarks = np.argwhere(seen == 2)[:, ::-1].astype(np.float32)
-    faces = Faces(box, np.tile(landmarks, (1, 5, 1)), np.float32([0.9])).turned_back(quarters, image.shape)
+    faces = Faces(box, np.tile(landmarks, (1, 5, 1)), np.float32([0.9])).turned_back(
+        quarters, image.shape
+    )
     assert faces.box.tolist() == [[50, 10, 9, 4]]
     assert faces.landmarks.tolist() == [[[57, 12]] * 5]
     assert faces.box.dtype == faces.landmarks.dtype == np.float32
@@ -72,7 +78,8 @@ def test_landmarks_are_ordered_as_seen_in_the_image(weights: Path) -> None:
 
 
 class _MarkerFinder:
-    """Stands in for the network: reports the extent of the bright pixels of whatever it is shown."""
+    """Stands in for the network: reports the extent of the bright pixels of whatever it
+    is shown."""
 
     def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802 (OpenCV's name)
         self.size = size
@@ -87,7 +94,9 @@ class _MarkerFinder:
 
 @pytest.mark.parametrize("max_side", [1000, 300, 251])
 @pytest.mark.parametrize("border", [0.0, 0.3])
-def test_coordinates_are_those_of_the_image_given(monkeypatch: pytest.MonkeyPatch, max_side: int, border: float) -> None:
+def test_coordinates_are_those_of_the_image_given(
+    monkeypatch: pytest.MonkeyPatch, max_side: int, border: float
+) -> None:
     monkeypatch.setattr(YuNet, "_create", lambda self: _MarkerFinder())
     image = np.zeros((400, 601, 3), np.uint8)
     image[100:160, 420:540] = 255
@@ -116,7 +125,9 @@ def test_no_face_is_an_empty_answer(weights: Path) -> None:
         assert faces.landmarks.shape == (0, 5, 2)
 
 
-def test_creation_is_silent_and_leaves_the_log_level(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_creation_is_silent_and_leaves_the_log_level(
+    weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     level = cv2.utils.logging.getLogLevel()
     YuNet(read_weights(weights / "yunet_n_640_640.onnx", None))
     assert capfd.readouterr() == ("", "")
@@ -125,7 +136,9 @@ def test_creation_is_silent_and_leaves_the_log_level(weights: Path, capfd: pytes
 
 def test_wrong_image_and_wrong_file_are_sentences(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="uint8"):
-        YuNet(read_weights(weights / "yunet_n_320_320.onnx", None)).detect(np.zeros((10, 10), np.uint8))
+        YuNet(read_weights(weights / "yunet_n_320_320.onnx", None)).detect(
+            np.zeros((10, 10), np.uint8)
+        )
     (tmp_path / "torn.onnx").write_bytes(b"no graph")
     with pytest.raises(InvalidInput, match=r"torn\.onnx"):
         YuNet(read_weights(tmp_path / "torn.onnx", None))
@@ -143,7 +156,9 @@ def test_a_graph_from_memory_finds_what_the_same_graph_from_its_file_finds(weigh
         assert np.array_equal(faces.box[0], rows[0, :4])
 
 
-def test_threads_open_the_bytes_that_were_checked_whatever_becomes_of_the_file(weights: Path, tmp_path: Path) -> None:
+def test_threads_open_the_bytes_that_were_checked_whatever_becomes_of_the_file(
+    weights: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "yunet.onnx"
     path.write_bytes((weights / "yunet_n_320_320.onnx").read_bytes())
     detector = YuNet(read_weights(path, None))
@@ -153,12 +168,18 @@ def test_threads_open_the_bytes_that_were_checked_whatever_becomes_of_the_file(w
 
 
 @pytest.mark.parametrize("side", [700, 1600])
-def test_a_face_that_fills_the_frame_is_found_once_and_where_it_is(weights: Path, side: int) -> None:
+def test_a_face_that_fills_the_frame_is_found_once_and_where_it_is(
+    weights: Path, side: int
+) -> None:
     small, found = YuNet(read_weights(weights / "yunet_n_320_320.onnx", None)), _drawn_face()
     x, y, w, h = small.detect(found).box[0]
     scale = side / (max(w, h) * 1.2)
-    move = np.array([[scale, 0, side / 2 - (x + w / 2) * scale], [0, scale, side / 2 - (y + h / 2) * scale]])
-    large = cv2.warpAffine(found, move, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    move = np.array(
+        [[scale, 0, side / 2 - (x + w / 2) * scale], [0, scale, side / 2 - (y + h / 2) * scale]]
+    )
+    large = cv2.warpAffine(
+        found, move, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
     faces = small.detect(large)
     expected = small.detect(found).landmarks[0] @ move[:, :2].T + move[:, 2]
     assert len(faces) == 1
@@ -166,7 +187,9 @@ def test_a_face_that_fills_the_frame_is_found_once_and_where_it_is(weights: Path
 
 
 def test_of_one_face_at_several_scales_the_best_is_kept_and_of_two_faces_both() -> None:
-    box = np.float32([[0, 0, 100, 100], [5, 5, 95, 95], [30, 30, 20, 20], [300, 0, 100, 100], [400, 0, 90, 90]])
+    box = np.float32(
+        [[0, 0, 100, 100], [5, 5, 95, 95], [30, 30, 20, 20], [300, 0, 100, 100], [400, 0, 90, 90]]
+    )
     found = Faces(box, np.zeros((5, 2), np.float32), np.float32([0.92, 0.91, 0.7, 0.8, 0.9]))
     kept = found.best_of_scales(np.array([0.5, 1, 1, 1, 1]))
     assert kept.box[:, 0].tolist() == [
@@ -174,13 +197,17 @@ def test_of_one_face_at_several_scales_the_best_is_kept_and_of_two_faces_both() 
         400,
         300,
     ]  # of the first three the one seen larger, though its score is a little lower
-    assert found.best_of_scales(np.array([0.5, 4, 4, 1, 1])).box[0, 0] == 0  # of more pixels than the network knows
+    assert (
+        found.best_of_scales(np.array([0.5, 4, 4, 1, 1])).box[0, 0] == 0
+    )  # of more pixels than the network knows
 
 
 def test_a_small_image_is_looked_at_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     detector, sizes = YuNet(read_weights(weights / "yunet_n_320_320.onnx", None)), []
     look = detector._at
-    monkeypatch.setattr(detector, "_at", lambda image, scale: sizes.append(scale) or look(image, scale))
+    monkeypatch.setattr(
+        detector, "_at", lambda image, scale: sizes.append(scale) or look(image, scale)
+    )
     detector.detect(np.zeros((320, 200, 3), np.uint8))
     detector.detect(np.zeros((2048, 100, 3), np.uint8))
     assert sizes == [1, 0.5, 0.25, 0.125]

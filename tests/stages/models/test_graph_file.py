@@ -54,7 +54,9 @@ def check(data: bytes) -> None:
 @pytest.mark.parametrize("place", ["initializer", "sparse", "attribute", "branch", "function"])
 def test_a_tensor_that_lies_elsewhere_is_found_wherever_it_is_named(place: str) -> None:
     check(graph(False, place).SerializeToString())
-    with pytest.raises(InvalidInput, match=r"m\.onnx keeps its weights in other files, .*: export it as one file"):
+    with pytest.raises(
+        InvalidInput, match=r"m\.onnx keeps its weights in other files, .*: export it as one file"
+    ):
         check(graph(True, place).SerializeToString())
 
 
@@ -81,11 +83,18 @@ def test_the_table_names_every_way_that_leads_to_a_tensor() -> None:
     messages = {name: getattr(onnx, name).DESCRIPTOR for name in MESSAGES}
     assert onnx.TensorProto.DESCRIPTOR.fields_by_name["external_data"].number == EXTERNAL_DATA
     for name, descriptor in messages.items():
-        fields = {f.number: f.message_type.name for f in descriptor.fields if f.message_type is not None}
-        assert {number: kind for number, kind in fields.items() if kind in MESSAGES} == MESSAGES[name], name
+        fields = {
+            f.number: f.message_type.name for f in descriptor.fields if f.message_type is not None
+        }
+        assert {number: kind for number, kind in fields.items() if kind in MESSAGES} == MESSAGES[
+            name
+        ], name
 
 
-@pytest.mark.parametrize("data", [b"\x08", b"\x00", b"\x0b\x0c", b"\x3a\x7f", b"\xff" * 12, b"\x18\0\0\0ORTM" + bytes(20)])
+@pytest.mark.parametrize(
+    "data",
+    [b"\x08", b"\x00", b"\x0b\x0c", b"\x3a\x7f", b"\xff" * 12, b"\x18\0\0\0ORTM" + bytes(20)],
+)
 def test_what_is_no_graph_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"m\.onnx is damaged, or no ONNX graph"):
         check(data)

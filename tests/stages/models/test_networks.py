@@ -40,7 +40,8 @@ def test_iresnet_uses_the_published_names() -> None:
         names = set(iresnet50(quality=True).state_dict())
     shown = """
         conv1.weight bn1.running_mean prelu.weight layer1.0.downsample.0.weight layer4.2.bn3.bias
-        layer3.13.prelu.weight layer2.0.downsample.1.num_batches_tracked bn2.weight fc.weight fc.bias
+        layer3.13.prelu.weight layer2.0.downsample.1.num_batches_tracked
+        bn2.weight fc.weight fc.bias
         features.running_var qs.weight qs.bias
     """
     assert set(shown.split()) <= names
@@ -66,7 +67,8 @@ def _randomise(module: nn.Module) -> nn.Module:
 
 def _norm(x: torch.Tensor, state: dict[str, torch.Tensor], name: str) -> torch.Tensor:
     mean, var, weight, bias = (
-        state[f"{name}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        state[f"{name}.{part}"][:, None, None]
+        for part in ("running_mean", "running_var", "weight", "bias")
     )
     return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
 
@@ -79,7 +81,11 @@ def test_iresnet_block_is_the_papers_formula(stride: int) -> None:
     y = _norm(y, s, "bn2")
     y = torch.where(y > 0, y, y * s["prelu.weight"][:, None, None])
     y = _norm(functional.conv2d(y, s["conv2.weight"], stride=stride, padding=1), s, "bn3")
-    shortcut = x if stride == 1 else _norm(functional.conv2d(x, s["downsample.0.weight"], stride=2), s, "downsample.1")
+    shortcut = (
+        x
+        if stride == 1
+        else _norm(functional.conv2d(x, s["downsample.0.weight"], stride=2), s, "downsample.1")
+    )
     torch.testing.assert_close(block(x), y + shortcut, rtol=1e-4, atol=1e-4)
 
 
@@ -87,7 +93,9 @@ def test_mobilefacenet_bottleneck_is_the_papers_formula() -> None:
     block = _randomise(Bottleneck(6, 6, 2, 1))
     s, x = block.state_dict(), torch.randn(2, 6, 9, 9)
     y = _norm(functional.conv2d(x, s["conv.0.0.weight"]), s, "conv.0.1").clamp(0, 6)
-    y = _norm(functional.conv2d(y, s["conv.1.0.weight"], padding=1, groups=12), s, "conv.1.1").clamp(0, 6)
+    y = _norm(
+        functional.conv2d(y, s["conv.1.0.weight"], padding=1, groups=12), s, "conv.1.1"
+    ).clamp(0, 6)
     y = _norm(functional.conv2d(y, s["conv.2.weight"]), s, "conv.3")
     torch.testing.assert_close(block(x), x + y, rtol=1e-4, atol=1e-4)
 

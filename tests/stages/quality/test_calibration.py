@@ -1,4 +1,6 @@
-"""Places of 0 to 100 in a reference set: what they are, the file of a set, and the tables they are written to."""
+"""Places of 0 to 100 in a reference set: what they are, the file of a set, and the tables they are
+written to.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,19 @@ MEASURE = {"method": "given", "version": 1, "identity": None}
 def qualities(values: Any, failed: Any = ()) -> Batch:
     quality, status = np.array(values, np.float32), np.zeros(len(values), np.uint8)
     status[list(failed)], quality[list(failed)] = Status.NOT_FOUND, np.nan
-    return Batch({"status": status, "reason": text("no face" if s else "" for s in status), "quality": quality})
+    return Batch(
+        {
+            "status": status,
+            "reason": text("no face" if s else "" for s in status),
+            "quality": quality,
+        }
+    )
 
 
 def a_set(context: Make, values: Any, failed: Any = ()) -> dict[str, Any]:
-    return reference_set("a set", MEASURE, text(range(len(values))), qualities(values, failed), context())
+    return reference_set(
+        "a set", MEASURE, text(range(len(values))), qualities(values, failed), context()
+    )
 
 
 def slow_place(score: float, levels: list[float]) -> float:
@@ -64,12 +74,17 @@ def slow_place(score: float, levels: list[float]) -> float:
 
 
 @properties
-@given(scores=st.lists(eighths, min_size=1, max_size=20), reference=st.lists(eighths, min_size=1, max_size=40))
+@given(
+    scores=st.lists(eighths, min_size=1, max_size=20),
+    reference=st.lists(eighths, min_size=1, max_size=40),
+)
 def test_a_place_is_the_percentile_the_middle_of_those_that_meet_and_linear_between(
     scores: list[float], reference: list[float]
 ) -> None:
     levels = np.percentile(reference, np.arange(101))
-    np.testing.assert_allclose(calibrated(scores, levels), [slow_place(s, levels.tolist()) for s in scores], atol=1e-9)
+    np.testing.assert_allclose(
+        calibrated(scores, levels), [slow_place(s, levels.tolist()) for s in scores], atol=1e-9
+    )
 
 
 @properties
@@ -77,7 +92,9 @@ def test_a_place_is_the_percentile_the_middle_of_those_that_meet_and_linear_betw
     scores=st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=30),
     reference=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40),
 )
-def test_a_better_score_has_no_lower_place_and_none_outside_0_to_100(scores: list[float], reference: list[float]) -> None:
+def test_a_better_score_has_no_lower_place_and_none_outside_0_to_100(
+    scores: list[float], reference: list[float]
+) -> None:
     levels = np.sort(np.percentile(reference, np.arange(101)))
     found = calibrated(np.sort([*scores, *reference]), levels)
     assert (np.diff(found) >= 0).all()
@@ -102,7 +119,9 @@ def test_the_faces_of_the_set_itself_are_spread_evenly(context: Make) -> None:
     scores = np.random.default_rng(0).permutation(1001).astype(np.float32) ** 3
     found = calibrated(scores, a_set(context, scores)["percentiles"])
     rank = np.argsort(np.argsort(scores)) / 10
-    assert np.abs(found - rank).max() < 1  # exact at each whole percentile, linear in the cubes between two of them
+    assert (
+        np.abs(found - rank).max() < 1
+    )  # exact at each whole percentile, linear in the cubes between two of them
     np.testing.assert_allclose(found[rank % 1 == 0], rank[rank % 1 == 0], atol=1e-9)
 
 
@@ -114,11 +133,20 @@ def test_integers_are_rounded_half_up() -> None:
 # The file of a reference set
 
 
-def test_a_set_is_its_name_measure_count_percentiles_and_the_digest_of_its_scores(context: Make) -> None:
+def test_a_set_is_its_name_measure_count_percentiles_and_the_digest_of_its_scores(
+    context: Make,
+) -> None:
     found = a_set(context, [4, 1, 9, 3, 2], failed=[2])
     assert (found["set"], found["measure"], found["count"]) == ("a set", MEASURE, 4)
-    assert (found["percentiles"][0], found["percentiles"][50], found["percentiles"][100]) == (1, 2.5, 4)
-    same, other = a_set(context, [4, 1, 9, 3, 2], failed=[2]), a_set(context, [1, 4, 9, 3, 2], failed=[2])
+    assert (found["percentiles"][0], found["percentiles"][50], found["percentiles"][100]) == (
+        1,
+        2.5,
+        4,
+    )
+    same, other = (
+        a_set(context, [4, 1, 9, 3, 2], failed=[2]),
+        a_set(context, [1, 4, 9, 3, 2], failed=[2]),
+    )
     assert json.dumps(same) == json.dumps(found)
     assert other["digest"] != found["digest"]
     assert other["percentiles"] == found["percentiles"]
@@ -144,7 +172,10 @@ def test_the_file_of_a_set_is_one_that_statistics_take(context: Make, tmp_path: 
         (b"name: small\n", "is not a reference file of format qfuse-reference/1"),
         (b'{"format": "qfuse-reference/1"}', "percentiles, measure should hold"),
         (b"0" * (2 << 20), "has more than 1,048,576 bytes"),
-        (b'{"format": "qfuse-reference/1", "maximum": 1%b}' % (b"0" * 400), "maximum, .* should hold the finite numbers"),
+        (
+            b'{"format": "qfuse-reference/1", "maximum": 1%b}' % (b"0" * 400),
+            "maximum, .* should hold the finite numbers",
+        ),
     ],
     ids=["a config", "nothing", "large", "beyond float64"],
 )
@@ -155,17 +186,28 @@ def test_what_is_no_reference_set_is_refused(tmp_path: Path, content: bytes, mes
 
 
 @pytest.mark.parametrize("name", ["absent.json", "."])
-def test_a_reference_set_that_cannot_be_read_says_what_writes_one(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidInput, match=r"cannot be read .*`qfuse quality calibrate CONFIG --name NAME` writes one"):
+def test_a_reference_set_that_cannot_be_read_says_what_writes_one(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(
+        InvalidInput,
+        match=r"cannot be read .*`qfuse quality calibrate CONFIG --name NAME` writes one",
+    ):
         read_reference(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ({**MEASURE, "method": "lightqnet"}, "'a set' was scored by 'lightqnet', and these faces are by 'given'"),
+        (
+            {**MEASURE, "method": "lightqnet"},
+            "'a set' was scored by 'lightqnet', and these faces are by 'given'",
+        ),
         ({**MEASURE, "version": 2}, "by the same measure with another version"),
-        ({**MEASURE, "identity": 1, "from": 2}, "another weights or preprocessing and model or detector above it"),
+        (
+            {**MEASURE, "identity": 1, "from": 2},
+            "another weights or preprocessing and model or detector above it",
+        ),
         ("words", "in no way that it names"),
     ],
 )
@@ -186,25 +228,34 @@ def test_scores_of_the_same_measure_are_taken(context: Make, tmp_path: Path) -> 
 # Tables
 
 
-def test_a_table_has_the_raw_score_its_place_and_that_as_an_integer_and_blanks_for_what_failed(context: Make) -> None:
+def test_a_table_has_the_raw_score_its_place_and_that_as_an_integer_and_blanks_for_what_failed(
+    context: Make,
+) -> None:
     reference = a_set(context, [0, 1])
-    content = scores_table(text(["a", 'b,"c"', "d"]), qualities([0.1, 5, 0.756], failed=[2]), reference)
-    assert content == (
-        "face_id,status,reason,quality,calibrated,calibrated_integer\n"
+    content = scores_table(
+        text(["a", 'b,"c"', "d"]), qualities([0.1, 5, 0.756], failed=[2]), reference
+    )
+    assert (
+        content == "face_id,status,reason,quality,calibrated,calibrated_integer\n"
         'a,ok,,0.1,10.0,10\n"b,""c""",ok,,5.0,100.0,100\nd,not_found,no face,,,\n'
     )
 
 
-def test_a_csv_keeps_its_columns_and_gets_the_places_of_one_of_them(context: Make, tmp_path: Path) -> None:
+def test_a_csv_keeps_its_columns_and_gets_the_places_of_one_of_them(
+    context: Make, tmp_path: Path
+) -> None:
     scores = np.float32([0.1, 0.3, 0.7])
     path = tmp_path / "scores.csv"
     path.write_text(
-        "face,q\n" + "".join(f'"x,{i}",{s!s}\n' for i, s in enumerate(scores)) + "y, \nz,nan\n", encoding="utf-8-sig"
+        "face,q\n" + "".join(f'"x,{i}",{s!s}\n' for i, s in enumerate(scores)) + "y, \nz,nan\n",
+        encoding="utf-8-sig",
     )
     header, columns, found = read_scores(path, "q")
     assert np.array_equal(found[:3], scores)
     assert np.isnan(found[3:]).all()
-    rows = list(csv.reader(io.StringIO(completed_table(header, columns, found, a_set(context, scores)))))
+    rows = list(
+        csv.reader(io.StringIO(completed_table(header, columns, found, a_set(context, scores))))
+    )
     assert rows[0] == ["face", "q", "calibrated", "calibrated_integer"]
     assert rows[1:] == [
         ["x,0", "0.1", "0.0", "0"],
@@ -231,7 +282,9 @@ b.png;-1;0;-1;100;5.2;
         ("HeadPoseYaw", [-1, 0]),
     ],
 )
-def test_a_table_of_ofiqs_is_read_with_minus_one_for_no_assessment(tmp_path: Path, column: str, scores: list[float]) -> None:
+def test_a_table_of_ofiqs_is_read_with_minus_one_for_no_assessment(
+    tmp_path: Path, column: str, scores: list[float]
+) -> None:
     (tmp_path / "s.csv").write_text(OFIQ)
     header, columns, found = read_scores(tmp_path / "s.csv", column)
     assert header == OFIQ.splitlines()[0].rstrip(";").split(";")
@@ -240,9 +293,13 @@ def test_a_table_of_ofiqs_is_read_with_minus_one_for_no_assessment(tmp_path: Pat
 
 
 @pytest.mark.parametrize("column", ["Sharpness.scalar", "UnifiedQualityScore.scalar"])
-def test_minus_one_is_no_assessment_where_a_table_of_ofiqs_holds_only_some_measures(tmp_path: Path, column: str) -> None:
+def test_minus_one_is_no_assessment_where_a_table_of_ofiqs_holds_only_some_measures(
+    tmp_path: Path, column: str
+) -> None:
     (tmp_path / "s.csv").write_text(f"Filename;Sharpness;{column};\na.png;0.4;40;\nb.png;-1;-1;\n")
-    np.testing.assert_array_equal(read_scores(tmp_path / "s.csv", column)[2], np.float32([40, np.nan]))
+    np.testing.assert_array_equal(
+        read_scores(tmp_path / "s.csv", column)[2], np.float32([40, np.nan])
+    )
 
 
 def test_minus_one_is_a_score_in_any_other_table(tmp_path: Path) -> None:
@@ -252,7 +309,9 @@ def test_minus_one_is_a_score_in_any_other_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("separator", [" ", "\t", ",", ";", "   "])
 @pytest.mark.parametrize("name", ["images/a.jpg", "images/a b.jpg"])
-def test_lines_of_a_name_and_a_score_need_no_header(tmp_path: Path, separator: str, name: str) -> None:
+def test_lines_of_a_name_and_a_score_need_no_header(
+    tmp_path: Path, separator: str, name: str
+) -> None:
     (tmp_path / "s.txt").write_text(f"{name}{separator}1.25\n{name}{separator}nan\n")
     header, columns, scores = read_scores(tmp_path / "s.txt")
     assert (header, columns[0]) == (["face", "quality"], [name, name])
@@ -288,7 +347,9 @@ def test_a_header_may_be_separated_in_any_way(tmp_path: Path, separator: str) ->
         ("x,0\na,0.5\n", "0"),
     ],
 )
-def test_a_heading_that_ends_in_a_number_is_no_face(tmp_path: Path, content: str, column: str) -> None:
+def test_a_heading_that_ends_in_a_number_is_no_face(
+    tmp_path: Path, content: str, column: str
+) -> None:
     (tmp_path / "s.csv").write_text(content)
     header, _, scores = read_scores(tmp_path / "s.csv", column)
     assert (header[-1], scores.tolist()) == (column, [0.5])
@@ -296,12 +357,20 @@ def test_a_heading_that_ends_in_a_number_is_no_face(tmp_path: Path, content: str
 
 def test_a_heading_that_ends_in_a_number_asks_for_the_column(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text(",0\na.jpg,0.5\n")
-    with pytest.raises(UsageError, match=r"its header \(, 0\) is line 1: say which column holds them, as in --column 0"):
+    with pytest.raises(
+        UsageError,
+        match=r"its header \(, 0\) is line 1: say which column holds them, as in --column 0",
+    ):
         read_scores(tmp_path / "s.csv")
 
 
-@pytest.mark.parametrize(("content", "column"), [("a.jpg,0\nb.jpg,1\n", "0"), ("a,0\nb,1\n", None), ("a/1 0\nb/2 1\n", None)])
-def test_a_line_1_that_looks_as_all_others_is_a_face(tmp_path: Path, content: str, column: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "column"),
+    [("a.jpg,0\nb.jpg,1\n", "0"), ("a,0\nb,1\n", None), ("a/1 0\nb/2 1\n", None)],
+)
+def test_a_line_1_that_looks_as_all_others_is_a_face(
+    tmp_path: Path, content: str, column: str | None
+) -> None:
     (tmp_path / "s.csv").write_text(content)
     assert read_scores(tmp_path / "s.csv", column)[2].tolist() == [0, 1]
 
@@ -323,17 +392,27 @@ def test_a_decimal_or_scientific_number_is_a_score(tmp_path: Path, value: str) -
     assert read_scores(tmp_path / "s.csv", "q")[2].tolist() == [np.float32(value)]
 
 
-@pytest.mark.parametrize("value", ["1_0", "inf", "-Infinity", "0x1", "\u0663", "1e", ".", "NA", "-nan", "1 2"])
-def test_a_score_in_no_decimal_or_scientific_form_is_refused_with_its_line(tmp_path: Path, value: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["1_0", "inf", "-Infinity", "0x1", "\u0663", "1e", ".", "NA", "-nan", "1 2"]
+)
+def test_a_score_in_no_decimal_or_scientific_form_is_refused_with_its_line(
+    tmp_path: Path, value: str
+) -> None:
     (tmp_path / "s.csv").write_text(f"face,q\na,1\nb,{value}\n", encoding="utf-8")
-    with pytest.raises(InvalidInput, match=rf"s\.csv: line 3: q is {re.escape(repr(value))}, which is not a number, such as"):
+    with pytest.raises(
+        InvalidInput,
+        match=rf"s\.csv: line 3: q is {re.escape(repr(value))}, which is not a number, such as",
+    ):
         read_scores(tmp_path / "s.csv", "q")
 
 
 @pytest.mark.parametrize("value", ["1e400", "-1e31", "9" * 400])
 def test_a_score_beyond_any_measure_is_refused(tmp_path: Path, value: str) -> None:
     (tmp_path / "s.txt").write_text(f"a.jpg 1\nb.jpg {value}\n")
-    with pytest.raises(InvalidInput, match=r"line 2: quality is .*, which is larger than any score may be, 1e30 in size"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"line 2: quality is .*, which is larger than any score may be, 1e30 in size",
+    ):
         read_scores(tmp_path / "s.txt")
 
 
@@ -341,15 +420,19 @@ def test_a_score_beyond_any_measure_is_refused(tmp_path: Path, value: str) -> No
 def test_decimal_commas_are_refused_as_such(tmp_path: Path, content: str) -> None:
     (tmp_path / "s.tsv").write_text(content)
     with pytest.raises(
-        InvalidInput, match=r"line 1: quality is '0,5', which has a decimal comma: write numbers with a point"
+        InvalidInput,
+        match=r"line 1: quality is '0,5', which has a decimal comma: write numbers with a point",
     ):
         read_scores(tmp_path / "s.tsv")
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("path score\na 0.5\n", "--column score."), ("my score\n0.5\n", "--column 'my score'.")]
+    ("content", "said"),
+    [("path score\na 0.5\n", "--column score."), ("my score\n0.5\n", "--column 'my score'.")],
 )
-def test_the_column_that_is_proposed_can_be_given_on_the_command_line(tmp_path: Path, content: str, said: str) -> None:
+def test_the_column_that_is_proposed_can_be_given_on_the_command_line(
+    tmp_path: Path, content: str, said: str
+) -> None:
     (tmp_path / "s.txt").write_text(content)
     with pytest.raises(UsageError) as caught:
         read_scores(tmp_path / "s.txt")
@@ -368,8 +451,19 @@ def test_a_single_column_may_have_a_name_with_blanks(tmp_path: Path) -> None:
     [
         (OFIQ, None, "say which column holds them, as in --column UnifiedQualityScore"),
         (OFIQ, "quality", "whose fields are read between semicolons: unknown column 'quality'"),
-        ("a.jpg 0.1 0.2 0.3\n", None, "line 1 should be a header, or a face's name .*; found 4 fields between blanks"),
-        ("a;1;2\n", None, "line 1 should be a header, or a face's name and its score; found 3 fields between semicolons"),
+        (
+            "a.jpg 0.1 0.2 0.3\n",
+            None,
+            "line 1 should be a header, or a face's name .*; found 4 fields between blanks",
+        ),
+        (
+            "a;1;2\n",
+            None,
+            (
+                "line 1 should be a header, or a face's name and its score; found 3 fields between"
+                " semicolons"
+            ),
+        ),
         ("a 1\n\nb high\n", None, "line 3: quality is 'high', which is not a number"),
         ('"a\nb",1\nc,high\n', None, "line 3: quality is 'high', which is not a number"),
         ("a,1\nb 2\n", None, "line 2 has 1 field between commas, and the first has 2"),
@@ -397,7 +491,9 @@ def test_what_is_not_in_the_form_of_line_1_is_a_sentence(
         (b'quality\n"1\n', "is no CSV in UTF-8"),
     ],
 )
-def test_a_table_that_is_not_what_it_should_be_is_a_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_table_that_is_not_what_it_should_be_is_a_sentence(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     (tmp_path / "s.csv").write_bytes(content)
     with pytest.raises(InvalidInput, match=message):
         read_scores(tmp_path / "s.csv", "quality")
@@ -405,8 +501,9 @@ def test_a_table_that_is_not_what_it_should_be_is_a_sentence(tmp_path: Path, con
 
 def test_it_is_told_how_many_scores_lie_beyond_the_set(context: Make) -> None:
     said = told(np.float32([-1, 0.5, 2, 3, np.nan]), a_set(context, [0, 1]))
-    assert said == (
-        "4 scores in the reference set a set (2 faces), the median at 75.0; 1 below its least, 2 above its greatest, "
-        "1 without a score"
+    assert (
+        said
+        == "4 scores in the reference set a set (2 faces), the median at 75.0; 1 below its least, 2"
+        " above its greatest, 1 without a score"
     )
     assert "median" not in told(np.float32([np.nan]), a_set(context, [0, 1]))

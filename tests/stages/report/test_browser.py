@@ -51,7 +51,11 @@ def test_the_page_renders_its_charts_in_silence_and_asks_for_nothing_else(
     assert asked == ["/report.html"]
     assert became.count('<svg class="chart"') == page.count('<svg class="chart"') > 6
     sortable = re.findall(r'<table class="[^"]*sortable.*?</table>', page, re.S)
-    assert became.count('<button type="button">') == sum(table.count('<th scope="col"') for table in sortable) > 6
+    assert (
+        became.count('<button type="button">')
+        == sum(table.count('<th scope="col"') for table in sortable)
+        > 6
+    )
 
 
 def test_the_policy_stops_scripts_and_loads_that_are_not_the_pages_own(
@@ -59,14 +63,18 @@ def test_the_policy_stops_scripts_and_loads_that_are_not_the_pages_own(
 ) -> None:
     address, asked = served
     intruder = f'<img src="{address}/x.png"><script>document.title = "taken"</script>'
-    (tmp_path / "report.html").write_text(page.replace("<header>", f"{intruder}<header>"), encoding="utf-8")
+    (tmp_path / "report.html").write_text(
+        page.replace("<header>", f"{intruder}<header>"), encoding="utf-8"
+    )
     became, said = browse(f"{address}/report.html")
     assert asked == ["/report.html"]
     assert "<title>Small</title>" in became
     assert said.count("Content Security Policy") >= 2
 
 
-def test_pictures_of_faces_load_and_would_be_missed(browse: Browse, tmp_path: Path, pictures: Results) -> None:
+def test_pictures_of_faces_load_and_would_be_missed(
+    browse: Browse, tmp_path: Path, pictures: Results
+) -> None:
     page = render(gather(pictures, {"fmr": [1e-1], "crops": 0}))
     assert page.count("<img") > 4
     said = []
@@ -84,10 +92,13 @@ def names(page: str) -> list[str]:
 
 
 def clicked(browse: Browse, folder: Path, page: str, heading: str, times: int) -> list[str]:
-    """The names of the rows of the first table, from above, after a number of clicks on a heading."""
+    """The names of the rows of the first table, from above, after a number of clicks on a
+    heading."""
     driver = (
-        f'<script>for (let i = 0; i < {times}; i++) [...document.querySelectorAll(".rules thead th")]'
-        f'.find((th) => th.textContent.trim().startsWith("{heading}")).querySelector("button").click();</script></body>'
+        f"<script>for (let i = 0; i < {times}; i++)"
+        ' [...document.querySelectorAll(".rules thead th")]'
+        f'.find((th) => th.textContent.trim().startsWith("{heading}"))'
+        '.querySelector("button").click();</script></body>'
     )
     path = folder / "copy.html"
     path.write_text(POLICY.sub("", page).replace("</body>", driver), encoding="utf-8")
@@ -99,10 +110,15 @@ def clicked(browse: Browse, folder: Path, page: str, heading: str, times: int) -
 def values(page: str, column: int) -> list[float]:
     """The exact numbers of a column of the first table, in the order of its rows."""
     body = page[page.index('<table class="rules') : page.index("</table>")]
-    return [float(re.findall(r'data-value="([^"]*)"', row)[column]) for row in re.findall(r"<tr class=.*?</tr>", body, re.S)]
+    return [
+        float(re.findall(r'data-value="([^"]*)"', row)[column])
+        for row in re.findall(r"<tr class=.*?</tr>", body, re.S)
+    ]
 
 
-def test_a_click_on_a_heading_sorts_and_another_one_turns_it_round(browse: Browse, tmp_path: Path, page: str) -> None:
+def test_a_click_on_a_heading_sorts_and_another_one_turns_it_round(
+    browse: Browse, tmp_path: Path, page: str
+) -> None:
     before = names(page)
     down, up = (clicked(browse, tmp_path, page, "rule", times) for times in (1, 2))
     assert down == sorted(before, reverse=True)
@@ -117,11 +133,21 @@ def test_numbers_are_sorted_as_numbers(browse: Browse, tmp_path: Path, page: str
     assert best_first == [before[i] for i in sorted(range(len(before)), key=lambda i: -rank[i])]
 
 
-def test_a_table_that_is_wider_than_the_page_says_so_until_its_end_is_seen(browse: Browse, tmp_path: Path, page: str) -> None:
-    look = "const hint = document.querySelector('#result .hint'), region = document.querySelector('#result .scroll');"
-    scroll = "region.scrollLeft = 9999; region.dispatchEvent(new Event('scroll')); document.title = seen + ' ' + hint.hidden;"
+def test_a_table_that_is_wider_than_the_page_says_so_until_its_end_is_seen(
+    browse: Browse, tmp_path: Path, page: str
+) -> None:
+    look = (
+        "const hint = document.querySelector('#result .hint'), region ="
+        " document.querySelector('#result .scroll');"
+    )
+    scroll = (
+        "region.scrollLeft = 9999; region.dispatchEvent(new Event('scroll')); document.title = seen"
+        " + ' ' + hint.hidden;"
+    )
     driver = f"<script>{look} const seen = hint.hidden; {scroll}</script></body>"
-    (tmp_path / "copy.html").write_text(POLICY.sub("", page).replace("</body>", driver), encoding="utf-8")
+    (tmp_path / "copy.html").write_text(
+        POLICY.sub("", page).replace("</body>", driver), encoding="utf-8"
+    )
     narrow, _ = browse((tmp_path / "copy.html").as_uri(), "--window-size=600,1200")
     wide, _ = browse((tmp_path / "copy.html").as_uri(), "--window-size=1800,1200")
     assert "<title>false true</title>" in narrow
@@ -129,8 +155,16 @@ def test_a_table_that_is_wider_than_the_page_says_so_until_its_end_is_seen(brows
 
 
 @pytest.mark.parametrize("width", [420, 1280])
-def test_nothing_is_wider_than_the_window(browse: Browse, tmp_path: Path, page: str, width: int) -> None:
-    driver = "<script>document.title = document.documentElement.scrollWidth - innerWidth</script></body>"
-    (tmp_path / "copy.html").write_text(POLICY.sub("", page).replace("</body>", driver), encoding="utf-8")
-    became, _ = browse((tmp_path / "copy.html").as_uri(), f"--window-size={width},1200", "--hide-scrollbars")
+def test_nothing_is_wider_than_the_window(
+    browse: Browse, tmp_path: Path, page: str, width: int
+) -> None:
+    driver = (
+        "<script>document.title = document.documentElement.scrollWidth - innerWidth</script></body>"
+    )
+    (tmp_path / "copy.html").write_text(
+        POLICY.sub("", page).replace("</body>", driver), encoding="utf-8"
+    )
+    became, _ = browse(
+        (tmp_path / "copy.html").as_uri(), f"--window-size={width},1200", "--hide-scrollbars"
+    )
     assert "<title>0</title>" in became

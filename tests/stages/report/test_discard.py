@@ -43,7 +43,12 @@ CONFIG: dict[str, Any] = {
         "compare": {},
         "evaluate_discard": {
             "inputs": {"quality": "template_quality"},
-            "options": {"fmr": [1e-1, 1e-2, 1e-3], "fnmr": [0.1], "limits": [0.2, 0.3], "replicates": 40},
+            "options": {
+                "fmr": [1e-1, 1e-2, 1e-3],
+                "fnmr": [0.1],
+                "limits": [0.2, 0.3],
+                "replicates": 40,
+            },
         },
     },
     "report": {"options": {"title": "Judged", "crops": 0, "baseline": RANDOM}},
@@ -65,12 +70,19 @@ def page(found: Found) -> str:
     return render(found)
 
 
-def area(target: float, rule: str = "at_most", limit: float = 0.2, step: str = "d", kind: Any = "discard") -> Quantity:
-    return Quantity(kind, step, f"{'fnir' if kind == 'discard, 1:N' else 'fnm'}_pauc({limit:g})", target, rule)
+def area(
+    target: float, rule: str = "at_most", limit: float = 0.2, step: str = "d", kind: Any = "discard"
+) -> Quantity:
+    return Quantity(
+        kind, step, f"{'fnir' if kind == 'discard, 1:N' else 'fnm'}_pauc({limit:g})", target, rule
+    )
 
 
 def table(row: Make, solid: Any = (), few: Any = ()) -> RuleTable:
-    entries = {**row({}, dict.fromkeys(solid, 0.1)).entries, **row({}, dict.fromkeys(few, 0.1), few=True).entries}
+    entries = {
+        **row({}, dict.fromkeys(solid, 0.1)).entries,
+        **row({}, dict.fromkeys(few, 0.1), few=True).entries,
+    }
     return RuleTable((Row({}, (), entries),), tuple(entries), (), {}, {}, 100, 0.95)
 
 
@@ -85,19 +97,32 @@ def test_the_main_area_is_the_strictest_that_rests_on_30_false_matches(row: Make
 
 def test_where_every_area_rests_on_few_the_most_lenient_comes_first(row: Make) -> None:
     few = [area(1e-3), area(1e-1), area(1e-2)]
-    assert headline.areas(table(row, few=few), read_options({})) == [area(1e-1), area(1e-2), area(1e-3)]
+    assert headline.areas(table(row, few=few), read_options({})) == [
+        area(1e-1),
+        area(1e-2),
+        area(1e-3),
+    ]
 
 
 def test_an_fmr_asked_for_comes_first_and_a_starting_error_last(row: Make) -> None:
     found = table(row, [area(1e-2), area(1e-1, "starting"), area(1e-1)])
-    assert headline.areas(found, read_options({"fmr": [1e-1]})) == [area(1e-1), area(1e-2), area(1e-1, "starting")]
+    assert headline.areas(found, read_options({"fmr": [1e-1]})) == [
+        area(1e-1),
+        area(1e-2),
+        area(1e-1, "starting"),
+    ]
 
 
-def test_areas_are_up_to_the_smallest_limit_of_each_step_and_the_legacy_form_follows(row: Make) -> None:
+def test_areas_are_up_to_the_smallest_limit_of_each_step_and_the_legacy_form_follows(
+    row: Make,
+) -> None:
     legacy = Quantity("discard", "d", "erc_auc", 1e-2, "nearest")
     n = area(1e-2, limit=0.1, step="n", kind="discard, 1:N")
     others = [area(1e-2, limit=0.3), Quantity("discard", "d", "fm_pauc(0.2)", 1e-2, "at_most")]
-    lines = [Quantity("discard", "d", f"fnm_pauc(0.2)_{line}", 1e-2, "at_most") for line in ("random", "over_random")]
+    lines = [
+        Quantity("discard", "d", f"fnm_pauc(0.2)_{line}", 1e-2, "at_most")
+        for line in ("random", "over_random")
+    ]
     found = headline.areas(table(row, [legacy, *others, *lines, area(1e-2), n]), read_options({}))
     assert found == [area(1e-2), n, legacy]
 
@@ -122,7 +147,9 @@ def test_a_true_accept_rate_comes_before_any_area(row: Make) -> None:
         (Quantity("discard", "d", "fnmr", 1e-3, "at_most"), "FNMR @ FMR ≤ 1e-3"),
     ],
 )
-def test_a_number_of_error_versus_discard_is_named_by_what_it_measures(quantity: Quantity, label: str) -> None:
+def test_a_number_of_error_versus_discard_is_named_by_what_it_measures(
+    quantity: Quantity, label: str
+) -> None:
     assert quantity.label == label
     assert lower_is_better(quantity.metric)
     assert is_area(quantity.metric) == (quantity.metric != "fnmr")
@@ -147,24 +174,35 @@ def test_a_chart_of_each_form_has_its_rows_its_reference_lines_and_a_key(page: s
         ["FNM-EDC @ FMR ≤ 1e-2"],
         ["ERC, legacy form @ FMR ≈ 1e-1"],
     ]
-    rows, references = {"given", "feature-norm", "random"}, {"random, expected", "sample oracle", "pair oracle"}
+    rows, references = (
+        {"given", "feature-norm", "random"},
+        {"random, expected", "sample oracle", "pair oracle"},
+    )
     for figure, expected in zip(figures, (rows | references, rows), strict=True):
         keys = re.findall(r"<span>([^<]*)</span></li>", figure)
         assert set(keys) == set(re.findall(r"<title>([^<]*)</title>", figure)) == expected
         assert len(set(re.findall(r'class="line s(\d)"', figure))) == len(keys)
 
 
-def test_the_best_row_shows_what_is_left_after_discard_and_the_quality_of_comparisons(found: Found, page: str) -> None:
+def test_the_best_row_shows_what_is_left_after_discard_and_the_quality_of_comparisons(
+    found: Found, page: str
+) -> None:
     det, quality = discard_charts.details(found)
-    best = headline.name_of(max(found.rows, key=lambda row: headline.goodness(row, found.main)).factors)
+    best = headline.name_of(
+        max(found.rows, key=lambda row: headline.goodness(row, found.main)).factors
+    )
     assert (det["name"], quality["name"]) == (f"DET · {best}", f"Quality of comparisons · {best}")
-    assert [key["label"] for key in det["lines"]] == [f"{share} % discarded" for share in (0, 10, 20, 30)]
+    assert [key["label"] for key in det["lines"]] == [
+        f"{share} % discarded" for share in (0, 10, 20, 30)
+    ]
     assert [key["label"] for key in quality["lines"]] == ["mated", "non-mated"]
     assert det["svg"] in page
     assert quality["svg"] in page
 
 
-def test_probes_discarded_have_a_chart_of_their_own(runs: Callable[..., Results], tmp_path: Path) -> None:
+def test_probes_discarded_have_a_chart_of_their_own(
+    runs: Callable[..., Results], tmp_path: Path
+) -> None:
     config = json.loads(json.dumps(CONFIG))
     config["steps"]["search"] = {"options": {"k": 5}}
     config["steps"]["nn"] = {
@@ -175,7 +213,9 @@ def test_probes_discarded_have_a_chart_of_their_own(runs: Callable[..., Results]
     found = gather(runs(config, tmp_path), {})
     (chart,) = discard_charts.charts(found)
     assert chart["name"] == "FNIR-EDC @ FPIR ≤ 5e-1"
-    assert {"given", "feature-norm", "random", "random, expected"} == {key["label"] for key in chart["lines"]}
+    assert {"given", "feature-norm", "random", "random, expected"} == {
+        key["label"] for key in chart["lines"]
+    }
     assert "mated probes discarded, %" in chart["svg"]
     assert not discard_charts.details(found)
 
@@ -183,11 +223,15 @@ def test_probes_discarded_have_a_chart_of_their_own(runs: Callable[..., Results]
 def test_the_curves_of_a_chart_are_those_that_were_stored(found: Found) -> None:
     row, main = found.rows[0], cast(Quantity, found.main)
     lines = {line.label: line for line in discard_charts._lines([row], main, "standard")}
-    start, pauc = (row.entries[replace(main, metric=metric)].value for metric in ("fnmr", main.metric))
+    start, pauc = (
+        row.entries[replace(main, metric=metric)].value for metric in ("fnmr", main.metric)
+    )
     for line in lines.values():
         assert line.y[0] == pytest.approx(start)
     mine = lines[headline.name_of(row.factors)]
-    assert np.trapezoid(mine.y[mine.x <= 0.2 + 1e-9], mine.x[mine.x <= 0.2 + 1e-9]) == pytest.approx(pauc, rel=0.05)
+    assert np.trapezoid(
+        mine.y[mine.x <= 0.2 + 1e-9], mine.x[mine.x <= 0.2 + 1e-9]
+    ) == pytest.approx(pauc, rel=0.05)
     assert (lines["random, expected"].y == lines["random, expected"].y[0]).all()
     assert (lines["pair oracle"].y <= mine.y + 1e-9).all()
 
@@ -202,7 +246,9 @@ def test_a_chart_says_how_many_of_its_rows_are_drawn(found: Found) -> None:
     assert legacy["said"].endswith(f"The first {LINES} of 9 rows of the table are drawn.")
 
 
-def test_a_starting_error_alone_has_a_chart_of_its_own_target(runs: Callable[..., Results], tmp_path: Path) -> None:
+def test_a_starting_error_alone_has_a_chart_of_its_own_target(
+    runs: Callable[..., Results], tmp_path: Path
+) -> None:
     config = json.loads(json.dumps(CONFIG))
     config["steps"]["evaluate_discard"]["options"] |= {"fmr": [], "replicates": 0}
     charts = discard_charts.charts(gather(runs(config, tmp_path), {}))
@@ -210,7 +256,9 @@ def test_a_starting_error_alone_has_a_chart_of_its_own_target(runs: Callable[...
     assert len(charts[0]["lines"]) == 6
 
 
-def test_steps_that_judge_in_two_ways_have_charts_of_their_own(runs: Callable[..., Results], tmp_path: Path) -> None:
+def test_steps_that_judge_in_two_ways_have_charts_of_their_own(
+    runs: Callable[..., Results], tmp_path: Path
+) -> None:
     config = json.loads(json.dumps(CONFIG))
     config["steps"]["evaluate_discard"]["options"] = {"fmr": [0.1], "replicates": 0}
     joint = {
@@ -257,15 +305,20 @@ def test_every_number_is_in_the_table_with_its_interval(judged: Results, found: 
     paths = {path.name: path for path in write_report(judged, CONFIG["report"]["options"])}
     with paths["table.csv"].open(encoding="utf-8", newline="") as file:
         lines = {
-            (line["method"], line["metric"], line["target"], line["threshold_rule"]): line for line in csv.DictReader(file)
+            (line["method"], line["metric"], line["target"], line["threshold_rule"]): line
+            for line in csv.DictReader(file)
         }
     assert len(lines) == sum(len(row.entries) for row in found.table.rows)
     for row in found.table.rows:
         for q, entry in row.entries.items():
-            line = lines[row.factors["method"], q.metric, "" if q.target is None else str(q.target), q.rule]
+            line = lines[
+                row.factors["method"], q.metric, "" if q.target is None else str(q.target), q.rule
+            ]
             assert float(line["value"] or "nan") == pytest.approx(entry.value, nan_ok=True)
             assert float(line["high"] or "nan") == pytest.approx(entry.high, nan_ok=True)
-    assert f"{found.rows[0].entries[found.columns[0]].value * 100:.4f}" in paths["report.html"].read_text(encoding="utf-8")
+    assert f"{found.rows[0].entries[found.columns[0]].value * 100:.4f}" in paths[
+        "report.html"
+    ].read_text(encoding="utf-8")
 
 
 def test_the_terminal_shows_areas_as_the_page_does(judged: Results, found: Found) -> None:
@@ -273,7 +326,9 @@ def test_the_terminal_shows_areas_as_the_page_does(judged: Results, found: Found
     assert isinstance(shown, Table)
     cells = [str(cell).strip() for column in shown.columns for cell in column.cells]
     for row in found.rows:
-        assert any(cell.startswith(f"{row.entries[found.columns[0]].value * 100:.4f}") for cell in cells)
+        assert any(
+            cell.startswith(f"{row.entries[found.columns[0]].value * 100:.4f}") for cell in cells
+        )
 
 
 def test_without_error_versus_discard_a_page_has_no_such_section(results: Results) -> None:
@@ -283,7 +338,9 @@ def test_without_error_versus_discard_a_page_has_no_such_section(results: Result
     assert "discard" not in page[: page.index("</header>")]
 
 
-def test_names_that_are_markup_are_written_as_text(runs: Callable[..., Results], tmp_path: Path, tiny: Context) -> None:
+def test_names_that_are_markup_are_written_as_text(
+    runs: Callable[..., Results], tmp_path: Path, tiny: Context
+) -> None:
     hostile, rng = "<b>&", np.random.default_rng(3)
     for subject in ("ann", "bob", "cid"):
         (tmp_path / "faces" / subject).mkdir(parents=True)
@@ -299,12 +356,22 @@ def test_names_that_are_markup_are_written_as_text(runs: Callable[..., Results],
         "template_quality": {},
         "fuse": {"options": {"rule": "mean"}},
         "compare": {},
-        "evaluate_discard": {"inputs": {"quality": "template_quality"}, "options": {"fmr": [0.5], "replicates": 4}},
+        "evaluate_discard": {
+            "inputs": {"quality": "template_quality"},
+            "options": {"fmr": [0.5], "replicates": 4},
+        },
     }
     config = {
         "name": "hostile",
-        "dataset": {"reader": "folder", "path": str(tmp_path / "faces"), "options": {"probe_fraction": 0.5}},
-        "models": {"folders": list(map(str, tiny.model_folders)), "cards": [str(tmp_path / "cards.yaml")]},
+        "dataset": {
+            "reader": "folder",
+            "path": str(tmp_path / "faces"),
+            "options": {"probe_fraction": 0.5},
+        },
+        "models": {
+            "folders": list(map(str, tiny.model_folders)),
+            "cards": [str(tmp_path / "cards.yaml")],
+        },
         "factors": {"model": [hostile, "plain"]},
         "steps": steps,
         "report": {},

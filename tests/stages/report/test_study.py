@@ -1,4 +1,6 @@
-"""The table of several benchmarks: its rows and bounds, its marks, and that its files hold the same numbers."""
+"""The table of several benchmarks: its rows and bounds, its marks, and that its files hold the same
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def made(runs: Callable[..., Results], tmp_path_factory: pytest.TempPathFactory)
     """Two benchmarks, the second with a factor more, and the files of the study."""
     folder, steps = tmp_path_factory.mktemp("study"), copy.deepcopy(CONFIG["steps"])
     steps["fuse"]["options"]["rule"] = "$rule"
-    more = changed(factors={**CONFIG["factors"], "rule": ["mean", "media-mean"]}, steps=steps, report=None)
+    more = changed(
+        factors={**CONFIG["factors"], "rule": ["mean", "media-mean"]}, steps=steps, report=None
+    )
     (folder / "plain").mkdir()
     (folder / "more").mkdir()
     results = {"plain": runs(CONFIG, folder / "plain"), "more": runs(more, folder / "more")}
@@ -85,7 +89,11 @@ def page(made: Made) -> str:
 
 @pytest.fixture(scope="module")
 def lines(made: Made) -> list[Line]:
-    return [line for name, results in made[0].items() for line in lines_of(name, gather(results, OPTIONS))]
+    return [
+        line
+        for name, results in made[0].items()
+        for line in lines_of(name, gather(results, OPTIONS))
+    ]
 
 
 def line(value: float, name: str = "m", bound: str = "", **more: Any) -> Line:
@@ -98,7 +106,13 @@ def rows_of(page: str) -> list[list[str]]:
     table = page[page.index('<table class="rules study">') : page.index("</table>")]
     body = table[table.index("<tbody") :]
     rows = re.findall(r"<tr class=.*?</tr>", body, re.S)
-    return [[unescape(re.sub("<[^>]*>", "", c)) for c in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S)] for row in rows]
+    return [
+        [
+            unescape(re.sub("<[^>]*>", "", c))
+            for c in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S)
+        ]
+        for row in rows
+    ]
 
 
 # Rows and columns
@@ -108,13 +122,23 @@ def test_the_files_are_a_page_a_table_for_programs_one_for_a_paper_and_a_record(
     assert list(made[1]) == ["study.html", "study.csv", "study.tex", "study.json"]
 
 
-def test_under_the_rows_that_judge_the_same_scores_stand_their_bounds(lines: Sequence[Line]) -> None:
-    first, *others = [[each for each in lines if (each.benchmark, each.group) == key] for key in _groups(lines)]
+def test_under_the_rows_that_judge_the_same_scores_stand_their_bounds(
+    lines: Sequence[Line],
+) -> None:
+    first, *others = [
+        [each for each in lines if (each.benchmark, each.group) == key] for key in _groups(lines)
+    ]
     assert [each.bound for each in first] == ["", "", *BOUNDS]
-    assert [len(group) for group in others] == [5, 5]  # a group for each rule: these are scores of their own
+    assert [len(group) for group in others] == [
+        5,
+        5,
+    ]  # a group for each rule: these are scores of their own
     assert {each.factors["method"] for each in first[:2]} == {"given", "feature-norm"}
     assert all("method" not in each.factors for each in first[2:])
-    assert {each.factors["rule"] for group in others for each in group if each.bound} == {"mean", "media-mean"}
+    assert {each.factors["rule"] for group in others for each in group if each.bound} == {
+        "mean",
+        "media-mean",
+    }
 
 
 def _groups(lines: Sequence[Line]) -> list[tuple[str, int]]:
@@ -131,7 +155,9 @@ def test_a_bound_is_what_the_evaluation_found(made: Made, lines: Sequence[Line])
             assert area.value == entries[f"fnm_pauc(0.2)_{metric}", column.target, rule].value
 
 
-def test_columns_go_from_the_standard_form_to_the_legacy_one_and_from_lenient_to_strict(lines: Sequence[Line]) -> None:
+def test_columns_go_from_the_standard_form_to_the_legacy_one_and_from_lenient_to_strict(
+    lines: Sequence[Line],
+) -> None:
     assert [heading(column) for column in columns_of(lines)] == [
         "pAUC(0.2) @ FMR 1e-1",
         "pAUC(0.2) @ FMR 1e-2",
@@ -148,33 +174,57 @@ def test_an_fmr_and_a_starting_error_of_the_same_size_are_two_columns() -> None:
 
 def test_a_heading_names_the_step_where_there_are_several() -> None:
     assert headings([FMR, LEGACY]) == ["pAUC(0.2) @ FMR 1e-2", "ERC @ FMR 1e-2"]
-    assert headings([FMR, replace(FMR, step="joint")]) == ["pAUC(0.2) @ FMR 1e-2 (d)", "pAUC(0.2) @ FMR 1e-2 (joint)"]
+    assert headings([FMR, replace(FMR, step="joint")]) == [
+        "pAUC(0.2) @ FMR 1e-2 (d)",
+        "pAUC(0.2) @ FMR 1e-2 (joint)",
+    ]
 
 
-def test_factors_that_differ_between_benchmarks_leave_their_places_empty(lines: Sequence[Line]) -> None:
+def test_factors_that_differ_between_benchmarks_leave_their_places_empty(
+    lines: Sequence[Line],
+) -> None:
     names = factor_names(lines)
     assert set(names) == {"method", "rule"}
-    by_benchmark = {each.benchmark: dict(zip(names, labels(each, names), strict=True)) for each in lines if not each.bound}
+    by_benchmark = {
+        each.benchmark: dict(zip(names, labels(each, names), strict=True))
+        for each in lines
+        if not each.bound
+    }
     assert by_benchmark["plain"]["rule"] == ""
     assert by_benchmark["more"]["rule"] in {"mean", "media-mean"}
-    bounds = [dict(zip(names, labels(each, names), strict=True)) for each in lines if each.bound and each.benchmark == "more"]
+    bounds = [
+        dict(zip(names, labels(each, names), strict=True))
+        for each in lines
+        if each.bound and each.benchmark == "more"
+    ]
     assert [bound["method"] for bound in bounds] == BOUNDS * 2
 
 
-def test_without_any_factor_bounds_have_a_place_of_their_own(runs: Callable[..., Results], tmp_path: Path) -> None:
+def test_without_any_factor_bounds_have_a_place_of_their_own(
+    runs: Callable[..., Results], tmp_path: Path
+) -> None:
     steps = json.loads(json.dumps(CONFIG["steps"]).replace("$method", "given"))
-    found = list(lines_of("only", gather(runs(changed(factors={}, steps=steps), tmp_path), OPTIONS)))
+    found = list(
+        lines_of("only", gather(runs(changed(factors={}, steps=steps), tmp_path), OPTIONS))
+    )
     assert factor_names(found) == ["bound"]
     assert [labels(each, ["bound"]) for each in found] == [[""], *([bound] for bound in BOUNDS)]
-    assert not any(area.best for each in found for area in each.areas.values())  # there is nothing to choose from
+    assert not any(
+        area.best for each in found for area in each.areas.values()
+    )  # there is nothing to choose from
 
 
-def test_scores_that_a_quality_helped_to_make_have_bounds_of_their_own(runs: Callable[..., Results], tmp_path: Path) -> None:
+def test_scores_that_a_quality_helped_to_make_have_bounds_of_their_own(
+    runs: Callable[..., Results], tmp_path: Path
+) -> None:
     steps = copy.deepcopy(CONFIG["steps"])
     steps["fuse"]["options"]["rule"] = "best"
     found = list(lines_of("fused", gather(runs(changed(steps=steps), tmp_path), OPTIONS)))
     assert [each.bound for each in found] == ["", *BOUNDS] * 2
-    assert factor_names(found) == ["method", "bound"]  # a bound is of one method's scores: its name needs another place
+    assert factor_names(found) == [
+        "method",
+        "bound",
+    ]  # a bound is of one method's scores: its name needs another place
     assert labels(found[1], ["method", "bound"]) == [found[0].factors["method"], "pair oracle"]
 
 
@@ -200,14 +250,22 @@ def test_bold_is_the_least_of_those_that_are_defined() -> None:
 def test_nothing_is_bold_among_areas_of_different_comparisons() -> None:
     marked = [x.areas[FMR].best for x in with_best([line(0.1, trials=90), line(0.2, trials=100)])]
     assert marked == [False, False]
-    assert [x.areas[FMR].best for x in with_best([line(0.1, trials=90), line(0.2, trials=90)])] == [True, False]
+    assert [x.areas[FMR].best for x in with_best([line(0.1, trials=90), line(0.2, trials=90)])] == [
+        True,
+        False,
+    ]
 
 
 def test_areas_that_are_not_of_the_form_itself_say_so_wherever_they_stand(
     runs: Callable[..., Results], tmp_path: Path
 ) -> None:
     steps = copy.deepcopy(CONFIG["steps"])
-    steps["evaluate_discard"]["options"] |= {"pair": "mean", "discard": "joint", "rule": "nearest", "unscored": "left_out"}
+    steps["evaluate_discard"]["options"] |= {
+        "pair": "mean",
+        "discard": "joint",
+        "rule": "nearest",
+        "unscored": "left_out",
+    }
     results = runs(changed(steps=steps), tmp_path)
     paths = {path.name: path for path in write_study([("one", results)], tmp_path, OPTIONS)}
     both = "pair quality by mean, comparisons without a quality left out"
@@ -223,7 +281,9 @@ def test_areas_that_are_not_of_the_form_itself_say_so_wherever_they_stand(
 
 def test_a_column_that_only_one_row_has_marks_nothing() -> None:
     one = replace(line(0.1), areas={LEGACY: Area(0.1, 0, 1, False)})
-    assert not any(area.best for each in with_best([one, line(0.2)]) for area in each.areas.values())
+    assert not any(
+        area.best for each in with_best([one, line(0.2)]) for area in each.areas.values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,11 +298,17 @@ def test_a_column_that_only_one_row_has_marks_nothing() -> None:
         (math.nan, math.nan, False, ""),
     ],
 )
-def test_marks_are_of_better_and_worse_than_random_as_everywhere(low: float, high: float, few: bool, mark: str) -> None:
+def test_marks_are_of_better_and_worse_than_random_as_everywhere(
+    low: float, high: float, few: bool, mark: str
+) -> None:
     area = Area(0.1, 0.05, 0.2, few, over_random=-0.05, over_random_low=low, over_random_high=high)
     cell = shown_cell(area)
     assert cell is not None
-    assert (cell["mark"], cell["tone"], cell["few"]) == (mark, {"▲": "better", "▼": "worse", "": "level"}[mark], few)
+    assert (cell["mark"], cell["tone"], cell["few"]) == (
+        mark,
+        {"▲": "better", "▼": "worse", "": "level"}[mark],
+        few,
+    )
 
 
 def test_marks_stand_where_the_numbers_say(page: str, lines: Sequence[Line]) -> None:
@@ -254,7 +320,9 @@ def test_marks_stand_where_the_numbers_say(page: str, lines: Sequence[Line]) -> 
             assert ("▲" in text, "▼" in text) == (sign == 1, sign == -1)
             assert ("†" in text) == (area is not None and area.few and not math.isnan(area.value))
     table = page[page.index("<tbody") : page.index("</table>")]
-    assert table.count("<b>") == sum(area.best for each in lines for area in each.areas.values()) > 0
+    assert (
+        table.count("<b>") == sum(area.best for each in lines for area in each.areas.values()) > 0
+    )
 
 
 # Files
@@ -271,7 +339,11 @@ def test_the_page_shows_every_line_with_its_numbers(page: str, lines: Sequence[L
         assert row[1 : 1 + len(names)] == labels(each, names)
         for column, text in zip(columns, row[1 + len(names) :], strict=True):
             area = each.areas.get(column)
-            assert text.startswith(f"{area.value * 100:.4f}" if area is not None and not math.isnan(area.value) else "–")
+            assert text.startswith(
+                f"{area.value * 100:.4f}"
+                if area is not None and not math.isnan(area.value)
+                else "–"
+            )
         before = key
 
 
@@ -284,8 +356,16 @@ def test_csv_and_json_hold_the_same_numbers(made: Made, lines: Sequence[Line]) -
     for (each, column, area), in_csv, in_json in zip(flat, table, record["areas"], strict=True):
         assert in_csv["benchmark"] == in_json["benchmark"] == each.benchmark
         assert in_csv["bound"] == in_json["bound"] == each.bound
-        assert in_csv["factor.method"] == in_json.get("factor.method", "") == each.factors.get("method", "")
-        assert (in_json["form"], in_json["step"], in_json["of"]) == (column.form, column.step, column.of)
+        assert (
+            in_csv["factor.method"]
+            == in_json.get("factor.method", "")
+            == each.factors.get("method", "")
+        )
+        assert (in_json["form"], in_json["step"], in_json["of"]) == (
+            column.form,
+            column.step,
+            column.of,
+        )
         assert (in_csv["of"], float(in_csv["target"])) == (column.of, column.target)
         for name in ("value", "low", "high", "over_random", "over_random_low", "over_random_high"):
             value = getattr(area, name)
@@ -295,7 +375,9 @@ def test_csv_and_json_hold_the_same_numbers(made: Made, lines: Sequence[Line]) -
     assert any("ISO/IEC 29794-1:2024" in note for note in record["conventions"])
 
 
-def test_latex_has_as_many_cells_in_every_line_as_columns(made: Made, lines: Sequence[Line]) -> None:
+def test_latex_has_as_many_cells_in_every_line_as_columns(
+    made: Made, lines: Sequence[Line]
+) -> None:
     text, columns = made[1]["study.tex"].read_text(encoding="utf-8"), columns_of(lines)
     begin = re.search(r"\\begin\{tabular\}\{(l*)(r*)\}", text)
     assert begin is not None
@@ -305,13 +387,17 @@ def test_latex_has_as_many_cells_in_every_line_as_columns(made: Made, lines: Seq
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(begin[1]) + len(columns) - 1}
     assert text.count(r"\midrule") == len(_groups(lines))
     for each, row in zip(lines, rows[1:], strict=True):
-        for column, cell in zip(columns, row.removesuffix(r" \\").split(" & ")[-len(columns) :], strict=True):
+        for column, cell in zip(
+            columns, row.removesuffix(r" \\").split(" & ")[-len(columns) :], strict=True
+        ):
             area = each.areas.get(column)
             if area is None or math.isnan(area.value):
                 assert cell == "--"
                 continue
             number = f"{area.value * 100:.4f}"
-            assert cell == (rf"\textbf{{{number}}}" if area.best else number) + (r"$^\dagger$" if area.few else "")
+            assert cell == (rf"\textbf{{{number}}}" if area.best else number) + (
+                r"$^\dagger$" if area.few else ""
+            )
 
 
 def test_latex_writes_names_as_text() -> None:
@@ -322,7 +408,9 @@ def test_latex_writes_names_as_text() -> None:
     assert latex([line(0.1), line(0.2)], [FMR]).count(r"\midrule") == 1
 
 
-def test_the_options_of_all_count_and_not_those_of_a_benchmark(runs: Callable[..., Results], tmp_path: Path) -> None:
+def test_the_options_of_all_count_and_not_those_of_a_benchmark(
+    runs: Callable[..., Results], tmp_path: Path
+) -> None:
     own = runs(changed(report={"options": {"title": "Mine"}}), tmp_path)
     options = {**OPTIONS, "average": "method"}
     paths = {path.name: path for path in write_study([("mine", own)], tmp_path, options)}
@@ -372,21 +460,27 @@ def test_every_name_is_seen_and_nothing_is_wider_than_the_window(
 ) -> None:
     driver = """<script>
     const wide = document.documentElement.scrollWidth - innerWidth;
-    const names = [...document.querySelectorAll(".study .name")], seen = names.filter((cell) => cell.offsetWidth > 0);
+    const names = [...document.querySelectorAll(".study .name")];
+    const seen = names.filter((cell) => cell.offsetWidth > 0);
     document.title = wide + " " + seen.length + " of " + names.length;
     </script></body>"""
     free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     (tmp_path / "copy.html").write_text(free.replace("</body>", driver), encoding="utf-8")
-    became, _ = browse((tmp_path / "copy.html").as_uri(), f"--window-size={width},1200", "--hide-scrollbars")
+    became, _ = browse(
+        (tmp_path / "copy.html").as_uri(), f"--window-size={width},1200", "--hide-scrollbars"
+    )
     found: Any = re.search(r"<title>(\d+) (\d+) of (\d+)</title>", became)
     assert found[1] == "0"
     assert found[2] == found[3] != "0"
 
 
-def test_scrolled_aside_the_headings_stay_with_their_columns(browse: Browse, tmp_path: Path, page: str) -> None:
+def test_scrolled_aside_the_headings_stay_with_their_columns(
+    browse: Browse, tmp_path: Path, page: str
+) -> None:
     driver = """<script>
     const box = document.querySelector(".scroll"); box.scrollLeft = 1e4;
-    const under = [...document.querySelector(".study tbody tr").children].filter((cell) => cell.dataset.value);
+    const cells = [...document.querySelector(".study tbody tr").children];
+    const under = cells.filter((cell) => cell.dataset.value);
     const heads = [...document.querySelectorAll(".study thead tr:last-child th")];
     const right = (cell) => Math.round(cell.getBoundingClientRect().right);
     const off = heads.map((head, i) => right(head) - right(under[i]));
@@ -394,7 +488,9 @@ def test_scrolled_aside_the_headings_stay_with_their_columns(browse: Browse, tmp
     </script></body>"""
     free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     (tmp_path / "copy.html").write_text(free.replace("</body>", driver), encoding="utf-8")
-    became, _ = browse((tmp_path / "copy.html").as_uri(), "--window-size=420,1200", "--hide-scrollbars")
+    became, _ = browse(
+        (tmp_path / "copy.html").as_uri(), "--window-size=420,1200", "--hide-scrollbars"
+    )
     assert "<title>true 0,0,0,0,0</title>" in became
 
 

@@ -34,7 +34,11 @@ def test_every_row_is_one_line_that_fits(results: Results, width: int) -> None:
         [
             "mean",
             "media-mean",
-            *(f"{rule} · {method}" for rule in ("quality-linear", "best") for method in ("given", "feature-norm")),
+            *(
+                f"{rule} · {method}"
+                for rule in ("quality-linear", "best")
+                for method in ("given", "feature-norm")
+            ),
         ]
     )
 
@@ -56,7 +60,8 @@ def test_the_main_number_and_its_difference_are_always_there(results: Results) -
 def test_directions_are_marked_without_colour_and_conventions_stand_below(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rule_table, "FEW", 0)  # so small a set has few mated errors, and every number is marked
+    # so small a set has few mated errors, and every number is marked
+    monkeypatch.setattr(rule_table, "FEW", 0)
     text = printed(results, 140, fmr=[1e-2])
     assert "▲ +" in text
     assert "▼ −" in text
@@ -67,7 +72,11 @@ def test_directions_are_marked_without_colour_and_conventions_stand_below(
 
 
 def test_decimals_stand_under_each_other_whether_marked_or_not(results: Results) -> None:
-    lines = [line for line in printed(results, 200).splitlines() if "†" in line and "%" not in line and "percent" not in line]
+    lines = [
+        line
+        for line in printed(results, 200).splitlines()
+        if "†" in line and "%" not in line and "percent" not in line
+    ]
     marked = {i for line in lines for i, letter in enumerate(line) if letter == "†"}
     rows = printed(results, 200).splitlines()[3:9]
     assert lines
@@ -80,6 +89,13 @@ def test_a_table_without_a_baseline_has_no_column_of_differences(results: Result
     assert "means over rule (4), method (2)" in text
 
 
-def test_a_run_that_evaluated_nothing_says_so_instead_of_a_table(tmp_path: Path, runs: Any, small: Any) -> None:
-    config = {"name": "bare", "dataset": small["dataset"], "steps": {"embed": small["steps"]["embed"]}, "report": {}}
+def test_a_run_that_evaluated_nothing_says_so_instead_of_a_table(
+    tmp_path: Path, runs: Any, small: Any
+) -> None:
+    config = {
+        "name": "bare",
+        "dataset": small["dataset"],
+        "steps": {"embed": small["steps"]["embed"]},
+        "report": {},
+    }
     assert printed(runs(config, tmp_path), 80) == "This run evaluated nothing.\n"

@@ -1,4 +1,6 @@
-"""A template whose weights all vanish, under `fuse.fallback: zero`, from the config to the numbers and their explanation."""
+"""A template whose weights all vanish, under `fuse.fallback: zero`, from the config to the numbers
+and their explanation.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ PAIRS = [("a0", "a1", True), ("b0", "b1", True), ("a0", "b0", False), ("a1", "b1
 
 
 def run(runs: Callable[..., Results], folder: Path, fallback: str) -> Results:
-    """Two subjects of two faces, each its own template; the quality of b0 is below 0, so it has no weight."""
+    """Two subjects of two faces, each its own template; the quality of b0 is below 0, so it has no
+    weight.
+    """
     embedding = np.float32([[1, 0, 0], [1, 0, 0], [0, 1, 0], [-0.6, 0.8, 0]])
     found = Protocol(
         face_id=NAMES,
@@ -44,7 +48,9 @@ def run(runs: Callable[..., Results], folder: Path, fallback: str) -> Results:
             "quality": {"options": {"method": "given"}},
             "fuse": {"options": {"rule": "quality-linear", "fallback": fallback}},
             "compare": {"stored": True},
-            "evaluate_verification": {"options": {"replicates": 0, "templates": True, "fmr": [0.5]}},
+            "evaluate_verification": {
+                "options": {"replicates": 0, "templates": True, "fmr": [0.5]}
+            },
         },
     }
     return runs(config, folder)
@@ -78,4 +84,7 @@ def test_explain_says_what_became_of_it(zeros: Results) -> None:
     assert cell.score == 0
     assert (template.status, template.faces[0].weight, template.used) == ("ok", 0, 0)
     said = list(explain_text.below(template, every=True))
-    assert said == ["every weight of this template vanished, so it is a vector of zeros and scores 0 with everyone"]
+    assert said == [
+        "every weight of this template vanished, so it is a vector of zeros and scores 0 with"
+        " everyone"
+    ]

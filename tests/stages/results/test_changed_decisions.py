@@ -18,10 +18,19 @@ Tables = dict[str, Any]
 TEMPLATES = 14
 
 
-def tables_of(subjects: list[str], pairs: list[tuple[int, int]] | None, seed: int = 0, one_role: bool = False) -> Tables:
-    """Tables of templates, one face each: a list of pairs or, without one, the first nine with all others, or all pairs."""
+def tables_of(
+    subjects: list[str], pairs: list[tuple[int, int]] | None, seed: int = 0, one_role: bool = False
+) -> Tables:
+    """Tables of templates, one face each: a list of pairs or, without one, the first nine with all
+    others, or all pairs.
+    """
     names = [f"t{i}" for i in range(len(subjects))]
-    faces = {"face_id": names, "path": [""] * len(names), "sha256": [""] * len(names), "subject": subjects}
+    faces = {
+        "face_id": names,
+        "path": [""] * len(names),
+        "sha256": [""] * len(names),
+        "subject": subjects,
+    }
     members = {"member_template": names, "member_face": names, "member_media": names}
     if pairs is None:
         order = np.random.default_rng(seed).permutation(len(names))  # roles in no order of rows
@@ -36,7 +45,10 @@ def tables_of(subjects: list[str], pairs: list[tuple[int, int]] | None, seed: in
             "comparison_b": [names[b] for _, b in pairs],
             "mated": [subjects[a] == subjects[b] for a, b in pairs],
         }
-    return build_tables(Protocol(**faces, **members, template_id=names, template_subject=subjects, **compared), "a set")
+    return build_tables(
+        Protocol(**faces, **members, template_id=names, template_subject=subjects, **compared),
+        "a set",
+    )
 
 
 def plain(tables: Tables, scores: Any, thresholds: Any, most: int, half: str) -> dict[str, Any]:
@@ -68,22 +80,33 @@ def plain(tables: Tables, scores: Any, thresholds: Any, most: int, half: str) ->
     chosen = {}
     for name, each in met.items():
         groups: list[Any] = []
-        kept = [n for _, n, group in sorted(each) if group not in groups and not groups.append(group)]  # type: ignore[func-returns-value]
+        kept = [
+            n for _, n, group in sorted(each) if group not in groups and not groups.append(group)
+        ]  # type: ignore[func-returns-value]
         chosen[name] = tuple(kept[: most if name == "won" else (most + 1) // 2]), len(each)
     return chosen
 
 
 @pytest.mark.parametrize("form", ["list", "product", "triangle"])
 @settings(deadline=None, max_examples=40)
-@given(seed=st.integers(0, 10**6), most=st.integers(1, 4), half=st.sampled_from(["all", "choose", "report"]))
-def test_the_comparisons_chosen_are_those_of_a_plain_loop(form: str, seed: int, most: int, half: Any) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    most=st.integers(1, 4),
+    half=st.sampled_from(["all", "choose", "report"]),
+)
+def test_the_comparisons_chosen_are_those_of_a_plain_loop(
+    form: str, seed: int, most: int, half: Any
+) -> None:
     rng = np.random.default_rng(seed)
-    subjects = rng.choice(["", "ann", "bob", "cid", "dan"], TEMPLATES, p=[0.1, 0.3, 0.3, 0.15, 0.15]).tolist()
+    subjects = rng.choice(
+        ["", "ann", "bob", "cid", "dan"], TEMPLATES, p=[0.1, 0.3, 0.3, 0.15, 0.15]
+    ).tolist()
     every = [(a, b) for a in range(TEMPLATES) for b in range(a)]
     pairs = [every[i] for i in rng.permutation(len(every))[:60]] if form == "list" else None
     tables = tables_of(subjects, pairs, seed, form == "triangle")
     evaluated = Evaluated.of(tables, half)
-    scores = rng.integers(-8, 8, (2, evaluated.comparisons.rows)).astype(np.float32) / 8  # many are equal
+    # many are equal
+    scores = rng.integers(-8, 8, (2, evaluated.comparisons.rows)).astype(np.float32) / 8
     scores[rng.random(scores.shape) < 0.05] = np.nan
     found = choose(evaluated, scores, (0.25, -0.125), most)
     assert {name: (each.numbers, each.of) for name, each in found.items()} == plain(
@@ -98,7 +121,9 @@ def test_a_threshold_holds_as_a_score_of_32_bits_does() -> None:
     assert choose(evaluated, scores, (float(np.float32(0.1)), 0.1), 1)["won"].numbers == (0,)
 
 
-@pytest.mark.parametrize("thresholds", [(np.nan, np.nan), (np.inf, np.inf), (np.nan, 0.0), (0.0, np.nan)])
+@pytest.mark.parametrize(
+    "thresholds", [(np.nan, np.nan), (np.inf, np.inf), (np.nan, 0.0), (0.0, np.nan)]
+)
 def test_without_a_threshold_nothing_is_won_or_lost(thresholds: tuple[float, float]) -> None:
     evaluated = Evaluated.of(tables_of(["ann", "ann"], [(0, 1)]))
     found = choose(evaluated, np.array([[0.5], [-0.5]], np.float32), thresholds, 3)

@@ -1,4 +1,6 @@
-"""Galleries averaged, parameters chosen on one half of the subjects, the pooled script: a small run with all of it."""
+"""Galleries averaged, parameters chosen on one half of the subjects, the pooled script: a small run
+with all of it.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,18 @@ from stages.tables.tables import role_rows
 
 Make = Callable[..., Any]
 POWERS = ["quality-power(p=1)", "quality-power(p=4)"]
-CHOOSE = {"choose": {"among": "rule", "metric": "tar", "target": 0.01}, "average": ["gallery", "seed"]}
+CHOOSE = {
+    "choose": {"among": "rule", "metric": "tar", "target": 0.01},
+    "average": ["gallery", "seed"],
+}
 EVALUATED: dict[str, Any] = {"replicates": 40, "half": "$half", "templates": True}
 
 
 @pytest.fixture(scope="module")
 def two(runs: Make, small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """The small set with its gallery in two: gallery_1 of the first subjects, gallery_2 of the others."""
+    """The small set with its gallery in two: gallery_1 of the first subjects, gallery_2 of the
+    others.
+    """
     folder = tmp_path_factory.mktemp("two")
     (folder / "set").mkdir()
     _two_galleries(folder / "set" / "tables.h5")
@@ -45,16 +52,25 @@ def two(runs: Make, small: dict[str, Any], tmp_path_factory: pytest.TempPathFact
         **small,
         "name": "two",
         "dataset": {"reader": "tables", "path": str(folder / "set")},
-        "factors": {"half": ["choose", "report"], "gallery": ["gallery_1", "gallery_2"], "rule": ["mean", *POWERS, "best"]},
+        "factors": {
+            "half": ["choose", "report"],
+            "gallery": ["gallery_1", "gallery_2"],
+            "rule": ["mean", *POWERS, "best"],
+        },
         "steps": {
             **{name: small["steps"][name] for name in ("embed", "statistics", "compare")},
             "quality": {"options": {"method": "given"}},
             "fuse": {"options": {"rule": "$rule"}},
             "evaluate_verification": {"options": {**EVALUATED, "fmr": [0.1, 0.01]}},
             "search": {"options": {"k": 10, "gallery": "$gallery"}},
-            "evaluate_identification": {"options": {**EVALUATED, "gallery": "$gallery", "fpir": [0.1, 1e-3]}},
+            "evaluate_identification": {
+                "options": {**EVALUATED, "gallery": "$gallery", "fpir": [0.1, 1e-3]}
+            },
             "both": {"stage": "search", "options": {"k": 40}},
-            "evaluate_pooled_script": {"inputs": {"candidates": "both"}, "options": {"targets": [0.1]}},
+            "evaluate_pooled_script": {
+                "inputs": {"candidates": "both"},
+                "options": {"targets": [0.1]},
+            },
         },
         "report": {"options": {"average": ["gallery"]}},
     }
@@ -96,7 +112,9 @@ def test_probes_of_the_other_gallerys_subjects_are_the_non_mated_ones(two: Resul
         assert n["few"][(n["metric"] == "tpir") & (n["target"] == 1e-3)].all()
 
 
-def test_the_table_holds_the_mean_over_galleries_with_replicates_averaged_one_by_one(two: Results) -> None:
+def test_the_table_holds_the_mean_over_galleries_with_replicates_averaged_one_by_one(
+    two: Results,
+) -> None:
     found = gather(two, {"average": ["gallery"]})
     row = next(row for row in found.table.rows if row.factors == {"half": "report", "rule": "mean"})
     (tpir,) = found.table.find("tpir", 0.1)
@@ -105,9 +123,18 @@ def test_the_table_holds_the_mean_over_galleries_with_replicates_averaged_one_by
         (cell.numbers["value"][i], cell.numbers["replicates"][i])
         for cell in row.cells
         if cell.kind == "1:N"
-        for i in [int(np.flatnonzero((cell.numbers["metric"] == "tpir") & (cell.numbers["target"] == 0.1))[0])]
+        for i in [
+            int(
+                np.flatnonzero(
+                    (cell.numbers["metric"] == "tpir") & (cell.numbers["target"] == 0.1)
+                )[0]
+            )
+        ]
     ]
-    assert [cell.factors["gallery"] for cell in row.cells if cell.kind == "1:N"] == ["gallery_1", "gallery_2"]
+    assert [cell.factors["gallery"] for cell in row.cells if cell.kind == "1:N"] == [
+        "gallery_1",
+        "gallery_2",
+    ]
     assert entry.value == np.mean([value for value, _ in parts])
     drawn = np.mean([replicates for _, replicates in parts], axis=0)
     np.testing.assert_array_equal(entry.replicates, drawn)
@@ -116,19 +143,30 @@ def test_the_table_holds_the_mean_over_galleries_with_replicates_averaged_one_by
 
 def test_each_gallerys_own_numbers_are_in_the_csv(written: Path) -> None:
     frame = pd.read_csv(written / "numbers.csv")
-    tpir = frame[(frame.metric == "tpir") & (frame.target == 0.1) & (frame.half == "report") & (frame.rule == "mean")]
+    tpir = frame[
+        (frame.metric == "tpir")
+        & (frame.target == 0.1)
+        & (frame.half == "report")
+        & (frame.rule == "mean")
+    ]
     assert sorted(tpir.gallery) == ["gallery_1", "gallery_2"]
     assert (tpir.subject_pairs <= tpir.false_matches).all()
     assert tpir.subject_pairs.notna().all()
     assert frame[frame.metric == "eer"].subject_pairs.isna().all()
 
 
-def test_a_parameter_is_chosen_on_one_half_and_reported_on_the_other(two: Results, written: Path) -> None:
+def test_a_parameter_is_chosen_on_one_half_and_reported_on_the_other(
+    two: Results, written: Path
+) -> None:
     (chosen,) = json.loads((written / "numbers.json").read_text())["chosen"]
     found = gather(two, {"average": ["gallery"]})
     (tar,) = found.table.find("tar", 0.01)
     values = {
-        half: {row.factors["rule"]: row.entries[tar] for row in found.table.rows if row.factors.get("half") == half}
+        half: {
+            row.factors["rule"]: row.entries[tar]
+            for row in found.table.rows
+            if row.factors.get("half") == half
+        }
         for half in ("choose", "report")
     }
     best = max(POWERS, key=lambda rule: values["choose"][rule].value)
@@ -144,8 +182,15 @@ def test_a_parameter_is_chosen_on_one_half_and_reported_on_the_other(two: Result
 
 def test_the_terminal_says_in_one_line_what_was_chosen(two: Results) -> None:
     caption = str(terminal_table(two, CHOOSE | {"average": ["gallery"]}, 200).renderables[1])
-    (line,) = [line for line in caption.split("\n") if line.startswith("chosen on one half, TAR @ FMR ≤ 1e-2 on the other")]
-    assert re.search(r"quality-power\(p=.\) [0-9.]+†? \(([▲▼] )?[+−]?[0-9.]+ \[[+−]?[0-9.]+, [+−]?[0-9.]+\]\)", line), line
+    (line,) = [
+        line
+        for line in caption.split("\n")
+        if line.startswith("chosen on one half, TAR @ FMR ≤ 1e-2 on the other")
+    ]
+    assert re.search(
+        r"quality-power\(p=.\) [0-9.]+†? \(([▲▼] )?[+−]?[0-9.]+ \[[+−]?[0-9.]+, [+−]?[0-9.]+\]\)",
+        line,
+    ), line
     assert "chosen" not in str(terminal_table(two, {"average": ["gallery"]}, 200).renderables[1])
 
 
@@ -157,7 +202,9 @@ def test_the_terminal_says_in_one_line_what_was_chosen(two: Results) -> None:
         ({"among": "gallery"}, "needs the values of 'gallery' apart: take it out of"),
     ],
 )
-def test_a_choice_that_cannot_be_made_is_refused(two: Results, choose: dict[str, Any], message: str) -> None:
+def test_a_choice_that_cannot_be_made_is_refused(
+    two: Results, choose: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message):
         gather(two, {"average": ["gallery"], "choose": choose})
 
@@ -165,23 +212,39 @@ def test_a_choice_that_cannot_be_made_is_refused(two: Results, choose: dict[str,
 @pytest.mark.parametrize(
     ("choose", "message"),
     [
-        ({"among": "rule", "metric": "pooled_script"}, "no evaluation of 'pooled_script' has both halves"),
-        ({"among": "rule"}, r"no family of 'rule' has two values with it that are defined\. Give .* `half: \$half`"),
+        (
+            {"among": "rule", "metric": "pooled_script"},
+            "no evaluation of 'pooled_script' has both halves",
+        ),
+        (
+            {"among": "rule"},
+            r"no family of 'rule' has two values with it that are defined\. Give .* `half: \$half`",
+        ),
     ],
 )
-def test_a_choice_that_would_choose_nothing_is_refused(two: Results, choose: dict[str, Any], message: str) -> None:
+def test_a_choice_that_would_choose_nothing_is_refused(
+    two: Results, choose: dict[str, Any], message: str
+) -> None:
     checked = read_options({"average": ["gallery"]})
     table = rule_table(two, checked)
-    rows = table.rows if "metric" in choose else [row for row in table.rows if row.factors.get("rule") != POWERS[1]]
+    rows = (
+        table.rows
+        if "metric" in choose
+        else [row for row in table.rows if row.factors.get("rule") != POWERS[1]]
+    )
     with pytest.raises(InvalidInput, match=message):
         choices(replace(table, rows=tuple(rows)), Choose(**choose), two.plan.config.factors)
 
 
-def test_the_difference_of_a_choice_is_written_with_its_interval_and_direction(two: Results) -> None:
+def test_the_difference_of_a_choice_is_written_with_its_interval_and_direction(
+    two: Results,
+) -> None:
     (chosen,) = gather(two, CHOOSE | {"average": ["gallery"]}).chosen
 
     def against(quantity: Quantity, d: Difference | None) -> str:
-        return replace(chosen, quantity=quantity, reported=replace(chosen.reported, difference=d)).against()
+        return replace(
+            chosen, quantity=quantity, reported=replace(chosen.reported, difference=d)
+        ).against()
 
     tar, eer = (replace(chosen.quantity, metric=metric) for metric in ("tar", "eer"))
     assert against(tar, Difference(0.01, 0.005, 0.02)) == "▲ +1.00 [+0.50, +2.00]"
@@ -202,7 +265,8 @@ def test_the_pooled_script_cannot_be_mistaken_for_tpir(two: Results, written: Pa
     (q,) = found.table.find("pooled_script")
     assert q.label == "pooled script, not TPIR, @ the ⌈1e-1 · probes⌉-th pooled score"
     assert q not in found.columns
-    # Its rows, which no factor of half or gallery reaches, hold nothing of the main table, and are nobody's baseline.
+    # Its rows, which no factor of half or gallery reaches, hold nothing of the main table, and are
+    # nobody's baseline.
     assert all("half" in row.factors for row in found.rows)
     assert [row.factors["half"] for row in found.rows] == ["report"] * 4 + ["choose"] * 4
     assert all(row.reference["half"] == row.factors["half"] for row in found.rows)
@@ -211,7 +275,9 @@ def test_the_pooled_script_cannot_be_mistaken_for_tpir(two: Results, written: Pa
     assert "It is not TPIR at an FPIR." in page
 
 
-def test_fallbacks_and_failures_to_enrol_stand_beside_the_others(two: Results, written: Path) -> None:
+def test_fallbacks_and_failures_to_enrol_stand_beside_the_others(
+    two: Results, written: Path
+) -> None:
     tables = two.session.dataset.tables
     for cell in (cell for cell in cells(two) if cell.kind != "1:N, pooled script"):
         fallback, fte = number(cell.numbers, "fused_fallback"), number(cell.numbers, "fte")

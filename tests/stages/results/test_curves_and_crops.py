@@ -29,7 +29,9 @@ def scores(pictures: Results) -> curves_and_crops.Scores:
     return found
 
 
-def test_crops_stand_from_the_lowest_to_the_highest_score(pictures: Results, scores: curves_and_crops.Scores) -> None:
+def test_crops_stand_from_the_lowest_to_the_highest_score(
+    pictures: Results, scores: curves_and_crops.Scores
+) -> None:
     grid = curves_and_crops.crop_grid(pictures, scores, 100)
     values = [float(crop.score) for crop in grid]
     assert len(grid) == 22  # two of the 24 pictures were none
@@ -37,13 +39,17 @@ def test_crops_stand_from_the_lowest_to_the_highest_score(pictures: Results, sco
     assert values == pytest.approx(np.sort(scores.quality[np.isfinite(scores.quality)]), abs=0.5)
 
 
-def test_a_few_crops_are_spread_evenly_over_the_ranks(pictures: Results, scores: curves_and_crops.Scores) -> None:
+def test_a_few_crops_are_spread_evenly_over_the_ranks(
+    pictures: Results, scores: curves_and_crops.Scores
+) -> None:
     everything, few = (curves_and_crops.crop_grid(pictures, scores, count) for count in (100, 4))
     assert few == [everything[i] for i in (0, 7, 14, 21)]
     assert curves_and_crops.crop_grid(pictures, scores, 0) == []
 
 
-def test_a_crop_is_the_picture_of_its_own_face(pictures: Results, scores: curves_and_crops.Scores) -> None:
+def test_a_crop_is_the_picture_of_its_own_face(
+    pictures: Results, scores: curves_and_crops.Scores
+) -> None:
     brightness = [np.asarray(Image.open(io.BytesIO(base64.b64decode(c.image)))).mean() for c in
                   curves_and_crops.crop_grid(pictures, scores, 100)]  # fmt: skip
     rows = np.argsort(scores.quality)[:22]
@@ -51,17 +57,26 @@ def test_a_crop_is_the_picture_of_its_own_face(pictures: Results, scores: curves
     assert brightness == pytest.approx([read[row].mean() for row in rows], abs=2.0)
 
 
-def test_each_crop_says_how_it_was_degraded(pictures: Results, scores: curves_and_crops.Scores) -> None:
+def test_each_crop_says_how_it_was_degraded(
+    pictures: Results, scores: curves_and_crops.Scores
+) -> None:
     assert scores.kind is not None
     rows = np.argsort(scores.quality)[:22]
-    assert [crop.kind for crop in curves_and_crops.crop_grid(pictures, scores, 100)] == scores.kind[rows].tolist()
+    assert [crop.kind for crop in curves_and_crops.crop_grid(pictures, scores, 100)] == scores.kind[
+        rows
+    ].tolist()
 
 
 def test_quality_is_shown_apart_by_how_faces_were_degraded(scores: curves_and_crops.Scores) -> None:
     lines = curves_and_crops.quality_lines(scores)
     counts = [int(re.sub(r"\D", "", line.label)) for line in lines]
     assert lines[0].label.startswith("not degraded (")
-    assert {line.label.partition(" (")[0] for line in lines[1:]} <= {"blur", "low resolution", "block", "dark noise"}
+    assert {line.label.partition(" (")[0] for line in lines[1:]} <= {
+        "blur",
+        "low resolution",
+        "block",
+        "dark noise",
+    }
     assert sum(counts) == 22
     assert counts[1:] == sorted(counts[1:], reverse=True)
     assert [line.y.sum() for line in lines] == pytest.approx([1.0] * len(lines))
@@ -70,7 +85,9 @@ def test_quality_is_shown_apart_by_how_faces_were_degraded(scores: curves_and_cr
 def test_failures_are_counted_once_where_they_arise(pictures: Results) -> None:
     found = acquired(pictures)
     assert found.lost == 2
-    assert [(kind.step, kind.status, kind.count) for kind in found.failures] == [("align", "unreadable", 2)]
+    assert [(kind.step, kind.status, kind.count) for kind in found.failures] == [
+        ("align", "unreadable", 2)
+    ]
     assert {name.partition("[")[0] for name in found.looked_at} == {"align", "embed"}
 
 
@@ -81,7 +98,9 @@ def test_a_failure_names_its_first_face_and_a_hostile_name_is_text(pictures: Res
     assert "<img src=x" not in page
 
 
-def test_the_page_shows_crops_outlines_by_kind_failures_and_what_was_averaged(pictures: Results) -> None:
+def test_the_page_shows_crops_outlines_by_kind_failures_and_what_was_averaged(
+    pictures: Results,
+) -> None:
     page = write_report(pictures, {"crops": 5, "pairs": 0})[0].read_text(encoding="utf-8")
     assert page.count('src="data:image/jpeg;base64,') == 5
     assert "5 of 22 faces, evenly spaced by rank, scored by feature-norm (seed = 0)" in page
@@ -91,7 +110,9 @@ def test_the_page_shows_crops_outlines_by_kind_failures_and_what_was_averaged(pi
     assert "means over seed (2 values)" in page
 
 
-def test_crops_that_were_collected_are_missed_in_words(pictures: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_that_were_collected_are_missed_in_words(
+    pictures: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
     available = Results.available
     gone = ("align", "degrade")
     monkeypatch.setattr(Results, "available", lambda self, step, output="": step.base not in gone
@@ -101,7 +122,9 @@ def test_crops_that_were_collected_are_missed_in_words(pictures: Results, monkey
     assert "<h2>Result</h2>" in page
 
 
-def test_a_choice_among_several_faces_is_a_note_and_no_failure(shared: Path, tmp_path: Path, runs: Any) -> None:
+def test_a_choice_among_several_faces_is_a_note_and_no_failure(
+    shared: Path, tmp_path: Path, runs: Any
+) -> None:
     files = open_files(shared / "data" / "lfw.zip")
     names = [name for name in files.names() if name.endswith("_0001.jpg")][:5]
     faces = [Image.open(io.BytesIO(files.read(name))) for name in names]
@@ -130,9 +153,15 @@ def test_a_choice_among_several_faces_is_a_note_and_no_failure(shared: Path, tmp
 
 def test_methods_are_compared_by_the_order_that_they_give_faces() -> None:
     def scored(method: str, *quality: float) -> curves_and_crops.Scores:
-        return curves_and_crops.Scores(method, SimpleNamespace(factors={"method": method}), np.array(quality), None)  # type: ignore[arg-type]
+        return curves_and_crops.Scores(
+            method, SimpleNamespace(factors={"method": method}), np.array(quality), None
+        )  # type: ignore[arg-type]
 
-    one, other, none = scored("one", 1, 2, 3, np.nan), scored("other", 9, 5, 1, 7), scored("none", *[np.nan] * 4)
+    one, other, none = (
+        scored("one", 1, 2, 3, np.nan),
+        scored("other", 9, 5, 1, 7),
+        scored("none", *[np.nan] * 4),
+    )
     assert agreement([one, other, none]) == [
         ("one", ["+1.00", "−1.00", "–"]),
         ("other", ["−1.00", "+1.00", "–"]),

@@ -1,4 +1,6 @@
-"""diff: two runs side by side; a difference is paired where the replicates drew the same subjects, and says so where not."""
+"""diff: two runs side by side; a difference is paired where the replicates drew the same subjects,
+and says so where not.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def make(runs: Callable[..., Results], tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Run the tiny config with fields overridden, as in make(steps__fuse__options__media="mean"), and write its report."""
+    """Run the tiny config with fields overridden, as in make(steps__fuse__options__media="mean"),
+    and write its report.
+    """
     made: dict[str, Run] = {}
 
     def run(report: Mapping[str, Any] | None = None, **fields: Any) -> Run:
@@ -93,7 +97,8 @@ def interval(replicates: np.ndarray) -> tuple[float, ...]:
     return tuple(map(float, bootstrap.interval(replicates)))
 
 
-# -- differences ------------------------------------------------------------------------------------------------------
+# -- differences
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_paired_difference_is_that_of_the_replicates(tiny: Run, weighted: Run) -> None:
@@ -104,7 +109,9 @@ def test_a_paired_difference_is_that_of_the_replicates(tiny: Run, weighted: Run)
         assert c.difference.value == (c.b.value or 0) - (c.a.value or 0)
         if c.a.low is not None:
             drawn = stored(weighted, c.factors)[c.quantity] - stored(tiny, c.factors)[c.quantity]
-            assert (c.difference.low, c.difference.high) == pytest.approx(interval(drawn), abs=1e-12)
+            assert (c.difference.low, c.difference.high) == pytest.approx(
+                interval(drawn), abs=1e-12
+            )
 
 
 def test_what_is_drawn_gives_the_intervals_of_the_table_averaged_rows_included(make: Make) -> None:
@@ -119,12 +126,16 @@ def test_what_is_drawn_gives_the_intervals_of_the_table_averaged_rows_included(m
 
 
 def test_of_unequal_numbers_of_replicates_the_smaller_serves(tiny: Run, make: Make) -> None:
-    more = make(steps__fuse__options__media="mean", steps__evaluate_verification__options__replicates=80)
+    more = make(
+        steps__fuse__options__media="mean", steps__evaluate_verification__options__replicates=80
+    )
     for c in diff(tiny, more).compared:
         if c.a.low is not None:
             drawn = stored(more, c.factors)[c.quantity][:50] - stored(tiny, c.factors)[c.quantity]
             assert c.unpaired == ""
-            assert (c.difference.low, c.difference.high) == pytest.approx(interval(drawn), abs=1e-12)
+            assert (c.difference.low, c.difference.high) == pytest.approx(
+                interval(drawn), abs=1e-12
+            )
 
 
 def test_replicates_of_other_halves_of_the_subjects_are_not_paired(make: Make) -> None:
@@ -146,7 +157,9 @@ def test_replicates_over_other_subjects_are_not_paired(tiny: Run, make: Make) ->
     other = make(dataset__options={"scale": 0.004, "dimension": 8, "seed": 1})
     found = diff(tiny, other)
     assert not found.same_data
-    assert {c.unpaired for c in found.compared if c.a.low is not None} == {"they are over other comparisons or subjects"}
+    assert {c.unpaired for c in found.compared if c.a.low is not None} == {
+        "they are over other comparisons or subjects"
+    }
 
 
 def test_without_the_store_the_difference_is_unpaired_and_the_reason_is_given(
@@ -158,15 +171,21 @@ def test_without_the_store_the_difference_is_unpaired_and_the_reason_is_given(
     assert {c.unpaired for c in found} == {"the replicates of B are not in the store any more"}
 
 
-def test_a_run_that_was_moved_with_its_store_is_paired_still(weighted: Run, tiny: Run, tmp_path: Path) -> None:
+def test_a_run_that_was_moved_with_its_store_is_paired_still(
+    weighted: Run, tiny: Run, tmp_path: Path
+) -> None:
     record = json.loads((weighted.folder / "numbers.json").read_text())
     shutil.copytree(record["store"], tmp_path / "store")
     (tmp_path / "runs/moved").mkdir(parents=True)
-    (tmp_path / "runs/moved/numbers.json").write_text(json.dumps({**record, "store": str(tmp_path / "gone")}))
+    (tmp_path / "runs/moved/numbers.json").write_text(
+        json.dumps({**record, "store": str(tmp_path / "gone")})
+    )
     assert {c.unpaired for c in diff(tiny, find_run(tmp_path / "runs/moved")).compared} == {""}
 
 
-def test_exchanging_the_runs_turns_every_difference_round(tiny: Run, weighted: Run, redrawn: Run) -> None:
+def test_exchanging_the_runs_turns_every_difference_round(
+    tiny: Run, weighted: Run, redrawn: Run
+) -> None:
     for other in (weighted, redrawn):
         for c, turned in zip(diff(tiny, other).compared, diff(other, tiny).compared, strict=True):
             d = turned.difference
@@ -204,25 +223,51 @@ def test_an_unpaired_interval_holds_the_difference_and_adds_variances(values: li
 def test_the_direction_of_a_clear_difference_is_the_metrics(
     metric: str, low: float, high: float, few: bool, direction: int
 ) -> None:
-    line = Line(step="e", kind="1:1", metric=metric, target=None, threshold_rule="", value=0.5, low=0.4, high=0.6, few=few)
+    line = Line(
+        step="e",
+        kind="1:1",
+        metric=metric,
+        target=None,
+        threshold_rule="",
+        value=0.5,
+        low=0.4,
+        high=0.6,
+        few=few,
+    )
     d = Difference((low + high) / 2, low, high, few)
     assert Compared({}, line.quantity, line, line, d, "").direction == direction
 
 
 def test_equal_numbers_with_other_replicates_are_not_the_same() -> None:
-    line = Line(step="e", kind="1:1", metric="eer", target=None, threshold_rule="", value=0.5, low=0.4, high=0.6, few=False)
+    line = Line(
+        step="e",
+        kind="1:1",
+        metric="eer",
+        target=None,
+        threshold_rule="",
+        value=0.5,
+        low=0.4,
+        high=0.6,
+        few=False,
+    )
     for low, high, same in ((0.0, 0.0, True), (-0.1, 0.1, False)):
         assert Compared({}, line.quantity, line, line, Difference(0.0, low, high), "").same is same
 
 
-# -- what differs beside numbers --------------------------------------------------------------------------------------
+# -- what differs beside numbers
+# --------------------------------------------------------------------------------------
 
 
 def test_the_fields_that_differ_are_named_with_old_and_new(tiny: Run, weighted: Run) -> None:
     found = [
-        (c.field, c.old, c.new, c.changes_numbers) for c in diff(tiny, weighted).fields if not c.field.startswith("run.")
+        (c.field, c.old, c.new, c.changes_numbers)
+        for c in diff(tiny, weighted).fields
+        if not c.field.startswith("run.")
     ]
-    assert found == [("name", "tiny", "weighted", False), ("steps.fuse.options.media", ABSENT, "weighted", True)]
+    assert found == [
+        ("name", "tiny", "weighted", False),
+        ("steps.fuse.options.media", ABSENT, "weighted", True),
+    ]
 
 
 def test_a_field_that_is_equal_is_no_change_and_one_is_not_true() -> None:
@@ -269,17 +314,22 @@ def test_equal_runs_are_said_to_be_equal(tiny: Run, make: Make) -> None:
     ]
 
 
-def test_a_config_that_has_changed_since_its_run_is_told(tiny: Run, weighted: Run, tmp_path: Path) -> None:
+def test_a_config_that_has_changed_since_its_run_is_told(
+    tiny: Run, weighted: Run, tmp_path: Path
+) -> None:
     path = tmp_path / "c.yaml"
     config = {**TINY, "run": {"folder": str(tiny.folder)}}
     path.write_text(yaml.safe_dump({**config, "numerics": "cpu-bf16"}))
     said = list(diff_text.heading(diff(find_run(path), weighted)))
     assert "   its config has changed since this run (numerics): what follows is of the run" in said
     path.write_text(yaml.safe_dump(config))
-    assert not any("has changed" in line for line in diff_text.heading(diff(find_run(path), weighted)))
+    assert not any(
+        "has changed" in line for line in diff_text.heading(diff(find_run(path), weighted))
+    )
 
 
-# -- which runs -------------------------------------------------------------------------------------------------------
+# -- which runs
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_found_by_folder_by_name_by_record_and_by_config(
@@ -294,14 +344,18 @@ def test_a_run_is_found_by_folder_by_name_by_record_and_by_config(
         find_run(Path("tinny"))
 
 
-def test_a_folder_of_something_else_hides_no_run(tiny: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_something_else_hides_no_run(
+    tiny: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny.folder, tmp_path / ".qfuse/runs/tiny")
     (tmp_path / "tiny").mkdir()  # of photographs, say
     assert find_run("tiny").folder == tmp_path / ".qfuse/runs/tiny"
 
 
-@pytest.mark.parametrize(("other", "what"), [("tiny", "a file"), ("tiny/numbers.json", "a run's folder")])
+@pytest.mark.parametrize(
+    ("other", "what"), [("tiny", "a file"), ("tiny/numbers.json", "a run's folder")]
+)
 def test_a_name_that_is_also_another_run_here_is_refused_with_how_to_name_either(
     tiny: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str, what: str
 ) -> None:
@@ -309,7 +363,10 @@ def test_a_name_that_is_also_another_run_here_is_refused_with_how_to_name_either
     shutil.copytree(tiny.folder, tmp_path / ".qfuse/runs/tiny")
     (tmp_path / other).parent.mkdir(exist_ok=True)
     shutil.copy(tiny.folder / "numbers.json", tmp_path / other)
-    said = f"'tiny' is the name of a run, .qfuse/runs/tiny, and of {what} here: write .qfuse/runs/tiny for the run, or ./tiny"
+    said = (
+        f"'tiny' is the name of a run, .qfuse/runs/tiny, and of {what} here: write .qfuse/runs/tiny"
+        " for the run, or ./tiny"
+    )
     with pytest.raises(UsageError, match=re.escape(said)):
         find_run("tiny")
     assert find_run(".qfuse/runs/tiny").folder == tmp_path / ".qfuse/runs/tiny"
@@ -320,7 +377,10 @@ def test_a_name_that_is_also_another_run_here_is_refused_with_how_to_name_either
 def test_named_runs_are_looked_for_in_the_folder_that_is_given(tiny: Run, tmp_path: Path) -> None:
     shutil.copytree(tiny.folder, tmp_path / "elsewhere/tiny")
     assert find_run("tiny", tmp_path / "elsewhere").folder == tmp_path / "elsewhere/tiny"
-    with pytest.raises(InvalidInput, match=f"did you mean 'tiny'.*looked for in {tmp_path}/elsewhere; `--runs FOLDER`"):
+    with pytest.raises(
+        InvalidInput,
+        match=f"did you mean 'tiny'.*looked for in {tmp_path}/elsewhere; `--runs FOLDER`",
+    ):
         find_run("tinny", tmp_path / "elsewhere")
 
 
@@ -339,25 +399,32 @@ def test_a_run_is_not_compared_with_itself(tiny: Run) -> None:
         ('{"table": [], "rows": 3}', "rows: expected a list"),
     ],
 )
-def test_a_record_that_is_not_whole_is_refused_in_a_sentence(tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_record_that_is_not_whole_is_refused_in_a_sentence(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
     if text is not None:
         (tmp_path / "numbers.json").write_text(text)
     with pytest.raises(InvalidInput, match=said):
         find_run(tmp_path)
 
 
-def test_a_config_that_has_not_run_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_that_has_not_run_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path("c.yaml")
     path.write_text(yaml.safe_dump(TINY))
     with pytest.raises(InvalidInput, match=r"`qfuse run c.yaml` first"):
         find_run(path)
-    path.write_text(yaml.safe_dump({name: value for name, value in TINY.items() if name != "report"}))
+    path.write_text(
+        yaml.safe_dump({name: value for name, value in TINY.items() if name != "report"})
+    )
     with pytest.raises(InvalidInput, match=r"add `report: \{\}` to it"):
         find_run(path)
 
 
-# -- text and JSON ----------------------------------------------------------------------------------------------------
+# -- text and JSON
+# --------------------------------------------------------------------------------------------------
 
 
 def printed(found: Diff, width: int, every: bool = False) -> list[str]:
@@ -368,7 +435,9 @@ def printed(found: Diff, width: int, every: bool = False) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [100, 120])
-def test_where_it_gets_narrow_names_give_way_and_no_number(tiny: Run, redrawn: Run, width: int) -> None:
+def test_where_it_gets_narrow_names_give_way_and_no_number(
+    tiny: Run, redrawn: Run, width: int
+) -> None:
     for line in printed(diff(tiny, redrawn), width):
         assert len(line) <= width
         assert line.count("[") == line.count("]")
@@ -387,7 +456,7 @@ def test_the_headline_comes_alone_and_all_is_shown_when_asked_for(tiny: Run, red
 
 def test_clear_differences_come_first_then_the_largest(tiny: Run, weighted: Run) -> None:
     found = diff(tiny, weighted)
-    (quantity, *_) = diff_text.quantities(found, False)
+    quantity, *_ = diff_text.quantities(found, False)
     lines = printed(found, 120, every=True)
     first = next(i for i, line in enumerate(lines) if line.strip() == quantity.label) + 1
     shown = [line.split("  ")[1] for line in lines[first : first + len(tiny.record.rows)]]
@@ -400,7 +469,9 @@ def test_clear_differences_come_first_then_the_largest(tiny: Run, weighted: Run)
 
 def test_json_holds_every_number_of_both(tiny: Run, weighted: Run, redrawn: Run) -> None:
     for other, paired in ((weighted, True), (redrawn, False)):
-        record = json.loads(json.dumps(plain(diff_text.to_json(diff(tiny, other))), allow_nan=False))
+        record = json.loads(
+            json.dumps(plain(diff_text.to_json(diff(tiny, other))), allow_nan=False)
+        )
         assert len(record["numbers"]) == len(tiny.record.table)
         for number in record["numbers"]:
             if number["a"]["low"] is not None:

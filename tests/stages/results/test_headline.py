@@ -50,13 +50,19 @@ def table(rows: Sequence[Row], baseline: Mapping[str, Any] = MEAN) -> RuleTable:
 
 def of_one(row: Make, *numbers: Quantity, few: Sequence[Quantity] = ()) -> RuleTable:
     """A table of one row that has these numbers, some of them on fewer than 30 false matches."""
-    solid, shaky = row(MEAN, dict.fromkeys(numbers, 0.9)), row(MEAN, dict.fromkeys(few, 0.9), few=True)
+    solid, shaky = (
+        row(MEAN, dict.fromkeys(numbers, 0.9)),
+        row(MEAN, dict.fromkeys(few, 0.9), few=True),
+    )
     return table([Row(MEAN, (), {**shaky.entries, **solid.entries})])
 
 
 def compared(row: Make, q: Quantity = EER, **differences: tuple[float, float, float]) -> RuleTable:
     base = row(MEAN, {q: 0.5}, is_baseline=True, reference=MEAN)
-    others = [row({"rule": name}, {q: (0.5 + d[0], *d)}, reference=MEAN) for name, d in differences.items()]
+    others = [
+        row({"rule": name}, {q: (0.5 + d[0], *d)}, reference=MEAN)
+        for name, d in differences.items()
+    ]
     return table([*others, base])
 
 
@@ -66,7 +72,9 @@ def said(found: RuleTable, q: Quantity) -> tuple[str, str]:
 
 
 def test_the_main_number_is_the_strictest_headline_fmr_with_30_false_matches(row: Make) -> None:
-    assert primary(of_one(row, tar(1e-1), tar(1e-3), EER, few=[tar(1e-4)]), read_options({})) == tar(1e-3)
+    assert primary(
+        of_one(row, tar(1e-1), tar(1e-3), EER, few=[tar(1e-4)]), read_options({})
+    ) == tar(1e-3)
     assert primary(of_one(row, tar(1e-1), tar(1e-3), tar(1e-4), EER), read_options({})) == tar(1e-4)
 
 
@@ -75,17 +83,25 @@ def test_without_a_solid_headline_fmr_the_main_number_is_the_eer(row: Make) -> N
 
 
 def test_one_shaky_row_keeps_an_fmr_from_being_the_main_number(row: Make) -> None:
-    solid, shaky = row(MEAN, {tar(1e-3): 0.9, EER: 0.1}), row({"rule": "best"}, {tar(1e-3): 0.9}, few=True)
+    solid, shaky = (
+        row(MEAN, {tar(1e-3): 0.9, EER: 0.1}),
+        row({"rule": "best"}, {tar(1e-3): 0.9}, few=True),
+    )
     assert primary(table([solid, shaky]), read_options({})) == EER
 
 
 def test_an_fmr_that_is_undefined_in_one_row_is_not_the_main_number(row: Make) -> None:
-    defined, undefined = row(MEAN, {tar(1e-3): 0.9, EER: 0.1}), row({"rule": "best"}, {tar(1e-3): math.nan})
+    defined, undefined = (
+        row(MEAN, {tar(1e-3): 0.9, EER: 0.1}),
+        row({"rule": "best"}, {tar(1e-3): math.nan}),
+    )
     assert primary(table([defined, undefined]), read_options({})) == EER
 
 
 def test_the_fmr_that_is_asked_for_is_the_main_number_however_shaky(row: Make) -> None:
-    assert primary(of_one(row, tar(1e-1), EER, few=[tar(1e-3)]), read_options({"fmr": [1e-3, 1e-1]})) == tar(1e-3)
+    assert primary(
+        of_one(row, tar(1e-1), EER, few=[tar(1e-3)]), read_options({"fmr": [1e-3, 1e-1]})
+    ) == tar(1e-3)
 
 
 def test_a_run_of_searches_only_is_led_by_rank_1(row: Make) -> None:
@@ -100,7 +116,8 @@ def test_the_point_nearest_an_fmr_is_never_a_headline(row: Make) -> None:
 
 def test_frr_stands_beside_the_main_tar_where_templates_failed(row: Make) -> None:
     frr, fta = (
-        Quantity("1:1", "v", metric, target, rule) for metric, target, rule in (("frr", 1e-3, "at_most"), ("fta", None, ""))
+        Quantity("1:1", "v", metric, target, rule)
+        for metric, target, rule in (("frr", 1e-3, "at_most"), ("fta", None, ""))
     )
     for share, shown in ((0.0, False), (0.1, True)):
         found = table([row(MEAN, {tar(1e-3): 0.9, frr: 0.2, fta: share})])
@@ -108,7 +125,9 @@ def test_frr_stands_beside_the_main_tar_where_templates_failed(row: Make) -> Non
 
 
 def test_rows_stand_under_their_baseline_from_best_to_worst_and_undefined_last(row: Make) -> None:
-    found = compared(row, tar(1e-3), c=(-0.1, -0.2, 0.0), a=(0.2, 0.1, 0.3), n=(math.nan,) * 3, b=(0.1, 0.0, 0.2))
+    found = compared(
+        row, tar(1e-3), c=(-0.1, -0.2, 0.0), a=(0.2, 0.1, 0.3), n=(math.nan,) * 3, b=(0.1, 0.0, 0.2)
+    )
     (group,) = grouped(found, tar(1e-3))
     assert [r.factors["rule"] for r in group.rows] == ["mean", "a", "b", "c", "n"]
 
@@ -144,7 +163,9 @@ def test_a_direction_is_given_only_where_the_interval_leaves_out_0(
 
 def test_the_best_row_wins_only_if_it_is_clearly_better(row: Make) -> None:
     q = tar(1e-3)
-    (clear,), (unclear,) = (grouped(compared(row, q, a=(0.1, low, 0.2)), q) for low in (0.05, -0.05))
+    (clear,), (unclear,) = (
+        grouped(compared(row, q, a=(0.1, low, 0.2)), q) for low in (0.05, -0.05)
+    )
     best = winner(clear, q)
     assert best is not None
     assert best.factors == {"rule": "a"}
@@ -152,35 +173,61 @@ def test_the_best_row_wins_only_if_it_is_clearly_better(row: Make) -> None:
 
 
 def test_the_answer_names_a_clear_winner_with_both_values_and_the_difference(row: Make) -> None:
-    answer, more = said(compared(row, tar(1e-3), a=(0.1, 0.05, 0.2), b=(-0.1, -0.2, -0.05), c=(0.0, -0.1, 0.1)), tar(1e-3))
-    assert answer == (
-        "a is clearly better than the baseline mean: TAR @ FMR ≤ 1e-3 is 60.00 % [59.00, 61.00] against 50.00 % [49.00, "
-        "51.00], a difference of +10.00 points [+5.00, +20.00]."
+    answer, more = said(
+        compared(row, tar(1e-3), a=(0.1, 0.05, 0.2), b=(-0.1, -0.2, -0.05), c=(0.0, -0.1, 0.1)),
+        tar(1e-3),
     )
-    assert more == (
-        "It was picked as the best of 3 rows after the fact. Of 3 different rows, 1 is clearly better than the baseline, 1 "
-        "clearly worse, and 1 cannot be told apart from the baseline. Last comes b: −10.00 points [−20.00, −5.00]."
+    assert (
+        answer
+        == "a is clearly better than the baseline mean: TAR @ FMR ≤ 1e-3 is 60.00 % [59.00, 61.00]"
+        " against 50.00 % [49.00, 51.00], a difference of +10.00 points [+5.00, +20.00]."
+    )
+    assert (
+        more
+        == "It was picked as the best of 3 rows after the fact. Of 3 different rows, 1 is clearly"
+        " better than the baseline, 1 clearly worse, and 1 cannot be told apart from the"
+        " baseline. Last comes b: −10.00 points [−20.00, −5.00]."
     )
 
 
 def test_rows_that_cannot_be_told_apart_from_the_first_are_named(row: Make) -> None:
     found = compared(row, EER, a=(-0.2, -0.3, -0.1), b=(-0.19, -0.3, -0.1), c=(-0.1, -0.2, -0.05))
     rng = np.random.default_rng(0)
-    noise = {"a": rng.normal(0, 0.01, 50), "b": rng.normal(0, 0.05, 50), "c": rng.normal(0, 0.01, 50)}
+    noise = {
+        "a": rng.normal(0, 0.01, 50),
+        "b": rng.normal(0, 0.05, 50),
+        "c": rng.normal(0, 0.01, 50),
+    }
     rows = [
-        replace(r, entries={EER: replace(r.entries[EER], replicates=r.entries[EER].value + noise[r.factors["rule"]])})
-        if r.factors["rule"] in noise
-        else r
+        (
+            replace(
+                r,
+                entries={
+                    EER: replace(
+                        r.entries[EER], replicates=r.entries[EER].value + noise[r.factors["rule"]]
+                    )
+                },
+            )
+            if r.factors["rule"] in noise
+            else r
+        )
         for r in found.rows
     ]
     _, more = said(table(rows), EER)
-    assert "It was picked as the best of 3 rows after the fact, and b cannot be told apart from a." in more
+    assert (
+        "It was picked as the best of 3 rows after the fact, and b cannot be told apart from a."
+        in more
+    )
 
 
 def test_a_row_that_repeats_anothers_numbers_is_counted_once_and_names_it(row: Make) -> None:
     found = compared(row, EER, a=(-0.2, -0.3, -0.1), b=(-0.2, -0.3, -0.1), c=(0.1, 0.05, 0.2))
     drawn = np.linspace(0.1, 0.2, 50)
-    rows = [replace(r, entries={EER: replace(e, replicates=drawn + e.value)}) for r in found.rows for e in [r.entries[EER]]]
+    rows = [
+        replace(r, entries={EER: replace(e, replicates=drawn + e.value)})
+        for r in found.rows
+        for e in [r.entries[EER]]
+    ]
     assert "Of 2 different rows" in said(table(rows), EER)[1]
     twin = equal_to(rows[1], rows)
     assert twin is not None
@@ -189,8 +236,14 @@ def test_a_row_that_repeats_anothers_numbers_is_counted_once_and_names_it(row: M
 
 
 def test_the_answer_claims_nothing_where_the_best_interval_holds_0(row: Make) -> None:
-    answer, more = said(compared(row, tar(1e-3), a=(0.1, -0.05, 0.2), b=(0.0, -0.1, 0.1)), tar(1e-3))
-    assert answer == "No row is clearly better than the baseline mean, whose TAR @ FMR ≤ 1e-3 is 50.00 % [49.00, 51.00]."
+    answer, more = said(
+        compared(row, tar(1e-3), a=(0.1, -0.05, 0.2), b=(0.0, -0.1, 0.1)), tar(1e-3)
+    )
+    assert (
+        answer
+        == "No row is clearly better than the baseline mean, whose TAR @ FMR ≤ 1e-3 is 50.00 %"
+        " [49.00, 51.00]."
+    )
     assert "a: +10.00 points [−5.00, +20.00], an interval that holds 0." in more
     assert "0 are clearly better" in more
 
@@ -201,7 +254,9 @@ def test_an_interval_on_few_false_matches_claims_nothing_and_says_so(row: Make) 
         replace(
             r,
             entries={
-                q: replace(e, few_matches=True, difference=e.difference and replace(e.difference, few=True))
+                q: replace(
+                    e, few_matches=True, difference=e.difference and replace(e.difference, few=True)
+                )
                 for q, e in r.entries.items()
             },
         )
@@ -211,41 +266,54 @@ def test_an_interval_on_few_false_matches_claims_nothing_and_says_so(row: Make) 
     assert "+10.00 points [+5.00, +20.00], an interval that rests on few errors (†)" in answer
 
 
-def test_of_one_row_whose_interval_rests_on_few_errors_neither_better_nor_equal_is_said(row: Make) -> None:
+def test_of_one_row_whose_interval_rests_on_few_errors_neither_better_nor_equal_is_said(
+    row: Make,
+) -> None:
     found = compared(row, tar(1e-3), a=(0.1, 0.05, 0.2))
     few = [
         replace(
             r,
             entries={
-                q: replace(e, difference=e.difference and replace(e.difference, few=True)) for q, e in r.entries.items()
+                q: replace(e, difference=e.difference and replace(e.difference, few=True))
+                for q, e in r.entries.items()
             },
         )
         for r in found.rows
     ]
     answer, _ = said(table(few), tar(1e-3))
-    assert answer.startswith("a and the baseline mean make too few errors to be told apart for certain: TAR @ FMR ≤ 1e-3 is")
+    assert answer.startswith(
+        "a and the baseline mean make too few errors to be told apart for certain: TAR @ FMR ≤"
+        " 1e-3 is"
+    )
 
 
-def test_a_row_that_is_clearly_better_is_named_though_another_on_few_errors_comes_first(row: Make) -> None:
+def test_a_row_that_is_clearly_better_is_named_though_another_on_few_errors_comes_first(
+    row: Make,
+) -> None:
     found = compared(row, tar(1e-3), a=(0.2, 0.1, 0.3), b=(0.1, 0.05, 0.2))
     few = [
-        replace(
-            r,
-            entries={
-                q: replace(e, difference=e.difference and replace(e.difference, few=True)) for q, e in r.entries.items()
-            },
+        (
+            replace(
+                r,
+                entries={
+                    q: replace(e, difference=e.difference and replace(e.difference, few=True))
+                    for q, e in r.entries.items()
+                },
+            )
+            if r.factors["rule"] == "a"
+            else r
         )
-        if r.factors["rule"] == "a"
-        else r
         for r in found.rows
     ]
     answer, more = said(table(few), tar(1e-3))
     assert answer.startswith("b is clearly better than the baseline mean")
     assert more.startswith(
-        "First by value comes a: +20.00 points [+10.00, +30.00], an interval that rests on few errors (†)."
+        "First by value comes a: +20.00 points [+10.00, +30.00], an interval that rests on few"
+        " errors (†)."
     )
     assert (
-        "1 is clearly better than the baseline, 0 clearly worse, and of 1 the interval leaves out 0 but rests on few" in more
+        "1 is clearly better than the baseline, 0 clearly worse, and of 1 the interval leaves out 0"
+        " but rests on few" in more
     )
 
 
@@ -257,20 +325,28 @@ def test_a_row_that_is_clearly_better_is_named_though_another_on_few_errors_come
         ((0.1, -0.05, 0.2), "a is not to be told apart from the baseline mean"),
     ],
 )
-def test_a_single_row_is_judged_by_itself(row: Make, difference: tuple[float, float, float], verdict: str) -> None:
+def test_a_single_row_is_judged_by_itself(
+    row: Make, difference: tuple[float, float, float], verdict: str
+) -> None:
     answer, more = said(compared(row, EER, a=difference), EER)
     assert answer.startswith(verdict)
     assert more == ""
 
 
 def test_without_intervals_no_row_is_called_better(row: Make) -> None:
-    answer, more = said(compared(row, tar(1e-3), a=(0.1, math.nan, math.nan), b=(0.0, math.nan, math.nan)), tar(1e-3))
+    answer, more = said(
+        compared(row, tar(1e-3), a=(0.1, math.nan, math.nan), b=(0.0, math.nan, math.nan)),
+        tar(1e-3),
+    )
     assert answer.startswith("No row is clearly better")
     assert "a: +10.00 points, without an interval" in more
 
 
 def test_a_row_whose_number_is_not_defined_is_not_spoken_of(row: Make) -> None:
-    _, more = said(compared(row, tar(1e-3), a=(0.1, 0.05, 0.2), b=(0.1, 0.05, 0.2), n=(math.nan,) * 3), tar(1e-3))
+    _, more = said(
+        compared(row, tar(1e-3), a=(0.1, 0.05, 0.2), b=(0.1, 0.05, 0.2), n=(math.nan,) * 3),
+        tar(1e-3),
+    )
     assert "Of 2 different rows" in more
     assert "n:" not in more
 
@@ -295,11 +371,16 @@ def test_a_row_is_named_by_its_rule_first() -> None:
 
 def clean(row: Make, *names: str) -> list[Row]:
     """Rows that have no error: a TAR of 1, and differences of 0 that have no interval."""
-    made = [row({"rule": name}, {tar(1e-3): (1.0, 0.0, math.nan, math.nan)}, reference=MEAN) for name in names]
+    made = [
+        row({"rule": name}, {tar(1e-3): (1.0, 0.0, math.nan, math.nan)}, reference=MEAN)
+        for name in names
+    ]
     return [row(MEAN, {tar(1e-3): 1.0}, is_baseline=True, reference=MEAN), *made]
 
 
-def test_where_no_row_has_an_error_nothing_is_compared_and_the_set_is_said_to_tell_nothing(row: Make) -> None:
+def test_where_no_row_has_an_error_nothing_is_compared_and_the_set_is_said_to_tell_nothing(
+    row: Make,
+) -> None:
     answer, more = said(table(clean(row, "a", "b")), tar(1e-3))
     assert answer.startswith("No error was seen among 100 trials: TAR @ FMR ≤ 1e-3 is 100.00 %")
     assert answer.endswith("in all 3 rows. This set cannot tell them apart by it.")
@@ -311,11 +392,22 @@ def test_one_row_without_an_error_is_said_to_have_none(row: Make) -> None:
     assert answer.startswith("No error was seen among 100 trials: EER is 0.00 %")
 
 
-def test_the_targets_that_the_config_names_are_shown_and_one_of_them_is_the_main_number(row: Make) -> None:
+def test_the_targets_that_the_config_names_are_shown_and_one_of_them_is_the_main_number(
+    row: Make,
+) -> None:
     found = of_one(row, tar(1e-1), tar(1e-2), tar(1e-3), EER, tpir(1e-1), tpir(1e-3))
     assert columns(found, read_options({})) == [tar(1e-3), EER, tpir(1e-1)]
-    assert columns(found, read_options({}), [1e-1, 1e-2], [1e-3]) == [tar(1e-2), tar(1e-1), EER, tpir(1e-3)]
-    assert columns(found, read_options({"fmr": [1e-3]}), [1e-1, 1e-2]) == [tar(1e-3), EER, tpir(1e-1)]
+    assert columns(found, read_options({}), [1e-1, 1e-2], [1e-3]) == [
+        tar(1e-2),
+        tar(1e-1),
+        EER,
+        tpir(1e-3),
+    ]
+    assert columns(found, read_options({"fmr": [1e-3]}), [1e-1, 1e-2]) == [
+        tar(1e-3),
+        EER,
+        tpir(1e-1),
+    ]
 
 
 def test_only_what_evaluating_steps_of_the_kind_name_themselves_counts_as_named() -> None:
@@ -339,8 +431,14 @@ def test_a_number_that_no_row_has_defined_has_no_column(row: Make) -> None:
 
 def test_where_no_row_has_the_number_nothing_is_said_to_be_compared_and_why(row: Make) -> None:
     lost = Quantity("1:1", EER.step, "comparisons_lost", None, "")
-    rows = [row(MEAN, {EER: math.nan, lost: 27.0}, is_baseline=True, reference=MEAN), row({"rule": "a"}, {EER: math.nan})]
-    told = "No row has a defined EER: up to 27 comparisons were lost because a template failed. Nothing is compared"
+    rows = [
+        row(MEAN, {EER: math.nan, lost: 27.0}, is_baseline=True, reference=MEAN),
+        row({"rule": "a"}, {EER: math.nan}),
+    ]
+    told = (
+        "No row has a defined EER: up to 27 comparisons were lost because a template failed."
+        " Nothing is compared"
+    )
     for found in (table(rows), table(rows, {})):
         assert said(found, EER)[0].startswith(told)
     assert undefined(rows, EER).startswith(told)
@@ -348,12 +446,21 @@ def test_where_no_row_has_the_number_nothing_is_said_to_be_compared_and_why(row:
 
 
 def test_a_baseline_without_the_number_is_said_to_have_none(row: Make) -> None:
-    base, other = row(MEAN, {EER: math.nan}, is_baseline=True, reference=MEAN), row({"rule": "a"}, {EER: 0.1})
+    base, other = (
+        row(MEAN, {EER: math.nan}, is_baseline=True, reference=MEAN),
+        row({"rule": "a"}, {EER: 0.1}),
+    )
     answer, _ = said(table([base, replace(other, reference=MEAN)]), EER)
-    assert answer == "EER of the baseline mean is not defined, so nothing is compared; see the table."
+    assert (
+        answer == "EER of the baseline mean is not defined, so nothing is compared; see the table."
+    )
 
 
 def test_few_mated_errors_alone_keep_a_difference_from_being_claimed(row: Make) -> None:
     entry = row(MEAN, {EER: 0.5}).entries[EER]
-    assert (entry.few, replace(entry, misses=29).few, replace(entry, misses=30).few) == (False, True, False)
+    assert (entry.few, replace(entry, misses=29).few, replace(entry, misses=30).few) == (
+        False,
+        True,
+        False,
+    )
     assert replace(entry, few_matches=True).few

@@ -1,4 +1,6 @@
-"""Published numbers beside those of a run: the shipped manifest, and a small run with one of its own."""
+"""Published numbers beside those of a run: the shipped manifest, and a small run with one of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ def entry(results: Results) -> dict[str, Any]:
     row = next(row for row in gather(results, {}).rows if row.factors == {"rule": "mean"})
     q = next(q for q in row.entries if (q.metric, q.target, q.rule) == ("tar", 0.01, "at_most"))
     return {
-        "set": {"reader": "synthetic", "counts": {**counts, "comparisons": Comparisons.of(tables).rows}},
+        "set": {
+            "reader": "synthetic",
+            "counts": {**counts, "comparisons": Comparisons.of(tables).rows},
+        },
         "model": {"card": "given", "flip": "none"},
         "rule": "mean",
         "metric": "tar",
@@ -49,8 +54,12 @@ def entry(results: Results) -> dict[str, Any]:
 
 
 @pytest.fixture
-def shown(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[Line]]:
-    """Put entries into the place of the shipped ones, and return the lines that the small run has of them."""
+def shown(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Any], list[Line]]:
+    """Put entries into the place of the shipped ones, and return the lines that the small run has
+    of them.
+    """
 
     def put(*entries: Any) -> list[Line]:
         path = tmp_path / "published.yaml"
@@ -67,7 +76,9 @@ def printed(results: Results, width: int = 140) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_the_shipped_manifest_is_valid_and_every_row_says_what_it_means_and_where_it_was_printed() -> None:
+def test_the_shipped_manifest_is_valid_and_every_row_says_what_it_means_and_where_it_stood() -> (
+    None
+):
     assert resource(published.MANIFEST) == ROOT / "data_manifests/published.yaml"
     assert len(SHIPPED) == 7
     assert all(entry.means and entry.source for entry in SHIPPED.values())
@@ -82,25 +93,34 @@ def test_a_shipped_row_has_the_rule_and_the_flip_of_the_mode_that_its_source_nam
             assert entry.rule == f"insightface-script(norm={norm}, detector={detector})"
             assert entry.model.flip == {"0": "none", "2": "add"}[flip]
     assert len(modes) == 6
-    # The notebook's last table (deepinsight/insightface, evaluation/IJB/IJBC_Evaluation_MS1MV2.ipynb), one of its rows.
+    # The notebook's last table (deepinsight/insightface,
+    # evaluation/IJB/IJBC_Evaluation_MS1MV2.ipynb), one of its rows.
     assert modes["TestMode(N1D1F2)"] == {1e-6: 0.8985, 1e-5: 0.9447, 1e-4: 0.9628, 1e-3: 0.9753}
 
 
 def test_the_shipped_rows_of_ijbc_are_of_the_whole_set_as_its_own_manifest_counts_it() -> None:
     counts = yaml.safe_load((ROOT / "data_manifests/ijbc.yaml").read_text())["counts"]
     for entry in SHIPPED.values():
-        assert entry.set.counts == {name: counts[name] for name in ("faces", "templates", "comparisons", "mated")}
+        assert entry.set.counts == {
+            name: counts[name] for name in ("faces", "templates", "comparisons", "mated")
+        }
 
 
-def test_a_line_is_the_published_number_what_was_seen_and_their_difference(shown: Make, entry: dict[str, Any]) -> None:
+def test_a_line_is_the_published_number_what_was_seen_and_their_difference(
+    shown: Make, entry: dict[str, Any]
+) -> None:
     (line,) = shown(entry)
     assert line.factors == {"rule": "mean"}
     assert line.published == entry["values"][0.01]
     assert line.difference[0] == pytest.approx(0.001)
-    assert line.difference[1:] == pytest.approx((line.seen.low - line.published, line.seen.high - line.published))
+    assert line.difference[1:] == pytest.approx(
+        (line.seen.low - line.published, line.seen.high - line.published)
+    )
 
 
-def test_a_number_without_an_interval_has_a_difference_without_one(shown: Make, entry: dict[str, Any]) -> None:
+def test_a_number_without_an_interval_has_a_difference_without_one(
+    shown: Make, entry: dict[str, Any]
+) -> None:
     (line,) = shown({**entry, "threshold_rule": "script"})
     assert "[" not in "".join(line.texts())
     assert line.record()["difference_low"] is None
@@ -145,7 +165,9 @@ def test_weights_of_another_digest_are_another_model(pictures: Results) -> None:
     assert not published._is_model(embed, published.PublishedModel(**wanted, sha256="0" * 64))
 
 
-def test_the_terminal_shows_published_numbers_below_the_table(results: Results, shown: Make, entry: dict[str, Any]) -> None:
+def test_the_terminal_shows_published_numbers_below_the_table(
+    results: Results, shown: Make, entry: dict[str, Any]
+) -> None:
     shown(entry)
     text = printed(results)
     assert "published" in text
@@ -155,7 +177,11 @@ def test_the_terminal_shows_published_numbers_below_the_table(results: Results, 
 
 
 def test_the_page_and_numbers_json_hold_published_numbers(
-    results: Results, shown: Make, entry: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    results: Results,
+    shown: Make,
+    entry: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (line,) = shown({**entry, "source": "<b>a paper</b>"})
     page = render(gather(results, {}))
@@ -167,7 +193,9 @@ def test_the_page_and_numbers_json_hold_published_numbers(
     assert held["difference"] == pytest.approx(0.001)
 
 
-def test_a_run_of_another_benchmark_shows_nothing(results: Results, page: str, report: Path) -> None:
+def test_a_run_of_another_benchmark_shows_nothing(
+    results: Results, page: str, report: Path
+) -> None:
     assert lines(results, gather(results, {}).rows) == []
     assert "published" not in printed(results)
     assert '<section id="published">' not in page

@@ -12,7 +12,16 @@ from stages.results.quantities import Quantity, interval_written, number_label, 
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, ""), (1e-3, "1e-3"), (2.5e-4, "2.5e-4"), (0.1, "1e-1"), (5.0, "5"), (0.0, "0"), (10.0, "10")]
+    ("value", "text"),
+    [
+        (None, ""),
+        (1e-3, "1e-3"),
+        (2.5e-4, "2.5e-4"),
+        (0.1, "1e-1"),
+        (5.0, "5"),
+        (0.0, "0"),
+        (10.0, "10"),
+    ],
 )
 def test_a_target_is_written_shortly(value: float | None, text: str) -> None:
     assert number_label(value) == text
@@ -34,7 +43,9 @@ def test_a_target_is_written_shortly(value: float | None, text: str) -> None:
         ("comparisons_lost", -3.0, True, "−3"),
     ],
 )
-def test_a_rate_is_written_in_percent_and_a_count_as_it_is(metric: str, value: float, signed: bool, text: str) -> None:
+def test_a_rate_is_written_in_percent_and_a_count_as_it_is(
+    metric: str, value: float, signed: bool, text: str
+) -> None:
     assert written(metric, value, signed) == text
 
 
@@ -63,7 +74,12 @@ def test_an_interval_without_a_bound_is_not_written() -> None:
         ("eer", None, "", "EER"),
         ("comparisons_lost", None, "", "comparisons lost"),
         ("fused_fallback", None, "", "all weights vanished"),
-        ("pooled_script", 1e-2, "", "pooled script, not TPIR, @ the ⌈1e-2 · probes⌉-th pooled score"),
+        (
+            "pooled_script",
+            1e-2,
+            "",
+            "pooled script, not TPIR, @ the ⌈1e-2 · probes⌉-th pooled score",
+        ),
         ("accuracy_deviation", None, "", "accuracy, SD of folds"),
     ],
 )

@@ -1,4 +1,6 @@
-"""What `stages.tables.csv_text` promises: no field of a table is a formula to a spreadsheet, and numbers stay numbers."""
+"""What `stages.tables.csv_text` promises: no field of a table is a formula to a spreadsheet, and
+numbers stay numbers.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,19 @@ import pytest
 
 from stages.tables import csv_text
 
-FORMULAS = ["=cmd|' /C calc'!A0", "+1+cmd|x", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "--x", "+a", "=1"]
+FORMULAS = [
+    "=cmd|' /C calc'!A0",
+    "+1+cmd|x",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "＝1+1",
+    "--x",
+    "+a",
+    "=1",
+]
 HARMLESS = ["a=b", "t000003", "", " x", "'=1", "0", "−1"]
 NUMBERS = ["-1", "+3", "-0.5e-7", "-.5", "-1,5", "-12%", "-inf", "-nan"]
 
@@ -25,7 +39,10 @@ def fields(text: str) -> list[list[str]]:
 def written(values: list[str]) -> list[str]:
     """The values as a table of rows has them; one of a data frame has the same."""
     rows = csv_text.of_rows(["text"], [[value, 1] for value in values])
-    assert csv_text.of_frame(pd.DataFrame({"text": values, "one": 1})).split("\n", 1)[1] == rows.split("\n", 1)[1]
+    assert (
+        csv_text.of_frame(pd.DataFrame({"text": values, "one": 1})).split("\n", 1)[1]
+        == rows.split("\n", 1)[1]
+    )
     return [row[0] for row in fields(rows)[1:]]
 
 
@@ -44,7 +61,11 @@ def test_what_is_guarded_is_not_guarded_twice() -> None:
 
 
 def test_headings_are_guarded_too() -> None:
-    assert csv_text.of_rows(["=a", "b"], []) == csv_text.of_frame(pd.DataFrame({"=a": [], "b": []})) == "'=a,b\n"
+    assert (
+        csv_text.of_rows(["=a", "b"], [])
+        == csv_text.of_frame(pd.DataFrame({"=a": [], "b": []}))
+        == "'=a,b\n"
+    )
 
 
 def test_a_line_break_of_any_kind_stays_within_its_field() -> None:
@@ -71,7 +92,11 @@ def test_nobody_else_writes_tables_for_people() -> None:
     for path in (*root.glob("pipeline/**/*.py"), *root.glob("stages/**/*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and (
-                node.attr == "to_csv" or (node.attr in ("writer", "DictWriter") and ast.unparse(node.value) == "csv")
+                node.attr == "to_csv"
+                or (node.attr in ("writer", "DictWriter") and ast.unparse(node.value) == "csv")
             ):
                 writers.add(path.name)
-    assert writers == {"csv_text.py", "write.py"}  # the latter writes IJB's own files, in which ids are numbers
+    assert writers == {
+        "csv_text.py",
+        "write.py",
+    }  # the latter writes IJB's own files, in which ids are numbers

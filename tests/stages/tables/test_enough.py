@@ -10,7 +10,10 @@ import pytest
 from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
 from stages.evaluation.discard import DiscardOptions, EvaluateDiscard
-from stages.evaluation.discard_identification import DiscardIdentificationOptions, EvaluateDiscardIdentification
+from stages.evaluation.discard_identification import (
+    DiscardIdentificationOptions,
+    EvaluateDiscardIdentification,
+)
 from stages.evaluation.identification import EvaluateIdentification, IdentificationOptions
 from stages.evaluation.pooled_script import EvaluatePooledScript, PooledScriptOptions
 from stages.evaluation.verification import EvaluateVerification, VerificationOptions
@@ -40,8 +43,12 @@ EVALUATIONS_1_N = STAGES_1_N[1:]
 GALLERY, PROBE = "gallery", "probe"
 
 
-def tables(subjects: str, pairs: Any = (), roles: Any = (), all_pairs: Any = None) -> dict[str, Batch]:
-    """One template for each letter of `subjects`, a dash for one without; roles are given template by template."""
+def tables(
+    subjects: str, pairs: Any = (), roles: Any = (), all_pairs: Any = None
+) -> dict[str, Batch]:
+    """One template for each letter of `subjects`, a dash for one without; roles are given template
+    by template.
+    """
     names = [f"t{i}" for i in range(len(subjects))]
     whose = [letter.strip("-") for letter in subjects]
     found = Protocol(
@@ -61,8 +68,13 @@ def tables(subjects: str, pairs: Any = (), roles: Any = (), all_pairs: Any = Non
 
 
 @pytest.mark.parametrize("make", STAGES_1_1)
-def test_no_comparison_at_all_is_refused_with_the_option_that_makes_some(context: Make, make: Make) -> None:
-    with pytest.raises(InvalidInput, match=r"has no 1:1 comparison, .* dataset\.options\.probe_fraction, such as 0\.5"):
+def test_no_comparison_at_all_is_refused_with_the_option_that_makes_some(
+    context: Make, make: Make
+) -> None:
+    with pytest.raises(
+        InvalidInput,
+        match=r"has no 1:1 comparison, .* dataset\.options\.probe_fraction, such as 0\.5",
+    ):
         make(None, context()).fits(tables("aab"))
 
 
@@ -77,12 +89,16 @@ def test_an_evaluation_of_one_kind_of_comparisons_is_refused(
         "product": {"roles": ["reference", PROBE, PROBE], "all_pairs": ("reference", PROBE)},
         "triangle": {"roles": ["face"] * 3, "all_pairs": ("face", "face")},
     }[form]
-    with pytest.raises(InvalidInput, match=f"of [23] comparisons none is {lacking}, so no error rate is defined"):
+    with pytest.raises(
+        InvalidInput, match=f"of [23] comparisons none is {lacking}, so no error rate is defined"
+    ):
         make(None, context()).fits(tables(subjects, **given))
 
 
 def test_templates_without_a_subject_make_no_mated_pair_of_two_roles() -> None:
-    made = tables("--ab", roles=["reference", PROBE, "reference", PROBE], all_pairs=("reference", PROBE))
+    made = tables(
+        "--ab", roles=["reference", PROBE, "reference", PROBE], all_pairs=("reference", PROBE)
+    )
     with pytest.raises(InvalidInput, match="none is mated"):
         need_both_kinds(made, "all", "evaluate_verification")
 
@@ -97,7 +113,10 @@ def test_a_half_without_mated_comparisons_is_refused_by_its_name(listed: bool) -
         form = {"roles": ["face"] * 4, "all_pairs": ("face", "face")}
     made = tables(first * 2 + x + y, **form)
     need_both_kinds(made, "all", "evaluate_verification")
-    with pytest.raises(InvalidInput, match=r"none is mated with both subjects in the half 'report' \(evaluate_verification"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"none is mated with both subjects in the half 'report' \(evaluate_verification",
+    ):
         need_both_kinds(made, "report", "evaluate_verification")
 
 
@@ -118,15 +137,23 @@ def test_a_search_of_nobody_or_for_nobody_is_refused(
 
 
 @pytest.mark.parametrize(("stage", "options"), EVALUATIONS_1_N)
-def test_probes_without_any_mate_in_the_gallery_are_refused(context: Make, stage: Make, options: Make) -> None:
-    with pytest.raises(InvalidInput, match=rf"no probe is of a subject that is enrolled as 'gallery' \({stage.name}.gallery"):
+def test_probes_without_any_mate_in_the_gallery_are_refused(
+    context: Make, stage: Make, options: Make
+) -> None:
+    with pytest.raises(
+        InvalidInput,
+        match=rf"no probe is of a subject that is enrolled as 'gallery' \({stage.name}.gallery",
+    ):
         stage(options(), context()).fits(tables("ab-", roles=[GALLERY, PROBE, PROBE]))
 
 
 def test_error_versus_discard_at_an_fpir_needs_probes_without_a_mate(context: Make) -> None:
     made = tables("aab", roles=[GALLERY, PROBE, GALLERY])
     EvaluateIdentification(IdentificationOptions(), context()).fits(made)  # the closed set is there
-    with pytest.raises(InvalidInput, match=r"every probe is of a subject that is enrolled .*dataset\.options\.left_out"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"every probe is of a subject that is enrolled .*dataset\.options\.left_out",
+    ):
         EvaluateDiscardIdentification(DiscardIdentificationOptions(), context()).fits(made)
 
 
@@ -137,7 +164,10 @@ def test_an_evaluation_of_another_gallery_than_was_searched_is_refused_with_both
     made = tables("aabc", roles=[GALLERY, PROBE, PROBE, "gallery_1"])
     evaluation = stage(options(), context())
     evaluation.above = {"candidates": Search(SearchOptions(gallery="gallery_1"), context())}
-    with pytest.raises(InvalidInput, match=rf"set {stage.name}.gallery to 'gallery_1', or search.gallery to 'gallery'"):
+    with pytest.raises(
+        InvalidInput,
+        match=rf"set {stage.name}.gallery to 'gallery_1', or search.gallery to 'gallery'",
+    ):
         evaluation.fits(made)
     evaluation.above = {"candidates": Search(SearchOptions(), context())}
     evaluation.fits(made)

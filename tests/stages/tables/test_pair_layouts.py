@@ -1,4 +1,6 @@
-"""Which two templates each comparison is of: all pairs, never written out, against the same pairs written out."""
+"""Which two templates each comparison is of: all pairs, never written out, against the same pairs
+written out.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 from stages.tables.pair_layouts import Listed, Product, Triangle
 
 properties = settings(deadline=None, max_examples=60)
-roles = st.permutations(range(9)).flatmap(lambda rows: st.integers(0, 9).map(lambda count: np.array(rows[:count], np.int64)))
+roles = st.permutations(range(9)).flatmap(
+    lambda rows: st.integers(0, 9).map(lambda count: np.array(rows[:count], np.int64))
+)
 
 
 def pairs_of(form: Product | Triangle) -> list[tuple[int, int]]:
@@ -49,7 +53,9 @@ def test_numbers_are_exact_at_the_ends_of_rows(count: int, part: float) -> None:
     assert form.size == count * (count - 1) // 2
     for i in {0, int(part * (count - 2)), count - 2}:
         ends = [i * count - i * (i + 1) // 2 + (j - i - 1) for j in (i + 1, count - 1)]
-        assert form.numbers(np.array([i, i]), np.array([i, count - 2])).tolist() == ends  # column j − 1
+        assert (
+            form.numbers(np.array([i, i]), np.array([i, count - 2])).tolist() == ends
+        )  # column j − 1
         a, b = form.templates(np.array(ends))
         assert (a.tolist(), b.tolist()) == ([i, i], [i + 1, count - 1])
         if ends[0]:
@@ -77,7 +83,9 @@ def test_the_lines_of_a_range_are_its_comparisons_row_by_row(role: Any, data: An
 
 @properties
 @given(form=forms, seed=st.integers(0, 10**6))
-def test_what_is_asked_of_all_pairs_is_what_the_list_of_them_answers(form: Product | Triangle, seed: int) -> None:
+def test_what_is_asked_of_all_pairs_is_what_the_list_of_them_answers(
+    form: Product | Triangle, seed: int
+) -> None:
     rng, same = np.random.default_rng(seed), listed(form)
     values, mask = rng.integers(0, 3, 9).astype(np.int32), rng.random(form.size) < 0.4
     np.testing.assert_array_equal(form.same(values), values[same.a] == values[same.b])
@@ -91,11 +99,15 @@ def test_what_is_asked_of_all_pairs_is_what_the_list_of_them_answers(form: Produ
 
 @properties
 @given(form=forms, seed=st.integers(0, 10**6), share=st.sampled_from([0.0, 0.5, 1.0]))
-def test_some_templates_leave_the_comparisons_among_them_in_order(form: Product | Triangle, seed: int, share: float) -> None:
+def test_some_templates_leave_the_comparisons_among_them_in_order(
+    form: Product | Triangle, seed: int, share: float
+) -> None:
     rng, same = np.random.default_rng(seed), listed(form)
     kept, values = rng.random(9) < share, rng.random(form.size).astype(np.float32)
     inside = kept[same.a] & kept[same.b]
-    assert pairs_of(form.among(kept)) == [pair for pair, here in zip(pairs_of(form), inside, strict=True) if here]
+    assert pairs_of(form.among(kept)) == [
+        pair for pair, here in zip(pairs_of(form), inside, strict=True) if here
+    ]
     np.testing.assert_array_equal(form.cut(kept, values), values[inside])
 
 
@@ -103,4 +115,7 @@ def test_some_templates_leave_the_comparisons_among_them_in_order(form: Product 
 def test_fewer_than_two_templates_have_no_pair(count: int) -> None:
     form, none = Triangle(np.arange(count)), np.zeros(0, np.uint8)
     assert (form.size, list(form.lines(0, 0))) == (0, [])
-    assert [len(side) for side in (*form.templates(np.arange(0)), *form.failed(none), form.same(np.zeros(2)))] == [0] * 5
+    assert [
+        len(side)
+        for side in (*form.templates(np.arange(0)), *form.failed(none), form.same(np.zeros(2)))
+    ] == [0] * 5

@@ -1,4 +1,6 @@
-"""Tables: ids become rows, what does not fit together is refused by name, and all pairs are numbered row by row."""
+"""Tables: ids become rows, what does not fit together is refused by name, and all pairs are
+numbered row by row.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from hypothesis import strategies as st
 from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
 from stages.tables.pair_layouts import Listed, Product
-from stages.tables.tables import GROWING, LAYOUT, Comparisons, FaceLayout, Protocol, build_tables, role_rows, singletons
+from stages.tables.tables import (
+    GROWING,
+    LAYOUT,
+    Comparisons,
+    FaceLayout,
+    Protocol,
+    build_tables,
+    role_rows,
+    singletons,
+)
 
 properties = settings(deadline=None, max_examples=40)
 
@@ -36,7 +47,10 @@ def protocol(**fields: Any) -> Protocol:
 
 
 def product(references: list[int], probes: list[int]) -> dict[str, Batch]:
-    return paired([*((i, "reference") for i in references), *((i, "probe") for i in probes)], ("reference", "probe"))
+    return paired(
+        [*((i, "reference") for i in references), *((i, "probe") for i in probes)],
+        ("reference", "probe"),
+    )
 
 
 def paired(roles: list[tuple[int, str]], pairing: tuple[str, str]) -> dict[str, Batch]:
@@ -83,7 +97,9 @@ def test_every_table_follows_its_schema_whatever_is_left_out() -> None:
 
 
 def test_comparisons_keep_their_order_and_have_no_fold_unless_given() -> None:
-    found = protocol(comparison_a=["ada's", "bob's"], comparison_b=["bob's", "bob's"], mated=[False, True])
+    found = protocol(
+        comparison_a=["ada's", "bob's"], comparison_b=["bob's", "bob's"], mated=[False, True]
+    )
     listed = build_tables(found, "a set")["comparisons"]
     assert listed["a"].tolist() == [1, 0]
     assert listed["b"].tolist() == [0, 0]
@@ -94,10 +110,22 @@ def test_comparisons_keep_their_order_and_have_no_fold_unless_given() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"face_id": ["f0", "f1", "f0"]}, "a set: every face needs an id of its own; given twice: face 'f0' in rows 0 and 2"),
-        ({"template_id": ["x", "x"]}, "every template needs an id of its own; given twice: template 'x' in rows 0 and 1"),
-        ({"member_face": ["f1", "f9", "f0"]}, "a set: members: face 'f9' in row 1 is not in the data set"),
-        ({"member_template": ["ada's", "bob's", "eve's"]}, 'members: template "eve\'s" in row 2 is not in the data set'),
+        (
+            {"face_id": ["f0", "f1", "f0"]},
+            "a set: every face needs an id of its own; given twice: face 'f0' in rows 0 and 2",
+        ),
+        (
+            {"template_id": ["x", "x"]},
+            "every template needs an id of its own; given twice: template 'x' in rows 0 and 1",
+        ),
+        (
+            {"member_face": ["f1", "f9", "f0"]},
+            "a set: members: face 'f9' in row 1 is not in the data set",
+        ),
+        (
+            {"member_template": ["ada's", "bob's", "eve's"]},
+            'members: template "eve\'s" in row 2 is not in the data set',
+        ),
         ({"role_template": ["eve"], "role": ["probe"]}, "roles: template 'eve' in row 0 is not"),
         (
             {"comparison_a": ["eve"], "comparison_b": ["ada's"], "mated": [True]},
@@ -105,14 +133,18 @@ def test_comparisons_keep_their_order_and_have_no_fold_unless_given() -> None:
         ),
     ],
 )
-def test_ids_that_do_not_fit_together_are_named_with_their_rows(fields: dict[str, Any], message: str) -> None:
+def test_ids_that_do_not_fit_together_are_named_with_their_rows(
+    fields: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidInput) as caught:
         build_tables(protocol(**fields), "a set")
     assert message in str(caught.value)
 
 
 def test_of_many_unknown_ids_ten_are_named_and_all_counted() -> None:
-    found = protocol(comparison_a=["ada's"] * 14, comparison_b=[f"x{i}" for i in range(14)], mated=[False] * 14)
+    found = protocol(
+        comparison_a=["ada's"] * 14, comparison_b=[f"x{i}" for i in range(14)], mated=[False] * 14
+    )
     with pytest.raises(InvalidInput, match=r"'x9' in row 9 .*\(and 4 more\)") as caught:
         build_tables(found, "a set")
     assert "x10" not in str(caught.value)
@@ -120,7 +152,11 @@ def test_of_many_unknown_ids_ten_are_named_and_all_counted() -> None:
 
 def test_singletons_make_each_face_a_template_and_a_medium() -> None:
     found = Protocol(
-        face_id=["b", "a"], path=["", ""], sha256=["", ""], subject=["s", "t"], **singletons(["b", "a"], ["s", "t"])
+        face_id=["b", "a"],
+        path=["", ""],
+        sha256=["", ""],
+        subject=["s", "t"],
+        **singletons(["b", "a"], ["s", "t"]),
     )
     tables = build_tables(found, "a set")
     assert tables["templates"]["template_id"].tolist() == ["b", "a"]
@@ -140,7 +176,9 @@ def test_a_role_lists_its_templates_in_the_order_of_the_table() -> None:
     probes=st.lists(st.integers(0, 9), min_size=1, max_size=6),
     data=st.data(),
 )
-def test_all_pairs_are_numbered_row_by_row(references: list[int], probes: list[int], data: Any) -> None:
+def test_all_pairs_are_numbered_row_by_row(
+    references: list[int], probes: list[int], data: Any
+) -> None:
     comparisons = Comparisons.of(product(references, probes))
     expected = [(a, b) for a in references for b in probes]
     assert isinstance(comparisons.form, Product)
@@ -166,7 +204,9 @@ def test_shards_of_all_pairs_hold_whole_rows(references: int, probes: int, rows:
 
 @properties
 @given(role=st.permutations(range(10)), count=st.integers(0, 10), data=st.data())
-def test_all_pairs_of_one_role_are_each_unordered_pair_once(role: list[int], count: int, data: Any) -> None:
+def test_all_pairs_of_one_role_are_each_unordered_pair_once(
+    role: list[int], count: int, data: Any
+) -> None:
     tables = paired([(i, "face") for i in role[:count]], ("face", "face"))
     comparisons, expected = Comparisons.of(tables), list(combinations(role[:count], 2))
     assert (comparisons.rows, isinstance(comparisons.form, Product)) == (len(expected), False)
@@ -189,8 +229,16 @@ def test_all_pairs_of_one_role_are_cut_anywhere(count: int, rows: int) -> None:
 @pytest.mark.parametrize(
     ("roles", "pairing", "message"),
     [
-        ([(3, "face"), (1, "face"), (3, "face")], ("face", "face"), "'t3' is listed more than once as 'face' (1 such)"),
-        ([(1, "reference"), (2, "probe"), (1, "probe")], ("reference", "probe"), "'t1' serves as 'reference' and as 'probe'"),
+        (
+            [(3, "face"), (1, "face"), (3, "face")],
+            ("face", "face"),
+            "'t3' is listed more than once as 'face' (1 such)",
+        ),
+        (
+            [(1, "reference"), (2, "probe"), (1, "probe")],
+            ("reference", "probe"),
+            "'t1' serves as 'reference' and as 'probe'",
+        ),
     ],
 )
 def test_all_pairs_with_one_of_a_template_with_itself_are_refused(
@@ -201,9 +249,13 @@ def test_all_pairs_with_one_of_a_template_with_itself_are_refused(
         Comparisons.of(tables).refuse_itself(tables)
 
 
-def test_a_set_that_grows_is_cut_into_small_shards_at_first_and_a_fixed_one_or_as_asked_for_into_large_ones() -> None:
+def test_a_set_that_grows_is_cut_into_small_shards_at_first_and_a_fixed_one_into_large_ones() -> (
+    None
+):
     ids = [f"f{i}" for i in range(3000)]
-    tables = build_tables(protocol(face_id=ids, path=ids, sha256=ids, subject=ids, **singletons(ids, ids)), "a set")
+    tables = build_tables(
+        protocol(face_id=ids, path=ids, sha256=ids, subject=ids, **singletons(ids, ids)), "a set"
+    )
 
     def shards(layout: FaceLayout, asked: dict[str, int], axis: str) -> int:
         return len(layout.axes(tables, asked)[axis].shards)
@@ -215,7 +267,9 @@ def test_a_set_that_grows_is_cut_into_small_shards_at_first_and_a_fixed_one_or_a
 
 def test_a_list_is_cut_anywhere() -> None:
     found = protocol(
-        comparison_a=["ada's"] * 5, comparison_b=["bob's", "ada's"] * 2 + ["bob's"], mated=[False, True] * 2 + [False]
+        comparison_a=["ada's"] * 5,
+        comparison_b=["bob's", "ada's"] * 2 + ["bob's"],
+        mated=[False, True] * 2 + [False],
     )
     comparisons = Comparisons.of(build_tables(found, "a set"))
     assert isinstance(comparisons.form, Listed)
@@ -225,7 +279,9 @@ def test_a_list_is_cut_anywhere() -> None:
 
 
 @pytest.mark.parametrize(("references", "probes"), [([], [1, 2]), ([1, 2], []), ([], [])])
-def test_all_pairs_of_a_role_that_no_template_has_are_none(references: list[int], probes: list[int]) -> None:
+def test_all_pairs_of_a_role_that_no_template_has_are_none(
+    references: list[int], probes: list[int]
+) -> None:
     comparisons = Comparisons.of(product(references, probes))
     assert comparisons.rows == 0
     assert [len(side) for side in comparisons.pairs(0, 0)] == [0, 0]

@@ -34,7 +34,8 @@ def same(one: dict[str, Batch], other: dict[str, Batch]) -> bool:
     return all(one[name].digest() == other[name].digest() for name in LAYOUT.schemas)
 
 
-# -- what is read ------------------------------------------------------------------------------------------------------
+# -- what is read
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lists", [False, True])
@@ -58,12 +59,20 @@ def test_members_come_sorted_by_template_whatever_the_order_of_the_list() -> Non
     mixed = "".join(reversed(FACES.splitlines(keepends=True)))
     tables = read(package(faces=mixed))
     assert tables["members"]["template"].tolist() == sorted(tables["members"]["template"])
-    assert {t: sorted(m) for t, m in janus.members(tables).items()} == janus.members(read(package()))
+    assert {t: sorted(m) for t, m in janus.members(tables).items()} == janus.members(
+        read(package())
+    )
 
 
 def test_comparisons_are_the_pair_list_in_its_order() -> None:
     tables = read(package())
-    expected = [("3", "7", True), ("3", "21", False), ("20", "21", True), ("20", "7", False), ("3", "30", False)]
+    expected = [
+        ("3", "7", True),
+        ("3", "21", False),
+        ("20", "21", True),
+        ("20", "7", False),
+        ("3", "30", False),
+    ]
     assert janus.comparisons(tables) == expected
     assert set(tables["comparisons"]["fold"]) == {-1}
 
@@ -90,7 +99,9 @@ def test_a_package_wrapped_in_folders_is_found() -> None:
 
 
 def test_a_folder_and_a_zip_of_it_give_the_same_tables_as_the_memory(tmp_path: Path) -> None:
-    tree = package("IJBC/", lists=True, **{"embeddings.npy": janus.npy(np.ones((7, 3), np.float32))})
+    tree = package(
+        "IJBC/", lists=True, **{"embeddings.npy": janus.npy(np.ones((7, 3), np.float32))}
+    )
     folder = tree.write(tmp_path / "set")
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         for name, data in tree.content.items():
@@ -128,11 +139,18 @@ def test_how_a_list_is_cut_into_pieces_does_not_matter(size: int, blank: int) ->
         lists.PIECE = before
 
 
-# -- who is who --------------------------------------------------------------------------------------------------------
+# -- who is who
+# --------------------------------------------------------------------------------------------------
 
 
 def test_subjects_are_those_of_the_1n_lists() -> None:
-    assert janus.subjects(read(package(lists=True))) == {"3": "Ada", "7": "Ada", "20": "Bob", "21": "Bob", "30": "Cleo"}
+    assert janus.subjects(read(package(lists=True))) == {
+        "3": "Ada",
+        "7": "Ada",
+        "20": "Bob",
+        "21": "Bob",
+        "30": "Cleo",
+    }
 
 
 def test_without_lists_the_mated_comparisons_tell_subjects_and_the_rest_are_unknown() -> None:
@@ -153,7 +171,9 @@ def test_a_subject_is_a_connected_component_of_the_mated_pairs() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=12), st.randoms(use_true_random=False))
-def test_subjects_inferred_from_all_comparisons_are_the_true_groups(person: list[int], random: object) -> None:
+def test_subjects_inferred_from_all_comparisons_are_the_true_groups(
+    person: list[int], random: object
+) -> None:
     ids = random.sample(range(1, 100), len(person))
     faces = "".join(f"{i}.jpg {t} {i}\n" for i, t in enumerate(ids))
     every = [(i, j) for i in range(len(ids)) for j in range(i)]
@@ -168,7 +188,12 @@ def test_subjects_inferred_from_all_comparisons_are_the_true_groups(person: list
 def test_roles_are_those_of_the_1n_lists() -> None:
     tables = read(package(lists=True))
     roles = ("gallery_1", "gallery_2", "gallery", "probe")
-    assert [janus.having(tables, role) for role in roles] == [["3"], ["20"], ["3", "20"], ["7", "21", "30"]]
+    assert [janus.having(tables, role) for role in roles] == [
+        ["3"],
+        ["20"],
+        ["3", "20"],
+        ["7", "21", "30"],
+    ]
     assert set(tables["roles"]["role"]) == set(roles)
 
 
@@ -189,10 +214,13 @@ def test_a_1n_list_without_subjects_gives_roles_and_the_pairs_tell_subjects() ->
 
 def test_the_order_of_lines_in_the_1n_lists_does_not_matter() -> None:
     head, *lines = janus.PROBES.splitlines(keepends=True)
-    assert same(read(package(lists=True, probes=head + "".join(reversed(lines)))), read(package(lists=True)))
+    assert same(
+        read(package(lists=True, probes=head + "".join(reversed(lines)))), read(package(lists=True))
+    )
 
 
-# -- what lies beside --------------------------------------------------------------------------------------------------
+# -- what lies beside
+# --------------------------------------------------------------------------------------------------
 
 
 def test_embeddings_and_quality_are_read_row_for_row_and_nan_stays() -> None:
@@ -224,9 +252,14 @@ def test_quality_may_be_a_text_of_numbers_with_or_without_images(form: str) -> N
     np.testing.assert_array_equal(faces["quality"], np.arange(10, 17, dtype=np.float32) / 4)
 
 
-@pytest.mark.parametrize("form", ["{n}.jpg\t{q}", "{n}.jpg,{q}", "{n}.jpg, {q} ", "/data/{n}.jpg;{q}", "{n}.jpg {q}", "{q}"])
+@pytest.mark.parametrize(
+    "form",
+    ["{n}.jpg\t{q}", "{n}.jpg,{q}", "{n}.jpg, {q} ", "/data/{n}.jpg;{q}", "{n}.jpg {q}", "{q}"],
+)
 @pytest.mark.parametrize("none", ["nan", "NaN", "NAN"])
-def test_quality_may_be_separated_in_any_way_and_nan_is_a_face_without_one(tmp_path: Path, form: str, none: str) -> None:
+def test_quality_may_be_separated_in_any_way_and_nan_is_a_face_without_one(
+    tmp_path: Path, form: str, none: str
+) -> None:
     scores = {n: none if n == 12 else n / 4 for n in range(10, 17)}
     text = "".join(form.format(n=n, q=q) + "\n" for n, q in scores.items())
     files = open_files(package(**{"q.txt": text}).write(tmp_path))
@@ -244,13 +277,14 @@ def test_a_line_of_qualities_that_is_separated_otherwise_is_told_with_the_form_o
 
 
 @pytest.mark.parametrize(
-    "heading", ["Filename;UnifiedQualityScore", "Filename;UnifiedQualityScore;", "image,score", "quality"]
+    "heading",
+    ["Filename;UnifiedQualityScore", "Filename;UnifiedQualityScore;", "image,score", "quality"],
 )
 def test_a_heading_of_a_text_of_qualities_is_refused_with_what_to_do(heading: str) -> None:
     said = refused(package(**{"q.txt": heading + "\n" + "0.5\n" * 7}), quality="q.txt")
     assert (
-        f"q.txt: line 1 should be a score, or an image and its score, of the first face, and is the heading {heading!r}"
-        in said
+        "q.txt: line 1 should be a score, or an image and its score, of the first face, and is the"
+        f" heading {heading!r}" in said
     )
     assert said.endswith(": remove it.")
 
@@ -266,15 +300,38 @@ def test_an_image_in_two_templates_is_one_face() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.data())
-def test_whatever_bytes_a_file_holds_the_answer_is_tables_or_a_sentence(data: st.DataObject) -> None:
-    tree = package(lists=True, **{"e.npy": janus.npy(np.ones((7, 2), np.float32)), "q.txt": "1\n2\n3\n4\n5\n6\n7\n"})
+def test_whatever_bytes_a_file_holds_the_answer_is_tables_or_a_sentence(
+    data: st.DataObject,
+) -> None:
+    tree = package(
+        lists=True,
+        **{"e.npy": janus.npy(np.ones((7, 2), np.float32)), "q.txt": "1\n2\n3\n4\n5\n6\n7\n"},
+    )
     name = data.draw(st.sampled_from([name for name in tree.names() if "loose_crop" not in name]))
     old = tree.content[name]
     at = data.draw(st.integers(0, len(old)))
     pieces = st.sampled_from(
-        [b"\n", b" ", b",", b"\0", b"\r", b"-", b"inf", b"1e308", b"9" * 19, b"\xff", b"true", b'"', b"../"]
+        [
+            b"\n",
+            b" ",
+            b",",
+            b"\0",
+            b"\r",
+            b"-",
+            b"inf",
+            b"1e308",
+            b"9" * 19,
+            b"\xff",
+            b"true",
+            b'"',
+            b"../",
+        ]
     )
-    tree.content[name] = old[:at] + data.draw(pieces | st.binary(max_size=4)) + old[at + data.draw(st.integers(0, 9)) :]
+    tree.content[name] = (
+        old[:at]
+        + data.draw(pieces | st.binary(max_size=4))
+        + old[at + data.draw(st.integers(0, 9)) :]
+    )
     try:
         tables = read(tree, embeddings="e.npy", quality="q.txt")
     except InvalidInput:
@@ -283,7 +340,8 @@ def test_whatever_bytes_a_file_holds_the_answer_is_tables_or_a_sentence(data: st
         schema.check(tables[table])
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- what is refused
+# --------------------------------------------------------------------------------------------------
 
 
 def test_every_missing_list_is_named_at_once() -> None:
@@ -310,12 +368,24 @@ def test_problems_of_all_files_are_told_with_line_and_column() -> None:
             probes="TEMPLATE_ID,SUBJECT_ID\n7,Ada,9\n",
         )
     )
-    assert "meta/ijbc_face_tid_mid.txt: line 2, column 'template': expected a whole number from 0, found 'x'" in said
+    assert (
+        "meta/ijbc_face_tid_mid.txt: line 2, column 'template': expected a whole number from 0,"
+        " found 'x'" in said
+    )
     assert "line 4: expected 'image template media', found '13.jpg 20'" in said
-    assert "meta/ijbc_name_5pts_score.txt: line 3, column 'y1': expected a finite number, found 'inf'" in said
-    assert "meta/ijbc_template_pair_label.txt: line 3, column 'label': expected 0 or 1, found '2'" in said
+    assert (
+        "meta/ijbc_name_5pts_score.txt: line 3, column 'y1': expected a finite number, found 'inf'"
+        in said
+    )
+    assert (
+        "meta/ijbc_template_pair_label.txt: line 3, column 'label': expected 0 or 1, found '2'"
+        in said
+    )
     assert "line 4, column 'template 2': expected a whole number from 0, found '-7'" in said
-    assert "meta/ijbc_1N_probe_mixed.csv: line 2: expected 'TEMPLATE_ID,SUBJECT_ID', found '7,Ada,9'" in said
+    assert (
+        "meta/ijbc_1N_probe_mixed.csv: line 2: expected 'TEMPLATE_ID,SUBJECT_ID', found '7,Ada,9'"
+        in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -347,9 +417,12 @@ def test_a_wrong_line_is_named(line: bytes, what: str) -> None:
 def test_names_that_hold_the_word_true_are_names() -> None:
     assert (
         "true.jpg"
-        in read(package(faces=FACES.replace("12.jpg", "true.jpg"), points=points().replace("12.jpg", "true.jpg")))["faces"][
-            "face_id"
-        ]
+        in read(
+            package(
+                faces=FACES.replace("12.jpg", "true.jpg"),
+                points=points().replace("12.jpg", "true.jpg"),
+            )
+        )["faces"]["face_id"]
     )
 
 
@@ -375,8 +448,8 @@ def test_rows_that_name_different_images_are_told_with_both_names() -> None:
     lines = points().splitlines(keepends=True)
     said = refused(package(points="".join([lines[1], lines[0], *lines[2:]])))
     assert (
-        "meta/ijbc_name_5pts_score.txt: line 1: '11.jpg', but meta/ijbc_face_tid_mid.txt has '10.jpg'; line 2: '10.jpg'"
-        in said
+        "meta/ijbc_name_5pts_score.txt: line 1: '11.jpg', but meta/ijbc_face_tid_mid.txt has"
+        " '10.jpg'; line 2: '10.jpg'" in said
     )
 
 
@@ -399,7 +472,9 @@ def test_an_image_with_two_sets_of_landmarks_is_told_with_both_lines() -> None:
 
 
 def test_an_image_twice_in_one_template_is_told() -> None:
-    assert "line 8: image '16.jpg' is in template 30 already" in refused(package(faces=FACES + "16.jpg 30 6\n"))
+    assert "line 8: image '16.jpg' is in template 30 already" in refused(
+        package(faces=FACES + "16.jpg 30 6\n")
+    )
 
 
 def test_comparisons_of_templates_without_faces_or_with_themselves_are_told() -> None:
@@ -410,7 +485,10 @@ def test_comparisons_of_templates_without_faces_or_with_themselves_are_told() ->
 
 def test_a_1n_list_with_an_unknown_template_or_two_subjects_for_one_is_told() -> None:
     said = refused(package(lists=True, gallery_1="TEMPLATE_ID,SUBJECT_ID\n3,Ada\n99,Zoe\n"))
-    assert "meta/ijbc_1N_gallery_G1.csv: line 3: template 99 is not in meta/ijbc_face_tid_mid.txt" in said
+    assert (
+        "meta/ijbc_1N_gallery_G1.csv: line 3: template 99 is not in meta/ijbc_face_tid_mid.txt"
+        in said
+    )
     said = refused(package(lists=True, gallery_1="TEMPLATE_ID,SUBJECT_ID\n3,Ada\n3,Zoe\n"))
     assert "line 3: template 3 is of subject 'Zoe', and of 'Ada' before" in said
 
@@ -427,7 +505,9 @@ def test_labels_that_contradict_the_subjects_are_told_and_counted() -> None:
 
 
 def test_a_non_mated_pair_within_a_component_contradicts_itself() -> None:
-    assert "line 3: called non-mated, but 7 and 21 are both of 's3'" in refused(package(pairs="3 7 1\n3 21 1\n7 21 0\n"))
+    assert "line 3: called non-mated, but 7 and 21 are both of 's3'" in refused(
+        package(pairs="3 7 1\n3 21 1\n7 21 0\n")
+    )
 
 
 def test_a_partial_copy_is_refused_with_every_difference() -> None:
@@ -435,8 +515,13 @@ def test_a_partial_copy_is_refused_with_every_difference() -> None:
     assert "missing" not in said
     assert "faces: expected 469,375, found 7; templates: expected 23,124, found 5" in said
     assert "comparisons: expected 15,658,489, found 5; mated: expected 19,557, found 2" in said
-    assert "non-mated: expected 15,638,932, found 3; subjects of gallery_1: expected 1,772, found 1" in said
-    assert "subjects of gallery_2: expected 1,759, found 1; probes: expected 19,593, found 3" in said
+    assert (
+        "non-mated: expected 15,638,932, found 3; subjects of gallery_1: expected 1,772, found 1"
+        in said
+    )
+    assert (
+        "subjects of gallery_2: expected 1,759, found 1; probes: expected 19,593, found 3" in said
+    )
     assert "set dataset.options.counts to any" in said
 
 
@@ -447,24 +532,29 @@ def test_the_published_counts_add_up() -> None:
 
 
 def test_of_ijbb_only_the_counts_that_are_known_are_asked_for() -> None:
-    tree = janus.Tree({name.replace("ijbc", "ijbb"): data for name, data in package(lists=True).content.items()})
+    tree = janus.Tree(
+        {name.replace("ijbc", "ijbb"): data for name, data in package(lists=True).content.items()}
+    )
     said = refused(tree, name="ijbb", counts="published")
     assert (
-        "faces: expected 227,630, found 7; templates: expected 12,115, found 5; comparisons: expected 8,010,270, found 5"
-        in said
+        "faces: expected 227,630, found 7; templates: expected 12,115, found 5; comparisons:"
+        " expected 8,010,270, found 5" in said
     )
     assert "mated: expected" not in said
 
 
 def test_ijbb_has_file_names_of_its_own() -> None:
-    tree = janus.Tree({name.replace("ijbc", "ijbb"): data for name, data in package().content.items()})
+    tree = janus.Tree(
+        {name.replace("ijbc", "ijbb"): data for name, data in package().content.items()}
+    )
     assert janus.comparisons(read(tree, name="ijbb")) == janus.comparisons(read(package()))
     assert "meta/ijbc_face_tid_mid.txt: there is no such file" in refused(tree)
 
 
 def test_without_images_and_embeddings_there_is_nothing_to_work_on() -> None:
-    assert "loose_crop/: there is no image; put the images there, or set dataset.options.embeddings" in refused(
-        package(crops=False)
+    assert (
+        "loose_crop/: there is no image; put the images there, or set dataset.options.embeddings"
+        in refused(package(crops=False))
     )
 
 
@@ -478,8 +568,14 @@ def test_without_images_and_embeddings_there_is_nothing_to_work_on() -> None:
         (janus.npy(np.ones((7, 2), np.int32)), "found int32 of shape (7, 2)"),
         (janus.npy(np.ones((7, 2), ">f4")), "found >f4 of shape (7, 2)"),
         (janus.npy(np.ones((7,), np.float32)), "found float32 of shape (7,)"),
-        (janus.npy(np.ones((7, 2), np.float32))[:-4], "its header announces 56 bytes of values, found 52"),
-        (janus.npy(np.ones((7, 2), np.float32)).replace(b"(7, 2)", b"(7,9999999999)"), "its header announces"),
+        (
+            janus.npy(np.ones((7, 2), np.float32))[:-4],
+            "its header announces 56 bytes of values, found 52",
+        ),
+        (
+            janus.npy(np.ones((7, 2), np.float32)).replace(b"(7, 2)", b"(7,9999999999)"),
+            "its header announces",
+        ),
         (b"not an array", "it is no .npy file"),
         (b"", "it is no .npy file"),
     ],
@@ -505,12 +601,18 @@ def test_a_pickle_in_an_npy_file_is_never_loaded(tmp_path: Path) -> None:
 def test_embeddings_are_looked_for_in_the_package_only(tmp_path: Path, name: str) -> None:
     (tmp_path / "e.npy").write_bytes(janus.npy(np.ones((7, 2), np.float32)))
     said = refused(open_files(package().write(tmp_path / "set")), embeddings=name)
-    assert "outside the data set" in said if ".." in name else "none.npy: there is no such file" in said
+    assert (
+        "outside the data set" in said
+        if ".." in name
+        else "none.npy: there is no such file" in said
+    )
 
 
 def test_quality_of_other_images_or_another_length_is_told() -> None:
     text = "".join(f"{n}.jpg 0.5\n" for n in (10, 12, 11, 13, 14, 15, 16))
-    assert "q.txt: line 2: '12.jpg', but the face list has '11.jpg'" in refused(package(**{"q.txt": text}), quality="q.txt")
+    assert "q.txt: line 2: '12.jpg', but the face list has '11.jpg'" in refused(
+        package(**{"q.txt": text}), quality="q.txt"
+    )
     assert "q.txt: expected 7 lines, as the face list has, found 2" in refused(
         package(**{"q.txt": "1\n2\n"}), quality="q.txt"
     )

@@ -1,4 +1,6 @@
-"""What `stages.datasets.ijb.lists` promises of blanks, digits, quotes and byte-order marks, whichever reader reads."""
+"""What `stages.datasets.ijb.lists` promises of blanks, digits, quotes and byte-order marks,
+whichever reader reads.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,29 @@ def refused(tree: object, **options: object) -> str:
     return str(caught.value)
 
 
-# -- blanks ------------------------------------------------------------------------------------------------------------
+# -- blanks
+# --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("comma", [", ", " ,", " , ", "\t,", ",\u00a0"], ids=["after", "before", "both", "tab", "no-break"])
+@pytest.mark.parametrize(
+    "comma",
+    [", ", " ,", " , ", "\t,", ",\u00a0"],
+    ids=["after", "before", "both", "tab", "no-break"],
+)
 def test_blanks_beside_commas_change_no_table_of_the_nist_tree(comma: str) -> None:
-    wide = {name: data.replace(",", comma) if comma[-1] in " ," else data for name, data in NIST.items()}
+    wide = {
+        name: data.replace(",", comma) if comma[-1] in " ," else data for name, data in NIST.items()
+    }
     if comma[-1] not in " ,":  # a blank that is no plain one: beside texts only
-        wide = {name: data.replace(",Ada", f"{comma}Ada").replace(",img", f"{comma}img") for name, data in NIST.items()}
+        wide = {
+            name: data.replace(",Ada", f"{comma}Ada").replace(",img", f"{comma}img")
+            for name, data in NIST.items()
+        }
     plain, found = read_nist(janus.Tree(NIST)), read_nist(janus.Tree(wide))
     assert found["comparisons"]["mated"].tolist() == [True, False, True]
-    assert {name: batch.digest() for name, batch in found.items()} == {name: batch.digest() for name, batch in plain.items()}
+    assert {name: batch.digest() for name, batch in found.items()} == {
+        name: batch.digest() for name, batch in plain.items()
+    }
 
 
 def test_a_blank_behind_one_subject_leaves_its_comparisons_mated() -> None:
@@ -51,7 +65,13 @@ def test_a_blank_behind_one_subject_leaves_its_comparisons_mated() -> None:
 
 
 def test_a_subject_of_blanks_alone_is_none() -> None:
-    tables = read(package(lists=True, gallery_1="TEMPLATE_ID,SUBJECT_ID\n3,  \n", probes="TEMPLATE_ID\n7\n21\n30\n"))
+    tables = read(
+        package(
+            lists=True,
+            gallery_1="TEMPLATE_ID,SUBJECT_ID\n3,  \n",
+            probes="TEMPLATE_ID\n7\n21\n30\n",
+        )
+    )
     assert janus.subjects(tables)["3"] == "s3"
 
 
@@ -62,7 +82,8 @@ def test_blanks_within_a_name_stay() -> None:
     assert not problems
 
 
-# -- digits ------------------------------------------------------------------------------------------------------------
+# -- digits
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["+3", "3e0", "3.0", "-0", "0x3", "3 ", "\t3", "³", "３"])
@@ -97,7 +118,8 @@ def test_an_id_is_read_exactly_where_it_is_digits(value: str, separator: str) ->
         assert columns["a"].tolist() == [5, int(digits)]
 
 
-# -- byte-order marks --------------------------------------------------------------------------------------------------
+# -- byte-order marks
+# --------------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=30)
@@ -111,7 +133,10 @@ def test_a_byte_order_mark_is_taken_at_the_start_of_the_file_only(line: int, siz
         if line == 0:
             assert janus.comparisons(read(tree)) == janus.comparisons(read(package()))
         else:
-            assert f"{PAIR_LIST}: line {line + 1}: expected a byte-order mark at the start of the file only" in refused(tree)
+            assert (
+                f"{PAIR_LIST}: line {line + 1}: expected a byte-order mark at the start of the file"
+                " only" in refused(tree)
+            )
     finally:
         lists.PIECE = before
 
@@ -119,28 +144,52 @@ def test_a_byte_order_mark_is_taken_at_the_start_of_the_file_only(line: int, siz
 def test_a_byte_order_mark_behind_a_header_is_told() -> None:
     head, rest = janus.PROBES.encode().split(b"\n", 1)
     said = refused(package(lists=True, probes=head + b"\n" + MARK + rest))
-    assert "meta/ijbc_1N_probe_mixed.csv: line 2: expected a byte-order mark at the start of the file only" in said
+    assert (
+        "meta/ijbc_1N_probe_mixed.csv: line 2: expected a byte-order mark at the start of the file"
+        " only" in said
+    )
     assert read(package(lists=True, probes=MARK + head + b"\n" + rest))
 
 
-def test_an_image_name_that_starts_a_later_piece_with_a_mark_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_name_that_starts_a_later_piece_with_a_mark_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(lists, "PIECE", 100)
     said = refused(package(faces=FACES.replace("13.jpg", "\ufeff13.jpg"), points=points()))
-    assert "meta/ijbc_face_tid_mid.txt: line 4: expected a byte-order mark at the start of the file only" in said
+    assert (
+        "meta/ijbc_face_tid_mid.txt: line 4: expected a byte-order mark at the start of the file"
+        " only" in said
+    )
 
 
-# -- quotes ------------------------------------------------------------------------------------------------------------
+# -- quotes
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("probes", "what"),
     [
-        ('"TEMPLATE_ID","SUBJECT_ID"\n"7","Ada"\n', "line 1: there is no column TEMPLATE_ID, found "),
+        (
+            '"TEMPLATE_ID","SUBJECT_ID"\n"7","Ada"\n',
+            "line 1: there is no column TEMPLATE_ID, found ",
+        ),
         ('TEMPLATE_ID,"SUBJECT_ID"\n7,"Ada"\n', "line 1: found 'TEMPLATE_ID,\"SUBJECT_ID\"'"),
-        ('TEMPLATE_ID,SUBJECT_ID\n7,"Ada"\n', "line 2, column 'SUBJECT_ID': expected UTF-8 text, found '\"Ada\"'"),
-        ('TEMPLATE_ID,SUBJECT_ID\n7, "Ada"\n', "line 2, column 'SUBJECT_ID': expected UTF-8 text, found '\"Ada\"'"),
-        ('TEMPLATE_ID,SUBJECT_ID\n"7",Ada\n', "line 2, column 'TEMPLATE_ID': expected a whole number from 0, found '\"7\"'"),
-        ('TEMPLATE_ID,SUBJECT_ID\n7,"Byron, Ada"\n', "line 2: expected 'TEMPLATE_ID,SUBJECT_ID', found '7,\"Byron, Ada\"'"),
+        (
+            'TEMPLATE_ID,SUBJECT_ID\n7,"Ada"\n',
+            "line 2, column 'SUBJECT_ID': expected UTF-8 text, found '\"Ada\"'",
+        ),
+        (
+            'TEMPLATE_ID,SUBJECT_ID\n7, "Ada"\n',
+            "line 2, column 'SUBJECT_ID': expected UTF-8 text, found '\"Ada\"'",
+        ),
+        (
+            'TEMPLATE_ID,SUBJECT_ID\n"7",Ada\n',
+            "line 2, column 'TEMPLATE_ID': expected a whole number from 0, found '\"7\"'",
+        ),
+        (
+            'TEMPLATE_ID,SUBJECT_ID\n7,"Byron, Ada"\n',
+            "line 2: expected 'TEMPLATE_ID,SUBJECT_ID', found '7,\"Byron, Ada\"'",
+        ),
     ],
 )
 def test_a_quoted_csv_file_is_refused_with_the_reason(probes: str, what: str) -> None:
@@ -150,24 +199,36 @@ def test_a_quoted_csv_file_is_refused_with_the_reason(probes: str, what: str) ->
 
 
 def test_a_quote_within_a_name_is_a_character() -> None:
-    assert "quotes" not in refused(package(lists=True, probes='TEMPLATE_ID,SUBJECT_ID\n7,A"da\nx,Bob\n'))
+    assert "quotes" not in refused(
+        package(lists=True, probes='TEMPLATE_ID,SUBJECT_ID\n7,A"da\nx,Bob\n')
+    )
     tables = read(package(probes='TEMPLATE_ID,SUBJECT_ID\n7,A"da\n', pairs="3 20 0\n"))
     assert janus.subjects(tables)["7"] == 'A"da'
 
 
-# -- what lies beside --------------------------------------------------------------------------------------------------
+# -- what lies beside
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["{q}\n", "{n}.jpg {q}\n"])
 def test_a_quality_that_is_no_number_is_told_without_a_count_of_lines(form: str) -> None:
     lines = [form.format(n=n, q="bad" if n == 12 else 0.5) for n in range(10, 17)]
     said = refused(package(**{"q.txt": "".join(lines)}), quality="q.txt")
-    assert "q.txt: line 3, column 'score': expected a finite number, or nan for none, found 'bad'" in said
+    assert (
+        "q.txt: line 3, column 'score': expected a finite number, or nan for none, found 'bad'"
+        in said
+    )
     assert "lines" not in said
 
 
 def test_columns_have_the_types_of_their_kinds() -> None:
     kinds = {"N": "text", "I": "id", "X": "number"}
-    columns = read_csv(janus.Tree({"a.csv": "other,I,N,X\n?, 7 , Ada , 1.5 \n"}), "a.csv", kinds, Problems("here"))
-    assert [columns[name].dtype for name in kinds] == [np.dtype(object), np.dtype(np.int64), np.dtype(np.float64)]
+    columns = read_csv(
+        janus.Tree({"a.csv": "other,I,N,X\n?, 7 , Ada , 1.5 \n"}), "a.csv", kinds, Problems("here")
+    )
+    assert [columns[name].dtype for name in kinds] == [
+        np.dtype(object),
+        np.dtype(np.int64),
+        np.dtype(np.float64),
+    ]
     assert [columns[name].tolist() for name in kinds] == [["Ada"], [7], [1.5]]
