@@ -16,4 +16,4 @@ from stages.faces import align, degrade, detector_scores, embed
 from stages.fusion import fuse, vector_rules, weight_rules
 from stages.matching import compare, compare_faces, qmagface, score_rules, search
 from stages.quality import quality, reference_statistics, template_quality
-from stages.report import report, study
+from stages.report import report, study, terminal

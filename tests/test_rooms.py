@@ -43,6 +43,7 @@ ROOMS = (
         "stages.draw",
         "stages.results",
         "stages.explain",
+        "stages.summary",
         "stages.report",
         "stages.commands",
         "stages.builtin",
@@ -125,3 +126,18 @@ def test_every_room_says_in_a_line_what_it_is_for(folder: str) -> None:
     said = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text(encoding="utf-8")))
     assert said is not None
     assert said.split("\n")[0].endswith(".")
+
+
+# The ways back up: from a run to its plan and store, from a number to the stage that made it.
+DEEPER = {"plan", "session", "reader", "stage"}
+
+
+def test_whoever_formats_a_report_reads_what_was_derived_and_nothing_below_it() -> None:
+    """`stages.report` gets plain data; only what registers a report asks for it to be derived."""
+    read = {
+        f"{path.name}: .{node.attr}"
+        for path in (ROOT / "stages/report").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in DEEPER
+    }
+    assert not read

@@ -32,7 +32,7 @@ LETTER = 6.6  # mean width of a 12-unit letter
 
 
 @dataclass(frozen=True)
-class Line:
+class Series:
     """One curve; `slot` picks its colour and dash."""
 
     label: str
@@ -103,7 +103,7 @@ class _Plot:
         placed = zip(self.across(x).tolist(), self.up(y).tolist(), strict=True)
         return "L".join(f"{_number(a)} {_number(b)}" for a, b in placed)
 
-    def curves(self, lines: Sequence[Line]) -> str:
+    def curves(self, lines: Sequence[Series]) -> str:
         """The first line is the one that others are read against: it is drawn last, on top."""
         drawn = []
         for line in reversed([line for line in lines if len(line.x)]):
@@ -176,7 +176,7 @@ class _Plot:
             )
 
 
-def roc(lines: Sequence[Line], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
+def roc(lines: Sequence[Series], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
     """TAR against FMR, FMR logarithmic. Left of `unsure_below` fewer than 30 false matches lie
     behind a point.
     """
@@ -189,7 +189,7 @@ def roc(lines: Sequence[Line], unsure_below: float = math.nan, frame: Frame = WI
     return plot.svg(plot.curves(shown), plot.shade(unsure_below))
 
 
-def det(lines: Sequence[Line], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
+def det(lines: Sequence[Series], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
     """FNMR against FMR, both on normal-deviate axes (Martin et al. 1997); `y` of the lines is
     FNMR."""
     shown = [_finite(line, (line.x > 0) & (line.y > 0)) for line in lines]
@@ -199,7 +199,7 @@ def det(lines: Sequence[Line], unsure_below: float = math.nan, frame: Frame = WI
     return plot.svg(plot.curves(shown), plot.shade(unsure_below))
 
 
-def cmc(lines: Sequence[Line], frame: Frame = WIDE) -> str:
+def cmc(lines: Sequence[Series], frame: Frame = WIDE) -> str:
     """Share of mated probes found at rank k or better."""
     shown = [_finite(line) for line in lines]
     last = max((float(line.x.max()) for line in shown if len(line.x)), default=1.0)
@@ -215,7 +215,7 @@ def cmc(lines: Sequence[Line], frame: Frame = WIDE) -> str:
 
 def discard(
     title: str,
-    lines: Sequence[Line],
+    lines: Sequence[Series],
     of: str = "comparisons",
     rate: str = "FNMR",
     frame: Frame = WIDE,
@@ -234,9 +234,9 @@ def discard(
 def histogram(
     title: str,
     label: str,
-    series: Sequence[Line],
+    series: Sequence[Series],
     frame: Frame = WIDE,
-    like: Sequence[Line] = (),
+    like: Sequence[Series] = (),
     mark: tuple[float, str] = (math.nan, ""),
 ) -> str:
     """Filled outlines of shares a bin: `x` holds the left edges of bins of equal width. The axes
@@ -253,7 +253,7 @@ def histogram(
     return plot.svg("".join(drawn) + plot.mark(*mark))
 
 
-def ridges(title: str, label: str, series: Sequence[Line], frame: Frame = NARROW) -> str:
+def ridges(title: str, label: str, series: Sequence[Series], frame: Frame = NARROW) -> str:
     """One named outline above the other on a common axis, each scaled to its own peak; a tick marks
     its median.
     """
@@ -286,13 +286,13 @@ def ridges(title: str, label: str, series: Sequence[Line], frame: Frame = NARROW
     return plot.svg("".join(drawn))
 
 
-def _area(line: Line, points: str) -> str:
+def _area(line: Series, points: str) -> str:
     return (
         f'<path class="area s{line.slot}" d="M{points}Z"><title>{escape(line.label)}</title></path>'
     )
 
 
-def _span(lines: Sequence[Line]) -> tuple[float, float, float]:
+def _span(lines: Sequence[Series]) -> tuple[float, float, float]:
     """Return (low, high, bin width) of histograms: where any of them has something."""
     filled = [line.x[line.y > 0] for line in lines if (line.y > 0).any()]
     width = next(
@@ -310,7 +310,7 @@ def _span(lines: Sequence[Line]) -> tuple[float, float, float]:
     return low, high + width, width
 
 
-def _outline(line: Line, low: float, high: float, width: float) -> tuple[Array, Array]:
+def _outline(line: Series, low: float, high: float, width: float) -> tuple[Array, Array]:
     """Return the corners (x, y) of a histogram's steps, from the axis up and back to it."""
     kept = _finite(line, (line.x >= low - width / 2) & (line.x < high))
     edges = np.repeat(np.append(kept.x, kept.x[-1] + width if len(kept.x) else low), 2)
@@ -321,12 +321,12 @@ def _number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _finite(line: Line, mask: Array | bool = True) -> Line:
+def _finite(line: Series, mask: Array | bool = True) -> Series:
     keep = np.isfinite(line.x) & np.isfinite(line.y) & mask
-    return Line(line.label, line.slot, line.x[keep], line.y[keep])
+    return Series(line.label, line.slot, line.x[keep], line.y[keep])
 
 
-def _rate_axis(label: str, lines: Sequence[Line]) -> Axis:
+def _rate_axis(label: str, lines: Sequence[Series]) -> Axis:
     """From a round number somewhat below the lowest point, so that differences are seen, to 100
     %."""
     least = min((float(line.y.min()) for line in lines if len(line.y)), default=0.0)

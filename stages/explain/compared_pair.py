@@ -14,7 +14,7 @@ from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.plan.graph import Step
 from pipeline.session import Session
 from stages.evaluation.numbers import number_subjects
-from stages.results.headline import rule_first
+from stages.results.quantities import rule_first
 from stages.tables.pair_layouts import Listed
 from stages.tables.tables import Comparisons
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,13 @@ from pipeline.errors import InvalidInput
 from pipeline.plan.graph import Ref, Step
 from pipeline.session import Results
 from stages.evaluation.numbers import number
+from stages.explain.changed_decisions import Evaluated, choose
 from stages.explain.compared_pair import Pair, find_pair
+from stages.explain.crops import jpeg, nearest_with
 from stages.explain.explain import Face, Scored, explained
 from stages.fusion.fuse import Fuse
-from stages.results import curves_and_crops, headline
-from stages.results.changed_decisions import Evaluated, choose
-from stages.results.headline import Found
 from stages.results.quantities import Quantity
+from stages.results.ranking import Ranking, distinct
 from stages.results.rule_table import Cell, Row
 
 MOST_FACES = 8  # of a template
@@ -88,15 +89,15 @@ class Examples:
     missing: str  # why nothing is shown
 
 
-def examples(found: Found) -> Examples | None:
+def examples(results: Results, ranking: Ranking) -> Examples | None:
     """Return the examples of a run; None if none are asked for, or no row has a baseline to be
     compared with.
     """
-    met = _compared(found) if found.options.pairs else None
+    met = _compared(results, ranking) if ranking.options.pairs else None
     if met is None:
         return None
     q, rows, cells = met
-    results, steps = found.results, [_scores(found.results, cell) for cell in cells]
+    steps = [_scores(results, cell) for cell in cells]
     thresholds = [
         float(number(cell.numbers, q.metric, q.target, q.rule)["threshold"]) for cell in cells
     ]
@@ -110,7 +111,7 @@ def examples(found: Found) -> Examples | None:
         tables = results.session.dataset.tables
         evaluated = Evaluated.of(tables, getattr(cells[0].step.stage.options, "half", "all"))
         scores = [results.read(step, "", ("score",))["score"] for step in steps]
-        chosen = choose(evaluated, scores, thresholds, found.options.pairs)
+        chosen = choose(evaluated, scores, thresholds, ranking.options.pairs)
         pairs = {n: _pair(evaluated, tables, n) for each in chosen.values() for n in each.numbers}
         try:
             told = {n: list(explained(results.session, pair, steps)) for n, pair in pairs.items()}
@@ -124,33 +125,32 @@ def examples(found: Found) -> Examples | None:
                 tuple(_example(scores, thresholds, n, sides[n]) for n in each.numbers),
             )
     cell = {
-        name: cells[0].factors[name] for name in found.table.average if name in cells[0].factors
+        name: cells[0].factors[name] for name in ranking.table.average if name in cells[0].factors
     }
     return Examples(
         rows, cell, q, (thresholds[0], thresholds[1]), kinds, weighed_by, pictures, missing
     )
 
 
-def _compared(found: Found) -> tuple[Quantity, tuple[Row, Row], tuple[Cell, Cell]] | None:
+def _compared(
+    results: Results, ranking: Ranking
+) -> tuple[Quantity, tuple[Row, Row], tuple[Cell, Cell]] | None:
     """Return the number at whose thresholds is decided, the two rows and a cell of each."""
-    for q in (
-        q for q in (found.main, *found.columns) if q is not None and q.metric in ("tar", "eer")
-    ):
-        for group in found.groups:
+    deciding = [q for q in (ranking.main, *ranking.columns) if q and q.metric in ("tar", "eer")]
+    for q in deciding:
+        for group in ranking.groups:
             base = group.baseline
             if base is None:
                 continue
-            for row in headline.distinct(group.others, base):
-                of = [
-                    [cell for cell in each.cells if _scored_here(found.results, cell, q)]
+            for row in distinct(group.others, base):
+                ours, theirs = (
+                    [cell for cell in each.cells if _scored_here(results, cell, q)]
                     for each in (row, base)
-                ]
-                for cell in of[0]:
-                    for other in of[1]:
-                        if all(
-                            cell.factors.get(k) == other.factors.get(k) for k in found.table.average
-                        ):
-                            return q, (row, base), (cell, other)
+                )
+                for cell, other in product(ours, theirs):
+                    averaged = ranking.table.average
+                    if all(cell.factors.get(k) == other.factors.get(k) for k in averaged):
+                        return q, (row, base), (cell, other)
     return None
 
 
@@ -251,7 +251,7 @@ def _pictures(results: Results, step: Step, rows: Array) -> dict[int, tuple[str,
         if isinstance(above.stage, Fuse)
         else above
     )
-    source = curves_and_crops.with_column(results, embed, "crop")
+    source = nearest_with(results, embed, "crop")
     if source is None or not len(rows) or not results.available(*source):
         return {}
     made, output = source
@@ -269,7 +269,7 @@ def _drawn(rows: Array, read: Batch) -> Iterator[tuple[int, tuple[str, str]]]:
         yield (
             int(rows[i]),
             (
-                curves_and_crops.jpeg(read["crop"][i]),
+                jpeg(read["crop"][i]),
                 str(read["kind"][i]) if "kind" in read else "",
             ),
         )

@@ -1,165 +1,145 @@
-"""charts: the curves and histograms of a report, and which rows they show.
+"""charts: the curves and histograms of a summary, drawn, with a sentence below each.
 
-Conventions
-    Rows      every row where there are few; else each baseline and, under each, the best row of
-              every quality measure by the main number.
-    Scores    histograms show the first baseline and the best row under it, on the same axes, with
-              the threshold of the main number.
+Every chart is a mapping for the templates: `name`, `svg`, `lines` (its key) and `said`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stages.draw import bars, figures
-from stages.draw.figures import Line
-from stages.results import curves_and_crops, headline
-from stages.results.headline import Found
-from stages.results.quantities import Kind
-from stages.results.rule_table import Row
+from stages.draw.figures import Series
+from stages.summary.curves import Curve, Curves, Histogram
+from stages.summary.discard_curves import DiscardCurves, DiscardDetails, Form
+from stages.summary.quality_scores import Histograms
+
+Chart = dict[str, Any]
+
+# Of a form of error versus discard: its title, what is discarded, the rate, and how it is made.
+FORMS: dict[Form, tuple[str, str, str, str]] = {
+    "standard": (
+        *("FNM-EDC", "comparisons", "FNMR"),
+        "Threshold chosen once, on all comparisons.",
+    ),
+    "legacy": (
+        *("ERC, legacy form", "comparisons", "FNMR"),
+        "Threshold chosen anew at each of twenty steps; mated and non-mated are discarded"
+        " together.",
+    ),
+    "1:N": ("FNIR-EDC", "mated probes", "FNIR", "Threshold chosen once, on all probes."),
+}
 
 
-def curves(found: Found) -> dict[str, Any]:
+def curves(found: Curves) -> dict[str, Any]:
     """Return what the template's sections on curves and comparison scores show."""
-    drawable = [row for row in found.rows if any(cell.kind in ("1:1", "1:N") for cell in row.cells)]
-    rows = [(slot, row) for slot, row in enumerate(_shown(found)) if row in drawable]
-    verifying, identifying = _steps(found, "1:1"), _steps(found, "1:N")
-    frame = figures.NARROW if 2 * len(verifying) + len(identifying) > 2 else figures.WIDE
-    charts: list[dict[str, Any]] = []
-    for step in verifying:
-        lines = [
-            Line(headline.name_of(r.factors), slot, *curves_and_crops.roc_of(r, step))
-            for slot, r in rows
-        ]
-        unsure = 30 / min(
-            (curves_and_crops.nonmated_trials(row, step) for _, row in rows), default=float("nan")
+    frame = figures.NARROW if len(found.curves) > 2 else figures.WIDE
+    chosen = ""
+    if len(found.rows) < found.drawable:
+        chosen = (
+            f"{len(found.rows)} of {found.drawable} rows are drawn: each baseline, and the best row"
+            " of every quality method (and of the rules that use none) by the main number."
         )
-        errors = [Line(line.label, line.slot, line.x, 1 - line.y) for line in lines]
-        if any(len(line.x) for line in lines):
-            shaded = f"Shaded: below FMR {100 * unsure:.2g} % fewer than 30 false matches decide."
-            whole = (
-                "Shaded: with fewer than 30 non-mated comparisons no point rests on 30 false"
-                " matches."
-            )
-            said = "" if unsure != unsure else shaded if unsure < 1 else whole
-            charts.append(
-                {
-                    "name": _named("ROC", step, verifying),
-                    "svg": safe(figures.roc(lines, unsure, frame)),
-                    "said": said,
-                }
-            )
-            said = "Both axes are normal deviates; a line ends where no error of one kind is left."
-            charts.append(
-                {
-                    "name": _named("DET", step, verifying),
-                    "svg": safe(figures.det(errors, unsure, frame)),
-                    "said": said,
-                }
-            )
-    for step in identifying:
-        lines = [
-            Line(headline.name_of(r.factors), s, *curves_and_crops.mean_curve(r, step, "cmc"))
-            for s, r in rows
-        ]
-        if any(len(line.x) for line in lines):
-            said = "Closed set: over probes that have a mate in the gallery."
-            charts.append(
-                {
-                    "name": _named("CMC", step, identifying),
-                    "svg": safe(figures.cmc(lines, frame)),
-                    "said": said,
-                }
-            )
-    all_shown = len(rows) == len(drawable)
     return {
-        "charts": charts,
+        "charts": [_curve(each, frame) for each in found.curves],
         "narrow": frame is figures.NARROW,
         "keys_of_curves": [
-            {"label": headline.name_of(r.factors), "svg": safe(bars.swatch(slot))}
-            for slot, r in rows
+            {"label": name, "svg": safe(bars.swatch(slot))} for name, slot in found.rows
         ],
-        "chosen": (
-            ""
-            if all_shown
-            else (
-                f"{len(rows)} of {len(drawable)} rows are drawn: each baseline, and the best row of"
-                " every quality measure (and of the rules that use none) by the main number."
-            )
-        ),
-        "averaged": ", ".join(found.table.average),
-        "histograms": list(_histograms(found)),
+        "chosen": chosen,
+        "averaged": ", ".join(found.averaged),
+        "histograms": [_histogram(each) for each in found.histograms],
     }
 
 
-def _named(name: str, step: str, steps: Sequence[str]) -> str:
-    return f"{name}, {step}" if len(steps) > 1 else name
+def _curve(found: Curve, frame: figures.Frame) -> Chart:
+    if found.kind == "CMC":
+        svg = figures.cmc(found.lines, frame)
+        said = "Closed set: over probes that have a mate in the gallery."
+    elif found.kind == "DET":
+        svg = figures.det(found.lines, found.unsure, frame)
+        said = "Both axes are normal deviates; a line ends where no error of one kind is left."
+    else:
+        svg, said = figures.roc(found.lines, found.unsure, frame), _shaded(found.unsure)
+    return {"name": found.name, "svg": safe(svg), "said": said}
 
 
-def _steps(found: Found, kind: Kind) -> list[str]:
-    return list(dict.fromkeys(cell.step.base for cell in found.cells if cell.kind == kind))
+def _shaded(unsure: float) -> str:
+    if math.isnan(unsure):
+        return ""
+    if unsure < 1:
+        return f"Shaded: below FMR {100 * unsure:.2g} % fewer than 30 false matches decide."
+    return "Shaded: with fewer than 30 non-mated comparisons no point rests on 30 false matches."
 
 
-def _shown(found: Found) -> list[Row]:
-    """Return the rows whose curves are drawn, baselines first; as many as can be told apart."""
-    everything = found.rows
-    if len(everything) <= figures.LINES:
-        return everything
-    bests: list[Row] = []
-    for group in found.groups:
-        by_method: dict[str, Row] = {}
-        for row in group.others:
-            by_method.setdefault(curves_and_crops.method_of(found.results, row), row)
-        bests += by_method.values()
-    baselines = [group.baseline for group in found.groups if group.baseline is not None]
-    bests.sort(key=lambda row: -headline.goodness(row, found.main))
-    return [*baselines, *bests][: figures.LINES]
-
-
-def _histograms(found: Found) -> Iterator[dict[str, Any]]:
-    kinds: tuple[tuple[Kind, str, tuple[str, str]], ...] = (
-        ("1:1", "comparison score", ("mated scores", "non-mated scores")),
-        ("1:N", "score of the best candidate", ("top-1, mated probes", "top-1, non-mated probes")),
+def _histogram(found: Histogram) -> Chart:
+    svg = figures.histogram(
+        f"scores, {found.name}",
+        found.label,
+        found.lines,
+        like=found.alike,
+        mark=(found.threshold, found.mark),
     )
-    rows = [row for group in found.groups[:1] for row in group.rows[:2]]
-    for kind, label, names in kinds:
-        for step in _steps(found, kind):
-            drawn = [
-                [
-                    Line(name, slot + 1, *curves_and_crops.mean_curve(row, step, name))
-                    for slot, name in enumerate(names)
-                ]
-                for row in rows
-            ]
-            everything = [line for lines in drawn for line in lines]
-            for row, lines in zip(rows, drawn, strict=True):
-                if any(len(line.x) for line in lines):
-                    q = found.main
-                    at = (
-                        row.entries[q].threshold
-                        if q and q.step == step and q in row.entries
-                        else float("nan")
-                    )
-                    mark = (
-                        at,
-                        f"threshold at {q.label.partition(' @ ')[2] or q.label}" if q else "",
-                    )
-                    name = _named(
-                        f"{kind}, {headline.name_of(row.factors)}", step, _steps(found, kind)
-                    )
-                    svg = figures.histogram(
-                        f"scores, {name}", label, lines, like=everything, mark=mark
-                    )
-                    yield {
-                        "name": name + (" (baseline)" if row.is_baseline else ""),
-                        "svg": safe(svg),
-                        "lines": keys(lines),
-                    }
+    name = f"{found.name}{' (baseline)' if found.is_baseline else ''}"
+    return {"name": name, "svg": safe(svg), "lines": _keys(found.lines, area=True)}
 
 
-def keys(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    return [{"label": line.label, "svg": safe(bars.swatch(line.slot, area=True))} for line in lines]
+def discards(found: Sequence[DiscardCurves]) -> list[Chart]:
+    """Return the charts of error versus discard."""
+    return [_discard(each) for each in found]
+
+
+def _discard(found: DiscardCurves) -> Chart:
+    form, of, rate, made = FORMS[found.form]
+    at = f"{form} @ {found.quantity.label.partition(' @ ')[2]}"
+    title = " · ".join(filter(None, (at, found.step, found.scores)))
+    said = [f"Not the form itself: {', '.join(found.but)}." if found.but else made]
+    if any(line.label == "pair oracle" for line in found.lines):
+        said.append("No quality of samples reaches the pair oracle.")
+    if found.drawn < found.rows:
+        said.append(f"The first {found.drawn} of {found.rows} rows of the table are drawn.")
+    svg = safe(figures.discard(title, found.lines, of, rate))
+    return {"name": title, "svg": svg, "lines": _keys(found.lines), "said": " ".join(said)}
+
+
+def discard_details(found: Sequence[DiscardDetails]) -> list[Chart]:
+    """Return the DETs after discard, and the quality of comparisons."""
+    return [chart for each in found for chart in _details(each)]
+
+
+def _details(found: DiscardDetails) -> Iterator[Chart]:
+    if found.dets:
+        yield {
+            "name": f"DET · {found.name}",
+            "svg": safe(figures.det(found.dets)),
+            "lines": _keys(found.dets),
+            "said": "The DET of what remains after each discard, of the row with the least area"
+            " among those on these scores.",
+        }
+    if found.qualities:
+        title = f"quality of comparisons, {found.name}"
+        yield {
+            "name": f"Quality of comparisons · {found.name}",
+            "svg": safe(figures.histogram(title, "quality of a comparison", found.qualities)),
+            "lines": _keys(found.qualities, area=True),
+            "said": "Each kind adds up to 100 %.",
+        }
+
+
+def quality(found: Histograms) -> Chart:
+    """Return how the scores of one quality method are spread; `apart`: by kinds of degradation."""
+    title, label = f"quality scores, {found.name}", "quality score (higher = more useful)"
+    apart = len(found.lines) > 1
+    if apart:
+        svg = figures.ridges(title, label, found.lines)
+    else:
+        svg = figures.histogram(title, label, found.lines, figures.NARROW)
+    return {"name": found.name, "apart": apart, "svg": safe(svg)}
+
+
+def _keys(lines: Sequence[Series], area: bool = False) -> list[dict[str, Any]]:
+    return [{"label": line.label, "svg": safe(bars.swatch(line.slot, area=area))} for line in lines]
 
 
 def safe(svg: str) -> Any:

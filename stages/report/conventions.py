@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 
 from pipeline.errors import counted
-from stages.evaluation.discard import departures
 from stages.evaluation.verification import FULL_LIST
 from stages.results.quantities import AREA, COUNTS, Quantity, flawless, is_area, number_label
-from stages.results.rule_table import RuleTable
+from stages.results.rule_table import RuleTable, departures_by_step, sides_enrolled
 
 MANY = 100  # subjects: with fewer, percentile intervals were seen to hold less than they claim
 LEFT_OUT = {
@@ -241,18 +240,11 @@ def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> lis
 
 def enrolment(table: RuleTable) -> list[str]:
     """Say which side of the 1:1 comparisons was taken for enrolled, and why."""
-    cells = (cell for row in table.rows for cell in row.cells if cell.kind == "1:1")
-    told = dict.fromkeys(
-        (cell.step.stage.options.enrolled, "fte" in cell.numbers["metric"].tolist())
-        for cell in cells
-    )
-    said = {
-        (
-            "auto",
-            True,
-        ): "as no template stands on both sides, the first side of the comparisons is enrolled",
+    enrolled = "the first side of the comparisons is enrolled"
+    why = {
+        ("auto", True): f"as no template stands on both sides, {enrolled}",
         ("auto", False): "as templates stand on both sides of the comparisons, none is enrolled",
-        ("first", True): "the first side of the comparisons is enrolled, as the config says",
+        ("first", True): f"{enrolled}, as the config says",
         ("none", False): "no side of the comparisons is enrolled, as the config says",
     }
     ends = {
@@ -260,7 +252,8 @@ def enrolment(table: RuleTable) -> list[str]:
         False: "every failure is one to acquire (FTA)",
     }
     return [
-        f"1:1, enrolled: {option}: {said[option, apart]}; {ends[apart]}." for option, apart in told
+        f"1:1, enrolled: {option}: {why[option, apart]}; {ends[apart]}."
+        for option, apart in sides_enrolled(table)
     ]
 
 
@@ -268,18 +261,13 @@ def variants(table: RuleTable) -> list[str]:
     """Say in what each evaluating step departs from the standard's form of error versus discard,
     and from the legacy one.
     """
-    steps = {
-        cell.step.base: cell.step.stage.options
-        for row in table.rows
-        for cell in row.cells
-        if cell.kind == "discard"
-    }
-    said = []
-    for name, options in steps.items():
-        for form, legacy in (("the standard's form", False), ("the legacy form", True)):
-            if but := departures(options, legacy):
-                said.append(f"{name} is not {form} itself: {', '.join(but)}.")
-    return said
+    forms = ("the standard's form", "the legacy form")
+    return [
+        f"{step} is not {form} itself: {', '.join(but)}."
+        for step, departures in departures_by_step(table).items()
+        for form, but in zip(forms, departures, strict=True)
+        if but
+    ]
 
 
 def everything(table: RuleTable) -> list[str]:

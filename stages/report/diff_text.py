@@ -11,9 +11,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline.system.canonical_json import canonical
+from stages.report.text_table import shortened, text_table
 from stages.results.diff import ABSENT, Change, Compared, Diff
-from stages.results.headline import MARKS, name_of, rule_first
-from stages.results.quantities import Quantity, interval_written, written
+from stages.results.quantities import (
+    MARKS,
+    Quantity,
+    interval_written,
+    name_of,
+    rule_first,
+    written,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,16 +90,8 @@ def numbers_table(found: Diff, every: bool) -> Table:
     """One block a number, those of the reports' first table unless `every`; clear differences
     first, then the largest.
     """
-    from rich.table import Table
-    from rich.text import Text
-
-    def name(words: str, style: str = "") -> Text:
-        # where it gets narrow, names give way and no number
-        return Text(words, style, no_wrap=True, overflow="ellipsis")
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     factors = rule_first(dict.fromkeys(name for c in found.compared for name in c.factors))
-    table.add_column(name(" · ".join(factors)))
+    table = text_table(" · ".join(factors))
     for title in ("A", "", "B", "", "B − A", ""):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for quantity in quantities(found, every):
@@ -102,14 +101,14 @@ def numbers_table(found: Diff, every: bool) -> Table:
             key=lambda c: (not c.difference.clear, -_size(c)),
         )
         shown = differing if every else differing[:MOST_ROWS]
-        table.add_row(name(quantity.label, "bold"))
+        table.add_row(shortened(quantity.label, "bold"))
         few = any(line.few for c in shown for line in (c.a, c.b))
         for c in shown:
-            table.add_row(name(f"  {name_of(c.factors)}"), *_columns(c, few))
+            table.add_row(shortened(f"  {name_of(c.factors)}"), *_columns(c, few))
         rest = {"more": len(differing) - len(shown), "the same": len(rows) - len(differing)}
         if any(rest.values()):
             words = ", ".join(f"{count} {what}" for what, count in rest.items() if count)
-            table.add_row(name(f"  … {words}", "dim"))
+            table.add_row(shortened(f"  … {words}", "dim"))
         table.add_row()
     return table
 

@@ -8,22 +8,22 @@ import math
 import re
 from typing import Any
 
-from stages.explain.examples import Example, Examples, Seen, Side, examples
+from stages.explain.examples import Example, Examples, Seen, Side
 from stages.report.explain_text import decimals, fixed, signed
-from stages.results.headline import Found, name_of
+from stages.results.quantities import name_of
+from stages.results.ranking import Ranking
 
 ENDING = 12  # letters shown of the name of a face or a medium
 
 
-def pairs(found: Found) -> dict[str, Any]:
-    """Return what the template's section on comparisons shows: `pairs` is None where there is no
-    such section.
+def pairs(met: Examples | None, ranking: Ranking) -> dict[str, Any]:
+    """Return what the template's section on comparisons shows: `pairs` is None if there is no such
+    section.
     """
-    met = examples(found)
     if met is None:
         return {"pairs": None}
     best, base = (name_of(row.factors) for row in met.rows)
-    q = met.quantity
+    firsts = [group.others[0] for group in ranking.groups if group.others]
     titles = {
         "won": (f"Mated, accepted by {best} and rejected by {base}", "better"),
         "lost": (f"Mated, rejected by {best} and accepted by {base}", "worse"),
@@ -43,8 +43,8 @@ def pairs(found: Found) -> dict[str, Any]:
         "pairs": {
             "best": best,
             "baseline": base,
-            "first": any(group.others and group.others[0] is met.rows[0] for group in found.groups),
-            "at": q.label,
+            "first": any(best is met.rows[0] for best in firsts),
+            "at": met.quantity.label,
             "cell": ", ".join(f"{name} = {value}" for name, value in met.cell.items()),
             "kinds": kinds,
             "weighed_by": met.weighed_by,

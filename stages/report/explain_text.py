@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import counted
 from stages.explain.compared_pair import Pair
 from stages.explain.explain import Decision, Face, Scored, Template
-from stages.results.headline import name_of, rule_first
-from stages.results.quantities import number_label
+from stages.report.text_table import add_numbers, shortened, text_table
+from stages.results.quantities import name_of, number_label, rule_first
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
 
 MOST_CELLS, MOST_FACES = 40, 20
 WORDS = {True: "yes", False: "no", None: "–"}
@@ -80,20 +79,17 @@ def cells_table(cells: Sequence[Scored]) -> Table:
         dict.fromkeys(d.target for cell in cells for d in cell.decisions if _is_point(d))
     )
     names = rule_first(dict.fromkeys(name for cell in cells for name in cell.factors))
-    table = _table(f"\n{' · '.join(names) or 'cell'}")
+    table = text_table(f"\n{' · '.join(names) or 'cell'}")
     titles = ["\nscore"] + [
         ("FMR ≤\n" if i == 0 else "\n") + number_label(target) for i, target in enumerate(targets)
     ]
-    for title in [
-        *titles,
-        *(f"{title}{letter}" for letter in "AB" for title in ("effective\n", "largest\n")),
-    ]:
-        table.add_column(title, justify="right", no_wrap=True)
+    spreads = [f"{title}{letter}" for letter in "AB" for title in ("effective\n", "largest\n")]
+    add_numbers(table, *titles, *spreads)
     for cell in cells:
         decided = {d.target: WORDS[d.accepted] for d in cell.decisions if _is_point(d)}
         sides = [text for template in cell.templates for text in _spread(template)]
         table.add_row(
-            _name(name_of(cell.factors)),
+            shortened(name_of(cell.factors)),
             fixed(cell.score),
             *(decided.get(t, "") for t in targets),
             *sides,
@@ -168,22 +164,21 @@ def faces_table(template: Template, cell: Scored, every: bool) -> Table:
     """One line a usable face, heaviest medium first; at most MOST_FACES of them unless `every`."""
     faces, media = _ordered(template), _media(template)
     grouped = _grouped(template)
-    table = _table(*(["medium"] if grouped else []))
+    table = text_table(*(["medium"] if grouped else []))
     if grouped:
-        table.add_column("share", justify="right", no_wrap=True)
-    table.add_column(_name("face"))
+        add_numbers(table, "share")
+    table.add_column(shortened("face"))
     weighed_by = cell.weighed_by.partition(":")[0]
-    for name in [*([weighed_by] if weighed_by else []), "weight", "own", "other", "effect"]:
-        table.add_column(name, justify="right", no_wrap=True)
+    add_numbers(table, *([weighed_by] if weighed_by else []), "weight", "own", "other", "effect")
     digits, former = decimals(face.value for face in faces), ""
     for face in faces if every else faces[:MOST_FACES]:
         medium = (face.media, percent(media[face.media])) if face.media != former else ("", "")
         former = face.media
-        left = (_name(medium[0]), medium[1]) if grouped else ()
+        left = (shortened(medium[0]), medium[1]) if grouped else ()
         weighed = [fixed(face.value, digits)] if weighed_by else []
         numbers = [percent(face.weight), fixed(face.own), fixed(face.other), signed(face.effect)]
         table.add_row(
-            *left, _name(face.face), *weighed, *numbers, style="dim" if face.weight == 0 else ""
+            *left, shortened(face.face), *weighed, *numbers, style="dim" if face.weight == 0 else ""
         )
     return table
 
@@ -256,22 +251,6 @@ def _is_point(decision: Decision) -> bool:
 def _spread(template: Template) -> tuple[str, str]:
     weights = [face.weight for face in template.faces if face.weight > 0]
     return (f"{template.effective:.1f}", percent(max(weights))) if weights else ("–", "–")
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(_name(column))
-    return table
-
-
-def _name(words: str) -> Text:
-    from rich.text import Text
-
-    # where it gets narrow, names give way and no number
-    return Text(words, no_wrap=True, overflow="ellipsis")
 
 
 def decimals(values: Iterable[float]) -> int:

@@ -4,38 +4,35 @@ each benchmark's own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from stages.report import conventions, discard_charts
-from stages.report.page import TONES, environment, own
-from stages.results.headline import MARKS, Found
-from stages.results.quantities import interval_written, is_area, written
-from stages.results.study_table import Area, Column, Line, factor_names, headings, labels
+from stages.report import charts, conventions
+from stages.report.cells import area_cell
+from stages.report.page import environment, own
+from stages.results.quantities import is_area
+from stages.results.study_table import Column, factor_names, headings, labels
+from stages.summary.study import Judged, Study
 
 
-def render(
-    found: Sequence[tuple[str, Found]], lines: Sequence[Line], columns: Sequence[Column]
-) -> str:
+def render(study: Study) -> str:
     """Return the page."""
-    config = found[0][1].results.plan.config
-    quantities = list(
-        dict.fromkeys(q for _, each in found for q in each.columns if is_area(q.metric))
-    )
-    names = factor_names(lines)
+    columns = (q for each in study.benchmarks for q in each.ranking.columns)
+    areas = list(dict.fromkeys(q for q in columns if is_area(q.metric)))
+    names = factor_names(study.rows)
+    variants = (conventions.variants(each.ranking.table) for each in study.benchmarks)
     view = {
-        "title": found[0][1].options.title or config.name,
-        "name": config.name,
-        "question": config.description,
+        "title": study.title,
+        "name": study.name,
+        "question": study.question,
         "factors": names,
-        "headers": [header.split(" @ ") for header in headings(columns)],
-        "forms": _forms(columns),
-        "benchmarks": [_benchmark(name, each, lines, columns, names) for name, each in found],
+        "headers": [header.split(" @ ") for header in headings(study.columns)],
+        "forms": _forms(study.columns),
+        "benchmarks": [_benchmark(study, each, names) for each in study.benchmarks],
         "notes": [
-            *conventions.rates(quantities),
-            *dict.fromkeys(said for _, each in found for said in conventions.variants(each.table)),
-            *_intervals(found),
+            *conventions.rates(areas),
+            *dict.fromkeys(said for told in variants for said in told),
+            *_intervals(study),
         ],
         **own(),
     }
@@ -43,11 +40,11 @@ def render(
     return text
 
 
-def _intervals(found: Sequence[tuple[str, Found]]) -> list[str]:
-    """Say how the intervals were made, of each benchmark by its name where they differ."""
+def _intervals(study: Study) -> list[str]:
+    """Say how the intervals were made, of each benchmark by its name if they differ."""
     benchmarks: dict[str, list[str]] = {}
-    for name, each in found:
-        benchmarks.setdefault(conventions.intervals(each.table), []).append(name)
+    for each in study.benchmarks:
+        benchmarks.setdefault(conventions.intervals(each.ranking.table), []).append(each.name)
     return [
         f"{', '.join(names)}: {said}" if len(benchmarks) > 1 else said
         for said, names in benchmarks.items()
@@ -63,42 +60,19 @@ def _forms(columns: Sequence[Column]) -> list[tuple[str, int]]:
     return [(form, forms.count(form)) for form in dict.fromkeys(forms)]
 
 
-def _benchmark(
-    name: str, found: Found, lines: Sequence[Line], columns: Sequence[Column], names: Sequence[str]
-) -> dict[str, Any]:
+def _benchmark(study: Study, judged: Judged, names: Sequence[str]) -> dict[str, Any]:
     groups: dict[int, list[dict[str, Any]]] = {}
-    for line in lines:
-        if line.benchmark == name:
-            row = {
-                "labels": labels(line, names),
-                "bound": line.bound,
-                "cells": [_cell(line.areas.get(c)) for c in columns],
+    for row in study.rows:
+        if row.benchmark == judged.name:
+            shown = {
+                "labels": labels(row, names),
+                "bound": row.bound,
+                "cells": [area_cell(row.areas.get(column)) for column in study.columns],
             }
-            groups.setdefault(line.group, []).append(row)
+            groups.setdefault(row.group, []).append(shown)
     return {
-        "name": name,
+        "name": judged.name,
         "groups": list(groups.values()),
-        "charts": discard_charts.charts(found),
-        "page": f"{name}/report.html" if found.results.plan.config.report else "",
-    }
-
-
-def _cell(area: Area | None) -> dict[str, Any] | None:
-    if area is None or math.isnan(area.value):
-        return None
-    over = "" if math.isnan(area.over_random) else written("erc_auc", area.over_random, signed=True)
-    return {
-        "value": area.value,
-        "text": written("erc_auc", area.value),
-        "interval": interval_written("erc_auc", area.low, area.high),
-        "few": area.few,
-        "best": area.best,
-        "tone": TONES[area.direction],
-        "mark": MARKS[area.direction],
-        "over": over,
-        "over_interval": interval_written(
-            "erc_auc", area.over_random_low, area.over_random_high, signed=True
-        )
-        if over
-        else "",
+        "charts": charts.discards(judged.discards),
+        "page": f"{judged.name}/report.html" if judged.has_page else "",
     }

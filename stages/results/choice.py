@@ -19,22 +19,11 @@ from typing import Any
 from pipeline.errors import InvalidInput
 from stages.results.quantities import (
     Quantity,
-    interval_written,
     lower_is_better,
     number_label,
-    written,
 )
 from stages.results.report_options import Choose, half_factor
-from stages.results.rule_table import Difference, Entry, Row, RuleTable
-
-MARKS = {1: "▲", -1: "▼", 0: ""}  # a direction that needs no colour
-
-
-def sign(d: Difference | None, of: Quantity) -> int:
-    """1: clearly better; -1: clearly worse; 0: not told apart, or not compared."""
-    if d is None or not d.clear:
-        return 0
-    return 1 if (d.low > 0) != (lower_is_better(of.metric)) else -1
+from stages.results.rule_table import Entry, Row, RuleTable
 
 
 @dataclass(frozen=True)
@@ -50,20 +39,6 @@ class Chosen:
     quantity: Quantity
     choosing: Entry
     reported: Entry
-
-    def against(self) -> str:
-        """Write the difference to the baseline on the half `report`, as in '▲ +1.20 [+0.40,
-        +2.00]'; empty without one.
-        """
-        d, q = self.reported.difference, self.quantity
-        if d is None:
-            return ""
-        bounds = interval_written(q.metric, d.low, d.high, signed=True)
-        return " ".join(
-            part
-            for part in (MARKS[sign(d, q)], written(q.metric, d.value, signed=True), bounds)
-            if part
-        )
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON holds it; null for what is not defined."""

@@ -28,7 +28,7 @@ from typing import Any
 from pipeline.errors import InvalidInput
 from pipeline.system.canonical_json import canonical
 from stages.metrics import bootstrap
-from stages.results.finished_runs import Line, Run
+from stages.results.finished_runs import RecordedNumber, Run
 from stages.results.quantities import NO_DIRECTION, Quantity, lower_is_better
 from stages.results.rule_table import Difference, few_behind
 
@@ -63,8 +63,8 @@ class Compared:
 
     factors: Mapping[str, Any]
     quantity: Quantity
-    a: Line
-    b: Line
+    a: RecordedNumber
+    b: RecordedNumber
     difference: Difference
     unpaired: str
 
@@ -183,7 +183,7 @@ def _row(a: Run, b: Run, i: int, j: int) -> Iterator[Compared]:
 
 
 def _difference(
-    a: Run, b: Run, i: int, j: int, quantity: Quantity, x: Line, y: Line
+    a: Run, b: Run, i: int, j: int, quantity: Quantity, x: RecordedNumber, y: RecordedNumber
 ) -> tuple[Difference, str]:
     """Return B − A and why it is unpaired; without bounds where one number has no interval, or one
     of another level.
@@ -219,7 +219,7 @@ def _difference(
     return Difference(value, float(d.lo), float(d.hi), few), ""
 
 
-def _few(x: Line, y: Line) -> bool:
+def _few(x: RecordedNumber, y: RecordedNumber) -> bool:
     if x.few_matches is None or y.few_matches is None:
         return x.few or y.few
     return few_behind(

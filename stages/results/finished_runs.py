@@ -41,7 +41,7 @@ class Named(BaseModel):
         return Quantity(self.kind, self.step, self.metric, self.target, self.threshold_rule)
 
 
-class Line(Named):
+class RecordedNumber(Named):
     """One number of one row of the table; null where it is not defined."""
 
     value: float | None
@@ -60,7 +60,7 @@ class Evaluation(BaseModel):
     key: str
 
 
-class Row(BaseModel):
+class RecordedRow(BaseModel):
     """One row of the table: its factors, its lines, and the evaluations that it averages."""
 
     factors: dict[str, Scalar]
@@ -82,8 +82,8 @@ class Record(BaseModel):
     intervals: Intervals
     store: str
     headline: list[Named]
-    rows: list[Row]
-    table: list[Line]
+    rows: list[RecordedRow]
+    table: list[RecordedNumber]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Run:
         places = (Path(self.record.store), self.folder.parent.parent / "store")
         return next((Store(root, readonly=True) for root in places if root.is_dir()), None)
 
-    def lines(self, row: int) -> dict[Quantity, Line]:
+    def lines(self, row: int) -> dict[Quantity, RecordedNumber]:
         return {
             line.quantity: line for line in self.record.table[slice(*self.record.rows[row].lines)]
         }

@@ -26,8 +26,7 @@ from pipeline.plan.graph import Step
 from pipeline.session import Results
 from stages.fusion import rules
 from stages.models import catalogue
-from stages.results.headline import name_of
-from stages.results.quantities import Quantity, interval_written, written
+from stages.results.quantities import Quantity
 from stages.results.rule_table import Cell, Entry, Row
 from stages.shipped_files import resource
 from stages.tables.tables import Comparisons
@@ -88,7 +87,7 @@ class Published(_Part):
 
 
 @dataclass(frozen=True)
-class Line:
+class PublishedNumber:
     """One published number beside the one that was seen; bounds are nan where nothing was
     resampled.
     """
@@ -107,48 +106,17 @@ class Line:
         )
         return value, low, high
 
-    def texts(self) -> tuple[str, str, str]:
-        """Write what was published, what was seen, and their difference in points, each with its
-        interval.
-        """
-        metric, (value, low, high) = self.quantity.metric, self.difference
-        seen = f"{written(metric, self.seen.value)}{'†' if self.seen.few else ''}"
-        found = (seen, interval_written(metric, self.seen.low, self.seen.high))
-        apart = (
-            written(metric, value, signed=True),
-            interval_written(metric, low, high, signed=True),
-        )
-        return (
-            written(metric, self.published),
-            " ".join(filter(None, found)),
-            " ".join(filter(None, apart)),
-        )
-
-    def view(self) -> dict[str, str]:
-        """Return what the page shows."""
-        value, seen, difference = self.texts()
-        numbers = {"published": value, "seen": seen, "difference": difference}
-        said = {"means": self.entry.means, "source": self.entry.source}
-        return {"row": name_of(self.factors), "label": self.quantity.label, **numbers, **said}
-
     def record(self) -> dict[str, Any]:
         """Return what numbers.json holds; what is not defined is null."""
-        q, numbers = (
-            self.quantity,
-            (self.seen.value, self.seen.low, self.seen.high, *self.difference),
-        )
-        names = ("seen", "seen_low", "seen_high", "difference", "difference_low", "difference_high")
-        numbered = {
-            name: None if math.isnan(x) else x for name, x in zip(names, numbers, strict=True)
-        }
-        said = {"few": self.seen.few, "means": self.entry.means, "source": self.entry.source}
-        asked = {"step": q.step, "metric": q.metric, "target": q.target, "threshold_rule": q.rule}
+        q, e, (difference, low, high) = self.quantity, self.seen, self.difference
+        numbers = {"seen": e.value, "seen_low": e.low, "seen_high": e.high}
+        numbers |= {"difference": difference, "difference_low": low, "difference_high": high}
         return {
             "factors": dict(self.factors),
-            **asked,
+            **{"step": q.step, "metric": q.metric, "target": q.target, "threshold_rule": q.rule},
             "published": self.published,
-            **numbered,
-            **said,
+            **{name: None if math.isnan(value) else value for name, value in numbers.items()},
+            **{"few": e.few, "means": self.entry.means, "source": self.entry.source},
         }
 
 
@@ -165,7 +133,7 @@ def read_published(path: Path) -> dict[str, Published]:
     }
 
 
-def lines(results: Results, rows: Sequence[Row]) -> list[Line]:
+def published_numbers(results: Results, rows: Sequence[Row]) -> list[PublishedNumber]:
     """Return the published numbers that the rows of a run have a number for, entry by entry; none
     where nothing fits.
     """
@@ -177,7 +145,7 @@ def lines(results: Results, rows: Sequence[Row]) -> list[Line]:
     return [line for entry in own for row in rows for line in _of_row(results, row, entry)]
 
 
-def _of_row(results: Results, row: Row, entry: Published) -> Iterator[Line]:
+def _of_row(results: Results, row: Row, entry: Published) -> Iterator[PublishedNumber]:
     for q, seen in row.entries.items():
         cells = [cell for cell in row.cells if cell.step.base == q.step]
         if (q.metric, q.rule) == (entry.metric, entry.threshold_rule) and all(
@@ -185,7 +153,7 @@ def _of_row(results: Results, row: Row, entry: Published) -> Iterator[Line]:
         ):
             for target, value in entry.values.items():
                 if q.target is not None and math.isclose(q.target, target):
-                    yield Line(entry, row.factors, q, value, seen)
+                    yield PublishedNumber(entry, row.factors, q, value, seen)
 
 
 def _is_set(results: Results, wanted: PublishedSet) -> bool:

@@ -1,4 +1,5 @@
-"""What the numbers measure: their names, which direction is better, how they are written.
+"""What the numbers measure, and whose they are: names, which direction is better, how they are
+written.
 
 Conventions
     Rates are kept as fractions everywhere and written in percent; differences of rates in
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["1:1", "1:N", "1:N, pooled script", "discard", "discard, 1:N"]
 KINDS: dict[str, Kind] = {
@@ -44,6 +46,7 @@ _LOWER = frozenset(
         "erc_auc",
     }
 )
+MARKS = {1: "▲", -1: "▼", 0: ""}  # a direction (better, worse, neither) that needs no colour
 # Kind of error, limit, which line if not the method's own.
 AREA = re.compile(r"(fnm|fm|fnir|fpir)_pauc\(([^)]+)\)(?:_(\w+))?")
 
@@ -144,3 +147,16 @@ def interval_written(metric: str, low: float, high: float, signed: bool = False)
     if math.isnan(low) or math.isnan(high):
         return ""
     return f"[{written(metric, low, signed)}, {written(metric, high, signed)}]"
+
+
+def rule_first(names: Iterable[str]) -> list[str]:
+    """Put the weight rule, which a row is about, before every other factor."""
+    return sorted(names, key=lambda name: name != "rule")
+
+
+def name_of(factors: Mapping[str, Any], without: Sequence[str] = (), empty: str = "all") -> str:
+    """Write factors in words, as in 'best · lightqnet'."""
+    return (
+        " · ".join(str(factors[name]) for name in rule_first(factors) if name not in without)
+        or empty
+    )

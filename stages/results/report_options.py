@@ -31,7 +31,7 @@ class ReportOptions(Options):
     """`average`: factors to average over (default: `seed`, where there is one). `baseline`: the
     factor values of the row that others are compared with (default: rule mean, where there is one).
     `fmr`: headline targets, the first of them the main one (default: 1e-3 and 1e-4, and the main
-    one chosen by `headline.primary`). `crops`: faces in the grid, 0 for none. `method`: the quality
+    one chosen by `ranking.primary`). `crops`: faces in the grid, 0 for none. `method`: the quality
     measure that sorts the grid (default: that of the best row). `pairs`: mated comparisons shown
     face by face that the best row accepts and the baseline does not, 0 for no such section; half as
     many of the reverse and of false matches. `choose`: which parameter to choose on one half of the

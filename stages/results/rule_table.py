@@ -1,4 +1,4 @@
-"""summary: the numbers of every cell → plain tables. Nothing is printed or drawn here.
+"""rule_table: the numbers of every cell → rows that are averaged and compared with the baseline.
 
 Conventions
     Cell        one evaluation (1:1 or 1:N) of one combination of factors.
@@ -26,7 +26,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,15 +34,12 @@ from pipeline.core.schema import Array, Batch
 from pipeline.errors import InvalidInput, unknown
 from pipeline.plan.graph import Step
 from pipeline.session import Results
+from stages.evaluation.discard import departures
 from stages.exact import sums
 from stages.metrics import bootstrap
 from stages.metrics.verification import FEW
-from stages.results.quantities import KINDS, Kind, Quantity
+from stages.results.quantities import KINDS, Kind, Quantity, lower_is_better
 from stages.results.report_options import ReportOptions
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 ROUNDING = 1e-12
 
@@ -76,6 +73,13 @@ class Difference:
     @property
     def clear(self) -> bool:
         return self.leaves_out_0 and not self.few
+
+
+def direction_of(difference: Difference | None, quantity: Quantity) -> int:
+    """1: clearly better; -1: clearly worse; 0: not told apart, or not compared."""
+    if difference is None or not difference.clear:
+        return 0
+    return 1 if (difference.low > 0) != lower_is_better(quantity.metric) else -1
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,34 @@ class RuleTable:
             for q in same
             if target is None or (q.target is not None and math.isclose(q.target, target))
         ]
+
+
+def departures_by_step(table: RuleTable) -> dict[str, tuple[list[str], list[str]]]:
+    """Return in what each step that evaluates error versus discard departs from the standard's
+    form, and in what from the legacy one.
+    """
+    options = {
+        cell.step.base: cell.step.stage.options
+        for row in table.rows
+        for cell in row.cells
+        if cell.kind == "discard"
+    }
+    return {
+        step: (departures(each, legacy=False), departures(each, legacy=True))
+        for step, each in options.items()
+    }
+
+
+def sides_enrolled(table: RuleTable) -> list[tuple[str, bool]]:
+    """Return of the 1:1 evaluations what their option `enrolled` is, and whether the first side of
+    their comparisons was taken for enrolled.
+    """
+    cells = (cell for row in table.rows for cell in row.cells if cell.kind == "1:1")
+    said = (
+        (cell.step.stage.options.enrolled, "fte" in cell.numbers["metric"].tolist())
+        for cell in cells
+    )
+    return list(dict.fromkeys(said))
 
 
 def cells(results: Results) -> list[Cell]:
@@ -332,97 +364,3 @@ def few_behind(few_matches: Iterable[bool], misses: Iterable[int]) -> bool:
     both (-1: not counted).
     """
     return any(few_matches) or 0 <= max(misses) < FEW
-
-
-def to_frame(found: Sequence[Cell]) -> pd.DataFrame:
-    """Return every number of every cell, one a row, without its replicates."""
-    import pandas as pd
-
-    frames = []
-    for cell in found:
-        n = cell.numbers
-        named = {"step": cell.step.base, "kind": cell.kind, **_named(cell.factors)}
-        columns = {
-            _FRAME.get(name, name): array for name, array in n.items() if name != "replicates"
-        }
-        columns["few"] = n["few"] | ((n["misses"] >= 0) & (n["misses"] < FEW))
-        frames.append(
-            pd.DataFrame(
-                {
-                    **named,
-                    **{name: columns.pop(name) for name in _COLUMNS if name in columns},
-                    **columns,
-                }
-            )
-        )
-    return _counted(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
-
-
-def table_frame(table: RuleTable) -> pd.DataFrame:
-    """Return the numbers of a rule table, one a row."""
-    import pandas as pd
-
-    nothing = Difference(np.nan, np.nan, np.nan)
-    lines = []
-    for row in table.rows:
-        for q, e in row.entries.items():
-            d = e.difference or nothing
-            lines.append(
-                {
-                    "step": q.step,
-                    "kind": q.kind,
-                    **_named(row.factors),
-                    "metric": q.metric,
-                    "target": q.target,
-                }
-                | {"threshold_rule": q.rule, "value": e.value, "low": e.low, "high": e.high}
-                | {
-                    "difference": d.value,
-                    "difference_low": d.low,
-                    "difference_high": d.high,
-                    "clear": d.clear,
-                }
-                | {"baseline": row.is_baseline, "achieved": e.achieved, "threshold": e.threshold}
-                | {
-                    "false_matches": e.false_matches,
-                    "nonmated": e.nonmated,
-                    "subject_pairs": e.subject_pairs,
-                }
-                | {"misses": e.misses, "trials": e.trials, "subjects": e.subjects, "few": e.few}
-                | {"few_matches": e.few_matches, "cells": e.cells}
-            )
-    return _counted(pd.DataFrame(lines))
-
-
-def _counted(frame: pd.DataFrame) -> pd.DataFrame:
-    """Leave counts empty where they do not apply."""
-    for name in ("false_matches", "nonmated", "subject_pairs", "misses", "subjects"):
-        if name in frame:
-            frame[name] = frame[name].astype("Int64").mask(frame[name] < 0)
-    return frame
-
-
-# `rule` is what weight rules are called in configs, so the threshold rule of a number goes by its
-# full name.
-_FRAME = {"rule": "threshold_rule"}
-_COLUMNS = (  # in their order, after the step, its kind and the factors
-    *(
-        "metric",
-        "target",
-        "threshold_rule",
-        "value",
-        "low",
-        "high",
-        "difference",
-        "difference_low",
-        "difference_high",
-    ),
-    *("clear", "baseline", "achieved", "threshold", "false_matches", "nonmated", "subject_pairs"),
-    *("misses", "trials", "subjects", "few", "few_matches", "cells"),
-)
-_TAKEN = frozenset({"step", "kind", *_COLUMNS})
-
-
-def _named(factors: Mapping[str, Any]) -> dict[str, Any]:
-    """Name the columns of factors; one that a number's column has taken gets a prefix."""
-    return {f"factor.{name}" if name in _TAKEN else name: value for name, value in factors.items()}

@@ -19,10 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pipeline.session import Results
 from stages.evaluation.discard import STARTING, departures
-from stages.results import headline
-from stages.results.headline import Found
-from stages.results.quantities import AREA, Quantity, number_label
+from stages.results.quantities import AREA, Quantity, number_label, rule_first
+from stages.results.ranking import Ranking
 from stages.results.rule_table import ROUNDING, Row
 
 BOUNDS = {
@@ -73,7 +73,7 @@ class Area:
 
 
 @dataclass(frozen=True)
-class Line:
+class StudyRow:
     """One row of the table; `group` numbers those that judge the same scores, `bound` marks a
     reference line.
     """
@@ -85,28 +85,25 @@ class Line:
     areas: Mapping[Column, Area]
 
 
-def lines_of(benchmark: str, found: Found) -> Iterator[Line]:
+def study_rows(benchmark: str, results: Results, ranking: Ranking) -> Iterator[StudyRow]:
     """Yield the rows of one benchmark, and after those that judge the same scores their bounds."""
     groups: dict[str, list[Row]] = {}
-    for row in found.rows:
+    for row in ranking.rows:
         cells = [cell for cell in row.cells if cell.kind == "discard"]
         if cells:
             groups.setdefault(cells[0].step.inputs["scores"].step, []).append(row)
     for number, (scores, rows) in enumerate(groups.items()):
         yield from _with_best(
-            [Line(benchmark, number, row.factors, "", dict(_areas(row))) for row in rows]
+            [StudyRow(benchmark, number, row.factors, "", dict(_areas(row))) for row in rows]
         )
-        above = {
-            k: v
-            for k, v in found.results.plan.steps[scores].factors.items()
-            if k in rows[0].factors
-        }
+        factors = results.plan.steps[scores].factors
+        above = {name: value for name, value in factors.items() if name in rows[0].factors}
         for bound, name in BOUNDS.items():
             if areas := dict(_bound(rows[0], bound)):
-                yield Line(benchmark, number, above, name, areas)
+                yield StudyRow(benchmark, number, above, name, areas)
 
 
-def columns_of(lines: Sequence[Line]) -> list[Column]:
+def columns_of(lines: Sequence[StudyRow]) -> list[Column]:
     """Return every column, the standard form first, limits rising, targets from lenient to
     strict."""
     columns = {column for line in lines for column in line.areas}
@@ -115,19 +112,19 @@ def columns_of(lines: Sequence[Line]) -> list[Column]:
     )
 
 
-def factor_names(lines: Sequence[Line]) -> list[str]:
+def factor_names(lines: Sequence[StudyRow]) -> list[str]:
     """Return the factors of any line, in the order in which they first appear; what bounds stand
     under is the last.
 
     A bound has the factors of the scores that it is of, so that the first factor which it lacks is
     that of a measure.
     """
-    names = headline.rule_first(dict.fromkeys(name for line in lines for name in line.factors))
+    names = rule_first(dict.fromkeys(name for line in lines for name in line.factors))
     full = any(line.bound and set(names) <= line.factors.keys() for line in lines)
     return [*names, "bound"] if full else names
 
 
-def labels(line: Line, names: Sequence[str]) -> list[str]:
+def labels(line: StudyRow, names: Sequence[str]) -> list[str]:
     """Return what stands under each name; that of a bound stands in the first place that it has no
     value for.
     """
@@ -188,7 +185,7 @@ def _but(row: Row, q: Quantity, legacy: bool = False) -> str:
     return ", ".join(departures(options, legacy))
 
 
-def _with_best(lines: Sequence[Line]) -> Iterator[Line]:
+def _with_best(lines: Sequence[StudyRow]) -> Iterator[StudyRow]:
     """Mark the least of each column, where there are two or more to choose from, all over as many
     comparisons.
     """
@@ -208,7 +205,7 @@ def _with_best(lines: Sequence[Line]) -> Iterator[Line]:
         )
 
 
-def records(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+def records(lines: Sequence[StudyRow]) -> Iterator[dict[str, Any]]:
     for line in lines:
         for column, area in line.areas.items():
             named = {

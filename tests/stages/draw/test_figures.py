@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 
 from stages.draw import figures
 from stages.draw.bars import bar_axis, interval_bar, swatch
-from stages.draw.figures import Line
+from stages.draw.figures import Series
 
 HOSTILE = "<script>alert(1)</script>&\"'"
 CURVES = (figures.roc, figures.det, figures.cmc)
-FULL = [Line("a", 0, np.array([1e-3, 1e-2, 0.1]), np.array([0.8, 0.9, 0.99]))]
+FULL = [Series("a", 0, np.array([1e-3, 1e-2, 0.1]), np.array([0.8, 0.9, 0.99]))]
 
 
-def histogram(lines: list[Line]) -> str:
+def histogram(lines: list[Series]) -> str:
     return figures.histogram("h", "score", lines)
 
 
-def ridges(lines: list[Line]) -> str:
+def ridges(lines: list[Series]) -> str:
     return figures.ridges("r", "quality", lines)
 
 
@@ -50,8 +50,8 @@ def drawn(svg: str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("draw", EVERY)
-def test_a_label_cannot_become_markup(draw: Callable[[list[Line]], str]) -> None:
-    svg = draw([Line(HOSTILE, 0, FULL[0].x, FULL[0].y)])
+def test_a_label_cannot_become_markup(draw: Callable[[list[Series]], str]) -> None:
+    svg = draw([Series(HOSTILE, 0, FULL[0].x, FULL[0].y)])
     assert "<script" not in svg
     assert HOSTILE in [e.text for e in parsed(svg).iter("title")]
 
@@ -66,16 +66,16 @@ def test_titles_axes_and_marks_are_escaped() -> None:
 @pytest.mark.parametrize("draw", EVERY)
 @pytest.mark.parametrize("points", [[], [math.nan, math.nan], [0.0, 0.0]])
 def test_a_curve_without_a_usable_point_leaves_an_empty_figure(
-    draw: Callable[[list[Line]], str], points: list[float]
+    draw: Callable[[list[Series]], str], points: list[float]
 ) -> None:
-    svg = draw([Line("a", 0, np.array(points), np.array(points))])
+    svg = draw([Series("a", 0, np.array(points), np.array(points))])
     assert parsed(svg).get("class") == "chart"
     assert "nan" not in svg
     assert "inf" not in svg
 
 
 @pytest.mark.parametrize("draw", EVERY)
-def test_a_figure_of_no_lines_is_a_figure(draw: Callable[[list[Line]], str]) -> None:
+def test_a_figure_of_no_lines_is_a_figure(draw: Callable[[list[Series]], str]) -> None:
     assert "nan" not in draw([])
     assert parsed(draw([])).tag == "svg"
 
@@ -89,19 +89,19 @@ def test_a_figure_of_no_lines_is_a_figure(draw: Callable[[list[Line]], str]) -> 
 )
 @settings(max_examples=30, deadline=None)
 def test_every_point_lies_inside_the_axes(
-    draw: Callable[[list[Line]], str], points: list[tuple[float, float]]
+    draw: Callable[[list[Series]], str], points: list[tuple[float, float]]
 ) -> None:
     x, y = np.array(sorted(points, key=lambda p: (math.isnan(p[0]), p[0]))).reshape(-1, 2).T
-    svg = draw([Line("a", 0, x, y)])
+    svg = draw([Series("a", 0, x, y)])
     _, _, width, height = map(float, parsed(svg).get("viewBox", "").split())
     for found in drawn(svg):
         assert ((found >= 0) & (found <= [width, height])).all()
 
 
 @pytest.mark.parametrize("draw", EVERY)
-def test_tick_labels_do_not_run_into_each_other(draw: Callable[[list[Line]], str]) -> None:
+def test_tick_labels_do_not_run_into_each_other(draw: Callable[[list[Series]], str]) -> None:
     x = np.arange(1.0, 21) if draw is figures.cmc else np.geomspace(1e-6, 1, 20)
-    lines = [Line("a", 0, x, np.linspace(1e-4, 1, 20))]
+    lines = [Series("a", 0, x, np.linspace(1e-4, 1, 20))]
     texts = [
         e
         for e in parsed(draw(lines)).iter("text")
@@ -123,7 +123,7 @@ def test_the_det_of_normal_scores_is_a_straight_line() -> None:
     from scipy.stats import norm
 
     threshold = np.linspace(0, 2, 9)
-    (points,) = drawn(figures.det([Line("a", 0, norm.sf(threshold), norm.cdf(threshold - 2))]))
+    (points,) = drawn(figures.det([Series("a", 0, norm.sf(threshold), norm.cdf(threshold - 2))]))
     slopes = np.diff(points[:, 1]) / np.diff(points[:, 0])
     assert slopes == pytest.approx(slopes[0], rel=0.02)
 
@@ -143,7 +143,7 @@ def test_nothing_is_shaded_where_every_point_is_known_or_nobody_knows(unsure: fl
 
 
 def test_the_first_line_is_drawn_on_top() -> None:
-    svg = figures.roc([FULL[0], Line("b", 1, FULL[0].x, FULL[0].y)])
+    svg = figures.roc([FULL[0], Series("b", 1, FULL[0].x, FULL[0].y)])
     assert [e.text for e in parsed(svg).iter("title")] == ["b", "a"]
 
 
@@ -157,7 +157,8 @@ def test_lines_differ_without_colour() -> None:
 
 def test_histograms_that_are_compared_share_their_axes() -> None:
     high, low = (
-        Line("a", 0, np.array([0.0, 0.1, 0.2]) + at, np.array([0.1, 0.2, 0.7])) for at in (0.5, 0.0)
+        Series("a", 0, np.array([0.0, 0.1, 0.2]) + at, np.array([0.1, 0.2, 0.7]))
+        for at in (0.5, 0.0)
     )
     alone, beside = (
         drawn(figures.histogram("h", "s", [high], like=like)) for like in ([], [low, high])
@@ -175,14 +176,14 @@ def test_a_mark_off_the_axis_or_nan_is_left_out() -> None:
 def test_each_ridge_fills_its_own_band() -> None:
     edges = np.arange(4) / 4
     tall, flat = np.array([1.0, 0, 0, 0]), np.full(4, 0.25)
-    first, second = drawn(ridges([Line("tall", 0, edges, tall), Line("flat", 1, edges, flat)]))
+    first, second = drawn(ridges([Series("tall", 0, edges, tall), Series("flat", 1, edges, flat)]))
     assert first[:, 1].max() < second[:, 1].min()
     assert np.ptp(first[:, 1]) == pytest.approx(np.ptp(second[:, 1]), abs=0.2)
 
 
 def test_a_ridge_is_marked_at_its_median() -> None:
     # Half of the mass lies in the bins up to the third of five, which is [0.4, 0.6).
-    svg = parsed(ridges([Line("a", 0, np.arange(5) / 5, np.array([0.1, 0.2, 0.4, 0.2, 0.1]))]))
+    svg = parsed(ridges([Series("a", 0, np.arange(5) / 5, np.array([0.1, 0.2, 0.4, 0.2, 0.1]))]))
     (mark,) = (e for e in svg.iter("path") if e.get("class") == "mark")
     (axis,) = (e for e in svg.iter("path") if e.get("class") == "axis")
     left, right = (

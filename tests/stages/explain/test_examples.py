@@ -23,8 +23,9 @@ from stages.explain.compared_pair import chosen_cells, find_pair
 from stages.explain.examples import MOST_FACES, Examples, examples
 from stages.explain.explain import explained
 from stages.report.page import render
-from stages.results import headline
-from stages.results.headline import Found, gather
+from stages.results import ranking
+from stages.results.ranking import Ranking, rank
+from stages.summary.summary import summarise
 from stages.tables.tables import Protocol, build_tables
 
 Runs = Callable[..., Results]
@@ -32,22 +33,22 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def found(results: Results) -> Found:
-    return gather(results, {"pairs": 6, "fmr": [1e-2]})
+def found(results: Results) -> Ranking:
+    return rank(results, {"pairs": 6, "fmr": [1e-2]})
 
 
 @pytest.fixture(scope="module")
-def shown(found: Found) -> Examples:
-    return some(found)
+def shown(results: Results, found: Ranking) -> Examples:
+    return some(results, found)
 
 
 @pytest.fixture(scope="module")
 def pictured(pictures: Results) -> Examples:
-    return some(gather(pictures, {"pairs": 20, "fmr": [1e-1]}))
+    return some(pictures, rank(pictures, {"pairs": 20, "fmr": [1e-1]}))
 
 
-def some(found: Found) -> Examples:
-    met = examples(found)
+def some(results: Results, found: Ranking) -> Examples:
+    met = examples(results, found)
     assert met is not None
     return met
 
@@ -73,7 +74,7 @@ def test_what_is_won_less_what_is_lost_makes_the_difference_of_the_two_rates(
 
 
 def test_it_is_the_best_row_beside_its_baseline_at_the_main_number(
-    found: Found, shown: Examples
+    found: Ranking, shown: Examples
 ) -> None:
     (group,) = found.groups
     assert shown.rows == (group.others[0], group.baseline)
@@ -87,8 +88,8 @@ def test_where_the_main_number_is_the_eer_its_thresholds_decide(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # so that the lenient FMR of this small set are none to show
-    monkeypatch.setattr(headline, "named", lambda *_: ())
-    met = some(gather(results, {}))
+    monkeypatch.setattr(ranking, "targets_named", lambda *_: ())
+    met = some(results, rank(results, {}))
     assert met.quantity.metric == "eer"
     assert met.thresholds == tuple(row.entries[met.quantity].threshold for row in met.rows)
 
@@ -202,7 +203,7 @@ def test_a_picture_is_the_crop_that_was_embedded_in_the_cell_that_is_named(
 
 
 def test_the_page_shows_them_with_what_each_face_did(pictures: Results) -> None:
-    page = section(render(gather(pictures, {"fmr": [1e-1], "pairs": 20})))
+    page = section(render(summarise(pictures, {"fmr": [1e-1], "pairs": 20})))
     assert (
         page.count("data:image/jpeg;base64,")
         == page.count('scope="col"') - page.count("<em>unreadable</em>")
@@ -223,13 +224,13 @@ def test_without_crops_it_shows_the_same_without_pictures_and_says_so_once(
     pictures: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     available, options = Results.available, {"fmr": [1e-1], "pairs": 20}
-    before = section(render(gather(pictures, options)))
+    before = section(render(summarise(pictures, options)))
 
     def without_crops(self: Results, step: Any, output: str = "") -> bool:
         return step.base not in ("align", "degrade") and available(self, step, output)
 
     monkeypatch.setattr(Results, "available", without_crops)
-    after = section(render(gather(pictures, options)))
+    after = section(render(summarise(pictures, options)))
     assert "<img" not in after
     assert after.count("There are no pictures") == 1
     assert re.findall(r"<td.*?</td>", after) == re.findall(r"<td.*?</td>", before) != []
@@ -241,7 +242,7 @@ def test_what_the_store_lacks_is_missed_in_a_sentence(
     available = Results.available
     monkeypatch.setattr(Results, "available", lambda self, step, output="": step.base != "embed"
                         and available(self, step, output))  # fmt: skip
-    page = render(gather(pictures, {}))
+    page = render(summarise(pictures, {}))
     assert (
         "Nothing can be shown: embed[seed=0], which the scores are computed from, is not kept in"
         " the store." in page
@@ -258,7 +259,7 @@ def test_faces_that_cannot_be_explained_any_more_are_missed_in_a_sentence(
         tmp_path,
     )
     shutil.rmtree(tmp_path / "store" / "embed")
-    page = render(gather(found, {}))
+    page = render(summarise(found, {}))
     assert re.search(
         "Nothing can be shown: embed is not kept in .*--until embed. computes and keeps it", page
     )
@@ -269,15 +270,16 @@ def test_faces_that_cannot_be_explained_any_more_are_missed_in_a_sentence(
 
 
 def test_a_report_that_asks_for_no_pairs_has_no_such_section(results: Results) -> None:
-    assert examples(gather(results, {"pairs": 0})) is None
-    assert '<section id="pairs">' not in render(gather(results, {"pairs": 0}))
+    assert examples(results, rank(results, {"pairs": 0})) is None
+    assert '<section id="pairs">' not in render(summarise(results, {"pairs": 0}))
 
 
 def test_without_a_baseline_there_is_no_such_section(
     tmp_path: Path, runs: Runs, small: Any
 ) -> None:
     rules = {**small, "factors": {"method": ["given"], "rule": ["best", "norm"]}}
-    assert examples(gather(runs(rules, tmp_path), {})) is None
+    found = runs(rules, tmp_path)
+    assert examples(found, rank(found, {})) is None
 
 
 # -- hostile names
@@ -324,7 +326,7 @@ def test_names_of_templates_subjects_faces_and_media_are_text(tmp_path: Path, ru
         },
         "report": {},
     }
-    page = render(gather(runs(config, tmp_path), {"fmr": [0.2]}))
+    page = render(summarise(runs(config, tmp_path), {"fmr": [0.2]}))
     for name in ("template", "face", "medium"):
         assert f"&lt;img src=x onerror=alert(1)&gt;{name} " in section(page)
     assert "<img" not in page

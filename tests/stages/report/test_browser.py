@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.session import Results
 from stages.report.page import render
-from stages.results.headline import gather
+from stages.summary.summary import summarise
 
 Browse = Callable[..., tuple[str, str]]
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
@@ -75,7 +75,7 @@ def test_the_policy_stops_scripts_and_loads_that_are_not_the_pages_own(
 def test_pictures_of_faces_load_and_would_be_missed(
     browse: Browse, tmp_path: Path, pictures: Results
 ) -> None:
-    page = render(gather(pictures, {"fmr": [1e-1], "crops": 0}))
+    page = render(summarise(pictures, {"fmr": [1e-1], "crops": 0}))
     assert page.count("<img") > 4
     said = []
     for policy in ("img-src data:", "img-src 'none'"):

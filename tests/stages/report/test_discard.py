@@ -19,14 +19,17 @@ from rich.table import Table
 from pipeline.core.stage import Context
 from pipeline.session import Results
 from stages.draw.figures import LINES
-from stages.report import conventions, discard_charts
+from stages.report import charts, conventions
 from stages.report.page import render
-from stages.report.report import terminal_table, write_report
-from stages.results import headline
-from stages.results.headline import Found, gather
-from stages.results.quantities import Quantity, is_area, lower_is_better
+from stages.report.report import write_report
+from stages.report.terminal import terminal_table
+from stages.results import ranking
+from stages.results.quantities import Quantity, is_area, lower_is_better, name_of
+from stages.results.ranking import Ranking, rank
 from stages.results.report_options import read_options
 from stages.results.rule_table import Row, RuleTable
+from stages.summary import discard_curves
+from stages.summary.summary import Summary, summarise
 
 Make = Callable[..., Row]
 RANDOM = {"method": "random"}
@@ -61,13 +64,18 @@ def judged(runs: Callable[..., Results], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def found(judged: Results) -> Found:
-    return gather(judged, CONFIG["report"]["options"])
+def found(judged: Results) -> Ranking:
+    return rank(judged, CONFIG["report"]["options"])
 
 
 @pytest.fixture(scope="module")
-def page(found: Found) -> str:
-    return render(found)
+def summary(judged: Results) -> Summary:
+    return summarise(judged, CONFIG["report"]["options"])
+
+
+@pytest.fixture(scope="module")
+def page(summary: Summary) -> str:
+    return render(summary)
 
 
 def area(
@@ -91,13 +99,13 @@ def table(row: Make, solid: Any = (), few: Any = ()) -> RuleTable:
 
 def test_the_main_area_is_the_strictest_that_rests_on_30_false_matches(row: Make) -> None:
     found = table(row, [area(1e-1), area(1e-2)], [area(1e-3)])
-    assert headline.areas(found, read_options({})) == [area(1e-2), area(1e-1), area(1e-3)]
-    assert headline.primary(found, read_options({})) == area(1e-2)
+    assert ranking.areas(found, read_options({})) == [area(1e-2), area(1e-1), area(1e-3)]
+    assert ranking.primary(found, read_options({})) == area(1e-2)
 
 
 def test_where_every_area_rests_on_few_the_most_lenient_comes_first(row: Make) -> None:
     few = [area(1e-3), area(1e-1), area(1e-2)]
-    assert headline.areas(table(row, few=few), read_options({})) == [
+    assert ranking.areas(table(row, few=few), read_options({})) == [
         area(1e-1),
         area(1e-2),
         area(1e-3),
@@ -106,7 +114,7 @@ def test_where_every_area_rests_on_few_the_most_lenient_comes_first(row: Make) -
 
 def test_an_fmr_asked_for_comes_first_and_a_starting_error_last(row: Make) -> None:
     found = table(row, [area(1e-2), area(1e-1, "starting"), area(1e-1)])
-    assert headline.areas(found, read_options({"fmr": [1e-1]})) == [
+    assert ranking.areas(found, read_options({"fmr": [1e-1]})) == [
         area(1e-1),
         area(1e-2),
         area(1e-1, "starting"),
@@ -123,13 +131,13 @@ def test_areas_are_up_to_the_smallest_limit_of_each_step_and_the_legacy_form_fol
         Quantity("discard", "d", f"fnm_pauc(0.2)_{line}", 1e-2, "at_most")
         for line in ("random", "over_random")
     ]
-    found = headline.areas(table(row, [legacy, *others, *lines, area(1e-2), n]), read_options({}))
+    found = ranking.areas(table(row, [legacy, *others, *lines, area(1e-2), n]), read_options({}))
     assert found == [area(1e-2), n, legacy]
 
 
 def test_a_true_accept_rate_comes_before_any_area(row: Make) -> None:
     tar = Quantity("1:1", "v", "tar", 1e-3, "at_most")
-    assert headline.columns(table(row, [area(1e-2), tar]), read_options({})) == [tar, area(1e-2)]
+    assert ranking.columns(table(row, [area(1e-2), tar]), read_options({})) == [tar, area(1e-2)]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +166,7 @@ def test_a_number_of_error_versus_discard_is_named_by_what_it_measures(
 # The page
 
 
-def test_the_headline_numbers_are_areas_with_the_main_one_first(found: Found, page: str) -> None:
+def test_the_headline_numbers_are_areas_with_the_main_one_first(found: Ranking, page: str) -> None:
     assert found.main == found.columns[0] == area(1e-2, step="evaluate_discard")
     assert {q.metric for q in found.columns} == {"fnm_pauc(0.2)", "erc_auc"}
     assert f"The main number is <strong>{found.main.label}</strong>" in page
@@ -185,12 +193,11 @@ def test_a_chart_of_each_form_has_its_rows_its_reference_lines_and_a_key(page: s
 
 
 def test_the_best_row_shows_what_is_left_after_discard_and_the_quality_of_comparisons(
-    found: Found, page: str
+    summary: Summary, page: str
 ) -> None:
-    det, quality = discard_charts.details(found)
-    best = headline.name_of(
-        max(found.rows, key=lambda row: headline.goodness(row, found.main)).factors
-    )
+    det, quality = charts.discard_details(summary.discard_details)
+    found = summary.ranking
+    best = name_of(max(found.rows, key=lambda row: ranking.goodness(row, found.main)).factors)
     assert (det["name"], quality["name"]) == (f"DET · {best}", f"Quality of comparisons · {best}")
     assert [key["label"] for key in det["lines"]] == [
         f"{share} % discarded" for share in (0, 10, 20, 30)
@@ -210,25 +217,25 @@ def test_probes_discarded_have_a_chart_of_their_own(
         "options": {"fpir": [0.5], "limits": [0.2], "replicates": 40},
     }
     del config["steps"]["evaluate_discard"], config["steps"]["compare"]
-    found = gather(runs(config, tmp_path), {})
-    (chart,) = discard_charts.charts(found)
+    found = summarise(runs(config, tmp_path), {})
+    (chart,) = charts.discards(found.discards)
     assert chart["name"] == "FNIR-EDC @ FPIR ≤ 5e-1"
     assert {"given", "feature-norm", "random", "random, expected"} == {
         key["label"] for key in chart["lines"]
     }
     assert "mated probes discarded, %" in chart["svg"]
-    assert not discard_charts.details(found)
+    assert not charts.discard_details(found.discard_details)
 
 
-def test_the_curves_of_a_chart_are_those_that_were_stored(found: Found) -> None:
+def test_the_curves_of_a_chart_are_those_that_were_stored(found: Ranking) -> None:
     row, main = found.rows[0], cast(Quantity, found.main)
-    lines = {line.label: line for line in discard_charts._lines([row], main, "standard")}
+    lines = {line.label: line for line in discard_curves._lines([row], main, "standard")}
     start, pauc = (
         row.entries[replace(main, metric=metric)].value for metric in ("fnmr", main.metric)
     )
     for line in lines.values():
         assert line.y[0] == pytest.approx(start)
-    mine = lines[headline.name_of(row.factors)]
+    mine = lines[name_of(row.factors)]
     assert np.trapezoid(
         mine.y[mine.x <= 0.2 + 1e-9], mine.x[mine.x <= 0.2 + 1e-9]
     ) == pytest.approx(pauc, rel=0.05)
@@ -236,11 +243,12 @@ def test_the_curves_of_a_chart_are_those_that_were_stored(found: Found) -> None:
     assert (lines["pair oracle"].y <= mine.y + 1e-9).all()
 
 
-def test_a_chart_says_how_many_of_its_rows_are_drawn(found: Found) -> None:
+def test_a_chart_says_how_many_of_its_rows_are_drawn(judged: Results, found: Ranking) -> None:
     row = found.rows[0]
     many = tuple(replace(row, factors={"method": f"m{i}"}) for i in range(9))
-    group = headline.Group({}, None, many)
-    standard, legacy = discard_charts.charts(replace(found, groups=[group]))
+    group = ranking.Group({}, None, many)
+    drawn = discard_curves.discard_curves(judged, replace(found, groups=[group]))
+    standard, legacy = charts.discards(drawn)
     assert len(standard["lines"]) == len(legacy["lines"]) == LINES
     assert standard["said"].endswith(f"The first {LINES - 3} of 9 rows of the table are drawn.")
     assert legacy["said"].endswith(f"The first {LINES} of 9 rows of the table are drawn.")
@@ -251,9 +259,9 @@ def test_a_starting_error_alone_has_a_chart_of_its_own_target(
 ) -> None:
     config = json.loads(json.dumps(CONFIG))
     config["steps"]["evaluate_discard"]["options"] |= {"fmr": [], "replicates": 0}
-    charts = discard_charts.charts(gather(runs(config, tmp_path), {}))
-    assert [chart["name"] for chart in charts] == ["FNM-EDC @ FNMR ≤ 1e-1"]
-    assert len(charts[0]["lines"]) == 6
+    found = charts.discards(summarise(runs(config, tmp_path), {}).discards)
+    assert [chart["name"] for chart in found] == ["FNM-EDC @ FNMR ≤ 1e-1"]
+    assert len(found[0]["lines"]) == 6
 
 
 def test_steps_that_judge_in_two_ways_have_charts_of_their_own(
@@ -266,15 +274,15 @@ def test_steps_that_judge_in_two_ways_have_charts_of_their_own(
         "options": {"fmr": [0.1], "replicates": 0, "discard": "joint", "legacy": False},
     }
     config["steps"]["joint"] = {"stage": "evaluate_discard", **joint}
-    charts = discard_charts.charts(gather(runs(config, tmp_path), {}))
-    assert [chart["name"] for chart in charts] == [
+    found = charts.discards(summarise(runs(config, tmp_path), {}).discards)
+    assert [chart["name"] for chart in found] == [
         "FNM-EDC @ FMR ≤ 1e-1 · evaluate_discard",
         "FNM-EDC @ FMR ≤ 1e-1 · joint",
         "ERC, legacy form @ FMR ≈ 1e-1 · evaluate_discard",
     ]
-    assert "pair oracle" in charts[0]["said"]
-    assert "pair oracle" not in charts[1]["said"]  # it bounds the standard form alone
-    assert [line["label"] for line in charts[1]["lines"]][-1] == "random, expected"
+    assert "pair oracle" in found[0]["said"]
+    assert "pair oracle" not in found[1]["said"]  # it bounds the standard form alone
+    assert [line["label"] for line in found[1]["lines"]][-1] == "random, expected"
 
 
 def test_the_definitions_stand_beside_the_numbers(page: str) -> None:
@@ -297,11 +305,11 @@ def test_a_mark_of_few_is_explained_wherever_areas_stand(metric: str) -> None:
 
 
 def test_what_was_left_out_is_told(judged: Results) -> None:
-    said = " ".join(conventions.everything(gather(judged, {}).table))
+    said = " ".join(conventions.everything(rank(judged, {}).table))
     assert "Comparisons without quality: comparisons of which a template has no quality" in said
 
 
-def test_every_number_is_in_the_table_with_its_interval(judged: Results, found: Found) -> None:
+def test_every_number_is_in_the_table_with_its_interval(judged: Results, found: Ranking) -> None:
     paths = {path.name: path for path in write_report(judged, CONFIG["report"]["options"])}
     with paths["table.csv"].open(encoding="utf-8", newline="") as file:
         lines = {
@@ -321,7 +329,7 @@ def test_every_number_is_in_the_table_with_its_interval(judged: Results, found: 
     ].read_text(encoding="utf-8")
 
 
-def test_the_terminal_shows_areas_as_the_page_does(judged: Results, found: Found) -> None:
+def test_the_terminal_shows_areas_as_the_page_does(judged: Results, found: Ranking) -> None:
     shown, *_ = terminal_table(judged, CONFIG["report"]["options"], 200).renderables
     assert isinstance(shown, Table)
     cells = [str(cell).strip() for column in shown.columns for cell in column.cells]
@@ -332,8 +340,8 @@ def test_the_terminal_shows_areas_as_the_page_does(judged: Results, found: Found
 
 
 def test_without_error_versus_discard_a_page_has_no_such_section(results: Results) -> None:
-    assert discard_charts.charts(gather(results, {})) == []
-    page = render(gather(results, {}))
+    assert charts.discards(summarise(results, {}).discards) == []
+    page = render(summarise(results, {}))
     assert 'id="discard"' not in page
     assert "discard" not in page[: page.index("</header>")]
 
@@ -376,7 +384,7 @@ def test_names_that_are_markup_are_written_as_text(
         "steps": steps,
         "report": {},
     }
-    page = render(gather(runs(config, tmp_path), {}))
+    page = render(summarise(runs(config, tmp_path), {}))
     assert hostile not in page
     section = page[page.index('<section id="discard">') :]
     assert "<strong>FNM-EDC @ FMR ≤ 5e-1 · &lt;b&gt;&amp;</strong>" in section

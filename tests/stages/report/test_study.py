@@ -19,19 +19,20 @@ import pytest
 
 from pipeline.errors import InvalidInput
 from pipeline.session import Results
-from stages.report.study import latex, write_study
-from stages.report.study_page import _cell as shown_cell
-from stages.results.headline import gather
+from stages.report.cells import area_cell
+from stages.report.latex import latex
+from stages.report.study import write_study
+from stages.results.ranking import rank
 from stages.results.study_table import (
     Area,
     Column,
-    Line,
+    StudyRow,
     columns_of,
     factor_names,
     heading,
     headings,
     labels,
-    lines_of,
+    study_rows,
 )
 from stages.results.study_table import _with_best as with_best
 
@@ -87,18 +88,22 @@ def page(made: Made) -> str:
     return made[1]["study.html"].read_text(encoding="utf-8")
 
 
+def judged(name: str, results: Results) -> list[StudyRow]:
+    return list(study_rows(name, results, rank(results, OPTIONS)))
+
+
 @pytest.fixture(scope="module")
-def lines(made: Made) -> list[Line]:
+def lines(made: Made) -> list[StudyRow]:
     return [
         line
         for name, results in made[0].items()
-        for line in lines_of(name, gather(results, OPTIONS))
+        for line in study_rows(name, results, rank(results, OPTIONS))
     ]
 
 
-def line(value: float, name: str = "m", bound: str = "", **more: Any) -> Line:
+def line(value: float, name: str = "m", bound: str = "", **more: Any) -> StudyRow:
     factors = {} if bound else {"method": name}
-    return Line("lfw", 0, factors, bound, {FMR: Area(value, math.nan, math.nan, False, **more)})
+    return StudyRow("lfw", 0, factors, bound, {FMR: Area(value, math.nan, math.nan, False, **more)})
 
 
 def rows_of(page: str) -> list[list[str]]:
@@ -123,7 +128,7 @@ def test_the_files_are_a_page_a_table_for_programs_one_for_a_paper_and_a_record(
 
 
 def test_under_the_rows_that_judge_the_same_scores_stand_their_bounds(
-    lines: Sequence[Line],
+    lines: Sequence[StudyRow],
 ) -> None:
     first, *others = [
         [each for each in lines if (each.benchmark, each.group) == key] for key in _groups(lines)
@@ -141,12 +146,12 @@ def test_under_the_rows_that_judge_the_same_scores_stand_their_bounds(
     }
 
 
-def _groups(lines: Sequence[Line]) -> list[tuple[str, int]]:
+def _groups(lines: Sequence[StudyRow]) -> list[tuple[str, int]]:
     return list(dict.fromkeys((each.benchmark, each.group) for each in lines))
 
 
-def test_a_bound_is_what_the_evaluation_found(made: Made, lines: Sequence[Line]) -> None:
-    found = gather(made[0]["plain"], OPTIONS)
+def test_a_bound_is_what_the_evaluation_found(made: Made, lines: Sequence[StudyRow]) -> None:
+    found = rank(made[0]["plain"], OPTIONS)
     entries = {(q.metric, q.target, q.rule): entry for q, entry in found.rows[0].entries.items()}
     bounds = {each.bound: each.areas for each in lines if each.benchmark == "plain" and each.bound}
     for bound, metric in zip(BOUNDS, ("pair_oracle", "sample_oracle", "random"), strict=True):
@@ -156,7 +161,7 @@ def test_a_bound_is_what_the_evaluation_found(made: Made, lines: Sequence[Line])
 
 
 def test_columns_go_from_the_standard_form_to_the_legacy_one_and_from_lenient_to_strict(
-    lines: Sequence[Line],
+    lines: Sequence[StudyRow],
 ) -> None:
     assert [heading(column) for column in columns_of(lines)] == [
         "pAUC(0.2) @ FMR 1e-1",
@@ -181,7 +186,7 @@ def test_a_heading_names_the_step_where_there_are_several() -> None:
 
 
 def test_factors_that_differ_between_benchmarks_leave_their_places_empty(
-    lines: Sequence[Line],
+    lines: Sequence[StudyRow],
 ) -> None:
     names = factor_names(lines)
     assert set(names) == {"method", "rule"}
@@ -204,9 +209,7 @@ def test_without_any_factor_bounds_have_a_place_of_their_own(
     runs: Callable[..., Results], tmp_path: Path
 ) -> None:
     steps = json.loads(json.dumps(CONFIG["steps"]).replace("$method", "given"))
-    found = list(
-        lines_of("only", gather(runs(changed(factors={}, steps=steps), tmp_path), OPTIONS))
-    )
+    found = list(judged("only", runs(changed(factors={}, steps=steps), tmp_path)))
     assert factor_names(found) == ["bound"]
     assert [labels(each, ["bound"]) for each in found] == [[""], *([bound] for bound in BOUNDS)]
     assert not any(
@@ -219,7 +222,7 @@ def test_scores_that_a_quality_helped_to_make_have_bounds_of_their_own(
 ) -> None:
     steps = copy.deepcopy(CONFIG["steps"])
     steps["fuse"]["options"]["rule"] = "best"
-    found = list(lines_of("fused", gather(runs(changed(steps=steps), tmp_path), OPTIONS)))
+    found = judged("fused", runs(changed(steps=steps), tmp_path))
     assert [each.bound for each in found] == ["", *BOUNDS] * 2
     assert factor_names(found) == [
         "method",
@@ -302,7 +305,7 @@ def test_marks_are_of_better_and_worse_than_random_as_everywhere(
     low: float, high: float, few: bool, mark: str
 ) -> None:
     area = Area(0.1, 0.05, 0.2, few, over_random=-0.05, over_random_low=low, over_random_high=high)
-    cell = shown_cell(area)
+    cell = area_cell(area)
     assert cell is not None
     assert (cell["mark"], cell["tone"], cell["few"]) == (
         mark,
@@ -311,7 +314,7 @@ def test_marks_are_of_better_and_worse_than_random_as_everywhere(
     )
 
 
-def test_marks_stand_where_the_numbers_say(page: str, lines: Sequence[Line]) -> None:
+def test_marks_stand_where_the_numbers_say(page: str, lines: Sequence[StudyRow]) -> None:
     columns = columns_of(lines)
     for each, row in zip(lines, rows_of(page), strict=True):
         for column, text in zip(columns, row[-len(columns) :], strict=True):
@@ -328,7 +331,7 @@ def test_marks_stand_where_the_numbers_say(page: str, lines: Sequence[Line]) -> 
 # Files
 
 
-def test_the_page_shows_every_line_with_its_numbers(page: str, lines: Sequence[Line]) -> None:
+def test_the_page_shows_every_line_with_its_numbers(page: str, lines: Sequence[StudyRow]) -> None:
     columns, names = columns_of(lines), factor_names(lines)
     rows = rows_of(page)
     assert len(rows) == len(lines)
@@ -347,7 +350,7 @@ def test_the_page_shows_every_line_with_its_numbers(page: str, lines: Sequence[L
         before = key
 
 
-def test_csv_and_json_hold_the_same_numbers(made: Made, lines: Sequence[Line]) -> None:
+def test_csv_and_json_hold_the_same_numbers(made: Made, lines: Sequence[StudyRow]) -> None:
     with made[1]["study.csv"].open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     record = json.loads(made[1]["study.json"].read_text(encoding="utf-8"))
@@ -376,7 +379,7 @@ def test_csv_and_json_hold_the_same_numbers(made: Made, lines: Sequence[Line]) -
 
 
 def test_latex_has_as_many_cells_in_every_line_as_columns(
-    made: Made, lines: Sequence[Line]
+    made: Made, lines: Sequence[StudyRow]
 ) -> None:
     text, columns = made[1]["study.tex"].read_text(encoding="utf-8"), columns_of(lines)
     begin = re.search(r"\\begin\{tabular\}\{(l*)(r*)\}", text)

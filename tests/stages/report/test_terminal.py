@@ -11,8 +11,8 @@ from rich.console import Console
 
 from pipeline.core.registry import available
 from pipeline.session import Results
-from stages.report.report import terminal_table
-from stages.results import headline, rule_table
+from stages.report.terminal import terminal_table
+from stages.results import ranking, rule_table
 
 
 def printed(results: Results, width: int, **options: object) -> str:
@@ -65,7 +65,7 @@ def test_directions_are_marked_without_colour_and_conventions_stand_below(
     text = printed(results, 140, fmr=[1e-2])
     assert "▲ +" in text
     assert "▼ −" in text
-    monkeypatch.setattr(headline, "named", lambda *_: ())
+    monkeypatch.setattr(ranking, "targets_named", lambda *_: ())
     assert "▲ −" in printed(results, 140)  # the EER: lower is better
     assert "score ≥ threshold" in text
     assert "95 % bootstrap over subjects" in text

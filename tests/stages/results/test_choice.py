@@ -23,10 +23,12 @@ from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
 from stages.evaluation.numbers import number
 from stages.metrics import bootstrap
-from stages.report.report import terminal_table, write_report
+from stages.report.cells import chosen_difference
+from stages.report.report import write_report
+from stages.report.terminal import terminal_table
 from stages.results.choice import choices
-from stages.results.headline import gather
 from stages.results.quantities import Quantity
+from stages.results.ranking import rank
 from stages.results.report_options import Choose, read_options
 from stages.results.rule_table import Difference, cells, rule_table
 from stages.tables.tables import role_rows
@@ -115,7 +117,7 @@ def test_probes_of_the_other_gallerys_subjects_are_the_non_mated_ones(two: Resul
 def test_the_table_holds_the_mean_over_galleries_with_replicates_averaged_one_by_one(
     two: Results,
 ) -> None:
-    found = gather(two, {"average": ["gallery"]})
+    found = rank(two, {"average": ["gallery"]})
     row = next(row for row in found.table.rows if row.factors == {"half": "report", "rule": "mean"})
     (tpir,) = found.table.find("tpir", 0.1)
     entry = row.entries[tpir]
@@ -159,7 +161,7 @@ def test_a_parameter_is_chosen_on_one_half_and_reported_on_the_other(
     two: Results, written: Path
 ) -> None:
     (chosen,) = json.loads((written / "numbers.json").read_text())["chosen"]
-    found = gather(two, {"average": ["gallery"]})
+    found = rank(two, {"average": ["gallery"]})
     (tar,) = found.table.find("tar", 0.01)
     values = {
         half: {
@@ -206,7 +208,7 @@ def test_a_choice_that_cannot_be_made_is_refused(
     two: Results, choose: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
-        gather(two, {"average": ["gallery"], "choose": choose})
+        rank(two, {"average": ["gallery"], "choose": choose})
 
 
 @pytest.mark.parametrize(
@@ -239,12 +241,11 @@ def test_a_choice_that_would_choose_nothing_is_refused(
 def test_the_difference_of_a_choice_is_written_with_its_interval_and_direction(
     two: Results,
 ) -> None:
-    (chosen,) = gather(two, CHOOSE | {"average": ["gallery"]}).chosen
+    (chosen,) = rank(two, CHOOSE | {"average": ["gallery"]}).chosen
 
     def against(quantity: Quantity, d: Difference | None) -> str:
-        return replace(
-            chosen, quantity=quantity, reported=replace(chosen.reported, difference=d)
-        ).against()
+        reported = replace(chosen.reported, difference=d)
+        return chosen_difference(replace(chosen, quantity=quantity, reported=reported))
 
     tar, eer = (replace(chosen.quantity, metric=metric) for metric in ("tar", "eer"))
     assert against(tar, Difference(0.01, 0.005, 0.02)) == "▲ +1.00 [+0.50, +2.00]"
@@ -257,11 +258,11 @@ def test_the_difference_of_a_choice_is_written_with_its_interval_and_direction(
 
 def test_without_halves_a_choice_is_refused_with_what_to_add(results: Results) -> None:
     with pytest.raises(InvalidInput, match=r"add `half: \[choose, report\]` to the factors"):
-        gather(results, {"choose": {"among": "rule"}})
+        rank(results, {"choose": {"among": "rule"}})
 
 
 def test_the_pooled_script_cannot_be_mistaken_for_tpir(two: Results, written: Path) -> None:
-    found = gather(two, {"average": ["gallery"]})
+    found = rank(two, {"average": ["gallery"]})
     (q,) = found.table.find("pooled_script")
     assert q.label == "pooled script, not TPIR, @ the ⌈1e-1 · probes⌉-th pooled score"
     assert q not in found.columns

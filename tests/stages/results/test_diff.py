@@ -26,7 +26,7 @@ from stages.metrics import bootstrap
 from stages.report import diff_text
 from stages.report.report import write_report
 from stages.results.diff import ABSENT, Change, Compared, Diff, changes, diff, mover
-from stages.results.finished_runs import Line, Run, find_run
+from stages.results.finished_runs import RecordedNumber, Run, find_run
 from stages.results.quantities import Quantity
 from stages.results.rule_table import Difference
 
@@ -223,7 +223,7 @@ def test_an_unpaired_interval_holds_the_difference_and_adds_variances(values: li
 def test_the_direction_of_a_clear_difference_is_the_metrics(
     metric: str, low: float, high: float, few: bool, direction: int
 ) -> None:
-    line = Line(
+    line = RecordedNumber(
         step="e",
         kind="1:1",
         metric=metric,
@@ -239,7 +239,7 @@ def test_the_direction_of_a_clear_difference_is_the_metrics(
 
 
 def test_equal_numbers_with_other_replicates_are_not_the_same() -> None:
-    line = Line(
+    line = RecordedNumber(
         step="e",
         kind="1:1",
         metric="eer",

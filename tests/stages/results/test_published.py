@@ -18,12 +18,15 @@ from rich.console import Console
 
 from pipeline.errors import InvalidInput
 from pipeline.session import Results
+from stages.report.cells import published_texts
 from stages.report.page import render
-from stages.report.report import terminal_table, write_report
+from stages.report.report import write_report
+from stages.report.terminal import terminal_table
 from stages.results import published
-from stages.results.headline import gather
-from stages.results.published import Line, lines, read_published
+from stages.results.published import PublishedNumber, published_numbers, read_published
+from stages.results.ranking import rank
 from stages.shipped_files import resource
+from stages.summary.summary import summarise
 from stages.tables.tables import Comparisons
 
 Make = Callable[..., Any]
@@ -36,7 +39,7 @@ def entry(results: Results) -> dict[str, Any]:
     """An entry that the row `mean` of the small run reproduces but for a tenth of a point."""
     tables = results.session.dataset.tables
     counts = {name: tables[name].rows for name in ("faces", "templates")}
-    row = next(row for row in gather(results, {}).rows if row.factors == {"rule": "mean"})
+    row = next(row for row in rank(results, {}).rows if row.factors == {"rule": "mean"})
     q = next(q for q in row.entries if (q.metric, q.target, q.rule) == ("tar", 0.01, "at_most"))
     return {
         "set": {
@@ -56,16 +59,16 @@ def entry(results: Results) -> dict[str, Any]:
 @pytest.fixture
 def shown(
     results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Any], list[Line]]:
+) -> Callable[[Any], list[PublishedNumber]]:
     """Put entries into the place of the shipped ones, and return the lines that the small run has
     of them.
     """
 
-    def put(*entries: Any) -> list[Line]:
+    def put(*entries: Any) -> list[PublishedNumber]:
         path = tmp_path / "published.yaml"
         path.write_text(yaml.safe_dump({f"entry {i}": each for i, each in enumerate(entries)}))
         monkeypatch.setattr(published, "resource", lambda name: path)
-        return lines(results, gather(results, {}).rows)
+        return published_numbers(results, rank(results, {}).rows)
 
     return put
 
@@ -122,7 +125,7 @@ def test_a_number_without_an_interval_has_a_difference_without_one(
     shown: Make, entry: dict[str, Any]
 ) -> None:
     (line,) = shown({**entry, "threshold_rule": "script"})
-    assert "[" not in "".join(line.texts())
+    assert "[" not in "".join(published_texts(line))
     assert line.record()["difference_low"] is None
 
 
@@ -184,7 +187,7 @@ def test_the_page_and_numbers_json_hold_published_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (line,) = shown({**entry, "source": "<b>a paper</b>"})
-    page = render(gather(results, {}))
+    page = render(summarise(results, {}))
     assert '<section id="published">' in page
     assert "&lt;b&gt;a paper&lt;/b&gt;" in page
     monkeypatch.setattr(type(results), "folder", tmp_path)
@@ -196,7 +199,7 @@ def test_the_page_and_numbers_json_hold_published_numbers(
 def test_a_run_of_another_benchmark_shows_nothing(
     results: Results, page: str, report: Path
 ) -> None:
-    assert lines(results, gather(results, {}).rows) == []
+    assert published_numbers(results, rank(results, {}).rows) == []
     assert "published" not in printed(results)
     assert '<section id="published">' not in page
     assert json.loads((report / "numbers.json").read_text())["published"] == []

@@ -12,6 +12,7 @@ from pipeline.config.config import Config, DatasetConfig
 from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
 from pipeline.session import Results
+from stages.results.frames import row_frame
 from stages.results.quantities import Quantity
 from stages.results.report_options import check_options, read_options
 from stages.results.rule_table import (
@@ -23,7 +24,6 @@ from stages.results.rule_table import (
     cells,
     few_behind,
     rule_table,
-    table_frame,
 )
 
 
@@ -269,7 +269,7 @@ def test_a_factor_named_like_a_column_keeps_both(results: Results) -> None:
     renamed = [
         Cell(first.step, {"kind": "red", "rule": "mean"}, first.kind, first.numbers, first.curves)
     ]
-    frame = table_frame(table(results, renamed))
+    frame = row_frame(table(results, renamed))
     assert set(frame["factor.kind"]) == {"red"}
     assert set(frame["kind"]) == {"1:1"}
 

@@ -15,24 +15,24 @@ from PIL import Image
 
 from pipeline.files.file_tree import open_files
 from pipeline.session import Results
-from stages.report.page import agreement
 from stages.report.report import write_report
-from stages.results import curves_and_crops
 from stages.results.acquisition import Kind, acquired
+from stages.summary import quality_scores
+from stages.summary.quality_scores import QualityScores
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def scores(pictures: Results) -> curves_and_crops.Scores:
-    (found,) = curves_and_crops.quality_scores(pictures)
+def scores(pictures: Results) -> QualityScores:
+    (found,) = quality_scores.quality_scores(pictures)
     return found
 
 
 def test_crops_stand_from_the_lowest_to_the_highest_score(
-    pictures: Results, scores: curves_and_crops.Scores
+    pictures: Results, scores: QualityScores
 ) -> None:
-    grid = curves_and_crops.crop_grid(pictures, scores, 100)
+    grid = quality_scores.crop_grid(pictures, scores, 100)
     values = [float(crop.score) for crop in grid]
     assert len(grid) == 22  # two of the 24 pictures were none
     assert values == sorted(values)
@@ -40,35 +40,31 @@ def test_crops_stand_from_the_lowest_to_the_highest_score(
 
 
 def test_a_few_crops_are_spread_evenly_over_the_ranks(
-    pictures: Results, scores: curves_and_crops.Scores
+    pictures: Results, scores: QualityScores
 ) -> None:
-    everything, few = (curves_and_crops.crop_grid(pictures, scores, count) for count in (100, 4))
+    everything, few = (quality_scores.crop_grid(pictures, scores, count) for count in (100, 4))
     assert few == [everything[i] for i in (0, 7, 14, 21)]
-    assert curves_and_crops.crop_grid(pictures, scores, 0) == []
+    assert quality_scores.crop_grid(pictures, scores, 0) == []
 
 
-def test_a_crop_is_the_picture_of_its_own_face(
-    pictures: Results, scores: curves_and_crops.Scores
-) -> None:
+def test_a_crop_is_the_picture_of_its_own_face(pictures: Results, scores: QualityScores) -> None:
     brightness = [np.asarray(Image.open(io.BytesIO(base64.b64decode(c.image)))).mean() for c in
-                  curves_and_crops.crop_grid(pictures, scores, 100)]  # fmt: skip
+                  quality_scores.crop_grid(pictures, scores, 100)]  # fmt: skip
     rows = np.argsort(scores.quality)[:22]
     read = pictures.read(pictures.cells("degrade")[0], "", ("crop",))["crop"]
     assert brightness == pytest.approx([read[row].mean() for row in rows], abs=2.0)
 
 
-def test_each_crop_says_how_it_was_degraded(
-    pictures: Results, scores: curves_and_crops.Scores
-) -> None:
+def test_each_crop_says_how_it_was_degraded(pictures: Results, scores: QualityScores) -> None:
     assert scores.kind is not None
     rows = np.argsort(scores.quality)[:22]
-    assert [crop.kind for crop in curves_and_crops.crop_grid(pictures, scores, 100)] == scores.kind[
+    assert [crop.kind for crop in quality_scores.crop_grid(pictures, scores, 100)] == scores.kind[
         rows
     ].tolist()
 
 
-def test_quality_is_shown_apart_by_how_faces_were_degraded(scores: curves_and_crops.Scores) -> None:
-    lines = curves_and_crops.quality_lines(scores)
+def test_quality_is_shown_apart_by_how_faces_were_degraded(scores: QualityScores) -> None:
+    lines = quality_scores.quality_lines(scores)
     counts = [int(re.sub(r"\D", "", line.label)) for line in lines]
     assert lines[0].label.startswith("not degraded (")
     assert {line.label.partition(" (")[0] for line in lines[1:]} <= {
@@ -152,8 +148,8 @@ def test_a_choice_among_several_faces_is_a_note_and_no_failure(
 
 
 def test_methods_are_compared_by_the_order_that_they_give_faces() -> None:
-    def scored(method: str, *quality: float) -> curves_and_crops.Scores:
-        return curves_and_crops.Scores(
+    def scored(method: str, *quality: float) -> QualityScores:
+        return QualityScores(
             method, SimpleNamespace(factors={"method": method}), np.array(quality), None
         )  # type: ignore[arg-type]
 
@@ -162,9 +158,8 @@ def test_methods_are_compared_by_the_order_that_they_give_faces() -> None:
         scored("other", 9, 5, 1, 7),
         scored("none", *[np.nan] * 4),
     )
-    assert agreement([one, other, none]) == [
-        ("one", ["+1.00", "−1.00", "–"]),
-        ("other", ["−1.00", "+1.00", "–"]),
-        ("none", ["–", "–", "–"]),
-    ]
-    assert agreement([one]) == []
+    found = quality_scores.agreement([one, other, none])
+    np.testing.assert_array_equal(
+        found, [[1, -1, np.nan], [-1, 1, np.nan], [np.nan, np.nan, np.nan]]
+    )
+    assert quality_scores.agreement([one]) is None

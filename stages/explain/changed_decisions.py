@@ -1,5 +1,4 @@
-"""flips: the comparisons that two rules decide otherwise, and those that the first of them accepts
-wrongly.
+"""changed_decisions: the comparisons that two rules decide otherwise, and wrong acceptances.
 
 Conventions
     Threshold   each rule has its own. A score that is nan is neither accepted nor rejected.

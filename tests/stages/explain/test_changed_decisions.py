@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.evaluation.numbers import number_half
-from stages.results.changed_decisions import Evaluated, choose
+from stages.explain.changed_decisions import Evaluated, choose
 from stages.tables.tables import Protocol, build_tables
 
 Tables = dict[str, Any]

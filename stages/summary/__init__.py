@@ -1,0 +1,1 @@
+"""What a report shows, derived once from a finished run as plain data; nothing is formatted."""
