@@ -19,7 +19,7 @@ from pipeline.system.available import require_to_compute
 from stages.commands import build, quality, reference, runs, synth
 
 models_app = typer.Typer(
-    help="List the models, and whether their weights are there.",
+    help="List the models, and say whether their weights are found.",
     epilog="Example: qfuse models list --folder weights",
     no_args_is_help=True,
 )
@@ -28,7 +28,7 @@ Folders = Annotated[
     typer.Option(
         "--folder",
         metavar="FOLDER",
-        help="Look for weights here; default: what the shipped configs name.",
+        help="Look for weights here; default: the folders that the shipped configs name.",
     ),
 ]
 # kind of config → the shipped one that it starts from, and what is to be done next
@@ -78,8 +78,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(store: StorePath = None, as_json: AsJson = False) -> None:
-    """Fuse, compare, search, evaluate and report on a synthetic IJB-C-shaped set: no data, no
-    weights, under a minute.
+    """Fuse, compare, search, evaluate and report on a synthetic set of IJB-C's shape. Needs no data
+    and no weights, and takes under a minute.
     """
     from stages.shipped_files import resource
 
@@ -124,8 +124,8 @@ def init(
 
 
 def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
-    """Show every model card, and whether its weights are where they are looked for and have the
-    declared digest.
+    """Show every model card, and say whether its weights are found and have the declared
+    digest.
     """
     from rich.table import Table
 
@@ -163,7 +163,7 @@ def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what this machine has: libraries, cores, memory, GPU, weights, and what is missing for
+    """Show the libraries, cores, memory, GPU and weights of this machine, and what is missing for
     which job.
     """
     import importlib
