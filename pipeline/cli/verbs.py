@@ -204,8 +204,9 @@ def status(
 
 @app.command(epilog="Example: qfuse check configs/lfw.yaml")
 def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a config, its data set and its weights, and report every problem at once. Computes
-    nothing.
+    """Check a config, its data set and its weights, and report every problem at once.
+
+    Computes and writes nothing.
     """
     from pipeline.cli.benchmarks import check_all
     from pipeline.plan.check import listed

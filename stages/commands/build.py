@@ -63,8 +63,9 @@ def build(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the templates of a config, and write them to one HDF5 file with members, weights and
-    quality scores.
+    """Make the templates of a config and write them to one HDF5 file.
+
+    The file also has the members of each template, their weights and their quality scores.
     """
     from stages.commands.destination import need_name
     from stages.fusion.templates_file import need_ours, write_templates
@@ -128,8 +129,9 @@ def reference(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the statistics of a data set's quality scores to a file that other configs name in
-    `statistics.reference`.
+    """Write the statistics of a data set's quality scores to a file.
+
+    Other configs name this file in `statistics.reference`.
     """
     from pipeline.session import write_json
     from stages.commands.destination import absent, need_name

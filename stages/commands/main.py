@@ -78,8 +78,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(store: StorePath = None, as_json: AsJson = False) -> None:
-    """Fuse, compare, search, evaluate and report on a synthetic set of IJB-C's shape. Needs no data
-    and no weights, and takes under a minute.
+    """Run everything on a synthetic set: no data, no weights, under a minute.
+
+    Fuses, compares, searches, evaluates and reports on a set of IJB-C's shape.
     """
     from stages.shipped_files import resource
 
@@ -124,8 +125,9 @@ def init(
 
 
 def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
-    """Show every model card, and say whether its weights are found and have the declared
-    digest.
+    """Show every model card, and say whether its weights are found.
+
+    The weights must also have the digest that the card declares.
     """
     from rich.table import Table
 
@@ -163,8 +165,9 @@ def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Show the libraries, cores, memory, GPU and weights of this machine, and what is missing for
-    which job.
+    """Show what this machine has and what is missing for which job.
+
+    Covers libraries, cores, memory, GPU and weights.
     """
     import importlib
     import shutil

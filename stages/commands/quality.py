@@ -65,7 +65,9 @@ def calibrate(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a named reference set: score a config's faces, and write the percentiles of the scores.
+    """Make a named reference set from the quality scores of a config's faces.
+
+    Scores the faces, and writes the percentiles of the scores.
 
     `qfuse quality apply` converts other scores to these percentiles; `statistics.reference` accepts
     the same file.
@@ -140,8 +142,7 @@ def apply(
     overrides: Overrides = None,
     store: StorePath = None,
 ) -> None:
-    """Write each face's raw quality score and its percentile (0 to 100) in a reference set, also as
-    an integer.
+    """Write each face's raw quality score and its percentile (0 to 100) in a reference set.
 
     Columns: face_id, status, reason, quality, calibrated, calibrated_integer. A score below the
     lowest of the set gives 0, and one above the highest gives 100. A table has a header and

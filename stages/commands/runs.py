@@ -48,8 +48,9 @@ def explain(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Explain a score of a finished run: the pair, its templates, their media and faces, and the
-    weight of each face.
+    """Explain a score of a finished run.
+
+    Shows the pair, its templates, their media and faces, and the weight of each face.
     """
     from pipeline.cli.sessions import looked_into
     from pipeline.config.config import load_config
@@ -112,8 +113,9 @@ def diff(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two finished runs: the config fields that differ, and the numbers with intervals of
-    their differences.
+    """Compare two finished runs.
+
+    Shows the config fields that differ, and the numbers with intervals of their differences.
     """
     from pipeline.session import mended
     from stages.report import diff_text

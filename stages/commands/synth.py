@@ -46,8 +46,9 @@ def synth_tables(
     dimension: Dimension = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Write a set of IJB-C's shape at embedding level: identities, media, templates, and noise that
-    grows as quality falls.
+    """Write a set of IJB-C's shape at embedding level, as tables.
+
+    It has identities, media, templates, and noise that grows as quality falls.
     """
     from stages.commands.destination import absent, need_name
     from stages.datasets.synthetic import SynthOptions, synthesise
@@ -106,8 +107,10 @@ def synth_ijbc(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write IJB-C's own files at a chosen scale: X times its subjects, templates, faces and
-    comparisons, with embeddings and quality scores.
+    """Write a set in the layouts of IJB-C's own files, at a chosen scale.
+
+    It has X times IJB-C's subjects, templates, faces and comparisons, with embeddings and quality
+    scores.
 
     A small set has fewer pairs of templates than X asks for: below 0.23, it lists every pair. With
     --faces, the photographs of the chosen subjects decide how many templates there are.
