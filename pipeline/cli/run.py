@@ -32,8 +32,8 @@ def run(
             max=256,
             metavar="N",
             help=(
-                "Threads in all; with a cluster's address, of each worker. Default: the config's,"
-                " else the cores."
+                "Total number of threads; with the address of a cluster, threads per worker."
+                " Default: the config's number, or else the number of cores."
             ),
         ),
     ] = None,
@@ -42,14 +42,14 @@ def run(
         typer.Option(
             metavar="WHERE",
             help=(
-                "Compute on dask.distributed: local:N processes, tcp://HOST:PORT or a scheduler"
-                " file."
+                "Compute on dask.distributed: give local:N for N processes here, tcp://HOST:PORT,"
+                " or a scheduler file."
             ),
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute whatever of a config is not stored yet, then report."""
+    """Compute the results of a config that are not stored yet, then write the report."""
     from pipeline.cli.benchmarks import run_all
     from pipeline.config.config import config_of, load_layers
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.core.stage import Stage
 
 store_app = typer.Typer(
-    help="Look after the artifact store.",
+    help="Inspect, verify and clean up the artifact store.",
     epilog="Example: qfuse store list --store .qfuse/store",
     no_args_is_help=True,
 )
@@ -49,18 +49,24 @@ def store_verify(
     store: StoreFolder = HERE,
     keep: Annotated[
         bool,
-        typer.Option("--keep", metavar="", help="Only report; do not set damaged artifacts aside."),
+        typer.Option(
+            "--keep", metavar="", help="Only report damaged artifacts; do not set them aside."
+        ),
     ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers", metavar="N", min=1, help="Files read at once; default: the cores."
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Number of files to read at once; default: the number of cores.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every artifact with its receipt, byte for byte. Damaged ones are set aside and
-    recomputed by the next run.
+    """Compare every artifact with its receipt, byte for byte.
+
+    Damaged artifacts are set aside; the next run computes them again.
     """
     from pipeline.cli.display import bytes_bar
     from pipeline.store.maintenance import ORPHAN, QUARANTINE, obstacles, size_of, verify
@@ -141,7 +147,7 @@ def _first(sentences: Sequence[str], count: int = 5) -> str:
 )
 def store_gc(
     configs: Annotated[
-        list[Path] | None, typer.Argument(metavar="CONFIG", help="What these configs need is kept.")
+        list[Path] | None, typer.Argument(metavar="CONFIG", help="Keep what these configs need.")
     ] = None,
     store: Annotated[
         Path | None,
@@ -152,22 +158,26 @@ def store_gc(
     crops: Annotated[
         bool,
         typer.Option(
-            "--crops", metavar="", help="Collect only crops, needed or not: the bulk of a store."
+            "--crops",
+            metavar="",
+            help="Select only crops, needed or not; they are the bulk of a store.",
         ),
     ] = False,
     quarantine: Annotated[
         bool,
         typer.Option(
-            "--quarantine", metavar="", help="Collect what was set aside as damaged, too."
+            "--quarantine", metavar="", help="Also select damaged files that were set aside."
         ),
     ] = False,
     delete: Annotated[
         bool,
-        typer.Option("--delete", metavar="", help="Delete; without it, only say what would go."),
+        typer.Option(
+            "--delete", metavar="", help="Delete them; without this, only say what would go."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what no given config needs, files without a receipt, and what killed writers left."""
+    """Delete what no given config needs, files without a receipt, and remains of killed writers."""
     from pipeline.cli.benchmarks import live as needed_by
     from pipeline.cli.benchmarks import store_of
     from pipeline.store.maintenance import UNNEEDED, size_of

@@ -39,7 +39,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="FIELD=VALUE",
-        help="Override a field of the config, as name=x or run.workers=2; repeatable.",
+        help="Override a field of the config, such as name=x or run.workers=2; repeatable.",
     ),
 ]
 StorePath = Annotated[

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="qfuse",
     help=(
-        "What is a face image worth to a template? Quality-weighted fusion, comparison and search,"
-        " measured."
+        "How much is one face image worth to a template? Fuse, compare and search with quality"
+        " weights, and measure the gain."
     ),
     epilog=(
         "Example: qfuse demo; then, with your own photographs: qfuse init faces.yaml, qfuse check"
@@ -131,7 +131,7 @@ def why(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which field made a step stale, against the last run of this config."""
+    """Say which field made a step out of date since the last run of this config."""
     from pipeline.config.config import load_config
 
     steps = looked_at(
@@ -163,11 +163,14 @@ def status(
     overrides: Overrides = None,
     store: StorePath = None,
     every: Annotated[
-        bool, typer.Option("--all", metavar="", help="Every cell and every row, not the first ten.")
+        bool,
+        typer.Option(
+            "--all", metavar="", help="Show every cell and every row, not only the first ten."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what of a config is stored, which rows failed, and why."""
+    """Show which results of a config are stored, which rows failed, and why."""
     from pipeline.cli.benchmarks import on_each
     from pipeline.cli.display import status_rows, status_table
     from pipeline.plan.instruction_mix import computed_otherwise, computing
@@ -201,8 +204,9 @@ def status(
 
 @app.command(epilog="Example: qfuse check configs/lfw.yaml")
 def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a config, its data set and its weights without computing, and say all that is wrong at
-    once.
+    """Check a config, its data set and its weights, and report every problem at once.
+
+    Computes and writes nothing.
     """
     from pipeline.cli.benchmarks import check_all
     from pipeline.plan.check import listed

@@ -25,7 +25,9 @@ BUILD = "Example: qfuse build configs/gallery.yaml templates.h5"
 REFERENCE = "Example: qfuse reference configs/folder.yaml lightqnet.json"
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", metavar="FACTOR=VALUE", help="Only cells of this value; repeatable."),
+    typer.Option(
+        "--where", metavar="FACTOR=VALUE", help="Use only cells with this value; repeatable."
+    ),
 ]
 
 
@@ -36,8 +38,8 @@ def build(
         typer.Argument(
             metavar="FILE",
             help=(
-                "The HDF5 file to write; with several cells, one file each. A file of templates"
-                " that is there is replaced."
+                "The HDF5 file to write; several cells give one file each. An existing file of"
+                " templates is replaced."
             ),
         ),
     ],
@@ -45,7 +47,7 @@ def build(
     overrides: Overrides = None,
     store: StorePath = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=256, metavar="N", help="Threads in all.")
+        int | None, typer.Option(min=1, max=256, metavar="N", help="Total number of threads.")
     ] = None,
     view: Annotated[
         bool,
@@ -53,17 +55,17 @@ def build(
             "--view/--copy",
             metavar="",
             help=(
-                "View the store's shards, or copy them (the default). A view is small, and only as"
-                " good as the store: if "
-                "the store is moved or swept, or too few files may be open, templates read as"
-                " status 255 and nan."
+                "View the store's shards, or copy them (the default). A view is small, but it needs"
+                " the store: if the store is moved or cleaned up, or too few files may be open,"
+                " templates read as status 255 and nan."
             ),
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the templates of a config, and write them with members, weights and quality scores as
-    one HDF5 file.
+    """Make the templates of a config and write them to one HDF5 file.
+
+    The file also has the members of each template, their weights and their quality scores.
     """
     from stages.commands.destination import need_name
     from stages.fusion.templates_file import need_ours, write_templates
@@ -127,8 +129,9 @@ def reference(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the statistics of a data set's quality scores, for `statistics.reference` of other
-    configs.
+    """Write the statistics of a data set's quality scores to a file.
+
+    Other configs name this file in `statistics.reference`.
     """
     from pipeline.session import write_json
     from stages.commands.destination import absent, need_name

@@ -19,7 +19,7 @@ from pipeline.system.available import require_to_compute
 from stages.commands import build, quality, reference, runs, synth
 
 models_app = typer.Typer(
-    help="List the models, and whether their weights are there.",
+    help="List the models, and say whether their weights are found.",
     epilog="Example: qfuse models list --folder weights",
     no_args_is_help=True,
 )
@@ -28,7 +28,7 @@ Folders = Annotated[
     typer.Option(
         "--folder",
         metavar="FOLDER",
-        help="Look for weights here; default: what the shipped configs name.",
+        help="Look for weights here; default: the folders that the shipped configs name.",
     ),
 ]
 # kind of config → the shipped one that it starts from, and what is to be done next
@@ -78,8 +78,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(store: StorePath = None, as_json: AsJson = False) -> None:
-    """Fuse, compare, search, evaluate and report on a synthetic IJB-C-shaped set: no data, no
-    weights, under a minute.
+    """Run everything on a synthetic set: no data, no weights, under a minute.
+
+    Fuses, compares, searches, evaluates and reports on a set of IJB-C's shape.
     """
     from stages.shipped_files import resource
 
@@ -124,8 +125,9 @@ def init(
 
 
 def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
-    """Show every model card, and whether its weights are where they are looked for and have the
-    declared digest.
+    """Show every model card, and say whether its weights are found.
+
+    The weights must also have the digest that the card declares.
     """
     from rich.table import Table
 
@@ -163,8 +165,9 @@ def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what this machine has: libraries, cores, memory, GPU, weights, and what is missing for
-    which job.
+    """Show what this machine has and what is missing for which job.
+
+    Covers libraries, cores, memory, GPU and weights.
     """
     import importlib
     import shutil

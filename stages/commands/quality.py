@@ -48,7 +48,7 @@ def calibrate(
         str,
         typer.Option(
             metavar="NAME",
-            help="What the set is called from now on: letters, digits, '.', '_' and '-'.",
+            help="The name of the reference set: letters, digits, '.', '_' and '-'.",
         ),
     ],
     out: Annotated[
@@ -57,7 +57,7 @@ def calibrate(
             "--out",
             "-o",
             metavar="FILE",
-            help="The JSON file to write, not yet there; default: NAME.json.",
+            help="The JSON file to write; it must not exist yet. Default: NAME.json.",
         ),
     ] = None,
     where: Where = None,
@@ -65,9 +65,11 @@ def calibrate(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a named reference set: score a config's faces, and write the percentiles of the scores.
+    """Make a named reference set from the quality scores of a config's faces.
 
-    `qfuse quality apply` gives other scores their place among them; `statistics.reference` takes
+    Scores the faces, and writes the percentiles of the scores.
+
+    `qfuse quality apply` converts other scores to these percentiles; `statistics.reference` accepts
     the same file.
     """
     from pipeline.session import write_json
@@ -110,14 +112,14 @@ def apply(
     reference: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="The reference set: what `qfuse quality calibrate` wrote."
+            metavar="FILE", help="The reference set that `qfuse quality calibrate` wrote."
         ),
     ],
     source: Annotated[
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="The config whose faces are scored; or a table of scores: .csv, .tsv or .txt.",
+            help="A config whose faces are to be scored, or a table of scores: .csv, .tsv, .txt.",
         ),
     ],
     out: Annotated[
@@ -126,27 +128,26 @@ def apply(
             "--out",
             "-o",
             metavar="OUT.csv",
-            help="The table to write, not yet there; default: print it.",
+            help="The table to write; it must not exist yet. Default: print it.",
         ),
     ] = None,
     column: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The column of a table that holds the raw scores, as in --column quality.",
+            help="The column of the table that holds the raw scores, such as quality.",
         ),
     ] = None,
     where: Where = None,
     overrides: Overrides = None,
     store: StorePath = None,
 ) -> None:
-    """Write each face's raw quality score and its percentile (0 to 100) in a reference set, also as
-    an integer.
+    """Write each face's raw quality score and its percentile (0 to 100) in a reference set.
 
     Columns: face_id, status, reason, quality, calibrated, calibrated_integer. A score below the
-    set's least has 0, one above its greatest 100. A table (with a header and --column, as OFIQ's,
-    or lines of a name and a score, as CR-FIQA's) keeps its columns and gets the last two; what its
-    scores measure cannot be checked.
+    lowest of the set gives 0, and one above the highest gives 100. A table has a header and
+    --column (like OFIQ's), or lines of a name and a score (like CR-FIQA's). It keeps its columns
+    and gets the last two of these. What its scores measure cannot be checked.
     """
     from stages.commands.destination import absent, need_name
     from stages.quality import calibration

@@ -38,8 +38,9 @@ def steps(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the steps, readers and rules that configs may name, or describe one with its options and
-    their defaults.
+    """List the steps, readers and rules that configs may name, or describe one.
+
+    The description of one has its options and their defaults.
     """
     if schema:
         emit(config_schema())

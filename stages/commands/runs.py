@@ -28,27 +28,29 @@ def explain(
     config: ConfigPath,
     template_a: Annotated[
         str,
-        typer.Argument(metavar="TEMPLATE_A", help="Id of a template; LFW's are names of faces."),
+        typer.Argument(metavar="TEMPLATE_A", help="Id of a template; in LFW, the name of a face."),
     ],
     template_b: Annotated[
         str,
-        typer.Argument(metavar="TEMPLATE_B", help="Id of the template that it is compared with."),
+        typer.Argument(metavar="TEMPLATE_B", help="Id of the template to compare it with."),
     ],
     where: Annotated[
         list[str] | None,
         typer.Option(
-            "--where", metavar="FACTOR=VALUE", help="Only cells of this value; repeatable."
+            "--where", metavar="FACTOR=VALUE", help="Use only cells with this value; repeatable."
         ),
     ] = None,
     overrides: Overrides = None,
     store: StorePath = None,
     every: Annotated[
-        bool, typer.Option("--all", metavar="", help="Every face and cell, not the first.")
+        bool,
+        typer.Option("--all", metavar="", help="Show every face and cell, not only the first."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Explain a score of a finished run: the pair, its templates, their media and faces, and what
-    each face weighs.
+    """Explain a score of a finished run.
+
+    Shows the pair, its templates, their media and faces, and the weight of each face.
     """
     from pipeline.cli.sessions import looked_into
     from pipeline.config.config import load_config
@@ -96,22 +98,24 @@ def diff(
             metavar="A", help="A run's folder (.qfuse/runs/NAME), its name, or its config."
         ),
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="The run that is compared with A.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The run to compare with A.")],
     runs: Annotated[
         Path | None,
         typer.Option(
             "--runs",
             metavar="FOLDER",
-            help="Where named runs are looked for; default: .qfuse/runs here.",
+            help="Look for named runs in this folder; default: .qfuse/runs here.",
         ),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", metavar="", help="Every number and row, not the headline's.")
+        bool,
+        typer.Option("--all", metavar="", help="Show all numbers and rows, not only the main one."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two finished runs: the config fields that differ, and the numbers, with the intervals
-    of their differences.
+    """Compare two finished runs.
+
+    Shows the config fields that differ, and the numbers with intervals of their differences.
     """
     from pipeline.session import mended
     from stages.report import diff_text

@@ -23,7 +23,10 @@ synth_app = typer.Typer(
 Scale = Annotated[
     float,
     typer.Option(
-        min=0.0005, max=4, metavar="X", help="1 is IJB-C's size: 469,375 faces, 3,531 subjects."
+        min=0.0005,
+        max=4,
+        metavar="X",
+        help="Size of the set; 1 is that of IJB-C: 469,375 faces, 3,531 subjects.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same bytes.")]
@@ -43,8 +46,9 @@ def synth_tables(
     dimension: Dimension = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Write an IJB-C-shaped set at embedding level: identities, media, templates, noise that grows
-    as quality falls.
+    """Write a set of IJB-C's shape at embedding level, as tables.
+
+    It has identities, media, templates, and noise that grows as quality falls.
     """
     from stages.commands.destination import absent, need_name
     from stages.datasets.synthetic import SynthOptions, synthesise
@@ -75,7 +79,9 @@ def synth_tables(
 def synth_ijbc(
     out: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="The folder to write: package/ and nist/ in it."),
+        typer.Argument(
+            metavar="FOLDER", help="The folder to write, with package/ or nist/ or both inside."
+        ),
     ],
     scale: Scale = 0.02,
     seed: Seed = 0,
@@ -83,29 +89,31 @@ def synth_ijbc(
     layout: Annotated[
         Literal["package", "nist", "both"],
         typer.Option(
-            help="Files of the common package (reader `ijb`), of NIST's tree (`ijb_nist`), or both."
+            help="Write the common package (reader `ijb`), NIST's tree (`ijb_nist`), or both."
         ),
     ] = "package",
     faces: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="SUBJECT/photo.jpg, a folder or zip: crops of these people, no embeddings.",
+            help="A folder or zip of SUBJECT/photo.jpg: write crops of these, no embeddings.",
         ),
     ] = None,
     models: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Where the detector's weights lie; needed with --faces."
+            metavar="FOLDER", help="The folder with the detector's weights; needed with --faces."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write IJB-C's own files at a scale: subjects, templates, faces and comparisons times X, with
-    embeddings and quality.
+    """Write a set in the layouts of IJB-C's own files, at a chosen scale.
 
-    A small set has fewer pairs of templates than X asks for: below 0.23 it lists all that there
-    are. With --faces it has as many templates as the photographs of so many subjects give.
+    It has X times IJB-C's subjects, templates, faces and comparisons, with embeddings and quality
+    scores.
+
+    A small set has fewer pairs of templates than X asks for: below 0.23, it lists every pair. With
+    --faces, the photographs of the chosen subjects decide how many templates there are.
     """
     from stages.commands.destination import absent, need_folder
     from stages.datasets.ijb.protocol import manifest
