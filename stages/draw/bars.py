@@ -21,8 +21,11 @@ WIDTH, INSET = 120, 2
 def interval_bar(
     value: float, low: float, high: float, reach: tuple[float, float], tone: str
 ) -> str:
-    """A dot with its interval; a hairline marks 0. No interval is drawn where a bound is nan,
-    nothing where the value is. A value beyond the scale is a triangle that points there."""
+    """A dot with its interval; a hairline marks 0.
+
+    No interval is drawn if a bound is nan, and nothing at all if the value is. A value beyond the
+    scale is a triangle that points there.
+    """
     if math.isnan(value):
         return ""
     at, start, stop, zero = (_place(v, reach) for v in (value, low, high, 0.0))
@@ -38,8 +41,9 @@ def interval_bar(
 
 
 def bar_axis(reach: tuple[float, float], written: Callable[[float], str]) -> str:
-    """The scale of the bars: its ends and 0, as `written` writes them; an end that runs into 0 is
-    left out.
+    """The scale of the bars: its ends and 0, as `written` writes them.
+
+    An end whose text would run into that of 0 is left out.
     """
     zero, texts = _place(0.0, reach), []
     taken: list[tuple[float, float]] = []

@@ -65,8 +65,9 @@ WIDE, NARROW = Frame(440, 290), Frame(360, 290)
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: `scale` maps a value to a number that is drawn linearly between those of `low` and
-    `high`.
+    """One axis: its label, its ends and its ticks.
+
+    `scale` maps a value to a number that is drawn linearly between those of `low` and `high`.
     """
 
     label: str
@@ -76,8 +77,9 @@ class Axis:
     scale: Callable[[Any], Any] = np.asarray
 
     def place(self, values: Array | float, start: float, stop: float) -> Array:
-        """Return where values lie, from `start` (at low) to `stop` (at high); beyond the axis is
-        clipped to it.
+        """Return the positions of values, from `start` (at low) to `stop` (at high).
+
+        A value beyond the axis is drawn at its end.
         """
         a, b = (float(self.scale(end)) for end in (self.low, self.high))
         inside = np.clip(np.asarray(values, np.float64), self.low, self.high)
@@ -104,7 +106,7 @@ class _Plot:
         return "L".join(f"{_number(a)} {_number(b)}" for a, b in placed)
 
     def curves(self, lines: Sequence[Series]) -> str:
-        """The first line is the one that others are read against: it is drawn last, on top."""
+        """Draw the lines, the first one last: others are read against it, so it lies on top."""
         drawn = []
         for line in reversed([line for line in lines if len(line.x)]):
             dash = f' stroke-dasharray="{DASHES[line.slot]}"' if DASHES[line.slot] else ""
@@ -125,7 +127,7 @@ class _Plot:
         )
 
     def mark(self, value: float, text: str) -> str:
-        """A labelled vertical line; nothing where the value is off the axis or nan."""
+        """A labelled vertical line; nothing if the value is off the axis or nan."""
         if not self.x.low < value < self.x.high:
             return ""
         f, at = self.frame, float(self.across(value))
@@ -177,8 +179,9 @@ class _Plot:
 
 
 def roc(lines: Sequence[Series], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
-    """TAR against FMR, FMR logarithmic. Left of `unsure_below` fewer than 30 false matches lie
-    behind a point.
+    """TAR against FMR, FMR logarithmic.
+
+    Left of `unsure_below` a point rests on fewer than 30 false matches.
     """
     shown = [_finite(line, line.x > 0) for line in lines]
     x = _log_axis(
@@ -190,8 +193,10 @@ def roc(lines: Sequence[Series], unsure_below: float = math.nan, frame: Frame = 
 
 
 def det(lines: Sequence[Series], unsure_below: float = math.nan, frame: Frame = WIDE) -> str:
-    """FNMR against FMR, both on normal-deviate axes (Martin et al. 1997); `y` of the lines is
-    FNMR."""
+    """FNMR against FMR, both on normal-deviate axes (Martin et al. 1997).
+
+    `y` of the lines is FNMR.
+    """
     shown = [_finite(line, (line.x > 0) & (line.y > 0)) for line in lines]
     x = _deviate_axis("FMR, %", [line.x for line in shown])
     y = _deviate_axis("FNMR, %", [line.y for line in shown])
@@ -220,8 +225,9 @@ def discard(
     rate: str = "FNMR",
     frame: Frame = WIDE,
 ) -> str:
-    """An error rate against the share discarded of what `of` names, in steps, from 0 to the largest
-    error of any line.
+    """An error rate against the share discarded of what `of` names, in steps.
+
+    The axis of the rate goes from 0 to the largest error of any line.
     """
     shown = [_finite(line) for line in lines]
     last = max((float(line.x.max()) for line in shown if len(line.x)), default=1.0)
@@ -239,8 +245,9 @@ def histogram(
     like: Sequence[Series] = (),
     mark: tuple[float, str] = (math.nan, ""),
 ) -> str:
-    """Filled outlines of shares a bin: `x` holds the left edges of bins of equal width. The axes
-    hold `like` as well.
+    """Filled outlines of the share in each bin.
+
+    `x` holds the left edges of bins of equal width. The axes hold `like` as well.
     """
     everything = [_finite(line) for line in [*series, *like]]
     low, high, width = _span(everything)
@@ -254,8 +261,9 @@ def histogram(
 
 
 def ridges(title: str, label: str, series: Sequence[Series], frame: Frame = NARROW) -> str:
-    """One named outline above the other on a common axis, each scaled to its own peak; a tick marks
-    its median.
+    """Named outlines, one above the other on a common axis.
+
+    Each is scaled to its own peak; a tick marks its median.
     """
     full = [_finite(line) for line in series]
     low, high, width = _span(full)
@@ -293,7 +301,7 @@ def _area(line: Series, points: str) -> str:
 
 
 def _span(lines: Sequence[Series]) -> tuple[float, float, float]:
-    """Return (low, high, bin width) of histograms: where any of them has something."""
+    """Return (low, high, bin width) of histograms: from the first filled bin of any to the last."""
     filled = [line.x[line.y > 0] for line in lines if (line.y > 0).any()]
     width = next(
         (
@@ -327,8 +335,10 @@ def _finite(line: Series, mask: Array | bool = True) -> Series:
 
 
 def _rate_axis(label: str, lines: Sequence[Series]) -> Axis:
-    """From a round number somewhat below the lowest point, so that differences are seen, to 100
-    %."""
+    """An axis that ends at 100 %.
+
+    It begins at a round number somewhat below the lowest point, so that differences are seen.
+    """
     least = min((float(line.y.min()) for line in lines if len(line.y)), default=0.0)
     for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
         low = math.floor(least / step - 0.25) * step

@@ -61,8 +61,9 @@ def chosen_cell(chosen: Chosen) -> dict[str, Any]:
 
 
 def chosen_difference(chosen: Chosen) -> str:
-    """Write the difference to the baseline on the half that the value was not chosen on, as in
-    '▲ +1.20 [+0.40, +2.00]'; empty without one.
+    """Write the chosen value's difference to the baseline; empty without one.
+
+    It is that on the half that the value was not chosen on, as in '▲ +1.20 [+0.40, +2.00]'.
     """
     cell = entry_cell(chosen.reported, chosen.quantity)
     parts = cell["mark"], cell["difference"], cell["difference_interval"]
@@ -70,8 +71,9 @@ def chosen_difference(chosen: Chosen) -> str:
 
 
 def published_texts(number: PublishedNumber) -> tuple[str, str, str]:
-    """Write what was published, what was seen, and their difference in points, each with its
-    interval.
+    """Write what was published, what was seen, and their difference in points.
+
+    The last two come with their intervals.
     """
     metric, seen, (value, low, high) = number.quantity.metric, number.seen, number.difference
     found = f"{written(metric, seen.value)}{'†' if seen.few else ''}"
@@ -108,7 +110,7 @@ def area_cell(area: Area | None) -> dict[str, Any] | None:
 
 
 def _why_few(entry: Entry) -> str:
-    """Say on how little a number rests that is marked †."""
+    """Say how few errors a number rests on that is marked †."""
     rests_on = []
     if 0 <= entry.false_matches < FEW:
         matches = counted(entry.false_matches, "false match", "false matches")

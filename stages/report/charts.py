@@ -1,6 +1,7 @@
 """charts: the curves and histograms of a summary, drawn, with a sentence below each.
 
-Every chart is a mapping for the templates: `name`, `svg`, `lines` (its key) and `said`.
+Every chart is a mapping for the templates: `name`, `svg`, `lines` (its key) and `said` (the
+sentence).
 """
 
 from __future__ import annotations

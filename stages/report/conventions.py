@@ -55,8 +55,9 @@ def intervals(table: RuleTable) -> str:
 
 
 def no_errors(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
-    """Say by which numbers no row that is compared has an error, and that these tell none from
-    another.
+    """Name the numbers by which no row has an error.
+
+    These cannot tell rows apart. Only numbers that two rows or more have are asked about.
     """
     named = [
         q.label
@@ -78,7 +79,7 @@ def no_errors(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
 
 
 def undefined(table: RuleTable) -> list[str]:
-    """Say which rates no row has defined, and why where that is known of the set."""
+    """Name the rates that no row has defined, and say why if the set explains it."""
     rates = [
         q
         for q in table.quantities
@@ -100,7 +101,7 @@ def undefined(table: RuleTable) -> list[str]:
 
 
 def unreachable(table: RuleTable, quantities: Sequence[Quantity]) -> list[str]:
-    """Say which targets are less than one of the non-mated comparisons (probes) that there are."""
+    """Name the targets that are less than one of the non-mated comparisons (probes)."""
     said: dict[tuple[str, int], list[Quantity]] = {}
     for q in quantities:
         nonmated = [row.entries[q].nonmated for row in table.rows if q in row.entries]
@@ -144,8 +145,9 @@ def differences(table: RuleTable) -> str:
 
 
 def rates(quantities: Sequence[Quantity], among: Sequence[Quantity] = ()) -> list[str]:
-    """Say how the rates among some quantities are defined; `among`: all that the table has, where
-    these are only some.
+    """Say how the rates among some quantities are defined.
+
+    `among` holds every quantity of the table, if `quantities` is only a part of them.
     """
     metrics, discarding = {q.metric for q in quantities}, any(is_area(q.metric) for q in quantities)
     enrolled = any(q.metric == "fte" and q.kind == "1:1" for q in (*quantities, *among))
@@ -258,8 +260,9 @@ def enrolment(table: RuleTable) -> list[str]:
 
 
 def variants(table: RuleTable) -> list[str]:
-    """Say in what each evaluating step departs from the standard's form of error versus discard,
-    and from the legacy one.
+    """Say in what each evaluating step departs from a form of error versus discard.
+
+    The forms are the standard's and the legacy one.
     """
     forms = ("the standard's form", "the legacy form")
     return [

@@ -1,5 +1,6 @@
-"""diff_text: what `qfuse diff` prints: the two runs, the fields that differ, and a block of rows
-for each number.
+"""diff_text: what `qfuse diff` prints.
+
+That is: the two runs, the fields that differ, and a block of rows for each number.
 """
 
 from __future__ import annotations
@@ -87,8 +88,10 @@ def heading(found: Diff) -> Iterator[str]:
 
 
 def numbers_table(found: Diff, every: bool) -> Table:
-    """One block a number, those of the reports' first table unless `every`; clear differences
-    first, then the largest.
+    """Return a table with one block for each number.
+
+    Those of the reports' first table, or `every` number. Clear differences come first, then the
+    largest.
     """
     factors = rule_first(dict.fromkeys(name for c in found.compared for name in c.factors))
     table = text_table(" · ".join(factors))

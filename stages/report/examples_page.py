@@ -1,5 +1,6 @@
-"""examples_page: the section of a report that shows comparisons face by face: what its template is
-given.
+"""examples_page: the section of a report that shows comparisons face by face.
+
+It makes what the section's template is given.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ ENDING = 12  # letters shown of the name of a face or a medium
 
 
 def pairs(met: Examples | None, ranking: Ranking) -> dict[str, Any]:
-    """Return what the template's section on comparisons shows: `pairs` is None if there is no such
-    section.
+    """Return what the template's section on comparisons shows.
+
+    `pairs` is None if there is no such section.
     """
     if met is None:
         return {"pairs": None}
@@ -115,8 +117,9 @@ def _face(seen: Seen, digits: int) -> dict[str, Any]:
 
 
 def _ending(name: str) -> list[str]:
-    """Return the end of a name, in which the names of one template differ, in the pieces between
-    which a line may break.
+    """Return the end of a name, in pieces between which a line may break.
+
+    It is the end in which the names of one template differ.
     """
     return re.split(
         r"(?<=\D)(?=\d)", name if len(name) <= ENDING else f"…\u2060{name[1 - ENDING :]}"

@@ -72,8 +72,9 @@ def heading(pair: Pair, cells: Sequence[Scored]) -> list[str]:
 
 
 def cells_table(cells: Sequence[Scored]) -> Table:
-    """One line a cell: its score, what was decided on it, and how the weights are spread in each
-    template.
+    """Return a table with one line for each cell.
+
+    It shows the score, what was decided on it, and how the weights are spread in each template.
     """
     targets = list(
         dict.fromkeys(d.target for cell in cells for d in cell.decisions if _is_point(d))
@@ -161,7 +162,10 @@ def template_line(letter: str, template: Template) -> str:
 
 
 def faces_table(template: Template, cell: Scored, every: bool) -> Table:
-    """One line a usable face, heaviest medium first; at most MOST_FACES of them unless `every`."""
+    """Return a table with one line for each usable face, heaviest medium first.
+
+    It has MOST_FACES of them at most, or `every` one.
+    """
     faces, media = _ordered(template), _media(template)
     grouped = _grouped(template)
     table = text_table(*(["medium"] if grouped else []))
@@ -184,8 +188,9 @@ def faces_table(template: Template, cell: Scored, every: bool) -> Table:
 
 
 def below(template: Template, every: bool) -> Iterator[str]:
-    """Say what a table of faces leaves out: the rest of them, and those that failed or carry a
-    note, with the reason.
+    """Say what a table of faces leaves out.
+
+    That is the rest of the usable ones, and those that failed or carry a note, with the reason.
     """
     faces = _ordered(template)
     if rest := [] if every else faces[MOST_FACES:]:

@@ -122,8 +122,9 @@ def _result(summary: Summary, headings: dict[Quantity, dict[str, Any]]) -> dict[
 
 
 def _headings(table: RuleTable) -> dict[Quantity, dict[str, Any]]:
-    """Return of each number what it measures, of how many, and which way is better if that may be
-    mistaken.
+    """Return the heading of every number: what it is, and of how many trials.
+
+    `lower` says whether less is better.
     """
     of = {"tar": "mated", "frr": "mated", "gfrr": "mated", "fta": "templates", "fte": "templates"}
     of |= dict.fromkeys(("rank", "tpir", "pooled_script"), "mated probes")
@@ -167,8 +168,9 @@ def _group(ranking: Ranking, group: Group, reach: Reach) -> dict[str, Any]:
 
 
 def _differences(ranking: Ranking) -> NDArray[np.float64]:
-    """Return (value, low, high) of the main number's differences, (n, 3); bounds that are not there
-    equal the value.
+    """Return (value, low, high) of the main number's differences, (n, 3).
+
+    A bound that is not defined equals the value.
     """
     entries = [row.entries.get(ranking.main) for row in ranking.table.rows if ranking.main]
     compared = [e.difference for e in entries if e is not None and e.difference is not None]
@@ -178,8 +180,9 @@ def _differences(ranking: Ranking) -> NDArray[np.float64]:
 
 
 def _reach(differences: NDArray[np.float64]) -> Reach:
-    """Return the ends of the bars' scale: it holds 0 and all intervals, but for those over REACH
-    times the usual ones.
+    """Return the ends of the bars' scale.
+
+    It holds 0 and every interval, but for those that exceed the usual ones REACH times.
     """
     usual = np.median(np.abs(differences).max(axis=1)) if len(differences) else 0.0
     limit = REACH * float(usual) or math.inf
@@ -254,8 +257,9 @@ def _fta(table: RuleTable, headings: dict[Quantity, dict[str, Any]]) -> list[str
 
 
 def _fallen(ranking: Ranking, headings: dict[Quantity, dict[str, Any]]) -> tuple[bool, list[str]]:
-    """Say whether templates whose weights all vanished were counted, and in which rows and
-    evaluations there are some.
+    """Say whether templates whose weights all vanished were counted, and which rows have some.
+
+    Each row is named with its evaluation.
     """
     counted = ranking.table.find("fused_fallback")
     told = [

@@ -74,8 +74,9 @@ def _named(q: Quantity) -> dict[str, Any]:
 
 
 def _rows(summary: Summary) -> list[dict[str, Any]]:
-    """Return of each row its factors, its lines in the table, and the evaluations (with replicates)
-    that it averages.
+    """Return of each row its factors, its lines in the table, and its evaluations.
+
+    The evaluations, which hold the replicates, are those that the row averages.
     """
     found, first = [], 0
     rows = summary.ranking.table.rows
@@ -87,7 +88,7 @@ def _rows(summary: Summary) -> list[dict[str, Any]]:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as JSON holds them: what is not there is null."""
+    """Return rows as JSON holds them: a missing value is null."""
     kept = frame.astype(object).where(frame.notna(), None)
     rows: Sequence[Any] = list(kept.itertuples(index=False, name=None))
     return [dict(zip(map(str, kept.columns), row, strict=True)) for row in rows]

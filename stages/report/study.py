@@ -1,5 +1,6 @@
-"""study: the runs of several benchmarks → one table of quality methods: study.html, study.csv,
-study.tex and study.json.
+"""study: the runs of several benchmarks → one table of quality methods.
+
+It is written as study.html, study.csv, study.tex and study.json.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def write_study(
 ) -> list[Path]:
     """Write the table of several runs into a folder and return its files, the page first.
 
-    None if no run has error versus discard: then each benchmark's own report says all.
+    Nothing is written if no run has error versus discard: then each benchmark's own report says
+    all.
     """
     import pandas as pd
 

@@ -1,5 +1,6 @@
-"""study_page: the table of several benchmarks → one HTML page, which loads nothing and links to
-each benchmark's own.
+"""study_page: the table of several benchmarks → one HTML page.
+
+It loads nothing, and links to each benchmark's own page.
 """
 
 from __future__ import annotations

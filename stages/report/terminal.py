@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @register("terminal report", "html")
 def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> Group:
-    """Return as many headline numbers as `width` columns hold, the main one first, and its
-    difference to the baseline.
+    """Return the table of a run, with its legend and what was published of it.
 
-    Rows are never folded; 80 columns hold one number and its difference, or more. Below stands what
-    was published of the run.
+    It has as many headline numbers as `width` columns hold, the main one first, and the main one's
+    difference to the baseline. Rows are never folded; 80 columns hold one number and its
+    difference, or more.
     """
     from rich.console import Group
     from rich.text import Text
@@ -74,8 +74,9 @@ def _table(ranking: Ranking, main: Quantity, width: int) -> tuple[RenderableType
 
 
 def _published(known: Sequence[PublishedNumber]) -> list[RenderableType]:
-    """Return the published numbers beside what was seen, and their legend; a row's name stands
-    where it begins.
+    """Return the published numbers beside what was seen, and their legend.
+
+    A row's name stands once, above the first of its numbers.
     """
     from rich.text import Text
 
@@ -103,7 +104,7 @@ def _heading(q: Quantity) -> str:
 
 
 def _legend(ranking: Ranking, main: Quantity, left_out: int) -> str:
-    """Say what the numbers are, and what is known of those that are missing."""
+    """Say what the numbers are, and why some are missing."""
     table = ranking.table
     level = f"{table.level * 100:g} % bootstrap over subjects" if table.replicates else "none"
     lines = ["percent; score ≥ threshold; largest FMR ≤ target; †: fewer than 30 errors of a kind"]
@@ -141,8 +142,9 @@ def _chosen_text(chosen: Sequence[Chosen]) -> str:
 
 
 def _right(texts: Sequence[str]) -> list[str]:
-    """Put texts, some of several lines, to the right of a common width; a space at the end, where a
-    mark could be, stays.
+    """Put texts, some of several lines, to the right of a common width.
+
+    A space at the end stands for a mark that others have, and stays.
     """
     width = max(len(line) for text in texts for line in text.split("\n"))
     return ["\n".join(line.rjust(width) for line in text.split("\n")) for text in texts]

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 
 def text_table(*names: str) -> Table:
-    """Return an empty table without lines. Its first columns are of `names`, which give way if a
-    terminal is narrow.
+    """Return an empty table without rules, whose first columns have these names.
+
+    They are shortened if a terminal is narrow.
     """
     from rich.table import Table
 

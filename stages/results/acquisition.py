@@ -23,8 +23,9 @@ STEPS = (("align", "detections"), ("embed", ""))
 
 @dataclass(frozen=True)
 class Kind:
-    """Reasons of one kind. `reason` and `example` are of the first face in the order of the data
-    set.
+    """Reasons of one kind.
+
+    `reason` and `example` are of the first face in the order of the data set.
     """
 
     step: str
@@ -48,8 +49,9 @@ class Acquired:
 
 
 def acquired(results: Results) -> Acquired:
-    """Count what the align and embed steps say of faces, in whatever cell; a face says one thing
-    once.
+    """Count what the align and embed steps say of faces, in whatever cell.
+
+    What several cells say of a face in the same words counts once.
     """
     steps = [
         step
@@ -70,8 +72,10 @@ def acquired(results: Results) -> Acquired:
 
 
 def _kind(same: Sequence[Remark]) -> Kind:
-    """Return one kind: the reason of all, or the first face's where others differ in its
-    numbers."""
+    """Return one kind: the reason that all share, or the first face's as an example.
+
+    Reasons of one kind differ in their numbers, if they differ.
+    """
     first = same[0]
     such = "such as: " if any(remark.reason != first.reason for remark in same) else ""
     return Kind(first.step, first.status, such + first.reason, first.id, len(same))

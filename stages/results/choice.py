@@ -28,8 +28,9 @@ from stages.results.rule_table import Entry, Row, RuleTable
 
 @dataclass(frozen=True)
 class Chosen:
-    """One choice: of which values, under which other factors; the chosen one's entries on both
-    halves.
+    """One choice: the value that was chosen, and its entries on both halves.
+
+    `tried` are the values it was chosen from, under the other `factors`.
     """
 
     family: str
@@ -74,9 +75,9 @@ class Chosen:
 def choices(
     table: RuleTable, choose: Choose | None, factors: Mapping[str, Sequence[Any]]
 ) -> list[Chosen]:
-    """Return the choice in every family, in the order of the plan; none where none is asked for.
+    """Return the choice in every family, in the order of the plan; none if none is asked for.
 
-    Raises InvalidInput if the number to choose by was not evaluated, and where there is nothing to
+    Raises InvalidInput if the number to choose by was not evaluated, and if there is nothing to
     choose.
     """
     half = half_factor(factors)

@@ -45,8 +45,10 @@ WHY = {
 
 @dataclass(frozen=True)
 class Change:
-    """A field of a config, or a version, that is not the same in both; ABSENT where one
-    has none."""
+    """A field of a config, or a version, that differs between two runs.
+
+    ABSENT stands for the side that does not have it.
+    """
 
     field: str
     old: Any
@@ -76,7 +78,7 @@ class Compared:
 
     @property
     def overlap(self) -> bool | None:
-        """Whether the two intervals overlap; None if one is not there."""
+        """Whether the two intervals overlap; None if one is missing."""
         low_a, high_a, low_b, high_b = map(
             _number, (self.a.low, self.a.high, self.b.low, self.b.high)
         )
@@ -97,8 +99,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class Diff:
-    """Everything in which two runs differ. `stale`: fields of a config that was named and has
-    changed since its run.
+    """Everything in which two runs differ.
+
+    `stale`: for a run that was named by its config, the fields of it that have changed since.
     """
 
     a: Run
@@ -185,8 +188,9 @@ def _row(a: Run, b: Run, i: int, j: int) -> Iterator[Compared]:
 def _difference(
     a: Run, b: Run, i: int, j: int, quantity: Quantity, x: RecordedNumber, y: RecordedNumber
 ) -> tuple[Difference, str]:
-    """Return B − A and why it is unpaired; without bounds where one number has no interval, or one
-    of another level.
+    """Return B − A, and why it is unpaired.
+
+    It has no bounds if a number has no interval, or the two intervals are of different levels.
     """
     few, value = _few(x, y), _number(y.value) - _number(x.value)
     level = a.record.intervals.level
@@ -231,8 +235,9 @@ def _few(x: RecordedNumber, y: RecordedNumber) -> bool:
 def mover(
     a: float, low_a: float, high_a: float, b: float, low_b: float, high_b: float
 ) -> tuple[float, float]:
-    """Return the interval of b − a for independent a and b from their own intervals (Zou and Donner
-    2008).
+    """Return the interval of b − a for independent a and b from their own intervals.
+
+    The method is MOVER (Zou and Donner 2008).
     """
     # A percentile interval may leave out its own estimate: then that side adds nothing.
     below, above = (

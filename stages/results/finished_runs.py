@@ -42,7 +42,7 @@ class Named(BaseModel):
 
 
 class RecordedNumber(Named):
-    """One number of one row of the table; null where it is not defined."""
+    """One number of one row of the table; null if it is not defined."""
 
     value: float | None
     low: float | None
@@ -88,10 +88,10 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class Drawn:
-    """The replicates of one row's numbers of one step, means over its cells; and what decided which
-    subjects were drawn.
+    """The replicates of one row's numbers of one step, means over its cells.
 
-    Two that agree in every item of `how` drew the same subjects in replicate r.
+    `how` holds what decided which subjects were drawn: two that agree in all of it drew the same
+    subjects in replicate r.
     """
 
     replicates: Mapping[Quantity, Array]
@@ -100,8 +100,9 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `config` is the one it was asked for by, as it is now; None if it was asked
-    for by folder.
+    """A finished run.
+
+    `config` is the config that it was named by, as it is now; None if it was named by its folder.
     """
 
     folder: Path
@@ -118,10 +119,10 @@ class Run:
 
     @cached_property
     def store(self) -> Store | None:
-        """The store of the run, or the one beside its folder where both were moved, read-only; None
-        if neither is there.
+        """The store of the run, read-only; None if it is not found.
 
-        Keys are of contents, so that what has the key in whatever store is what was evaluated.
+        It is looked for beside the run's folder as well, as both may have been moved. A key is a
+        digest of contents, so whatever store has the key holds what was evaluated.
         """
         places = (Path(self.record.store), self.folder.parent.parent / "store")
         return next((Store(root, readonly=True) for root in places if root.is_dir()), None)
@@ -132,8 +133,9 @@ class Run:
         }
 
     def drawn(self, row: int, step: str) -> Drawn | None:
-        """Return the replicates of a row's numbers of one step; None if they are not in the store
-        any more.
+        """Return the replicates of a row's numbers of one step.
+
+        None if they are not in the store any more.
         """
         if (row, step) not in self._drawn:
             found = [e for e in self.record.rows[row].evaluations if e.step == step]
@@ -175,12 +177,11 @@ class Run:
 
 
 def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
-    """Return the run of a folder, of a name (or NAME/BENCHMARK) under `runs`, or of a config that
-    has been run.
+    """Return the run that a folder, a name under `runs`, or a config stands for.
 
-    Raises InvalidInput for anything else, and for a record that is not whole; UsageError for a
-    config of several benchmarks, and for what is both a name and something else: then "./NAME" is
-    the something else.
+    A name is NAME or NAME/BENCHMARK; a config must have been run. Raises InvalidInput for anything
+    else, and for a record that is not whole; UsageError for a config of several benchmarks, and for
+    a name that is also the path of another run or file here: then "./NAME" is the path.
     """
     config, given = None, Path(asked)
     folder = given
@@ -215,11 +216,10 @@ def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
 
 
 def _names_a_run(asked: str, runs: Path) -> bool:
-    """Whether this is the name of a run. Raises UsageError if it is as well that of a config, or of
-    a run's folder, here.
+    """Whether this is the name of a run.
 
-    A name begins with a letter or a digit, a path may begin with "./"; a folder of something else
-    hides no run.
+    A name begins with a letter or a digit, a path may begin with "./". Raises UsageError if a file
+    or another run's folder here has the same name; a folder of something else hides no run.
     """
     if not (asked[:1].isalnum() and os.path.isdir(runs / asked)):
         return False

@@ -1,5 +1,6 @@
-"""provenance: where a run's numbers come from: its steps, config and data, the versions that
-computed it, and when.
+"""provenance: where a run's numbers come from.
+
+That is: its steps, config and data, the versions that computed it, and when.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ T = TypeVar("T")
 
 
 def step_lines(results: Results) -> list[dict[str, Any]]:
-    """Return one line for each step of the config: stage, options, how many cells, seconds in the
-    last run.
+    """Return one line for each step of the config.
+
+    It has the stage, the options, how many cells, and the seconds in the last run.
     """
     seconds = _seconds(results)
     lines: dict[str, dict[str, Any]] = {}
@@ -78,8 +80,9 @@ def _seconds(results: Results) -> Mapping[str, float]:
 
 
 def ended(results: Results) -> datetime | None:
-    """Return when the last run of this config that computed anything ended; None if that is not
-    known.
+    """Return when the last run of this config that computed anything ended.
+
+    None if that is not known.
     """
     return _summary(results, "ended", lambda found: datetime.fromisoformat(found).astimezone(UTC))
 
@@ -112,8 +115,9 @@ def config_of(results: Results) -> dict[str, Any]:
 
 
 def versions(results: Results) -> dict[str, str]:
-    """Return the versions of everything that may move a last bit, and the instruction sets that
-    computed the networks.
+    """Return the versions of everything that may change the last bits of a number.
+
+    The instruction sets that computed the networks are named as well.
     """
     try:
         own = version("qfuse")

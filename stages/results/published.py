@@ -39,16 +39,14 @@ class _Part(BaseModel):
 
 
 class PublishedSet(_Part):
-    """The data set, by its reader and how many it has of faces, templates, comparisons, mated
-    comparisons.
-    """
+    """The data set, by its reader and its counts."""
 
     reader: str
     counts: dict[Literal["faces", "templates", "comparisons", "mated"], int] = Field(min_length=1)
 
 
 class PublishedModel(_Part):
-    """The model, by the name of its card, and by the digest of its weights where that is known."""
+    """The model, by the name of its card and, if known, by the digest of its weights."""
 
     card: str
     flip: Literal["none", "add", "concat"]
@@ -56,8 +54,9 @@ class PublishedModel(_Part):
 
 
 class Published(_Part):
-    """One published row: `values` by target. `means` says what the row is, `source` where it was
-    printed.
+    """One published row: `values` by target.
+
+    `means` says what the row is, `source` where it was printed.
     """
 
     set: PublishedSet
@@ -88,8 +87,9 @@ class Published(_Part):
 
 @dataclass(frozen=True)
 class PublishedNumber:
-    """One published number beside the one that was seen; bounds are nan where nothing was
-    resampled.
+    """One published number beside the one that was seen.
+
+    The bounds of the latter are nan if nothing was resampled.
     """
 
     entry: Published
@@ -134,9 +134,7 @@ def read_published(path: Path) -> dict[str, Published]:
 
 
 def published_numbers(results: Results, rows: Sequence[Row]) -> list[PublishedNumber]:
-    """Return the published numbers that the rows of a run have a number for, entry by entry; none
-    where nothing fits.
-    """
+    """Return the published numbers that rows of a run have a number for, entry by entry."""
     own = [
         entry
         for entry in read_published(resource(MANIFEST)).values()
@@ -169,8 +167,10 @@ def _is_set(results: Results, wanted: PublishedSet) -> bool:
 
 
 def _is_made_so(results: Results, cell: Cell, entry: Published) -> bool:
-    """Whether a cell evaluates cosines of templates fused by the entry's rule of the entry's
-    model's embeddings, whole.
+    """Whether a cell's scores are made as an entry's were.
+
+    That is: cosines of templates fused by the entry's rule from the entry's model's embeddings of
+    whole images.
     """
     if (
         evaluated := cell.step.stage
@@ -185,7 +185,7 @@ def _is_made_so(results: Results, cell: Cell, entry: Published) -> bool:
 
 
 def _above(results: Results, step: Step | None, name: str, stage: str) -> Step | None:
-    """Return the step that an input names, where it runs that stage."""
+    """Return the step that an input names; None if it runs another stage."""
     if step is None or name not in step.inputs:
         return None
     above = results.plan.steps[step.inputs[name].step]

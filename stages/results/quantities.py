@@ -1,5 +1,4 @@
-"""What the numbers measure, and whose they are: names, which direction is better, how they are
-written.
+"""quantities: the names of the numbers, which direction is better, how they are written.
 
 Conventions
     Rates are kept as fractions everywhere and written in percent; differences of rates in
@@ -53,8 +52,9 @@ AREA = re.compile(r"(fnm|fm|fnir|fpir)_pauc\(([^)]+)\)(?:_(\w+))?")
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a column of numbers measures. `rule` is the threshold rule: at_most, nearest, script or
-    empty.
+    """What a column of numbers holds.
+
+    `rule` is the threshold rule: at_most, nearest, script, starting, interpolated or empty.
     """
 
     kind: Kind
@@ -97,23 +97,25 @@ class Quantity:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether less of what a metric measures is better."""
+    """Whether less of a metric is better."""
     return metric in _LOWER or metric in COUNTS - NO_DIRECTION or AREA.fullmatch(metric) is not None
 
 
 def flawless(metric: str, value: float) -> bool:
-    """Whether a value is that of no error at all, of which there is no better one."""
+    """Whether a value is that of no error at all, so that none can be better."""
     return metric not in NO_DIRECTION and value == (0.0 if lower_is_better(metric) else 1.0)
 
 
 def is_area(metric: str) -> bool:
-    """Whether a metric is an area under a curve against the share discarded: a rate times a
-    share."""
+    """Whether a metric is an area under a curve against the share discarded.
+
+    Such an area is a rate times a share.
+    """
     return metric == "erc_auc" or AREA.fullmatch(metric) is not None
 
 
 def number_label(value: float | None) -> str:
-    """Write 0.001 as 1e-3 and 5 as 5; nothing for what is not there or not defined."""
+    """Write 0.001 as 1e-3 and 5 as 5; nothing for None and nan."""
     if value is None or math.isnan(value):
         return ""
     if value >= 1 or value == 0:
@@ -123,8 +125,9 @@ def number_label(value: float | None) -> str:
 
 
 def written(metric: str, value: float, signed: bool = False) -> str:
-    """Write a value of a metric: a rate in percent to two decimals, an area in percent to four, a
-    count as it is.
+    """Write a value of a metric.
+
+    A rate is written in percent to two decimals, an area in percent to four, a count as it is.
     """
     if math.isnan(value):
         return "–"
@@ -138,7 +141,7 @@ def written(metric: str, value: float, signed: bool = False) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """Write a plain number with its sign; an en dash where it is not defined."""
+    """Write a plain number with its sign; an en dash if it is not defined."""
     return "–" if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
 
 

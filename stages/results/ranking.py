@@ -36,8 +36,9 @@ HEADLINE_FPIR = (1e-1, 1e-2)
 
 @dataclass(frozen=True)
 class Group:
-    """The rows compared with one baseline, best first; `baseline` is None for rows that are
-    compared with nothing.
+    """The rows compared with one baseline, best first.
+
+    `baseline` is None for rows that are compared with nothing.
     """
 
     # what the rows have in common with their baseline, beside what makes it the baseline
@@ -90,8 +91,9 @@ def rank(results: Results, options: Mapping[str, Any]) -> Ranking:
 
 
 def _with_any(group: Group, shown: Sequence[Quantity]) -> Group:
-    """Leave out rows that have none of the numbers shown, such as those of an evaluation that is
-    never in the headline.
+    """Leave out the rows that have none of the numbers shown.
+
+    Such are those of an evaluation that is never in the headline.
     """
 
     def has_any(row: Row) -> bool:
@@ -102,8 +104,9 @@ def _with_any(group: Group, shown: Sequence[Quantity]) -> Group:
 
 
 def targets_named(config: Config, kind: Kind, option: str) -> tuple[float, ...]:
-    """Return the targets that the evaluating steps of a kind name themselves, in their order; none
-    where all are defaults.
+    """Return the targets that the evaluating steps of a kind name, in their order.
+
+    None if all are left at their defaults.
     """
     steps = ((section.stage or name, section.options) for name, section in config.steps.items())
     lists = [
@@ -119,7 +122,10 @@ def targets_named(config: Config, kind: Kind, option: str) -> tuple[float, ...]:
 
 
 def primary(table: RuleTable, options: ReportOptions, fmr: Sequence[float] = ()) -> Quantity | None:
-    """Return the main number; None where nothing was evaluated. `fmr`: as of `columns`."""
+    """Return the main number; None if nothing was evaluated.
+
+    `fmr`: the targets that the config names.
+    """
     asked = [q for target in options.fmr or () for q in table.find("tar", target)]
     held = {
         q: [row.entries[q] for row in table.rows if q in row.entries] for q in table.find("tar")
@@ -150,10 +156,10 @@ def primary(table: RuleTable, options: ReportOptions, fmr: Sequence[float] = ())
 def columns(
     table: RuleTable, options: ReportOptions, fmr: Sequence[float] = (), fpir: Sequence[float] = ()
 ) -> list[Quantity]:
-    """Return the headline numbers that the table has, the main one first. `fmr`, `fpir`: those that
-    the config names.
+    """Return the headline numbers that the table has, the main one first.
 
-    A number that no row has defined is left out, but for the main one.
+    `fmr`, `fpir`: the targets that the config names. A number that no row has defined is left out,
+    but for the main one.
     """
     main = primary(table, options, fmr)
     chosen = [] if main is None else [main]
@@ -181,11 +187,12 @@ def columns(
 
 
 def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:
-    """Return the areas under error versus discard: standard ones up to each step's smallest limit,
-    then the legacy form's.
+    """Return the areas under error versus discard, in the order of the headline.
 
-    First come those at the first FMR asked for, then the strictest target that rests on 30 false
-    matches in every row; where none does, the most lenient. Those from a starting error come last.
+    Standard ones come before those of the legacy form, and each step has those up to its smallest
+    limit. First come those at the first FMR asked for, then the strictest target that rests on 30
+    false matches in every row; if none does, the most lenient. Those from a starting error come
+    last.
     """
     plain = {
         q: float(area[2])
@@ -213,8 +220,9 @@ def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:
 
 
 def _any_failed(table: RuleTable, share: str) -> bool:
-    """Whether failures to acquire make FRR say more than 1 − TAR, or those to enrol GFRR more than
-    FRR.
+    """Whether any template failed: then FRR (GFRR) says more than 1 − TAR (FRR).
+
+    `share` is fta for failures to acquire, fte for failures to enrol.
     """
     return any(
         row.entries[q].value > 0
@@ -242,8 +250,9 @@ def grouped(table: RuleTable, by: Quantity | None) -> list[Group]:
 
 
 def goodness(row: Row, by: Quantity | None) -> float:
-    """Return a value that is larger for better rows; -inf where the number is not there or not
-    defined.
+    """Return a value that is larger for better rows.
+
+    It is -inf for a number that a row does not have, or that is not defined.
     """
     if by is None or by not in row.entries or math.isnan(row.entries[by].value):
         return -math.inf
@@ -252,8 +261,7 @@ def goodness(row: Row, by: Quantity | None) -> float:
 
 
 def direction(row: Row, by: Quantity) -> int:
-    """1: clearly better than the baseline; -1: clearly worse; 0: not told apart, or not
-    compared."""
+    """1: clearly better than the baseline; -1: clearly worse; 0: neither, or not compared."""
     entry = row.entries.get(by)
     return 0 if entry is None else direction_of(entry.difference, by)
 
@@ -275,7 +283,7 @@ def distinct(rows: Sequence[Row], base: Row | None) -> list[Row]:
 
 
 def equal_to(row: Row, rows: Sequence[Row]) -> Row | None:
-    """Return the first other row that has the very same numbers; None where there is none."""
+    """Return the first other row that has the very same numbers; None if no row has."""
     return next((other for other in rows if other is not row and _equal(row, other)), None)
 
 

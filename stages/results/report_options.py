@@ -18,8 +18,9 @@ DRAWN = ("seed", "replicates", "level")  # what decides how subjects are drawn
 
 
 class Choose(Options):
-    """Among the values of which factor a parameter is chosen, and by which number, on one half of
-    the subjects.
+    """A parameter to choose on one half of the subjects.
+
+    It is chosen among the values of the factor `among`, by the number `metric` at `target`.
     """
 
     among: str
@@ -28,14 +29,16 @@ class Choose(Options):
 
 
 class ReportOptions(Options):
-    """`average`: factors to average over (default: `seed`, where there is one). `baseline`: the
-    factor values of the row that others are compared with (default: rule mean, where there is one).
-    `fmr`: headline targets, the first of them the main one (default: 1e-3 and 1e-4, and the main
-    one chosen by `ranking.primary`). `crops`: faces in the grid, 0 for none. `method`: the quality
-    measure that sorts the grid (default: that of the best row). `pairs`: mated comparisons shown
-    face by face that the best row accepts and the baseline does not, 0 for no such section; half as
-    many of the reverse and of false matches. `choose`: which parameter to choose on one half of the
-    subjects and report on the other, by a factor with the values choose and report.
+    """What a report may be asked to show.
+
+    `average`: factors to average over (default: `seed`, if there is one). `baseline`: the factor
+    values of the row that others are compared with (default: rule mean, if there is one). `fmr`:
+    headline targets, the first of them the main one (default: 1e-3 and 1e-4, and the main one
+    chosen by `ranking.primary`). `crops`: faces in the grid, 0 for none. `method`: the quality
+    method whose scores sort the grid (default: that of the best row). `pairs`: mated comparisons
+    shown face by face that the best row accepts and the baseline does not, 0 for no such section;
+    half as many of the reverse and of false matches. `choose`: which parameter to choose on one
+    half of the subjects and report on the other, by a factor with the values choose and report.
     """
 
     title: str | None = None
@@ -55,10 +58,10 @@ class ReportOptions(Options):
 
 @register("report options", "html")
 def check_options(options: Mapping[str, Any], config: Config) -> None:
-    """Check the options of a report, that what they ask for is evaluated, and that its replicates
-    can be paired.
+    """Check the options of a report against its config.
 
-    Raises InvalidInput naming the wrong field, or the steps whose draws differ.
+    What they ask for must be evaluated, and the replicates of all evaluating steps be fit to be
+    paired. Raises InvalidInput naming the wrong field, or the steps whose draws differ.
     """
     _need_evaluated(read_options(options, config.factors).fmr or (), config)
     drawn: dict[str, str] = {}
@@ -82,8 +85,9 @@ def check_options(options: Mapping[str, Any], config: Config) -> None:
 
 
 def _need_evaluated(fmr: Sequence[float], config: Config) -> None:
-    """Raise InvalidInput for an FMR that no evaluating step has among its targets; those that a
-    factor decides hold any.
+    """Raise InvalidInput for an FMR that no evaluating step has among its targets.
+
+    Targets that a factor decides may be any, so nothing is asked of them.
     """
     known: list[float] = []
     for name, section in config.steps.items():
@@ -113,10 +117,10 @@ def _need_evaluated(fmr: Sequence[float], config: Config) -> None:
 def read_options(
     options: Mapping[str, Any], factors: Mapping[str, Sequence[Any]] | None = None
 ) -> ReportOptions:
-    """Validate report options; with the config's factors, the names and values that they speak of
-    as well.
+    """Validate report options.
 
-    Raises InvalidInput naming the wrong field.
+    With the config's factors, the names and values of factors in them are checked as well. Raises
+    InvalidInput naming the wrong field.
     """
     found: ReportOptions = validate(ReportOptions, dict(options), "report.options")
     if factors is not None:

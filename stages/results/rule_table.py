@@ -57,7 +57,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """Row − baseline, with its interval; nan bounds where nothing was resampled."""
+    """Row − baseline, with its interval; nan bounds if nothing was resampled."""
 
     value: float
     low: float
@@ -76,7 +76,7 @@ class Difference:
 
 
 def direction_of(difference: Difference | None, quantity: Quantity) -> int:
-    """1: clearly better; -1: clearly worse; 0: not told apart, or not compared."""
+    """1: clearly better; -1: clearly worse; 0: neither, or not compared."""
     if difference is None or not difference.clear:
         return 0
     return 1 if (difference.low > 0) != lower_is_better(quantity.metric) else -1
@@ -110,8 +110,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """All numbers of one combination of factors. `reference` holds the factors of the row it is
-    compared with.
+    """All numbers of one combination of factors.
+
+    `reference` holds the factors of the row it is compared with.
     """
 
     factors: Mapping[str, Any]
@@ -147,8 +148,9 @@ class RuleTable:
 
 
 def departures_by_step(table: RuleTable) -> dict[str, tuple[list[str], list[str]]]:
-    """Return in what each step that evaluates error versus discard departs from the standard's
-    form, and in what from the legacy one.
+    """Return in what each step departs from the standard's form and from the legacy one.
+
+    Steps that evaluate error versus discard are looked at, no others.
     """
     options = {
         cell.step.base: cell.step.stage.options
@@ -163,8 +165,9 @@ def departures_by_step(table: RuleTable) -> dict[str, tuple[list[str], list[str]
 
 
 def sides_enrolled(table: RuleTable) -> list[tuple[str, bool]]:
-    """Return of the 1:1 evaluations what their option `enrolled` is, and whether the first side of
-    their comparisons was taken for enrolled.
+    """Return the option `enrolled` of the 1:1 evaluations, and what came of it.
+
+    That is whether the first side of their comparisons was taken for enrolled.
     """
     cells = (cell for row in table.rows for cell in row.cells if cell.kind == "1:1")
     said = (
@@ -194,8 +197,8 @@ def rule_table(
 ) -> RuleTable:
     """Average cells into rows and compare each row with the baseline.
 
-    `found`: the cells, where they have been read already. Raises InvalidInput for a factor or
-    baseline that the config does not have, and for cells whose replicates were not drawn alike.
+    `found`: the cells, if they have been read already. Raises InvalidInput for a factor or baseline
+    that the config does not have, and for cells whose replicates were not drawn alike.
     """
     found = cells(results) if found is None else found
     factors = results.plan.config.factors
@@ -236,8 +239,10 @@ def _averaged(options: ReportOptions, factors: Mapping[str, Any]) -> tuple[str, 
 
 
 def _drawn_alike(found: Sequence[Cell]) -> tuple[float, int]:
-    """Return (level, replicates); differences are only paired where every cell drew with the same
-    seed.
+    """Return (level, replicates), which are the same in every cell.
+
+    Raises InvalidInput if they or the seeds differ: replicates drew other subjects then, and cannot
+    be paired.
     """
     drawn = {
         (o.seed, o.replicates, o.level)
@@ -310,8 +315,9 @@ def _matches(factors: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _compared(row: Row, rows: Sequence[Row], baseline: Mapping[str, Any], level: float) -> Row:
-    """Add the differences to the baseline row that agrees with this one in every other factor they
-    share.
+    """Add to a row its differences to the baseline row.
+
+    That is the row of the baseline that agrees with it in every other factor they share.
     """
     if not baseline:
         return row
@@ -338,10 +344,10 @@ def _compared(row: Row, rows: Sequence[Row], baseline: Mapping[str, Any], level:
 
 
 def _nearest(row: Row, others: Sequence[Row]) -> Row | None:
-    """Return the row that differs in fewest factors, of those that one of the two lacks; None
-    without, and with several.
+    """Return the row that differs in fewest factors, of those that one of the two lacks.
 
-    An evaluation that a factor does not reach has rows without it.
+    None without such a row, and with several. An evaluation that a factor does not reach has rows
+    without it.
     """
     apart = [len(row.factors.keys() ^ other.factors.keys()) for other in others]
     nearest = [other for other, count in zip(others, apart, strict=True) if count == min(apart)]
@@ -360,7 +366,8 @@ def _against(entry: Entry, other: Entry, level: float) -> Entry:
 
 
 def few_behind(few_matches: Iterable[bool], misses: Iterable[int]) -> bool:
-    """Whether a difference rests on few errors: false matches of either threshold, or misses of
-    both (-1: not counted).
+    """Whether a difference rests on few errors.
+
+    Those are false matches of either threshold, or misses of both (-1: not counted).
     """
     return any(few_matches) or 0 <= max(misses) < FEW

@@ -34,10 +34,10 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One area. `limit` is None in the legacy form; `of` the error that the target is of, FNMR for
-    a starting error.
+    """One area.
 
-    `but` says in what it departs from its form; empty where it does not.
+    `limit` is None in the legacy form; `of` is the error that the target is of, FNMR for a starting
+    error. `but` says in what it departs from its form; empty if it does not.
     """
 
     form: str  # standard or legacy
@@ -64,8 +64,9 @@ class Area:
 
     @property
     def direction(self) -> int:
-        """1: clearly better than discard at random; -1: clearly worse; 0: not told apart, or not
-        compared. Less is better.
+        """1: clearly better than discard at random; -1: clearly worse; 0: neither.
+
+        Less is better. It is 0 as well for what is not compared, or rests on few errors.
         """
         if self.few:
             return 0
@@ -74,8 +75,10 @@ class Area:
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One row of the table; `group` numbers those that judge the same scores, `bound` marks a
-    reference line.
+    """One row of the table.
+
+    `group` numbers the rows on the same comparison scores; `bound` names a reference line, empty
+    for a quality method.
     """
 
     benchmark: str
@@ -86,7 +89,7 @@ class StudyRow:
 
 
 def study_rows(benchmark: str, results: Results, ranking: Ranking) -> Iterator[StudyRow]:
-    """Yield the rows of one benchmark, and after those that judge the same scores their bounds."""
+    """Yield the rows of one benchmark, each group on the same scores followed by its bounds."""
     groups: dict[str, list[Row]] = {}
     for row in ranking.rows:
         cells = [cell for cell in row.cells if cell.kind == "discard"]
@@ -104,8 +107,10 @@ def study_rows(benchmark: str, results: Results, ranking: Ranking) -> Iterator[S
 
 
 def columns_of(lines: Sequence[StudyRow]) -> list[Column]:
-    """Return every column, the standard form first, limits rising, targets from lenient to
-    strict."""
+    """Return every column in its order.
+
+    The standard form comes first, limits rise, targets go from lenient to strict.
+    """
     columns = {column for line in lines for column in line.areas}
     return sorted(
         columns, key=lambda c: (c.form == "legacy", c.but, c.step, c.limit or 0, c.of, -c.target)
@@ -113,11 +118,11 @@ def columns_of(lines: Sequence[StudyRow]) -> list[Column]:
 
 
 def factor_names(lines: Sequence[StudyRow]) -> list[str]:
-    """Return the factors of any line, in the order in which they first appear; what bounds stand
-    under is the last.
+    """Return the factors of all lines, in the order in which they first appear.
 
-    A bound has the factors of the scores that it is of, so that the first factor which it lacks is
-    that of a measure.
+    A bound has the factors of the scores that it is of, so the first factor that it lacks tells
+    quality methods apart, and the bound's name stands there. If a bound lacks none, a last name,
+    'bound', gives it a place.
     """
     names = rule_first(dict.fromkeys(name for line in lines for name in line.factors))
     full = any(line.bound and set(names) <= line.factors.keys() for line in lines)
@@ -125,8 +130,9 @@ def factor_names(lines: Sequence[StudyRow]) -> list[str]:
 
 
 def labels(line: StudyRow, names: Sequence[str]) -> list[str]:
-    """Return what stands under each name; that of a bound stands in the first place that it has no
-    value for.
+    """Return what stands under each name.
+
+    A bound's own name stands in the first place that it has no value for.
     """
     found = [str(line.factors.get(name, "")) for name in names]
     if line.bound:
@@ -166,8 +172,9 @@ def _bound(row: Row, bound: str) -> Iterator[tuple[Column, Area]]:
 
 
 def _column(row: Row, q: Quantity, line: str | None = None) -> Column | None:
-    """Return the column of a measure's own area or, for a `line`, that of a bound's; None for any
-    other number.
+    """Return the column of one number; None if it has none.
+
+    Without `line` that is an area of a quality method, else of the bound `line`.
     """
     if q.kind != "discard" or q.target is None:
         return None
@@ -186,8 +193,9 @@ def _but(row: Row, q: Quantity, legacy: bool = False) -> str:
 
 
 def _with_best(lines: Sequence[StudyRow]) -> Iterator[StudyRow]:
-    """Mark the least of each column, where there are two or more to choose from, all over as many
-    comparisons.
+    """Mark the least of each column.
+
+    Only a column of two areas or more, all over as many comparisons, has a least one.
     """
     known: dict[Column, list[Area]] = {}
     for line in lines:

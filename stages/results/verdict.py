@@ -48,8 +48,9 @@ def verdicts(groups: Sequence[Group], by: Quantity | None, level: float = 0.95) 
 
 
 def nothing_defined(rows: Sequence[Row], by: Quantity) -> str:
-    """Say that a number is defined in no row, and how many comparisons failed templates took; empty
-    if it is defined in one.
+    """Say that a number is defined in no row, and how many comparisons were lost.
+
+    Failed templates took those. Empty if a row has it defined.
     """
     if any(goodness(row, by) > -math.inf for row in rows):
         return ""

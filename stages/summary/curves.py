@@ -32,8 +32,9 @@ POINTS = 300  # of a ROC
 
 @dataclass(frozen=True)
 class Curve:
-    """One figure of curves. `unsure`: the FMR below which fewer than 30 false matches decide; nan
-    if nobody knows.
+    """One figure of curves.
+
+    `unsure`: the FMR below which fewer than 30 false matches decide; nan if it is not known.
     """
 
     kind: Literal["ROC", "DET", "CMC"]
@@ -152,8 +153,9 @@ def _histograms(ranking: Ranking) -> Iterator[Histogram]:
 
 
 def roc_of(row: Row, step: str) -> tuple[Array, Array]:
-    """Return (FMR, TAR) of a row's 1:1 cells of one evaluating step, averaged at equal FMR; empty
-    if there are none.
+    """Return (FMR, TAR) of a row's 1:1 cells of one evaluating step, averaged at equal FMR.
+
+    Both are empty if there are no such cells.
     """
     parts = [part for part in (curve(cell, "roc") for cell in cells_of(row, step)) if len(part[0])]
     if not parts:
@@ -170,8 +172,9 @@ def roc_of(row: Row, step: str) -> tuple[Array, Array]:
 
 
 def mean_curve(row: Row, step: str, name: str) -> tuple[Array, Array]:
-    """Return (x, y) of a CMC or a histogram, averaged over the cells that have the x of the first
-    one, up to the shortest.
+    """Return (x, y) of a CMC or a histogram, averaged over cells.
+
+    Cells whose x is not that of the first one are left out; the shortest decides the length.
     """
     parts = [part for part in (curve(cell, name) for cell in cells_of(row, step)) if len(part[0])]
     length = min((len(x) for x, _ in parts), default=0)
@@ -194,8 +197,9 @@ def cells_of(row: Row, step: str) -> list[Cell]:
 
 
 def nonmated_trials(row: Row, step: str) -> float:
-    """Return how many non-mated comparisons were made, the fewest of a row's cells; nan if none of
-    them tells.
+    """Return the number of non-mated comparisons, the fewest of a row's cells.
+
+    nan if no cell has counted them.
     """
     counts = [n for cell in cells_of(row, step) for n in cell.numbers["nonmated"].tolist() if n > 0]
     return min(counts, default=math.nan)

@@ -39,8 +39,9 @@ STORED: dict[Form, str] = {"standard": "fnm-edc", "legacy": "erc", "1:N": "fnir-
 
 @dataclass(frozen=True)
 class DiscardCurves:
-    """One figure: rows on the same scores under one form of the curve. `but`: what departs from the
-    form; `rows`: how many there are.
+    """One figure: rows on the same scores under one form of the curve.
+
+    `but`: in what it departs from the form; `drawn`: how many of the `rows` have a line.
     """
 
     form: Form
@@ -119,8 +120,9 @@ def _details(cell: Cell, name: str) -> DiscardDetails:
 
 
 def _sharing(results: Results, ranking: Ranking, step: str) -> dict[str, list[Row]]:
-    """Return the rows of one evaluating step by the scores that they judge, named by the factors
-    that those have.
+    """Return the rows of one evaluating step by the comparison scores that they judge.
+
+    The scores are named by their factors.
     """
     by_scores: dict[str, list[Row]] = {}
     for row in ranking.rows:
@@ -153,8 +155,10 @@ def _lines(rows: Sequence[Row], q: Quantity, form: Form) -> Iterator[Series]:
 
 
 def _mean(cells: Sequence[Cell], name: str, steps: bool) -> Array | None:
-    """Return the mean over cells on GRID: of steps, the value of the point before; of the legacy
-    form, on straight lines.
+    """Return the mean over cells on GRID; None if no cell has the curve.
+
+    Between two points, steps keep the value of the one before; the legacy form draws a straight
+    line.
     """
     parts = []
     for x, y in (curve(cell, name) for cell in cells):

@@ -54,8 +54,9 @@ class Crop:
 
 @dataclass(frozen=True)
 class Histograms:
-    """How the scores of one method are spread: of all faces or, if it is known how each was
-    degraded, of each kind.
+    """How the scores of one method are spread.
+
+    One line for all faces or, if it is known how each was degraded, one for each kind.
     """
 
     name: str
@@ -64,8 +65,9 @@ class Histograms:
 
 @dataclass(frozen=True)
 class Qualities:
-    """What is shown of the quality of faces; `by` names the scores in whose order the crops stand,
-    '' if there are none.
+    """What is shown of the quality of faces.
+
+    `by` names the scores in whose order the crops stand, '' if there are none.
     """
 
     histograms: Sequence[Histograms]
@@ -134,8 +136,9 @@ def choose_scores(
 
 
 def crop_grid(results: Results, scores: QualityScores, count: int) -> list[Crop]:
-    """Return `count` crops at equal steps of rank, from the lowest score to the highest; none where
-    none are kept.
+    """Return `count` crops at equal steps of rank, from the lowest score to the highest.
+
+    Empty if no crops are kept.
     """
     source = nearest_with(results, scores.step, "crop")
     if source is None or count == 0 or not results.available(*source):
@@ -176,8 +179,9 @@ def _alike(values: Array) -> list[str]:
 
 
 def agreement(scores: Sequence[QualityScores]) -> Array | None:
-    """Return the rank correlation of every method's scores with every other's, (n, n) float64; None
-    if there is only one.
+    """Return the rank correlations between the scores of all methods, (n, n) float64.
+
+    None if there is only one method.
     """
     if len(scores) < 2:
         return None

@@ -1,5 +1,6 @@
-"""study: the runs of several benchmarks, derived once: one table of areas under error versus
-discard.
+"""study: the runs of several benchmarks, derived once.
+
+They give one table of areas under error versus discard.
 """
 
 from __future__ import annotations

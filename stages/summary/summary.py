@@ -2,7 +2,7 @@
 
     store → cells → rule_table → ranking → summary → a page, csv, json, LaTeX, a terminal's table
 
-Whoever formats it needs neither the run nor its store any more.
+What formats a summary needs neither the run nor its store.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from stages.tables.tables import Comparisons, role_rows
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers come from; `data` is None if they are made from a seed, `ended` if nobody
-    knows.
+    """Where the numbers come from.
+
+    `data` is None if they are made from a seed, `ended` if it is not known.
     """
 
     config: Mapping[str, Any]
@@ -96,9 +97,7 @@ def summarise(results: Results, options: Mapping[str, Any]) -> Summary:
 
 
 def _sizes(results: Results, ranking: Ranking) -> dict[str, int]:
-    """Return how many there are of what a reader wants to know first; what there is none of is left
-    out.
-    """
+    """Return the counts that a reader wants to know first; those that are 0 are left out."""
     tables = results.session.dataset.tables
     searched = any(cell.kind == "1:N" for cell in ranking.cells)
     sizes = {
