@@ -154,11 +154,12 @@ class _Plot:
         )
 
     def _grid(self) -> Iterator[str]:
+        # `end` is where the last number ends, so that none runs into another.
         f, end = self.frame, -math.inf
         for value, text in self.x.ticks:
             at, half = float(self.across(value)), LETTER * len(text) / 2
             if at - half < end:
-                continue  # its number would run into the one before
+                continue
             end = at + half + LETTER
             yield f'<path class="grid" d="M{_number(at)} {f.margin}V{f.bottom}"/>'
             yield (
@@ -208,6 +209,7 @@ def cmc(lines: Sequence[Series], frame: Frame = WIDE) -> str:
     """Share of mated probes found at rank k or better."""
     shown = [_finite(line) for line in lines]
     last = max((float(line.x.max()) for line in shown if len(line.x)), default=1.0)
+    # Ranks are whole numbers, and the first of them always has a tick.
     ticks = [
         (t, text) for t, text in [(1.0, "1"), *_round_ticks(0, last)] if t >= 1 and t == int(t)
     ]
@@ -278,6 +280,7 @@ def ridges(title: str, label: str, series: Sequence[Series], frame: Frame = NARR
         base = (len(full) - 1 - i) / len(full)
         across, tops = _outline(line, low, high, width)
         peak = float(tops.max()) or 1.0
+        # 0.86 leaves a gap below the next outline
         drawn.append(_area(line, plot.points(across, base + tops / peak * 0.86 / len(full))))
         foot = f.bottom - base * (f.bottom - f.margin)
         name = (
@@ -320,6 +323,7 @@ def _span(lines: Sequence[Series]) -> tuple[float, float, float]:
 
 def _outline(line: Series, low: float, high: float, width: float) -> tuple[Array, Array]:
     """Return the corners (x, y) of a histogram's steps, from the axis up and back to it."""
+    # Bins outside the span are empty. Half a bin of slack, as edges are rounded.
     kept = _finite(line, (line.x >= low - width / 2) & (line.x < high))
     edges = np.repeat(np.append(kept.x, kept.x[-1] + width if len(kept.x) else low), 2)
     return edges, np.concatenate([[0.0], np.repeat(kept.y, 2), [0.0]])
@@ -342,7 +346,7 @@ def _rate_axis(label: str, lines: Sequence[Series]) -> Axis:
     least = min((float(line.y.min()) for line in lines if len(line.y)), default=0.0)
     for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
         low = math.floor(least / step - 0.25) * step
-        if 1 - low <= 6 * step:
+        if 1 - low <= 6 * step:  # the finest step that needs no more than six to 100 %
             return _percent_axis(label, max(0.0, low), 1.0)
     return _percent_axis(label, 0.0, 1.0)
 
@@ -358,6 +362,7 @@ def _percent_axis(label: str, low: float, high: float) -> Axis:
 
 
 def _deviate_axis(label: str, values: Sequence[Array]) -> Axis:
+    # Ticks of a deviate axis must be given: equal steps of an error rate crowd in its middle.
     usual = (
         1e-6,
         1e-5,

@@ -76,13 +76,13 @@ def published_texts(number: PublishedNumber) -> tuple[str, str, str]:
     The last two come with their intervals.
     """
     metric, seen, (value, low, high) = number.quantity.metric, number.seen, number.difference
-    found = f"{written(metric, seen.value)}{'†' if seen.few else ''}"
+    value_seen = f"{written(metric, seen.value)}{'†' if seen.few else ''}"
     apart = written(metric, value, signed=True)
     bounds = interval_written(metric, seen.low, seen.high)
     apart_bounds = interval_written(metric, low, high, signed=True)
     return (
         written(metric, number.published),
-        " ".join(filter(None, (found, bounds))),
+        " ".join(filter(None, (value_seen, bounds))),
         " ".join(filter(None, (apart, apart_bounds))),
     )
 

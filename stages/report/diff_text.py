@@ -29,34 +29,34 @@ if TYPE_CHECKING:
 MOST_ROWS, MOST_LETTERS = 10, 44
 
 
-def to_json(found: Diff) -> dict[str, Any]:
+def to_json(diff: Diff) -> dict[str, Any]:
     """Return everything in which the runs differ, every number of every row included."""
     return {
         "a": {
-            "name": found.a.name,
-            "folder": str(found.a.folder),
-            "changed_since": _fields(found.stale[0]),
+            "name": diff.a.name,
+            "folder": str(diff.a.folder),
+            "changed_since": _fields(diff.stale[0]),
         },
         "b": {
-            "name": found.b.name,
-            "folder": str(found.b.folder),
-            "changed_since": _fields(found.stale[1]),
+            "name": diff.b.name,
+            "folder": str(diff.b.folder),
+            "changed_since": _fields(diff.stale[1]),
         },
         "config": [
-            {**field, "changes_numbers": c.changes_numbers} for c, field in _with(found.fields)
+            {**field, "changes_numbers": c.changes_numbers} for c, field in _with(diff.fields)
         ],
-        "versions": _fields(found.versions),
-        "same_data": found.same_data,
-        "level": found.a.record.intervals.level,
-        "only_a": list(found.only_a),
-        "only_b": list(found.only_b),
-        "numbers": [_number(c, found.headline) for c in found.compared],
+        "versions": _fields(diff.versions),
+        "same_data": diff.same_data,
+        "level": diff.a.record.intervals.level,
+        "only_a": list(diff.only_a),
+        "only_b": list(diff.only_b),
+        "numbers": [_number(c, diff.headline) for c in diff.compared],
     }
 
 
-def heading(found: Diff) -> Iterator[str]:
+def heading(diff: Diff) -> Iterator[str]:
     """Say which runs these are and in what they differ, numbers aside."""
-    for letter, run, stale in zip("AB", (found.a, found.b), found.stale, strict=True):
+    for letter, run, stale in zip("AB", (diff.a, diff.b), diff.stale, strict=True):
         yield f"{letter}  {run.name}: {run.folder}"
         if stale:
             named = ", ".join(change.field for change in stale[:3]) + (
@@ -64,22 +64,22 @@ def heading(found: Diff) -> Iterator[str]:
             )
             yield f"   its config has changed since this run ({named}): what follows is of the run"
     yield ""
-    if not found.same_data:
+    if not diff.same_data:
         yield "the data sets differ: other files, another reader, or other options of it"
-    telling = [change for change in found.fields if change.changes_numbers]
+    telling = [change for change in diff.fields if change.changes_numbers]
     if telling:
         yield "config, A → B"
         width = max(len(change.field) for change in telling)
         yield from (f"  {change.field:<{width}}  {_change(change)}" for change in telling)
     else:
         yield "config: no field differs that could change a number"
-    if silent := [change.field for change in found.fields if not change.changes_numbers]:
+    if silent := [change.field for change in diff.fields if not change.changes_numbers]:
         yield f"  changing no number: {', '.join(silent)}"
-    if found.versions:
+    if diff.versions:
         yield "versions: " + ", ".join(
-            f"{change.field} {_change(change)}" for change in found.versions
+            f"{change.field} {_change(change)}" for change in diff.versions
         )
-    for letter, rows in (("A", found.only_a), ("B", found.only_b)):
+    for letter, rows in (("A", diff.only_a), ("B", diff.only_b)):
         if rows:
             named = ", ".join(name_of(factors) for factors in rows[:MOST_ROWS])
             yield f"only in {letter}: {named}" + (
@@ -87,18 +87,18 @@ def heading(found: Diff) -> Iterator[str]:
             )
 
 
-def numbers_table(found: Diff, every: bool) -> Table:
+def numbers_table(diff: Diff, every: bool) -> Table:
     """Return a table with one block for each number.
 
-    Those of the reports' first table, or `every` number. Clear differences come first, then the
-    largest.
+    It has the numbers of the reports' first table, all of them with `every`. Clear differences come
+    first, then the largest.
     """
-    factors = rule_first(dict.fromkeys(name for c in found.compared for name in c.factors))
+    factors = rule_first(dict.fromkeys(name for c in diff.compared for name in c.factors))
     table = text_table(" · ".join(factors))
     for title in ("A", "", "B", "", "B − A", ""):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
-    for quantity in quantities(found, every):
-        rows = [c for c in found.compared if c.quantity == quantity]
+    for quantity in quantities(diff, every):
+        rows = [c for c in diff.compared if c.quantity == quantity]
         differing = sorted(
             (c for c in rows if every or not c.same),
             key=lambda c: (not c.difference.clear, -_size(c)),
@@ -116,26 +116,26 @@ def numbers_table(found: Diff, every: bool) -> Table:
     return table
 
 
-def quantities(found: Diff, every: bool) -> list[Quantity]:
+def quantities(diff: Diff, every: bool) -> list[Quantity]:
     """Return what is shown, the reports' main number first."""
-    there = dict.fromkeys(c.quantity for c in found.compared)
-    first = [q for q in found.headline if q in there]
+    there = dict.fromkeys(c.quantity for c in diff.compared)
+    first = [q for q in diff.headline if q in there]
     return first + [q for q in there if q not in first] if every or not first else first
 
 
-def legend(found: Diff) -> Iterator[str]:
+def legend(diff: Diff) -> Iterator[str]:
     """Say what the numbers are, and how the intervals of the differences were made."""
-    if not found.compared:
+    if not diff.compared:
         yield "no row of A has the factors of a row of B, so no number is compared"
         return
-    if all(c.same for c in found.compared):
+    if all(c.same for c in diff.compared):
         yield (
-            f"all {len(found.compared):,} numbers are the same in both, to the last digit and"
+            f"all {len(diff.compared):,} numbers are the same in both, to the last digit and"
             " replicate"
         )
         return
-    why = Counter(c.unpaired for c in found.compared if not math.isnan(c.difference.low))
-    level = f"{found.a.record.intervals.level * 100:g} %"
+    why = Counter(c.unpaired for c in diff.compared if not math.isnan(c.difference.low))
+    level = f"{diff.a.record.intervals.level * 100:g} %"
     yield "rates in percent, differences in percentage points; †: fewer than 30 errors of a kind"
     if not why:
         yield "no intervals: at least one of the runs drew no replicates, or their levels differ"
@@ -162,9 +162,11 @@ def _columns(c: Compared, few: bool) -> tuple[Any, ...]:
 
     metric, d = c.quantity.metric, c.difference
     sides: list[str] = []
+    # the place of a mark that other rows have, so that decimals stand under each other
+    unmarked = " " if few else ""
     for line in (c.a, c.b):
         value, low, high = (math.nan if x is None else x for x in (line.value, line.low, line.high))
-        mark = "†" if line.few else " " if few else ""  # so that decimals stand under each other
+        mark = "†" if line.few else unmarked
         sides += [written(metric, value) + mark, interval_written(metric, low, high)]
     moved = f"{MARKS[c.direction]} {written(metric, d.value, signed=True)}"
     style = {1: "green", -1: "red", 0: ""}[c.direction]

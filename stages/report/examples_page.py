@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from stages.explain.examples import Example, Examples, Seen, Side
-from stages.report.explain_text import decimals, fixed, signed
+from stages.report.explain_text import decimals, effect_written, fixed
 from stages.results.quantities import name_of
 from stages.results.ranking import Ranking
 
@@ -81,12 +81,10 @@ def _example(example: Example, met: Examples, mated: bool) -> dict[str, Any]:
 
 def _side(side: Side, digits: int) -> dict[str, Any]:
     left = side.count - len(side.faces)
-    rest = (
-        f"and {left:,} more {'face' if left == 1 else 'faces'}, {side.rest * 100:.1f} % of the"
-        " weight"
-        if left
-        else ""
-    )
+    rest = ""
+    if left:
+        faces = "face" if left == 1 else "faces"
+        rest = f"and {left:,} more {faces}, {side.rest * 100:.1f} % of the weight"
     return {
         "template": side.template,
         "subject": side.subject,
@@ -112,7 +110,7 @@ def _face(seen: Seen, digits: int) -> dict[str, Any]:
         "weight": _percent(face.weight),
         "former": _percent(seen.former),
         "tone": _tone(face.weight, seen.former),
-        "effect": signed(face.effect),
+        "effect": effect_written(face.effect),
     }
 
 

@@ -24,13 +24,13 @@ WORDS = {True: "yes", False: "no", None: "–"}
 def to_json(pair: Pair, cells: Iterable[Scored]) -> dict[str, Any]:
     """Return everything that is known of a comparison; embeddings are left out."""
     sides = zip(pair.ids, pair.subjects, pair.roles, strict=True)
-    found = []
+    records = []
     for cell in cells:
         record = asdict(cell)
         for template, made in zip(record["templates"], cell.templates, strict=True):
             del template["embedding"]
             template["used"] = made.used
-        found.append(record)
+        records.append(record)
     return {
         "templates": [
             {"template": name, "subject": subject, "roles": list(roles)}
@@ -40,7 +40,7 @@ def to_json(pair: Pair, cells: Iterable[Scored]) -> dict[str, Any]:
         "comparisons": pair.comparisons,
         "mated": pair.mated,
         "fold": pair.fold,
-        "cells": found,
+        "cells": records,
     }
 
 
@@ -61,13 +61,11 @@ def heading(pair: Pair, cells: Sequence[Scored]) -> list[str]:
         "AB", pair.ids, pair.subjects, pair.roles, cells[0].templates, strict=True
     ):
         faces, media = len(template.faces), len({face.media for face in template.faces})
-        told = [f"{counted(faces, 'face')} in {counted(media, 'medium', 'media')}"]
-        told = (
-            ([f"subject {subject}"] if subject else [])
-            + ([" and ".join(roles)] if roles else [])
-            + told
-        )
-        lines.append(f"{letter}  {name}: {', '.join(told)}")
+        facts = [f"subject {subject}"] if subject else []
+        if roles:
+            facts.append(" and ".join(roles))
+        facts.append(f"{counted(faces, 'face')} in {counted(media, 'medium', 'media')}")
+        lines.append(f"{letter}  {name}: {', '.join(facts)}")
     return lines
 
 
@@ -105,22 +103,19 @@ def cells_legend(cells: Sequence[Scored], shown: int) -> list[str]:
         for name in rule_first(cells[0].factors)
     )
     points = [d for cell in cells for d in cell.decisions if _is_point(d)]
-    more = (
-        [f"… and {counted(len(cells) - shown, 'more cell')} (--all)"] if len(cells) > shown else []
+    lines = []
+    if len(cells) > shown:
+        lines.append(f"… and {counted(len(cells) - shown, 'more cell')} (--all)")
+    if points:
+        lines.append(
+            "yes: accepted, score ≥ threshold of the largest FMR that does not exceed the target"
+        )
+    lines.append(
+        "effective: 1 / Σ w², the number of faces if their weights were equal · largest: the"
+        " largest weight of a face"
     )
-    return [
-        *more,
-        *(
-            ["yes: accepted, score ≥ threshold of the largest FMR that does not exceed the target"]
-            if points
-            else []
-        ),
-        (
-            "effective: 1 / Σ w², the number of faces if their weights were equal · largest: the"
-            " largest weight of a face"
-        ),
-        f"{counted(len(cells), 'cell')}; every face of one: {one}",
-    ]
+    lines.append(f"{counted(len(cells), 'cell')}; every face of one: {one}")
+    return lines
 
 
 def decided(cell: Scored) -> list[str]:
@@ -164,7 +159,7 @@ def template_line(letter: str, template: Template) -> str:
 def faces_table(template: Template, cell: Scored, every: bool) -> Table:
     """Return a table with one line for each usable face, heaviest medium first.
 
-    It has MOST_FACES of them at most, or `every` one.
+    It has at most MOST_FACES lines, unless `every` is true.
     """
     faces, media = _ordered(template), _media(template)
     grouped = _grouped(template)
@@ -180,7 +175,12 @@ def faces_table(template: Template, cell: Scored, every: bool) -> Table:
         former = face.media
         left = (shortened(medium[0]), medium[1]) if grouped else ()
         weighed = [fixed(face.value, digits)] if weighed_by else []
-        numbers = [percent(face.weight), fixed(face.own), fixed(face.other), signed(face.effect)]
+        numbers = [
+            percent(face.weight),
+            fixed(face.own),
+            fixed(face.other),
+            effect_written(face.effect),
+        ]
         table.add_row(
             *left, shortened(face.face), *weighed, *numbers, style="dim" if face.weight == 0 else ""
         )
@@ -198,13 +198,13 @@ def below(template: Template, every: bool) -> Iterator[str]:
         yield f"… and {counted(len(rest), 'more face')}, {percent(share)} of the weight (--all)"
     if template.fallback:
         yield template.fell_back
-    told = [face for face in template.faces if face.status != "ok" or face.reason]
-    for face in told if every else told[:MOST_FACES]:
+    noted = [face for face in template.faces if face.status != "ok" or face.reason]
+    for face in noted if every else noted[:MOST_FACES]:
         yield f"{face.face}: {face.reason or face.status}" + (
             f" ({face.status})" if face.reason and face.status != "ok" else ""
         )
-    if not every and len(told) > MOST_FACES:
-        yield f"… and {len(told) - MOST_FACES:,} more that failed or carry a note (--all)"
+    if not every and len(noted) > MOST_FACES:
+        yield f"… and {len(noted) - MOST_FACES:,} more that failed or carry a note (--all)"
 
 
 def faces_legend(cell: Scored) -> list[str]:
@@ -268,7 +268,7 @@ def fixed(value: float, digits: int = 4) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
-def signed(value: float) -> str:
+def effect_written(value: float) -> str:
     text = "–" if math.isnan(value) else f"{value:+.4f}"
     return text.replace("-", "−") if text.strip("+-0.") else text.lstrip("+-")
 

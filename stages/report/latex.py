@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from stages.results.study_table import Area, Column, StudyRow, factor_names, headings, labels
+from stages.results.study_table import Area, Column, StudyRow, column_headings, factor_names, labels
 
 _SPECIAL = {
     "\\": "backslash",
@@ -20,7 +20,7 @@ _SPECIAL = {
 def latex(rows: Sequence[StudyRow], columns: Sequence[Column]) -> str:
     """Return the table; its first line is a comment that says what is in it."""
     names = factor_names(rows)
-    heads, body = ["benchmark", *names, *headings(columns)], []
+    heads, body = ["benchmark", *names, *column_headings(columns)], []
     for i, row in enumerate(rows):
         before = rows[i - 1]
         if i and (row.benchmark, row.group) != (before.benchmark, before.group):
@@ -28,10 +28,10 @@ def latex(rows: Sequence[StudyRow], columns: Sequence[Column]) -> str:
         cells = [row.benchmark, *labels(row, names)]
         numbers = [_number(row.areas.get(column)) for column in columns]
         body.append(" & ".join([*map(_escaped, cells), *numbers]) + r" \\")
-    told = "bold: least of a group; dagger: few errors"
+    marks = "bold: least of a group; dagger: few errors"
     return "\n".join(
         [
-            f"% Areas under error versus discard, in percent; {told}.",
+            f"% Areas under error versus discard, in percent; {marks}.",
             rf"\begin{{tabular}}{{{'l' * (1 + len(names))}{'r' * len(columns)}}}",
             r"\toprule",
             " & ".join(map(_escaped, heads)) + r" \\",

@@ -57,7 +57,7 @@ def render(summary: Summary) -> str:
         "fta": _fta(summary.ranking.table, headings),
         "fallen": _fallen(summary.ranking, headings),
         **_provenance(summary.provenance),
-        **own(),
+        **style_and_script(),
     }
     text: str = environment().get_template("report.html.j2").render(view)
     return text
@@ -74,14 +74,14 @@ def environment() -> Any:
     return made
 
 
-def own() -> dict[str, Any]:
+def style_and_script() -> dict[str, Any]:
     """Return the page's style and script, with the digests by which its policy knows them."""
-    own: dict[str, Any] = {}
+    view: dict[str, Any] = {}
     for name, file in (("style", "report.css"), ("script", "report.js")):
         text = "\n" + (TEMPLATES / file).read_text(encoding="utf-8")
         digest = hashlib.sha256(text.encode()).digest()
-        own |= {name: safe(text), f"{name}_digest": f"sha256-{base64.b64encode(digest).decode()}"}
-    return own
+        view |= {name: safe(text), f"{name}_digest": f"sha256-{base64.b64encode(digest).decode()}"}
+    return view
 
 
 def _result(summary: Summary, headings: dict[Quantity, dict[str, Any]]) -> dict[str, Any]:
@@ -204,8 +204,8 @@ def _points(value: float) -> str:
 def _published(number: PublishedNumber) -> dict[str, str]:
     value, seen, difference = published_texts(number)
     numbers = {"published": value, "seen": seen, "difference": difference}
-    told = {"means": number.entry.means, "source": number.entry.source}
-    return {"row": name_of(number.factors), "label": number.quantity.label, **numbers, **told}
+    origin = {"means": number.entry.means, "source": number.entry.source}
+    return {"row": name_of(number.factors), "label": number.quantity.label, **numbers, **origin}
 
 
 def _choice(ranking: Ranking, chosen: Chosen) -> dict[str, Any]:
@@ -247,13 +247,13 @@ def _qualities(found: Qualities) -> dict[str, Any]:
 
 def _fta(table: RuleTable, headings: dict[Quantity, dict[str, Any]]) -> list[str]:
     """Say which share of the templates was lost, over all rows."""
-    told = []
+    shares = []
     for q in (*table.find("fta"), *table.find("fte")):
         entries = [row.entries[q] for row in table.rows if q in row.entries]
         values, trials = [entry.value for entry in entries], max(e.trials for e in entries)
         ends = dict.fromkeys(written(q.metric, end) for end in (min(values), max(values)))
-        told.append(f"{q.label} {' to '.join(ends)} % of {trials:,} ({headings[q]['detail']})")
-    return told
+        shares.append(f"{q.label} {' to '.join(ends)} % of {trials:,} ({headings[q]['detail']})")
+    return shares
 
 
 def _fallen(ranking: Ranking, headings: dict[Quantity, dict[str, Any]]) -> tuple[bool, list[str]]:
@@ -262,14 +262,14 @@ def _fallen(ranking: Ranking, headings: dict[Quantity, dict[str, Any]]) -> tuple
     Each row is named with its evaluation.
     """
     counted = ranking.table.find("fused_fallback")
-    told = [
+    affected = [
         f"{name_of(row.factors)} {written(q.metric, entry.value)} of {entry.trials:,}"
         f" ({headings[q]['detail']})"
         for q in counted
         for row in ranking.rows
         if (entry := row.entries.get(q)) is not None and entry.value > 0
     ]
-    return bool(counted), told
+    return bool(counted), affected
 
 
 def _provenance(found: Provenance) -> dict[str, Any]:

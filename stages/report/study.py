@@ -34,12 +34,12 @@ def write_study(
     if not study.rows:
         return []
     page, rows = study_page.render(study), list(records(study.rows))
-    told = conventions.rates(study.quantities)
+    notes = conventions.rates(study.quantities)
     for each in study.benchmarks:
-        told += conventions.variants(each.ranking.table)
+        notes += conventions.variants(each.ranking.table)
     paths = [folder / f"study.{kind}" for kind in ("html", "csv", "tex", "json")]
     replace_text(paths[0], page)
     replace_text(paths[1], csv_text.of_frame(pd.DataFrame(rows)))
     replace_text(paths[2], latex(study.rows, study.columns))
-    write_json(paths[3], {"conventions": list(dict.fromkeys(told)), "areas": rows})
+    write_json(paths[3], {"conventions": list(dict.fromkeys(notes)), "areas": rows})
     return paths

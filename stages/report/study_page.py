@@ -10,9 +10,9 @@ from typing import Any
 
 from stages.report import charts, conventions
 from stages.report.cells import area_cell
-from stages.report.page import environment, own
+from stages.report.page import environment, style_and_script
 from stages.results.quantities import is_area
-from stages.results.study_table import Column, factor_names, headings, labels
+from stages.results.study_table import Column, column_headings, factor_names, labels
 from stages.summary.study import Judged, Study
 
 
@@ -27,15 +27,15 @@ def render(study: Study) -> str:
         "name": study.name,
         "question": study.question,
         "factors": names,
-        "headers": [header.split(" @ ") for header in headings(study.columns)],
+        "headers": [header.split(" @ ") for header in column_headings(study.columns)],
         "forms": _forms(study.columns),
         "benchmarks": [_benchmark(study, each, names) for each in study.benchmarks],
         "notes": [
             *conventions.rates(areas),
-            *dict.fromkeys(said for told in variants for said in told),
+            *dict.fromkeys(sentence for sentences in variants for sentence in sentences),
             *_intervals(study),
         ],
-        **own(),
+        **style_and_script(),
     }
     text: str = environment().get_template("study.html.j2").render(view)
     return text

@@ -34,7 +34,7 @@ def terminal_table(results: Results, options: Mapping[str, Any], width: int) -> 
 
     ranking = rank(results, options)
     if ranking.main is None:
-        return Group(Text(" ".join(said.answer for said in verdicts(ranking.groups, None))))
+        return Group(Text(" ".join(verdict.answer for verdict in verdicts(ranking.groups, None))))
     table, left_out = _table(ranking, ranking.main, width)
     legend = Text(_legend(ranking, ranking.main, left_out), style="table.caption")
     known = published_numbers(results, ranking.rows)
@@ -120,7 +120,7 @@ def _legend(ranking: Ranking, main: Quantity, left_out: int) -> str:
         lines += conventions.undefined(table)
     lines += conventions.unreachable(table, ranking.columns)
     errorless = conventions.no_errors(table, ranking.columns)
-    lines += [said.partition(". The interval")[0] for said in errorless]
+    lines += [sentence.partition(". The interval")[0] for sentence in errorless]
     if ranking.chosen:
         lines.append(_chosen_text(ranking.chosen))
     if left_out:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def text_table(*names: str) -> Table:
-    """Return an empty table without rules, whose first columns have these names.
+    """Return an empty table without lines, whose first columns have these names.
 
     They are shortened if a terminal is narrow.
     """

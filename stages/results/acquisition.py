@@ -22,7 +22,7 @@ STEPS = (("align", "detections"), ("embed", ""))
 
 
 @dataclass(frozen=True)
-class Kind:
+class ReasonKind:
     """Reasons of one kind.
 
     `reason` and `example` are of the first face in the order of the data set.
@@ -39,8 +39,8 @@ class Kind:
 class Acquired:
     """Failures and notes, most frequent first, and the config steps that were looked at."""
 
-    failures: tuple[Kind, ...]
-    notes: tuple[Kind, ...]
+    failures: tuple[ReasonKind, ...]
+    notes: tuple[ReasonKind, ...]
     looked_at: tuple[str, ...]
 
     @property
@@ -71,11 +71,11 @@ def acquired(results: Results) -> Acquired:
     return Acquired(failures, notes, looked_at)
 
 
-def _kind(same: Sequence[Remark]) -> Kind:
+def _kind(same: Sequence[Remark]) -> ReasonKind:
     """Return one kind: the reason that all share, or the first face's as an example.
 
-    Reasons of one kind differ in their numbers, if they differ.
+    The reasons of one kind differ in numbers only.
     """
     first = same[0]
     such = "such as: " if any(remark.reason != first.reason for remark in same) else ""
-    return Kind(first.step, first.status, such + first.reason, first.id, len(same))
+    return ReasonKind(first.step, first.status, such + first.reason, first.id, len(same))

@@ -2,7 +2,7 @@
 
 Conventions
     Family    the values of a factor that differ in their parameters only, as quality-power(p=1) and
-              quality-power(p=2); where no value has parameters, the values of the factor are one
+              quality-power(p=2); if no value has parameters, the values of the factor are one
               family. A family of one leaves nothing to choose.
     Choice    the value that is best on the half `choose`, the first of equals; apart for every
               combination of the other factors. Its numbers are those on the half `report`, whose
@@ -24,6 +24,8 @@ from stages.results.quantities import (
 )
 from stages.results.report_options import Choose, half_factor
 from stages.results.rule_table import Entry, Row, RuleTable
+
+Halves = dict[str, Row]  # the rows of one value by their half, `choose` or `report`
 
 
 @dataclass(frozen=True)
@@ -92,32 +94,23 @@ def choices(
             f"report.options.choose: {asked!r} was not evaluated; there are {', '.join(have)}."
         )
     plain = not any("(" in str(value) for value in factors[choose.among])
-    families: dict[tuple[str, tuple[tuple[str, Any], ...]], dict[Any, dict[str, Row]]] = {}
+    families: dict[tuple[str, tuple[tuple[str, Any], ...]], dict[Any, Halves]] = {}
     for row in table.rows:
         if half in row.factors and choose.among in row.factors:
             value = row.factors[choose.among]
             others = tuple((k, v) for k, v in row.factors.items() if k not in (half, choose.among))
             family = choose.among if plain else str(value).partition("(")[0]
-            families.setdefault((family, others), {}).setdefault(value, {})[
-                str(row.factors[half])
-            ] = row
-    found = []
+            members = families.setdefault((family, others), {})
+            members.setdefault(value, {})[str(row.factors[half])] = row
+    chosen = []
     for (family, others), members in families.items():
         for q in quantities:
-            # Rows of 1:N where a 1:1 number is asked for, and numbers that are not defined, have no
-            # part in it.
-            able = {
-                value: (rows["choose"].entries[q], rows["report"].entries[q])
-                for value, rows in members.items()
-                if rows.keys() >= {"choose", "report"}
-                and all(q in row.entries for row in rows.values())
-            }
-            able = {value: pair for value, pair in able.items() if not math.isnan(pair[0].value)}
+            able = _with_both_halves(members, q)
             if len(able) > 1:
                 up = -1 if lower_is_better(q.metric) else 1
                 best = max(able, key=lambda value: up * able[value][0].value)
-                found.append(Chosen(family, dict(others), tuple(able), best, q, *able[best]))
-    if not found:
+                chosen.append(Chosen(family, dict(others), tuple(able), best, q, *able[best]))
+    if not chosen:
         raise InvalidInput(
             f"report.options.choose: there is nothing to choose: no evaluation of {asked!r} has"
             f" both halves, or no family of {choose.among!r} has two values with it that are"
@@ -125,4 +118,17 @@ def choices(
             " halves, or name values that differ in their parameters, as quality-power(p=1) and"
             " quality-power(p=2)."
         )
-    return found
+    return chosen
+
+
+def _with_both_halves(members: Mapping[Any, Halves], q: Quantity) -> dict[Any, tuple[Entry, Entry]]:
+    """Return (entry on `choose`, entry on `report`) of the values that can be chosen by a number.
+
+    Rows of 1:N take no part in a choice by a 1:1 number, nor do numbers that are not defined.
+    """
+    pairs = {
+        value: (rows["choose"].entries[q], rows["report"].entries[q])
+        for value, rows in members.items()
+        if rows.keys() >= {"choose", "report"} and all(q in row.entries for row in rows.values())
+    }
+    return {value: pair for value, pair in pairs.items() if not math.isnan(pair[0].value)}

@@ -1,15 +1,14 @@
-"""diff: two finished runs, A and B → the config fields in which they differ, and their numbers side
-by side.
+"""diff: two finished runs, A and B → what differs in their configs, and their numbers side by side.
 
 Conventions
     Numbers     are those of the report's table: one row a combination of factors, averaged as each
                 report averages.
     Difference  B − A, between rows with the same factors, of the number of the same step, metric,
                 target and threshold rule.
-    Paired      Where both evaluations are over the same comparisons and subjects and drew them with
+    Paired      If both evaluations are over the same comparisons and subjects and drew them with
                 the same seed, replicate r drew the same subjects in both: the interval is the
                 percentile interval of the replicates' differences. Row r of the draws depends on
-                the seed and r only, so of unequal numbers the smaller serves.
+                the seed and r only, so if one run has more replicates, the surplus is left out.
     Unpaired    Otherwise the interval comes from the two intervals as if the runs were independent
                 (MOVER; Zou and Donner, Statistics in Medicine 27, 2008):  d − √((b − l_b)² + (u_a −
                 a)²) … d + √((u_b − b)² + (a − l_a)²). Runs that share subjects share errors, which
@@ -73,8 +72,9 @@ class Compared:
     @property
     def same(self) -> bool:
         """Whether value and interval are equal in both, and so is every replicate."""
-        told = (self.a.value, self.a.low, self.a.high) == (self.b.value, self.b.low, self.b.high)
-        return told and (self.a.low is None or self.difference.low == self.difference.high == 0)
+        equal = (self.a.value, self.a.low, self.a.high) == (self.b.value, self.b.low, self.b.high)
+        # Intervals may agree by chance; a paired difference of 0 to 0 shows equal replicates.
+        return equal and (self.a.low is None or self.difference.low == self.difference.high == 0)
 
     @property
     def overlap(self) -> bool | None:
@@ -82,11 +82,9 @@ class Compared:
         low_a, high_a, low_b, high_b = map(
             _number, (self.a.low, self.a.high, self.b.low, self.b.high)
         )
-        return (
-            None
-            if math.isnan(low_a + high_a + low_b + high_b)
-            else max(low_a, low_b) <= min(high_a, high_b)
-        )
+        if math.isnan(low_a + high_a + low_b + high_b):
+            return None
+        return max(low_a, low_b) <= min(high_a, high_b)
 
     @property
     def direction(self) -> int:
@@ -154,9 +152,8 @@ def changes(old: Any, new: Any, path: str = "") -> Iterator[Change]:
             yield from changes(
                 old.get(name, ABSENT), new.get(name, ABSENT), f"{path}.{name}" if path else name
             )
-    elif ABSENT in (old, new) or canonical(old) != canonical(
-        new
-    ):  # not `!=`, for which 1 is 1.0 is True
+    # Canonical JSON is compared, as for `!=` 1, 1.0 and True are all equal.
+    elif ABSENT in (old, new) or canonical(old) != canonical(new):
         yield Change(path, old, new)
 
 
@@ -171,6 +168,7 @@ def _stale(run: Run) -> tuple[Change, ...]:
 
 
 def _name(factors: Mapping[str, Any]) -> str:
+    # as text, since 0.5 in one config and "0.5" in the other name the same row
     return canonical({name: str(value) for name, value in factors.items()})
 
 
@@ -216,7 +214,7 @@ def _difference(
             unpaired,
         )
     of_a, of_b = drawn_a.replicates[quantity], drawn_b.replicates[quantity]
-    count = min(len(of_a), len(of_b))
+    count = min(len(of_a), len(of_b))  # replicate r drew the same subjects, however many there are
     d = bootstrap.paired_difference(
         _number(y.value), _number(x.value), of_b[:count], of_a[:count], level
     )
@@ -224,7 +222,7 @@ def _difference(
 
 
 def _few(x: RecordedNumber, y: RecordedNumber) -> bool:
-    if x.few_matches is None or y.few_matches is None:
+    if x.few_matches is None or y.few_matches is None:  # written by a former version
         return x.few or y.few
     return few_behind(
         (x.few_matches, y.few_matches),

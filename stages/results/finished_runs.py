@@ -1,5 +1,6 @@
-"""runs: finished runs as their report recorded them (numbers.json in the run's folder), and their
-replicates in the store.
+"""finished_runs: finished runs as their reports recorded them, and their replicates in the store.
+
+A run's report leaves its record in the run's folder: numbers.json.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Run:
     def store(self) -> Store | None:
         """The store of the run, read-only; None if it is not found.
 
-        It is looked for beside the run's folder as well, as both may have been moved. A key is a
+        It is where the record says or, if both were moved, beside the folder of runs. A key is a
         digest of contents, so whatever store has the key holds what was evaluated.
         """
         places = (Path(self.record.store), self.folder.parent.parent / "store")
@@ -138,23 +139,20 @@ class Run:
         None if they are not in the store any more.
         """
         if (row, step) not in self._drawn:
-            found = [e for e in self.record.rows[row].evaluations if e.step == step]
-            kept = self.store is not None and all(self.store.has(e.output, e.key) for e in found)
+            made = [e for e in self.record.rows[row].evaluations if e.step == step]
+            kept = self.store is not None and all(self.store.has(e.output, e.key) for e in made)
             try:
-                self._drawn[row, step] = self._read(row, step, found) if kept and found else None
-            except (
-                KeyError,
-                TypeError,
-                InvalidInput,
-            ):  # the record names what is not an evaluation
+                self._drawn[row, step] = self._read(row, step, made) if kept and made else None
+            except (KeyError, TypeError, InvalidInput):
+                # The record may have been edited, so that it names what is not an evaluation.
                 self._drawn[row, step] = None
         return self._drawn[row, step]
 
-    def _read(self, row: int, step: str, found: list[Evaluation]) -> Drawn:
+    def _read(self, row: int, step: str, evaluations: list[Evaluation]) -> Drawn:
         assert self.store is not None  # noqa: S101  asked by `drawn`
         sums: dict[tuple[str, float | None, str], Array] = {}
         hows: dict[str, set[str]] = {"data": set(), "version": set(), "seed": set(), "half": set()}
-        for evaluation in found:
+        for evaluation in evaluations:
             made = self.store.receipt(evaluation.output, evaluation.key).provenance["preimage"]
             hows["data"].add(canonical(made["tables"]))
             hows["version"].add(canonical([made["stage"], made["version"]]))
@@ -169,10 +167,11 @@ class Run:
             ):
                 sums[name] = sums.get(name, np.float64(0)) + n["replicates"][i]
         replicates = {
-            q: sums[q.metric, q.target, q.rule] / len(found)
+            q: sums[q.metric, q.target, q.rule] / len(evaluations)
             for q in self.lines(row)
             if q.step == step and (q.metric, q.target, q.rule) in sums
         }
+        # Cells of one row may differ in these; sorted, so that their order does not count.
         return Drawn(replicates, {name: "\n".join(sorted(values)) for name, values in hows.items()})
 
 
@@ -189,13 +188,12 @@ def find_run(asked: str | Path, runs: Path = RUNS) -> Run:
         folder = given.parent
     elif _names_a_run(str(asked), runs):
         folder = runs / given
-    elif not os.path.exists(given):  # to which a name too long to exist is no error
+    # Path.exists may raise for a name that is longer than a file system allows.
+    elif not os.path.exists(given):
         if str(asked) == given.name:
-            names = (
-                [path.name for path in runs.iterdir() if _names_a_run(path.name, runs)]
-                if runs.is_dir()
-                else []
-            )
+            names = []
+            if runs.is_dir():
+                names = [path.name for path in runs.iterdir() if _names_a_run(path.name, runs)]
             raise InvalidInput(
                 f"{unknown('run', str(given), names)} It was looked for in {runs}; `--runs FOLDER`"
                 f" looks elsewhere. Or give the folder of a run ({RUNS}/NAME), or its config."
@@ -223,13 +221,11 @@ def _names_a_run(asked: str, runs: Path) -> bool:
     """
     if not (asked[:1].isalnum() and os.path.isdir(runs / asked)):
         return False
-    other = (
-        "a file"
-        if os.path.isfile(asked)
-        else "a run's folder"
-        if os.path.isfile(f"{asked}/numbers.json")
-        else ""
-    )
+    other = ""
+    if os.path.isfile(asked):
+        other = "a file"
+    elif os.path.isfile(f"{asked}/numbers.json"):
+        other = "a run's folder"
     if other and not os.path.samefile(asked, runs / asked):
         raise UsageError(
             f"{asked!r} is the name of a run, {runs / asked}, and of {other} here: write"
@@ -240,8 +236,9 @@ def _names_a_run(asked: str, runs: Path) -> bool:
 
 def _record(path: Path, given: Path, config: Config | None) -> Record:
     try:
-        found = json.loads(read_regular(path))
-        canonical(found)  # raises where a number is not finite, or the JSON too deep to be compared
+        content = json.loads(read_regular(path))
+        # raises if a number is not finite, or the JSON is nested too deep to be compared
+        canonical(content)
     except (FileNotFoundError, NotADirectoryError):
         if config is None:
             raise InvalidInput(
@@ -256,12 +253,12 @@ def _record(path: Path, given: Path, config: Config | None) -> Record:
         raise InvalidInput(
             f"{path} cannot be read ({error}); `qfuse report CONFIG` writes it again."
         ) from None
-    if isinstance(found, dict) and "table" in found and "rows" not in found:
+    if isinstance(content, dict) and "table" in content and "rows" not in content:
         raise InvalidInput(
             f"{path} was written by an older qfuse; `qfuse report CONFIG` writes it again."
         )
     try:
-        record: Record = validate(Record, found, str(path))
+        record: Record = validate(Record, content, str(path))
     except InvalidInput as error:
         raise InvalidInput(f"{error}. `qfuse report CONFIG` writes it again.") from None
     return record

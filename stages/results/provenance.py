@@ -60,11 +60,8 @@ def step_lines(results: Results) -> list[dict[str, Any]]:
 
 def _options(results: Results, step: Step) -> dict[str, Any]:
     """Return a step's options with defaults; those that a factor decides keep the factor's name."""
-    given = (
-        results.plan.config.steps[step.base].options
-        if step.base in results.plan.config.steps
-        else {}
-    )
+    section = results.plan.config.steps.get(step.base)
+    given = {} if section is None else section.options
     resolved: dict[str, Any] = step.stage.options.model_dump(mode="json")
     return {
         name: given[name] if "$" in str(given.get(name, "")) else value
@@ -123,7 +120,7 @@ def versions(results: Results) -> dict[str, str]:
         own = version("qfuse")
     except PackageNotFoundError:
         own = "not installed"
-    found = {name: backend_version(name) for name in LIBRARIES}
+    libraries = {name: backend_version(name) for name in LIBRARIES}
     plan, sets = results.plan, set[str]()
     for name in computing(plan.steps.values()):
         sets |= computed(plan.steps[name], results.session.store).keys()
@@ -131,6 +128,6 @@ def versions(results: Results) -> dict[str, str]:
     return {
         "qfuse": own,
         "python": sys.version.split()[0],
-        **{k: v for k, v in found.items() if v != "absent"},
+        **{k: v for k, v in libraries.items() if v != "absent"},
         **known,
     }

@@ -1,10 +1,11 @@
-"""published: what was published of the set and model of a run, beside what the run found
-(data_manifests/published.yaml).
+"""published: what was published of the set and model of a run, beside what the run found.
+
+The published numbers are in data_manifests/published.yaml.
 
 Conventions
-    A row has a published number where the reader and all counts of its data set, model and flip,
+    A row has a published number if the reader and all counts of its data set, model and flip,
     and fusion rule are those of the entry, and its scores are cosines of fused templates of whole
-    images, over all subjects. Which back end, detector or fallback made them is not asked:
+    images, over all subjects. The back end, detector and fallback that made them may be any:
     differences of those are what a reader wants to see.
     Difference   seen − published. The published number is taken as exact, so the interval is that
                  of what was seen.

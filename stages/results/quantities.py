@@ -88,12 +88,9 @@ class Quantity:
         named |= {"erc_auc": f"ERC AUC, legacy{at}"} | {
             name: name.upper() + at for name in ("fnmr", "fmr", "fnir", "fpir")
         }
-        plain = (
-            self.metric.upper()
-            if self.metric in ("eer", "auc", "fta", "fte")
-            else self.metric.replace("_", " ")
-        )
-        return named.get(self.metric, plain)
+        if self.metric in ("eer", "auc", "fta", "fte"):
+            return self.metric.upper()
+        return named.get(self.metric, self.metric.replace("_", " "))
 
 
 def lower_is_better(metric: str) -> bool:

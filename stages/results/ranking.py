@@ -78,16 +78,16 @@ def rank(results: Results, options: Mapping[str, Any]) -> Ranking:
     """Read every cell once, and rank. Raises InvalidInput for options that do not fit the run."""
     config = results.plan.config
     checked = read_options(options, config.factors)
-    found = cells(results)
-    table = rule_table(results, checked, found)
+    evaluations = cells(results)
+    table = rule_table(results, checked, evaluations)
     fmr, fpir = targets_named(config, "1:1", "fmr"), targets_named(config, "1:N", "fpir")
     main, shown = primary(table, checked, fmr), columns(table, checked, fmr, fpir)
     groups = [kept for group in grouped(table, main) if (kept := _with_any(group, shown)).rows]
     half = half_factor(config.factors)
-    # what is chosen on is no result
+    # The half on which a parameter is chosen comes last: its numbers are no result.
     groups.sort(key=lambda group: half is not None and group.factors.get(half) == "choose")
     chosen = choices(table, checked.choose, config.factors)
-    return Ranking(checked, found, table, chosen, main, shown, groups)
+    return Ranking(checked, evaluations, table, chosen, main, shown, groups)
 
 
 def _with_any(group: Group, shown: Sequence[Quantity]) -> Group:
@@ -106,7 +106,7 @@ def _with_any(group: Group, shown: Sequence[Quantity]) -> Group:
 def targets_named(config: Config, kind: Kind, option: str) -> tuple[float, ...]:
     """Return the targets that the evaluating steps of a kind name, in their order.
 
-    None if all are left at their defaults.
+    Empty if all are left at their defaults.
     """
     steps = ((section.stage or name, section.options) for name, section in config.steps.items())
     lists = [
@@ -130,6 +130,7 @@ def primary(table: RuleTable, options: ReportOptions, fmr: Sequence[float] = ())
     held = {
         q: [row.entries[q] for row in table.rows if q in row.entries] for q in table.find("tar")
     }
+    # Which row is best must not depend on a threshold that a few false matches hold.
     solid = [
         q
         for q, entries in held.items()
@@ -141,6 +142,7 @@ def primary(table: RuleTable, options: ReportOptions, fmr: Sequence[float] = ())
         for q in strict
         if any(math.isclose(q.target or 0, target) for target in fmr or HEADLINE_FMR)
     ]
+    # the first that the table has
     candidates = [
         *asked,
         *usual,
@@ -173,9 +175,8 @@ def columns(
         chosen += table.find("tpir", target)
     steps = list(dict.fromkeys(q.step for q in table.quantities))
 
-    def place(
-        q: Quantity,
-    ) -> tuple[bool, bool, int, float]:  # the same in every run, whichever numbers are marked †
+    # The order of columns is the same in every run, whichever numbers are marked †.
+    def place(q: Quantity) -> tuple[bool, bool, int, float]:
         return q.metric == "erc_auc", q.rule == STARTING, steps.index(q.step), -(q.target or 0)
 
     chosen += sorted(areas(table, options), key=place)
@@ -205,7 +206,7 @@ def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:
     }
     wanted = (options.fmr or ())[:1]
 
-    def rank(q: Quantity) -> tuple[bool, bool, bool, float]:
+    def order(q: Quantity) -> tuple[bool, bool, bool, float]:
         few = any(row.entries[q].few_matches for row in table.rows if q in row.entries)
         starting, target = q.rule == STARTING, q.target or 0
         asked = (
@@ -213,10 +214,11 @@ def areas(table: RuleTable, options: ReportOptions) -> list[Quantity]:
             and not starting
             and any(math.isclose(target, each) for each in wanted)
         )
+        # strictest first if enough false matches hold the threshold, else most lenient first
         return starting, not asked, few, -target if few else target
 
     standard = [q for q, limit in plain.items() if limit == least[q.step]]
-    return [*sorted(standard, key=rank), *sorted(table.find("erc_auc", rule="nearest"), key=rank)]
+    return [*sorted(standard, key=order), *sorted(table.find("erc_auc", rule="nearest"), key=order)]
 
 
 def _any_failed(table: RuleTable, share: str) -> bool:
@@ -234,12 +236,13 @@ def _any_failed(table: RuleTable, share: str) -> bool:
 
 def grouped(table: RuleTable, by: Quantity | None) -> list[Group]:
     """Return the rows in the order in which they are shown."""
-    found: dict[tuple[tuple[str, Any], ...] | None, list[Row]] = {}
+    by_reference: dict[tuple[tuple[str, Any], ...] | None, list[Row]] = {}
     for row in table.rows:
         key = None if row.reference is None else tuple(row.reference.items())
-        found.setdefault(key, []).append(row)
+        by_reference.setdefault(key, []).append(row)
     groups = []
-    for key, rows in sorted(found.items(), key=lambda item: item[0] is None):
+    # rows that are compared with nothing last
+    for key, rows in sorted(by_reference.items(), key=lambda item: item[0] is None):
         first = next((row for row in rows if row.is_baseline), None)
         others = sorted(
             (row for row in rows if row is not first), key=lambda row: -goodness(row, by)

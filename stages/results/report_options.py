@@ -77,9 +77,9 @@ def check_options(options: Mapping[str, Any], config: Config) -> None:
                 str(section.options.get(field, fields[field].default)) for field in DRAWN
             )
     if len(set(drawn.values())) > 1:
-        told = "; ".join(f"{name}: {values}" for name, values in drawn.items())
+        by_step = "; ".join(f"{name}: {values}" for name, values in drawn.items())
         raise InvalidInput(
-            f"the evaluating steps differ in {', '.join(DRAWN)} ({told}), so their replicates"
+            f"the evaluating steps differ in {', '.join(DRAWN)} ({by_step}), so their replicates"
             " cannot be paired: give them the same."
         )
 

@@ -10,10 +10,10 @@ Conventions
     Difference  row − baseline, its interval from the paired differences of those averaged
                 replicates. `clear`: the interval leaves out 0 and rests on errors enough: 30 false
                 matches hold the threshold of both, and one of the two has 30 misses (many more than
-                the other's, where the interval leaves out 0). One that is the same in every
-                replicate, as where neither has an error, has no interval. No correction is made for
-                the number of rows compared. The baseline of a number is the row of the baseline's
-                factors that has it.
+                the other's, if the interval leaves out 0). One that is the same in every
+                replicate, as between two rows without any error, has no interval. No correction is
+                made for the number of rows compared. The baseline of a number is the row of the
+                baseline's factors that has it.
     Counts      false matches, the pairs of subjects behind them, non-mated, misses, trials and
                 subjects are the smallest over a row's cells; `few` marks a number that rests on
                 fewer than 30 false matches (false positives) or on fewer than 30 misses in any of
@@ -91,7 +91,7 @@ class Entry:
     high: float
     achieved: float  # FMR or FPIR held, mean over cells
     threshold: float
-    false_matches: int  # -1 where it does not apply, as the two below
+    false_matches: int  # -1 if it does not apply, as for the three below
     nonmated: int
     subject_pairs: int
     misses: int
@@ -129,7 +129,7 @@ class RuleTable:
     rows: tuple[Row, ...]
     quantities: tuple[Quantity, ...]
     factors: tuple[str, ...]
-    # factor averaged over → its values, where there are two or more
+    # factor averaged over → its values, if there are two or more
     average: Mapping[str, tuple[Any, ...]]
     baseline: Mapping[str, Any]  # empty: there is none
     replicates: int
@@ -170,11 +170,11 @@ def sides_enrolled(table: RuleTable) -> list[tuple[str, bool]]:
     That is whether the first side of their comparisons was taken for enrolled.
     """
     cells = (cell for row in table.rows for cell in row.cells if cell.kind == "1:1")
-    said = (
+    sides = (
         (cell.step.stage.options.enrolled, "fte" in cell.numbers["metric"].tolist())
         for cell in cells
     )
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(sides))
 
 
 def cells(results: Results) -> list[Cell]:
@@ -231,11 +231,9 @@ def rule_table(
 
 
 def _averaged(options: ReportOptions, factors: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        tuple(name for name in ("seed",) if name in factors)
-        if options.average is None
-        else options.average
-    )
+    if options.average is not None:
+        return options.average
+    return ("seed",) if "seed" in factors else ()
 
 
 def _drawn_alike(found: Sequence[Cell]) -> tuple[float, int]:
@@ -263,6 +261,7 @@ def _entries(group: Iterable[Cell], level: float) -> dict[Quantity, Entry]:
     for cell in group:
         n = cell.numbers
         for i in range(n.rows):
+            # None, as nan is not equal to itself and could not be part of a key
             target = None if np.isnan(n["target"][i]) else float(n["target"][i])
             key = Quantity(
                 cell.kind, cell.step.base, str(n["metric"][i]), target, str(n["rule"][i])
@@ -276,6 +275,7 @@ def _entry(parts: Sequence[tuple[Batch, int]], level: float) -> Entry:
         return np.array([batch[name][i] for batch, i in parts])
 
     drawn = np.stack([batch["replicates"][i].astype(np.float64) for batch, i in parts], axis=-1)
+    # Replicate r drew the same subjects in every cell, so replicates are averaged one by one.
     replicates = sums.total(drawn) / len(parts)
     value, subjects = sums.mean(column("value")), int(column("subjects").min())
     low, high = bootstrap.rate_interval(value, replicates, level, subjects)
@@ -329,16 +329,18 @@ def _compared(row: Row, rows: Sequence[Row], baseline: Mapping[str, Any], level:
         if _matches(other.factors, baseline)
         and all(row.factors.get(k, v) == v for k, v in other.factors.items() if k not in baseline)
     ]
+    # Each number by itself: a row may have 1:1 and 1:N numbers whose baseline rows differ.
     against = {
         q: _nearest(row, [other for other in agreeing if q in other.entries]) for q in row.entries
     }
     entries = {
-        q: entry if (other := against[q]) is None else _against(entry, other.entries[q], level)
+        q: entry if (other := against[q]) is None else _paired(entry, other.entries[q], level)
         for q, entry in row.entries.items()
     }
     served = Counter(id(other) for other in against.values() if other is not None)
     if not served:
         return row
+    # A row stands below one baseline only: the one that most of its numbers are compared with.
     reference = next(other for other in agreeing if id(other) == served.most_common(1)[0][0])
     return Row(row.factors, row.cells, entries, False, reference.factors)
 
@@ -354,12 +356,15 @@ def _nearest(row: Row, others: Sequence[Row]) -> Row | None:
     return nearest[0] if len(nearest) == 1 else None
 
 
-def _against(entry: Entry, other: Entry, level: float) -> Entry:
+def _paired(entry: Entry, other: Entry, level: float) -> Entry:
+    # Replicates are paired one by one, so there must be equally many.
     if entry.replicates.shape != other.replicates.shape:
         return entry
     d = bootstrap.paired_difference(
         entry.value, other.value, entry.replicates, other.replicates, level
     )
+    # No replicate differs from another, for example because neither row has an error: bounds that
+    # are equal would claim a certainty that so few errors do not give.
     low, high = (float(d.lo), float(d.hi)) if d.lo < d.hi else (math.nan, math.nan)
     few = few_behind((entry.few_matches, other.few_matches), (entry.misses, other.misses))
     return replace(entry, difference=Difference(float(d.value), low, high, few))

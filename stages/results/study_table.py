@@ -1,12 +1,12 @@
 """study_table: the runs of several benchmarks → rows of areas under error versus discard.
 
 Conventions
-    Row       one benchmark, one combination of factors (an FR model, a quality measure, …),
+    Row       one benchmark, one combination of factors (an FR model, a quality method, …),
               averaged as the report section of all benchmarks says; under the rows that judge the
               same scores stand their reference lines.
     Column    one area of one evaluating step at one target: the standard pAUC up to each limit, or
               the legacy AUC; in percent.
-    Marks     bold: the least of two or more measures that judge the same scores. ▲ better and ▼
+    Marks     bold: the least of two or more methods that judge the same scores. ▲ better and ▼
               worse than discard at random, of a standard area and by the interval of the
               difference. †: fewer than 30 errors of a kind decide, in the legacy form false matches
               at any step.
@@ -90,6 +90,7 @@ class StudyRow:
 
 def study_rows(benchmark: str, results: Results, ranking: Ranking) -> Iterator[StudyRow]:
     """Yield the rows of one benchmark, each group on the same scores followed by its bounds."""
+    # Rows on the same scores start from the same errors, so that their areas can be compared.
     groups: dict[str, list[Row]] = {}
     for row in ranking.rows:
         cells = [cell for cell in row.cells if cell.kind == "discard"]
@@ -100,6 +101,7 @@ def study_rows(benchmark: str, results: Results, ranking: Ranking) -> Iterator[S
             [StudyRow(benchmark, number, row.factors, "", dict(_areas(row))) for row in rows]
         )
         factors = results.plan.steps[scores].factors
+        # a bound depends on the scores only, not on a quality method
         above = {name: value for name, value in factors.items() if name in rows[0].factors}
         for bound, name in BOUNDS.items():
             if areas := dict(_bound(rows[0], bound)):
@@ -134,44 +136,43 @@ def labels(line: StudyRow, names: Sequence[str]) -> list[str]:
 
     A bound's own name stands in the first place that it has no value for.
     """
-    found = [str(line.factors.get(name, "")) for name in names]
+    texts = [str(line.factors.get(name, "")) for name in names]
     if line.bound:
-        found[next((i for i, name in enumerate(names) if name not in line.factors), -1)] = (
-            line.bound
-        )
-    return found
+        free = next((i for i, name in enumerate(names) if name not in line.factors), -1)
+        texts[free] = line.bound
+    return texts
 
 
-def heading(column: Column) -> str:
+def column_heading(column: Column) -> str:
     """Write what a column holds, as in 'pAUC(0.2) @ FMR 1e-3'."""
     area = "ERC" if column.limit is None else f"pAUC({column.limit:g})"
     return f"{area} @ {column.of} {number_label(column.target)}"
 
 
-def headings(columns: Sequence[Column]) -> list[str]:
-    """Return the heading of every column, with its step where there are several."""
+def column_headings(columns: Sequence[Column]) -> list[str]:
+    """Return the heading of every column, with its step if there are several."""
     several = len({column.step for column in columns}) > 1
-    return [heading(column) + (f" ({column.step})" if several else "") for column in columns]
+    return [column_heading(column) + (f" ({column.step})" if several else "") for column in columns]
 
 
 def _areas(row: Row) -> Iterator[tuple[Column, Area]]:
     for q, e in row.entries.items():
-        if (column := _column(row, q)) is None:
+        if (column := _column_of(row, q)) is None:
             continue
         over = row.entries.get(
             Quantity(q.kind, q.step, f"{q.metric}_over_random", q.target, q.rule)
         )
-        told = () if over is None else (over.value, over.low, over.high)
-        yield column, Area(e.value, e.low, e.high, e.few, e.trials, *told)
+        over_random = () if over is None else (over.value, over.low, over.high)
+        yield column, Area(e.value, e.low, e.high, e.few, e.trials, *over_random)
 
 
 def _bound(row: Row, bound: str) -> Iterator[tuple[Column, Area]]:
     for q, e in row.entries.items():
-        if (column := _column(row, q, bound)) is not None:
+        if (column := _column_of(row, q, bound)) is not None:
             yield column, Area(e.value, math.nan, math.nan, e.few, e.trials)
 
 
-def _column(row: Row, q: Quantity, line: str | None = None) -> Column | None:
+def _column_of(row: Row, q: Quantity, line: str | None = None) -> Column | None:
     """Return the column of one number; None if it has none.
 
     Without `line` that is an area of a quality method, else of the bound `line`.
@@ -201,6 +202,7 @@ def _with_best(lines: Sequence[StudyRow]) -> Iterator[StudyRow]:
     for line in lines:
         for column, area in line.areas.items():
             known.setdefault(column, []).extend([] if math.isnan(area.value) else [area])
+    # Areas over unequal numbers of comparisons are of different sets: none of them is best.
     alike = {
         column
         for column, areas in known.items()

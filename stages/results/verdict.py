@@ -39,12 +39,12 @@ def verdicts(groups: Sequence[Group], by: Quantity | None, level: float = 0.95) 
         return [Verdict("This run evaluated nothing.")]
     if nothing := nothing_defined([row for group in groups for row in group.rows], by):
         return [Verdict(nothing)]
-    found = [
+    answers = [
         _against(group, group.baseline, by, level)
         for group in groups
         if group.baseline is not None and by in group.baseline.entries
     ]
-    return found or [_without_baseline(groups, by)]
+    return answers or [_without_baseline(groups, by)]
 
 
 def nothing_defined(rows: Sequence[Row], by: Quantity) -> str:

@@ -119,6 +119,7 @@ def _shown(results: Results, ranking: Ranking) -> list[Row]:
             by_method.setdefault(method_of(results, row), row)
         bests += by_method.values()
     baselines = [group.baseline for group in ranking.groups if group.baseline is not None]
+    # Groups are in the plan's order: without sorting, LINES could cut off the best of a later one.
     bests.sort(key=lambda row: -goodness(row, ranking.main))
     return [*baselines, *bests][:LINES]
 
@@ -161,11 +162,13 @@ def roc_of(row: Row, step: str) -> tuple[Array, Array]:
     if not parts:
         return np.empty(0), np.empty(0)
     parts = [(x[order], y[order]) for x, y in parts for order in [np.lexsort((y, x))]]
+    # Below the largest of the cells' smallest FMRs above 0, some cell has no point to average.
     first = max(float(x[x > 0].min()) if (x > 0).any() else 1.0 for x, _ in parts)
     of_cells = [cell.numbers["target"].tolist() for cell in cells_of(row, step)]
     targets = [target for each in of_cells for target in each if first <= target <= 1]
+    # The targets are in the grid, so that the drawn curve passes through the table's values.
     grid = np.unique([*np.geomspace(first, 1, POINTS), *targets])
-    # the last stored point that does not lie beyond, but for rounding
+    # the last stored point whose FMR does not exceed that of the grid, but for rounding
     at = [np.searchsorted(x, grid * (1 + 1e-12), side="right") - 1 for x, _ in parts]
     each = [y[np.maximum(i, 0)] for i, (_, y) in zip(at, parts, strict=True)]
     return grid, np.mean(each, axis=0)
@@ -181,6 +184,7 @@ def mean_curve(row: Row, step: str, name: str) -> tuple[Array, Array]:
     if not length:
         return np.empty(0), np.empty(0)
     first = parts[0][0][:length]
+    # Histograms of cells need not have the same bins, and only equal bins can be averaged.
     alike = [y[:length] for x, y in parts if np.array_equal(x[:length], first)]
     return first, np.mean(alike, axis=0)
 

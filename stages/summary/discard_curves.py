@@ -26,6 +26,7 @@ from stages.results.ranking import Ranking, areas, goodness
 from stages.results.rule_table import Cell, Row
 from stages.summary.curves import cells_of, curve
 
+# The legacy form has no point beyond 0.95, and beyond it few comparisons remain in any form.
 GRID = np.linspace(0, 0.95, 191)
 # Drawn in the last slots. The method `random` is one draw, the line is what draws have on average.
 REFERENCES = {
@@ -68,30 +69,31 @@ def discard_curves(results: Results, ranking: Ranking) -> list[DiscardCurves]:
     first: dict[tuple[str, Form], Quantity] = {}
     for q in areas(ranking.table, ranking.options):
         first.setdefault((q.step, _form(q)), q)
-    several, found = len({step for step, _ in first}) > 1, []
+    several, figures = len({step for step, _ in first}) > 1, []
     for (step, form), q in first.items():
         for scores, rows in _sharing(results, ranking, step).items():
+            # the last slots are those of the reference lines, which the legacy form does not have
             shown = rows[: LINES if form == "legacy" else LINES - len(REFERENCES)]
             options = cells_of(rows[0], step)[0].step.stage.options
             but = [] if form == "1:N" else departures(options, form == "legacy")
             if lines := list(_lines(shown, q, form)):
                 named = step if several else ""
                 counts = len(shown), len(rows)
-                found.append(DiscardCurves(form, q, named, scores, lines, *counts, but))
-    return found
+                figures.append(DiscardCurves(form, q, named, scores, lines, *counts, but))
+    return figures
 
 
 def discard_details(results: Results, ranking: Ranking) -> list[DiscardDetails]:
     """Return the details of the best row on each scores, by their first headline number."""
     quantities = [q for q in areas(ranking.table, ranking.options) if q.kind == "discard"]
     first = {q.step: q for q in reversed(quantities)}
-    found = []
+    details = []
     for step, q in first.items():
         for rows in _sharing(results, ranking, step).values():
             best = max(rows, key=lambda row: goodness(row, q))
             name = f"{name_of(best.factors)}{' · ' + step if len(first) > 1 else ''}"
-            found.append(_details(cells_of(best, step)[0], name))
-    return found
+            details.append(_details(cells_of(best, step)[0], name))
+    return details
 
 
 def _form(q: Quantity) -> Form:
@@ -144,9 +146,11 @@ def _lines(rows: Sequence[Row], q: Quantity, form: Form) -> Iterator[Series]:
     if not steps:
         return
     cells = cells_of(rows[0], q.step)
+    # Reference lines depend on the scores only, which all rows share: any row has them.
     for slot, (reference, label) in enumerate(REFERENCES.items(), LINES - len(REFERENCES)):
         if reference == "random":
             y = _mean(cells, name, True)
+            # Discard at random keeps the error, on average, as it is before any discard.
             y = None if y is None else np.full(len(GRID), y[0])
         else:
             y = _mean(cells, f"{name} {reference}", True)

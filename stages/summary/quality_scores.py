@@ -131,7 +131,7 @@ def choose_scores(
     """
     planned = {str(step.stage.options.method) for step in results.cells("quality")}
     if method is not None and method not in planned:
-        raise InvalidInput(f"report.options.method: {unknown('quality measure', method, planned)}")
+        raise InvalidInput(f"report.options.method: {unknown('quality method', method, planned)}")
     return next((s for s in scores if method in (None, s.method)), None)
 
 
@@ -200,7 +200,7 @@ def quality_lines(scores: QualityScores) -> list[Series]:
     usable = np.isfinite(scores.quality)
     if not usable.any():
         return []
-    edges = np.linspace(*_spread(scores.quality[usable]), BINS + 1)
+    edges = np.linspace(*_ends(scores.quality[usable]), BINS + 1)
     kind = np.full(len(usable), "") if scores.kind is None else scores.kind.astype(str)
     names, counts = np.unique(kind[usable], return_counts=True)
     parts = sorted(
@@ -215,6 +215,6 @@ def quality_lines(scores: QualityScores) -> list[Series]:
     return lines
 
 
-def _spread(values: Array) -> tuple[float, float]:
+def _ends(values: Array) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else (low - 0.5, high + 0.5)

@@ -27,10 +27,10 @@ from stages.results.study_table import (
     Area,
     Column,
     StudyRow,
+    column_heading,
+    column_headings,
     columns_of,
     factor_names,
-    heading,
-    headings,
     labels,
     study_rows,
 )
@@ -163,7 +163,7 @@ def test_a_bound_is_what_the_evaluation_found(made: Made, lines: Sequence[StudyR
 def test_columns_go_from_the_standard_form_to_the_legacy_one_and_from_lenient_to_strict(
     lines: Sequence[StudyRow],
 ) -> None:
-    assert [heading(column) for column in columns_of(lines)] == [
+    assert [column_heading(column) for column in columns_of(lines)] == [
         "pAUC(0.2) @ FMR 1e-1",
         "pAUC(0.2) @ FMR 1e-2",
         "pAUC(0.2) @ FNMR 1e-1",
@@ -178,8 +178,8 @@ def test_an_fmr_and_a_starting_error_of_the_same_size_are_two_columns() -> None:
 
 
 def test_a_heading_names_the_step_where_there_are_several() -> None:
-    assert headings([FMR, LEGACY]) == ["pAUC(0.2) @ FMR 1e-2", "ERC @ FMR 1e-2"]
-    assert headings([FMR, replace(FMR, step="joint")]) == [
+    assert column_headings([FMR, LEGACY]) == ["pAUC(0.2) @ FMR 1e-2", "ERC @ FMR 1e-2"]
+    assert column_headings([FMR, replace(FMR, step="joint")]) == [
         "pAUC(0.2) @ FMR 1e-2 (d)",
         "pAUC(0.2) @ FMR 1e-2 (joint)",
     ]

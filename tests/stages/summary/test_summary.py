@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.files.file_tree import open_files
 from pipeline.session import Results
 from stages.report.report import write_report
-from stages.results.acquisition import Kind, acquired
+from stages.results.acquisition import ReasonKind, acquired
 from stages.summary import quality_scores
 from stages.summary.quality_scores import QualityScores
 
@@ -141,7 +141,7 @@ def test_a_choice_among_several_faces_is_a_note_and_no_failure(
     found = acquired(results)
     note = "such as: 3 faces found, the one nearest the centre taken"
     assert found.failures == ()
-    assert found.notes == (Kind("align", "ok", note, "three/sheet.png", 2),)
+    assert found.notes == (ReasonKind("align", "ok", note, "three/sheet.png", 2),)
     page = write_report(results, {})[0].read_text(encoding="utf-8")
     assert "<h3>Notes on faces that were acquired</h3>" in page
     assert "None: every face passed align." in page
