@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from stages.metrics.discard import Curve
     from stages.tables.tables import LAYOUT as LAYOUT
     from stages.tables.tables import QUALITIES as QUALITIES
-    from stages.tables.tables import Protocol as Protocol
+    from stages.tables.tables import ProtocolLists as Protocol  # noqa: F401
     from stages.tables.tables import build_tables as build_tables
     from stages.tables.tables import singletons as singletons
 
@@ -64,6 +64,7 @@ _ELSEWHERE = {
     ),
     **dict.fromkeys(("digest_images", "need_files"), "stages.datasets.folder"),
 }
+_NAMED_THERE = {"Protocol": "ProtocolLists"}
 __all__ = [
     *("edc", "error_rates", "fuse", "identification_rates", "identify", "intervals", "scores"),
     *("load_config", "open_session", "results", "run"),
@@ -93,7 +94,8 @@ _need_ours()
 def __getattr__(name: str) -> Any:
     if name not in _ELSEWHERE:
         raise AttributeError(f"module 'qfuse' has no attribute {name!r}")
-    return getattr(importlib.import_module(_ELSEWHERE[name]), name)
+    module = importlib.import_module(_ELSEWHERE[name])
+    return getattr(module, _NAMED_THERE.get(name, name))
 
 
 def __dir__() -> list[str]:
@@ -194,10 +196,10 @@ def fuse(
     from stages.exact import sums, vectors
     from stages.fusion import fuse as stage
     from stages.fusion import rules
-    from stages.quality.reference_statistics import describe
+    from stages.quality.reference_statistics import summarised
 
     label = rule or ("mean" if quality is None else "quality-linear")
-    chosen = rules.rule_named(label)
+    chosen = rules.fusion_rule_named(label)
     x = np.asarray(embeddings, np.float32)
     if x.ndim != 2:
         raise InvalidInput(f"embeddings have the shape {x.shape}: give one row a face, (n, d).")
@@ -237,7 +239,7 @@ def fuse(
     order = order[usable[order]]
     kept = {name: each[order] for name, each in values.items()}
     medium = given.get("media", np.arange(len(x)))[order]
-    faces = rules.Faces(
+    faces = rules.UsableFaces(
         template=number[order],
         medium=stage.medium_numbers(number[order], medium),
         norm=vectors.lengths(x[order]).astype(np.float32).astype(np.float64),  # as embed stores it
@@ -249,12 +251,12 @@ def fuse(
             if "variance" in kept
             else np.empty((0, 0), np.float32)
         ),
-        **(describe(kept["quality"]) if "statistics" in chosen.needs else {}),
+        **(summarised(kept["quality"]) if "statistics" in chosen.needs else {}),
     )
     options = stage.FuseOptions(
         rule=label, features=features, media=inside_media, fallback=fallback
     )
-    made, weight = stage.fused(faces, len(ids), options)
+    made, weight = stage.fuse_faces(faces, len(ids), options)
     weight = np.asarray(weight, np.float64)
     total = sums.by_group(faces.template, weight, len(ids))[faces.template]
     share = np.full(len(x), np.nan)
@@ -294,12 +296,12 @@ def scores(a: ArrayLike, b: ArrayLike | None = None, *, paired: bool = False) ->
     known = [np.asarray(np.isfinite(each).all(axis=1)) for each in (one, other)]
     units = [vectors.units(each, fine) for each, fine in zip((one, other), known, strict=True)]
     if paired:
-        found = products.as_scores(products.paired(*units))
+        found = products.to_scores(products.paired(*units))
         return np.where(known[0] & known[1], found, np.float32(np.nan))
     found = np.empty((len(one), len(other)), np.float32)
     for start in range(0, len(one), 1024):
         cut = slice(start, start + 1024)
-        found[cut] = products.as_scores(products.cosines(units[0][cut], units[1]))
+        found[cut] = products.to_scores(products.cosines(units[0][cut], units[1]))
     found[~known[0]] = np.nan
     found[:, ~known[1]] = np.nan
     return found

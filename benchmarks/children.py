@@ -32,9 +32,9 @@ from benchmarks.material import (
     compare_all,
     dataset,
     fuse_by,
-    rates,
     run,
     stage_of,
+    tar_and_auc,
 )
 from pipeline.core.schema import Batch, concat
 from pipeline.core.stage import Source, Work
@@ -47,9 +47,9 @@ from stages.tables.tables import EMBEDDINGS, FUSED, LAYOUT, SCORES
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = (0.25, 0.5, 1.0, 2.0)
-BLOCK = 16_384  # embeddings of a stored shard
+SHARD_ROWS = 16_384  # embeddings of a stored shard
 TOUCHED = 2 << 30  # bytes
-TABLES = ("members", "templates", "roles", "comparisons", "pairings")
+READ_TABLES = ("members", "templates", "roles", "comparisons", "pairings")
 
 
 def rows(made: Material, scale: float, folder: Path, in_memory: str) -> list[Row]:
@@ -97,15 +97,15 @@ def child(*arguments: str) -> dict[str, Any]:
 def prepare(made: Material, folder: Path) -> None:
     """Store the embeddings in shards, and the tables that the steps read."""
     store = Store(folder)
-    for number, start in enumerate(range(0, made.embedded.rows, BLOCK)):
+    for number, start in enumerate(range(0, made.embedded.rows, SHARD_ROWS)):
         store.commit(
             "embed",
             f"{number:064x}",
-            made.embedded.take(slice(start, start + BLOCK)),
+            made.embedded.take(slice(start, start + SHARD_ROWS)),
             EMBEDDINGS,
             {},
         )
-    for name in TABLES:
+    for name in READ_TABLES:
         store.commit(
             f"ingest.{name}", f"{0:064x}", made.data.tables[name], LAYOUT.schemas[name], {}
         )
@@ -120,7 +120,7 @@ def growth(scale: float) -> dict[str, float]:
     built = time.perf_counter()
     scores = compare_all(made.data, fused)
     scored = time.perf_counter()
-    rates(scores, mated)
+    tar_and_auc(scores, mated)
     took, count = time.perf_counter() - begin, len(scores)
     megabytes = (_peak() - before) / 1e6
     each, alone = took / count * 1e9, (scored - built) / count * 1e9
@@ -138,11 +138,11 @@ def streamed(folder: Path) -> dict[str, float]:
     before = _peak(reset=True)
     store = Store(folder)
     tables: Mapping[str, Batch] = {
-        name: store.read(f"ingest.{name}", f"{0:064x}") for name in TABLES
+        name: store.read(f"ingest.{name}", f"{0:064x}") for name in READ_TABLES
     }
     faces = tables["members"].rows
     blank = np.full(faces, "", object)  # names of faces are not read here
-    data = dataset({**tables, "faces": Batch({"face_id": blank})}, faces=BLOCK)
+    data = dataset({**tables, "faces": Batch({"face_id": blank})}, faces=SHARD_ROWS)
     stage = stage_of(fuse.Fuse, rule="mean", features="raw", media="mean")
     judge = stage_of(EvaluateVerification, replicates=0)
     key, begin = f"{os.getpid():064x}", time.perf_counter()
@@ -172,11 +172,11 @@ def _stored(store: Store, faces: int, part: Mapping[str, Batch]) -> Source:
     """Return the stored shards that hold the members of one shard of templates, as a run hands them
     out.
     """
-    starts = np.arange(0, faces, BLOCK)
-    needed = np.unique(part["members"]["face"] // BLOCK)
+    starts = np.arange(0, faces, SHARD_ROWS)
+    needed = np.unique(part["members"]["face"] // SHARD_ROWS)
     return Source(
         tuple(starts[needed].tolist()),
-        tuple(np.minimum(starts[needed] + BLOCK, faces).tolist()),
+        tuple(np.minimum(starts[needed] + SHARD_ROWS, faces).tolist()),
         lambda index, columns: store.read("embed", f"{needed[index]:064x}", columns),
     )
 

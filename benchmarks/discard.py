@@ -48,7 +48,7 @@ def rows(made: Material, scores: Array, replicates: int) -> list[Row]:
                 f"legacy error versus discard, {size:,} comparisons, 20 steps × {len(FMR)} FMRs",
                 partial(_legacy, *part),
                 partial(common.discard_steps, *part, FMR, steps),
-                partial(_same, len(steps), _megabytes(partial(_legacy, *part))),
+                partial(_same_errors, len(steps), _megabytes(partial(_legacy, *part))),
                 times=discard.LEGACY_FRACTIONS.size / len(steps),
             )
         )
@@ -112,7 +112,7 @@ def _megabytes(function: Callable[[], Any]) -> float:
         tracemalloc.stop()
 
 
-def _same(steps: int, megabytes: float, theirs: Array, ours: Array) -> str:
+def _same_errors(steps: int, megabytes: float, theirs: Array, ours: Array) -> str:
     told = (
         ""
         if steps == ours.shape[1]

@@ -94,7 +94,7 @@ class Material:
             **tables,
             "roles": Batch({name: np.concatenate(parts) for name, parts in both.items()}),
         }
-        tables["comparisons"] = a_list(tables, subject, MATED / PRODUCT, NONMATED / PRODUCT)
+        tables["comparisons"] = draw_list(tables, subject, MATED / PRODUCT, NONMATED / PRODUCT)
         tables["pairings"] = tables["pairings"].take(slice(0, 0))
         data = dataset(tables)
         fused = fuse_by(data, "quality-minmax", embedded, scored)
@@ -116,7 +116,7 @@ class Material:
         return dataset({**self.data.tables, **tables})
 
 
-def a_list(tables: Mapping[str, Batch], subject: Array, mated: float, nonmated: float) -> Batch:
+def draw_list(tables: Mapping[str, Batch], subject: Array, mated: float, nonmated: float) -> Batch:
     """Return comparisons of references with probes: of all pairs the given shares, drawn at random
     without repeats.
 
@@ -196,7 +196,7 @@ def compare_all(data: Dataset, fused: Batch) -> Array:
     return run(stage_of(compare.Compare), data, templates=fused)["score"]
 
 
-def rates(scores: Array, mated: Array) -> tuple[Array, Array, float]:
+def tar_and_auc(scores: Array, mated: Array) -> tuple[Array, Array, float]:
     """Return TAR and false matches at FMR, and the AUC."""
     pair = verification.Ascending.of(scores[mated]), verification.Ascending.of(scores[~mated])
     points = verification.operating_points(*pair, FMR, "nearest")

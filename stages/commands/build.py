@@ -18,7 +18,7 @@ from pipeline.errors import InvalidInput, cannot_write, counted
 if TYPE_CHECKING:
     from pipeline.plan.graph import Step
     from pipeline.session import Session
-    from stages.fusion.templates_file import Written
+    from stages.fusion.templates_file import WrittenTemplates
 
 T = TypeVar("T")
 BUILD = "Example: qfuse build configs/gallery.yaml templates.h5"
@@ -66,23 +66,24 @@ def build(
     one HDF5 file.
     """
     from stages.commands.destination import need_name
-    from stages.fusion.templates_file import need_ours, write_templates
+    from stages.fusion.templates_file import need_templates_file, write_templates
 
     need_name(out, "build writes HDF5", ".h5", ".hdf5")
 
     def targets(steps: Sequence[Step]) -> None:
-        paths = [_path(out, step, len(steps)) for step in steps]
+        paths = [_file_of_step(out, step, len(steps)) for step in steps]
         if len(set(paths)) < len(paths):
             raise InvalidInput(
                 f"several cells would be written to one file ({paths[0]}): choose one with --where."
             )
         for path in paths:
-            need_ours(path)
+            need_templates_file(path)
 
-    def write(session: Session, steps: Sequence[Step]) -> list[Written]:
+    def write(session: Session, steps: Sequence[Step]) -> list[WrittenTemplates]:
         try:
             return [
-                write_templates(_path(out, step, len(steps)), session, step, view) for step in steps
+                write_templates(_file_of_step(out, step, len(steps)), session, step, view)
+                for step in steps
             ]
         except OSError as error:
             raise cannot_write(out, error) from None
@@ -131,12 +132,12 @@ def reference(
     configs.
     """
     from pipeline.session import write_json
-    from stages.commands.destination import absent, need_name
+    from stages.commands.destination import need_absent, need_name
     from stages.quality.quality import Quality
-    from stages.quality.reference_statistics import to_json
+    from stages.quality.reference_statistics import reference_content
 
     need_name(out, "reference writes JSON", ".json")
-    absent(out)
+    need_absent(out)
 
     def one(steps: Sequence[Step]) -> None:
         if len(steps) > 1:
@@ -153,7 +154,7 @@ def reference(
     def read(session: Session, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
         scored: Any = steps[0].stage.above["quality"]
         read = session.read(steps[0])
-        found = to_json(session.config.full_name, scored.measure, read)
+        found = reference_content(session.config.full_name, scored.measure, read)
         if not found["count"]:
             raise InvalidInput(
                 f"{session.config.full_name} has no face with a quality score, so it is not a"
@@ -205,7 +206,7 @@ def with_cells(
     from pipeline.config.config import load_config
     from pipeline.session import with_session
     from stages.commands.destination import need_apart
-    from stages.explain.compared_pair import agreeing
+    from stages.explain.compared_pair import agreeing_steps
 
     loaded = load_config(config, overrides or [])
     if not any(stage == (section.stage or name) for name, section in loaded.steps.items()):
@@ -220,7 +221,7 @@ def with_cells(
 
     def computed(session: Session) -> T:
         nonlocal rows, seconds
-        steps = agreeing(session, list(session.plan.cells(stage)), where or [])
+        steps = agreeing_steps(session, list(session.plan.cells(stage)), where or [])
         if not steps:
             raise InvalidInput(f"no cell of `{stage}` agrees with {' '.join(where or [])}.")
         accept(steps)
@@ -233,7 +234,7 @@ def with_cells(
     return with_session(loaded, store, computed, warn, until=stage), rows, seconds
 
 
-def _path(out: Path, step: Step, cells: int) -> Path:
+def _file_of_step(out: Path, step: Step, cells: int) -> Path:
     """Return the file of a step: the one asked for, or one beside it that is named after the
     cell."""
     if cells == 1:

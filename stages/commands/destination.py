@@ -51,7 +51,7 @@ def need_folder(path: Path) -> None:
         )
 
 
-def absent(path: Path) -> None:
+def need_absent(path: Path) -> None:
     """Raise InvalidInput if something is at `path`."""
     if not is_free(path):
         raise InvalidInput(f"{path} exists already; give another name, so that nothing is lost.")

@@ -26,7 +26,7 @@ from pipeline.files.file_tree import Files
 from stages.datasets.folder import file_names, identity_generator, is_image, lowest_ranked
 from stages.datasets.ijb import write
 from stages.datasets.ijb.write import JanusSet
-from stages.datasets.synthetic import SUBJECTS, SynthOptions, make
+from stages.datasets.synthetic import SUBJECTS, SynthOptions, make_set
 from stages.faces.align import TEMPLATE
 from stages.faces.images import Unusable, decode
 from stages.models.detector import Detector
@@ -37,7 +37,7 @@ _MAX_PIXELS = 50_000_000
 
 def from_noise(options: SynthOptions) -> JanusSet:
     """Return a set at embedding level; the same options give the same set."""
-    made, columns, truth = make(options)
+    made, columns, truth = make_set(options)
     # A stream of its own, so that the embeddings are those of the reader `synthetic`.
     rng = np.random.default_rng(np.random.SeedSequence([options.seed, 1]))
     subjects, count = len(made.enrolled), len(made.template)

@@ -97,13 +97,13 @@ def init(
     """Write a commented config to start from."""
     from pipeline.errors import cannot_write, unknown
     from pipeline.system.atomic_text import replace_text
-    from stages.commands.destination import absent, need_name
+    from stages.commands.destination import need_absent, need_name
     from stages.shipped_files import resource
 
     if kind not in STARTERS:
         raise UsageError(f"--kind: {unknown('kind of config', kind, STARTERS)}")
     need_name(path, "init writes YAML", ".yaml", ".yml")
-    absent(path)
+    need_absent(path)
     shipped, advice = STARTERS[kind]
     text = resource(f"configs/{shipped}.yaml").read_text(encoding="utf-8")
     # Where the shipped configs look besides is no place of a user's.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-KINDS = {
+PART_KINDS = {
     "stage": "step",
     "reader": "reader",
     "fusion rule": "fusion rule",
@@ -45,14 +45,14 @@ def steps(
         emit(config_schema())
         return
     if name is None:
-        found = listed()
+        found = list_parts()
         if as_json:
             emit(found)
         else:
             rows = [(each["kind"], each["name"], each["what"]) for each in found]
-            show(_table(("kind", "name", "what it is for"), rows, ("kind", "name")))
+            show(_parts_table(("kind", "name", "what it is for"), rows, ("kind", "name")))
         return
-    parts = described(name)
+    parts = describe_part(name)
     if as_json:
         emit(parts)
         return
@@ -67,21 +67,21 @@ def steps(
                 (o["name"], "" if o["default"] is None else str(o["default"]), o["may be"])
                 for o in part["options"]
             ]
-            show(_table(("option", "default", "may be"), options, ("option",)))
+            show(_parts_table(("option", "default", "may be"), options, ("option",)))
 
 
-def listed() -> list[dict[str, str]]:
+def list_parts() -> list[dict[str, str]]:
     """Return kind, name and purpose of every part that a config may name."""
     from pipeline.core.registry import available
 
     return [
         {"kind": word, "name": name, "what": _purpose(word, part)}
-        for kind, word in KINDS.items()
+        for kind, word in PART_KINDS.items()
         for name, part in sorted(available(kind).items())
     ]
 
 
-def described(name: str) -> list[dict[str, Any]]:
+def describe_part(name: str) -> list[dict[str, Any]]:
     """Return what is known of the parts of a name, mostly one. Raises InvalidInput with the nearest
     for an unknown one.
     """
@@ -89,12 +89,16 @@ def described(name: str) -> list[dict[str, Any]]:
 
     bare = name.partition("(")[0]  # quality-power(p=2) is the rule quality-power
     found = [
-        (word, available(kind)[bare]) for kind, word in KINDS.items() if bare in available(kind)
+        (word, available(kind)[bare])
+        for kind, word in PART_KINDS.items()
+        if bare in available(kind)
     ]
     if not found:
         raise InvalidInput(
             unknown(
-                "step, reader or rule", name, [each for kind in KINDS for each in available(kind)]
+                "step, reader or rule",
+                name,
+                [each for kind in PART_KINDS for each in available(kind)],
             )
         )
     return [_described(word, bare, part) for word, part in found]
@@ -102,7 +106,7 @@ def described(name: str) -> list[dict[str, Any]]:
 
 def _described(kind: str, name: str, part: Any) -> dict[str, Any]:
     rule = not hasattr(part, "Options")
-    options = _parameters(part) if rule else _fields(part.Options)
+    options = _parameters(part) if rule else _option_fields(part.Options)
     about = "" if rule else inspect.cleandoc(part.Options.__doc__ or "")
     reads = (
         []
@@ -144,7 +148,7 @@ def _parameters(rule: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _fields(options: Any) -> list[dict[str, Any]]:
+def _option_fields(options: Any) -> list[dict[str, Any]]:
     schema = options.model_json_schema()
     defined = schema.get("$defs", {})
     return [
@@ -188,7 +192,7 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
     )
 
 
-def _table(
+def _parts_table(
     headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], narrow: tuple[str, ...]
 ) -> Table:
     from rich.table import Table
@@ -259,16 +263,16 @@ def config_schema() -> dict[str, Any]:
 
 
 def _step(name: str, options: Any, step: dict[str, Any], defined: dict[str, Any]) -> dict[str, Any]:
-    given = _options(options, defined)
+    given = _options_schema(options, defined)
     return _or_null({**step, "properties": {**step["properties"], "options": given}, "title": name})
 
 
 def _reader(name: str, options: Any, defined: dict[str, Any]) -> dict[str, Any]:
     named = {"properties": {"reader": {"const": name}}, "required": ["reader"]}
-    return {"if": named, "then": {"properties": {"options": _options(options, defined)}}}
+    return {"if": named, "then": {"properties": {"options": _options_schema(options, defined)}}}
 
 
-def _options(options: Any, defined: dict[str, Any]) -> dict[str, Any]:
+def _options_schema(options: Any, defined: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a part's options, of which each may be a factor's name as well."""
     schema = options.model_json_schema(ref_template="#/$defs/{model}")
     defined |= schema.pop("$defs", {})
@@ -276,12 +280,13 @@ def _options(options: Any, defined: dict[str, Any]) -> dict[str, Any]:
     return {
         **schema,
         "properties": {
-            name: {"anyOf": [field, _NAMED, {"type": "null"}]} for name, field in fields.items()
+            name: {"anyOf": [field, _FACTOR_NAME, {"type": "null"}]}
+            for name, field in fields.items()
         },
     }
 
 
-_NAMED = {"type": "string", "pattern": r"\$"}
+_FACTOR_NAME = {"type": "string", "pattern": r"\$"}
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:

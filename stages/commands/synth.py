@@ -46,12 +46,12 @@ def synth_tables(
     """Write an IJB-C-shaped set at embedding level: identities, media, templates, noise that grows
     as quality falls.
     """
-    from stages.commands.destination import absent, need_name
+    from stages.commands.destination import need_absent, need_name
     from stages.datasets.synthetic import SynthOptions, synthesise
     from stages.datasets.tables_file import write_tables
 
     need_name(out, "synth tables writes HDF5", ".h5", ".hdf5")
-    absent(out)
+    need_absent(out)
     options = SynthOptions(scale=scale, seed=seed, dimension=dimension)
     tables = synthesise(options)
     try:
@@ -107,12 +107,12 @@ def synth_ijbc(
     A small set has fewer pairs of templates than X asks for: below 0.23 it lists all that there
     are. With --faces it has as many templates as the photographs of so many subjects give.
     """
-    from stages.commands.destination import absent, need_folder
+    from stages.commands.destination import need_absent, need_folder
     from stages.datasets.ijb.protocol import manifest
     from stages.datasets.ijb.write import write_set
 
     need_folder(out)
-    absent(out)
+    need_absent(out)
     if (faces is None) != (models is None):
         raise UsageError(
             "--faces needs --models, the folder of the detector's weights, and --models needs"

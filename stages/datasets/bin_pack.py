@@ -34,9 +34,9 @@ from pipeline.files.digests import UNREADABLE
 from pipeline.files.file_tree import Files
 from pipeline.files.image_pack import IMAGES, PAIRS
 from stages.datasets.folder import digest_images, need_files
-from stages.datasets.manifests import Counts, need_whole
-from stages.datasets.problems import SHOWN, Problems
-from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.datasets.manifests import CountsCheck, need_whole
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
+from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables, singletons
 
 FOLDS = 10
 _MATED = re.compile(rb"(?:[01]\n)+")
@@ -46,7 +46,7 @@ class BinPackOptions(Options):
     """`name`: the benchmark whose counts the pack has to have; without one, none are asked for."""
 
     name: Literal["lfw", "agedb_30", "cfp_fp", "calfw", "cplfw"] | None = None
-    counts: Counts = "published"
+    counts: CountsCheck = "published"
     repeated: Literal["once", "each"] = "once"  # images of the same bytes: one face, or one each
     subjects: Literal["joined", "unknown"] = "joined"
 
@@ -94,13 +94,13 @@ class BinPackReader:
             face = first = np.arange(2 * pairs)
         subject = np.full(len(first), "", dtype=object)
         if self.options.subjects == "joined":
-            joined = _joined(content, mated)
+            joined = _subject_of_images(content, mated)
             _need_apart(joined, content, mated, problems)
             subject = np.array([f"s{row:07d}" for row in joined[first].tolist()], dtype=object)
         problems.refuse()
         ids = [f"{row:07d}" for row in first.tolist()]
         a, b = ([ids[row] for row in side] for side in face.reshape(-1, 2).T.tolist())
-        found = Protocol(
+        found = ProtocolLists(
             face_id=ids,
             path=[images[row] for row in first.tolist()],
             sha256=[digests[row] for row in first.tolist()],
@@ -146,7 +146,7 @@ def _distinct(digests: list[str]) -> tuple[Array, Array]:
     return content, np.array(first, np.int64)
 
 
-def _joined(content: Array, mated: Array) -> Array:
+def _subject_of_images(content: Array, mated: Array) -> Array:
     """Return for each image (2n,) the first image of the subject that it is of."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -167,7 +167,7 @@ def _need_two(content: Array, problems: Problems) -> None:
     same = np.flatnonzero(content[::2] == content[1::2])
     words = [
         f"pair {i}: images {2 * i} and {2 * i + 1} are the same bytes"
-        for i in same[:SHOWN].tolist()
+        for i in same[:SHOWN_PROBLEMS].tolist()
     ]
     if words:
         words[-1] += "; to compare them nevertheless, set dataset.options.repeated to each"
@@ -180,7 +180,7 @@ def _need_apart(joined: Array, content: Array, mated: Array, problems: Problems)
     words = [
         f"pair {i}: called non-mated, but its images {2 * i} and {2 * i + 1} are "
         + ("the same bytes" if content[2 * i] == content[2 * i + 1] else "joined by mated pairs")
-        for i in wrong[:SHOWN].tolist()
+        for i in wrong[:SHOWN_PROBLEMS].tolist()
     ]
     if words:
         words[-1] += (

@@ -36,17 +36,17 @@ from pipeline.errors import InvalidInput, counted
 from pipeline.files.file_tree import MAX_FILE_BYTES, Files
 from stages.datasets.file_account import (
     account,
-    deeper,
+    folders_of_no_subject,
     hidden,
-    lost,
+    misplaced_folders,
     passed_over,
-    repeated,
+    repeated_photographs,
     suffix,
 )
-from stages.datasets.problems import SHOWN, Problems
-from stages.tables.tables import GROWING, FaceLayout, Protocol, build_tables, role_rows
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
+from stages.tables.tables import GROWING, FaceLayout, ProtocolLists, build_tables, role_rows
 
-IMAGES = (
+IMAGE_EXTENSIONS = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff"),
     *("ppm", "pgm", "pbm", "pnm", "gif", "heic", "heif"),
 )
@@ -62,7 +62,7 @@ def need_files(files: Files | None, reader: str) -> Files:
     return files
 
 
-def file_names(files: Files, extensions: Sequence[str] = IMAGES) -> list[str]:
+def file_names(files: Files, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> list[str]:
     """Return all names of the tree that are text, sorted. Raises InvalidInput if an image's is
     not."""
     names = []
@@ -86,19 +86,21 @@ def folder_of(root: str) -> str:
     return f"{root.strip('/')}/" if root.strip("/") else ""
 
 
-def below(names: Iterable[str], root: str) -> list[str]:
+def names_below(names: Iterable[str], root: str) -> list[str]:
     """Return the names that lie below the folder `root` of the data set."""
     prefix = folder_of(root)
     return [name for name in names if name.startswith(prefix)]
 
 
-def find(names: Iterable[str], ending: str, problems: Problems, needed: str = "") -> str | None:
+def find_one_file(
+    names: Iterable[str], ending: str, problems: Problems, needed: str = ""
+) -> str | None:
     """Return the one file whose path ends so; `needed` says, where it may not be absent, what to do
     about it.
     """
     found = [name for name in names if name == ending or name.endswith(f"/{ending}")]
     if len(found) > 1:
-        several = ", ".join(found[:SHOWN])
+        several = ", ".join(found[:SHOWN_PROBLEMS])
         problems.add(
             ending,
             [
@@ -120,7 +122,7 @@ def digest_images(files: Files, names: Iterable[str]) -> list[str]:
     return files.digests(names, MAX_FILE_BYTES)
 
 
-def is_image(name: str, extensions: Sequence[str] = IMAGES) -> bool:
+def is_image(name: str, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> bool:
     """Whether a relative file name is an image's, and not one that an operating system hides beside
     it.
     """
@@ -152,7 +154,7 @@ class FolderOptions(Options):
     root: str = (
         ""  # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
     )
-    extensions: tuple[str, ...] = IMAGES
+    extensions: tuple[str, ...] = IMAGE_EXTENSIONS
     templates: Literal["subject", "face"] = "subject"
     media: Literal["face", "folder"] = "face"
     probe_fraction: float = Field(0.0, ge=0, lt=1)  # 0: no probes, and nothing to compare
@@ -225,7 +227,7 @@ class FolderReader:
             for template, (subject, side) in templates.items()
             if side == "reference" and subject in enrolled
         ]
-        found = Protocol(
+        found = ProtocolLists(
             face_id=faces,
             path=paths,
             sha256=digest_images(files, paths),
@@ -261,9 +263,11 @@ class FolderReader:
         advice = "Convert their files, or name their suffixes in dataset.options.extensions."
         return [
             *account(files, faces, passed),
-            *lost(files, passed, set(faces["subject"].tolist()), self._root, advice),
-            *deeper(used, self._root, nested=self.options.media == "folder"),
-            *repeated(faces),
+            *folders_of_no_subject(
+                files, passed, set(faces["subject"].tolist()), self._root, advice
+            ),
+            *misplaced_folders(used, self._root, nested=self.options.media == "folder"),
+            *repeated_photographs(faces),
             *alone,
         ]
 

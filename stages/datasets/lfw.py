@@ -33,9 +33,14 @@ from pipeline.core.schema import Batch
 from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput, counted
 from pipeline.files.file_tree import Files
-from stages.datasets.file_account import account, lost, passed_over, repeated
+from stages.datasets.file_account import (
+    account,
+    folders_of_no_subject,
+    passed_over,
+    repeated_photographs,
+)
 from stages.datasets.folder import (
-    IMAGES,
+    IMAGE_EXTENSIONS,
     digest_images,
     file_names,
     identity_generator,
@@ -49,12 +54,12 @@ from stages.datasets.listed_faces import (
     named_images,
     named_subject,
     refuse_contradictions,
-    subjects,
+    subjects_of_faces,
 )
-from stages.datasets.manifests import Counts
+from stages.datasets.manifests import CountsCheck
 from stages.datasets.pair_lists import PairList, read_pairs
-from stages.datasets.problems import SHOWN, Problems
-from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
+from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables, singletons
 
 
 class LfwOptions(Options):
@@ -64,7 +69,7 @@ class LfwOptions(Options):
 
     pairs: str = "pairs.txt"  # file name, or path in the tree where several have that name
     faces: Literal["all", "pairs"] = "all"
-    counts: Counts = "published"  # any: a pair of which an image is not there is left out
+    counts: CountsCheck = "published"  # any: a pair of which an image is not there is left out
 
 
 @register("reader", "lfw")
@@ -102,7 +107,7 @@ class LfwReader:
             advice = (
                 "; complete the copy, or set dataset.options.counts to any to leave such pairs out"
             )
-            words = lacking[:SHOWN]
+            words = lacking[:SHOWN_PROBLEMS]
             problems.add(
                 where, [*words[:-1], *(word + advice for word in words[-1:])], len(lacking)
             )
@@ -111,7 +116,7 @@ class LfwReader:
             if self.options.faces == "all"
             else {name for p in listed.pairs for name in (p.a, p.b)}
         )
-        subject = subjects(faces, images, listed.pairs)
+        subject = subjects_of_faces(faces, images, listed.pairs)
         refuse_contradictions(listed.pairs, dict(zip(faces, subject, strict=True)), where, problems)
         if lacking and not listed.pairs and not problems:
             problems.add(
@@ -123,7 +128,7 @@ class LfwReader:
             )
         problems.refuse()
         paths = [images[face] for face in faces]
-        found = Protocol(
+        found = ProtocolLists(
             face_id=faces,
             path=paths,
             sha256=digest_images(files, paths),
@@ -152,7 +157,7 @@ class LfwReader:
             f"not in {name}" if self.options.faces == "pairs" else "not called NAME/NAME_0001"
         )
         used = [_find(files, name), *tables["faces"]["path"].tolist()]
-        passed = passed_over(files, used, IMAGES, otherwise)
+        passed = passed_over(files, used, IMAGE_EXTENSIONS, otherwise)
         return [*said, *_again(tables, name), *account(files, tables["faces"], passed)]
 
     def _pairs(
@@ -216,7 +221,7 @@ class LfwTemplatesReader:
             (f"{name}/B", "probe") for name in names
         ]
         roles += [(f"{name}/A", "gallery") for name in names if name not in left_out]
-        found = Protocol(
+        found = ProtocolLists(
             face_id=faces,
             path=paths,
             sha256=digest_images(files, paths),
@@ -244,7 +249,7 @@ class LfwTemplatesReader:
         def otherwise(name: str) -> str:
             return not_chosen if name in usable else "not called NAME/NAME_0001"
 
-        passed = passed_over(files, faces["path"].tolist(), IMAGES, otherwise)
+        passed = passed_over(files, faces["path"].tolist(), IMAGE_EXTENSIONS, otherwise)
         # that people's folders lie in
         folders = Counter(PurePosixPath(name).parts[:-2] for name in usable)
         root = "".join(f"{part}/" for part in folders.most_common(1)[0][0])
@@ -252,8 +257,8 @@ class LfwTemplatesReader:
         advice = "Convert their files to JPEG or PNG."
         return [
             *account(files, faces, passed),
-            *lost(files, passed, people, root, advice),
-            *repeated(faces),
+            *folders_of_no_subject(files, passed, people, root, advice),
+            *repeated_photographs(faces),
         ]
 
     def _halves(self, files: Files, images: Mapping[str, str]) -> dict[str, list[str]]:
@@ -311,8 +316,8 @@ def _find(files: Files, name: str) -> str:
         )
     if len(found) > 1:
         raise InvalidInput(
-            f"{files.root}: several files are called {name!r}: {', '.join(found[:SHOWN])}; "
-            "set dataset.options.pairs to the path of one."
+            f"{files.root}: several files are called {name!r}: {', '.join(found[:SHOWN_PROBLEMS])};"
+            " set dataset.options.pairs to the path of one."
         )
     return found[0]
 

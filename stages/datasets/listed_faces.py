@@ -22,9 +22,9 @@ import numpy as np
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import suffix
-from stages.datasets.folder import IMAGES, file_names, is_image
-from stages.datasets.pair_lists import Pair, PairList
-from stages.datasets.problems import SHOWN, Problems
+from stages.datasets.folder import IMAGE_EXTENSIONS, file_names, is_image
+from stages.datasets.pair_lists import ListedPair, PairList
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
 from stages.tables.subjects import inferred_subjects
 
 _FACE = re.compile(r"(.+)_\d{4}")
@@ -84,11 +84,11 @@ def found_pairs(
         if several := next(
             ((name, found) for name, found in names.items() if len(found) > 1), None
         ):
-            paths = ", ".join(images[face] for face in several[1][:SHOWN])
+            paths = ", ".join(images[face] for face in several[1][:SHOWN_PROBLEMS])
             words.append(f"line {pair.line}: {several[0]} could be any of {paths}; name its path")
         elif absent := next((name for name, found in names.items() if not found), None):
             path = absent if listed.flat else f"{named_subject(absent)}/{absent}"
-            other = by_stem.get(PurePosixPath(_bare(absent)).name)  # of a flat list
+            other = by_stem.get(PurePosixPath(_without_extension(absent)).name)  # of a flat list
             elsewhere = (
                 f" (one of that name is {images[other[0]]}, in another folder)" if other else ""
             )
@@ -100,11 +100,13 @@ def found_pairs(
             words.append(f"line {pair.line}: compares {each[0][0]} with itself")
         else:
             kept.append((replace(pair, a=each[0][0], b=each[1][0]), fold))
-    problems.add(where, words[:SHOWN], len(words))
+    problems.add(where, words[:SHOWN_PROBLEMS], len(words))
     return PairList([pair for pair, _ in kept], [fold for _, fold in kept], listed.flat), lacking
 
 
-def subjects(faces: Sequence[str], images: Mapping[str, str], pairs: Sequence[Pair]) -> list[str]:
+def subjects_of_faces(
+    faces: Sequence[str], images: Mapping[str, str], pairs: Sequence[ListedPair]
+) -> list[str]:
     """Return the subject of each face: its NAME or, where its id is a path, what the mated pairs
     tell.
     """
@@ -120,7 +122,7 @@ def subjects(faces: Sequence[str], images: Mapping[str, str], pairs: Sequence[Pa
 
 
 def refuse_contradictions(
-    pairs: Sequence[Pair], subject: Mapping[str, str], where: str, problems: Problems
+    pairs: Sequence[ListedPair], subject: Mapping[str, str], where: str, problems: Problems
 ) -> None:
     """Tell which pairs are called mated though of two subjects, or non-mated though of one."""
     words = []
@@ -134,7 +136,7 @@ def refuse_contradictions(
             words.append(
                 f"line {pair.line}: called non-mated, but {pair.a} and {pair.b} are both of {a}"
             )
-    problems.add(where, words[:SHOWN], len(words))
+    problems.add(where, words[:SHOWN_PROBLEMS], len(words))
 
 
 def _candidates(
@@ -145,11 +147,11 @@ def _candidates(
     """
     if by_stem is None:
         return [name] if name in images else []
-    bare = _bare(name)
+    bare = _without_extension(name)
     fits = [
         face
         for face in by_stem.get(PurePosixPath(bare).name, ())
-        if _end_alike(bare, _bare(images[face]))
+        if _end_alike(bare, _without_extension(images[face]))
     ]
     closer = [
         [face for face in fits if images[face] == name],
@@ -158,9 +160,11 @@ def _candidates(
     return next(filter(None, closer), fits)
 
 
-def _bare(path: str) -> str:
+def _without_extension(path: str) -> str:
     """Return a path without an image's extension."""
-    return path.removesuffix(PurePosixPath(path).suffix) if suffix(path) in IMAGES else path
+    return (
+        path.removesuffix(PurePosixPath(path).suffix) if suffix(path) in IMAGE_EXTENSIONS else path
+    )
 
 
 def _end_alike(one: str, other: str) -> bool:

@@ -13,7 +13,7 @@ from pipeline.config.config import read_yaml, validate
 from stages.datasets.problems import Problems
 from stages.shipped_files import resource
 
-Counts = Literal["published", "any"]  # any: take what is there
+CountsCheck = Literal["published", "any"]  # any: take what is there
 
 
 class Benchmark(BaseModel):

@@ -30,7 +30,7 @@ from typing import Literal
 
 import numpy as np
 
-from stages.datasets.problems import SHOWN, Problems
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
 
 FOLDS = 10
 LABELS = {
@@ -53,12 +53,12 @@ _SEPARATORS = ("\t", ",", ";", None)  # None: blanks
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MAX_FOLDS = 1000
 
-Line = tuple[int, str]  # its number, and what it says
+NumberedLine = tuple[int, str]  # its number, and what it says
 Fields = list[str]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ListedPair:
     """Two faces as a list names them, in LFW's forms as NAME_0001, and in the others as a path with
     slashes.
     """
@@ -75,7 +75,7 @@ class PairList:
     images by number.
     """
 
-    pairs: Sequence[Pair] = ()
+    pairs: Sequence[ListedPair] = ()
     fold: Sequence[int] = ()
     flat: bool = False
 
@@ -89,33 +89,37 @@ def read_pairs(data: bytes, name: str, problems: Problems) -> PairList:
         return PairList()
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     lines = (
-        lines[1:] if lines and _fields(lines[0][1], _is_heading)[-1].lower() in HEADINGS else lines
+        lines[1:]
+        if lines and _split_fields(lines[0][1], _is_heading)[-1].lower() in HEADINGS
+        else lines
     )
     number, first = lines[0] if lines else (1, "")
-    if header := _header(first):
+    if header := _folds_and_pairs(first):
         return _with_header(lines, *header, name, problems)
-    form = _form([line for _, line in lines])
+    form = _form_of_lines([line for _, line in lines])
     if not form:
         pair = "NAME I J, NAME I NAME J, FILE FILE 1 (or 0), or FILE 1 (or 0) on each of two lines"
         wanted = f"the number of folds and of pairs, as '10 300', or a pair: {pair}"
         problems.add(name, [f"line {number} should be {wanted}; found {first!r:.60}"])
         return PairList()
     if form == "half":
-        found = _doubled(lines, name, problems)
+        found = _pairs_of_two_lines(lines, name, problems)
     else:
-        found = _read(lines, [None] * len(lines), form == "flat", name, problems)
+        found = _pairs_of_lines(lines, [None] * len(lines), form == "flat", name, problems)
     return PairList(found, _even_folds([pair.mated for pair in found]), form != "named")
 
 
-def _fields(line: str, fits: Callable[[Fields], bool]) -> Fields:
+def _split_fields(line: str, fits: Callable[[Fields], bool]) -> Fields:
     """Return the fields of a line between the first separator that makes them fit; else between the
     first that is in it.
     """
-    split = [_stripped(line.split(each)) for each in _SEPARATORS if each is None or each in line]
+    split = [
+        _strip_fields(line.split(each)) for each in _SEPARATORS if each is None or each in line
+    ]
     return next(filter(fits, split), split[0])
 
 
-def _stripped(fields: Fields) -> Fields:
+def _strip_fields(fields: Fields) -> Fields:
     """Return fields without the blanks around them, and without blank ones at the end, as tables of
     several forms have.
     """
@@ -146,25 +150,25 @@ def _is_half(fields: Fields) -> bool:
     return len(fields) == 2 and all(fields) and fields[1].lower() in LABELS
 
 
-def _header(line: str) -> tuple[int, int] | None:
+def _folds_and_pairs(line: str) -> tuple[int, int] | None:
     """Return (folds, pairs of each kind in a fold); the development lists give the second only."""
-    fields = _fields(line, _is_counts)
+    fields = _split_fields(line, _is_counts)
     if not _is_counts(fields):
         return None
     folds, each = map(int, fields if len(fields) == 2 else ("1", *fields))
     return (folds, each) if 1 <= folds <= _MAX_FOLDS and each >= 1 else None
 
 
-def _form(lines: Sequence[str]) -> Literal["half", "flat", "named", ""]:
+def _form_of_lines(lines: Sequence[str]) -> Literal["half", "flat", "named", ""]:
     """Return what the lines of a list without a header are; "" if its first one is nothing that is
     known.
     """
     first = lines[0] if lines else ""
-    half, named, flat = (_fields(first, fits) for fits in (_is_half, _is_named, _is_flat))
+    half, named, flat = (_split_fields(first, fits) for fits in (_is_half, _is_named, _is_flat))
     if _is_half(half) and not _NUMBER.fullmatch(half[0]):
         return "half"
     if _is_named(named):
-        every = [_fields(line, _is_flat) for line in lines]
+        every = [_split_fields(line, _is_flat) for line in lines]
         numbers = all(map(_is_flat, every)) and (
             any(not LABELS[fields[2].lower()] for fields in every)
             or all(_NUMBER.fullmatch(fields[0]) for fields in every)
@@ -176,7 +180,7 @@ def _form(lines: Sequence[str]) -> Literal["half", "flat", "named", ""]:
 
 
 def _with_header(
-    lines: Sequence[Line], folds: int, each: int, name: str, problems: Problems
+    lines: Sequence[NumberedLine], folds: int, each: int, name: str, problems: Problems
 ) -> PairList:
     expected, rows = folds * 2 * each, len(lines) - 1
     if rows != expected:
@@ -189,30 +193,37 @@ def _with_header(
         )
     mated = [row % (2 * each) < each for row in range(rows)]
     return PairList(
-        _read(lines[1:], mated, False, name, problems), [row // (2 * each) for row in range(rows)]
+        _pairs_of_lines(lines[1:], mated, False, name, problems),
+        [row // (2 * each) for row in range(rows)],
     )
 
 
-def _read(
-    lines: Sequence[Line], mated: Sequence[bool | None], flat: bool, name: str, problems: Problems
-) -> list[Pair]:
+def _pairs_of_lines(
+    lines: Sequence[NumberedLine],
+    mated: Sequence[bool | None],
+    flat: bool,
+    name: str,
+    problems: Problems,
+) -> list[ListedPair]:
     """Return the pairs of lines, mated as it is known to be (None: as the line says)."""
     pairs, words = [], []
     for (number, line), is_mated in zip(lines, mated, strict=True):
         try:
-            pairs.append(Pair(number, *(_flat(line) if flat else _named(line, is_mated))))
+            pairs.append(
+                ListedPair(number, *(_flat_pair(line) if flat else _named_pair(line, is_mated)))
+            )
         except ValueError as problem:
             heading = "; if it is a heading, remove it" if flat and number == lines[0][0] else ""
             words.append(f"line {number}: {problem}{heading}")
-    problems.add(name, words[:SHOWN], len(words))
+    problems.add(name, words[:SHOWN_PROBLEMS], len(words))
     return pairs
 
 
-def _named(line: str, mated: bool | None) -> tuple[str, str, bool]:
+def _named_pair(line: str, mated: bool | None) -> tuple[str, str, bool]:
     """Return the two faces of a line in LFW's manner. Raises ValueError saying what is wrong with
     it.
     """
-    fields = _fields(line, _is_named)
+    fields = _split_fields(line, _is_named)
     forms = {True: "NAME I J (a mated pair)", False: "NAME I NAME J (a non-mated pair)"}
     form = " or ".join(forms.values()) if mated is None else forms[mated]
     if len(fields) not in ((3, 4) if mated is None else (3,) if mated else (4,)):
@@ -222,28 +233,30 @@ def _named(line: str, mated: bool | None) -> tuple[str, str, bool]:
     name_a, a, name_b, b = (
         fields if len(fields) == 4 else (fields[0], fields[1], fields[0], fields[2])
     )
-    return _told(
+    return _labelled_pair(
         f"{name_a}_{a.zfill(4)}", f"{name_b}_{b.zfill(4)}", "1" if len(fields) == 3 else "0"
     )
 
 
-def _flat(line: str) -> tuple[str, str, bool]:
+def _flat_pair(line: str) -> tuple[str, str, bool]:
     """Return the two files of a line and whether they are mated. Raises ValueError saying what is
     wrong with it.
     """
-    fields = _fields(line, _is_flat)
+    fields = _split_fields(line, _is_flat)
     if len(fields) != 3 or not all(fields):
         raise ValueError(f"expected FILE FILE 1 or 0, as line 1 has it, found {line!r:.80}")
-    return _told(_path(fields[0]), _path(fields[1]), fields[2])
+    return _labelled_pair(_clean_path(fields[0]), _clean_path(fields[1]), fields[2])
 
 
-def _doubled(lines: Sequence[Line], name: str, problems: Problems) -> list[Pair]:
+def _pairs_of_two_lines(
+    lines: Sequence[NumberedLine], name: str, problems: Problems
+) -> list[ListedPair]:
     """Return the pairs of a list of two lines a pair."""
     pairs, words = [], []
     for row in range(0, len(lines), 2):
         number = lines[row][0]
         try:
-            fields = [_fields(line, _is_half) for _, line in lines[row : row + 2]]
+            fields = [_split_fields(line, _is_half) for _, line in lines[row : row + 2]]
             if len(fields) != 2 or any(len(each) != 2 or not all(each) for each in fields):
                 raise ValueError("expected two lines, FILE 1 (or 0) each, as line 1 has it")
             (a, label), (b, other) = fields
@@ -251,14 +264,14 @@ def _doubled(lines: Sequence[Line], name: str, problems: Problems) -> list[Pair]
                 raise ValueError(
                     f"its pair has two labels, {label!r:.40} and, on the next line, {other!r:.40}"
                 )
-            pairs.append(Pair(number, *_told(_path(a), _path(b), label)))
+            pairs.append(ListedPair(number, *_labelled_pair(_clean_path(a), _clean_path(b), label)))
         except ValueError as problem:
             words.append(f"line {number}: {problem}")
-    problems.add(name, words[:SHOWN], len(words))
+    problems.add(name, words[:SHOWN_PROBLEMS], len(words))
     return pairs
 
 
-def _path(field: str) -> str:
+def _clean_path(field: str) -> str:
     """Return a file's path with slashes alone, and without a "." or ".." before it, which are of
     the list's folder.
     """
@@ -268,7 +281,7 @@ def _path(field: str) -> str:
     return str(PurePosixPath(*parts)) if parts else field
 
 
-def _told(a: str, b: str, label: str) -> tuple[str, str, bool]:
+def _labelled_pair(a: str, b: str, label: str) -> tuple[str, str, bool]:
     """Return two faces and what their label says. Raises ValueError for one that says nothing, and
     for one face twice.
     """

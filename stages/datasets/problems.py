@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import InvalidInput
 
-SHOWN = 10  # problems of one file, or of one kind, that are printed
+SHOWN_PROBLEMS = 10  # problems of one file, or of one kind, that are printed
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Problems:
     def add(self, where: str, words: Sequence[str], count: int | None = None) -> None:
         """Add problems of a file: some of them in words, `count` in all (default: those)."""
         shown = self._found.setdefault(where, [])
-        shown.extend(words[: SHOWN - len(shown)])
+        shown.extend(words[: SHOWN_PROBLEMS - len(shown)])
         self._count[where] = self._count.get(where, 0) + (len(words) if count is None else count)
 
     @property

@@ -34,10 +34,10 @@ from pipeline.core.stage import Options
 from pipeline.errors import ResourceRefused
 from pipeline.files.file_tree import Files
 from pipeline.system.available import available_memory
-from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables
+from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables
 
 SUBJECTS, TEMPLATES, FACES = 3531, 23124, 469375
-_BLOCK = 16384  # faces made at a time: bounds the memory beside the result itself
+_FACES_AT_ONCE = 16384  # faces made at a time: bounds the memory beside the result itself
 
 
 class SynthOptions(Options):
@@ -61,7 +61,7 @@ class SynthOptions(Options):
 
 
 @dataclass(frozen=True)
-class Truth:
+class HiddenTruth:
     """What a synthetic set does not show. Arrays have one entry a face, in table order, where n is
     given.
     """
@@ -107,7 +107,7 @@ def synthesise(options: SynthOptions) -> dict[str, Batch]:
     return _synthesise(options)[0]
 
 
-def synthesise_truth(options: SynthOptions) -> Truth:
+def synthesise_truth(options: SynthOptions) -> HiddenTruth:
     """Return the hidden side of the same set; it is made anew, as the tables do not hold it."""
     return _synthesise(options)[1]
 
@@ -134,12 +134,12 @@ class SyntheticReader:
         return synthesise(self.options)
 
 
-def _synthesise(options: SynthOptions) -> tuple[dict[str, Batch], Truth]:
-    made, columns, truth = make(options)
+def _synthesise(options: SynthOptions) -> tuple[dict[str, Batch], HiddenTruth]:
+    made, columns, truth = make_set(options)
     return _tables(options, made, columns), truth
 
 
-def make(options: SynthOptions) -> tuple[Structure, dict[str, Array], Truth]:
+def make_set(options: SynthOptions) -> tuple[Structure, dict[str, Array], HiddenTruth]:
     """Return who is where, the optional columns of faces (embedding, quality: float32) and the
     hidden side.
     """
@@ -161,7 +161,7 @@ def make(options: SynthOptions) -> tuple[Structure, dict[str, Array], Truth]:
         "quality": np.clip(observed, 1e-3, 1).astype(np.float32),
         "variance": (1 / optimal_weights(sigma) / options.dimension)[:, None],
     }
-    return made, columns, Truth(quality, sigma, centre, subject)
+    return made, columns, HiddenTruth(quality, sigma, centre, subject)
 
 
 def _need_memory(embeddings: int) -> None:
@@ -242,8 +242,8 @@ def _embeddings(
     common = rng.standard_normal((int(made.medium[-1]) + 1, d), dtype=np.float32)
     subject = made.template_subject[made.template]
     out = np.empty((len(sigma), d), dtype=np.float32)
-    for first in range(0, len(out), _BLOCK):
-        rows = slice(first, first + _BLOCK)
+    for first in range(0, len(out), _FACES_AT_ONCE):
+        rows = slice(first, first + _FACES_AT_ONCE)
         noise = rng.standard_normal(out[rows].shape, dtype=np.float32)
         noise = np.sqrt(1 - rho) * noise + np.sqrt(rho) * common[made.medium[rows]]
         noise *= (sigma[rows] / np.sqrt(np.float32(d)))[:, None]
@@ -265,7 +265,7 @@ def _tables(options: SynthOptions, made: Structure, columns: dict[str, Array]) -
     kind = np.where(made.still, "still", "video").tolist()
     roles = [(t, "reference" if i < subjects else "probe") for i, t in enumerate(template_id)]
     roles += [(template_id[i], "gallery") for i in np.flatnonzero(made.enrolled).tolist()]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=face_id,
         path=[""] * faces,
         sha256=[""] * faces,

@@ -42,8 +42,8 @@ from pipeline.system.regular_file import NotRegular, open_regular
 from stages.datasets.folder import need_files
 from stages.tables.tables import GROWING, LAYOUT, FaceLayout
 
-FORMAT = "qfuse-tables/1"
-MAX_BYTES = 64 << 20  # of a column, where that is not
+TABLES_FORMAT = "qfuse-tables/1"
+MAX_COLUMN_BYTES = 64 << 20  # of a column, where that is not
 MAX_RATIO = 100  # times the file: HDF5's filters pack a thousand to one and more
 _HEAP = b"GCOL\1\0\0\0"
 _MAX_OBJECTS = 100_000  # on heaps; a file of tables has a handful
@@ -63,7 +63,7 @@ def write_tables(
         _schema(name, str(path)).check(batch, f"{path}, table {name}")
 
     def fill(file: h5py.File) -> None:
-        file.attrs.update({**(attrs or {}), "format": FORMAT})
+        file.attrs.update({**(attrs or {}), "format": TABLES_FORMAT})
         for name in sorted(tables):
             hdf5.write_columns(file.create_group(name), tables[name])
 
@@ -191,9 +191,9 @@ def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
     if file.id.get_create_plist().get_sizes() != (8, 8):
         raise ValueError("it counts in numbers of another size")
     found = file.attrs.get("format")
-    if not isinstance(found, str) or found != FORMAT:
+    if not isinstance(found, str) or found != TABLES_FORMAT:
         raise InvalidInput(
-            f"{where}: attribute 'format' should be {FORMAT!r}, found {found!r:.60}."
+            f"{where}: attribute 'format' should be {TABLES_FORMAT!r}, found {found!r:.60}."
         )
     for table in file:
         _schema(table, where)
@@ -279,7 +279,7 @@ def _array_problem(node: Any, field: Field) -> str:
     if node.is_virtual or node.external:
         return "keeps its values in another file; such a file is never read"
     needed = math.prod(node.shape) * node.dtype.itemsize
-    if needed > max(MAX_BYTES, MAX_RATIO * node.file.id.get_filesize()):
+    if needed > max(MAX_COLUMN_BYTES, MAX_RATIO * node.file.id.get_filesize()):
         return f"announces {needed:,} bytes, more than {MAX_RATIO} times what the file holds"
     if node.chunks:
         chunks = math.prod(

@@ -1,5 +1,4 @@
-"""evaluate_discard_identification: 1:N candidate lists and the quality of probes → FNIR and FPIR
-against probes discarded.
+"""evaluate_discard_identification: candidate lists and probe quality → FNIR and FPIR versus discard.
 
 The threshold is chosen once, on the probes of the whole set, by the largest FPIR that does not
 exceed the target. A mated probe is wrong where its mate is not at rank 1 with score ≥ threshold, a
@@ -19,9 +18,15 @@ import numpy as np
 from pipeline.core.registry import register
 from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Stage, Work
-from stages.evaluation.discard import thinned, unscored_first
+from stages.evaluation.discard import thinned_steps, unscored_first
 from stages.evaluation.identification import check_gallery, someone_enrolled
-from stages.evaluation.numbers import Numbers, count_distinct, curves, number_half, number_subjects
+from stages.evaluation.numbers import (
+    Numbers,
+    count_distinct,
+    curve_rows,
+    number_half,
+    number_subjects,
+)
 from stages.evaluation.shared import Rates, Resampled, Shares, drawn_bytes, need_quality
 from stages.metrics import bootstrap, discard
 from stages.metrics.discard_replicates import AreaReplicates, fnm_pauc_replicates
@@ -32,9 +37,7 @@ from stages.tables.tables import CURVES, NUMBERS, refuse_itself, role_rows
 
 
 class DiscardIdentificationOptions(Resampled):
-    """`fpir`: targets of the threshold. `limits`: shares of probes discarded up to which areas are
-    taken (pAUC).
-    """
+    """`fpir`: targets of the threshold. `limits`: shares of probes discarded, for areas (pAUC)."""
 
     fpir: Rates = (1e-1, 1e-2)
     limits: Shares = (0.2, 0.3)
@@ -105,7 +108,9 @@ class EvaluateDiscardIdentification(Stage):
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
         points = tpir_at_fpir(top[~mated], rank[mated], top[mated], o.fpir)
         drawn = (
-            _drawn(top, rank, mated, quality, column[probes], weights, o) if o.replicates else {}
+            _area_replicates(top, rank, mated, quality, column[probes], weights, o)
+            if o.replicates
+            else {}
         )
         parts = []
         for i, target in enumerate(o.fpir):
@@ -138,7 +143,7 @@ class EvaluateDiscardIdentification(Stage):
                     trials=trials,
                     subjects=count_distinct(column[probes][kind]),
                 )
-                parts.append((f"{name}-edc {target:g}", *thinned(curve)))
+                parts.append((f"{name}-edc {target:g}", *thinned_steps(curve)))
                 for j, share in enumerate(o.limits):
                     pauc, over = (
                         (None, None)
@@ -155,10 +160,10 @@ class EvaluateDiscardIdentification(Stage):
                         trials=trials,
                     )
                     numbers.add(f"{name}_pauc({share:g})_random", chance, **shared, trials=trials)
-        return {"numbers": numbers.batch(), "curves": curves(parts)}
+        return {"numbers": numbers.batch(), "curves": curve_rows(parts)}
 
 
-def _drawn(
+def _area_replicates(
     top: Array,
     rank: Array,
     mated: Array,

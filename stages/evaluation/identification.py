@@ -1,10 +1,10 @@
-"""evaluate_identification: 1:N candidate lists → rank and open-set rates with counts and intervals,
-the CMC, histograms.
+"""evaluate_identification: 1:N candidate lists → rank and open-set rates, the CMC, histograms.
 
-Closed set over mated probes, open set with the non-mated ones: those whose subject is not in this
-gallery. Probes are resampled by subject, the gallery is not. For one half of the subjects, its
-probes are evaluated in the whole gallery. A probe that failed counts in FTA and in every
-denominator; an enrolled template that failed (FTE) is found by nobody.
+Rates come with counts and intervals. The closed set is over mated probes; the open set adds the
+non-mated ones, whose subject is not in this gallery. Probes are resampled by subject, the gallery
+is not. For one half of the subjects, its probes are evaluated in the whole gallery. A probe that
+failed counts in FTA and in every denominator; an enrolled template that failed (FTE) is found by
+nobody.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pipeline.errors import InvalidInput
 from stages.evaluation.numbers import (
     Numbers,
     count_distinct,
-    curves,
-    histogram,
+    curve_rows,
+    histogram_curve,
     number_half,
     number_subjects,
 )
@@ -54,9 +54,7 @@ class IdentificationOptions(EvaluationOptions):
 
 @register("stage", "evaluate_identification")
 class EvaluateIdentification(Stage):
-    """1:N error rates of one search: closed set over mated probes, open set with the non-mated
-    ones.
-    """
+    """1:N error rates of one search: closed set over mated probes, open set with all probes."""
 
     name = "evaluate_identification"
     version = 6
@@ -143,11 +141,13 @@ class EvaluateIdentification(Stage):
         usable = np.isfinite(top)
         return {
             "numbers": numbers.batch(),
-            "curves": curves(
+            "curves": curve_rows(
                 [
                     ("cmc", np.arange(1, reach + 1), identification.cmc(rank[mated], reach)),
-                    histogram("top-1, mated probes", np.sort(top[mated & usable]), edges),
-                    histogram("top-1, non-mated probes", np.sort(top[~mated & usable]), edges),
+                    histogram_curve("top-1, mated probes", np.sort(top[mated & usable]), edges),
+                    histogram_curve(
+                        "top-1, non-mated probes", np.sort(top[~mated & usable]), edges
+                    ),
                 ]
             ),
         }
@@ -189,7 +189,9 @@ class EvaluateIdentification(Stage):
         weights: Array,
         pair: tuple[Array, Array],
     ) -> None:
-        """`column`: of each probe in the weights; `pair`: the subjects of each probe and of its
+        """Add the open-set rates.
+
+        `column`: each probe's column of the weights; `pair`: the subjects of each probe and of its
         best candidate.
         """
         o, others = self.options, ~mated
@@ -221,16 +223,16 @@ class EvaluateIdentification(Stage):
 
 
 def someone_enrolled(found: Batch) -> bool:
-    """Whether any template of the gallery was found, as candidates of the search are. If none is
-    though there are probes that did not fail, every template of the gallery did: nobody is
-    enrolled, no probe has a mate, and no rate is defined."""
+    """Whether any template of the gallery is usable: the candidate lists name one if so.
+
+    If probes that did not fail found no candidate, every template of the gallery failed: nobody is
+    enrolled, no probe has a mate, and no rate is defined.
+    """
     return not (found["status"] == Status.OK).any() or bool((found["candidate"] >= 0).any())
 
 
 def check_gallery(candidate: Array, gallery: Array, stage: str, role: str) -> None:
-    """Raise InvalidInput where a search found templates that are not of the gallery, given by its
-    template rows.
-    """
+    """Raise InvalidInput if a search found templates outside the gallery (template rows)."""
     if not np.isin(candidate[candidate >= 0], gallery).all():
         raise InvalidInput(
             f"{stage}.gallery is {role!r}, and the search found templates of another gallery: give"

@@ -41,19 +41,21 @@ class Trials:
 
     @staticmethod
     def of(work: Work, half: Half, numbers: Numbers) -> Trials:
-        """Leave out, and count, what is not known to be mated or not, and what lies across the
-        halves of the subjects.
+        """Read the comparisons that are evaluated.
+
+        Left out, and counted, are comparisons not known to be mated or non-mated, and those across
+        the halves of the subjects.
         """
         compared, comparisons = work.inputs["scores"].read(), Comparisons.of(work.tables)
         subject, _, known = number_subjects(work.tables["templates"])
         inside = number_half(work.tables["templates"], half)[0] >= 0
         form: Listed | Product | Triangle = comparisons.form
-        used = _used(work, len(subject), form)
+        used = _templates_on_sides(work, len(subject), form)
         if isinstance(form, Listed):
             mated, fold, apart = (
                 comparisons.listed["mated"],
                 comparisons.listed["fold"],
-                _apart(*used),
+                _sides_apart(*used),
             )
             if half != "all":
                 # Those of two halves, and those of a template that is in neither.
@@ -67,10 +69,10 @@ class Trials:
                     fold[kept],
                     compared.take(kept),
                 )
-                used = _used(work, len(subject), form)
+                used = _templates_on_sides(work, len(subject), form)
             return Trials(compared["score"], compared["failed"], mated, fold, form, apart, used)
         apart, told, within = (
-            isinstance(form, Product) and _apart(*used),
+            isinstance(form, Product) and _sides_apart(*used),
             form.among(known).size,
             form.among(known & inside),
         )
@@ -80,19 +82,18 @@ class Trials:
             across = told - within.size - form.among(known & ~inside).size
             numbers.add("comparisons_across_halves", float(across), trials=told)
         score, failed = (form.cut(known & inside, compared[name]) for name in ("score", "failed"))
-        used = _used(work, len(subject), within)
+        used = _templates_on_sides(work, len(subject), within)
         return Trials(score, failed, within.same(subject), None, within, apart, used)
 
     def subjects(self, chosen: Array, subject: Array) -> tuple[Array, Array]:
-        """Return the subjects of both sides, int32, of the comparisons at a mask (n,); `subject` is
-        that of each template.
+        """Return the subjects (int32) of both sides, for the comparisons at a mask (n,).
+
+        `subject` is that of each template.
         """
         return self.form.chosen(chosen, subject.astype(np.int32))
 
     def check_mated(self, subject: Array) -> None:
-        """Raise InvalidInput where a list says something else than the subjects, as these are what
-        is resampled.
-        """
+        """Raise InvalidInput if a list contradicts the subjects, which are what is resampled."""
         if not isinstance(self.form, Listed):
             return
         wrong = np.flatnonzero(self.mated != (subject[self.form.a] == subject[self.form.b]))
@@ -117,7 +118,9 @@ class Trials:
         return (self.used[0], lost[0]), (self.used[1], lost[1])
 
 
-def _used(work: Work, templates: int, form: Listed | Product | Triangle) -> tuple[Array, Array]:
+def _templates_on_sides(
+    work: Work, templates: int, form: Listed | Product | Triangle
+) -> tuple[Array, Array]:
     """Return which templates stand on side a and which on side b."""
 
     def named(rows: Array) -> Array:
@@ -129,7 +132,7 @@ def _used(work: Work, templates: int, form: Listed | Product | Triangle) -> tupl
     return first, second
 
 
-def _apart(first: Array, second: Array) -> bool:
+def _sides_apart(first: Array, second: Array) -> bool:
     return bool(first.any() and second.any() and not (first & second).any())
 
 
@@ -158,9 +161,7 @@ class Failures:
 
     @staticmethod
     def of(trials: Trials, column: Array, weights: Array, enrolled: Enrolled = "auto") -> Failures:
-        """`enrolled`: the first side, none, or the first side where the sides have no template in
-        common.
-        """
+        """`enrolled`: the first side, none, or auto: the first side if no template is on both."""
         (used_a, lost_a), (used_b, lost_b) = trials.sides()
         if enrolled == "none" or (enrolled == "auto" and not trials.sides_apart):
             return Failures(_Share.made(used_a | used_b, lost_a | lost_b, column, weights), None)

@@ -49,8 +49,9 @@ def log(values: ArrayLike) -> Floats:
 
 
 def log1p(values: ArrayLike) -> Floats:
-    """Return ln(1 + x), float64 in the shape given, precise for small x; −inf at −1, nan below and
-    for nan.
+    """Return ln(1 + x), float64 in the shape given, precise for small x.
+
+    It is −inf at −1, and nan below −1 and for nan.
     """
     x = np.asarray(values, np.float64)
     near = np.abs(x) < 0.25
@@ -58,8 +59,10 @@ def log1p(values: ArrayLike) -> Floats:
 
 
 def power(base: ArrayLike, exponent: float) -> Floats:
-    """Return x^p, float64 in the shape given, for x ≥ 0 and p > 0; the error grows with
-    |p ln x|."""
+    """Return x^p, float64 in the shape given, for x ≥ 0 and p > 0.
+
+    The error grows with |p ln x|.
+    """
     return exp(exponent * log(base))
 
 

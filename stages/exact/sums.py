@@ -11,15 +11,14 @@ from scipy import sparse
 from stages.exact.grid import GRID
 
 Floats = NDArray[np.float64]
-ROWS = 1024  # that `weighted` widens at once: some megabytes
+ROWS_AT_ONCE = 1024  # that `weighted` widens at once: some megabytes
 
 
 def total(values: Floats) -> Floats:
-    """Return the sum along the last axis by halves: x[i] + x[i + n/2], and again of what that
-    gives.
+    """Return the sum along the last axis, adding halves: x[i] + x[i + n/2], and again on the result.
 
-    values (…, n), which are overwritten. So the order of additions follows from n alone; a
-    library's own sum may take one that follows from the width of the machine's vector units.
+    values (…, n) are overwritten. The order of additions follows from n alone; a library's own sum
+    may follow the width of the machine's vector units.
     """
     size = values.shape[-1]
     if size == 0:
@@ -37,8 +36,9 @@ def dot(a: ArrayLike, b: ArrayLike) -> Floats:
 
 
 def mean(values: ArrayLike) -> float:
-    """Return the mean of values (n,), n ≥ 1, in no order: their sum is rounded once (Shewchuk 1997;
-    `math.fsum`).
+    """Return the mean of values (n,), n ≥ 1, whatever their order.
+
+    Their sum is rounded once (Shewchuk 1997; `math.fsum`).
     """
     array = np.asarray(values, np.float64)
     return (
@@ -47,18 +47,16 @@ def mean(values: ArrayLike) -> float:
 
 
 def deviation(values: ArrayLike) -> float:
-    """Return the standard deviation of values (n,), n ≥ 1, in the population form and, as `mean`,
-    in no order.
-    """
+    """Return the standard deviation (population form) of values (n,), n ≥ 1, whatever their order."""
     array = np.asarray(values, np.float64)
     return math.sqrt(mean((array - mean(array)) ** 2))
 
 
 def by_group(group: NDArray[np.int64], values: Floats, count: int) -> Floats:
-    """Return the sum (count,) of the values (n,) float64 of each group (n,) 0 … count − 1, the
-    smallest value first.
+    """Return the sum (count,) float64 of each group's values, added from the smallest up.
 
-    So the order of the members of a group does not matter.
+    group (n,) int64 in 0 … count − 1, values (n,) float64. The order of a group's members does not
+    matter, as values are sorted first.
     """
     order = np.lexsort((values, group))
     # adds one after another
@@ -66,12 +64,11 @@ def by_group(group: NDArray[np.int64], values: Floats, count: int) -> Floats:
 
 
 def shares(group: NDArray[np.int64], weight: Floats, count: int) -> Floats:
-    """Return weights (n,) float64 ≥ 0 as multiples of GRID that sum to between ½ and 1 in each
-    group (n,) 0 … count − 1.
+    """Return weights as multiples of GRID that sum to between ½ and 1 in each group.
 
-    A weight is divided by the largest of its group and scaled by a power of two, so the order of
-    the members does not matter. What is less than about GRID / 2 of the sum vanishes; a group whose
-    weights are all 0 keeps them.
+    group (n,) int64 in 0 … count − 1, weight (n,) float64 ≥ 0. A weight is divided by the largest
+    of its group and scaled by a power of two, so the order of the members does not matter. A weight
+    below about GRID / 2 of the sum vanishes; a group whose weights are all 0 keeps them.
     """
     top = np.zeros(count)
     np.maximum.at(top, group, weight)
@@ -84,8 +81,7 @@ def shares(group: NDArray[np.int64], weight: Floats, count: int) -> Floats:
 def weighted(
     vectors: NDArray[np.float32], scale: Floats, group: NDArray[np.int64], share: Floats, count: int
 ) -> Floats:
-    """Return Σ share · unit row of each group, (count, d) float64, exactly: see
-    stages/exact/grid.py.
+    """Return Σ share · unit row of each group, (count, d) float64, exactly (stages/exact/grid.py).
 
     vectors (n, d), finite; scale (n,) is 1 / length of each, as `vectors.inverse_lengths` has it;
     group (n,) ascends; share (n,) as from `shares`.
@@ -94,8 +90,8 @@ def weighted(
     # else vectors are so short that float32 cannot hold 1 / length
     if (steps < np.finfo(np.float32).max).all():
         steps = steps.astype(np.float32)
-    for start in range(0, len(vectors), ROWS):
-        cut = slice(start, start + ROWS)
+    for start in range(0, len(vectors), ROWS_AT_ONCE):
+        cut = slice(start, start + ROWS_AT_ONCE)
         unit = vectors[cut] * steps[cut, None]  # in steps of the grid
         wide = np.rint(unit, out=unit).astype(np.float64)
         first, last = int(group[cut][0]), int(group[cut][-1]) + 1
@@ -111,20 +107,21 @@ def weighted(
 def weighted_means(
     vectors: NDArray[np.float32], weight: Floats, group: NDArray[np.int64], count: int
 ) -> Floats:
-    """Return Σ w x / Σ w of each group, dimension by dimension and to a scale of the group's own,
-    (count, d) float64.
+    """Return Σ w x / Σ w of each group and dimension, (count, d) float64; 0 if a group is empty.
 
-    vectors (n, d), finite; weight (n, d) or (n, 1), finite and above 0; group (n,) ascends. 0 where
-    a group is empty. Both sums are exact, of what is rounded to multiples of GRID after a group's
-    largest component, and its largest weight in each dimension, are taken as 1 and powers of two
-    near to 1 / n.
+    vectors (n, d), finite; weight (n, d) or (n, 1), finite and above 0; group (n,) ascends. Both
+    sums are exact, of values rounded to multiples of GRID: before that, a group's components and
+    its weights in each dimension are scaled so that their largest is 1, and then by a power of two
+    near 1 / n.
     """
     means = np.zeros((count, vectors.shape[1]))
     begin = np.searchsorted(group, np.arange(count + 1))
     first = 0
     while first < count:
         # Whole groups of about ROWS rows together, one at the least.
-        last = max(first + 1, int(np.searchsorted(begin, begin[first] + ROWS, side="right")) - 1)
+        last = max(
+            first + 1, int(np.searchsorted(begin, begin[first] + ROWS_AT_ONCE, side="right")) - 1
+        )
         rows, some = slice(begin[first], begin[last]), np.diff(begin[first : last + 1]) > 0
         size = np.diff(begin[first : last + 1])[some]
         if len(size):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.exact.grid import BLOCK, rounded
+from stages.exact.grid import NUMBERS_AT_ONCE, rounded
 from stages.exact.sums import total
 
 Vectors = NDArray[np.float32] | NDArray[np.float64]
@@ -28,7 +28,7 @@ def lengths(vectors: Vectors) -> Floats:
     `sums.total`.
     """
     found = np.empty(len(vectors))
-    step = max(1, BLOCK // max(1, vectors.shape[1]))
+    step = max(1, NUMBERS_AT_ONCE // max(1, vectors.shape[1]))
     for start in range(0, len(vectors), step):
         part = vectors[start : start + step].astype(np.float64)
         part *= part
@@ -52,7 +52,7 @@ def units(vectors: Vectors, usable: NDArray[np.bool_] | None = None) -> UnitRows
     if usable is not None:
         scale[~usable] = 0
     unit = np.empty(vectors.shape, np.float32)
-    step = max(1, BLOCK // max(1, vectors.shape[1]))
+    step = max(1, NUMBERS_AT_ONCE // max(1, vectors.shape[1]))
     for start in range(0, len(vectors), step):
         cut = slice(start, start + step)
         with np.errstate(invalid="ignore"):  # 0 · inf, of a row that becomes zeros

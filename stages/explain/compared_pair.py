@@ -20,7 +20,7 @@ from stages.tables.tables import Comparisons
 
 
 @dataclass(frozen=True)
-class Pair:
+class ComparedPair:
     """The two templates, and their place among the comparisons of the data set; `number` is None
     where they have none.
     """
@@ -35,11 +35,11 @@ class Pair:
     fold: int | None
 
 
-def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
+def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> ComparedPair:
     """Return two templates by id. Raises InvalidInput for an unknown id, and for a template with
     itself.
     """
-    one, other = (_row(tables, name) for name in (a, b))
+    one, other = (_template_row(tables, name) for name in (a, b))
     if one == other:
         raise InvalidInput(
             f"{a!r} was given twice: with itself a template scores 1, which tells nothing; give two"
@@ -52,7 +52,7 @@ def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
     number = min((place for place in places if place is not None), default=None)
     in_list = number is not None and isinstance(comparisons.form, Listed)
     roles = tables["roles"]
-    return Pair(
+    return ComparedPair(
         ids=(a, b),
         rows=(one, other),
         subjects=(
@@ -69,7 +69,7 @@ def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
     )
 
 
-def _row(tables: Mapping[str, Batch], name: str) -> int:
+def _template_row(tables: Mapping[str, Batch], name: str) -> int:
     ids = tables["templates"]["template_id"]
     if len(found := np.flatnonzero(ids == name)):
         return int(found[0])
@@ -111,7 +111,7 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
             f"{session.config.full_name} has no `compare` step, so it has no scores: add `compare:"
             " {}` to steps."
         )
-    kept, factors = agreeing(session, steps, where), session.config.factors
+    kept, factors = agreeing_steps(session, steps, where), session.config.factors
     order = {
         name: {str(value): i for i, value in enumerate(values)} for name, values in factors.items()
     }
@@ -121,7 +121,7 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
     )
 
 
-def agreeing(session: Session, steps: Sequence[Step], where: Sequence[str]) -> list[Step]:
+def agreeing_steps(session: Session, steps: Sequence[Step], where: Sequence[str]) -> list[Step]:
     """Return the steps that agree with every FACTOR=VALUE. A cell that lacks a factor agrees with
     any value of it.
 

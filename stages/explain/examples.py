@@ -23,8 +23,8 @@ from pipeline.core.schema import Array, Batch, Status
 from pipeline.errors import InvalidInput
 from pipeline.plan.graph import Ref, Step
 from pipeline.session import Results
-from stages.evaluation.numbers import number
-from stages.explain.compared_pair import Pair, find_pair
+from stages.evaluation.numbers import find_number
+from stages.explain.compared_pair import ComparedPair, find_pair
 from stages.explain.explain import Face, Scored, explained
 from stages.fusion.fuse import Fuse
 from stages.results import curves_and_crops, headline
@@ -37,7 +37,7 @@ MOST_FACES = 8  # of a template
 
 
 @dataclass(frozen=True)
-class Seen:
+class ShownFace:
     """One face under the best row; `former` is its weight under the baseline. `picture`: base64 of
     a JPEG, or empty.
     """
@@ -49,14 +49,14 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Side:
+class ShownTemplate:
     """One template: its heaviest faces, how many it has, and what those that are not shown weigh
     together.
     """
 
     template: str
     subject: str
-    faces: tuple[Seen, ...]
+    faces: tuple[ShownFace, ...]
     count: int
     rest: float
     grouped: bool  # a medium holds several faces
@@ -69,7 +69,7 @@ class Example:
 
     scores: tuple[float, float]
     accepted: tuple[bool, bool]
-    sides: tuple[Side, Side]
+    sides: tuple[ShownTemplate, ShownTemplate]
 
 
 @dataclass(frozen=True)
@@ -92,19 +92,19 @@ def examples(found: Found) -> Examples | None:
     """Return the examples of a run; None if none are asked for, or no row has a baseline to be
     compared with.
     """
-    met = _compared(found) if found.options.pairs else None
+    met = _rows_and_cells(found) if found.options.pairs else None
     if met is None:
         return None
     q, rows, cells = met
     results, steps = found.results, [_scores(found.results, cell) for cell in cells]
     thresholds = [
-        float(number(cell.numbers, q.metric, q.target, q.rule)["threshold"]) for cell in cells
+        float(find_number(cell.numbers, q.metric, q.target, q.rule)["threshold"]) for cell in cells
     ]
     kinds: dict[str, tuple[int, tuple[Example, ...]]] = {}
     weighed_by, pictures, missing = (
         "",
         False,
-        next((said for step in steps if (said := _lost(results, step))), ""),
+        next((said for step in steps if (said := _no_longer_stored(results, step))), ""),
     )
     if not missing:
         tables = results.session.dataset.tables
@@ -116,12 +116,12 @@ def examples(found: Found) -> Examples | None:
             told = {n: list(explained(results.session, pair, steps)) for n, pair in pairs.items()}
         except InvalidInput as error:
             told, chosen, missing = {}, {}, str(error)
-        sides, pictures = _sides(results, steps[0], pairs, told)
+        sides, pictures = _shown_templates(results, steps[0], pairs, told)
         weighed_by = next((cells[0].weighed_by for cells in told.values()), "")
         for name, each in chosen.items():
             kinds[name] = (
                 each.of,
-                tuple(_example(scores, thresholds, n, sides[n]) for n in each.numbers),
+                tuple(_comparison_example(scores, thresholds, n, sides[n]) for n in each.numbers),
             )
     cell = {
         name: cells[0].factors[name] for name in found.table.average if name in cells[0].factors
@@ -131,7 +131,7 @@ def examples(found: Found) -> Examples | None:
     )
 
 
-def _compared(found: Found) -> tuple[Quantity, tuple[Row, Row], tuple[Cell, Cell]] | None:
+def _rows_and_cells(found: Found) -> tuple[Quantity, tuple[Row, Row], tuple[Cell, Cell]] | None:
     """Return the number at whose thresholds is decided, the two rows and a cell of each."""
     for q in (
         q for q in (found.main, *found.columns) if q is not None and q.metric in ("tar", "eer")
@@ -163,7 +163,7 @@ def _scores(results: Results, cell: Cell) -> Step:
     return results.plan.steps[cell.step.inputs["scores"].step]
 
 
-def _lost(results: Results, step: Step) -> str:
+def _no_longer_stored(results: Results, step: Step) -> str:
     """Say what of that which a step is computed from is not in the store any more; nothing where
     all is there.
     """
@@ -178,7 +178,7 @@ def _lost(results: Results, step: Step) -> str:
     return ""
 
 
-def _pair(evaluated: Evaluated, tables: Mapping[str, Batch], comparison: int) -> Pair:
+def _pair(evaluated: Evaluated, tables: Mapping[str, Batch], comparison: int) -> ComparedPair:
     a, b = (
         str(tables["templates"]["template_id"][side[0]])
         for side in evaluated.templates(np.array([comparison]))
@@ -186,8 +186,11 @@ def _pair(evaluated: Evaluated, tables: Mapping[str, Batch], comparison: int) ->
     return find_pair(tables, a, b)
 
 
-def _example(
-    scores: Sequence[Array], thresholds: Sequence[float], comparison: int, sides: tuple[Side, Side]
+def _comparison_example(
+    scores: Sequence[Array],
+    thresholds: Sequence[float],
+    comparison: int,
+    sides: tuple[ShownTemplate, ShownTemplate],
 ) -> Example:
     one, other = (float(score[comparison]) for score in scores)
     accepted = [
@@ -196,9 +199,12 @@ def _example(
     return Example((one, other), (accepted[0], accepted[1]), sides)
 
 
-def _sides(
-    results: Results, step: Step, pairs: Mapping[int, Pair], told: Mapping[int, Sequence[Scored]]
-) -> tuple[dict[int, tuple[Side, Side]], bool]:
+def _shown_templates(
+    results: Results,
+    step: Step,
+    pairs: Mapping[int, ComparedPair],
+    told: Mapping[int, Sequence[Scored]],
+) -> tuple[dict[int, tuple[ShownTemplate, ShownTemplate]], bool]:
     """Return the two sides of each comparison, and whether there are pictures."""
     members = results.session.dataset.tables["members"]
     # faces: row, under the best row, former weight
@@ -223,11 +229,11 @@ def _sides(
     sides = {}
     for n, (here, _) in told.items():
         one, other = (
-            Side(
+            ShownTemplate(
                 pairs[n].ids[side],
                 pairs[n].subjects[side],
                 tuple(
-                    Seen(face, former, *pictures.get(row, ("", "")))
+                    ShownFace(face, former, *pictures.get(row, ("", "")))
                     for row, face, former in shown[n, side][:MOST_FACES]
                 ),
                 len(shown[n, side]),
@@ -261,10 +267,10 @@ def _pictures(results: Results, step: Step, rows: Array) -> dict[int, tuple[str,
         if field.name in ("status", "crop", "kind")
     ]
     read = results.session.reader.source(made, output, range(len(made.tasks))).take(rows, columns)
-    return dict(_drawn(rows, read))
+    return dict(_crop_pictures(rows, read))
 
 
-def _drawn(rows: Array, read: Batch) -> Iterator[tuple[int, tuple[str, str]]]:
+def _crop_pictures(rows: Array, read: Batch) -> Iterator[tuple[int, tuple[str, str]]]:
     for i in np.flatnonzero(read["status"] == Status.OK).tolist():
         yield (
             int(rows[i]),

@@ -32,7 +32,7 @@ from pipeline.plan.graph import Step
 from pipeline.plan.more_damage import doubting
 from pipeline.session import Session
 from stages.exact import products, sums, vectors
-from stages.explain.compared_pair import Pair
+from stages.explain.compared_pair import ComparedPair
 from stages.fusion import rules
 from stages.fusion.fuse import WEIGHED_BY, Fuse
 from stages.matching.compare import unit_rows
@@ -116,7 +116,7 @@ class Scored:
     templates: tuple[Template, Template]
 
 
-def explained(session: Session, pair: Pair, steps: Sequence[Step]) -> Iterator[Scored]:
+def explained(session: Session, pair: ComparedPair, steps: Sequence[Step]) -> Iterator[Scored]:
     """Yield the comparison of a pair in each compare step, in that order.
 
     Raises InvalidInput if templates are not made by fuse, or what they were made of is not in the
@@ -129,7 +129,7 @@ def explained(session: Session, pair: Pair, steps: Sequence[Step]) -> Iterator[S
     side = np.repeat([0, 1], [int(stop - start) for start, stop in bounds])
     with doubting(session.plan):
         for step in steps:
-            yield _scored(reader, step, pair, side, members["media"][places])
+            yield _cell_score(reader, step, pair, side, members["media"][places])
 
 
 class _Reader:
@@ -197,15 +197,17 @@ class _Reader:
         return status, reason
 
 
-def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) -> Scored:
+def _cell_score(
+    reader: _Reader, step: Step, pair: ComparedPair, side: Array, media: Array
+) -> Scored:
     above = reader.plan.steps[step.inputs["templates"].step]
     status, reason = reader.remarks(above)
     options = getattr(above.stage, "options", None)
     weighed_by, value, raw = "", np.full(len(side), np.nan), False
     if isinstance(above.stage, Fuse):
-        templates, embedded, weight = _fused(reader, above, above.stage, side, media)
+        templates, embedded, weight = _fused_templates(reader, above, above.stage, side, media)
         rule, raw = (
-            rules.rule_named(above.stage.options.rule),
+            rules.fusion_rule_named(above.stage.options.rule),
             above.stage.options.features == "raw",
         )
         weighed_by, value = _weighed_by(reader, above, rule, embedded)
@@ -222,7 +224,7 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
     unit, stored = unit_rows(templates), _stored_score(reader, step, pair.number)
     lost = templates["status"] != Status.OK
     made_now = (
-        np.nan if lost.any() else float(products.as_scores(products.paired(unit[0], unit[1])))
+        np.nan if lost.any() else float(products.to_scores(products.paired(unit[0], unit[1])))
     )
     score = made_now if stored is None else stored
     effects = _effects(embedded, weight, side, unit, lost, raw)
@@ -257,7 +259,7 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
 
 
 def _weighed_by(
-    reader: _Reader, step: Step, rule: rules.Rule, embedded: Batch
+    reader: _Reader, step: Step, rule: rules.FusionRule, embedded: Batch
 ) -> tuple[str, Array]:
     """Return what a rule weighs faces by: its name, and its value for each face; an empty name
     where it reads nothing.
@@ -276,7 +278,7 @@ def _weighed_by(
     return "", np.full(embedded.rows, np.nan)
 
 
-def _fused(
+def _fused_templates(
     reader: _Reader, step: Step, fuse: Fuse, side: Array, media: Array
 ) -> tuple[Batch, Batch, Array]:
     """Return the two templates as fuse makes them, the embeddings that they are made of, and the
@@ -324,11 +326,11 @@ def _effects(
     # whole multiples of one step: the sum and every difference are exact
     part = share[:, None] * direction
     whole = np.stack([part[side == t].sum(axis=0) for t in (0, 1)])[side]
-    with_it, without = (_cosines(each, unit[1 - side]) for each in (whole, whole - part))
+    with_it, without = (_cosines_beside(each, unit[1 - side]) for each in (whole, whole - part))
     return own, other, np.where(usable & ~lost[1 - side], with_it - without, np.nan)
 
 
-def _cosines(x: Array, unit: Array) -> Array:
+def _cosines_beside(x: Array, unit: Array) -> Array:
     """Return the cosine of each row of x (n, d) with the unit row beside it; nan if x has no
     direction.
     """

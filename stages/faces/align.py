@@ -31,7 +31,7 @@ from stages.models.cards import WeightFile
 from stages.tables.tables import CROPS, DETECTIONS
 
 if TYPE_CHECKING:
-    from stages.models.detector import Faces
+    from stages.models.detector import DetectedFaces
 
 SIZE = 112
 # Where ArcFace-style models expect the five landmarks, in pixels of a 112×112 crop (Deng et al.,
@@ -51,8 +51,8 @@ TEMPLATE = np.array(
 # DOUBTFUL; upside down 98.6 %, on their sides all have less than SURE. Each one's score is best as
 # it is, of upside-down ones all but 0.1 % by more than BETTER. What YuNet finds within a close-up
 # is doubtful, and so is most of what it finds in blur: no reason to turn an image.
-SURE, DOUBTFUL, TURNED, BETTER = 0.91, 0.8, 0.85, 0.01
-TURNS = ("", "a quarter to the left", "upside down", "a quarter to the right")
+SURE_SCORE, DOUBTFUL_SCORE, TURNED_SCORE, BETTER_BY = 0.91, 0.8, 0.85, 0.01
+TURN_NAMES = ("", "a quarter to the left", "upside down", "a quarter to the right")
 
 # What `unlike_a_face` allows, beside what LFW's 13,173 faces have, and 20,000 drawn ones turned by
 # up to 90° to the side and 60° up or down: both have margin.
@@ -60,15 +60,15 @@ NARROWEST = 2.0  # pixels: five landmarks of a face spread further
 # how far landmarks spread across their line, as a share of along it: 0.36 and more; 0.20 and more
 FLATTEST = 0.15
 # of their spread, between the line of the eyes and that of the mouth: up to 0.10; up to 0.39
-APART = 0.5
+MOST_APART = 0.5
 # of their spread, what no turn, scale and shift to TEMPLATE leaves over: up to 0.66; one in 2,000
 # over 0.79
 SHAPELESS = 0.8
 # of the crop within the image: 0.99 and more, and 0.28 for a face in the background, cut by the
 # edge
-INSIDE = 1 / 3
-EYES, MOUTH = (float(np.hypot(*(TEMPLATE[i + 1] - TEMPLATE[i]))) for i in (0, 3))
-ORDER = (
+LEAST_INSIDE = 1 / 3
+EYE_DISTANCE, MOUTH_WIDTH = (float(np.hypot(*(TEMPLATE[i + 1] - TEMPLATE[i]))) for i in (0, 3))
+LANDMARK_ORDER = (
     "expected left eye, right eye, nose, left and right corner of the mouth, as seen in the image"
 )
 
@@ -210,31 +210,31 @@ class Align(Stage):
         except Unusable as problem:
             return _Found(problem.status, problem.reason)
         if given is not None and not np.isnan(given).all():
-            found = _at_given(image, given, score)
+            found = _at_given_landmarks(image, given, score)
         elif self._detector is None:
-            found = _as_given(image, score)
+            found = _given_crop(image, score)
         else:
             found = self._detected(image, box)
         return (
             _Found(Status.NOT_FOUND, ONE_COLOUR)
-            if found.crop is not None and _one_colour(found.crop)
+            if found.crop is not None and _is_one_colour(found.crop)
             else found
         )
 
     def _detected(self, image: NDArray[np.uint8], box: Any) -> _Found:
         faces, i, chosen = self._look(image, box, 0)
-        if len(faces) == 0 and _one_colour(image):
+        if len(faces) == 0 and _is_one_colour(image):
             return _Found(Status.NOT_FOUND, ONE_COLOUR)
         turned, score = "", float(faces.score[i]) if i >= 0 else 0.0
-        enough = max(TURNED, score + BETTER)
-        for quarters in (1, 2, 3) if score < SURE else ():
+        enough = max(TURNED_SCORE, score + BETTER_BY)
+        for quarters in (1, 2, 3) if score < SURE_SCORE else ():
             others, j, name = self._look(image, box, quarters)
             if j >= 0 and others.score[j] >= enough:
                 faces, i, chosen, turned = (
                     others,
                     j,
                     name,
-                    f"found with the image turned {TURNS[quarters]}",
+                    f"found with the image turned {TURN_NAMES[quarters]}",
                 )
                 score = enough = float(faces.score[i])
         if len(faces) == 0:
@@ -242,7 +242,11 @@ class Align(Stage):
         if i < 0:
             return _Found(Status.NOT_FOUND, "no face found in the box that the protocol gives")
         several = f"{len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
-        doubt = f"a doubtful face, with a detector score of {score:.2f}" if score < DOUBTFUL else ""
+        doubt = (
+            f"a doubtful face, with a detector score of {score:.2f}"
+            if score < DOUBTFUL_SCORE
+            else ""
+        )
         return _Found(
             Status.OK,
             "; ".join(filter(None, (several, turned, doubt))),
@@ -253,7 +257,9 @@ class Align(Stage):
             warp(image, faces.landmarks[i]),
         )
 
-    def _look(self, image: NDArray[np.uint8], box: Any, quarters: int) -> tuple[Faces, int, str]:
+    def _look(
+        self, image: NDArray[np.uint8], box: Any, quarters: int
+    ) -> tuple[DetectedFaces, int, str]:
         """Return what is found in an image turned, in pixels of the image as it is, and `_pick` of
         it.
         """
@@ -261,7 +267,7 @@ class Align(Stage):
         faces = self._detector.detect(np.ascontiguousarray(seen)).turned_back(quarters, image.shape)
         return (faces, *self._pick(faces, box, image.shape)) if len(faces) else (faces, -1, "")
 
-    def _pick(self, faces: Faces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
+    def _pick(self, faces: DetectedFaces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
         """Return the index of the face that is meant, −1 for none, and which one that is in
         words."""
         if box is not None and np.isfinite(box).all():
@@ -273,14 +279,14 @@ class Align(Stage):
         return faces.nearest(shape[1] / 2, shape[0] / 2), "the one nearest the centre"
 
 
-def _at_given(image: NDArray[np.uint8], given: NDArray[Any], score: float) -> _Found:
+def _at_given_landmarks(image: NDArray[np.uint8], given: NDArray[Any], score: float) -> _Found:
     if why := unlike_a_face(given, image.shape):
         return _Found(Status.NOT_FOUND, f"the landmarks that came with the data {why}")
     extent = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
     return _Found(Status.OK, "", extent, given, score, 1, warp(image, given))
 
 
-def _as_given(image: NDArray[np.uint8], score: float) -> _Found:
+def _given_crop(image: NDArray[np.uint8], score: float) -> _Found:
     import cv2
 
     crop = (
@@ -299,7 +305,7 @@ def _as_given(image: NDArray[np.uint8], score: float) -> _Found:
     )
 
 
-def _one_colour(image: NDArray[np.uint8]) -> bool:
+def _is_one_colour(image: NDArray[np.uint8]) -> bool:
     return bool((image == image[0, 0]).all())
 
 
@@ -322,23 +328,27 @@ def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
     along, across = np.linalg.svd(landmarks - landmarks.mean(axis=0), compute_uv=False)
     if across < FLATTEST * along:
         return "lie nearly on one line"
-    left, mirrored = _left_over(landmarks), _left_over(landmarks * [-1, 1])
+    left, mirrored = _misfit(landmarks), _misfit(landmarks * [-1, 1])
     if mirrored < left / 2:
-        return f"are mirrored: {ORDER}"
+        return f"are mirrored: {LANDMARK_ORDER}"
     # An eye's or a corner's turn away from the camera is that of the other, too.
-    between = (landmarks[1] - landmarks[0]) / EYES - (landmarks[4] - landmarks[3]) / MOUTH
-    if np.hypot(*between) * EYES > APART * np.hypot(along, across):
+    between = (landmarks[1] - landmarks[0]) / EYE_DISTANCE - (
+        landmarks[4] - landmarks[3]
+    ) / MOUTH_WIDTH
+    if np.hypot(*between) * EYE_DISTANCE > MOST_APART * np.hypot(along, across):
         return (
             "have eyes and a mouth that do not fit together, as if two points were swapped or one"
-            f" wrong: {ORDER}"
+            f" wrong: {LANDMARK_ORDER}"
         )
     if left > SHAPELESS:
         return "have no face's shape"
-    inside = _inside(landmarks, shape)
-    return f"would put {1 - inside:.0%} of the crop outside the image" if inside < INSIDE else ""
+    inside = _share_inside(landmarks, shape)
+    return (
+        f"would put {1 - inside:.0%} of the crop outside the image" if inside < LEAST_INSIDE else ""
+    )
 
 
-def _inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
+def _share_inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
     """Return which share of the crop, by a grid of 28×28 points, lies inside an image of a shape
     (height, width, …).
     """
@@ -349,7 +359,7 @@ def _inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
     return float(((back >= -0.5) & (back <= [shape[1] - 0.5, shape[0] - 0.5])).all(axis=1).mean())
 
 
-def _left_over(landmarks: NDArray[Any]) -> float:
+def _misfit(landmarks: NDArray[Any]) -> float:
     """Return the residual of the fit to TEMPLATE as a share of TEMPLATE's spread, 0…1."""
     matrix = similarity(landmarks)
     moved = (landmarks[:, None] * matrix[:, :2]).sum(axis=2) + matrix[:, 2]

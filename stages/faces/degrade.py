@@ -21,12 +21,12 @@ from pipeline.core.schema import Field as Column
 from pipeline.core.stage import Options, Stage
 from stages.tables.tables import CROPS
 
-KINDS = ("blur", "low_resolution", "block", "dark_noise")
+DEGRADATIONS = ("blur", "low_resolution", "block", "dark_noise")
 DEGRADED = Schema("degraded_crops", (*CROPS.fields, Column("kind", "text")))
 
 
 class DegradeOptions(Options):
-    """`fraction` of the faces is degraded, by one of KINDS each; `seed` draws which and how."""
+    """`fraction` of the faces is degraded, by one of DEGRADATIONS each; `seed` draws which and how."""
 
     fraction: float = Field(0.6, ge=0, le=1)
     seed: int = Field(0, ge=0)
@@ -61,7 +61,7 @@ class Degrade(Stage):
             seed = hashlib.sha256(f"{self.options.seed}|{rows['face_id'][i]}".encode()).digest()
             rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
             if rng.random() < self.options.fraction:
-                kinds[i] = KINDS[rng.integers(len(KINDS))]
+                kinds[i] = DEGRADATIONS[rng.integers(len(DEGRADATIONS))]
                 out[i] = degrade(out[i], kinds[i], rng)
         return {"": Batch({"status": crops["status"], "crop": out, "kind": text(kinds)})}
 

@@ -48,7 +48,7 @@ class FuseOptions(Options):
 
     @model_validator(mode="after")
     def _known(self) -> FuseOptions:
-        rule = rules.rule_named(self.rule)
+        rule = rules.fusion_rule_named(self.rule)
         if rule.script and (self.features != "unit" or self.media == "weighted"):
             raise ValueError(
                 f"rule {self.rule!r} keeps norms in its own way and means inside media: leave out"
@@ -83,13 +83,13 @@ class Fuse(Stage):
     options: FuseOptions
 
     def uses(self) -> tuple[str, ...]:
-        return ("embeddings", *rules.rule_named(self.options.rule).needs)
+        return ("embeddings", *rules.fusion_rule_named(self.options.rule).needs)
 
     def backends(self) -> tuple[str, ...]:
         return ("numpy", "scipy")
 
     def identity(self) -> Any:
-        return rules.rule_named(self.options.rule).identity
+        return rules.fusion_rule_named(self.options.rule).identity
 
     def memory(
         self,
@@ -112,7 +112,7 @@ class Fuse(Stage):
             statistics.refuse_other(quality.measure)
         lacking = [
             name
-            for name in rules.rule_named(self.options.rule).reads
+            for name in rules.fusion_rule_named(self.options.rule).reads
             if name not in tables["faces"]
         ]
         if lacking:
@@ -121,7 +121,7 @@ class Fuse(Stage):
                 " data set brings none: name another rule, or let it bring a column"
                 f" faces/{lacking[0]} with embed.model 'given'."
             )
-        if "variance" in rules.rule_named(self.options.rule).reads:
+        if "variance" in rules.fusion_rule_named(self.options.rule).reads:
             _check_variance(tables["faces"])
 
     def compute(self, work: Work) -> dict[str, Batch]:
@@ -131,13 +131,13 @@ class Fuse(Stage):
         """Return the templates, and what each member counted for: (members,) float64, nan where its
         face was not usable.
         """
-        faces, usable = self._faces(work, rules.rule_named(self.options.rule))
-        templates, weight = fused(faces, work.stop - work.start, self.options)
+        faces, usable = self._faces(work, rules.fusion_rule_named(self.options.rule))
+        templates, weight = fuse_faces(faces, work.stop - work.start, self.options)
         counted = np.full(len(usable), np.nan)
         counted[usable] = weight
         return templates, counted
 
-    def _faces(self, work: Work, rule: rules.Rule) -> tuple[rules.Faces, Array]:
+    def _faces(self, work: Work, rule: rules.FusionRule) -> tuple[rules.UsableFaces, Array]:
         """Return the usable faces of the members, and which members these are, (members,) bool."""
         members = work.tables["members"]
         embedded = work.inputs["embeddings"].take(
@@ -166,7 +166,7 @@ class Fuse(Stage):
         kept = slice(None) if usable.all() else usable  # a slice copies nothing
         template, none = members["template"][kept], np.empty(0)
         return (
-            rules.Faces(
+            rules.UsableFaces(
                 template=template,
                 medium=medium_numbers(template, members["media"][kept]),
                 norm=embedded["norm"][kept].astype(np.float64),
@@ -184,26 +184,28 @@ class Fuse(Stage):
         )
 
 
-def fused(faces: rules.Faces, count: int, options: FuseOptions) -> tuple[Batch, Array]:
+def fuse_faces(faces: rules.UsableFaces, count: int, options: FuseOptions) -> tuple[Batch, Array]:
     """Return `count` templates as FUSED rows, and what each of the n faces counted for: (n,)
     float64 ≥ 0.
     """
-    rule = rules.rule_named(options.rule)
+    rule = rules.fusion_rule_named(options.rule)
     if rule.weigh is None:
         features = vectors.units(faces.embedding) if options.features == "unit" else faces.embedding
         combined, weight = rule.combine(faces, features, count)
         summed, vanished = combined.astype(np.float64, copy=False), np.zeros(count, bool)
     else:
-        weight, vanished = _scaled(count, faces.template, rule.weigh(faces), options.fallback)
+        weight, vanished = _scaled_weights(
+            count, faces.template, rule.weigh(faces), options.fallback
+        )
         if options.media != "none" and not rule.script:
-            weight = _inside_media(weight, faces.medium, options.media == "weighted")
+            weight = _weights_inside_media(weight, faces.medium, options.media == "weighted")
         share = sums.shares(
             faces.template, weight if options.features == "unit" else weight * faces.norm, count
         )
         inverse = vectors.inverse_lengths(faces.norm)
         summed = sums.weighted(faces.embedding, inverse, faces.template, share, count)
     return (
-        _templates(summed, faces.template[weight > 0], vanished, options.fallback == "zero"),
+        _as_templates(summed, faces.template[weight > 0], vanished, options.fallback == "zero"),
         weight,
     )
 
@@ -228,7 +230,7 @@ def _check_variance(faces: Batch) -> None:
         )
 
 
-def _templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch:
+def _as_templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch:
     """Return FUSED rows from what was summed (count, d), the template of each face that counted,
     and which fell back.
 
@@ -250,7 +252,9 @@ def _templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch
     )
 
 
-def _scaled(count: int, template: Array, weight: Array, fallback: str) -> tuple[Array, Array]:
+def _scaled_weights(
+    count: int, template: Array, weight: Array, fallback: str
+) -> tuple[Array, Array]:
     """Return weights (n,) of which a template's largest is 1, and (count,) which templates fell
     back.
 
@@ -281,7 +285,7 @@ def medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int6
     return np.asarray(number, np.int64)
 
 
-def _inside_media(
+def _weights_inside_media(
     weight: NDArray[np.float64], medium: NDArray[np.int64], weighted: bool
 ) -> NDArray[np.float64]:
     """Divide each weight by the number of faces in its medium or, `weighted`, by the sum of their

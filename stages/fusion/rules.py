@@ -31,7 +31,7 @@ Needs = tuple[str, ...] | Callable[[Mapping[str, float]], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Faces:
+class UsableFaces:
     """The n usable faces of some templates: what rules may look at. Inputs a rule does not need are
     empty.
     """
@@ -81,7 +81,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Rule:
+class FusionRule:
     """A rule with its parameters fixed. A vector rule has no `weigh`, and `combine` makes the
     templates.
 
@@ -90,8 +90,8 @@ class Rule:
     """
 
     label: str
-    weigh: Callable[[Faces], Floats] | None
-    combine: Callable[[Faces, Vectors, int], tuple[Vectors | Floats, Floats]]
+    weigh: Callable[[UsableFaces], Floats] | None
+    combine: Callable[[UsableFaces, Vectors, int], tuple[Vectors | Floats, Floats]]
     needs: tuple[str, ...]
     reads: tuple[str, ...]
     script: bool
@@ -123,10 +123,10 @@ def weight_rule(
     """Register a weight rule: `function(faces, **parameters) -> (n,) float64 weights ≥ 0`.
 
     A parameter given as a number is that default, and takes numbers above 0; whole ones only where
-    it is an int. `needs`: see `Rule`; it may be a function of the parameters. `version` is raised
+    it is an int. `needs`: see `FusionRule`; it may be a function of the parameters. `version` is raised
     when the weights may change. Scaling all weights of a template changes nothing.
     """
-    return registered(
+    return rule_decorator(
         "fusion rule", name, version, parameters, needs=needs, reads=reads, script=script
     )
 
@@ -145,12 +145,12 @@ def vector_rule(
     are put to unit length afterwards, and zeros mean no template; share (n,) float64 ≥ 0 says what
     each face counted for, for whoever wants it explained.
     """
-    return registered(
+    return rule_decorator(
         "fusion rule", name, version, parameters, vectors=True, needs=needs, reads=reads
     )
 
 
-def registered(
+def rule_decorator(
     kind: str, name: str, version: int, parameters: Mapping[str, float | Parameter], **fields: Any
 ) -> Callable[[Any], Any]:
     """Return a decorator that makes a function a rule of a kind. `fields`: further ones of
@@ -169,17 +169,17 @@ def registered(
     return decorate
 
 
-_FORM = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
+_LABEL = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
 
 
-def rule_named(label: str) -> Rule:
+def fusion_rule_named(label: str) -> FusionRule:
     """Return the rule that a label such as 'top-k(k=3)' names.
 
     Raises InvalidInput for an unknown rule or parameter (with the nearest name), or a value that it
     does not take.
     """
-    family, parameters = parsed("fusion rule", label)
-    return Rule(
+    family, parameters = parsed_label("fusion rule", label)
+    return FusionRule(
         label=label,
         weigh=None if family.vectors else lambda faces: family.function(faces, **parameters),
         combine=lambda *given: family.function(*given, **parameters),
@@ -190,11 +190,11 @@ def rule_named(label: str) -> Rule:
     )
 
 
-def parsed(kind: str, label: str) -> tuple[Family, dict[str, float]]:
+def parsed_label(kind: str, label: str) -> tuple[Family, dict[str, float]]:
     """Return the rule of a kind that a label names, and its parameters. Raises InvalidInput as
-    `rule_named` does.
+    `fusion_rule_named` does.
     """
-    form = _FORM.fullmatch(label.strip())
+    form = _LABEL.fullmatch(label.strip())
     if form is None:
         raise InvalidInput(f"{kind} {label!r}: write NAME or NAME(parameter=number).")
     families = available(kind)

@@ -53,7 +53,7 @@ from pipeline.system.canonical_json import canonical
 from stages.fusion.fuse import WEIGHED_BY, Fuse
 from stages.tables.tables import FUSED
 
-FORMAT = "qfuse-templates/1"
+TEMPLATES_FORMAT = "qfuse-templates/1"
 MADE_BY = ("stage", "version", "options", "identity", "numerics")  # of a receipt's pre-image
 GONE = 255
 # what a view shows of a shard that HDF5 cannot open
@@ -62,7 +62,7 @@ _OTHERS = 64  # files that a program has open beside a view's shards
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenTemplates:
     """A file of templates that was written, and what it holds."""
 
     path: Path
@@ -73,13 +73,13 @@ class Written:
     fallback: int
 
 
-def need_ours(path: Path) -> None:
+def need_templates_file(path: Path) -> None:
     """Raise InvalidInput if something other than a file of templates is at `path`."""
     if is_free(path):
         return
     try:
         with hdf5.opened(path) as file:
-            ours = file.attrs.get("format") == FORMAT
+            ours = file.attrs.get("format") == TEMPLATES_FORMAT
     except (OSError, RuntimeError, KeyError, ValueError):
         ours = False
     if not ours:
@@ -89,7 +89,7 @@ def need_ours(path: Path) -> None:
         )
 
 
-def write_templates(path: Path, session: Session, step: Step, view: bool) -> Written:
+def write_templates(path: Path, session: Session, step: Step, view: bool) -> WrittenTemplates:
     """Write the stored templates of a fuse step; the file appears at `path` when it is complete.
 
     Raises CorruptArtifact if a shard is damaged, ResourceRefused if this process could not read a
@@ -99,7 +99,7 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
         _need_open_files(len(step.tasks))
     tables, fused, members = (
         session.dataset.tables,
-        _fused(session, step),
+        _read_templates(session, step),
         Batch(_members(session, step)),
     )
     statuses = {status.name.lower(): int(status) for status in Status} | (
@@ -109,7 +109,7 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
 
     def fill(file: h5py.File) -> None:
         named = {
-            "format": FORMAT,
+            "format": TEMPLATES_FORMAT,
             "config": session.config.full_name,
             "step": step.name,
             "statuses": json.dumps(statuses),
@@ -119,20 +119,20 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
         if view:
             file.attrs["view"] = str(session.store.root)
         for name in ("template_id", "subject"):
-            _text(file, name, tables["templates"][name])
+            _write_text(file, name, tables["templates"][name])
         for field in FUSED.fields:
             if view:
-                _view(file, field.name, session, step, fused[field.name])
+                _write_view(file, field.name, session, step, fused[field.name])
             else:
-                _numbers(file, field.name, fused[field.name])
+                _write_numbers(file, field.name, fused[field.name])
         group = file.create_group("members")
         for name, column in members.items():
-            (_text if column.dtype == object else _numbers)(group, name, column)
+            (_write_text if column.dtype == object else _write_numbers)(group, name, column)
 
     replace_bytes(path, hdf5.image(fill, members.nbytes + (0 if view else fused.nbytes)))
     counts = {status.name.lower(): int((fused["status"] == status).sum()) for status in Status}
     used = {name: count for name, count in counts.items() if count}
-    return Written(
+    return WrittenTemplates(
         path, step.name, fused.rows, tables["members"].rows, used, int(fused["fallback"].sum())
     )
 
@@ -156,7 +156,7 @@ def _made_by(session: Session, step: Step) -> dict[str, str]:
     return made
 
 
-def _fused(session: Session, step: Step) -> Batch:
+def _read_templates(session: Session, step: Step) -> Batch:
     """Return the templates; reading them compares every shard with its receipt."""
     return session.read(step)
 
@@ -196,7 +196,7 @@ def _need_open_files(shards: int) -> None:
         )
 
 
-def _view(file: h5py.File, name: str, session: Session, step: Step, values: Array) -> None:
+def _write_view(file: h5py.File, name: str, session: Session, step: Step, values: Array) -> None:
     layout = h5py.VirtualLayout(values.shape, values.dtype)
     for task in step.tasks:
         if task.stop > task.start:
@@ -209,11 +209,11 @@ def _view(file: h5py.File, name: str, session: Session, step: Step, values: Arra
     file.create_virtual_dataset(name, layout, fillvalue=_FILL.get(name, 0))
 
 
-def _numbers(group: h5py.Group, name: str, values: Array) -> None:
+def _write_numbers(group: h5py.Group, name: str, values: Array) -> None:
     group.create_dataset(
         name, data=values, **({"chunks": True, "fletcher32": True} if values.size else {})
     )
 
 
-def _text(group: h5py.Group, name: str, values: Array) -> None:
+def _write_text(group: h5py.Group, name: str, values: Array) -> None:
     group.create_dataset(name, data=values, dtype=h5py.string_dtype())

@@ -23,20 +23,26 @@ from stages.tables.enough import need_comparisons
 from stages.tables.pair_layouts import Listed, Product, Triangle
 from stages.tables.tables import SCORES, Comparisons
 
-BLOCK = 256  # comparisons of a sparse list in one gather: few enough to stay in the cache
+COMPARISONS_GATHERED = (
+    256  # comparisons of a sparse list in one gather: few enough to stay in the cache
+)
 # comparisons of a list that are put in the order of tiles at once: few enough to stay in the cache
-LISTED = 1 << 17
-TILE, WIDTH = 256, 1 << 15  # rows and most columns of a tile of a product: 64 MiB of float64
+COMPARISONS_ORDERED = 1 << 17
+TILE_ROWS, TILE_COLUMNS = (
+    256,
+    1 << 15,
+)  # rows and most columns of a tile of a product: 64 MiB of float64
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]  # as `Work.each`
 # with fewer than one in so many pairs of its sides, a list takes less time by dot products than by
 # tiles
-SPARSE = 32
+SPARSE_RATIO = 32
 
 
 @register("stage", "compare")
 class Compare(Stage):
-    """Cosine of every comparison. Reads fused templates, or embeddings where each face is its own
-    template.
+    """Cosine of every comparison, of fused templates or of single faces.
+
+    Reads fused templates, or embeddings if each face is its own template.
     """
 
     name = "compare"
@@ -78,24 +84,30 @@ class Compare(Stage):
         unit = unit_rows(templates)
         if isinstance(form, Product):
             rows = slice(work.start // len(form.b), work.stop // len(form.b))
-            score = product(unit[form.a[rows]], unit[form.b], work.each).ravel()
+            score = product_scores(unit[form.a[rows]], unit[form.b], work.each).ravel()
         elif isinstance(form, Triangle):
-            score = triangle(unit[form.role], form, work.start, work.stop, work.each)
+            score = triangle_scores(unit[form.role], form, work.start, work.stop, work.each)
         else:  # the shard's own part of a list
-            sides = work.each(lambda side: _side(side, len(unit)), (form.a, form.b))
-            listed = _from_tiles if _dense(form.size, *map(len, sides)) else _dots
+            sides = work.each(lambda side: _distinct_rows(side, len(unit)), (form.a, form.b))
+            listed = (
+                _scores_from_tiles
+                if _is_dense(form.size, *map(len, sides))
+                else _scores_by_dot_products
+            )
             score = listed(unit, form.a, form.b, sides, work.each)
-        failed = _either(np.not_equal(templates["status"], Status.OK), form, work.start, work.stop)
+        failed = _failed_sides(
+            np.not_equal(templates["status"], Status.OK), form, work.start, work.stop
+        )
         if failed.any():
             score[failed > 0] = np.nan
         return {"": Batch({"score": score, "failed": failed})}
 
 
-def _either(mask: Array, form: Listed | Product | Triangle, start: int, stop: int) -> Array:
-    """Return of comparisons start…stop which of the two templates are at a mask, (n,) uint8: 1
-    first, 2 second, 3 both.
+def _failed_sides(mask: Array, form: Listed | Product | Triangle, start: int, stop: int) -> Array:
+    """Say which template of each comparison start…stop failed: 0 none, 1 first, 2 second, 3 both.
 
-    Of a list, `form` is the shard's own part.
+    mask (templates,) bool: the templates that failed. Returns (n,) uint8. Of a list, `form` is the
+    shard's own part.
     """
     if not mask.any():
         return np.zeros(stop - start, np.uint8)
@@ -111,19 +123,21 @@ def _either(mask: Array, form: Listed | Product | Triangle, start: int, stop: in
     return found
 
 
-def triangle(unit: Array, form: Triangle, start: int, stop: int, each: Each) -> Array:
-    """Return the scores start…stop (float32) of a triangle whose templates have the unit rows (n,
-    d).
-    """
+def triangle_scores(unit: Array, form: Triangle, start: int, stop: int, each: Each) -> Array:
+    """Return the scores start…stop (float32) of a triangle of templates with unit rows (n, d)."""
     x = products.wide(unit)
     scores = np.empty(stop - start, np.float32)
     low, high = form.rows(start, stop)
 
     def fill(first: int) -> None:
-        last = min(first + TILE, high)
+        last = min(first + TILE_ROWS, high)
         begin, end = max(start, int(form.starts[first])), min(stop, int(form.starts[last]))
-        for left in range(first + 1, len(x), WIDTH):  # side b begins with the second template
-            found = products.as_scores(products.cosines(x[first:last], x[left : left + WIDTH]))
+        for left in range(
+            first + 1, len(x), TILE_COLUMNS
+        ):  # side b begins with the second template
+            found = products.to_scores(
+                products.cosines(x[first:last], x[left : left + TILE_COLUMNS])
+            )
             for row, columns, cut in form.lines(begin, end):
                 near, far = (
                     max(columns.start, left - 1),
@@ -135,72 +149,80 @@ def triangle(unit: Array, form: Triangle, start: int, stop: int, each: Each) -> 
                         row - first, near - left + 1 : far - left + 1
                     ]
 
-    each(fill, range(low, high, TILE))
+    each(fill, range(low, high, TILE_ROWS))
     return scores
 
 
-def product(a: Array, b: Array, each: Each) -> Array:
+def product_scores(a: Array, b: Array, each: Each) -> Array:
     """Return the score of each unit row of a (m, d) with each of b (n, d), (m, n) float32."""
     scores, others = np.empty((len(a), len(b)), np.float32), products.wide(b)
 
     def fill(first: int) -> None:
-        rows = products.wide(a[first : first + TILE])
-        for left in range(0, len(b), WIDTH):
-            found = products.cosines(rows, others[left : left + WIDTH])
-            scores[first : first + TILE, left : left + WIDTH] = products.as_scores(found)
+        rows = products.wide(a[first : first + TILE_ROWS])
+        for left in range(0, len(b), TILE_COLUMNS):
+            found = products.cosines(rows, others[left : left + TILE_COLUMNS])
+            scores[first : first + TILE_ROWS, left : left + TILE_COLUMNS] = products.to_scores(
+                found
+            )
 
-    each(fill, range(0, len(a), TILE))
+    each(fill, range(0, len(a), TILE_ROWS))
     return scores
 
 
-def _dense(count: int, a: int, b: int) -> bool:
-    """Whether the whole product of `a` templates with `b` takes less time than so many dot
-    products.
+def _is_dense(count: int, a: int, b: int) -> bool:
+    """Whether the whole product of the two sides takes less time than one dot product a comparison.
+
+    count: comparisons in the list; a, b: distinct templates on each side.
     """
-    return count * SPARSE >= a * b > 0
+    return count * SPARSE_RATIO >= a * b > 0
 
 
-def _side(rows: Array, templates: int) -> Array:
+def _distinct_rows(rows: Array, templates: int) -> Array:
     """Return the distinct template rows (int64, ascending) of one side of a list."""
     named = np.zeros(templates, bool)
     named[rows] = True
     return np.flatnonzero(named)
 
 
-def _from_tiles(unit: Array, a: Array, b: Array, sides: Sequence[Array], each: Each) -> Array:
-    """Return the scores (m,) float32 of a list, tile by tile; `sides` are the distinct rows of
-    either side.
+def _scores_from_tiles(
+    unit: Array, a: Array, b: Array, sides: Sequence[Array], each: Each
+) -> Array:
+    """Return the scores (m,) float32 of a list, gathered tile by tile from the product of its sides.
+
+    `sides` are the distinct template rows of each side.
     """
     side_a, side_b = sides
-    place_a, place_b = _places(side_a, len(unit)), _places(side_b, len(unit))
+    place_a, place_b = _places_in_side(side_a, len(unit)), _places_in_side(side_b, len(unit))
     second = products.wide(unit[side_b])
     score = np.empty(len(a), np.float32)
-    across = -(-len(side_b) // WIDTH)
+    across = -(-len(side_b) // TILE_COLUMNS)
     tile_a, tile_b = (
-        (place_a // TILE * across).astype(np.uint32),
-        (place_b // WIDTH).astype(np.uint32),
+        (place_a // TILE_ROWS * across).astype(np.uint32),
+        (place_b // TILE_COLUMNS).astype(np.uint32),
     )
-    tiles = -(-len(side_a) // TILE) * across
+    tiles = -(-len(side_a) // TILE_ROWS) * across
 
     def ordered(start: int) -> tuple[slice, Array | None, Array]:
-        cut = slice(start, start + LISTED)
-        return cut, *_by_tile(
+        cut = slice(start, start + COMPARISONS_ORDERED)
+        return cut, *_tile_order(
             tile_a[a[cut]] + tile_b[b[cut]] if across > 1 else tile_a[a[cut]], tiles
         )
 
-    parts = each(ordered, range(0, len(a), LISTED))
+    parts = each(ordered, range(0, len(a), COMPARISONS_ORDERED))
 
     def gather(number: int) -> None:
         touched = [part for part in parts if part[2][number] < part[2][number + 1]]
         if not touched:
             return
-        top, left = number // across * TILE, number % across * WIDTH
-        found = products.cosines(unit[side_a[top : top + TILE]], second[left : left + WIDTH])
+        top, left = number // across * TILE_ROWS, number % across * TILE_COLUMNS
+        found = products.cosines(
+            unit[side_a[top : top + TILE_ROWS]], second[left : left + TILE_COLUMNS]
+        )
         row, column = (place_a - top) * found.shape[1], place_b - left
         for cut, order, bounds in touched:
             where: slice | Array = slice(int(bounds[number]), int(bounds[number + 1]))
             where = where if order is None else order[where]
-            score[cut][where] = products.as_scores(
+            score[cut][where] = products.to_scores(
                 found.ravel()[row[a[cut][where]] + column[b[cut][where]]]
             )
 
@@ -208,11 +230,12 @@ def _from_tiles(unit: Array, a: Array, b: Array, sides: Sequence[Array], each: E
     return score
 
 
-def _by_tile(number: Array, tiles: int) -> tuple[Array | None, Array]:
-    """Return an order that makes tile numbers ascend, None where they do, and where in it each tile
-    begins, (tiles + 1,).
+def _tile_order(number: Array, tiles: int) -> tuple[Array | None, Array]:
+    """Return an order that sorts comparisons by tile (None if they are sorted), and each tile's start.
 
-    Lists are nearly in order, so runs of one tile are sorted, which are far fewer than comparisons.
+    number (n,): the tile of each comparison. The starts are (tiles + 1,), places in that order.
+    Lists are nearly sorted, so whole runs of one tile are sorted, which are far fewer than the
+    comparisons.
     """
     starts = np.concatenate([[0], np.flatnonzero(number[1:] != number[:-1]) + 1])
     lengths, tile_of = np.diff(starts, append=len(number)), number[starts]
@@ -228,27 +251,28 @@ def _by_tile(number: Array, tiles: int) -> tuple[Array | None, Array]:
     return order, np.concatenate([[0], np.cumsum(lengths)])[bounds]
 
 
-def _places(side: Array, templates: int) -> Array:
+def _places_in_side(side: Array, templates: int) -> Array:
     """Return, by template row, its number (int64) in a side."""
     place = np.zeros(templates, np.int64)
     place[side] = np.arange(len(side))
     return place
 
 
-def _dots(unit: Array, a: Array, b: Array, _: Sequence[Array], each: Each) -> Array:
+def _scores_by_dot_products(
+    unit: Array, a: Array, b: Array, _: Sequence[Array], each: Each
+) -> Array:
     """Return the scores (m,) float32 of a list by one dot product a comparison."""
     score = np.empty(len(a), np.float32)
 
     def fill(first: int) -> None:
-        for start in range(first, min(first + LISTED, len(a)), BLOCK):
-            cut = slice(start, start + BLOCK)
-            score[cut] = products.as_scores(products.paired(unit[a[cut]], unit[b[cut]]))
+        for start in range(first, min(first + COMPARISONS_ORDERED, len(a)), COMPARISONS_GATHERED):
+            cut = slice(start, start + COMPARISONS_GATHERED)
+            score[cut] = products.to_scores(products.paired(unit[a[cut]], unit[b[cut]]))
 
-    each(fill, range(0, len(a), LISTED))
+    each(fill, range(0, len(a), COMPARISONS_ORDERED))
     return score
 
 
 def unit_rows(templates: Batch) -> Array:
-    """Return the embeddings (n, d) float32 as unit rows (stages/exact); rows that failed are
-    zeros."""
+    """Return the embeddings as unit rows (n, d) float32 (stages/exact); rows that failed are zeros."""
     return vectors.units(templates["embedding"], templates["status"] == Status.OK)

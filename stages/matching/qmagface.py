@@ -23,13 +23,11 @@ from stages.tables.enough import need_comparisons
 from stages.tables.pair_layouts import Listed
 from stages.tables.tables import SCORES, Comparisons
 
-BLOCK = 1 << 20  # comparisons handled at once
+COMPARISONS_AT_ONCE = 1 << 20  # comparisons handled at once
 
 
 class QMagFaceOptions(Options):
-    """`alpha` and `beta` of the formula, for the scale of this model's qualities; there are no
-    defaults that fit all.
-    """
+    """`alpha` and `beta` of the formula, for this model's scale of quality; no defaults fit all."""
 
     alpha: float = Field(ge=-1000, le=1000)
     beta: float = Field(ge=-1000, le=1000)
@@ -68,8 +66,8 @@ class QMagFace(Stage):
         score, failed = cosine["score"].copy(), cosine["failed"].copy()
         # of a list, a shard has its own part
         first = work.start if isinstance(comparisons.form, Listed) else 0
-        for start in range(work.start, work.stop, BLOCK):
-            stop = min(start + BLOCK, work.stop)
+        for start in range(work.start, work.stop, COMPARISONS_AT_ONCE):
+            stop = min(start + COMPARISONS_AT_ONCE, work.stop)
             a, b = comparisons.pairs(start - first, stop - first)
             cut = slice(start - work.start, stop - work.start)
             s = score[cut].astype(np.float64)

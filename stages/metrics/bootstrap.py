@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stages.metrics.identification import top_scores
-from stages.metrics.verification import Counts, Floats, Rule, Targets, as_targets, crossing
+from stages.metrics.verification import Counts, Floats, Targets, ThresholdRule, as_targets, crossing
 from stages.metrics.weighted import (
-    Lists,
     Weighted,
+    WeightedLists,
     Weights,
     as_subjects,
     as_weights,
@@ -44,13 +44,14 @@ from stages.metrics.weighted import (
 )
 
 # Running sums (rows, n + 1), how many of them each threshold accepts (T,), totals (rows, 1).
-_Side = tuple[Counts, Counts, Floats]
+_SortedKind = tuple[Counts, Counts, Floats]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """a - b with the percentile interval of its paired replicates; each has the shape of one
-    replicate.
+class PairedDifference:
+    """a - b with the percentile interval of its paired replicates.
+
+    Each field has the shape of one replicate.
     """
 
     value: Floats
@@ -81,7 +82,7 @@ def tar_replicates(
     subject_b: ArrayLike,
     targets: Targets,
     weights: ArrayLike,
-    rule: Rule = "at_most",
+    rule: ThresholdRule = "at_most",
 ) -> Floats:
     """TAR = 1 - FNMR at each FMR target, in each replicate: (R, T) float64.
 
@@ -90,10 +91,12 @@ def tar_replicates(
     Raises ValueError for a score that is not finite, lengths that differ, a subject outside the
     weights, or a mated flag that disagrees with the subjects.
     """
-    return tar_of(Lists.of(scores, mated, subject_a, subject_b, weights), targets, [rule])[0]
+    return tar_of(WeightedLists.of(scores, mated, subject_a, subject_b, weights), targets, [rule])[
+        0
+    ]
 
 
-def tar_of(lists: Lists, targets: Targets, rules: Sequence[Rule]) -> list[Floats]:
+def tar_of(lists: WeightedLists, targets: Targets, rules: Sequence[ThresholdRule]) -> list[Floats]:
     """``tar_replicates`` under each of several rules, for the price of one."""
     m_all, n_all = lists.totals
     barriers = barrier_scores(lists.impostor, lists.table, n_all, as_targets(targets), rules)
@@ -109,11 +112,11 @@ def eer_replicates(
     weights: ArrayLike,
 ) -> Floats:
     """EER in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``."""
-    return eer_of(Lists.of(scores, mated, subject_a, subject_b, weights))
+    return eer_of(WeightedLists.of(scores, mated, subject_a, subject_b, weights))
 
 
-def eer_of(lists: Lists, near: float = 1 / 16) -> Floats:
-    """``eer_replicates``, where about the EER is known: ``near`` affects speed only.
+def eer_of(lists: WeightedLists, near: float = 1 / 16) -> Floats:
+    """Return ``eer_replicates``; ``near``, about where the EER is, affects speed only.
 
     A replicate reads no more of the non-mated list than holds the point where FMR overtakes FNMR.
     """
@@ -136,7 +139,7 @@ def eer_of(lists: Lists, near: float = 1 / 16) -> Floats:
         for rows in blocks(pending, m_up.size + n_up.size):
             m, n = running_sums(genuine.weigh(table[rows])), running_sums(top.weigh(table[rows]))
             rates = partial(
-                _rates, (m, accepted_m, m_all[rows, None]), (n, accepted_n, n_all[rows, None])
+                _rates_at, (m, accepted_m, m_all[rows, None]), (n, accepted_n, n_all[rows, None])
             )
             # FMR rises and FNMR falls along the thresholds: the crossing is bisected, in all
             # replicates at once.
@@ -154,7 +157,7 @@ def eer_of(lists: Lists, near: float = 1 / 16) -> Floats:
     return out
 
 
-def _rates(mated: _Side, nonmated: _Side, at: Counts) -> tuple[Floats, Floats]:
+def _rates_at(mated: _SortedKind, nonmated: _SortedKind, at: Counts) -> tuple[Floats, Floats]:
     """FMR and FNMR of each replicate at places (rows, …) among the thresholds."""
     (m, accepted_m, m_all), (n, accepted_n, n_all) = mated, nonmated
     matches = np.take_along_axis(m, accepted_m[at], axis=1)
@@ -172,10 +175,10 @@ def auc_replicates(
 
     Reads every comparison in every replicate: for lists of up to some 10^5 comparisons.
     """
-    return auc_of(Lists.of(scores, mated, subject_a, subject_b, weights))
+    return auc_of(WeightedLists.of(scores, mated, subject_a, subject_b, weights))
 
 
-def auc_of(lists: Lists) -> Floats:
+def auc_of(lists: WeightedLists) -> Floats:
     """``auc_replicates`` of lists that were parted before."""
     table = lists.table
     genuine, impostor = (each.best(each.score.size) for each in (lists.genuine, lists.impostor))
@@ -200,10 +203,11 @@ def tpir_replicates(
     mated_subject: ArrayLike,
     targets: Targets,
     weights: ArrayLike,
-    rule: Rule = "at_most",
+    rule: ThresholdRule = "at_most",
 ) -> Floats:
-    """TPIR at each FPIR target, in each replicate: (R, T) float64. Probes are resampled, the
-    gallery not.
+    """TPIR at each FPIR target, in each replicate: (R, T) float64.
+
+    Probes are resampled, the gallery is not.
 
     nonmated_top (N,), -inf for a probe that failed; mated_rank (M,), mated_score (M,) as in
     ``tpir_at_fpir``; nonmated_subject (N,), mated_subject (M,) int; targets (T,) in [0, 1]. Raises
@@ -225,8 +229,7 @@ def tpir_replicates(
 def rank_replicates(
     mated_rank: ArrayLike, mated_subject: ArrayLike, ranks: Sequence[int], weights: ArrayLike
 ) -> Floats:
-    """Share of mated probes found at rank k or better, k in ``ranks``, in each replicate: (R, K)
-    float64.
+    """Share of mated probes found at rank k or better, in each replicate: (R, K) float64.
 
     mated_rank (M,) int, 0 a miss; mated_subject (M,) int.
     Raises ValueError for lengths that differ or a subject outside the weights.
@@ -240,8 +243,7 @@ def rank_replicates(
 
 
 def share_replicates(flag: ArrayLike, subject: ArrayLike, weights: ArrayLike) -> Floats:
-    """Share of what is flagged in each replicate, such as FTA: (R,) float64, nan where nothing has
-    weight.
+    """Share of what is flagged, such as FTA, in each replicate: (R,) float64; nan without weight.
 
     flag (N,) bool; subject (N,) int. Raises ValueError for lengths that differ or a subject outside
     the weights.
@@ -252,7 +254,7 @@ def share_replicates(flag: ArrayLike, subject: ArrayLike, weights: ArrayLike) ->
 
 
 def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Percentile interval (Efron 1979) over axis 0, nan replicates left out; nan where all are.
+    """Percentile interval (Efron 1979) over axis 0; nan replicates are left out, nan if all are.
 
     replicates (R, …) float; returns (lo, hi), each (…). Raises ValueError for a level outside (0,
     1).
@@ -289,9 +291,8 @@ def rate_interval(
 
 def paired_difference(
     point_a: ArrayLike, point_b: ArrayLike, rep_a: ArrayLike, rep_b: ArrayLike, level: float = 0.95
-) -> Difference:
-    """a - b: the difference of two estimates, with the percentile interval of their replicates'
-    differences.
+) -> PairedDifference:
+    """a - b: the difference of two estimates, with the percentile interval of their replicates'.
 
     point_a, point_b (…); rep_a, rep_b (R, …) from the *same* weights. Raises ValueError if shapes
     differ.
@@ -302,4 +303,4 @@ def paired_difference(
             f"replicates must be paired row by row, found shapes {a.shape} and {b.shape}."
         )
     value = np.asarray(point_a, np.float64) - np.asarray(point_b, np.float64)
-    return Difference(value, *interval(a - b, level))
+    return PairedDifference(value, *interval(a - b, level))

@@ -26,8 +26,7 @@ Floats = NDArray[np.float64]
 def rank_correlation(
     qualities: ArrayLike, kind: Literal["spearman", "kendall"] = "spearman"
 ) -> Floats:
-    """Return how far each two of M qualities agree on the order of n faces: (M, M) float64 in [−1,
-    1], symmetric.
+    """Return how far each two of M qualities agree on the order of n faces: (M, M) in [−1, 1].
 
     qualities (M, n) float, nan where there is none. `spearman` is Pearson's coefficient of the
     ranks (Spearman 1904), `kendall` is tau-b (Kendall 1945). Raises ValueError for another shape or
@@ -51,15 +50,13 @@ def rank_correlation(
             if kind == "kendall":
                 value = _kendall(table[i, both], table[j, both])
             else:
-                value = _pearson(*(_ranks(table[k, both], own[k]) for k in (i, j)))
+                value = _pearson(*(_ranks_of_part(table[k, both], own[k]) for k in (i, j)))
             found[i, j] = found[j, i] = value
     return found
 
 
-def _ranks(part: Floats, own: Floats) -> Floats:
-    """Return the ranks of some of a quality's values; `own`, the ranks of all of them, serve where
-    these are all.
-    """
+def _ranks_of_part(part: Floats, own: Floats) -> Floats:
+    """Return the ranks of some of a quality's values; ``own`` are the ranks of all of them."""
     return own if len(part) == len(own) else np.asarray(stats.rankdata(part), np.float64)
 
 

@@ -59,8 +59,9 @@ PairQuality = Literal["min", "mean", "product"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Steps: from x[i] on, up to x[i+1], the error is y[i]. x starts at 0 and ends at 1, where the
-    error is 0.
+    """Steps: from x[i] up to x[i+1] the error is y[i].
+
+    x starts at 0 and ends at 1, where the error is 0.
     """
 
     x: Floats  # (K,) share discarded, rising
@@ -68,18 +69,23 @@ class Curve:
     reason: str = ""
 
     def at(self, fractions: ArrayLike) -> Floats:
-        """The error after each fraction of discard, in the shape given. Raises ValueError outside
-        [0, 1].
+        """The error after each fraction of discard, in the shape given.
+
+        Raises ValueError for a fraction outside [0, 1].
         """
         return np.asarray(
-            self.y[np.searchsorted(self.x, _known(fractions, "fractions"), side="right") - 1]
+            self.y[
+                np.searchsorted(self.x, _shares_without_nan(fractions, "fractions"), side="right")
+                - 1
+            ]
         )
 
     def area(self, limit: float) -> float:
-        """pAUC: the integral of the steps from 0 to the limit, not divided by it. Raises ValueError
-        outside [0, 1].
+        """pAUC: the integral of the steps from 0 to the limit, not divided by it.
+
+        Raises ValueError for a limit outside [0, 1].
         """
-        ends = np.minimum(self.x, _known(limit, "limit"))
+        ends = np.minimum(self.x, _shares_without_nan(limit, "limit"))
         return float(dot(self.y[:-1], np.diff(ends)))
 
 
@@ -92,8 +98,9 @@ class Reference:
     _area: Callable[[Floats, Floats], Floats]
 
     def line(self, e0: ArrayLike, x: ArrayLike) -> Floats:
-        """The error after discarding x. Raises ValueError for an error or share outside [0, 1]; nan
-        stays nan.
+        """The error after discarding a share x; nan stays nan.
+
+        Raises ValueError for an error or a share outside [0, 1].
         """
         return np.asarray(self._line(_shares(e0, "e0"), _shares(x, "x")))
 
@@ -127,8 +134,9 @@ random = Reference("random", lambda e0, x: e0 + 0 * x, lambda e0, limit: e0 * li
 
 
 def pair_quality(a: ArrayLike, b: ArrayLike, how: PairQuality = "min") -> Scores:
-    """The quality of comparisons from those of their two samples: (n,) float32 or float64, as
-    given; nan stays nan.
+    """The quality of comparisons from those of their two samples, (n,); nan stays nan.
+
+    The result is float32 or float64, as the qualities are.
 
     a, b (n,). "min" is that of ISO/IEC 29794-1. Raises ValueError for shapes that differ, an
     unknown ``how``, or a product of negative qualities.
@@ -157,15 +165,20 @@ def pair_quality(a: ArrayLike, b: ArrayLike, how: PairQuality = "min") -> Scores
 
 
 def edc(error: ArrayLike, quality: ArrayLike, among: ArrayLike | None = None) -> Curve:
-    """The exact error-versus-discard characteristic, one point for every distinct quality and the
-    end (1, 0).
+    """The exact error-versus-discard characteristic: a point for each distinct quality, then (1, 0).
 
     error (n,) bool: wrong at the one threshold; quality (n,) finite. The same function serves
     FNM-EDC, FM-EDC and, in 1:N, FNIR and FPIR against the share of probes discarded. Without
-    comparisons the error is nan. among (N,): where these n are discarded in one order with others,
-    the quality of all, these included. x is then the share of all that is discarded, and the error
-    is 0 where none of these n remains. Raises ValueError for a quality that is not finite or
-    lengths that differ.
+    comparisons the error is nan.
+
+    among (N,): if these n comparisons are discarded in one order with others, the quality of all N.
+    x is then the share of all that is discarded, and the error is 0 once none of these n remains.
+
+    Raises ValueError for a quality that is not finite or lengths that differ.
+
+    >>> curve = edc([True, False, False, False], [0.2, 0.4, 0.4, 0.9])
+    >>> curve.x, curve.y
+    (array([0.  , 0.25, 0.75, 1.  ]), array([0.25, 0.  , 0.  , 0.  ]))
     """
     wrong, value = np.asarray(error, bool), as_scores(quality, "quality")
     if wrong.shape != value.shape:
@@ -248,8 +261,7 @@ def threshold_for(
 
 
 def pair_oracle(errors: int, n: int) -> Curve:
-    """The exact optimum of ``errors`` among n comparisons: all errors are discarded first, one by
-    one.
+    """The exact optimum: all ``errors`` among n comparisons are discarded first, one by one.
 
     No quality has a lower curve anywhere. Its area exceeds the closed form of ``attainable`` by at
     most e0 / n. Raises ValueError unless 0 <= errors <= n.
@@ -303,7 +315,7 @@ def _undefined(reason: str) -> Curve:
     return Curve(np.array([0.0, 1.0]), np.full(2, np.nan), reason)
 
 
-def _known(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def _shares_without_nan(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """values as float64 in [0, 1]; nan does not pass."""
     array = _shares(values, name)
     if np.isnan(array).any():

@@ -37,9 +37,9 @@ from stages.metrics.verification import (
     FEW,
     Counts,
     Floats,
-    Rule,
     Scores,
     Targets,
+    ThresholdRule,
     as_scores,
     as_targets,
     choose_threshold,
@@ -56,13 +56,14 @@ _Choice = Callable[[Scores, Scores, Floats, int], Floats]
 LEGACY_FRACTIONS: Floats = np.arange(0, 0.98, 0.05)
 
 # Non-mated comparisons that are read beside what the largest target asks for: affects speed only.
-START = 1 << 14
+FIRST_READ = 1 << 14
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Error rates by target and step; the columns of one step, over many targets, are the DET of
-    what remains.
+    """Error rates by target and step.
+
+    The columns of one step, over many targets, are the DET of what remains.
     """
 
     target: Floats  # (T,)
@@ -93,8 +94,7 @@ def recomputed(
     discard: Discard = "joint",
     rule: DiscardRule = "at_most",
 ) -> Recomputed:
-    """FNMR at each FMR target after each fraction of discard, the threshold chosen anew on what
-    remains.
+    """FNMR at each FMR target after each fraction of discard, each with a threshold chosen anew.
 
     score (N,) finite; mated (N,) bool; quality (N,) of the comparisons, finite, higher = better;
     targets (T,): FMR in [0, 1]; fractions (S,) in [0, 1], ascending. With many targets this is the
@@ -107,7 +107,7 @@ def recomputed(
             f"discard must be one of {', '.join(get_args(Discard))}, found {discard!r}."
         )
     check_discard_rule(rule)
-    data, wanted = _Comparisons.of(score, mated, quality), as_fractions(fractions)
+    data, wanted = _ScoredComparisons.of(score, mated, quality), as_fractions(fractions)
     if (np.diff(wanted) < 0).any():
         raise ValueError(f"fractions must ascend, found {fractions!r}: sort them.")
     return _at_steps(
@@ -125,7 +125,7 @@ def legacy_erc(
     these, for cosines. There, cosines beyond ±1 are clipped, which makes ties: clip them first.
     Raises ValueError as ``recomputed``.
     """
-    data = _Comparisons.of(score, mated, quality)
+    data = _ScoredComparisons.of(score, mated, quality)
     found = _at_steps(
         data, as_targets(targets), LEGACY_FRACTIONS, "joint", _nearest_observed, "right"
     )
@@ -138,9 +138,7 @@ def angular_distance(cosine: ArrayLike) -> Floats:
 
 
 def trapezoids(fnmr: Floats) -> Floats:
-    """(…) the area under curves of the legacy form, (…, 20) at LEGACY_FRACTIONS: [0, 0.95], not
-    divided by 0.95.
-    """
+    """(…) area under curves (…, 20) of the legacy form: over [0, 0.95], not divided by 0.95."""
     return dot((fnmr[..., 1:] + fnmr[..., :-1]) / 2, np.diff(LEGACY_FRACTIONS))
 
 
@@ -168,20 +166,21 @@ def choose_discard(
 ) -> Floats:
     """(T,) thresholds by the rule; arguments as ``verification.choose_threshold``."""
     if rule != "interpolated":
-        kept: Rule = rule
+        kept: ThresholdRule = rule
         return choose_threshold(genuine, impostor, target, kept, total)
     if total == 0:
         return np.full(target.shape, np.nan)
     above, below, part = interpolated_place(target, np.asarray(total))
-    upper, lower = (_from_top(impostor, place) for place in (above, below))
+    upper, lower = (_scores_from_top(impostor, place) for place in (above, below))
     known = np.isfinite(lower)
     step = np.subtract(lower, upper, where=known, out=np.zeros_like(lower))
     return np.where(known, np.maximum(upper + part * step, lower), -np.inf)
 
 
 def interpolated_place(target: Floats, total: ArrayLike) -> tuple[Counts, Counts, Floats]:
-    """The places, from the best non-mated score, that the quantile lies between, and how far past
-    the first.
+    """The two places, counted from the best non-mated score, that the quantile lies between.
+
+    The third array is how far past the first of them it lies.
     """
     last = np.maximum(np.asarray(total) - 1, 0)
     place, nearest = target * last, np.rint(target * last)
@@ -192,8 +191,10 @@ def interpolated_place(target: Floats, total: ArrayLike) -> tuple[Counts, Counts
 
 
 def key_for(threshold: Floats, dtype: np.dtype[Any]) -> Scores:
-    """The least number of the scores' own type that is not below each threshold: it decides
-    alike."""
+    """The least number of the scores' own type that is not below each threshold.
+
+    It decides every score as the threshold does.
+    """
     key = threshold.astype(dtype)
     return np.where(key < threshold, np.nextafter(key, np.asarray(np.inf, dtype)), key)
 
@@ -202,14 +203,14 @@ def key_for(threshold: Floats, dtype: np.dtype[Any]) -> Scores:
 
 
 @dataclass(frozen=True)
-class _Comparisons:
+class _ScoredComparisons:
     score: Scores
     mated: Flags
     quality: Scores
 
     @staticmethod
-    def of(score: ArrayLike, mated: ArrayLike, quality: ArrayLike) -> _Comparisons:
-        found = _Comparisons(
+    def of(score: ArrayLike, mated: ArrayLike, quality: ArrayLike) -> _ScoredComparisons:
+        found = _ScoredComparisons(
             as_scores(score, "score"), np.asarray(mated, bool), as_scores(quality, "quality")
         )
         shapes = [each.shape for each in (found.score, found.mated, found.quality)]
@@ -230,9 +231,7 @@ class _Cuts:
 
     @staticmethod
     def of(quality: Scores, among: Flags | None, fraction: Floats) -> _Cuts:
-        """The order is of all comparisons, or of those ``among``; it costs one sort of plain
-        qualities.
-        """
+        """The order is that of all comparisons or of those ``among``; it costs one plain sort."""
         rising = np.sort(quality if among is None else quality[among])
         start = (fraction * rising.size).astype(np.int64)
         value = np.full(start.shape, np.inf, rising.dtype)
@@ -254,21 +253,23 @@ class _Cuts:
 
 
 def _at_steps(
-    data: _Comparisons,
+    data: _ScoredComparisons,
     goal: Floats,
     fraction: Floats,
     discard: Discard,
     choose: _Choice,
     side: Literal["left", "right"],
 ) -> Recomputed:
-    """``side`` is that of the mated comparisons at the threshold which counts as an error: "left"
-    is below.
+    """Rates at each target and step; ``choose`` gives the thresholds of one step.
+
+    ``side`` says which mated comparisons at the threshold are errors: "left" those below it,
+    "right" those at it as well.
     """
     truth, n_steps = data.mated, fraction.size
     together = discard == "joint"
     cuts = _Cuts.of(data.quality, None if together else ~truth, fraction)
     own = cuts if together else _Cuts.of(data.quality, truth, fraction)
-    genuine, survived = _rising(data, np.flatnonzero(truth), own)
+    genuine, survived = _ascending_scores(data, np.flatnonzero(truth), own)
     n_mated = genuine.size - np.cumsum(np.bincount(survived, minlength=n_steps + 1))[:n_steps]
     n_nonmated = cuts.kept - n_mated if together else cuts.kept
 
@@ -278,13 +279,13 @@ def _at_steps(
     while pending:
         # Only what survives the first of these steps matters: later ones would find little else at
         # the top.
-        index = _best(
+        index = _best_scores(
             data.score,
             ~truth & (data.quality >= cuts.quality[pending[0]]),
             goal.max(initial=0),
             factor,
         )
-        top, top_survived = _rising(data, index, cuts)
+        top, top_survived = _ascending_scores(data, index, cuts)
         unsolved = []
         for j in pending:
             impostor, mates = top[top_survived > j], genuine[survived > j]
@@ -314,20 +315,18 @@ def _at_steps(
     )
 
 
-def _rising(
-    data: _Comparisons, index: NDArray[np.intp], cuts: _Cuts
+def _ascending_scores(
+    data: _ScoredComparisons, index: NDArray[np.intp], cuts: _Cuts
 ) -> tuple[Scores, NDArray[np.intp]]:
     """The scores at ``index``, ascending, and how many steps each survives."""
     index = index[np.argsort(data.score[index], kind="stable")]
     return data.score[index], cuts.survived(data.quality[index], index)
 
 
-def _best(score: Scores, among: Flags, share: float, factor: int) -> NDArray[np.intp]:
-    """The index of the best of those ``among``, several times this share of them, and of all that
-    tie with the last.
-    """
+def _best_scores(score: Scores, among: Flags, share: float, factor: int) -> NDArray[np.intp]:
+    """The index of the best of those ``among``: several times this share, and ties with the last."""
     own = score[among]
-    last = own.size - factor * (START + int(4 * share * own.size))
+    last = own.size - factor * (FIRST_READ + int(4 * share * own.size))
     if last > 0:
         own.partition(last)
         among &= score >= own[last]
@@ -349,7 +348,7 @@ def _nearest_observed(genuine: Scores, impostor: Scores, target: Floats, total: 
     return found
 
 
-def _from_top(rising: Scores, place: Counts) -> Floats:
+def _scores_from_top(rising: Scores, place: Counts) -> Floats:
     """The scores at places counted from the best, -inf beyond the list."""
     inside = place < rising.size
     found = np.full(place.shape, -np.inf)

@@ -1,5 +1,4 @@
-"""The threshold at which the common IJB 1:1 scripts read off their numbers, for comparison with
-published ones only.
+"""The threshold at which the common IJB 1:1 scripts read their numbers, to compare with published ones.
 
     fpr, tpr, _ = sklearn.metrics.roc_curve(label, score)      # drops points, as drop_intermediate
                                                                is its default
@@ -24,9 +23,7 @@ WINDOW = 1 << 12  # non-mated scores looked at on either side of the target, at 
 
 
 def script_threshold(genuine: Scores, impostor: Scores, target: float) -> float:
-    """The threshold for one FMR target; both lists ascending and of one dtype, `impostor` not
-    empty.
-    """
+    """The threshold for one FMR target; both lists ascend and share a dtype, `impostor` is not empty."""
     size, width = impostor.size, WINDOW
     middle = size - int(target * size)
     while True:
@@ -40,9 +37,7 @@ def script_threshold(genuine: Scores, impostor: Scores, target: float) -> float:
 def _nearest_kept(
     genuine: Scores, impostor: Scores, target: float, window: tuple[int, int]
 ) -> tuple[float, bool]:
-    """The best kept point among those whose threshold lies in a window of the non-mated scores;
-    whether none is better.
-    """
+    """The best kept point within a window of the non-mated scores, and whether none is better."""
     low, high = window
     least = impostor[low] if low else -np.inf
     most = impostor[high - 1] if high < impostor.size else np.inf

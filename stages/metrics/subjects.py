@@ -1,5 +1,4 @@
-"""Whom the comparisons are of: pairs of subjects behind false matches, and two halves of the
-subjects.
+"""Pairs of subjects behind false matches, and two halves of the subjects.
 
 Conventions
     Halves    a subject is in the second half where the SHA-256 digest of "half:" and its name, in
@@ -26,8 +25,7 @@ Half = Literal["all", "choose", "report"]
 def subject_pairs(
     scores: ArrayLike, subject_a: ArrayLike, subject_b: ArrayLike, thresholds: ArrayLike
 ) -> Counts:
-    """How many distinct pairs of subjects, in whatever order, have a comparison with ``score >=
-    threshold``.
+    """How many distinct unordered pairs of subjects have a comparison with ``score >= threshold``.
 
     scores (N,) float; subject_a, subject_b (N,) int, not negative; thresholds (T,), each of them a
     score or +inf. Returns (T,) int64, -1 for a nan threshold. Memory grows with what the lowest

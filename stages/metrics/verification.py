@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from stages.exact import sums
 from stages.metrics.script_rule import script_threshold
 
-Rule = Literal["at_most", "nearest"]
+ThresholdRule = Literal["at_most", "nearest"]
 Scores = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -42,9 +42,7 @@ FEW = 30
 
 @dataclass(frozen=True)
 class Ascending:
-    """Scores that were checked and sorted once, (n,); the functions here take them wherever they
-    take a list.
-    """
+    """Scores (n,) that were checked and sorted once; the functions here take them as any list."""
 
     scores: Scores
 
@@ -89,7 +87,7 @@ def operating_points(
     mated: ArrayLike | Ascending,
     nonmated: ArrayLike | Ascending,
     targets: Targets,
-    rule: Rule | Literal["script"] = "at_most",
+    rule: ThresholdRule | Literal["script"] = "at_most",
 ) -> OperatingPoints:
     """FNMR, and TAR = 1 - FNMR, at each FMR target (the literature's TAR@FAR).
 
@@ -115,10 +113,10 @@ def operating_points(
     return OperatingPoints(
         target=goal,
         threshold=threshold,
-        fmr=share(false_matches, impostor.size),
+        fmr=share_of(false_matches, impostor.size),
         false_matches=false_matches,
-        fnmr=share(misses, decided),
-        tar=share(decided - misses, decided),
+        fnmr=share_of(misses, decided),
+        tar=share_of(decided - misses, decided),
         false_non_matches=np.minimum(misses, decided),
         few=false_matches < FEW,
         n_mated=genuine.size,
@@ -128,12 +126,14 @@ def operating_points(
 
 
 def eer(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> tuple[float, float]:
-    """Equal error rate: where the piecewise-linear ROC meets FMR = FNMR, and the observed score
-    next to it.
+    """Equal error rate: where the piecewise-linear ROC meets FMR = FNMR, and the nearest threshold.
 
-    mated (M,), nonmated (N,): finite scores. (nan, nan) when either is empty.
-    Of the crossed segment's ends the threshold is the one with the smaller |FMR - FNMR|, the lower
-    if equal. Raises ValueError for a score that is not finite.
+    mated (M,), nonmated (N,): finite scores. (nan, nan) if either is empty. The threshold is an
+    observed score: of the ends of the crossed segment, the one with the smaller |FMR - FNMR|, the
+    lower if equal. Raises ValueError for a score that is not finite.
+
+    >>> eer([0.9, 0.8, 0.7, 0.3], [0.6, 0.4, 0.3, 0.2])
+    (0.25, 0.6)
     """
     lists = genuine, impostor = _sorted_pair(mated, nonmated)
     if not (genuine.size and impostor.size):
@@ -146,8 +146,9 @@ def eer(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> tuple[
         ) / genuine.size
 
     def first_strict(scores: Scores) -> int:
-        """The first of ascending scores at which FMR < FNMR: FMR falls and FNMR rises with the
-        threshold.
+        """The first of ascending scores at which FMR < FNMR.
+
+        FMR falls and FNMR rises with the threshold, so it is found by bisection.
         """
 
         def strict(i: int) -> bool:
@@ -179,8 +180,7 @@ def auc(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> float:
 
 
 def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> FoldAccuracy:
-    """Verification accuracy by cross-validation: the LFW protocol (Huang et al. 2007), any number
-    of folds.
+    """Verification accuracy by cross-validation over folds: the LFW protocol (Huang et al. 2007).
 
     scores (N,) finite; mated (N,) bool; fold (N,) labels. A fold's threshold is the one that
     decides most of the *other* folds' comparisons correctly, among all their distinct scores and
@@ -211,8 +211,7 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
 
 
 def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floats, Floats]:
-    """(FAR, FRR) of a whole system from matching rates and the failure-to-acquire rate (ISO/IEC
-    19795-1).
+    """(FAR, FRR) of a whole system from FMR, FNMR and the failure-to-acquire rate (ISO/IEC 19795-1).
 
     FAR = FMR (1 - FTA);  FRR = FTA + FNMR (1 - FTA). Arguments broadcast; nan stays nan.
     Raises ValueError for an FTA outside [0, 1].
@@ -231,9 +230,7 @@ def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floa
 
 
 def as_scores(values: ArrayLike, name: str) -> Scores:
-    """values as a 1-D float array, all finite; float32 and float64 are kept, anything else is
-    widened.
-    """
+    """values as a 1-D array of finite numbers; float32 and float64 are kept, others become float64."""
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(
@@ -262,8 +259,12 @@ def as_targets(targets: Targets) -> Floats:
 
 
 def allowed_count(target: Floats, total: ArrayLike) -> Counts:
-    """The largest whole k with k / total <= target. Rounding before the test keeps 0.29 x 100 at
-    29.
+    """The largest whole k with k / total <= target.
+
+    Rounding before the test keeps 0.29 x 100 at 29.
+
+    >>> allowed_count(np.array([0.29, 0.001]), 100)
+    array([29,  0])
     """
     nearest = np.rint(target * np.asarray(total))
     with np.errstate(invalid="ignore"):  # 0 / 0 where a bootstrap replicate holds nothing
@@ -271,37 +272,44 @@ def allowed_count(target: Floats, total: ArrayLike) -> Counts:
 
 
 def choose_threshold(
-    genuine: Scores, impostor: Scores, target: Floats, rule: Rule, total: int
+    genuine: Scores, impostor: Scores, target: Floats, rule: ThresholdRule, total: int
 ) -> Floats:
-    """(T,) thresholds by the rule; both lists ascending and of one dtype; ``total`` >=
-    impostor.size is the denominator of the rate (those beyond the list can never be accepted). nan
-    where total is 0."""
+    """(T,) thresholds by the rule; both lists ascend and share a dtype.
+
+    ``total`` >= impostor.size is the denominator of the rate: non-mated trials that are not in the
+    list can never be accepted. If total is 0 every threshold is nan.
+    """
     check_rule(rule)
     if total == 0:
         return np.full(target.shape, np.nan)
     # The barrier is the best impostor whose acceptance would be one too many: all above it is
     # accepted.
-    barrier = _pick(impostor, impostor.size - 1 - allowed_count(target, total), -np.inf)
+    barrier = _take_or(impostor, impostor.size - 1 - allowed_count(target, total), -np.inf)
     if rule == "nearest":
         bounds = (np.searchsorted(impostor, barrier, side=side) for side in ("right", "left"))
         fewer, more = (impostor.size - bound for bound in bounds)
         chosen = np.where(more / total - target <= target - fewer / total, more, fewer)
-        barrier = _pick(impostor, impostor.size - 1 - chosen, -np.inf)
+        barrier = _take_or(impostor, impostor.size - 1 - chosen, -np.inf)
     above = (
-        _pick(each, np.searchsorted(each, barrier, "right"), np.inf) for each in (genuine, impostor)
+        _take_or(each, np.searchsorted(each, barrier, "right"), np.inf)
+        for each in (genuine, impostor)
     )
     return np.minimum(*above).astype(np.float64)
 
 
 def check_rule(rule: str) -> None:
     """Raises ValueError unless rule is a threshold rule."""
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, found {rule!r}.")
+    if rule not in get_args(ThresholdRule):
+        raise ValueError(
+            f"rule must be one of {', '.join(get_args(ThresholdRule))}, found {rule!r}."
+        )
 
 
 def crossing(fmr: Floats, fnmr: Floats) -> tuple[Floats, Counts]:
-    """Along the last axis, FMR rising from 0 and FNMR falling from 1: the rate at which they are
-    equal, and the index of the first point at or past it."""
+    """The rate at which FMR and FNMR are equal, and the index of the first point at or past it.
+
+    Along the last axis FMR rises from 0 and FNMR falls from 1. Between two points both are linear.
+    """
     gap = fmr - fnmr
     after = np.argmax(gap >= 0, axis=-1)[..., None]
     ends = np.concatenate([after - 1, after], axis=-1)
@@ -311,7 +319,7 @@ def crossing(fmr: Floats, fnmr: Floats) -> tuple[Floats, Counts]:
     return fmr0 - gap0 / (gap1 - gap0) * (fmr1 - fmr0), after[..., 0]
 
 
-def share(count: Counts, total: int) -> Floats:
+def share_of(count: Counts, total: int) -> Floats:
     """count / total, nan when total is 0."""
     return count / total if total else np.full(count.shape, np.nan)
 
@@ -330,7 +338,7 @@ def _sorted_pair(
     return pair[0].astype(dtype, copy=False), pair[1].astype(dtype, copy=False)
 
 
-def _pick(values: Scores, index: NDArray[np.integer[Any]], outside: float) -> Scores:
+def _take_or(values: Scores, index: NDArray[np.integer[Any]], outside: float) -> Scores:
     """values[index], and ``outside`` where the index lies beyond either end."""
     inside = (index >= 0) & (index < values.size)
     picked = np.full(index.shape, outside, values.dtype)

@@ -30,15 +30,22 @@ from stages.models.graph_file import check_graph
 if TYPE_CHECKING:
     from torch import nn
 
-Floats = NDArray[np.float32]
+Floats32 = NDArray[np.float32]
 Crops = NDArray[np.uint8]
 
 CROP = (112, 112, 3)
 MAX_ROWS = 4096  # of one forward, where a graph fixes them
 # What a graph may be fed, by ONNX Runtime's names: scaled pixels are rounded to it. It may answer
 # whole numbers, too.
-FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-NUMBERS = (*FLOATS, *(f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+INPUT_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+OUTPUT_TYPES = (
+    *INPUT_TYPES,
+    *(f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
 
 
 class Numerics(Protocol):
@@ -61,8 +68,8 @@ class ModelOutput:
     """What one model says of n crops: embedding (n, d) float32 and quality (n,) float32, None where
     it gives none."""
 
-    embedding: Floats | None
-    quality: Floats | None
+    embedding: Floats32 | None
+    quality: Floats32 | None
 
 
 class FaceModel(Protocol):
@@ -95,7 +102,7 @@ def open_model(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceM
     )
 
 
-def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats:
+def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats32:
     """Return (rows, 3, s, s) float32: (x − mean) / std in the card's colour order, s its input
     size, zeros past n.
 
@@ -164,9 +171,9 @@ class OnnxModel:
                 f"model {card.name!r}: {path} wants {others} beside the faces: export it with one"
                 " input."
             )
-        _need_type(card, path, "input", given[self._input].type, FLOATS)
-        _need_type(card, path, "output", answers[self._output].type, NUMBERS)
-        self._dtype: Any = FLOATS[given[self._input].type]
+        _need_type(card, path, "input", given[self._input].type, INPUT_TYPES)
+        _need_type(card, path, "output", answers[self._output].type, OUTPUT_TYPES)
+        self._dtype: Any = INPUT_TYPES[given[self._input].type]
         try:
             shapes = given[self._input].shape, answers[self._output].shape
         except UnicodeDecodeError as error:  # the name of a dimension
@@ -179,7 +186,7 @@ class OnnxModel:
     def __call__(self, crops: Crops) -> ModelOutput:
         return _in_batches(self.card, crops, self._rows, self._forward)
 
-    def _forward(self, planes: Floats) -> ModelOutput:
+    def _forward(self, planes: Floats32) -> ModelOutput:
         name = self.card.name
         try:
             answer = self._session.run(
@@ -251,7 +258,7 @@ class TorchModel:
     def __call__(self, crops: Crops) -> ModelOutput:
         return _in_batches(self.card, crops, self._rows, self._forward)
 
-    def _forward(self, planes: Floats) -> ModelOutput:
+    def _forward(self, planes: Floats32) -> ModelOutput:
         import torch
 
         # PyTorch keeps the number of threads for each calling thread by itself.
@@ -293,7 +300,7 @@ def _network(card: ModelCard) -> nn.Module:
 
 
 def _in_batches(
-    card: ModelCard, crops: Crops, rows: int, forward: Callable[[Floats], ModelOutput]
+    card: ModelCard, crops: Crops, rows: int, forward: Callable[[Floats32], ModelOutput]
 ) -> ModelOutput:
     if crops.dtype != np.uint8 or crops.shape[1:] != CROP:
         raise InvalidInput(

@@ -45,7 +45,7 @@ HEADS = (
     "metric_fc",
 )
 COUNTED = "num_batches_tracked"  # of a batch norm: old files lack it, and only training reads it
-SHOWN = 3
+SHOWN_NAMES = 3
 # a number or an array
 _NUMPY = re.compile(r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype|dtypes\.\w+)")
 
@@ -62,7 +62,7 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
     tensor holds a value that is not finite.
     """
     own = module.state_dict()
-    held = _tensors(_read(weights), weights)
+    held = _tensors(_read_content(weights), weights)
     state, prefix = _below_prefix(held, own, weights)
     beside = [
         name for name in held if not name.startswith(prefix) and _part(name, prefix) not in HEADS
@@ -108,7 +108,7 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
     module.load_state_dict(cast, assign=any(tensor.is_meta for tensor in own.values()))
 
 
-def _read(weights: WeightFile) -> Any:
+def _read_content(weights: WeightFile) -> Any:
     path = weights.path
     try:
         if path.suffix == ".safetensors":
@@ -161,7 +161,7 @@ def _refuse_packed(weights: WeightFile) -> None:
 def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
     found = dict(_states(content, ""))
     first = next(iter(found), "")
-    if others := [name for name, state in found.items() if not _same(state, found[first])]:
+    if others := [name for name, state in found.items() if not _equal_states(state, found[first])]:
         both = " and ".join(f"as {name}" for name in (first, *others))
         raise InvalidInput(
             f"checkpoint {weights.path} holds {1 + len(others)} state dicts that differ, {both}:"
@@ -184,7 +184,7 @@ def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
     if strange:
         raise InvalidInput(
             f"checkpoint {weights.path}: tensors that are sparse, quantised, nested, complex or"
-            f" without values: {', '.join(strange[:SHOWN])}; save them as plain ones."
+            f" without values: {', '.join(strange[:SHOWN_NAMES])}; save them as plain ones."
         )
     return {str(name): tensor for name, tensor in content.items()}
 
@@ -203,7 +203,7 @@ def _states(content: Any, where: str) -> Iterator[tuple[str, Mapping[str, Tensor
             yield from _states(held, f"{where}{name}.")
 
 
-def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+def _equal_states(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     """Whether two state dicts are equal bit for bit; what is no plain tensor, or is larger than the
     file says, is unequal.
     """
@@ -271,5 +271,5 @@ def _listed(what: str, names: Iterable[str]) -> list[str]:
     found = list(names)
     if not found:
         return []
-    more = f", … {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return [f"{len(found)} {what}: {', '.join(found[:SHOWN])}{more}"]
+    more = f", … {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
+    return [f"{len(found)} {what}: {', '.join(found[:SHOWN_NAMES])}{more}"]

@@ -29,7 +29,7 @@ _quiet = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Faces:
+class DetectedFaces:
     """The n faces of one image: box (n, 4) float32 x y w h, landmarks (n, 5, 2) float32, score (n,)
     float32 in 0…1."""
 
@@ -46,7 +46,7 @@ class Faces:
         centre = self.box[:, :2] + self.box[:, 2:] / 2
         return int(np.argmin(((centre - np.array([x, y], np.float32)) ** 2).sum(1)))
 
-    def best_of_scales(self, seen: NDArray[np.floating[Any]]) -> Faces:
+    def best_of_scales(self, seen: NDArray[np.floating[Any]]) -> DetectedFaces:
         """Return the faces less those of which a better one, found at another scale, shares half
         the area of either.
 
@@ -74,7 +74,7 @@ class Faces:
             if not (shared > np.minimum(area[i], area[better]) / 2).any():
                 kept.append(i)
         kept.sort(key=lambda i: -self.score[i])
-        return Faces(self.box[kept], self.landmarks[kept], self.score[kept])
+        return DetectedFaces(self.box[kept], self.landmarks[kept], self.score[kept])
 
     def overlap(self, box: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Return (n,) the intersection over union of each face's box with `box` (x y w h, pixels),
@@ -88,7 +88,7 @@ class Faces:
         union = np.prod(self.box[:, 2:], axis=1) + np.prod(box[2:]) - shared
         return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
 
-    def turned_back(self, quarters: int, shape: tuple[int, ...]) -> Faces:
+    def turned_back(self, quarters: int, shape: tuple[int, ...]) -> DetectedFaces:
         """Return the faces, found in `np.rot90(image, quarters)`, in pixels of the image, of shape
         (height, width, …).
 
@@ -100,7 +100,7 @@ class Faces:
             box = np.stack([wide - box[:, 1] - box[:, 3], box[:, 0], box[:, 3], box[:, 2]], axis=1)
             # pixels count from 0
             landmarks = np.stack([wide - 1 - landmarks[:, :, 1], landmarks[:, :, 0]], axis=2)
-        return Faces(box, landmarks, self.score)
+        return DetectedFaces(box, landmarks, self.score)
 
     def largest(self) -> int:
         """Return the index of the face with the largest box. Needs at least one face."""
@@ -110,8 +110,8 @@ class Faces:
 class Detector(Protocol):
     """What finds faces. Safe to call from several threads at once."""
 
-    def detect(self, image: NDArray[np.uint8]) -> Faces:
-        """Return the faces in a BGR image (h, w, 3) uint8; none is a `Faces` of length 0, not an
+    def detect(self, image: NDArray[np.uint8]) -> DetectedFaces:
+        """Return the faces in a BGR image (h, w, 3) uint8; none is a `DetectedFaces` of length 0, not an
         error.
         """
 
@@ -148,7 +148,7 @@ class YuNet:
         cv2.setNumThreads(1)
         self._instance()  # a bad file is met here, once, not on the first image
 
-    def detect(self, image: NDArray[np.uint8]) -> Faces:
+    def detect(self, image: NDArray[np.uint8]) -> DetectedFaces:
         """Return the faces in a BGR image (h, w, 3) uint8. Raises InvalidInput on any other
         array."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -167,9 +167,11 @@ class YuNet:
             np.concatenate([getattr(each, name) for each in found])
             for name in ("box", "landmarks", "score")
         )
-        return Faces(*joined).best_of_scales(np.repeat(scales, [len(each) for each in found]))
+        return DetectedFaces(*joined).best_of_scales(
+            np.repeat(scales, [len(each) for each in found])
+        )
 
-    def _at(self, image: NDArray[np.uint8], scale: float) -> Faces:
+    def _at(self, image: NDArray[np.uint8], scale: float) -> DetectedFaces:
         """Return what is found in the image at a scale of it, in pixels of the image, best score
         first.
         """
@@ -191,7 +193,7 @@ class YuNet:
         # YuNet names eyes from the subject's side; its order is already that of the template, as
         # seen.
         landmarks = found[:, 4:14].reshape(-1, 5, 2) - np.float32(margin)
-        return Faces(
+        return DetectedFaces(
             (box * ratio).reshape(-1, 4), landmarks * ratio, np.ascontiguousarray(found[:, 14])
         )
 

@@ -32,11 +32,11 @@ from pipeline.errors import InvalidInput, UsageError, counted, unknown
 from pipeline.files.file_tree import MAX_FILE_BYTES
 from pipeline.system.regular_file import open_regular
 from stages.quality.reference_statistics import (
-    MAX_BYTES,
+    MAX_REFERENCE_BYTES,
     Statistics,
     StatisticsOptions,
-    checked,
-    to_json,
+    checked_reference,
+    reference_content,
 )
 from stages.tables import csv_text, score_text
 
@@ -90,15 +90,18 @@ def reference_set(
     digest = Batch(
         {"face_id": face_ids, "status": scored["status"], "quality": scored["quality"]}
     ).digest()
-    return {**to_json(name, measure, statistics), "digest": digest}
+    return {**reference_content(name, measure, statistics), "digest": digest}
 
 
 def read_reference(path: Path) -> dict[str, Any]:
     """Return the checked content of a file of a reference set. Raises InvalidInput if it is not one
     or cannot be read.
     """
-    found = checked(
-        _read(path, MAX_BYTES, "`qfuse quality calibrate CONFIG --name NAME` writes one"), path
+    found = checked_reference(
+        _read_bytes(
+            path, MAX_REFERENCE_BYTES, "`qfuse quality calibrate CONFIG --name NAME` writes one"
+        ),
+        path,
     )
     return {**found, "set": str(found.get("set", "unnamed"))}
 
@@ -110,7 +113,7 @@ def refuse_other(reference: Mapping[str, Any], measure: Mapping[str, Any], path:
         return
     was = found.get("method") if isinstance(found, dict) else None
     if was == measure["method"]:
-        differs = "by the same measure with another " + _differing(found, measure)
+        differs = "by the same measure with another " + _what_differs(found, measure)
     else:
         differs = f"by {was!r}" if was else "in no way that it names"
     raise InvalidInput(
@@ -129,9 +132,9 @@ def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -
         face_ids,
         [Status(code).name.lower() for code in scored["status"].tolist()],
         scored["reason"],
-        _shown(raw),
+        _number_texts(raw),
     ]
-    columns = [*rows, *_columns(raw, reference)]
+    columns = [*rows, *_calibrated_columns(raw, reference)]
     return csv_text.of_rows(
         ["face_id", "status", "reason", "quality", *CALIBRATED], zip(*columns, strict=True)
     )
@@ -147,7 +150,7 @@ def read_scores(
     line. UsageError if it has a header, and no column is given.
     """
     try:
-        content = _read(path, MAX_FILE_BYTES, "give a config or a table of scores").decode(
+        content = _read_bytes(path, MAX_FILE_BYTES, "give a config or a table of scores").decode(
             "utf-8-sig"
         )
         if not content.strip():
@@ -163,7 +166,7 @@ def read_scores(
         raise UsageError(
             f"{path} is a table of scores, and its header"
             f" ({shorten(', '.join(header), 60, placeholder=' …')}) is line 1: say which column"
-            f" holds them, as in --column {score_text.likely(header)}."
+            f" holds them, as in --column {score_text.likely_score_column(header)}."
         )
     elif column not in header:
         raise InvalidInput(
@@ -188,7 +191,7 @@ def read_scores(
         if table.rows
         else [[] for _ in header]
     )
-    scores = _numbers(columns[header.index(column)], table.lines, column, path)
+    scores = _as_scores(columns[header.index(column)], table.lines, column, path)
     if score_text.minus_one_is_none(column):
         scores[scores == -1] = np.nan
     return header, columns, scores
@@ -199,11 +202,11 @@ def completed_table(
 ) -> str:
     """Return a table as it was, and beside it the calibrated scores."""
     return csv_text.of_rows(
-        [*header, *CALIBRATED], zip(*columns, *_columns(scores, reference), strict=True)
+        [*header, *CALIBRATED], zip(*columns, *_calibrated_columns(scores, reference), strict=True)
     )
 
 
-def told(scores: Array, reference: Mapping[str, Any]) -> str:
+def placement_sentence(scores: Array, reference: Mapping[str, Any]) -> str:
     """Return the sentence that says how scores lie in a reference set."""
     known = scores[~np.isnan(scores)]
     low, high = (
@@ -222,14 +225,14 @@ def told(scores: Array, reference: Mapping[str, Any]) -> str:
     )
 
 
-def _numbers(values: list[str], lines: list[int], column: str, path: Path) -> NDArray[np.float32]:
+def _as_scores(values: list[str], lines: list[int], column: str, path: Path) -> NDArray[np.float32]:
     """Return texts as float32, as the scores of a set are: in float64 one of its own would miss its
     percentile.
     """
     numbers = np.empty(len(values), np.float32)
     for i, value in enumerate(values):
         try:
-            numbers[i] = score_text.number(value)
+            numbers[i] = score_text.parsed_number(value)
         except ValueError as error:
             raise InvalidInput(
                 f"{path}: line {lines[i]}: {column} is {value!r:.60}, which {error}."
@@ -237,22 +240,22 @@ def _numbers(values: list[str], lines: list[int], column: str, path: Path) -> ND
     return numbers
 
 
-def _columns(scores: Array, reference: Mapping[str, Any]) -> list[list[str]]:
+def _calibrated_columns(scores: Array, reference: Mapping[str, Any]) -> list[list[str]]:
     found = calibrated(scores, reference["percentiles"])
     return [
-        _shown(np.round(found, DECIMALS)),
-        [value.removesuffix(".0") for value in _shown(as_integers(found))],
+        _number_texts(np.round(found, DECIMALS)),
+        [value.removesuffix(".0") for value in _number_texts(as_integers(found))],
     ]
 
 
-def _shown(values: Array) -> list[str]:
+def _number_texts(values: Array) -> list[str]:
     """Return numbers as texts, the shortest that give the same number again in its own type; nan is
     blank.
     """
     return ["" if value == "nan" else value for value in values.astype(str).tolist()]
 
 
-def _differing(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
+def _what_differs(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
     words = {
         "version": "version",
         "identity": "weights or preprocessing",
@@ -265,7 +268,7 @@ def _differing(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
     )
 
 
-def _read(path: Path, most: int, otherwise: str) -> bytes:
+def _read_bytes(path: Path, most: int, otherwise: str) -> bytes:
     try:
         with open_regular(path) as file:
             data = file.read(most + 1)

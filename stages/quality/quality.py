@@ -116,10 +116,10 @@ class Quality(Stage):
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
         method = self.options.method
         if method == "given":
-            return {"": _scored(rows["quality"], np.zeros(rows.rows, np.uint8))}
+            return {"": _quality_rows(rows["quality"], np.zeros(rows.rows, np.uint8))}
         if method == "random":
             return {
-                "": _scored(
+                "": _quality_rows(
                     random_numbers(rows["face_id"], self.options.seed),
                     np.zeros(rows.rows, np.uint8),
                 )
@@ -136,13 +136,13 @@ class Quality(Stage):
                     " or crops came with the data set. Name another measure, or let the data set"
                     " bring a score for each face."
                 )
-            return {"": _scored(values, status)}
+            return {"": _quality_rows(values, status)}
         status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
         usable = status == Status.OK
         quality = np.full(rows.rows, np.nan, np.float32)
         if usable.any():
             quality[usable] = self._model(crops[usable]).quality
-        return {"": _scored(quality, status)}
+        return {"": _quality_rows(quality, status)}
 
     def _card(self) -> ModelCard:
         cards = {k: v for k, v in catalogue.all_cards(self.context).items() if v.has_quality}
@@ -169,7 +169,7 @@ def random_numbers(face_ids: Iterable[str], seed: int) -> Array:
     ) / np.float32(1 << 24)
 
 
-def _scored(quality: Array, status: Array) -> Batch:
+def _quality_rows(quality: Array, status: Array) -> Batch:
     reason = np.full(len(status), "", dtype=object)
     return Batch(
         {"status": status.astype(np.uint8), "reason": reason, "quality": quality.astype(np.float32)}

@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.core.schema import Array
 from stages.draw import bars, figures
 from stages.draw.figures import Line
-from stages.evaluation.discard import departures, place
+from stages.evaluation.discard import departures, target_label
 from stages.report.charts import safe
 from stages.results import headline
 from stages.results.curves_and_crops import curve
@@ -181,7 +181,7 @@ def _of(row: Row, step: str) -> list[Cell]:
 
 def _lines(rows: Sequence[Row], q: Quantity, form: str) -> Iterator[Line]:
     steps = form != "legacy"
-    name = f"{FORMS[form].curve} {place(q.target or 0.0, q.rule)}"
+    name = f"{FORMS[form].curve} {target_label(q.target or 0.0, q.rule)}"
     for slot, row in enumerate(rows):
         y = _mean(_of(row, q.step), name, steps)
         if y is not None:

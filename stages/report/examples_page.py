@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any
 
-from stages.explain.examples import Example, Examples, Seen, Side, examples
+from stages.explain.examples import Example, Examples, ShownFace, ShownTemplate, examples
 from stages.report.explain_text import decimals, fixed, signed
 from stages.results.headline import Found, name_of
 
@@ -77,7 +77,7 @@ def _example(example: Example, met: Examples, mated: bool) -> dict[str, Any]:
     }
 
 
-def _side(side: Side, digits: int) -> dict[str, Any]:
+def _side(side: ShownTemplate, digits: int) -> dict[str, Any]:
     left = side.count - len(side.faces)
     rest = (
         f"and {left:,} more {'face' if left == 1 else 'faces'}, {side.rest * 100:.1f} % of the"
@@ -96,7 +96,7 @@ def _side(side: Side, digits: int) -> dict[str, Any]:
     }
 
 
-def _face(seen: Seen, digits: int) -> dict[str, Any]:
+def _face(seen: ShownFace, digits: int) -> dict[str, Any]:
     face = seen.face
     return {
         "face": face.face,

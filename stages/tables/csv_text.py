@@ -25,9 +25,7 @@ _NUMBER = re.compile(
 
 
 def guarded(value: Any) -> Any:
-    """Return a field as it is written: a text that would be taken for a formula with an apostrophe
-    before it.
-    """
+    """Return a field as it is written: with an apostrophe before text that looks like a formula."""
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value

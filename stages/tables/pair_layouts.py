@@ -1,5 +1,6 @@
-"""forms: which two templates each comparison is of: a list, all pairs of two roles, or all pairs of
-one.
+"""Layouts: which two templates each comparison is of.
+
+The comparisons are a list, all pairs of two roles, or all pairs within one role.
 
 Conventions
     Product    every template of side a with every one of side b, numbered row by row: comparison
@@ -22,7 +23,7 @@ import numpy as np
 
 from pipeline.core.schema import Array
 
-Pair = tuple[Array, Array]
+RowPairs = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
@@ -36,27 +37,25 @@ class Listed:
     def size(self) -> int:
         return len(self.a)
 
-    def templates(self, numbers: Array | slice) -> Pair:
+    def templates(self, numbers: Array | slice) -> RowPairs:
         """Return the template rows of the comparisons of these numbers."""
         return self.a[numbers], self.b[numbers]
 
     def number(self, a: int, b: int) -> int | None:
-        """Return the number of the first comparison of two templates, in this order; None if there
-        is none.
-        """
+        """Return the number of the first comparison of a with b, in this order; None if there is none."""
         found = np.flatnonzero((self.a == a) & (self.b == b))
         return int(found[0]) if len(found) else None
 
-    def chosen(self, mask: Array, values: Array) -> Pair:
-        """Return of the comparisons at a mask (n,) the values of either template; `values` has one
-        a template.
+    def chosen(self, mask: Array, values: Array) -> RowPairs:
+        """Return, for the comparisons at a mask (n,), the values of both of their templates.
+
+        `values` has one entry a template.
         """
         rows = np.flatnonzero(mask)
         return values[self.a[rows]], values[self.b[rows]]
 
-    def failed(self, failed: Array) -> Pair:
-        """Return the template rows that failed on side a and on side b; `failed` (n,) as in
-        SCORES."""
+    def failed(self, failed: Array) -> RowPairs:
+        """Return the template rows that failed on side a and those on side b; `failed` as in SCORES."""
         return self.a[(failed & 1) > 0], self.b[(failed & 2) > 0]
 
 
@@ -71,7 +70,7 @@ class Product:
     def size(self) -> int:
         return len(self.a) * len(self.b)
 
-    def templates(self, numbers: Array) -> Pair:
+    def templates(self, numbers: Array) -> RowPairs:
         row, column = np.divmod(numbers, max(1, len(self.b)))
         return self.a[row], self.b[column]
 
@@ -80,15 +79,15 @@ class Product:
         return np.asarray(rows * len(self.b) + columns)
 
     def number(self, a: int, b: int) -> int | None:
-        return _first(self, a, b)
+        return _number_of_pair(self, a, b)
 
-    def chosen(self, mask: Array, values: Array) -> Pair:
+    def chosen(self, mask: Array, values: Array) -> RowPairs:
         at = mask.reshape(len(self.a), len(self.b))
         return np.broadcast_to(values[self.a][:, None], at.shape)[at], np.broadcast_to(
             values[self.b], at.shape
         )[at]
 
-    def failed(self, failed: Array) -> Pair:
+    def failed(self, failed: Array) -> RowPairs:
         at = failed.reshape(len(self.a), len(self.b))
         return self.a[((at & 1) > 0).any(axis=1)], self.b[((at & 2) > 0).any(axis=0)]
 
@@ -101,9 +100,7 @@ class Product:
         return Product(self.a[templates[self.a]], self.b[templates[self.b]])
 
     def cut(self, templates: Array, values: Array) -> Array:
-        """Return of `values`, one of every comparison, those of the comparisons `among` these
-        templates.
-        """
+        """Return those of `values`, one a comparison, whose comparison is `among` these templates."""
         rows, columns = templates[self.a], templates[self.b]
         if rows.all() and columns.all():
             return values
@@ -130,8 +127,9 @@ class Triangle:
 
     @cached_property
     def starts(self) -> Array:
-        """The number (n,) int64 of the first comparison of each row; of the last, which has none,
-        where it would be.
+        """The number (n,) int64 of each row's first comparison.
+
+        The last row has none: its entry is where it would begin.
         """
         row = np.arange(len(self.role), dtype=np.int64)
         return np.asarray(row * (len(self.role) - 1) - row * (row - 1) // 2)
@@ -144,30 +142,29 @@ class Triangle:
         return int(first) - 1, int(last)
 
     def lines(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
-        """Yield of comparisons start…stop those of each row: the row, the columns, and the numbers
-        less `start`.
-        """
+        """Yield, for comparisons start…stop, each row's part: row, columns, and numbers less `start`."""
         for row in range(*self.rows(start, stop)):
             zero = int(self.starts[row]) - row  # the number that column 0 would have
             low, high = max(start, zero + row), min(stop, zero + len(self.role) - 1)
             yield row, slice(low - zero, high - zero), slice(low - start, high - start)
 
-    def templates(self, numbers: Array) -> Pair:
+    def templates(self, numbers: Array) -> RowPairs:
         row = self.starts.searchsorted(numbers, side="right") - 1
         return self.role[row], self.role[1 + numbers - self.starts[row] + row]
 
     def numbers(self, rows: Array, columns: Array) -> Array:
-        """Return the numbers of the comparisons at these rows and columns, those left out that are
-        below the diagonal.
+        """Return the numbers of the comparisons at these rows and columns.
+
+        Those below the diagonal are not comparisons, and are left out.
         """
         there = columns >= rows
         rows, columns = rows[there], columns[there]
         return np.asarray(self.starts[rows] + columns - rows)
 
     def number(self, a: int, b: int) -> int | None:
-        return _first(self, a, b)
+        return _number_of_pair(self, a, b)
 
-    def chosen(self, mask: Array, values: Array) -> Pair:
+    def chosen(self, mask: Array, values: Array) -> RowPairs:
         own, other = values[self.a], values[self.b]
         one, two = (np.empty(np.count_nonzero(mask), values.dtype) for _ in "ab")
         done = 0
@@ -177,7 +174,7 @@ class Triangle:
             done += len(found)
         return one, two
 
-    def failed(self, failed: Array) -> Pair:
+    def failed(self, failed: Array) -> RowPairs:
         rows, across = (np.zeros(len(self.a), bool) for _ in "ab")
         for row, columns, cut in self.lines(0, self.size):
             rows[row] = (failed[cut] & 1).any()
@@ -185,8 +182,7 @@ class Triangle:
         return self.a[rows], self.b[across]
 
     def same(self, values: Array) -> Array:
-        """Return of every comparison whether both templates have one value, (n (n − 1) / 2,)
-        bool."""
+        """Return whether both templates of each comparison have one value, (n (n − 1) / 2,) bool."""
         own, other, found = values[self.a], values[self.b], np.empty(self.size, bool)
         for row, columns, cut in self.lines(0, self.size):
             np.equal(own[row], other[columns], out=found[cut])
@@ -208,7 +204,7 @@ class Triangle:
         return found
 
 
-def _first(form: Product | Triangle, a: int, b: int) -> int | None:
+def _number_of_pair(form: Product | Triangle, a: int, b: int) -> int | None:
     row, column = np.flatnonzero(form.a == a)[:1], np.flatnonzero(form.b == b)[:1]
     if len(row) == len(column) == 1 and len(found := form.numbers(row, column)):
         return int(found[0])

@@ -1,5 +1,4 @@
-"""Texts of quality scores as other programs write them: what separates their fields, and which of
-these are numbers.
+"""Quality scores as other programs write them: what separates fields, and which are numbers.
 
 Conventions
     Separator   a tab, a semicolon or a comma: that of which line 1 has most. Where it has none of
@@ -32,7 +31,7 @@ from pipeline.errors import InvalidInput
 UNIFIED = "UnifiedQualityScore"
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
 # in size, as in the lists of `ijb`: what is beyond it is no score, and float32 ends at 3e38
-LARGEST = 1e30
+LARGEST_SCORE = 1e30
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE)
 # of columns
@@ -44,9 +43,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z]\w*$")
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts: its header, None if it has none, its other rows, the line of each, and what
-    separates fields.
-    """
+    """A table of texts: its header (None if it has none), its other rows, and how it is written."""
 
     header: list[str] | None
     rows: list[list[str]]
@@ -60,9 +57,10 @@ def separator_of(line: str) -> str:
     return " " if found not in line and " " in line.strip() else found if found in line else ","
 
 
-def number(field: str) -> float:
-    """Return the number in a field, nan if it is blank or nan. Raises ValueError, saying what it is
-    instead.
+def parsed_number(field: str) -> float:
+    """Return the number in a field; nan if the field is blank or nan.
+
+    Raises ValueError, which says what the field is instead.
     """
     value = field.strip()
     if value.lower() in ("", "nan"):
@@ -71,7 +69,7 @@ def number(field: str) -> float:
         raise ValueError("has a decimal comma: write numbers with a point")
     if not _NUMBER.fullmatch(value):
         raise ValueError("is not a number, such as 0.5 or 5e-1; blank or nan means no score")
-    if abs(float(value)) > LARGEST:
+    if abs(float(value)) > LARGEST_SCORE:
         raise ValueError("is larger than any score may be, 1e30 in size")
     return float(value)
 
@@ -108,8 +106,7 @@ def table_of(content: str, column: str | None) -> Table:
 
 
 def header_of(table: Table, column: str | None, where: str) -> list[str]:
-    """Return what the columns of a table without a header are called: the last one, `column`, holds
-    the scores.
+    """Return column names for a table without a header; the last one, `column`, holds the scores.
 
     Raises InvalidInput if a line holds more than a name and a score.
     """
@@ -122,7 +119,7 @@ def header_of(table: Table, column: str | None, where: str) -> list[str]:
     return ["face", column or "quality"][-width:]
 
 
-def likely(header: Sequence[str]) -> str:
+def likely_score_column(header: Sequence[str]) -> str:
     """Return a column that may hold the scores, for an example on a command line."""
     names = [
         name
@@ -171,7 +168,7 @@ def _is_path(name: str) -> bool:
 
 
 def is_number(field: str) -> bool:
-    """Whether a field is what `number` reads, or what other programs take for a number."""
+    """Whether a field is what `parsed_number` reads, or what other programs take for a number."""
     try:
         float(field)
     except ValueError:

@@ -8,8 +8,10 @@ from pipeline.core.schema import Array, text
 
 
 def inferred_subjects(known: Array, subject: Array, a: Array, b: Array) -> Array:
-    """Return every template's subject (text): the lists' (None: not listed), or as the mated
-    comparisons (rows a, b) tell.
+    """Return every template's subject (text): the listed one, else one inferred from mated pairs.
+
+    `subject` is None for a template that no list names; a, b are the template rows of mated
+    comparisons.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -163,8 +163,9 @@ CURVES = Schema("curves", (Field("curve", "text"), Field("x", "float64"), Field(
 
 
 class FaceLayout:
-    """Tables and axes of every face data set: faces, templates, comparisons (a list or all pairs of
-    roles), probes.
+    """Tables and axes of every face data set: faces, templates, comparisons, probes.
+
+    Comparisons are a list or all pairs of roles.
 
     `growing`: faces are added to such a set, or taken out of it, so its first shards are small.
     """
@@ -178,8 +179,9 @@ class FaceLayout:
         self.growing = growing
 
     def same_rows(self, one: str, other: str, tables: Mapping[str, Batch]) -> bool:
-        """Whether two axes number the same rows: faces and templates do where each face is a
-        template, in order.
+        """Whether two axes number the same rows.
+
+        Faces and templates do if every face is a template of its own, in the same order.
         """
         members, count = tables["members"], tables["templates"].rows
         alike = {one, other} == {"faces", "templates"} and members.rows == count == tables[
@@ -209,7 +211,7 @@ class FaceLayout:
 
 
 LAYOUT, GROWING = FaceLayout(), FaceLayout(growing=True)
-_NONE = np.empty(0, np.int64)
+_NO_ROWS = np.empty(0, np.int64)
 
 
 def role_rows(roles: Batch, role: str) -> Array:
@@ -219,18 +221,14 @@ def role_rows(roles: Batch, role: str) -> Array:
 
 
 def need_role(roles: Batch, role: str, where: str) -> None:
-    """Raise InvalidInput, naming the nearest one, where no template has the role that an option
-    asks for.
-    """
+    """Raise InvalidInput, naming the nearest role, if no template has the one an option names."""
     known = set(roles["role"].tolist())
     if role not in known:
         raise InvalidInput(f"{where}: {unknown('role', role, known)}")
 
 
 def refuse_itself(tables: Mapping[str, Batch], one: str, other: str) -> None:
-    """Raise InvalidInput if a template has both roles: it would be compared with itself, which
-    tells nothing of anyone.
-    """
+    """Raise InvalidInput if a template has both roles: it would be compared with itself."""
     both = np.intersect1d(role_rows(tables["roles"], one), role_rows(tables["roles"], other))
     if len(both):
         name = str(tables["templates"]["template_id"][both[0]])
@@ -242,8 +240,9 @@ def refuse_itself(tables: Mapping[str, Batch], one: str, other: str) -> None:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """The 1:1 comparisons of a data set: a list, or all pairs of two roles or of one, which are
-    never written out.
+    """The 1:1 comparisons of a data set: a list, or all pairs of two roles or within one.
+
+    All pairs are never written out.
     """
 
     listed: Batch
@@ -251,12 +250,15 @@ class Comparisons:
 
     @staticmethod
     def of(tables: Mapping[str, Batch]) -> Comparisons:
-        """Of a pairing, a role that no template has leaves nothing to pair, and what is listed
-        counts.
+        """Return the comparisons of a data set's tables.
+
+        If no template has a role of the pairing, there is nothing to pair, and the list counts.
         """
         pairings, listed = tables["pairings"], tables["comparisons"]
         names = [str(pairings[name][0]) for name in ("role_a", "role_b")] if pairings.rows else []
-        a, b = (role_rows(tables["roles"], name) for name in names) if names else (_NONE, _NONE)
+        a, b = (
+            (role_rows(tables["roles"], name) for name in names) if names else (_NO_ROWS, _NO_ROWS)
+        )
         if not (len(a) and len(b)):
             return Comparisons(listed, Listed(listed["a"], listed["b"]))
         return Comparisons(listed, Triangle(a) if names[0] == names[1] else Product(a, b))
@@ -276,8 +278,9 @@ class Comparisons:
 
     @property
     def multiple(self) -> int:
-        """Shards of a product hold whole rows of it. Those of a triangle, whose rows differ in
-        length, do not.
+        """Shards hold a multiple of so many comparisons: whole rows of a product.
+
+        The rows of a triangle differ in length, so its shards may cut them.
         """
         return len(self.form.b) if isinstance(self.form, Product) else 1
 
@@ -316,7 +319,7 @@ class Comparisons:
 
 
 @dataclass
-class Protocol:
+class ProtocolLists:
     """What a reader found, still by id. Order is kept; `build_tables` turns ids into rows."""
 
     face_id: list[str]
@@ -340,9 +343,10 @@ class Protocol:
     columns: dict[str, Array] = field(default_factory=dict)  # optional columns of faces
 
 
-def build_tables(found: Protocol, where: str) -> dict[str, Batch]:
-    """Return the six tables. Raises InvalidInput listing duplicate and unknown ids (the first ten
-    of each).
+def build_tables(found: ProtocolLists, where: str) -> dict[str, Batch]:
+    """Return the six tables.
+
+    Raises InvalidInput with the first ten duplicate and the first ten unknown ids.
     """
     faces = _numbered(found.face_id, "face", where)
     templates = _numbered(found.template_id, "template", where)

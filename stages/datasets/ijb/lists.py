@@ -27,7 +27,7 @@ from pipeline.core.schema import Array
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import Files, Folder, safe_name
 from pipeline.system.regular_file import open_regular
-from stages.datasets.ijb.lines import LARGEST, QUOTES, look_through
+from stages.datasets.ijb.lines import LARGEST_NUMBER, QUOTES, line_problems
 from stages.datasets.problems import Problems
 
 PIECE = 16 << 20  # bytes parsed at a time
@@ -40,7 +40,7 @@ _DTYPE: dict[str, Any] = {
 }
 _MARK = b"\xef\xbb\xbf"  # byte-order mark
 _TRUTH = (b"rue", b"RUE", b"alse", b"ALSE")  # what the parser would take for the numbers 1 and 0
-_NONE = [word + end for word in ("nan", "NaN", "NAN") for end in ("", " ")]  # of a score
+_NAN_WORDS = [word + end for word in ("nan", "NaN", "NAN") for end in ("", " ")]  # of a score
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def read_list(
     files: Files, name: str, kinds: Mapping[str, str], problems: Problems, separator: str = " "
 ) -> dict[str, Array]:
     """Return the columns of a whole list without a header; what is wrong goes to `problems`."""
-    return joined(pieces(files, name, kinds, separator, problems), kinds)
+    return join_pieces(read_pieces(files, name, kinds, separator, problems), kinds)
 
 
 def first_line(files: Files, name: str) -> str:
@@ -111,10 +111,10 @@ def read_csv(
             title if title in wanted else f"#{i}": wanted.get(title, "")
             for i, title in enumerate(there)
         }
-        return joined(_parse(stream, name, every, ",", problems, 2), wanted)
+        return join_pieces(_parse(stream, name, every, ",", problems, 2), wanted)
 
 
-def pieces(
+def read_pieces(
     files: Files, name: str, kinds: Mapping[str, str], separator: str, problems: Problems
 ) -> Iterator[Piece]:
     """Yield a list without a header, piece by piece; a piece in which something is wrong goes to
@@ -126,7 +126,7 @@ def pieces(
             yield from _parse(stream, name, kinds, separator, problems, 1)
 
 
-def joined(parts: Iterator[Piece], kinds: Mapping[str, str]) -> dict[str, Array]:
+def join_pieces(parts: Iterator[Piece], kinds: Mapping[str, str]) -> dict[str, Array]:
     """Return the columns of all pieces."""
     found = [piece.columns for piece in parts]
     empty = {name: np.empty(0, _DTYPE[kind]) for name, kind in kinds.items()}
@@ -175,22 +175,22 @@ def _parse(
     problems: Problems,
     line: int,
 ) -> Iterator[Piece]:
-    for chunk in _chunks(stream, line == 1):
+    for chunk in _whole_lines(stream, line == 1):
         if len(chunk) > 2 * PIECE:
             problems.add(
                 name, [f"line {line}: no end of a line in {PIECE:,} bytes, so this is not a list"]
             )
             return
-        columns = _columns(chunk, kinds, separator)
+        columns = _parsed_columns(chunk, kinds, separator)
         wrong = (
             None
             if columns is None or any(word in chunk for word in _TRUTH)
-            else _wrong(columns, kinds)
+            else _wrong_lines(columns, kinds)
         )
         words, count = (
             ([], 0)
             if wrong is not None and not wrong.any()
-            else look_through(chunk, kinds, separator, line, wrong)
+            else line_problems(chunk, kinds, separator, line, wrong)
         )
         if columns is None and not count:
             words, count = (
@@ -206,7 +206,7 @@ def _parse(
         line += chunk.count(b"\n")
 
 
-def _chunks(stream: BinaryIO, whole_file: bool) -> Iterator[bytes]:
+def _whole_lines(stream: BinaryIO, whole_file: bool) -> Iterator[bytes]:
     """Yield whole lines, each ending in a line feed; without a file's byte-order mark, carriage
     returns and a blank end.
     """
@@ -234,7 +234,9 @@ def _plain(chunk: bytes) -> bytes:
     return chunk.replace(b"\r\n", b"\n") if b"\r" in chunk else chunk
 
 
-def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str, Array] | None:
+def _parsed_columns(
+    chunk: bytes, kinds: Mapping[str, str], separator: str
+) -> dict[str, Array] | None:
     """Return the columns of lines that all have one field for each kind; None if a line is not
     so."""
     import pandas as pd
@@ -266,7 +268,7 @@ def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str
                 usecols=wanted,
                 dtype={name: _DTYPE[kinds[name]] for name in wanted},
                 engine="c",
-                na_values={name: _NONE for name in wanted if kinds[name] == "score"},
+                na_values={name: _NAN_WORDS for name in wanted if kinds[name] == "score"},
                 keep_default_na=False,
                 skipinitialspace=separator == ",",
                 quoting=3,
@@ -295,12 +297,14 @@ def _not_digits(data: Array, is_end: Array, ends: Array, separator: str) -> Arra
     return found
 
 
-def _wrong(columns: Mapping[str, Array], kinds: Mapping[str, str]) -> Array:
+def _wrong_lines(columns: Mapping[str, Array], kinds: Mapping[str, str]) -> Array:
     """Return which lines (bool) hold a value that its kind does not allow."""
     wrong = np.zeros(len(next(iter(columns.values()))), bool)
     for name, values in columns.items():
         if kinds[name] in ("number", "score"):
-            wrong |= ~(np.abs(values) <= LARGEST) & ~((kinds[name] == "score") & np.isnan(values))
+            wrong |= ~(np.abs(values) <= LARGEST_NUMBER) & ~(
+                (kinds[name] == "score") & np.isnan(values)
+            )
         elif kinds[name] != "text":
             wrong |= (values < 0) | (values > (1 if kinds[name] == "label" else 10**18))
     return wrong

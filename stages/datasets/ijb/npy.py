@@ -14,7 +14,7 @@ from pipeline.files.file_tree import Files
 from stages.datasets.ijb.lists import open_file
 from stages.datasets.problems import Problems
 
-FLOATS = ("<f2", "<f4", "<f8")
+FLOAT_TYPES = ("<f2", "<f4", "<f8")
 
 
 def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems: Problems) -> Array:
@@ -48,7 +48,7 @@ def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems:
         fits = len(found) == len(shape) and all(
             want in (None, got) for want, got in zip(shape, found, strict=True)
         )
-        if not fits or dtype not in map(np.dtype, FLOATS):
+        if not fits or dtype not in map(np.dtype, FLOAT_TYPES):
             words = (
                 "float16, float32 or float64, of shape ("
                 + ", ".join("any" if n is None else f"{n:,}" for n in shape)

@@ -25,7 +25,7 @@ from pipeline.core.schema import Array, Batch, text
 from pipeline.errors import counted
 from pipeline.files.file_tree import Files
 from stages.datasets.folder import digest_images
-from stages.datasets.problems import SHOWN, Problems
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
 from stages.shipped_files import resource
 
 GALLERIES = ("gallery_1", "gallery_2")
@@ -54,7 +54,7 @@ def manifest(name: Name) -> Manifest:
     return found
 
 
-def digests(files: Files, paths: Sequence[str], names: Sequence[str]) -> Array:
+def image_digests(files: Files, paths: Sequence[str], names: Sequence[str]) -> Array:
     """Return the sha256 (text) of each image, as `digest_images`; `names` are all files: none is
     sought in vain.
     """
@@ -75,7 +75,7 @@ def rows_of(ids: Array, known: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Listed:
+class IdentificationList:
     """A 1:N list: its file, and of each row the template id (int64) and the subject (text), where
     it has subjects.
     """
@@ -99,18 +99,22 @@ class Listed:
         )
 
 
-def need_known(listed: Iterable[Listed], known: Array, faces: str, problems: Problems) -> None:
+def need_known(
+    listed: Iterable[IdentificationList], known: Array, faces: str, problems: Problems
+) -> None:
     """Tell which lists name a template that has no face."""
     for each in listed:
         strange = np.flatnonzero(rows_of(each.template, known) < 0)
         words = [
             f"line {row + 2}: template {each.template[row]} is not in {faces}"
-            for row in strange[:SHOWN].tolist()
+            for row in strange[:SHOWN_PROBLEMS].tolist()
         ]
         problems.add(each.file, words, len(strange))
 
 
-def listed_subjects(listed: Iterable[Listed], known: Array, problems: Problems) -> Array:
+def listed_subjects(
+    listed: Iterable[IdentificationList], known: Array, problems: Problems
+) -> Array:
     """Return the subject (text) that the lists give each template; None if they give none, or an
     empty one.
     """
@@ -129,13 +133,13 @@ def listed_subjects(listed: Iterable[Listed], known: Array, problems: Problems) 
         words = [
             f"line {lines[i] + 2}: template {known[rows[i]]} is of subject {names[i]!r}, and of"
             f" {subject[rows[i]]!r} before"
-            for i in other[:SHOWN].tolist()
+            for i in other[:SHOWN_PROBLEMS].tolist()
         ]
         problems.add(each.file, words, len(other))
     return subject
 
 
-def codes(subject: Array) -> Array:
+def subject_codes(subject: Array) -> Array:
     """Return a number (int32) for each subject (text), equal where the subjects are."""
     import pandas as pd
 
@@ -158,23 +162,23 @@ def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -
     words = [
         f"line {i + 1}: templates {known[a[i]]} and {known[b[i]]} are compared in line"
         f" {np.argmax(key == key[i]) + 1} already"
-        for i in again[:SHOWN].tolist()
+        for i in again[:SHOWN_PROBLEMS].tolist()
     ]
     problems.add(file, words, len(again))
 
 
-def contradictions(tables: Mapping[str, Batch], file: str, problems: Problems) -> None:
+def refuse_contradictions(tables: Mapping[str, Batch], file: str, problems: Problems) -> None:
     """Tell which comparisons are called mated though of two subjects, or non-mated though
     of one."""
     templates, comparisons = tables["templates"], tables["comparisons"]
-    code = codes(templates["subject"])
+    code = subject_codes(templates["subject"])
     unknown = templates["subject"] == ""
     a, b = comparisons["a"], comparisons["b"]
     wrong = (code[a] == code[b]) != comparisons["mated"]
     wrong &= ~(unknown[a] | unknown[b])
     lines = np.flatnonzero(wrong)
     words = []
-    for line in lines[:SHOWN].tolist():
+    for line in lines[:SHOWN_PROBLEMS].tolist():
         (one, two), (s, t) = (
             [templates[column][rows[line]] for rows in (a, b)]
             for column in ("template_id", "subject")
@@ -189,7 +193,7 @@ def contradictions(tables: Mapping[str, Batch], file: str, problems: Problems) -
     problems.add(file, words, len(lines))
 
 
-def roles(listed: Mapping[str, Listed], known: Array) -> Batch:
+def roles(listed: Mapping[str, IdentificationList], known: Array) -> Batch:
     """Return the table of roles, from the lists by role; `gallery` is both galleries."""
     rows = {role: each.rows(known) for role, each in listed.items()}
     galleries = [rows[name] for name in GALLERIES if name in rows]
@@ -206,7 +210,7 @@ def roles(listed: Mapping[str, Listed], known: Array) -> Batch:
     )
 
 
-def listed_counts(listed: Mapping[str, Listed], probes: bool) -> dict[str, int]:
+def listed_counts(listed: Mapping[str, IdentificationList], probes: bool) -> dict[str, int]:
     """Return the subjects of each gallery and, where `probes` says that they are those counted, how
     many probes there are.
     """
@@ -226,7 +230,7 @@ def count_differences(published: Mapping[str, int], found: Mapping[str, int]) ->
     ]
 
 
-def need_whole(
+def need_whole_set(
     name: Name,
     found: Mapping[str, int],
     folder: str,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.schema import Batch
 from stages.datasets.synthetic import (
+    HiddenTruth,
     SyntheticReader,
     SynthOptions,
-    Truth,
     noise_level,
     optimal_weights,
     synthesise,
@@ -35,7 +35,7 @@ def made(options: SynthOptions = SynthOptions()) -> dict[str, Batch]:  # noqa: B
 
 
 @cache
-def truth(options: SynthOptions = SynthOptions()) -> Truth:  # noqa: B008  frozen
+def truth(options: SynthOptions = SynthOptions()) -> HiddenTruth:  # noqa: B008  frozen
     return synthesise_truth(options)
 
 

@@ -21,7 +21,7 @@ from pipeline.errors import InvalidInput
 from pipeline.session import Results
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
-from stages.evaluation.numbers import number
+from stages.evaluation.numbers import find_number
 from stages.metrics import bootstrap
 from stages.report.report import terminal_table, write_report
 from stages.results.choice import choices
@@ -280,7 +280,10 @@ def test_fallbacks_and_failures_to_enrol_stand_beside_the_others(
 ) -> None:
     tables = two.session.dataset.tables
     for cell in (cell for cell in cells(two) if cell.kind != "1:N, pooled script"):
-        fallback, fte = number(cell.numbers, "fused_fallback"), number(cell.numbers, "fte")
+        fallback, fte = (
+            find_number(cell.numbers, "fused_fallback"),
+            find_number(cell.numbers, "fte"),
+        )
         assert (fallback["value"], fte["value"]) == (0, 0)
         if cell.kind == "1:N":
             assert fte["trials"] == len(role_rows(tables["roles"], cell.factors["gallery"]))
