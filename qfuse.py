@@ -1,5 +1,4 @@
-"""qfuse for notebooks and scripts: quality-weighted fusion of face embeddings, and what it is
-worth.
+"""qfuse for notebooks and scripts: quality-weighted fusion of face embeddings, measured.
 
 On arrays       `fuse`, `scores`, `error_rates`, `intervals`, `edc`, `identify`,
                 `identification_rates`
@@ -112,8 +111,7 @@ class Templates(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The k best of a gallery for each probe, best first; equal scores in the order of the
-    gallery."""
+    """The k best of a gallery for each probe, best first; ties in the order of the gallery."""
 
     row: NDArray[Any]  # (p, k) int64 rows of the gallery; -1 where there are no more
     score: NDArray[Any]  # (p, k) float32 cosines; nan where there are no more
@@ -136,8 +134,9 @@ class ErrorRates:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Percentile intervals of a bootstrap over subjects: (low, high) for one FMR target, (T, 2) for
-    several.
+    """Percentile intervals of a bootstrap over subjects.
+
+    They are (low, high) for one FMR target, (T, 2) for several.
     """
 
     tar: Any
@@ -265,12 +264,11 @@ def fuse(
 
 
 def scores(a: ArrayLike, b: ArrayLike | None = None, *, paired: bool = False) -> NDArray[Any]:
-    """Return cosine scores, higher = more similar: of every row of `a` with every row of `b` (or of
-    `a` itself).
+    """Return cosine scores, higher = more similar, of rows of `a` with rows of `b`.
 
-    a (n, d), b (m, d), of any length. Returns (n, m) float32 or, `paired`, (n,): row i with row i.
-    Rows that are not finite score nan. A score depends on its two rows alone, and is the same bits
-    on every machine (stages/exact).
+    a (n, d), b (m, d), of any length; without b, of `a` with itself. Returns (n, m) float32 or,
+    `paired`, (n,): row i with row i. Rows that are not finite score nan. A score depends on its two
+    rows alone, and is the same bits on every machine (stages/exact).
 
     >>> scores([[1, 0], [0, 2]], [[1, 1]])
     array([[0.70710677],
@@ -313,8 +311,9 @@ def error_rates(
     fmr: float | Sequence[float] = 1e-3,
     rule: Literal["at_most", "nearest", "script"] = "at_most",
 ) -> ErrorRates:
-    """Return error rates of 1:1 comparisons at one FMR target or several, with EER and AUC
-    (docs/metrics.md).
+    """Return error rates of 1:1 comparisons at one or several FMR targets, with EER and AUC.
+
+    See docs/metrics.md.
 
     mated (M,), non_mated (N,): finite scores; a comparison is accepted where its score is at least
     the threshold.
@@ -359,11 +358,20 @@ def intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> Intervals:
-    """Return intervals of TAR at one FMR target or several and of the EER, from a bootstrap over
-    subjects.
+    """Return intervals of TAR at FMR targets and of the EER, by a bootstrap over subjects.
 
     score (N,) finite; mated (N,) bool; subject_a, subject_b (N,): whom each comparison is of,
-    numbers or texts.
+    numbers or texts. One FMR target or several.
+
+    >>> found = intervals(
+    ...     [0.9, 0.3, 0.8, 0.4, 0.2, 0.1],
+    ...     [True, True, True, False, False, False],
+    ...     ["a", "b", "c", "a", "b", "a"],
+    ...     ["a", "b", "c", "b", "c", "c"],
+    ...     fmr=0.1,
+    ... )
+    >>> found.tar
+    (0.0, 1.0)
 
     Raises ValueError for a score that is not finite, or a mated flag that disagrees with the
     subjects.
@@ -398,8 +406,9 @@ def edc(
     fmr: float | None = None,
     non_mated: ArrayLike | None = None,
 ) -> Curve:
-    """Return false non-matches versus discard (FNM-EDC of ISO/IEC 29794-1): its steps `x`, `y`, and
-    `area(limit)`.
+    """Return false non-matches versus discard: the steps `x`, `y`, and `area(limit)`.
+
+    This is the FNM-EDC of ISO/IEC 29794-1.
 
     mated (M,) scores; quality (M,) of each comparison, or (M, 2) of its two samples, of which the
     lower counts. Give the threshold itself, the share of false non-matches to start from (`fnmr`),
@@ -432,10 +441,13 @@ def edc(
 
 
 def identify(gallery: ArrayLike, probes: ArrayLike, k: int = 20) -> Candidates:
-    """Return the k best gallery templates of every probe, exactly: order and scores as of the stage
-    search.
+    """Return the k best gallery templates of every probe, exactly, as the stage search does.
 
     gallery (g, d), probes (p, d), of any length, finite. Raises InvalidInput for other shapes.
+
+    >>> found = identify([[1, 0], [0, 1]], [[3, 4]], k=1)
+    >>> found.row, found.score
+    (array([[1]]), array([[0.8]], dtype=float32))
     """
     import numpy as np
 
@@ -467,10 +479,15 @@ def identification_rates(
     fpir: Sequence[float] = (1e-1, 1e-2),
     ranks: Sequence[int] = (1, 5, 10),
 ) -> IdentificationRates:
-    """Return rank-k, and TPIR at FPIR targets, of what `identify` found (docs/metrics.md).
+    """Return rank-k rates, and TPIR at FPIR targets, of what `identify` found (docs/metrics.md).
 
-    gallery_subject (g,), probe_subject (p,): whom each template is of. A probe is mated where its
+    gallery_subject (g,), probe_subject (p,): whom each template is of. A probe is mated if its
     subject is in the gallery.
+
+    >>> found = identify([[1, 0], [0, 1]], [[3, 4], [4, 3]], k=2)
+    >>> rates = identification_rates(found, ["a", "b"], ["b", "c"], fpir=[1.0], ranks=[1])
+    >>> rates.rank, rates.tpir
+    ({1: 1.0}, array([1.]))
     """
     import numpy as np
 
@@ -491,8 +508,9 @@ def identification_rates(
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Return a validated config. `overrides`: as of --set. Raises InvalidInput for what is wrong
-    with it.
+    """Return a validated config; `overrides` are given as to --set.
+
+    Raises InvalidInput if anything in it is wrong.
     """
     from pipeline.config import config
 
@@ -500,8 +518,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def open_session(config: str | Path | Config, overrides: Sequence[str] = ()) -> Session:
-    """Return a config opened: its data set, store and plan. Nothing is computed. Raises what is
-    wrong first.
+    """Return a config opened: its data set, store and plan; nothing is computed.
+
+    Raises what is wrong with them first.
     """
     from pipeline import session
 
@@ -513,8 +532,9 @@ def open_session(config: str | Path | Config, overrides: Sequence[str] = ()) -> 
 def run(
     config: str | Path, overrides: Sequence[str] = (), *, workers: int | None = None
 ) -> list[Path]:
-    """Compute whatever of a config is missing, as `qfuse run` does, and return the report's files,
-    the page first.
+    """Compute whatever of a config is missing, as `qfuse run` does; return the report's files.
+
+    The page comes first.
 
     `overrides`: as of --set, 'steps.fuse.options.rule=mean'. For one benchmark of several,
     'benchmark=NAME'.
@@ -537,8 +557,9 @@ def run(
 
 
 def results(run: str | Path) -> pd.DataFrame:
-    """Return the numbers of a finished run as its report shows them, one a row, with intervals,
-    counts and differences.
+    """Return the numbers of a finished run as its report shows them, one a row.
+
+    They come with intervals, counts and differences.
 
     `run`: its name, its folder, or its config. Raises InvalidInput for anything else.
     """

@@ -1,10 +1,9 @@
-"""What is measured in a process of its own, whose memory then counts: `python -m
-benchmarks.children growth|streamed …`.
+"""What is measured in a process of its own, so that its memory can be measured.
 
-`growth SCALE` runs the three 1:1 steps on a set of a scale; `streamed FOLDER` runs them from
-embeddings that `prepare` has stored there, and commits what they give. Each prints one JSON object.
-Memory is what the steps add at their peak: in `growth` to the process with its embeddings and
-tables, in `streamed` to the interpreter after its imports.
+`python -m benchmarks.children growth SCALE` runs the three 1:1 steps on a set of a scale; `streamed
+FOLDER` runs them from embeddings that `prepare` has stored there, and commits what they give. Each
+prints one JSON object. Memory is what the steps add at their peak: in `growth` to the process with
+its embeddings and tables, in `streamed` to the interpreter after its imports.
 """
 
 from __future__ import annotations
@@ -53,8 +52,9 @@ READ_TABLES = ("members", "templates", "roles", "comparisons", "pairings")
 
 
 def rows(made: Material, scale: float, folder: Path, in_memory: str) -> list[Row]:
-    """Return the lines; `in_memory` names that of the three steps together, whose common time is
-    theirs too.
+    """Return the lines.
+
+    `in_memory` names that of the three steps together, whose common time is theirs too.
     """
     prepare(made, folder)
     return [
@@ -169,9 +169,7 @@ def streamed(folder: Path) -> dict[str, float]:
 
 
 def _stored(store: Store, faces: int, part: Mapping[str, Batch]) -> Source:
-    """Return the stored shards that hold the members of one shard of templates, as a run hands them
-    out.
-    """
+    """Return the stored shards with the members of one shard of templates, as a run does."""
     starts = np.arange(0, faces, SHARD_ROWS)
     needed = np.unique(part["members"]["face"] // SHARD_ROWS)
     return Source(

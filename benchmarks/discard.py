@@ -1,6 +1,4 @@
-"""Error versus discard: the legacy form at three sizes, the standard form at every distinct
-quality, its bootstrap.
-"""
+"""Error versus discard: the legacy form at three sizes, the standard form, its bootstrap."""
 
 from __future__ import annotations
 

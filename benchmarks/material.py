@@ -1,6 +1,4 @@
-"""What is measured on: a synthetic set of IJB-C's shape, its list of comparisons, and stages called
-as a run calls them.
-"""
+"""What is measured on: a synthetic set of IJB-C's shape, and stages called as a run does."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ ASTRAY = 1000
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the page: what is done, both ways of doing it, and a sentence on how the results
-    compare.
-    """
+    """One line of the page: a task, both ways of doing it, and how their results compare."""
 
     name: str
     ours: Callable[[], Any]
@@ -63,8 +59,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Material:
-    """A synthetic set and what the steps in question read: embeddings, quality, fused templates, a
-    list of comparisons.
+    """A synthetic set and what the measured steps read.
+
+    That is embeddings, quality, fused templates and a list of comparisons.
     """
 
     data: Dataset
@@ -117,10 +114,10 @@ class Material:
 
 
 def draw_list(tables: Mapping[str, Batch], subject: Array, mated: float, nonmated: float) -> Batch:
-    """Return comparisons of references with probes: of all pairs the given shares, drawn at random
-    without repeats.
+    """Return comparisons of references with probes, drawn at random without repeats.
 
-    They come in the order of their references but for one in ASTRAY, as such lists do.
+    `mated` and `nonmated` are the shares of all pairs. They come in the order of their references
+    but for one in ASTRAY, as such lists do.
     """
     rng = np.random.default_rng(1)
     first, second = (role_rows(tables["roles"], role) for role in ("reference", "probe"))
@@ -180,7 +177,7 @@ def source(batch: Batch) -> Source:
 def fuse_by(
     data: Dataset, rule: str, embedded: Batch | Source, scored: Batch, **options: Any
 ) -> Batch:
-    """Fuse under a rule; where it reads statistics of the set, they are part of the work."""
+    """Fuse under a rule; statistics of the set, if the rule reads them, are part of the work."""
     stage = stage_of(fuse.Fuse, rule=rule, **options)
     inputs: dict[str, Batch | Source] = {
         "embeddings": embedded,

@@ -1,6 +1,4 @@
-"""Set-to-set evaluation: templates, 1:1 scores, error rates, 1:N over two galleries; both ways on
-the same arrays.
-"""
+"""Set-to-set evaluation, both ways on the same arrays: templates, 1:1 scores, rates, 1:N."""
 
 from __future__ import annotations
 

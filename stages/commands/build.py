@@ -1,6 +1,4 @@
-"""The verbs that hand something on to others: build (templates) and reference (statistics of a
-reference set).
-"""
+"""The verbs that hand results to others: build (templates) and reference (quality statistics)."""
 
 from __future__ import annotations
 
@@ -62,9 +60,7 @@ def build(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the templates of a config, and write them with members, weights and quality scores as
-    one HDF5 file.
-    """
+    """Make the templates of a config; write them, members and weights included, as an HDF5 file."""
     from stages.commands.destination import need_name
     from stages.fusion.templates_file import need_templates_file, write_templates
 
@@ -128,9 +124,7 @@ def reference(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the statistics of a data set's quality scores, for `statistics.reference` of other
-    configs.
-    """
+    """Write the statistics of a data set's quality scores, for `statistics.reference` elsewhere."""
     from pipeline.session import write_json
     from stages.commands.destination import need_absent, need_name
     from stages.quality.quality import Quality
@@ -194,13 +188,11 @@ def with_cells(
     quiet: bool,
     out: Path | None,
 ) -> tuple[T, int, float]:
-    """Run the chosen cells of a stage, and nothing that they do not read, once `accept` has raised
-    nothing.
+    """Run the chosen cells of a stage, and nothing that they do not read.
 
-    `out`: the file that is going to be written, None where none is.
-
-    Returns what `use` makes of the session and these cells, and the rows and seconds of the stage,
-    0 where all was stored.
+    `accept` looks at the cells first, and may raise. `out`: the file that is going to be written,
+    None if there is none. Returns what `use` makes of the session and these cells, and the rows and
+    seconds of the stage, 0 if all was stored.
     """
     from pipeline.cli.sessions import compute
     from pipeline.config.config import load_config
@@ -235,8 +227,7 @@ def with_cells(
 
 
 def _file_of_step(out: Path, step: Step, cells: int) -> Path:
-    """Return the file of a step: the one asked for, or one beside it that is named after the
-    cell."""
+    """Return the file of a step: the one asked for, or one beside it named after the cell."""
     if cells == 1:
         return out
     label = ",".join(f"{name}={value}" for name, value in step.factors.items()) or step.name

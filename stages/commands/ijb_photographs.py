@@ -1,5 +1,4 @@
-"""Sets of IJB-C's shape for `qfuse synth ijbc`: embeddings from a seed, or crops of real
-identities' photographs.
+"""Sets of IJB-C's shape for `qfuse synth ijbc`: embeddings from a seed, or crops of photographs.
 
 Conventions
     Embeddings the faces of the reader `synthetic` at the same scale, seed and dimension, embedding
@@ -161,9 +160,7 @@ def _photographed(
 
 
 def _crop(files: Files, name: str, detector: Detector) -> tuple[bytes, Array, Array, float] | None:
-    """Return the crop (JPEG), and in it the landmarks, the box and the detector score; None if no
-    face is found.
-    """
+    """Return the crop (JPEG), its landmarks, box and detector score; None without a face."""
     from PIL import Image
 
     try:

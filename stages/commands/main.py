@@ -1,6 +1,4 @@
-"""The verbs that know of faces or of the parts that configs name. Added to the command by entry
-point.
-"""
+"""The verbs that know of faces or of parts that configs name; an entry point adds them."""
 
 from __future__ import annotations
 
@@ -78,9 +76,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(store: StorePath = None, as_json: AsJson = False) -> None:
-    """Fuse, compare, search, evaluate and report on a synthetic IJB-C-shaped set: no data, no
-    weights, under a minute.
-    """
+    """Run everything on a synthetic IJB-C-shaped set: no data, no weights, under a minute."""
     from stages.shipped_files import resource
 
     run(resource("configs/demo.yaml"), store=store, as_json=as_json)
@@ -124,9 +120,7 @@ def init(
 
 
 def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
-    """Show every model card, and whether its weights are where they are looked for and have the
-    declared digest.
-    """
+    """Show every model card, and whether its weights are found with the declared digest."""
     from rich.table import Table
 
     from pipeline.core.numerics import PROFILES
@@ -163,9 +157,7 @@ def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what this machine has: libraries, cores, memory, GPU, weights, and what is missing for
-    which job.
-    """
+    """Say what this machine has, from libraries to weights, and what is missing for which job."""
     import importlib
     import shutil
 
@@ -238,8 +230,9 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def model_folders() -> list[Path]:
-    """Return the folders in which the shipped configs look for weights: $QFUSE_MODELS or ./models,
-    $QFUSE_SHARED/models.
+    """Return the folders in which the shipped configs look for weights.
+
+    They are $QFUSE_MODELS or ./models, and $QFUSE_SHARED/models.
     """
     shared = os.environ.get("QFUSE_SHARED")
     return [

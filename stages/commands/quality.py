@@ -1,4 +1,5 @@
 """The verbs that put quality scores on a common scale: quality calibrate and quality apply.
+
 `commands.add_to` adds them.
 """
 
@@ -140,8 +141,7 @@ def apply(
     overrides: Overrides = None,
     store: StorePath = None,
 ) -> None:
-    """Write each face's raw quality score and its percentile (0 to 100) in a reference set, also as
-    an integer.
+    """Write each face's raw quality score and its percentile (0 to 100) in a reference set.
 
     Columns: face_id, status, reason, quality, calibrated, calibrated_integer. A score below the
     set's least has 0, one above its greatest 100. A table (with a header and --column, as OFIQ's,
@@ -199,9 +199,7 @@ def _computed_scores(
     quiet: bool,
     out: Path | None,
 ) -> tuple[Any, Array, Batch]:
-    """Compute the one chosen quality cell; return its stage, the ids of the faces and its rows
-    (QUALITIES).
-    """
+    """Compute the one chosen quality cell; return its stage, face ids and rows (QUALITIES)."""
     from stages.commands.build import with_cells
 
     def one(steps: Sequence[Step]) -> None:

@@ -1,6 +1,4 @@
-"""The verb `qfuse steps`: every step, reader and rule with its options, and the JSON Schema of
-configs, read from code.
-"""
+"""The verb `qfuse steps`: every step, reader and rule with its options, and the config's schema."""
 
 from __future__ import annotations
 
@@ -38,8 +36,9 @@ def steps(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the steps, readers and rules that configs may name, or describe one with its options and
-    their defaults.
+    """List the steps, readers and rules that configs may name, or describe one of them.
+
+    A description holds the options and their defaults.
     """
     if schema:
         emit(config_schema())
@@ -82,8 +81,9 @@ def list_parts() -> list[dict[str, str]]:
 
 
 def describe_part(name: str) -> list[dict[str, Any]]:
-    """Return what is known of the parts of a name, mostly one. Raises InvalidInput with the nearest
-    for an unknown one.
+    """Return what is known of the parts of a name, mostly one.
+
+    Raises InvalidInput with the nearest name for an unknown one.
     """
     from pipeline.core.registry import available
 
@@ -124,9 +124,7 @@ def _described(kind: str, name: str, part: Any) -> dict[str, Any]:
 
 
 def _purpose(kind: str, part: Any) -> str:
-    """Return the first sentence of what a part says of itself: of most fusion rules, the formula of
-    a face's weight.
-    """
+    """Return the first sentence of a part's docstring: of fusion rules, mostly a formula."""
     text = " ".join(
         (inspect.getdoc(getattr(part, "function", part)) or "").split("\n\n")[0].split()
     )
@@ -206,8 +204,7 @@ def _parts_table(
 
 
 def config_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of config files, with the options of every step and
-    reader that is installed.
+    """Return the JSON Schema (draft 2020-12) of config files, with all installed options.
 
     It is for completion and early warning: a value may also be a factor's `$name` or an
     environment's `${NAME}`, and null removes what a config extends. `qfuse check` is the judge.

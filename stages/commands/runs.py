@@ -1,4 +1,5 @@
 """The verbs that look into finished runs: explain (one score) and diff (two runs).
+
 `commands.add_to` adds them.
 """
 
@@ -47,9 +48,7 @@ def explain(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Explain a score of a finished run: the pair, its templates, their media and faces, and what
-    each face weighs.
-    """
+    """Explain a score of a finished run: its templates, their media and faces, and weights."""
     from pipeline.cli.sessions import looked_into
     from pipeline.config.config import load_config
     from stages.explain.compared_pair import chosen_cells, find_pair
@@ -110,9 +109,7 @@ def diff(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two finished runs: the config fields that differ, and the numbers, with the intervals
-    of their differences.
-    """
+    """Compare two finished runs: their configs, and their numbers with intervals of differences."""
     from pipeline.session import mended
     from stages.report import diff_text
     from stages.results.diff import diff as compare

@@ -1,6 +1,4 @@
-"""The verb `synth`: sets of IJB-C's shape, made from a seed, as a file of tables or in the layouts
-of IJB-C's own files.
-"""
+"""The verb `synth`: sets of IJB-C's shape, made from a seed, as tables or as IJB-C's files."""
 
 from __future__ import annotations
 
@@ -43,9 +41,7 @@ def synth_tables(
     dimension: Dimension = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Write an IJB-C-shaped set at embedding level: identities, media, templates, noise that grows
-    as quality falls.
-    """
+    """Write an IJB-C-shaped set of embeddings, whose noise grows as quality falls."""
     from stages.commands.destination import need_absent, need_name
     from stages.datasets.synthetic import SynthOptions, synthesise
     from stages.datasets.tables_file import write_tables
@@ -101,8 +97,9 @@ def synth_ijbc(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write IJB-C's own files at a scale: subjects, templates, faces and comparisons times X, with
-    embeddings and quality.
+    """Write IJB-C's own files with subjects, templates, faces and comparisons times X.
+
+    Embeddings and quality scores come with them.
 
     A small set has fewer pairs of templates than X asks for: below 0.23 it lists all that there
     are. With --faces it has as many templates as the photographs of so many subjects give.

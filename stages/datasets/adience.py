@@ -54,8 +54,7 @@ IMAGE_SETS = {"aligned": "landmark_aligned_face", "faces": "coarse_tilt_aligned_
 
 
 class AdienceOptions(Options):
-    """Which lists, which of the two sets of images, and whether the lists have to be the
-    authors'."""
+    """Which lists, which set of images, and whether the lists must be the authors' own."""
 
     folds: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (0, 1, 2, 3, 4)
     images: Literal["aligned", "faces"] = "aligned"

@@ -1,22 +1,16 @@
-"""Reader `bin`: LFW, AgeDB-30, CFP-FP, CALFW and CPLFW as InsightFace packs them (lfw.bin,
-agedb_30.bin …).
+"""Reader `bin`: LFW, AgeDB-30, CFP-FP, CALFW and CPLFW as packed by InsightFace (lfw.bin …).
 
-Conventions
-    Pack       a file of 2n encoded images and n truth values; images 2i and 2i + 1 are pair i.
-               `files.image_pack` says how it is read without trusting it. dataset.path is the file
-               itself.
-    Face       images with the same bytes are one face, and each face is a template. Its id is the
-               number, seven digits, of the first of them in the pack. `repeated: each` makes every
-               image a face of its own.
-    Crops      the images are aligned already: `align: {options: {detector: none}}` takes them as
-               they are.
-    Subject    a pack names nobody. Faces that mated pairs join, at whatever length, are of one
-               subject, named "s" and the first of its faces; a face in no mated pair is of a
-               subject of its own. What one person's faces that no mated pair joins have in common
-               is not seen, so intervals may be somewhat too narrow. A non-mated pair of one subject
-               contradicts itself and is refused; `subjects: unknown` gives no face a subject.
-    Fold       ten of the same length in the order of the pairs, where their number can be divided
-               so; else none (-1).
+Conventions Pack a file of 2n encoded images and n truth values; images 2i and 2i + 1 are pair i.
+`files.image_pack` says how it is read without trusting it. dataset.path is the file itself. Face
+images with the same bytes are one face, and each face is a template. Its id is the number, seven
+digits, of the first of them in the pack. `repeated: each` makes every image a face of its own.
+Crops the images are aligned already: `align: {options: {detector: none}}` takes them as they are.
+Subject a pack names nobody. Faces that mated pairs join, through any number of pairs, are of one
+subject, named "s" and the first of its faces; a face in no mated pair is a subject of its own. If
+one person's faces are joined by no mated pair, they count as several subjects, so intervals may be
+somewhat too narrow. A non-mated pair of one subject contradicts itself and is refused; `subjects:
+unknown` gives no face a subject. Fold ten of the same length in the order of the pairs, if their
+number divides by ten; else none (-1).
 """
 
 from __future__ import annotations
@@ -131,8 +125,9 @@ def _mated(files: Files) -> Array:
 
 
 def _distinct(digests: list[str]) -> tuple[Array, Array]:
-    """Return the content of each image (2n,), numbered in the order of the pack, and the first
-    image of each content.
+    """Return the content of each image (2n,) as a number, and the first image of each content.
+
+    Contents are numbered in the order of the pack.
     """
     numbers: dict[str, int] = {}
     first: list[int] = []

@@ -1,6 +1,4 @@
-"""An account of a data set's files: which are used, which are passed over and why, and what is
-doubtful of the former.
-"""
+"""An account of a data set's files: which are used, which are passed over, what is doubtful."""
 
 from __future__ import annotations
 
@@ -53,8 +51,7 @@ def passed_over(
     otherwise: str | Callable[[str], str],
     root: str = "",
 ) -> dict[str, str]:
-    """Return why each thing below the data set's path is passed over that is not `used`: relative
-    name → reason.
+    """Return why each file below the data set's path is not `used`: relative name → reason.
 
     `otherwise` is the reason for an image below `root`, or gives it. `root` is "" or a folder with
     a slash at its end.
@@ -69,9 +66,7 @@ def passed_over(
 
 
 def account(files: Files, faces: Batch, passed: Mapping[str, str]) -> list[str]:
-    """Return sentences on what is passed over, on faces that cannot be read, and on subjects that
-    may be one.
-    """
+    """Say what is passed over, which faces cannot be read, and which subjects may be one."""
     return [
         *_passed_over_sentences(len(set(files.names()) - passed.keys()), passed),
         *_unreadable_images(files, faces),
@@ -82,8 +77,9 @@ def account(files: Files, faces: Batch, passed: Mapping[str, str]) -> list[str]:
 def folders_of_no_subject(
     files: Files, passed: Mapping[str, str], subjects: Collection[str], root: str, advice: str
 ) -> Iterator[str]:
-    """Name the folders below `root` that are no subject's; `advice` is for where their files are of
-    another form.
+    """Name the folders below `root` that belong to no subject.
+
+    `advice` is for folders whose files have another form.
     """
     why: dict[str, dict[str, None]] = {}
     for name, reason in passed.items():
@@ -110,8 +106,7 @@ def folders_of_no_subject(
 
 
 def misplaced_folders(used: Collection[str], root: str, nested: bool) -> Iterator[str]:
-    """Tell of a single subject, and of subjects nearly all of whose images lie in a folder below
-    theirs.
+    """Tell of a single subject, and of subjects whose images nearly all lie in one sub-folder.
 
     `nested`: folders below a subject's are meant to be there.
     """
@@ -140,9 +135,7 @@ def misplaced_folders(used: Collection[str], root: str, nested: bool) -> Iterato
 
 
 def repeated_photographs(faces: Batch) -> Iterator[str]:
-    """Tell of photographs, the same byte for byte, that are there under several subjects, or
-    several times under one.
-    """
+    """Tell of identical photographs under several subjects, or several times under one."""
     count = Counter(faces["sha256"].tolist())
     twice = {
         digest: list[tuple[str, str]]()
@@ -179,8 +172,7 @@ def repeated_photographs(faces: Batch) -> Iterator[str]:
 
 
 def printable(name: str) -> str:
-    """Return a name as it can be printed wherever: what is no letter, or no UTF-8, by its
-    number."""
+    """Return a name that can be printed anywhere: other characters become their numbers."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
@@ -228,9 +220,7 @@ def _unreadable_images(files: Files, faces: Batch) -> Iterator[str]:
 
 
 def _subjects_alike(faces: Batch) -> Iterator[str]:
-    """Tell of subjects whose names differ in upper and lower case alone, or in how their accents
-    are written.
-    """
+    """Tell of subjects whose names differ only in case, or in how accents are encoded."""
     spellings = defaultdict[str, list[str]](list)
     for name in dict.fromkeys(faces["subject"].tolist()):
         spellings[normalize("NFC", normalize("NFC", name).casefold())].append(name)

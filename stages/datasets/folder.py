@@ -1,5 +1,4 @@
-"""Reader `folder`: a folder (or zip) with one folder a subject, and what every reader of image
-trees shares.
+"""Reader `folder`: one folder a subject, in a folder or zip; and helpers for image trees.
 
 Conventions
     Tree       SUBJECT/any/nesting/image.jpg. A face's id is its path below `root`.
@@ -63,8 +62,10 @@ def need_files(files: Files | None, reader: str) -> Files:
 
 
 def file_names(files: Files, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> list[str]:
-    """Return all names of the tree that are text, sorted. Raises InvalidInput if an image's is
-    not."""
+    """Return all names of the tree that are text, sorted.
+
+    Raises InvalidInput if the name of an image is not text.
+    """
     names = []
     for name in files.names():
         try:
@@ -80,9 +81,7 @@ def file_names(files: Files, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> li
 
 
 def folder_of(root: str) -> str:
-    """Return what the names of all files in the folder `root` of the data set begin with; "" for
-    the data set itself.
-    """
+    """Return the prefix of all file names in the folder `root`; "" for the data set itself."""
     return f"{root.strip('/')}/" if root.strip("/") else ""
 
 
@@ -95,8 +94,9 @@ def names_below(names: Iterable[str], root: str) -> list[str]:
 def find_one_file(
     names: Iterable[str], ending: str, problems: Problems, needed: str = ""
 ) -> str | None:
-    """Return the one file whose path ends so; `needed` says, where it may not be absent, what to do
-    about it.
+    """Return the one file whose path ends so.
+
+    `needed` says what to do if it is absent; empty if it may be absent.
     """
     found = [name for name in names if name == ending or name.endswith(f"/{ending}")]
     if len(found) > 1:
@@ -114,32 +114,26 @@ def find_one_file(
 
 
 def digest_images(files: Files, names: Iterable[str]) -> list[str]:
-    """Return the sha256 (hex) of every file; empty if there is none, UNREADABLE for one that can be
-    no sample:
+    """Return the sha256 (hex) of every file; "" if absent, UNREADABLE if it can be no sample.
 
-    damaged inside its archive, too large, a link out of the tree, without permission to read.
+    The latter is damaged inside its archive, too large, a link out of the tree, or without
+    permission to read.
     """
     return files.digests(names, MAX_FILE_BYTES)
 
 
 def is_image(name: str, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> bool:
-    """Whether a relative file name is an image's, and not one that an operating system hides beside
-    it.
-    """
+    """Whether a relative file name is an image's, and not a hidden companion of one."""
     return not hidden(name) and suffix(name) in extensions
 
 
 def identity_generator(seed: int, purpose: str, identity: str) -> np.random.Generator:
-    """Return a generator that depends on the seed, on what is drawn and on one identity, on nothing
-    else.
-    """
+    """Return a generator that depends on the seed, the purpose and one identity alone."""
     return np.random.default_rng(_hash(seed, purpose, identity))
 
 
 def lowest_ranked(identities: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
-    """Return the `count` identities whose hashes rank lowest: a seeded choice in whatever order
-    they come.
-    """
+    """Return the `count` identities whose hashes rank lowest: a seeded choice in any order."""
     return set(sorted(identities, key=lambda name: (_hash(seed, purpose, name), name))[:count])
 
 
@@ -148,8 +142,7 @@ def _hash(seed: int, purpose: str, identity: str) -> int:
 
 
 class FolderOptions(Options):
-    """What is one template, what is one medium, and whether templates are split for an
-    experiment."""
+    """What is one template, what is one medium, and whether templates are split in two sides."""
 
     root: str = (
         ""  # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
@@ -165,8 +158,7 @@ class FolderOptions(Options):
 
 @register("reader", "folder")
 class FolderReader:
-    """Subjects' folders → templates; with `probe_fraction`, every reference × every probe as
-    well."""
+    """Subjects' folders → templates; with `probe_fraction`, also every reference × every probe."""
 
     name: ClassVar[str] = "folder"
     version: ClassVar[int] = 2

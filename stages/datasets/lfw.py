@@ -1,5 +1,4 @@
-"""Readers of LFW: `lfw` for its 6,000 pairs and any list like it, `lfw_templates` for templates
-against templates.
+"""Readers of LFW: `lfw` for its 6,000 pairs and lists like it, `lfw_templates` for templates.
 
 Conventions
     Tree       images are NAME/NAME_0001.jpg, wherever in the folder or zip that lies; a flat list
@@ -63,9 +62,7 @@ from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables
 
 
 class LfwOptions(Options):
-    """Which list of pairs, whether faces outside it are kept, and whether every image of it has to
-    be there.
-    """
+    """Which list of pairs, whether other faces are kept, and whether all images must be there."""
 
     pairs: str = "pairs.txt"  # file name, or path in the tree where several have that name
     faces: Literal["all", "pairs"] = "all"
@@ -163,9 +160,7 @@ class LfwReader:
     def _pairs(
         self, files: Files, problems: Problems
     ) -> tuple[PairList, dict[str, str], list[str]]:
-        """The pairs whose images are there, the path of every face, and what is missing from the
-        other pairs.
-        """
+        """The pairs whose images are there, the path of every face, and what other pairs lack."""
         name = _find(files, self.options.pairs)
         listed = read_pairs(files.read(name), name, problems)
         problems.refuse()
@@ -187,8 +182,7 @@ class LfwTemplatesOptions(Options):
 
 @register("reader", "lfw_templates")
 class LfwTemplatesReader:
-    """Two templates an identity, every A against every B, and a gallery that lacks some
-    identities."""
+    """Two templates an identity, every A against every B, and a gallery without some identities."""
 
     name: ClassVar[str] = "lfw_templates"
     version: ClassVar[int] = 2
@@ -238,9 +232,7 @@ class LfwTemplatesReader:
         return build_tables(found, str(files.root))
 
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
-        """Say what became of every file, of whom nothing is usable, and which photographs are there
-        twice.
-        """
+        """Say what became of every file, who has nothing usable, and which photographs repeat."""
         files = need_files(files, self.name)
         images, faces = _images(files), tables["faces"]
         usable = set(images.values())

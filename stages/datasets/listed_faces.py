@@ -36,8 +36,9 @@ def named_subject(face: str) -> str:
 
 
 def named_images(files: Files) -> dict[str, str]:
-    """Return face id → path of every NAME/NAME_0001.jpg. Raises InvalidInput if a face has two
-    images.
+    """Return face id → path of every NAME/NAME_0001.jpg.
+
+    Raises InvalidInput if a face has two images.
     """
     images: dict[str, str] = {}
     for name in file_names(files):
@@ -54,8 +55,9 @@ def named_images(files: Files) -> dict[str, str]:
 
 
 def all_images(files: Files) -> dict[str, str]:
-    """Return face id → path of every image of the tree. Raises InvalidInput if a face has two
-    images.
+    """Return face id → path of every image of the tree.
+
+    Raises InvalidInput if a face has two images.
     """
     images = named_images(files)
     there = set(images.values())
@@ -67,10 +69,9 @@ def all_images(files: Files) -> dict[str, str]:
 def found_pairs(
     listed: PairList, images: Mapping[str, str], where: str, problems: Problems
 ) -> tuple[PairList, list[str]]:
-    """Return the pairs whose images are there, by the ids of their faces, and a sentence on what is
-    missing from each other.
+    """Return the pairs whose images are there, by face ids, and what each other pair lacks.
 
-    `problems` are told of a pair that could be of several images, or that names one image twice.
+    `problems` takes pairs that could mean several images, or that name one image twice.
     """
     by_stem: dict[str, list[str]] = {}
     for face, path in images.items() if listed.flat else ():
@@ -107,9 +108,7 @@ def found_pairs(
 def subjects_of_faces(
     faces: Sequence[str], images: Mapping[str, str], pairs: Sequence[ListedPair]
 ) -> list[str]:
-    """Return the subject of each face: its NAME or, where its id is a path, what the mated pairs
-    tell.
-    """
+    """Return each face's subject: its NAME or, if its id is a path, what mated pairs tell."""
     row = {face: i for i, face in enumerate(faces)}
     given = np.array(
         [None if images[face] == face else named_subject(face) for face in faces], dtype=object
@@ -142,9 +141,7 @@ def refuse_contradictions(
 def _candidates(
     name: str, images: Mapping[str, str], by_stem: Mapping[str, Sequence[str]] | None
 ) -> list[str]:
-    """Return the faces that a list may mean by a name: a face's id or, in a flat list, an image's
-    path.
-    """
+    """Return the faces that a name in a list may mean: a face id or, in a flat list, a path."""
     if by_stem is None:
         return [name] if name in images else []
     bare = _without_extension(name)

@@ -1,5 +1,6 @@
-"""Sets as published: how many of what a whole copy holds, and what is known to be skewed in it
-(data_manifests/).
+"""Sets as published: the counts of a whole copy, and what is known to be skewed in it.
+
+They are described in data_manifests/.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Lists of pairs, in the four forms in which LFW's and those of its kind go round. The form is told
-by their first line.
+"""Lists of pairs, in the four forms that LFW's and similar ones have; the first line tells which.
 
 Conventions
     LFW        line 1 gives folds and pairs of each kind in a fold ("10 300"; the development lists
@@ -59,9 +58,7 @@ Fields = list[str]
 
 @dataclass(frozen=True)
 class ListedPair:
-    """Two faces as a list names them, in LFW's forms as NAME_0001, and in the others as a path with
-    slashes.
-    """
+    """Two faces as a list names them: NAME_0001 in LFW's forms, else a path with slashes."""
 
     line: int  # the first, where there are two
     a: str
@@ -71,8 +68,9 @@ class ListedPair:
 
 @dataclass(frozen=True)
 class PairList:
-    """Pairs in the order of the list, and the fold of each. `flat`: they name files, not people's
-    images by number.
+    """Pairs in the order of the list, and the fold of each.
+
+    `flat`: they name files, not people's images by number.
     """
 
     pairs: Sequence[ListedPair] = ()
@@ -110,8 +108,9 @@ def read_pairs(data: bytes, name: str, problems: Problems) -> PairList:
 
 
 def _split_fields(line: str, fits: Callable[[Fields], bool]) -> Fields:
-    """Return the fields of a line between the first separator that makes them fit; else between the
-    first that is in it.
+    """Return the fields of a line, split at the first separator that makes them fit.
+
+    If none does, at the first separator that the line holds.
     """
     split = [
         _strip_fields(line.split(each)) for each in _SEPARATORS if each is None or each in line
@@ -120,8 +119,9 @@ def _split_fields(line: str, fits: Callable[[Fields], bool]) -> Fields:
 
 
 def _strip_fields(fields: Fields) -> Fields:
-    """Return fields without the blanks around them, and without blank ones at the end, as tables of
-    several forms have.
+    """Return fields without blanks around them, and without empty fields at the end.
+
+    Tables of several forms end lines so.
     """
     fields = [field.strip() for field in fields]
     while len(fields) > 1 and not fields[-1]:
@@ -160,9 +160,7 @@ def _folds_and_pairs(line: str) -> tuple[int, int] | None:
 
 
 def _form_of_lines(lines: Sequence[str]) -> Literal["half", "flat", "named", ""]:
-    """Return what the lines of a list without a header are; "" if its first one is nothing that is
-    known.
-    """
+    """Return the form of a list without a header; "" if its first line has no known form."""
     first = lines[0] if lines else ""
     half, named, flat = (_split_fields(first, fits) for fits in (_is_half, _is_named, _is_flat))
     if _is_half(half) and not _NUMBER.fullmatch(half[0]):
@@ -220,8 +218,9 @@ def _pairs_of_lines(
 
 
 def _named_pair(line: str, mated: bool | None) -> tuple[str, str, bool]:
-    """Return the two faces of a line in LFW's manner. Raises ValueError saying what is wrong with
-    it.
+    """Return the two faces of a line in LFW's form.
+
+    Raises ValueError, which says what is wrong with the line.
     """
     fields = _split_fields(line, _is_named)
     forms = {True: "NAME I J (a mated pair)", False: "NAME I NAME J (a non-mated pair)"}
@@ -239,8 +238,9 @@ def _named_pair(line: str, mated: bool | None) -> tuple[str, str, bool]:
 
 
 def _flat_pair(line: str) -> tuple[str, str, bool]:
-    """Return the two files of a line and whether they are mated. Raises ValueError saying what is
-    wrong with it.
+    """Return the two files of a line, and whether they are mated.
+
+    Raises ValueError, which says what is wrong with the line.
     """
     fields = _split_fields(line, _is_flat)
     if len(fields) != 3 or not all(fields):
@@ -272,9 +272,7 @@ def _pairs_of_two_lines(
 
 
 def _clean_path(field: str) -> str:
-    """Return a file's path with slashes alone, and without a "." or ".." before it, which are of
-    the list's folder.
-    """
+    """Return a path with slashes, and without leading "." or ".." (the list's own folder)."""
     parts = [*PurePosixPath(field.replace("\\", "/")).parts]
     while parts and parts[0] == "..":
         parts.pop(0)
@@ -282,8 +280,9 @@ def _clean_path(field: str) -> str:
 
 
 def _labelled_pair(a: str, b: str, label: str) -> tuple[str, str, bool]:
-    """Return two faces and what their label says. Raises ValueError for one that says nothing, and
-    for one face twice.
+    """Return two faces and what their label says.
+
+    Raises ValueError for an unknown label, and for one face twice.
     """
     if label.lower() not in LABELS:
         raise ValueError(f"expected the label 1 (mated), 0 or -1 (non-mated), found {label!r:.40}")
@@ -293,9 +292,7 @@ def _labelled_pair(a: str, b: str, label: str) -> tuple[str, str, bool]:
 
 
 def _even_folds(mated: Sequence[bool]) -> list[int]:
-    """Return ten folds of the same length where each has as many mated pairs as the others; else
-    none.
-    """
+    """Return ten folds of equal length if all have equally many mated pairs; else none."""
     count = len(mated)
     if count and count % FOLDS == 0 and np.ptp(np.reshape(mated, (FOLDS, -1)).sum(axis=1)) == 0:
         return [row * FOLDS // count for row in range(count)]

@@ -1,6 +1,4 @@
-"""What is wrong with a set in IJB-B's or IJB-C's layout: gathered from all its files, and refused
-in one sentence.
-"""
+"""What is wrong with a data set: gathered from all its files, and refused in one sentence."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ SHOWN_PROBLEMS = 10  # problems of one file, or of one kind, that are printed
 
 @dataclass
 class Problems:
-    """What is wrong with a data set: of each file, or of each kind of problem, a count and the
-    first ten in words.
-    """
+    """What is wrong, by file or kind of problem: a count, and the first ten in words."""
 
     root: object
     _found: dict[str, list[str]] = field(default_factory=dict)

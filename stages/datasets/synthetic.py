@@ -1,5 +1,4 @@
-"""Reader `synthetic`: a set of IJB-C's shape whose faces are embeddings, made from a seed; it reads
-no file.
+"""Reader `synthetic`: embeddings in the shape of IJB-C, made from a seed; it reads no file.
 
 Conventions
     Shape      at scale 1: 3,531 subjects, 23,124 templates and 469,375 faces, as IJB-C; all grow
@@ -41,9 +40,7 @@ _FACES_AT_ONCE = 16384  # faces made at a time: bounds the memory beside the res
 
 
 class SynthOptions(Options):
-    """Size, seed and difficulty of a synthetic set; the difficulty is tuned for the default
-    dimension.
-    """
+    """Size, seed and difficulty of a synthetic set, tuned for the default dimension."""
 
     scale: float = Field(0.02, gt=0, le=4)
     seed: int = Field(0, ge=0)
@@ -62,9 +59,7 @@ class SynthOptions(Options):
 
 @dataclass(frozen=True)
 class HiddenTruth:
-    """What a synthetic set does not show. Arrays have one entry a face, in table order, where n is
-    given.
-    """
+    """What a synthetic set does not show; arrays (n,) have one entry a face, in table order."""
 
     quality: Array  # (n,) float32, true quality
     sigma: Array  # (n,) float32, noise level
@@ -74,8 +69,9 @@ class HiddenTruth:
 
 @dataclass(frozen=True)
 class Structure:
-    """Who is where, as numbers; templates are the references (one a subject, in order), then the
-    probes.
+    """Who is where, as numbers.
+
+    Templates are the references (one a subject, in order), then the probes.
     """
 
     template_subject: Array  # (templates,) int64
@@ -86,8 +82,7 @@ class Structure:
 
 
 def noise_level(quality: Array, options: SynthOptions) -> Array:
-    """Return sigma (float32) of faces of the given true quality: geometric between worst and
-    best."""
+    """Return sigma (float32) for faces of this true quality: geometric from worst to best."""
     ratio = np.log(options.sigma_best / options.sigma_worst)
     return np.asarray(options.sigma_worst * np.exp(ratio * quality), dtype=np.float32)
 
@@ -101,8 +96,9 @@ def optimal_weights(sigma: Array) -> Array:
 
 
 def synthesise(options: SynthOptions) -> dict[str, Batch]:
-    """Return the six tables, with `embedding` (not normalised), `quality` (observed) and `variance`
-    (true).
+    """Return the six tables, with `embedding` (not normalised), `quality` and `variance`.
+
+    The quality is the observed one, the variance the true one.
     """
     return _synthesise(options)[0]
 
@@ -140,8 +136,9 @@ def _synthesise(options: SynthOptions) -> tuple[dict[str, Batch], HiddenTruth]:
 
 
 def make_set(options: SynthOptions) -> tuple[Structure, dict[str, Array], HiddenTruth]:
-    """Return who is where, the optional columns of faces (embedding, quality: float32) and the
-    hidden side.
+    """Return the structure, the optional columns of faces, and the hidden truth.
+
+    The columns are `embedding` and `quality`, float32.
     """
     # Independent streams, so that an option of one part leaves the random numbers of the others as
     # they are.
@@ -209,8 +206,7 @@ def _structure(options: SynthOptions, rng: np.random.Generator) -> Structure:
 
 
 def _true_quality(made: Structure, rng: np.random.Generator) -> Array:
-    """Return (n,) float32 in (0, 1): mostly the medium's, partly the face's own; frames are
-    worse."""
+    """Return (n,) float32 in (0, 1): mostly the medium's, partly the face's; frames are worse."""
     media = int(made.medium[-1]) + 1
     good, poor = rng.beta(3, 1.8, media), rng.beta(1.8, 2.4, media)
     own = rng.beta(2, 2, len(made.medium))
@@ -219,8 +215,7 @@ def _true_quality(made: Structure, rng: np.random.Generator) -> Array:
 
 
 def _centres(options: SynthOptions, subjects: int, rng: np.random.Generator) -> Array:
-    """Return (subjects, d) float32 unit centres; look-alikes come in fours with a common
-    direction."""
+    """Return (subjects, d) float32 unit centres; look-alikes come in groups of four."""
     own = _unit(rng.standard_normal((subjects, options.dimension), dtype=np.float32))
     alike = rng.permutation(subjects)[: round(subjects * options.look_alikes)]
     common = _unit(rng.standard_normal((len(alike) // 4 + 1, options.dimension), dtype=np.float32))

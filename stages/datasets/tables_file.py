@@ -53,8 +53,7 @@ _MAY_LACK = ("roles", "comparisons", "pairings")
 def write_tables(
     path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, str | int | float] | None = None
 ) -> None:
-    """Write `tables` as one file, which appears at `path` when it is complete and replaces what was
-    there.
+    """Write `tables` as one file, which appears at `path` when complete, replacing any other.
 
     Raises InvalidInput if the tables are not those of a face data set, OSError if the file cannot
     be written.
@@ -142,9 +141,7 @@ class TablesReader:
 
 
 def _open(files: Files, name: str) -> Path | io.BytesIO:
-    """Return what h5py opens: in a folder the file itself, as it may be larger than `Files.read`
-    takes in.
-    """
+    """Return what h5py opens: in a folder the file itself, which may exceed `Files.read`."""
     return files.path(name) if isinstance(files, Folder) else io.BytesIO(files.read(name))
 
 
@@ -221,9 +218,7 @@ def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
 
 
 def _node(group: h5py.Group, name: str) -> Any:
-    """Return a member that lies in this very file; None if there is none, False for a link
-    elsewhere.
-    """
+    """Return a member that lies in this file; None if there is none, False for a link."""
     link = group.get(name, getlink=True)
     return None if link is None else group[name] if isinstance(link, h5py.HardLink) else False
 
@@ -302,9 +297,7 @@ def _read_column(node: Any) -> Array:
 
 
 def _cross_check(tables: Mapping[str, Batch]) -> list[str]:
-    """Return what is wrong between tables: ids given twice, row numbers out of range, roles nobody
-    has.
-    """
+    """Return what is wrong between tables: repeated ids, row numbers out of range, unused roles."""
     problems = []
     for table, column in (("faces", "face_id"), ("templates", "template_id")):
         twice = [

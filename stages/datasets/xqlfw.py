@@ -40,8 +40,10 @@ class XqlfwReader(LfwReader):
     options: XqlfwOptions
 
     def read(self, files: Files | None) -> dict[str, Batch]:
-        """Return the tables. Raises InvalidInput as LFW's reader, and where pairs are more or fewer
-        than published.
+        """Return the tables.
+
+        Raises InvalidInput as LFW's reader does, and if the number of pairs is not the published
+        one.
         """
         files = need_files(files, self.name)
         tables = super().read(files)

@@ -292,7 +292,7 @@ class EvaluateDiscard(Stage):
     def _curves(
         self, c: _EvaluatedComparisons, target: float, rule: str, limit: np.float64
     ) -> tuple[dict[str, Curve], bool]:
-        """The standard curves of both kinds, and whether few false matches decide a step that counts."""
+        """The standard curves of both kinds, and whether few false matches decide a used step."""
         o = self.options
         if np.isnan(limit):
             return dict.fromkeys(("fnm", "fm"), discard.edc([], [])), False
@@ -347,7 +347,7 @@ class EvaluateDiscard(Stage):
 
 
 def unscored_first(quality: Array) -> Array:
-    """Return qualities (n,) in which those that are not finite are equal and lower than all others."""
+    """Return qualities (n,) in which those not finite are equal and lower than all others."""
     known = np.isfinite(quality)
     least = quality[known].min() if known.any() else quality.dtype.type(0)
     return np.where(known, quality, np.nextafter(least, quality.dtype.type(-np.inf)))

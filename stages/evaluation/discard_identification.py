@@ -1,4 +1,4 @@
-"""evaluate_discard_identification: candidate lists and probe quality → FNIR and FPIR versus discard.
+"""evaluate_discard_identification: candidate lists, probe quality → FNIR and FPIR versus discard.
 
 The threshold is chosen once, on the probes of the whole set, by the largest FPIR that does not
 exceed the target. A mated probe is wrong where its mate is not at rank 1 with score ≥ threshold, a

@@ -1,4 +1,4 @@
-"""numbers: rows of NUMBERS, curves and histograms as evaluations write them; subjects as numbers."""
+"""numbers: rows of NUMBERS, curves, histograms as evaluations write them; subjects as numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Numbers:
     def add(
         self, metric: str, value: float, replicates: Array | None = None, **fields: Any
     ) -> None:
-        """Add a number with its replicates (R,), from which its interval follows; None for no interval."""
+        """Add a number with its replicates (R,), which give its interval; None for no interval."""
         row = {"target": np.nan, "rule": "", "achieved": np.nan, "threshold": np.nan, "few": False}
         counts = {
             "false_matches": -1,
@@ -134,7 +134,7 @@ def number_half(templates: Batch, half: Half) -> tuple[NDArray[np.int64], int]:
 
 
 def _subject_names(templates: Batch) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
-    """Return the name of each template's subject, or a made-up unique one, and whether it has one."""
+    """Return each template's subject, or a unique made-up one, and whether it has a subject."""
     names = templates["subject"].astype(str)
     known = names != ""
     return np.where(known, names, np.char.add("\0row ", np.arange(len(names)).astype(str))), known

@@ -98,7 +98,7 @@ class EvaluatePooledScript(Stage):
         return {"numbers": numbers.batch(), "curves": curve_rows([])}
 
     def _check_reach(self, found: Batch, there: Array, gallery: int, threshold: Array) -> None:
-        """Raise InvalidInput if scores that were not kept could lie above a threshold, and move it."""
+        """Raise InvalidInput if scores that were not kept could lie above a threshold."""
         reach = found["candidate"].shape[1]
         cut = (found["status"] == Status.OK) & there[:, -1] & (reach < gallery)
         # What is missing from a list is no larger than its last score: up to the threshold it

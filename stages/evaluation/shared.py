@@ -41,7 +41,7 @@ class Resampled(Options):
 
 
 class EvaluationOptions(Resampled):
-    """`templates`: also count templates whose weights all vanished and, in 1:N, FTE of the gallery."""
+    """`templates`: also count templates whose weights vanished and, in 1:N, FTE of the gallery."""
 
     templates: bool = False
 
@@ -75,7 +75,7 @@ def read_templates(work: Work) -> Batch:
 
 
 def write_fallback(numbers: Numbers, templates: Batch, rows: Array) -> None:
-    """Add how many of the templates in `rows` have no weight above 0, so that `fallback` decided."""
+    """Add how many of the templates in `rows` have no weight above 0: `fallback` decided those."""
     numbers.add("fused_fallback", float(templates["fallback"][rows].sum()), trials=len(rows))
 
 

@@ -50,13 +50,12 @@ def to_scores(exact: Floats) -> NDArray[np.float32]:
 def doubt(dimension: int, unit: float = FLOAT32) -> float:
     """Return how far a fast product of unit rows, summed in float32, can be from the score.
 
-    The rows are rounded to a type whose largest relative error is `unit` (u below).
-
-    `unit` is that type's. Rounding both rows moves a cosine by at most 2u + u² of |a| · |b|; a sum
-    of d products in float32, in any order, by d · 2⁻²⁴ / (1 − d · 2⁻²⁴) of Σ |a b| ≤ 1 (Higham,
-    “Accuracy and Stability of Numerical Algorithms”, 2002, eq. 3.5); rounding the score to float32
-    by 2⁻²⁴, and as much is left for who subtracts this. Lengths exceed 1 by less than √d · 2⁻²⁶; so
-    |a| · |b| exceeds 1, and a cosine the score that is kept within 1, by less than √d · 2⁻²⁴.
+    The rows are rounded to a type whose largest relative error is `unit`, u below. Rounding both
+    rows moves a cosine by at most 2u + u² of |a| · |b|; a sum of d products in float32, in any
+    order, by d · 2⁻²⁴ / (1 − d · 2⁻²⁴) of Σ |a b| ≤ 1 (Higham, “Accuracy and Stability of Numerical
+    Algorithms”, 2002, eq. 3.5); rounding the score to float32 by 2⁻²⁴, and as much again is left
+    for the caller's own subtraction. Lengths exceed 1 by less than √d · 2⁻²⁶; so |a| · |b| exceeds
+    1, and a cosine exceeds the clipped score, by less than √d · 2⁻²⁴.
     """
     summed = dimension * FLOAT32 / (1 - dimension * FLOAT32)
     longer = dimension**0.5 * FLOAT32

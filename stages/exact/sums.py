@@ -15,7 +15,7 @@ ROWS_AT_ONCE = 1024  # that `weighted` widens at once: some megabytes
 
 
 def total(values: Floats) -> Floats:
-    """Return the sum along the last axis, adding halves: x[i] + x[i + n/2], and again on the result.
+    """Return the sum along the last axis, by halves: x[i] + x[i + n/2], and again on the result.
 
     values (…, n) are overwritten. The order of additions follows from n alone; a library's own sum
     may follow the width of the machine's vector units.
@@ -47,7 +47,7 @@ def mean(values: ArrayLike) -> float:
 
 
 def deviation(values: ArrayLike) -> float:
-    """Return the standard deviation (population form) of values (n,), n ≥ 1, whatever their order."""
+    """Return the standard deviation (population form) of values (n,), n ≥ 1, in no order."""
     array = np.asarray(values, np.float64)
     return math.sqrt(mean((array - mean(array)) ** 2))
 

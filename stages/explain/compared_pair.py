@@ -1,6 +1,4 @@
-"""pair: two templates by id, their place among the comparisons of a data set, and the cells of a
-config that compare them.
-"""
+"""Two templates by id, their place among the comparisons, and the cells that compare them."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ from stages.tables.tables import Comparisons
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """The two templates, and their place among the comparisons of the data set; `number` is None
-    where they have none.
-    """
+    """Two templates, and the `number` of their comparison; None if the data set has none."""
 
     ids: tuple[str, str]
     rows: tuple[int, int]
@@ -36,8 +32,9 @@ class ComparedPair:
 
 
 def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> ComparedPair:
-    """Return two templates by id. Raises InvalidInput for an unknown id, and for a template with
-    itself.
+    """Return two templates by id.
+
+    Raises InvalidInput for an unknown id, and for a template with itself.
     """
     one, other = (_template_row(tables, name) for name in (a, b))
     if one == other:
@@ -97,8 +94,9 @@ def _template_row(tables: Mapping[str, Batch], name: str) -> int:
 
 
 def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
-    """Return the compare steps that agree with every FACTOR=VALUE, in the order of the config's
-    values, rules first.
+    """Return the compare steps that agree with every FACTOR=VALUE, rules first.
+
+    The order is that of the config's values.
 
     A cell that lacks a factor agrees with any value of it.
 
@@ -122,10 +120,10 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
 
 
 def agreeing_steps(session: Session, steps: Sequence[Step], where: Sequence[str]) -> list[Step]:
-    """Return the steps that agree with every FACTOR=VALUE. A cell that lacks a factor agrees with
-    any value of it.
+    """Return the steps that agree with every FACTOR=VALUE.
 
-    Raises UsageError for an unknown factor or value, or what is not FACTOR=VALUE.
+    A cell without a factor agrees with any value of it. Raises UsageError for an unknown factor or
+    value, or what is not FACTOR=VALUE.
     """
     factors = session.config.factors
     wanted: dict[str, str] = {}

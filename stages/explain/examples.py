@@ -1,5 +1,4 @@
-"""examples: which 1:1 comparisons of a run show what weighting does, and what is known of each,
-face by face.
+"""examples: 1:1 comparisons of a run that show what weighting does, face by face.
 
 Conventions
     Rows        the best row of the headline table whose scores are cosines of templates, and its
@@ -38,8 +37,9 @@ MOST_FACES = 8  # of a template
 
 @dataclass(frozen=True)
 class ShownFace:
-    """One face under the best row; `former` is its weight under the baseline. `picture`: base64 of
-    a JPEG, or empty.
+    """One face under the best row; `former` is its weight under the baseline.
+
+    `picture`: base64 of a JPEG, or empty.
     """
 
     face: Face
@@ -50,9 +50,7 @@ class ShownFace:
 
 @dataclass(frozen=True)
 class ShownTemplate:
-    """One template: its heaviest faces, how many it has, and what those that are not shown weigh
-    together.
-    """
+    """One template: its heaviest faces, how many it has, and the weight of those not shown."""
 
     template: str
     subject: str
@@ -74,8 +72,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """What is shown. Of rows and thresholds the first is the best row's, the second the
-    baseline's."""
+    """What is shown; of rows and thresholds first the best row's, then the baseline's."""
 
     rows: tuple[Row, Row]
     cell: Mapping[str, Any]  # the factors that the rows average over
@@ -89,8 +86,9 @@ class Examples:
 
 
 def examples(found: Found) -> Examples | None:
-    """Return the examples of a run; None if none are asked for, or no row has a baseline to be
-    compared with.
+    """Return the examples of a run.
+
+    None if none are asked for, or no row has a baseline to compare with.
     """
     met = _rows_and_cells(found) if found.options.pairs else None
     if met is None:
@@ -164,9 +162,7 @@ def _scores(results: Results, cell: Cell) -> Step:
 
 
 def _no_longer_stored(results: Results, step: Step) -> str:
-    """Say what of that which a step is computed from is not in the store any more; nothing where
-    all is there.
-    """
+    """Say which inputs of a step are no longer in the store; "" if all are there."""
     waiting = [Ref(step.name, "")]
     while waiting:
         ref = waiting.pop()
@@ -248,8 +244,9 @@ def _shown_templates(
 
 
 def _pictures(results: Results, step: Step, rows: Array) -> dict[int, tuple[str, str]]:
-    """Return face row → (the crop that was embedded, base64 of a JPEG, how it was degraded); none
-    where none is kept.
+    """Return face row → (crop as base64 of a JPEG, how it was degraded).
+
+    The crop is the one that was embedded. Empty if no crops are kept.
     """
     above = results.plan.steps[step.inputs["templates"].step]
     embed = (

@@ -1,5 +1,4 @@
-"""explain: one comparison score → its two templates → their media → their faces, and what each face
-does to it.
+"""explain: one comparison score → its templates → their media → their faces, and their effect.
 
 Conventions
     Weight    what a face's embedding counts for in its template: the unit embedding, or the raw one
@@ -40,9 +39,7 @@ from stages.matching.compare import unit_rows
 
 @dataclass(frozen=True)
 class Face:
-    """One face of a template. Numbers are nan if there are none; `value` is what the rule weighs
-    by.
-    """
+    """One face of a template; numbers are nan if unknown, `value` is what the rule weighs by."""
 
     face: str
     media: str
@@ -57,8 +54,9 @@ class Face:
 
 @dataclass(frozen=True)
 class Template:
-    """A template as one cell fused it. `fallback`: its weights vanished, and `fuse.fallback`
-    decided.
+    """A template as one cell fused it.
+
+    `fallback`: its weights vanished, and `fuse.fallback` decided.
     """
 
     template: str
@@ -100,8 +98,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Scored:
-    """The comparison in one cell. `weighed_by` names what `Face.value` is, and is empty where the
-    rule reads nothing.
+    """The comparison in one cell.
+
+    `weighed_by` names what `Face.value` is, and is empty if the rule reads nothing.
     """
 
     step: str
@@ -140,8 +139,9 @@ class _Reader:
         self._kept: dict[tuple[str, str, bool], Batch] = {}
 
     def rows(self, step: Step, output: str, remarks: bool = False) -> Batch:
-        """Return the rows of these faces of a map step, in order; of a reduce step all. `remarks`:
-        status and reason only.
+        """Return the rows of these faces from a map step, in order; from a reduce step all rows.
+
+        `remarks`: status and reason only.
         """
         name = (step.name, output, remarks)
         if name not in self._kept:
@@ -173,8 +173,9 @@ class _Reader:
         return store.read(step.output(output), key, columns, rows)
 
     def remarks(self, below: Step) -> tuple[Array, Array]:
-        """Return (status, reason) of each face at the step above (or at) `below` that failed it
-        first, else its note.
+        """Return (status, reason) of each face at the first step, up to `below`, that failed it.
+
+        For a face that did not fail, its note.
         """
         status, reason = np.zeros(len(self.faces), np.uint8), np.full(len(self.faces), "", object)
         above, waiting = {below.name}, [below]
@@ -261,8 +262,9 @@ def _cell_score(
 def _weighed_by(
     reader: _Reader, step: Step, rule: rules.FusionRule, embedded: Batch
 ) -> tuple[str, Array]:
-    """Return what a rule weighs faces by: its name, and its value for each face; an empty name
-    where it reads nothing.
+    """Return the name of what a rule weighs faces by, and its value for each face.
+
+    The name is empty if the rule reads nothing.
     """
     for name in (name for name in WEIGHED_BY if name in rule.needs):
         read = reader.plan.steps[step.inputs[name].step]
@@ -281,10 +283,9 @@ def _weighed_by(
 def _fused_templates(
     reader: _Reader, step: Step, fuse: Fuse, side: Array, media: Array
 ) -> tuple[Batch, Batch, Array]:
-    """Return the two templates as fuse makes them, the embeddings that they are made of, and the
-    (n,) weights of these.
+    """Return the two templates as fuse makes them, their embeddings, and the (n,) weights.
 
-    A weight is nan where a face is not usable.
+    A weight is nan if the face is not usable.
     """
     tables = {"members": Batch({"template": side, "face": np.arange(len(side)), "media": media})}
     read = {
@@ -309,10 +310,10 @@ def _source(batch: Batch) -> Source:
 def _effects(
     embedded: Batch, weight: Array, side: Array, unit: Array, lost: Array, raw: bool
 ) -> tuple[Array, Array, Array]:
-    """Return (own, other, effect), each (n,) float64, of faces, their weights (n,), and the two
-    templates `unit` (2, d).
+    """Return (own, other, effect), each (n,) float64, of faces with weights (n,).
 
-    Both are nan where there is no direction: `lost` (2,) says which templates have none.
+    `unit` (2, d) are the two templates; `lost` (2,) says which of them has no direction: then own,
+    other and effect are nan.
     """
     direction = vectors.units(embedded["embedding"], embedded["status"] == Status.OK)
     none = ~direction.any(axis=1)
@@ -331,9 +332,7 @@ def _effects(
 
 
 def _cosines_beside(x: Array, unit: Array) -> Array:
-    """Return the cosine of each row of x (n, d) with the unit row beside it; nan if x has no
-    direction.
-    """
+    """Return the cosine of each row of x (n, d) with the unit row beside it; may be nan."""
     direction = vectors.units(x)
     return np.where(direction.any(axis=1), products.paired(direction, unit), np.nan)
 

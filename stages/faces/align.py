@@ -107,9 +107,7 @@ class _Found:
 
 @register("stage", "align")
 class Align(Stage):
-    """Find the face of each image, or take its landmarks, and warp it to an upright crop of
-    112×112.
-    """
+    """Find the face of each image, or take its landmarks, and warp it to a 112×112 crop."""
 
     name = "align"
     version = 6
@@ -153,8 +151,9 @@ class Align(Stage):
         return [f"{len(missing):,} of {counted(faces.rows, 'image')} {are} not there (as {first})."]
 
     def load(self, rows: Batch) -> list[_Found]:
-        """Decode, detect and warp each row here, in the pool: OpenCV and Pillow release the
-        interpreter's lock.
+        """Decode, detect and warp each row here, in the pool.
+
+        OpenCV and Pillow release the interpreter's lock, so the pool works in parallel.
         """
         given = [
             rows[name] if name in rows else [None] * rows.rows for name in ("landmarks", "box")
@@ -260,16 +259,13 @@ class Align(Stage):
     def _look(
         self, image: NDArray[np.uint8], box: Any, quarters: int
     ) -> tuple[DetectedFaces, int, str]:
-        """Return what is found in an image turned, in pixels of the image as it is, and `_pick` of
-        it.
-        """
+        """Return the faces found in a turned image, in the image's own pixels, and `_pick`."""
         seen = np.rot90(image[:, :, ::-1], quarters)
         faces = self._detector.detect(np.ascontiguousarray(seen)).turned_back(quarters, image.shape)
         return (faces, *self._pick(faces, box, image.shape)) if len(faces) else (faces, -1, "")
 
     def _pick(self, faces: DetectedFaces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
-        """Return the index of the face that is meant, −1 for none, and which one that is in
-        words."""
+        """Return the index of the face that is meant (−1: none), and which it is in words."""
         if box is not None and np.isfinite(box).all():
             overlap = faces.overlap(box)
             best = int(np.argmax(overlap))
@@ -310,10 +306,10 @@ def _is_one_colour(image: NDArray[np.uint8]) -> bool:
 
 
 def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
-    """Say why landmarks (5, 2), in pixels, cannot be those of a face in an image of a shape
-    (height, width, …); else "".
+    """Say why landmarks cannot be those of a face in an image of this shape; "" if they can.
 
-    Of points drawn at random 99 in 100 are refused, and of mirrored faces all.
+    landmarks (5, 2) in pixels; shape (height, width, …). 99 of 100 sets of random points are
+    refused, and all mirrored faces.
     """
     if not np.isfinite(landmarks).all():
         return "are not all numbers"
@@ -349,8 +345,9 @@ def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
 
 
 def _share_inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
-    """Return which share of the crop, by a grid of 28×28 points, lies inside an image of a shape
-    (height, width, …).
+    """Return which share of the crop, by a grid of 28×28 points, lies inside the image.
+
+    shape: (height, width, …) of the image.
     """
     matrix = similarity(landmarks)
     across = np.arange(2, SIZE, 4) - 0.5
@@ -368,11 +365,10 @@ def _misfit(landmarks: NDArray[Any]) -> float:
 
 
 def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the 2×3 matrix that maps landmarks (5, 2) to TEMPLATE with least squared error,
-    without reflection.
+    """Return the 2×3 matrix that maps landmarks (5, 2) to TEMPLATE with least squared error.
 
-    As complex numbers a similarity is z → a·z + b, and the optimum is linear (equals Umeyama, TPAMI
-    1991, eq. 40-42).
+    It does not reflect. As complex numbers a similarity is z → a·z + b, and the optimum is linear
+    (it equals Umeyama, TPAMI 1991, eq. 40-42).
     """
     z, w = (points[:, 0] + 1j * points[:, 1] for points in (landmarks.astype(np.float64), TEMPLATE))
     centred = z - z.mean()

@@ -1,5 +1,4 @@
-"""detector_scores: the detector scores that came with the data set, for rules that weigh by them
-where nothing is detected.
+"""detector_scores: detector scores that came with the data set, for rules that weigh by them.
 
 With embeddings that are given there is no `align` step: `fuse: {inputs: {detections:
 detector_scores}}` reads these instead.

@@ -127,8 +127,9 @@ class Embed(Stage):
 
 
 def as_embeddings(embedding: Array, status: Array) -> Batch:
-    """Return an embeddings batch with the norm of each row; failed rows keep nan, and one of length
-    0 has failed.
+    """Return an embeddings batch with the norm of each row; failed rows keep nan.
+
+    A row of length 0 has no direction, and fails as well.
     """
     reason = np.full(len(status), "", dtype=object)
     norm = vectors.lengths(embedding).astype(np.float32)

@@ -123,8 +123,9 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield a JPEG's segments up to its end: the marker's second byte, and where the segment begins
-    and ends.
+    """Yield a JPEG's segments up to its end: the marker's second byte, start and end.
+
+    Start and end are offsets in `data`.
     """
     at = 2
     while (marker := _MARKER.search(data, at)) and marker[0] != _EOI:
@@ -139,10 +140,10 @@ def _scans(data: bytes) -> Iterator[bytes]:
 
 
 def _essential_jpeg(data: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """Return a JPEG less its metadata, which Pillow refuses a whole image for, and what of it may
-    tell the orientation.
+    """Return a JPEG without its metadata, and the parts of it that may tell the orientation.
 
-    JFIF and Adobe segments that libjpeg takes for ones stay: they say how its colours are coded.
+    Pillow refuses a whole image for broken metadata. JFIF and Adobe segments that libjpeg accepts
+    as such stay: they say how the colours are coded.
     """
     parts, exif, told, at = [data[:2]], list[bytes](), dict[str, bytes](), 2
     for marker, start, end in _segments(data):
@@ -198,8 +199,9 @@ def _ended(image: Any, data: bytes) -> Any:
 
 
 def _essential_png(data: bytes) -> bytes:
-    """Return a PNG less its chunks of metadata, which Pillow refuses a whole image for; EXIF stays,
-    which it reads late.
+    """Return a PNG without chunks of metadata, for which Pillow may refuse a whole image.
+
+    EXIF stays, as Pillow reads it late.
     """
     parts, at = [_PNG], len(_PNG)
     while len(head := data[at : at + 8]) == 8:

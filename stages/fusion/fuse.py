@@ -31,7 +31,9 @@ WEIGHED_BY = {"quality": "quality", "detections": "score"}
 
 
 class FuseOptions(Options):
-    """`rule`: a fusion rule with its parameters, as `quality-power(p=2)`; `qfuse steps` lists them.
+    """The fusion rule, and what becomes of norms, media and templates without weights.
+
+    `rule`: a fusion rule with its parameters, as `quality-power(p=2)`; `qfuse steps` lists them.
     `features`: unit embeddings, or raw ones, whose norms are weights as well.
 
     `media`: `mean` first averages the weighted features of each medium, Σ w x / n (the published
@@ -128,8 +130,9 @@ class Fuse(Stage):
         return {"": self.explained(work)[0]}
 
     def explained(self, work: Work) -> tuple[Batch, Array]:
-        """Return the templates, and what each member counted for: (members,) float64, nan where its
-        face was not usable.
+        """Return the templates, and what each member counted for.
+
+        The counts are (members,) float64, nan for a face that was not usable.
         """
         faces, usable = self._faces(work, rules.fusion_rule_named(self.options.rule))
         templates, weight = fuse_faces(faces, work.stop - work.start, self.options)
@@ -185,9 +188,7 @@ class Fuse(Stage):
 
 
 def fuse_faces(faces: rules.UsableFaces, count: int, options: FuseOptions) -> tuple[Batch, Array]:
-    """Return `count` templates as FUSED rows, and what each of the n faces counted for: (n,)
-    float64 ≥ 0.
-    """
+    """Return `count` templates as FUSED rows, and what each face counted for: (n,) float64 ≥ 0."""
     rule = rules.fusion_rule_named(options.rule)
     if rule.weigh is None:
         features = vectors.units(faces.embedding) if options.features == "unit" else faces.embedding
@@ -231,10 +232,10 @@ def _check_variance(faces: Batch) -> None:
 
 
 def _as_templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch:
-    """Return FUSED rows from what was summed (count, d), the template of each face that counted,
-    and which fell back.
+    """Return FUSED rows from the sums (count, d) of templates.
 
-    `zero`: those that fell back are vectors of zeros.
+    `used`: the template of each face that counted; `vanished` (count,): templates whose weights
+    vanished. With `zero` those are vectors of zeros.
     """
     length = vectors.lengths(summed)
     ok = (length > 0) & np.isfinite(length)
@@ -255,11 +256,10 @@ def _as_templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Ba
 def _scaled_weights(
     count: int, template: Array, weight: Array, fallback: str
 ) -> tuple[Array, Array]:
-    """Return weights (n,) of which a template's largest is 1, and (count,) which templates fell
-    back.
+    """Return weights (n,) scaled so that each template's largest is 1, and who fell back (count,).
 
-    Those whose weights all vanish do: under `equal` all of theirs are 1, under `zero` 0. Under
-    `none` none does. Raises InvalidInput for a weight below 0.
+    Templates whose weights all vanish fall back: under `equal` all of their weights are 1, under
+    `zero` 0; under `none` no template does. Raises InvalidInput for a weight below 0.
     """
     weight = np.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0)
     if (weight < 0).any():
@@ -288,9 +288,7 @@ def medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int6
 def _weights_inside_media(
     weight: NDArray[np.float64], medium: NDArray[np.int64], weighted: bool
 ) -> NDArray[np.float64]:
-    """Divide each weight by the number of faces in its medium or, `weighted`, by the sum of their
-    weights.
-    """
+    """Divide each weight by the number of faces in its medium or, `weighted`, by their weights."""
     count = int(medium.max(initial=-1)) + 1
     total = (
         sums.by_group(medium, weight, count) if weighted else np.bincount(medium, minlength=count)

@@ -32,9 +32,7 @@ Needs = tuple[str, ...] | Callable[[Mapping[str, float]], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class UsableFaces:
-    """The n usable faces of some templates: what rules may look at. Inputs a rule does not need are
-    empty.
-    """
+    """The n usable faces of some templates, as rules see them; inputs not needed are empty."""
 
     template: NDArray[np.int64]  # (n,) sorted
     medium: NDArray[np.int64]  # (n,) one number a medium, different between templates
@@ -54,8 +52,9 @@ class UsableFaces:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number that a rule takes: its default, and what it may be. `low` itself is allowed where
-    `closed`.
+    """A number that a rule takes: its default, and what it may be.
+
+    `low` itself is allowed if `closed`.
     """
 
     default: float
@@ -82,11 +81,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class FusionRule:
-    """A rule with its parameters fixed. A vector rule has no `weigh`, and `combine` makes the
-    templates.
+    """A rule with its parameters fixed; a vector rule has no `weigh`.
 
-    `needs` names the inputs of `fuse` beside the embeddings, `reads` further columns of the
-    embeddings. A `script` rule fixes by itself what becomes of norms and media.
+    `combine` makes the templates of a vector rule. `needs` names the inputs of `fuse` beside the
+    embeddings, `reads` further columns of the embeddings. A `script` rule fixes by itself what
+    becomes of norms and media.
     """
 
     label: str
@@ -122,9 +121,15 @@ def weight_rule(
 ) -> Callable[[Any], Any]:
     """Register a weight rule: `function(faces, **parameters) -> (n,) float64 weights ≥ 0`.
 
-    A parameter given as a number is that default, and takes numbers above 0; whole ones only where
-    it is an int. `needs`: see `FusionRule`; it may be a function of the parameters. `version` is raised
-    when the weights may change. Scaling all weights of a template changes nothing.
+    A parameter given as a number is that default, and takes numbers above 0; whole ones only if it
+    is an int. `needs`: see `FusionRule`; it may be a function of the parameters. `version` is
+    raised when the weights may change. Scaling all weights of a template changes nothing.
+
+    >>> @weight_rule("best-or-half", needs=("quality",), q=0.5)
+    ... def best_or_half(faces, q):
+    ...     return np.where(faces.quality >= q, 1.0, 0.5)
+    >>> fusion_rule_named("best-or-half(q=0.7)").needs
+    ('quality',)
     """
     return rule_decorator(
         "fusion rule", name, version, parameters, needs=needs, reads=reads, script=script
@@ -153,9 +158,7 @@ def vector_rule(
 def rule_decorator(
     kind: str, name: str, version: int, parameters: Mapping[str, float | Parameter], **fields: Any
 ) -> Callable[[Any], Any]:
-    """Return a decorator that makes a function a rule of a kind. `fields`: further ones of
-    `Family`.
-    """
+    """Return a decorator that registers a function as a rule; `fields`: others of `Family`."""
     # A number is a default, above 0 and whole where it is an int.
     taken = {
         n: p if isinstance(p, Parameter) else Parameter(p, whole=isinstance(p, int))
@@ -191,8 +194,12 @@ def fusion_rule_named(label: str) -> FusionRule:
 
 
 def parsed_label(kind: str, label: str) -> tuple[Family, dict[str, float]]:
-    """Return the rule of a kind that a label names, and its parameters. Raises InvalidInput as
-    `fusion_rule_named` does.
+    """Return the rule that a label names, and its parameters.
+
+    Raises InvalidInput as `fusion_rule_named` does.
+
+    >>> parsed_label("fusion rule", "quality-power(p=3)")[1]
+    {'p': 3.0}
     """
     form = _LABEL.fullmatch(label.strip())
     if form is None:

@@ -138,9 +138,7 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
 
 
 def _made_by(session: Session, step: Step) -> dict[str, str]:
-    """Return what templates were made by, as attributes: nothing else tells it of a file that is
-    found without its store.
-    """
+    """Return what templates were made by, as attributes, for whoever finds the file by itself."""
     section, steps = session.config.dataset, session.plan.steps
     made = {
         "qfuse": version("qfuse"),

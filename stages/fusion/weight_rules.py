@@ -123,9 +123,7 @@ def best(faces: UsableFaces) -> Floats:
 
 @weight_rule("trimmed", version=2, f=Parameter(0.2, high=0.99))
 def trimmed(faces: UsableFaces, f: float) -> Floats:
-    """0 for the ⌊f · n⌋ faces farthest (by cosine) from the template's plain mean, 1 for the
-    others.
-    """
+    """0 for the ⌊f · n⌋ faces farthest (by cosine) from the template's mean, 1 for the others."""
     return _top_faces(faces, _closeness(faces), _sizes(faces) - np.floor(_sizes(faces) * f + 1e-9))
 
 
@@ -168,8 +166,9 @@ def insightface_script(faces: UsableFaces, norm: float, detector: float) -> Floa
 
 
 def _top_faces(faces: UsableFaces, values: Floats, count: float | Floats) -> Floats:
-    """Return 1 for the `count` faces of each template with the largest values (of equals the
-    earlier), 0 for the others.
+    """Return 1 for the `count` faces of each template with the largest values, 0 for others.
+
+    Of equal values the earlier face comes first.
     """
     order = np.lexsort((np.arange(len(values)), -values, faces.template))
     starts = _starts(faces)

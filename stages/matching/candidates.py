@@ -42,7 +42,7 @@ Select = Callable[[NDArray[np.float32], int], Selected]  # unit rows of probes, 
 
 
 def with_numpy(gallery: NDArray[np.float32]) -> Select:
-    """Return a selector that multiplies all unit rows (g, d) of a small gallery at once, in float32.
+    """Return a selector that multiplies all unit rows (g, d) of a gallery at once, in float32.
 
     All scores of the probes with this gallery must fit in memory.
     """

@@ -187,7 +187,7 @@ def _distinct_rows(rows: Array, templates: int) -> Array:
 def _scores_from_tiles(
     unit: Array, a: Array, b: Array, sides: Sequence[Array], each: Each
 ) -> Array:
-    """Return the scores (m,) float32 of a list, gathered tile by tile from the product of its sides.
+    """Return the scores (m,) float32 of a list, gathered from tiles of its sides' product.
 
     `sides` are the distinct template rows of each side.
     """
@@ -231,7 +231,7 @@ def _scores_from_tiles(
 
 
 def _tile_order(number: Array, tiles: int) -> tuple[Array | None, Array]:
-    """Return an order that sorts comparisons by tile (None if they are sorted), and each tile's start.
+    """Return an order that sorts comparisons by tile (None if sorted), and each tile's start.
 
     number (n,): the tile of each comparison. The starts are (tiles + 1,), places in that order.
     Lists are nearly sorted, so whole runs of one tile are sorted, which are far fewer than the
@@ -274,5 +274,5 @@ def _scores_by_dot_products(
 
 
 def unit_rows(templates: Batch) -> Array:
-    """Return the embeddings as unit rows (n, d) float32 (stages/exact); rows that failed are zeros."""
+    """Return the embeddings as unit rows (n, d) float32 (stages/exact); zeros if failed."""
     return vectors.units(templates["embedding"], templates["status"] == Status.OK)

@@ -133,6 +133,6 @@ def _runs_of_comparisons(order: Array, size: Array) -> Iterator[Array]:
 
 
 def _concatenated_ranges(start: Array, size: Array) -> tuple[Array, Array]:
-    """Return the rows start … start + size of all entries in one array, and where each entry begins."""
+    """Return the rows start … start + size of all entries, and where each entry begins."""
     begin = np.cumsum(size) - size
     return np.repeat(start - begin, size) + np.arange(size.sum()), begin

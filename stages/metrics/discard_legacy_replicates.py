@@ -39,7 +39,7 @@ def legacy_auc_replicates(
     targets: Targets,
     weights: ArrayLike,
 ) -> Floats:
-    """AUC of the legacy form (``discard.legacy_erc``) at each target, in each replicate: (R, T) float64.
+    """AUC of the legacy form (``discard.legacy_erc``) in each replicate: (R, T) float64.
 
     score (N,), quality (N,) finite; mated (N,) bool; subject_a, subject_b (N,) int; targets (T,):
     FMR in [0, 1]. A replicate that has a step without comparisons of a kind gives nan. Reads all
@@ -103,7 +103,7 @@ class RunningSums:
         return np.asarray(self.running[self.start + count] - self.before)
 
     def beyond(self, weight: ArrayLike) -> Counts:
-        """(G, T) cell at which the sum first exceeds ``weight``, whole and >= 0; n if it never does."""
+        """(G, T) cell at which the sum first exceeds ``weight`` >= 0; n if it never does."""
         found = np.searchsorted(self.running[1:], self.before + weight, side="right") - self.start
         return np.asarray(np.minimum(found, self.size), np.int64)
 

@@ -69,7 +69,7 @@ class AreaReplicates:
 
     @property
     def over_random(self) -> Floats:
-        """pAUC less the expectation of discard at random in the same replicate, in the shape of ``pauc``."""
+        """pAUC less its expectation under random discard in the same replicate, as ``pauc``."""
         return np.asarray(self.pauc - self.start[..., None] * self.limits)
 
 

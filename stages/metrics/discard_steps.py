@@ -324,7 +324,7 @@ def _ascending_scores(
 
 
 def _best_scores(score: Scores, among: Flags, share: float, factor: int) -> NDArray[np.intp]:
-    """The index of the best of those ``among``: several times this share, and ties with the last."""
+    """Indices of the best of those ``among``: several times this share, and ties with the last."""
     own = score[among]
     last = own.size - factor * (FIRST_READ + int(4 * share * own.size))
     if last > 0:

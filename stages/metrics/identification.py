@@ -166,7 +166,7 @@ def pooled_script(
 def top_scores(
     nonmated_top: ArrayLike, mated_rank: ArrayLike, mated_score: ArrayLike
 ) -> tuple[Scores, Scores, int]:
-    """Check the arguments, and return the scores that can be false positives and those that can be hits.
+    """Return the scores that can be false positives and those that can be hits, checked.
 
     The third value is how many non-mated probes are listed.
     """

@@ -1,4 +1,4 @@
-"""The threshold at which the common IJB 1:1 scripts read their numbers, to compare with published ones.
+"""The threshold at which the common IJB 1:1 scripts read their numbers, for comparison.
 
     fpr, tpr, _ = sklearn.metrics.roc_curve(label, score)      # drops points, as drop_intermediate
                                                                is its default
@@ -23,7 +23,7 @@ WINDOW = 1 << 12  # non-mated scores looked at on either side of the target, at 
 
 
 def script_threshold(genuine: Scores, impostor: Scores, target: float) -> float:
-    """The threshold for one FMR target; both lists ascend and share a dtype, `impostor` is not empty."""
+    """The threshold for one FMR target; both lists ascend, and `impostor` is not empty."""
     size, width = impostor.size, WINDOW
     middle = size - int(target * size)
     while True:

@@ -1,5 +1,4 @@
-"""Inference: a card and its weight file become a function from aligned crops to embeddings and
-quality scores.
+"""Inference: a card and its weight file become a function from crops to embeddings and quality.
 
 Conventions: crops are uint8 RGB, 112×112, as alignment stores them; each card's colour order, scale
 and input size are applied here and nowhere else. Embeddings are as the network gives them, not
@@ -49,8 +48,9 @@ OUTPUT_TYPES = (
 
 
 class Numerics(Protocol):
-    """What of a numerics profile a back end needs: device cpu or cuda, precision fp32, bf16 or
-    fp16.
+    """The parts of a numerics profile that a back end needs.
+
+    `device` is cpu or cuda, `precision` fp32, bf16 or fp16.
     """
 
     @property
@@ -65,23 +65,22 @@ class Numerics(Protocol):
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What one model says of n crops: embedding (n, d) float32 and quality (n,) float32, None where
-    it gives none."""
+    """What a model says of n crops: embedding (n, d), quality (n,), float32; None if absent."""
 
     embedding: Floats32 | None
     quality: Floats32 | None
 
 
 class FaceModel(Protocol):
-    """An opened model. Safe to call from several threads at once; each call computes in its own
-    thread.
-    """
+    """An opened model, safe to call from several threads; each call computes in its own thread."""
 
     card: ModelCard
 
     def __call__(self, crops: Crops) -> ModelOutput:
-        """Map crops (n, 112, 112, 3) uint8 RGB to n rows of output. Raises InvalidInput on any
-        other array."""
+        """Map crops (n, 112, 112, 3) uint8 RGB to n rows of output.
+
+        Raises InvalidInput for any other array.
+        """
 
 
 def open_model(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceModel:
@@ -103,11 +102,11 @@ def open_model(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceM
 
 
 def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats32:
-    """Return (rows, 3, s, s) float32: (x − mean) / std in the card's colour order, s its input
-    size, zeros past n.
+    """Return (rows, 3, s, s) float32: (x − mean) / std in the card's colour order.
 
-    A card whose input size is not 112 gets the crop resized bilinearly (OpenCV's INTER_LINEAR). The
-    memory is laid out channels-last, which is how PyTorch convolves fastest.
+    s is the card's input size; rows past n are zeros. If it is not 112 the crop is resized
+    bilinearly (OpenCV's INTER_LINEAR). The memory is laid out channels-last, which is how PyTorch
+    convolves fastest.
     """
     size = card.input_size
     if size != CROP[0]:
@@ -357,8 +356,10 @@ def _need_type(card: ModelCard, path: Path, what: str, found: str, known: Iterab
 
 
 def _fixed_rows(card: ModelCard, path: Path, shape: list[Any], compute_batch: int) -> int:
-    """Return the rows of one forward: the graph's own where it fixes them. Raises InvalidInput on
-    another input shape."""
+    """Return the rows of one forward: `compute_batch`, unless the graph fixes another number.
+
+    Raises InvalidInput for another input shape.
+    """
     wanted = (3, card.input_size, card.input_size)
     if (
         not shape

@@ -51,8 +51,7 @@ _NUMPY = re.compile(r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|
 
 
 def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
-    """Load the state dict in `weights` into `module`, in place; parameters on the meta device are
-    replaced.
+    """Load the state dict in `weights` into `module`, in place, meta parameters included.
 
     The file holds a state dict, or a mapping that holds one under one of `HOLDERS`, also of one in
     another. Where all names of the module are in it below a prefix (module. of DataParallel,
@@ -147,9 +146,7 @@ def _read_content(weights: WeightFile) -> Any:
 
 
 def _refuse_packed(weights: WeightFile) -> None:
-    """PyTorch stores members as they are; packed ones unfold to a thousand times the file before a
-    shape is looked at.
-    """
+    """PyTorch stores members unpacked; packed ones could unfold to a thousand times the file."""
     with zipfile.ZipFile(BytesIO(weights.data)) as archive:
         if sum(member.file_size for member in archive.infolist()) > len(weights.data):
             raise InvalidInput(
@@ -204,8 +201,9 @@ def _states(content: Any, where: str) -> Iterator[tuple[str, Mapping[str, Tensor
 
 
 def _equal_states(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two state dicts are equal bit for bit; what is no plain tensor, or is larger than the
-    file says, is unequal.
+    """Whether two state dicts are equal bit for bit.
+
+    What is no plain tensor, or is larger than the file says, counts as unequal.
     """
     return a is b or (
         a.keys() == b.keys() and all(_equal(tensor, b[name]) for name, tensor in a.items())
@@ -256,8 +254,9 @@ def _below_prefix(
 
 
 def _part(name: str, prefix: str) -> str:
-    """Return the part of a name in which it departs from a prefix: neck of model.neck.weight,
-    beside model.backbone.
+    """Return the part of a name that departs from a prefix.
+
+    From model.neck.weight, beside model.backbone, it is neck.
     """
     parts = zip(name.split("."), prefix.split("."), strict=False)
     return next((part for part, other in parts if part != other), name)

@@ -30,8 +30,10 @@ _quiet = threading.Lock()
 
 @dataclass(frozen=True)
 class DetectedFaces:
-    """The n faces of one image: box (n, 4) float32 x y w h, landmarks (n, 5, 2) float32, score (n,)
-    float32 in 0…1."""
+    """The n faces of one image, best score first.
+
+    box (n, 4) float32: x, y, width, height; landmarks (n, 5, 2) float32; score (n,) float32 in 0…1.
+    """
 
     box: NDArray[np.float32]
     landmarks: NDArray[np.float32]
@@ -41,14 +43,17 @@ class DetectedFaces:
         return len(self.score)
 
     def nearest(self, x: float, y: float) -> int:
-        """Return the index of the face whose box centre is nearest (x, y), in pixels. Needs at
-        least one face."""
+        """Return the index of the face whose box centre is nearest (x, y), in pixels.
+
+        Needs at least one face.
+        """
         centre = self.box[:, :2] + self.box[:, 2:] / 2
         return int(np.argmin(((centre - np.array([x, y], np.float32)) ** 2).sum(1)))
 
     def best_of_scales(self, seen: NDArray[np.floating[Any]]) -> DetectedFaces:
-        """Return the faces less those of which a better one, found at another scale, shares half
-        the area of either.
+        """Return the faces without duplicates found at other scales, keeping the better one.
+
+        Two are duplicates if they share half the area of either.
 
         seen (n,): the scale at which each was found. A face at its largest is the better one, for
         its landmarks are more exact, but for one that is larger than those that the network was
@@ -77,9 +82,7 @@ class DetectedFaces:
         return DetectedFaces(self.box[kept], self.landmarks[kept], self.score[kept])
 
     def overlap(self, box: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Return (n,) the intersection over union of each face's box with `box` (x y w h, pixels),
-        0…1.
-        """
+        """Return (n,) intersection over union, 0…1, of each face's box with `box` (x, y, w, h)."""
         low, high = (
             np.maximum(self.box[:, :2], box[:2]),
             np.minimum(self.box[:, :2] + self.box[:, 2:], box[:2] + box[2:]),
@@ -89,11 +92,10 @@ class DetectedFaces:
         return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
 
     def turned_back(self, quarters: int, shape: tuple[int, ...]) -> DetectedFaces:
-        """Return the faces, found in `np.rot90(image, quarters)`, in pixels of the image, of shape
-        (height, width, …).
+        """Return the faces, found in `np.rot90(image, quarters)`, in pixels of the image.
 
-        quarters: 0…3. Each landmark stays the eye or the corner of the mouth that it is of an
-        upright face.
+        quarters: 0…3; shape: (height, width, …) of the image. Each landmark stays the eye or the
+        corner of the mouth that it is of an upright face.
         """
         box, landmarks, (height, width) = self.box, self.landmarks, shape[:2]
         for wide in (width, height, width)[3 - quarters :]:  # of what each quarter leads back to
@@ -111,14 +113,11 @@ class Detector(Protocol):
     """What finds faces. Safe to call from several threads at once."""
 
     def detect(self, image: NDArray[np.uint8]) -> DetectedFaces:
-        """Return the faces in a BGR image (h, w, 3) uint8; none is a `DetectedFaces` of length 0, not an
-        error.
-        """
+        """Return the faces in a BGR image (h, w, 3) uint8; `DetectedFaces` of length 0 if none."""
 
 
 class YuNet:
-    """YuNet (Wu et al., 2023) through OpenCV's FaceDetectorYN; one OpenCV instance for each calling
-    thread.
+    """YuNet (Wu et al., 2023) by OpenCV's FaceDetectorYN; one instance for each calling thread.
 
     `score_threshold` and `nms_threshold` are in 0…1. An image whose longer side exceeds `max_side`
     pixels is reduced to it for detection. The network was trained on faces of 10 to 300 pixels, and
@@ -149,8 +148,10 @@ class YuNet:
         self._instance()  # a bad file is met here, once, not on the first image
 
     def detect(self, image: NDArray[np.uint8]) -> DetectedFaces:
-        """Return the faces in a BGR image (h, w, 3) uint8. Raises InvalidInput on any other
-        array."""
+        """Return the faces in a BGR image (h, w, 3) uint8.
+
+        Raises InvalidInput for any other array.
+        """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise InvalidInput(
                 f"detect: expected uint8 (height, width, 3) BGR, found {image.dtype} {image.shape}."
@@ -172,9 +173,7 @@ class YuNet:
         )
 
     def _at(self, image: NDArray[np.uint8], scale: float) -> DetectedFaces:
-        """Return what is found in the image at a scale of it, in pixels of the image, best score
-        first.
-        """
+        """Return the faces found in the image at a scale, in pixels of the image, best first."""
         height, width = image.shape[:2]
         size = max(1, round(width * scale)), max(1, round(height * scale))
         seen: Any = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)

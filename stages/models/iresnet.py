@@ -25,8 +25,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(Folding):
-    """bn1 → conv1 → bn2 → PReLU → conv2 (stride) → bn3, plus the shortcut; nothing after
-    the sum."""
+    """bn1 → conv1 → bn2 → PReLU → conv2 (stride) → bn3, plus the shortcut; then nothing."""
 
     folds = (("conv1", "bn2"), ("conv2", "bn3"))
 
@@ -84,10 +83,10 @@ class IResNet(Folding):
         self.qs = nn.Linear(EMBEDDING, 1) if quality else None
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Map (n, 3, 112, 112) normalised images to embeddings (n, 512), with raw quality (n,)
-        where there is a head.
+        """Map (n, 3, 112, 112) normalised images to embeddings (n, 512).
 
-        Embeddings are not normalised, and the head reads them so.
+        With a quality head also to raw quality (n,). Embeddings are not normalised, and the head
+        reads them so.
         """
         x = self.prelu(self.bn1(self.conv1(x)))
         for number in range(1, 5):

@@ -19,8 +19,9 @@ class Folding(nn.Module):
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Fold every batch norm that directly follows a convolution into it, in place; return the
-    network.
+    """Fold every batch norm that directly follows a convolution into it, in place.
+
+    Returns the network.
 
     Only for inference (eval mode). A norm *before* a zero-padded convolution stays: folding it
     would be wrong at the border.

@@ -52,6 +52,9 @@ def calibrated(scores: ArrayLike, percentiles: ArrayLike) -> Floats:
 
     scores (n,) float; percentiles (101,) float, ascending: the scores at 0, 1, …, 100 % of the set,
     as numpy.percentile gives them.
+
+    >>> calibrated([0.1, 0.505, 2.0], np.linspace(0, 1, 101))
+    array([ 10. ,  50.5, 100. ])
     """
     score, levels = np.asarray(scores, np.float64), np.asarray(percentiles, np.float64)
     first, after = np.searchsorted(levels, score, "left"), np.searchsorted(levels, score, "right")
@@ -63,8 +66,13 @@ def calibrated(scores: ArrayLike, percentiles: ArrayLike) -> Floats:
 
 
 def as_integers(values: ArrayLike) -> Floats:
-    """Return calibrated scores rounded half up: (n,) float64 of whole numbers 0…100, nan
-    for nan."""
+    """Return calibrated scores rounded half up: (n,) float64 of whole numbers 0…100.
+
+    nan stays nan.
+
+    >>> as_integers([49.5, 50.4])
+    array([50., 50.])
+    """
     return np.asarray(np.floor(np.asarray(values, np.float64) + 0.5), np.float64)
 
 
@@ -94,8 +102,9 @@ def reference_set(
 
 
 def read_reference(path: Path) -> dict[str, Any]:
-    """Return the checked content of a file of a reference set. Raises InvalidInput if it is not one
-    or cannot be read.
+    """Return the checked content of the file of a reference set.
+
+    Raises InvalidInput if it is not such a file, or cannot be read.
     """
     found = checked_reference(
         _read_bytes(
@@ -124,9 +133,7 @@ def refuse_other(reference: Mapping[str, Any], measure: Mapping[str, Any], path:
 
 
 def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -> str:
-    """Return a table (CSV with a header): face_id, status, reason, quality, calibrated,
-    calibrated_integer.
-    """
+    """Return face ids, statuses, reasons, raw and calibrated scores as CSV with a header."""
     raw = np.where(scored["status"] == Status.OK, scored["quality"], np.float32(np.nan))
     rows = [
         face_ids,
@@ -143,11 +150,11 @@ def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -
 def read_scores(
     path: Path, column: str | None = None
 ) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
-    """Return the header, the columns and the scores (n,) float32 of a table (`score_text`); nan if
-    there is none.
+    """Return the header, the columns and the scores (n,) float32 of a table (`score_text`).
 
-    Raises InvalidInput for what is not such a table, and for a score that is not a number, with its
-    line. UsageError if it has a header, and no column is given.
+    A face without a score has nan. Raises InvalidInput for what is not such a table, and for a
+    score that is not a number, with its line; UsageError if the table has a header and no column is
+    given.
     """
     try:
         content = _read_bytes(path, MAX_FILE_BYTES, "give a config or a table of scores").decode(
@@ -207,7 +214,7 @@ def completed_table(
 
 
 def placement_sentence(scores: Array, reference: Mapping[str, Any]) -> str:
-    """Return the sentence that says how scores lie in a reference set."""
+    """Say in a sentence how scores lie in a reference set."""
     known = scores[~np.isnan(scores)]
     low, high = (
         int((known < reference["percentiles"][0]).sum()),
@@ -226,8 +233,9 @@ def placement_sentence(scores: Array, reference: Mapping[str, Any]) -> str:
 
 
 def _as_scores(values: list[str], lines: list[int], column: str, path: Path) -> NDArray[np.float32]:
-    """Return texts as float32, as the scores of a set are: in float64 one of its own would miss its
-    percentile.
+    """Return texts as float32, the type of a reference set's scores.
+
+    In float64 a score of the set itself would miss its own percentile.
     """
     numbers = np.empty(len(values), np.float32)
     for i, value in enumerate(values):
@@ -249,9 +257,7 @@ def _calibrated_columns(scores: Array, reference: Mapping[str, Any]) -> list[lis
 
 
 def _number_texts(values: Array) -> list[str]:
-    """Return numbers as texts, the shortest that give the same number again in its own type; nan is
-    blank.
-    """
+    """Return numbers as the shortest texts that read back the same; nan is blank."""
     return ["" if value == "nan" else value for value in values.astype(str).tolist()]
 
 

@@ -1,8 +1,8 @@
 """quality: crop → quality score, higher = more useful.
 
-The option `method` names a quality measure: a quality model's card, or one of `feature-norm` (the
+The option `method` names a quality method: a quality model's card, or one of `feature-norm` (the
 embedding's norm), `detector-score`, `given` (scores that came with the data set) and `random` (no
-information: what a measure has to beat). Scores are raw: their scale is the measure's own.
+information: what any method has to beat). Scores are raw: each method has its own scale.
 
 Random    the first three bytes of the SHA-256 of "random quality|SEED|FACE_ID", over 2²⁴: even in
           [0, 1), exact in float32, the same in every run, shard and data set, and with no face
@@ -157,8 +157,9 @@ class Quality(Stage):
 
 
 def random_numbers(face_ids: Iterable[str], seed: int) -> Array:
-    """Return one number in [0, 1) for each face id: (n,) float32, which depends on the id and the
-    seed alone.
+    """Return one number in [0, 1) for each face id: (n,) float32.
+
+    It depends on the id and the seed alone.
     """
     hashes = (
         sha256(f"random quality|{seed}|{name}".encode("utf-8", "surrogatepass")).digest()

@@ -47,8 +47,9 @@ STATISTICS = Schema(
 
 
 def summarised(scores: NDArray[np.float64]) -> dict[str, Any]:
-    """Return minimum, maximum, mean, deviation and percentiles (101,) of scores (n,); nan where
-    there are none.
+    """Return minimum, maximum, mean, deviation and percentiles (101,) of scores (n,).
+
+    All are nan if there are no scores.
     """
     known = scores if len(scores) else np.array([np.nan])
     four = {
@@ -149,8 +150,9 @@ class Statistics(Stage):
 
 
 def reference_content(name: str, measure: Mapping[str, Any], statistics: Batch) -> dict[str, Any]:
-    """Return the content of a reference file: the statistics (one row of STATISTICS) of the set
-    called `name`.
+    """Return the content of a reference file for the set called `name`.
+
+    `statistics` is one row of STATISTICS.
     """
     row = {key: float(statistics[key][0]) for key in SUMMARIES}
     percentiles = [float(value) for value in statistics["percentiles"][0]]

@@ -19,8 +19,10 @@ from stages.tables.tables import QUALITIES
 
 
 class TemplateQualityOptions(Options):
-    """`faces`: `embedded` leaves out those without an embedding; `scored` takes all with a quality,
-    and needs no `embed`.
+    """`of`: how face qualities become one. `faces`: which faces count.
+
+    `embedded` leaves out faces without an embedding; `scored` takes all with a quality, and needs
+    no `embed`.
     """
 
     of: Literal["min", "max", "mean", "median"] = "min"

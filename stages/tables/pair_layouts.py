@@ -42,7 +42,7 @@ class Listed:
         return self.a[numbers], self.b[numbers]
 
     def number(self, a: int, b: int) -> int | None:
-        """Return the number of the first comparison of a with b, in this order; None if there is none."""
+        """Return the number of the first comparison of a with b; None if there is none."""
         found = np.flatnonzero((self.a == a) & (self.b == b))
         return int(found[0]) if len(found) else None
 
@@ -55,7 +55,7 @@ class Listed:
         return values[self.a[rows]], values[self.b[rows]]
 
     def failed(self, failed: Array) -> RowPairs:
-        """Return the template rows that failed on side a and those on side b; `failed` as in SCORES."""
+        """Return the template rows that failed, side a and side b; `failed` as in SCORES."""
         return self.a[(failed & 1) > 0], self.b[(failed & 2) > 0]
 
 
@@ -100,7 +100,7 @@ class Product:
         return Product(self.a[templates[self.a]], self.b[templates[self.b]])
 
     def cut(self, templates: Array, values: Array) -> Array:
-        """Return those of `values`, one a comparison, whose comparison is `among` these templates."""
+        """Return the `values` (one a comparison) of comparisons `among` these templates."""
         rows, columns = templates[self.a], templates[self.b]
         if rows.all() and columns.all():
             return values
@@ -142,7 +142,7 @@ class Triangle:
         return int(first) - 1, int(last)
 
     def lines(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
-        """Yield, for comparisons start…stop, each row's part: row, columns, and numbers less `start`."""
+        """Yield each row's part of comparisons start…stop: row, columns, numbers − `start`."""
         for row in range(*self.rows(start, stop)):
             zero = int(self.starts[row]) - row  # the number that column 0 would have
             low, high = max(start, zero + row), min(stop, zero + len(self.role) - 1)
@@ -182,7 +182,7 @@ class Triangle:
         return self.a[rows], self.b[across]
 
     def same(self, values: Array) -> Array:
-        """Return whether both templates of each comparison have one value, (n (n − 1) / 2,) bool."""
+        """Return whether both templates of each comparison have one value, (n(n−1)/2,) bool."""
         own, other, found = values[self.a], values[self.b], np.empty(self.size, bool)
         for row, columns, cut in self.lines(0, self.size):
             np.equal(own[row], other[columns], out=found[cut])

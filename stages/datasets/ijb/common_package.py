@@ -1,5 +1,4 @@
-"""Reader `ijb`: IJB-B and IJB-C as the common package has them, crops with landmarks, or embeddings
-beside the lists.
+"""Reader `ijb`: IJB-B and IJB-C in the common package: crops with landmarks, or embeddings.
 
 Conventions
     Package    the folder that holds meta/ and loose_crop/, wherever in the data set it lies:
@@ -72,8 +71,9 @@ class IjbOptions(Options):
 
 @dataclass(frozen=True)
 class _Package:
-    """Paths in the data set: of the package's folder, and of each list that is there, by what it
-    lists.
+    """Paths in the data set: the package's folder, and each list that is there.
+
+    `lists` is by what a list holds.
     """
 
     base: str
@@ -82,9 +82,7 @@ class _Package:
 
 @register("reader", "ijb")
 class IjbReader:
-    """The common package: a listed 1:1 protocol and, where its lists are there, 1:N with two
-    galleries.
-    """
+    """The common package: a listed 1:1 protocol and, if its lists are there, 1:N searches."""
 
     name: ClassVar[str] = "ijb"
     version: ClassVar[int] = 2
@@ -306,8 +304,9 @@ class IjbReader:
 def _comparisons(
     files: Files, name: str, known: Array, problems: Problems
 ) -> tuple[dict[str, Array], list[tuple[str, list[str], int]]]:
-    """Return a, b (int64 rows of `known`) and mated of the pair list, and (file, words, count) of
-    what names no template.
+    """Return a, b (int64 rows of `known`) and mated of the pair list, and unknown templates.
+
+    The latter as (file, words, count) of lines that name no template.
     """
     parts: list[list[Array]] = [
         [np.empty(0, np.int32)],
@@ -361,8 +360,9 @@ def _one_face_an_image(
     lists: Mapping[str, str],
     problems: Problems,
 ) -> tuple[Array, Array]:
-    """Return the face (int64) of each line, and each face's first line; tell of images whose lines
-    contradict each other.
+    """Return each line's face (int64) and each face's first line.
+
+    Images whose lines contradict each other go to `problems`.
     """
     import pandas as pd
 

@@ -1,6 +1,4 @@
-"""What is wrong with the lines of a list of IJB-B or IJB-C, in words: looked for only where a piece
-cannot be parsed.
-"""
+"""What is wrong with lines of an IJB list, in words; used only on pieces that do not parse."""
 
 from __future__ import annotations
 
@@ -27,8 +25,9 @@ _WHOLE = re.compile(r"[0-9]{1,18}")
 def line_problems(
     chunk: bytes, kinds: Mapping[str, str], separator: str, line: int, which: Array | None
 ) -> tuple[list[str], int]:
-    """Return the first ten problems of a piece in words, and how many there are. `which`: the lines
-    known to be wrong.
+    """Return the first ten problems of a piece in words, and how many there are.
+
+    `which`: the lines known to be wrong.
     """
     words: list[str] = []
     count = 0

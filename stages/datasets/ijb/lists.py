@@ -1,5 +1,4 @@
-"""Lists of IJB-B and IJB-C as columns: read piece by piece, checked, and every problem named with
-file, line and column.
+"""Lists of IJB-B and IJB-C as columns: read piece by piece, with every problem located.
 
 Conventions
     List       UTF-8 lines of fields between single separators: a space (of qualities also a tab or
@@ -45,9 +44,7 @@ _NAN_WORDS = [word + end for word in ("nan", "NaN", "NAN") for end in ("", " ")]
 
 @dataclass(frozen=True)
 class Piece:
-    """Some lines of a list: the number of the first one, and a column for each name that was asked
-    for.
-    """
+    """Some lines of a list: the number of the first, and a column for each name asked for."""
 
     line: int
     columns: dict[str, Array]
@@ -77,8 +74,9 @@ def read_csv(
     optional: Sequence[str] = (),
     older: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Array]:
-    """Return the named columns of a csv file with a header, in whatever order and case; others are
-    not looked at.
+    """Return the named columns of a csv file with a header, in any order and case.
+
+    Other columns are ignored.
 
     `optional`: those that may be missing, and are left out then. `older`: another name of a column,
     if its own is not there.
@@ -117,9 +115,7 @@ def read_csv(
 def read_pieces(
     files: Files, name: str, kinds: Mapping[str, str], separator: str, problems: Problems
 ) -> Iterator[Piece]:
-    """Yield a list without a header, piece by piece; a piece in which something is wrong goes to
-    `problems` instead.
-    """
+    """Yield a list without a header piece by piece; a wrong piece goes to `problems` instead."""
     stream = open_file(files, name, problems)
     if stream is not None:
         with stream:
@@ -137,9 +133,7 @@ def join_pieces(parts: Iterator[Piece], kinds: Mapping[str, str]) -> dict[str, A
 
 
 def bad_names(names: Array, files: Files) -> dict[int, str]:
-    """Return row → sentence of names (n,) of files that lead out of the data set, or can name no
-    file.
-    """
+    """Return row → sentence for names (n,) that lead out of the data set or name no file."""
     found = {}
     for row, name in enumerate(names.tolist()):
         if not name or "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
@@ -151,9 +145,7 @@ def bad_names(names: Array, files: Files) -> dict[int, str]:
 
 
 def open_file(files: Files, name: str, problems: Problems) -> BinaryIO | None:
-    """Return a stream: in a folder of the file itself, as it may be larger than `Files.read` takes
-    in.
-    """
+    """Return a stream: in a folder that of the file itself, which may exceed `Files.read`."""
     try:
         if isinstance(files, Folder):
             return open_regular(files.path(name))
@@ -207,8 +199,9 @@ def _parse(
 
 
 def _whole_lines(stream: BinaryIO, whole_file: bool) -> Iterator[bytes]:
-    """Yield whole lines, each ending in a line feed; without a file's byte-order mark, carriage
-    returns and a blank end.
+    """Yield whole lines, each ending in a line feed.
+
+    A byte-order mark, carriage returns and blank lines at the end are left out.
     """
     rest = stream.read(3).removeprefix(_MARK) if whole_file else b""
     while data := stream.read(PIECE):
@@ -237,8 +230,7 @@ def _plain(chunk: bytes) -> bytes:
 def _parsed_columns(
     chunk: bytes, kinds: Mapping[str, str], separator: str
 ) -> dict[str, Array] | None:
-    """Return the columns of lines that all have one field for each kind; None if a line is not
-    so."""
+    """Return the columns of lines with one field for each kind; None if a line is not so."""
     import pandas as pd
 
     names: Any = list(kinds)

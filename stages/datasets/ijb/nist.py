@@ -1,5 +1,4 @@
-"""Reader `ijb_nist`: IJB-B and IJB-C as NIST gives them, whole images and a box for each face, in
-csv protocols.
+"""Reader `ijb_nist`: IJB-B and IJB-C as NIST gives them: whole images, boxes, csv protocols.
 
 Conventions
     Lists      are found by their names anywhere in the tree (data_manifests/ijbc.yaml): the 1:N
@@ -79,9 +78,7 @@ class IjbNistOptions(Options):
 
 @register("reader", "ijb_nist")
 class IjbNistReader:
-    """NIST's tree: 1:N with two galleries, and a 1:1 list whose mated comparisons follow from the
-    subjects.
-    """
+    """NIST's tree: 1:N with two galleries, and a 1:1 list, mated by its subjects."""
 
     name: ClassVar[str] = "ijb_nist"
     version: ClassVar[int] = 4
@@ -186,8 +183,9 @@ class IjbNistReader:
         return account(files, faces, passed_over(files, used, IMAGE_EXTENSIONS, "not in the lists"))
 
     def _lists(self, names: Sequence[str], problems: Problems) -> dict[str, str]:
-        """The path of each list that is meant: galleries, probe, comparisons, and the faces of
-        covariate comparisons.
+        """The path of each list that is used.
+
+        They are galleries, probes, comparisons, and the faces of covariate comparisons.
         """
         wanted, own = self._manifest.lists, names_below(names, self.options.root)
         endings = {what: wanted[what] for what in protocol.GALLERIES} | {
@@ -233,9 +231,7 @@ class IjbNistReader:
     def _image_folder(
         self, files: Files, names: Sequence[str], listed: Sequence[Array], problems: Problems
     ) -> str:
-        """The folder that FILENAME is relative to, as the start of a path: where a listed file is
-        found first.
-        """
+        """The folder that FILENAME is relative to, as a prefix: where a file is found first."""
         if self.options.images is not None:
             return f"{self.options.images.strip('/')}/" if self.options.images.strip("/") else ""
         wanted = {name for column in listed for name in column.tolist()}
@@ -293,8 +289,9 @@ def _need_subjects(
 def _faces_and_members(
     found: Sequence[Mapping[str, Array]], known: Array
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the faces in the order of the lists (`file`: FILENAME) and the members of templates,
-    each once.
+    """Return the faces, in the order of the lists, and the members of templates, each once.
+
+    `file` of a face is its FILENAME.
     """
     import pandas as pd
 

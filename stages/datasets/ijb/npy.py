@@ -1,6 +1,4 @@
-"""Embeddings and qualities that lie beside IJB's lists, as .npy files: read within bounds, and no
-pickle.
-"""
+"""Embeddings and qualities beside IJB's lists, as .npy files: bounded, and without pickle."""
 
 from __future__ import annotations
 
@@ -18,12 +16,11 @@ FLOAT_TYPES = ("<f2", "<f4", "<f8")
 
 
 def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems: Problems) -> Array:
-    """Return a .npy file of this shape (None: any length) as float32; a blank array where
-    `problems` tell why not.
+    """Return a .npy file of this shape (None: any length) as float32.
 
-    It may be of float16, float32 or float64, by row or by column, and one number a row may be a
-    column (n, 1). Its header is compared with its size before memory is taken, and no pickle is
-    read. Rows of nan stay rows.
+    If it is refused, `problems` says why and the array is empty. The file may hold float16, float32
+    or float64, by row or by column, and one number a row may be a column (n, 1). Its header is
+    compared with its size before memory is taken, and no pickle is read. Rows of nan stay rows.
     """
     blank = np.empty([size or 0 for size in shape], np.float32)
     stream = open_file(files, name, problems)

@@ -1,5 +1,4 @@
-"""What IJB-B's and IJB-C's layouts have in common: the manifest, which files are meant, who is who,
-and roles.
+"""What IJB-B's and IJB-C's layouts share: the manifest, their files, subjects and roles.
 
 Conventions
     Subject    as the 1:N lists say. A template that they do not name is of the subject of those
@@ -33,9 +32,7 @@ Name = Literal["ijbc", "ijbb"]
 
 
 class Manifest(BaseModel):
-    """A set as published (data_manifests/ijbc.yaml): counts by what is counted, file names by what
-    they list.
-    """
+    """A set as published (data_manifests/ijbc.yaml): counts, and file names by what they list."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,8 +52,9 @@ def manifest(name: Name) -> Manifest:
 
 
 def image_digests(files: Files, paths: Sequence[str], names: Sequence[str]) -> Array:
-    """Return the sha256 (text) of each image, as `digest_images`; `names` are all files: none is
-    sought in vain.
+    """Return the sha256 (text) of each image, as `digest_images` does.
+
+    `names` are all files of the data set, so that absent ones are not looked for.
     """
     there = set(names)
     found = [path for path in paths if path in there]
@@ -76,9 +74,7 @@ def rows_of(ids: Array, known: Array) -> Array:
 
 @dataclass(frozen=True)
 class IdentificationList:
-    """A 1:N list: its file, and of each row the template id (int64) and the subject (text), where
-    it has subjects.
-    """
+    """A 1:N list: its file, and each row's template id (int64) and subject (text), if given."""
 
     file: str
     template: Array
@@ -115,9 +111,7 @@ def need_known(
 def listed_subjects(
     listed: Iterable[IdentificationList], known: Array, problems: Problems
 ) -> Array:
-    """Return the subject (text) that the lists give each template; None if they give none, or an
-    empty one.
-    """
+    """Return the subject (text) that the lists give each template; None if none or an empty one."""
     subject = np.full(len(known), None, dtype=object)
     for each in listed:
         if each.subject is None:
@@ -147,8 +141,9 @@ def subject_codes(subject: Array) -> Array:
 
 
 def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -> None:
-    """Tell which comparisons, rows of `known` (-1: not in it), are listed before, as they are or
-    the other way round.
+    """Tell which comparisons repeat an earlier one, as it is or the other way round.
+
+    a, b are rows of `known`; -1: not in it.
     """
     key = np.minimum(a, b) * np.int64(len(known))
     key += np.maximum(a, b)  # negative where a template is not known
@@ -168,8 +163,7 @@ def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -
 
 
 def refuse_contradictions(tables: Mapping[str, Batch], file: str, problems: Problems) -> None:
-    """Tell which comparisons are called mated though of two subjects, or non-mated though
-    of one."""
+    """Tell which comparisons are called mated but of two subjects, or non-mated but of one."""
     templates, comparisons = tables["templates"], tables["comparisons"]
     code = subject_codes(templates["subject"])
     unknown = templates["subject"] == ""
@@ -211,8 +205,9 @@ def roles(listed: Mapping[str, IdentificationList], known: Array) -> Batch:
 
 
 def listed_counts(listed: Mapping[str, IdentificationList], probes: bool) -> dict[str, int]:
-    """Return the subjects of each gallery and, where `probes` says that they are those counted, how
-    many probes there are.
+    """Return the number of subjects in each gallery and, if asked for, the number of probes.
+
+    `probes` says that the listed probes are those the manifest counts.
     """
     found = {role: listed[role].subjects for role in GALLERIES if role in listed}
     return found | (
@@ -238,8 +233,9 @@ def need_whole_set(
     names: Iterable[str],
     problems: Problems,
 ) -> None:
-    """Tell which counts are not the published ones, and how many images (`paths`, in `folder`) are
-    not among `names`.
+    """Tell which counts are not the published ones, and how many images are missing.
+
+    `paths`, in `folder`, are missing if they are not among `names`.
     """
     words = count_differences(manifest(name).counts, found)
     there, images = set(names), dict.fromkeys(paths)
@@ -270,8 +266,7 @@ def assembled(
     comparisons: Mapping[str, Array],
     of_roles: Batch,
 ) -> dict[str, Batch]:
-    """Return the six tables: faces without their subject, which is that of the first template that
-    holds them.
+    """Return the six tables; a face's subject is that of the first template that holds it.
 
     `members` are (template row, face row, media) in any order; `comparisons` are a, b (rows) and
     mated.
