@@ -238,6 +238,9 @@ def fuse(
     order = order[usable[order]]
     kept = {name: each[order] for name, each in values.items()}
     medium = given.get("media", np.arange(len(x)))[order]
+    variances = np.empty((0, 0), np.float32)
+    if "variance" in kept:
+        variances = kept["variance"].reshape(len(order), -1)
     faces = rules.UsableFaces(
         template=number[order],
         medium=stage.medium_numbers(number[order], medium),
@@ -245,11 +248,7 @@ def fuse(
         detector=kept.get("detector", np.empty(0)),
         quality=kept.get("quality", np.empty(0)),
         embedding=x[order],
-        variance=(
-            kept["variance"].reshape(len(order), -1)
-            if "variance" in kept
-            else np.empty((0, 0), np.float32)
-        ),
+        variance=variances,
         **(summarised(kept["quality"]) if "statistics" in chosen.needs else {}),
     )
     options = stage.FuseOptions(
@@ -371,7 +370,7 @@ def intervals(
     ...     fmr=0.1,
     ... )
     >>> found.tar
-    (0.0, 1.0)
+    (0.3333333333333333, 1.0)
 
     Raises ValueError for a score that is not finite, or a mated flag that disagrees with the
     subjects.

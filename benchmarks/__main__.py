@@ -154,11 +154,10 @@ def line(row: Row, ours: Timing, theirs: Timing | None) -> str:
     if theirs is None:
         return f"| {row.name} | – | {quantity(row, ours)} | – | {row.told(ours.result)} |"
     ratio = theirs.median / ours.median
-    same = (
-        row.told(ours.result)
-        if isinstance(row.common, tuple)
-        else row.compared(theirs.result, ours.result)
-    )
+    if isinstance(row.common, tuple):
+        same = row.told(ours.result)
+    else:
+        same = row.compared(theirs.result, ours.result)
     return (
         f"| {row.name} | {quantity(row, theirs)} | {quantity(row, ours)} | {ratio:.2g} | {same} |"
     )
@@ -182,11 +181,10 @@ def where_time_goes(function: Callable[[], Any], least: float = 0.15) -> str:
             "pipeline",
             "stages",
         )
-        label = (
-            f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{name}"
-            if ours
-            else name.strip("<>")
-        )
+        if ours:
+            label = f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{name}"
+        else:
+            label = name.strip("<>")
         own = max(own, (alone / stats.total_tt, label))
         if ours and spent / stats.total_tt >= least and name != "compute" and name[0] != "<":
             found.append((spent / stats.total_tt, f"`{label}` {spent / stats.total_tt:.0%}"))

@@ -111,11 +111,10 @@ def _megabytes(function: Callable[[], Any]) -> float:
 
 
 def _same_errors(steps: int, megabytes: float, theirs: Array, ours: Array) -> str:
-    told = (
-        ""
-        if steps == ours.shape[1]
-        else f"common method: {steps} of 20 steps timed, × {20 // steps}; "
-    )
+    if steps == ours.shape[1]:
+        told = ""
+    else:
+        told = f"common method: {steps} of 20 steps timed, × {20 // steps}; "
     return (
         f"{told}{megabytes:.0f} MB beside the lists; FNMR within"
         f" {np.nanmax(np.abs(theirs - ours[:, :steps])):.1e}"

@@ -40,19 +40,16 @@ class Row:
 
     name: str
     ours: Callable[[], Any]
-    common: Callable[[], Any] | tuple[str, ...] | None = (
-        None  # or the lines whose common times together are its own
-    )
+    # or the lines whose common times together are its own
+    common: Callable[[], Any] | tuple[str, ...] | None = None
     compared: Callable[[Any, Any], str] = lambda theirs, ours: ""
     amount: float = 0.0  # of `unit`, when the line is a speed
     unit: str = ""
-    cost: str = (
-        ""  # what our side spends its time on; printed where that leaves us less than twice as fast
-    )
+    # what our side spends its time on; printed if that leaves us less than twice as fast
+    cost: str = ""
     told: Callable[[Any], str] = lambda ours: ""  # what our result says by itself
-    times: float = (
-        1  # that the common method's work is of the line's, where only a part of it is timed
-    )
+    # how many times the timed part of the common method's work the whole work is
+    times: float = 1
     threads: int = WORKERS  # of the common method in a library
     alone: bool = False  # a process of its own: its result is its seconds, and what it told
 

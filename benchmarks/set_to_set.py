@@ -207,11 +207,10 @@ def largest_difference(theirs: Array, ours: Array) -> str:
 
 
 def _same_rates(theirs: Any, ours: Any) -> str:
-    counts = (
-        "identical"
-        if np.array_equal(theirs[1], ours[1])
-        else f"DIFFERENT ({theirs[1]} and {ours[1]})"
-    )
+    if np.array_equal(theirs[1], ours[1]):
+        counts = "identical"
+    else:
+        counts = f"DIFFERENT ({theirs[1]} and {ours[1]})"
     return (
         f"false matches {counts}; TAR within {np.abs(theirs[0] - ours[0]).max():.1e}, AUC"
         f" {abs(theirs[2] - ours[2]):.1e}"

@@ -107,11 +107,10 @@ def build(
             f"{one.path}: {counted(one.templates, 'template')} of {counted(one.faces, 'face')}"
             f" ({one.step}){more}"
         )
-    say(
-        f"fused {counted(made, 'template')}, {speed:,.0f} a second"
-        if speed
-        else "all templates were in the store already"
-    )
+    if speed:
+        say(f"fused {counted(made, 'template')}, {speed:,.0f} a second")
+    else:
+        say("all templates were in the store already")
 
 
 def reference(

@@ -173,11 +173,12 @@ def doctor(as_json: AsJson = False) -> None:
     }
     facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     facts["instructions"] = instruction_set([*sorted(DEPENDENT), "numpy"])
-    facts["bf16"] = (
-        "no instructions for it: cpu-bf16 is five to nine times slower than cpu-fp32"
-        if lacks_bf16()
-        else "yes"
-    )
+    if lacks_bf16():
+        facts["bf16"] = (
+            "no instructions for it: cpu-bf16 is five to nine times slower than cpu-fp32"
+        )
+    else:
+        facts["bf16"] = "yes"
     facts["disk_free_gib"] = round(shutil.disk_usage(".").free / 2**30, 1)
     problems: list[str] = []
     for module, name, advice in (
@@ -246,9 +247,9 @@ def _state(path: Path | None, sha256: str | None) -> str:
         return "no"
     from pipeline.files.digests import file_digest
 
-    return (
-        "undeclared" if sha256 is None else "yes" if file_digest(path) == sha256 else "other bytes"
-    )
+    if sha256 is None:
+        return "undeclared"
+    return "yes" if file_digest(path) == sha256 else "other bytes"
 
 
 def _faiss_version() -> str:

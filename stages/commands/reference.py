@@ -108,11 +108,10 @@ def _described(kind: str, name: str, part: Any) -> dict[str, Any]:
     rule = not hasattr(part, "Options")
     options = _parameters(part) if rule else _option_fields(part.Options)
     about = "" if rule else inspect.cleandoc(part.Options.__doc__ or "")
-    reads = (
-        []
-        if rule or kind == "reader"
-        else [f"{key} from {step}" for key, step in getattr(part, "inputs", {}).items()]
-    )
+    if rule or kind == "reader":
+        reads = []
+    else:
+        reads = [f"{key} from {step}" for key, step in getattr(part, "inputs", {}).items()]
     return {
         "kind": kind,
         "name": name,
@@ -128,11 +127,9 @@ def _purpose(kind: str, part: Any) -> str:
     text = " ".join(
         (inspect.getdoc(getattr(part, "function", part)) or "").split("\n\n")[0].split()
     )
-    return (
-        f"weight: {text[0].lower()}{text[1:]}"
-        if kind == "fusion rule" and not part.vectors
-        else text
-    )
+    if kind == "fusion rule" and not part.vectors:
+        return f"weight: {text[0].lower()}{text[1:]}"
+    return text
 
 
 def _parameters(rule: Any) -> list[dict[str, Any]]:
@@ -159,11 +156,9 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
     """Say in words what a field of a JSON Schema may hold."""
     if "$ref" in field:
         inner = defined[field["$ref"].rpartition("/")[2]]
-        return (
-            f"a section of {', '.join(inner['properties'])}"
-            if "properties" in inner
-            else _may_be(inner, defined)
-        )
+        if "properties" in inner:
+            return f"a section of {', '.join(inner['properties'])}"
+        return _may_be(inner, defined)
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(_may_be(each, defined) for each in field["anyOf"]))
     if "enum" in field or "const" in field:

@@ -138,11 +138,10 @@ class AdienceReader:
         files = need_files(files, self.name)
         problems, names = Problems(files.root), names_below(file_names(files), self.options.root)
         repeated = self._faces(files, problems).repeated
-        said = (
-            [f"lines of the lists that repeat another exactly count once: {repeated:,} such"]
-            if repeated
-            else []
-        )
+        if repeated:
+            said = [f"lines of the lists that repeat another exactly count once: {repeated:,} such"]
+        else:
+            said = []
         used = [*self._lists(names, problems), *tables["faces"]["path"].tolist()]
         passed = passed_over(
             files, used, SUFFIXES, "not in the lists", folder_of(self.options.root)

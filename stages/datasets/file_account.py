@@ -123,11 +123,10 @@ def misplaced_folders(used: Collection[str], root: str, nested: bool) -> Iterato
     elif not nested and len(inner) > len(names) > 1 and deep >= MOSTLY_DEEPER * len(below):
         lie = "Every image lies in a folder below its subject's" if deep == len(below) else ""
         lie = lie or f"{deep:,} of {len(below):,} images lie in a folder below their subject's"
-        what = (
-            option
-            if len(tops) == 1
-            else "dataset.path or dataset.options.root is one level too high"
-        )
+        if len(tops) == 1:
+            what = option
+        else:
+            what = "dataset.path or dataset.options.root is one level too high"
         yield (
             f"{lie} (as in {'/'.join(min(inner))}, of the subject {min(inner)[0]}); if those are"
             f" the subjects, {what}."

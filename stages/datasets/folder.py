@@ -144,9 +144,8 @@ def _hash(seed: int, purpose: str, identity: str) -> int:
 class FolderOptions(Options):
     """What is one template, what is one medium, and whether templates are split in two sides."""
 
-    root: str = (
-        ""  # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
-    )
+    # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
+    root: str = ""
     extensions: tuple[str, ...] = IMAGE_EXTENSIONS
     templates: Literal["subject", "face"] = "subject"
     media: Literal["face", "folder"] = "face"
@@ -240,15 +239,14 @@ class FolderReader:
         single = (
             tables["templates"].rows and self.options.probe_fraction and self._without_probe(tables)
         )
-        alone = (
-            [
-                f"{counted(single, 'subject')} {'has' if single == 1 else 'have'} no probe: a"
-                " reference takes the only"
-                f" {'medium' if self.options.media == 'folder' else 'image'}."
+        alone = []
+        if single:
+            have = "has" if single == 1 else "have"
+            medium = "medium" if self.options.media == "folder" else "image"
+            alone = [
+                f"{counted(single, 'subject')} {have} no probe: a reference takes the only"
+                f" {medium}."
             ]
-            if single
-            else []
-        )
         faces = tables["faces"]
         used = faces["path"].tolist()
         passed = passed_over(files, used, self._extensions, "in no subject's folder", self._root)

@@ -145,11 +145,10 @@ class LfwReader:
         if self.options.counts == "any":
             listed, _, lacking = self._pairs(files, Problems(files.root))
             count = len(listed.pairs) + len(lacking)
-            said += (
-                [f"{len(lacking):,} of {count:,} pairs of {name} are left out; {lacking[0]}"]
-                if lacking
-                else []
-            )
+            if lacking:
+                said += [
+                    f"{len(lacking):,} of {count:,} pairs of {name} are left out; {lacking[0]}"
+                ]
         otherwise = (
             f"not in {name}" if self.options.faces == "pairs" else "not called NAME/NAME_0001"
         )

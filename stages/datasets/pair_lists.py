@@ -86,11 +86,8 @@ def read_pairs(data: bytes, name: str, problems: Problems) -> PairList:
         problems.add(name, [f"it is not UTF-8 text ({error.reason} at byte {error.start})"])
         return PairList()
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    lines = (
-        lines[1:]
-        if lines and _split_fields(lines[0][1], _is_heading)[-1].lower() in HEADINGS
-        else lines
-    )
+    if lines and _split_fields(lines[0][1], _is_heading)[-1].lower() in HEADINGS:
+        lines = lines[1:]
     number, first = lines[0] if lines else (1, "")
     if header := _folds_and_pairs(first):
         return _with_header(lines, *header, name, problems)
@@ -138,7 +135,8 @@ def _is_counts(fields: Fields) -> bool:
 
 
 def _is_named(fields: Fields) -> bool:
-    numbers = fields[1:] if len(fields) == 3 else fields[1::2] if len(fields) == 4 else []
+    # NAME I J, or NAME I NAME J
+    numbers = {3: fields[1:], 4: fields[1::2]}.get(len(fields), [])
     return bool(numbers) and all(fields) and all(map(_NUMBER.fullmatch, numbers))
 
 
@@ -225,7 +223,8 @@ def _named_pair(line: str, mated: bool | None) -> tuple[str, str, bool]:
     fields = _split_fields(line, _is_named)
     forms = {True: "NAME I J (a mated pair)", False: "NAME I NAME J (a non-mated pair)"}
     form = " or ".join(forms.values()) if mated is None else forms[mated]
-    if len(fields) not in ((3, 4) if mated is None else (3,) if mated else (4,)):
+    widths = {None: (3, 4), True: (3,), False: (4,)}
+    if len(fields) not in widths[mated]:
         raise ValueError(f"expected {form}, found {line!r:.80}")
     if not _is_named(fields):
         raise ValueError(f"expected {form} with image numbers I and J, found {line!r:.80}")

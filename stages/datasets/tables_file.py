@@ -220,7 +220,9 @@ def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
 def _node(group: h5py.Group, name: str) -> Any:
     """Return a member that lies in this file; None if there is none, False for a link."""
     link = group.get(name, getlink=True)
-    return None if link is None else group[name] if isinstance(link, h5py.HardLink) else False
+    if link is None:
+        return None
+    return group[name] if isinstance(link, h5py.HardLink) else False
 
 
 def _column_problems(group: h5py.Group, schema: Schema) -> list[tuple[str, str]]:

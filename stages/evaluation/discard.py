@@ -17,7 +17,7 @@ by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -236,29 +236,7 @@ class EvaluateDiscard(Stage):
             lines = _oracles(c, limit) if bounded else {}
             for what, line in lines.items():
                 yield f"{name}-edc {at} {what}", *thinned_steps(line)
-            for j, share in enumerate(o.limits):
-                pauc, over = (
-                    (None, None)
-                    if found is None
-                    else (found.pauc[:, i, j], found.over_random[:, i, j])
-                )
-                area, chance = curve.area(share), float(discard.random.area(start, share))
-                numbers.add(f"{name}_pauc({share:g})", area, pauc, **shared, trials=trials)
-                numbers.add(
-                    f"{name}_pauc({share:g})_over_random",
-                    area - chance,
-                    over,
-                    **shared,
-                    trials=trials,
-                )
-                known = {what: line.area(share) for what, line in lines.items()}
-                if lines:
-                    known |= {
-                        r.name: float(r.area(start, share))
-                        for r in (discard.perfect, discard.attainable)
-                    }
-                for what, value in {**known, "random": chance}.items():
-                    numbers.add(f"{name}_pauc({share:g})_{what}", value, **shared, trials=trials)
+            add_areas(numbers, name, curve, found, i, o.limits, lines, {**shared, "trials": trials})
 
     def _drawn(self, c: _EvaluatedComparisons) -> dict[str, AreaReplicates]:
         """Return the areas in each replicate, of the standard form itself."""
@@ -346,6 +324,37 @@ class EvaluateDiscard(Stage):
             yield f"erc {target:g}", found.fraction, found.fnmr[i]
 
 
+def add_areas(
+    numbers: Numbers,
+    name: str,
+    curve: Curve,
+    replicates: AreaReplicates | None,
+    target: int,
+    limits: Sequence[float],
+    oracles: Mapping[str, Curve],
+    shared: Mapping[str, Any],
+) -> None:
+    """Add the area of a curve up to each limit, and those of the lines that it is held against.
+
+    replicates: areas in each replicate at all targets, of which this is number `target`.
+    """
+    start = float(curve.y[0])
+    references = (discard.perfect, discard.attainable) if oracles else ()
+    for j, limit in enumerate(limits):
+        metric, area = f"{name}_pauc({limit:g})", curve.area(limit)
+        chance = float(discard.random.area(start, limit))
+        drawn = over_chance = None
+        if replicates is not None:
+            drawn = replicates.pauc[:, target, j]
+            over_chance = replicates.over_random[:, target, j]
+        numbers.add(metric, area, drawn, **shared)
+        numbers.add(f"{metric}_over_random", area - chance, over_chance, **shared)
+        lines = {what: line.area(limit) for what, line in oracles.items()}
+        lines |= {each.name: float(each.area(start, limit)) for each in references}
+        for what, value in {**lines, "random": chance}.items():
+            numbers.add(f"{metric}_{what}", value, **shared)
+
+
 def unscored_first(quality: Array) -> Array:
     """Return qualities (n,) in which those not finite are equal and lower than all others."""
     known = np.isfinite(quality)
@@ -411,4 +420,7 @@ def thinned_steps(curve: Curve) -> tuple[Array, Array]:
 
 def _histogram_range(quality: Array) -> tuple[float, float]:
     low, high = float(quality.min(initial=np.inf)), float(quality.max(initial=-np.inf))
-    return (low, high) if low < high else (low - 0.5, low + 0.5) if low == high else (0.0, 1.0)
+    if low < high:
+        return low, high
+    # one quality for all, or none at all
+    return (low - 0.5, low + 0.5) if low == high else (0.0, 1.0)

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.core.registry import register
 from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Stage, Work
-from stages.evaluation.discard import thinned_steps, unscored_first
+from stages.evaluation.discard import add_areas, thinned_steps, unscored_first
 from stages.evaluation.identification import check_gallery, someone_enrolled
 from stages.evaluation.numbers import (
     Numbers,
@@ -107,11 +107,10 @@ class EvaluateDiscardIdentification(Stage):
         top = np.where(np.isfinite(found["score"][:, 0]), found["score"][:, 0], -np.inf)
         weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
         points = tpir_at_fpir(top[~mated], rank[mated], top[mated], o.fpir)
-        drawn = (
-            _area_replicates(top, rank, mated, quality, column[probes], weights, o)
-            if o.replicates
-            else {}
-        )
+        if o.replicates:
+            drawn = _area_replicates(top, rank, mated, quality, column[probes], weights, o)
+        else:
+            drawn = {}
         parts = []
         for i, target in enumerate(o.fpir):
             limit = points.threshold[i]
@@ -144,22 +143,8 @@ class EvaluateDiscardIdentification(Stage):
                     subjects=count_distinct(column[probes][kind]),
                 )
                 parts.append((f"{name}-edc {target:g}", *thinned_steps(curve)))
-                for j, share in enumerate(o.limits):
-                    pauc, over = (
-                        (None, None)
-                        if again is None
-                        else (again.pauc[:, i, j], again.over_random[:, i, j])
-                    )
-                    area, chance = curve.area(share), float(discard.random.area(start, share))
-                    numbers.add(f"{name}_pauc({share:g})", area, pauc, **shared, trials=trials)
-                    numbers.add(
-                        f"{name}_pauc({share:g})_over_random",
-                        area - chance,
-                        over,
-                        **shared,
-                        trials=trials,
-                    )
-                    numbers.add(f"{name}_pauc({share:g})_random", chance, **shared, trials=trials)
+                counted = {**shared, "trials": trials}
+                add_areas(numbers, name, curve, again, i, o.limits, {}, counted)
         return {"numbers": numbers.batch(), "curves": curve_rows(parts)}
 
 

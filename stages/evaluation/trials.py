@@ -99,11 +99,10 @@ class Trials:
         wrong = np.flatnonzero(self.mated != (subject[self.form.a] == subject[self.form.b]))
         if len(wrong):
             mated = self.mated[wrong[0]]
-            what = (
-                "mated, and its templates are not of one"
-                if mated
-                else "non-mated, and its templates are of one"
-            )
+            if mated:
+                what = "mated, and its templates are not of one"
+            else:
+                what = "non-mated, and its templates are of one"
             raise InvalidInput(
                 f"comparison {wrong[0]} is listed as {what} subject ({len(wrong)} such). Intervals"
                 " resample subjects: mend the list or the subjects, or set the evaluation's"
@@ -174,19 +173,17 @@ class Failures:
     def rejected(self, fnmr: float, tar: Array | None) -> list[tuple[str, float, Array | None]]:
         """Return FRR and, where enrolment is told apart, GFRR: (metric, value, replicates)."""
         _, frr = verification.with_failures(np.nan, fnmr, self.fta.value)
-        drawn = (
-            None
-            if tar is None
-            else verification.with_failures(np.nan, 1 - tar, self.fta.replicates)[1]
-        )
+        if tar is None:
+            drawn = None
+        else:
+            drawn = verification.with_failures(np.nan, 1 - tar, self.fta.replicates)[1]
         found: list[tuple[str, float, Array | None]] = [("frr", float(frr), drawn)]
         if self.fte is not None:
             _, gfrr = verification.with_failures(np.nan, frr, self.fte.value)
-            again = (
-                None
-                if drawn is None
-                else verification.with_failures(np.nan, drawn, self.fte.replicates)[1]
-            )
+            if drawn is None:
+                again = None
+            else:
+                again = verification.with_failures(np.nan, drawn, self.fte.replicates)[1]
             found.append(("gfrr", float(gfrr), again))
         return found
 

@@ -50,9 +50,8 @@ from stages.tables.tables import CURVES, NUMBERS, Comparisons
 
 THRESHOLD_RULES: tuple[verification.ThresholdRule, ...] = ("at_most", "nearest")
 SCRIPT: Literal["script"] = "script"  # for comparison with published numbers, and without intervals
-FULL_LIST = (
-    100_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
-)
+# AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
+FULL_LIST = 100_000
 ROC_POINTS = 600
 
 

@@ -59,7 +59,7 @@ def by_group(group: NDArray[np.int64], values: Floats, count: int) -> Floats:
     matter, as values are sorted first.
     """
     order = np.lexsort((values, group))
-    # adds one after another
+    # bincount adds one value after another, in the order given
     return np.asarray(np.bincount(group[order], values[order], count), np.float64)
 
 
@@ -92,7 +92,8 @@ def weighted(
         steps = steps.astype(np.float32)
     for start in range(0, len(vectors), ROWS_AT_ONCE):
         cut = slice(start, start + ROWS_AT_ONCE)
-        unit = vectors[cut] * steps[cut, None]  # in steps of the grid
+        # In steps of the grid: whole numbers, whose products and sums float64 holds exactly.
+        unit = vectors[cut] * steps[cut, None]
         wide = np.rint(unit, out=unit).astype(np.float64)
         first, last = int(group[cut][0]), int(group[cut][-1]) + 1
         begin = np.searchsorted(group[cut], np.arange(first, last + 1))
@@ -107,12 +108,12 @@ def weighted(
 def weighted_means(
     vectors: NDArray[np.float32], weight: Floats, group: NDArray[np.int64], count: int
 ) -> Floats:
-    """Return Σ w x / Σ w of each group and dimension, (count, d) float64; 0 if a group is empty.
+    """Return Σ w x / Σ w of each group and dimension, up to a factor of the group's own.
 
-    vectors (n, d), finite; weight (n, d) or (n, 1), finite and above 0; group (n,) ascends. Both
-    sums are exact, of values rounded to multiples of GRID: before that, a group's components and
-    its weights in each dimension are scaled so that their largest is 1, and then by a power of two
-    near 1 / n.
+    vectors (n, d), finite; weight (n, d) or (n, 1), finite and above 0; group (n,) ascends. Returns
+    (count, d) float64, 0 if a group is empty. Both sums are exact, of values rounded to multiples
+    of GRID: before that, a group's components and its weights in each dimension are scaled so that
+    their largest is 1, the weights also by a power of two near 1 / n.
     """
     means = np.zeros((count, vectors.shape[1]))
     begin = np.searchsorted(group, np.arange(count + 1))
@@ -122,21 +123,32 @@ def weighted_means(
         last = max(
             first + 1, int(np.searchsorted(begin, begin[first] + ROWS_AT_ONCE, side="right")) - 1
         )
-        rows, some = slice(begin[first], begin[last]), np.diff(begin[first : last + 1]) > 0
-        size = np.diff(begin[first : last + 1])[some]
-        if len(size):
-            starts, own = np.cumsum(size) - size, np.repeat(np.arange(len(size)), size)
-            x, w = (
-                vectors[rows].astype(np.float64),
-                weight[rows] / np.maximum.reduceat(weight[rows], starts)[own],
+        rows, size = slice(begin[first], begin[last]), np.diff(begin[first : last + 1])
+        some = size > 0
+        if some.any():
+            means[first:last][some] = _means_of_whole_groups(
+                vectors[rows], weight[rows], size[some]
             )
-            _, shift = np.frexp(np.maximum.reduceat(np.abs(x).max(axis=1), starts))
-            x, w = np.ldexp(x, -shift[own, None]), np.ldexp(w, -np.frexp(size - 1)[1][own, None])
-            x, w = (np.rint(each / GRID) * GRID for each in (x, w))
-            add = sparse.csr_matrix(
-                (np.ones(len(own)), (own, np.arange(len(own)))), shape=(len(size), len(own))
-            )
-            above, below = (np.asarray(add @ each) for each in (w * x, w))
-            means[first:last][some] = above / below
         first = last
     return means
+
+
+def _means_of_whole_groups(
+    vectors: NDArray[np.float32], weight: Floats, size: NDArray[np.int64]
+) -> Floats:
+    """Return `weighted_means` of groups whose rows follow each other, `size` ≥ 1 rows each."""
+    starts, own = np.cumsum(size) - size, np.repeat(np.arange(len(size)), size)
+    x = vectors.astype(np.float64)
+    w = weight / np.maximum.reduceat(weight, starts)[own]
+    # Sums of multiples of GRID² are exact up to 2⁵³ of them, that is up to 2. So components are
+    # scaled below 1, and the n weights of a group to 1 / n at most, by powers of two. The weights'
+    # scale cancels in Σ w x / Σ w; that of the components stays.
+    _, exponent = np.frexp(np.maximum.reduceat(np.abs(x).max(axis=1), starts))
+    _, halvings = np.frexp(size - 1)
+    x, w = np.ldexp(x, -exponent[own, None]), np.ldexp(w, -halvings[own, None])
+    x, w = (np.rint(each / GRID) * GRID for each in (x, w))
+    add = sparse.csr_matrix(
+        (np.ones(len(own)), (own, np.arange(len(own)))), shape=(len(size), len(own))
+    )
+    above, below = (np.asarray(add @ each) for each in (w * x, w))
+    return np.asarray(above / below)

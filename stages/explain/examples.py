@@ -249,11 +249,10 @@ def _pictures(results: Results, step: Step, rows: Array) -> dict[int, tuple[str,
     The crop is the one that was embedded. Empty if no crops are kept.
     """
     above = results.plan.steps[step.inputs["templates"].step]
-    embed = (
-        results.plan.steps[above.inputs["embeddings"].step]
-        if isinstance(above.stage, Fuse)
-        else above
-    )
+    if isinstance(above.stage, Fuse):
+        embed = results.plan.steps[above.inputs["embeddings"].step]
+    else:
+        embed = above
     source = curves_and_crops.with_column(results, embed, "crop")
     if source is None or not len(rows) or not results.available(*source):
         return {}

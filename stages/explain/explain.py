@@ -76,11 +76,10 @@ class Template:
         """Say what became of a template whose weights vanished; "" for any other."""
         if not self.fallback:
             return ""
-        instead = (
-            "its faces count equally"
-            if self.used
-            else "it is a vector of zeros and scores 0 with everyone"
-        )
+        if self.used:
+            instead = "its faces count equally"
+        else:
+            instead = "it is a vector of zeros and scores 0 with everyone"
         return f"every weight of this template vanished, so {instead}"
 
 
@@ -269,11 +268,10 @@ def _weighed_by(
     for name in (name for name in WEIGHED_BY if name in rule.needs):
         read = reader.plan.steps[step.inputs[name].step]
         value = reader.rows(read, step.inputs[name].output)[WEIGHED_BY[name]]
-        what = (
-            f"quality: {getattr(read.stage.options, 'method', read.base)}"
-            if name == "quality"
-            else "detector score"
-        )
+        if name == "quality":
+            what = f"quality: {getattr(read.stage.options, 'method', read.base)}"
+        else:
+            what = "detector score"
         return what, value.astype(np.float64)
     if rule.label.partition("(")[0] == "norm":
         return "norm", embedded["norm"].astype(np.float64)

@@ -214,11 +214,9 @@ class Align(Stage):
             found = _given_crop(image, score)
         else:
             found = self._detected(image, box)
-        return (
-            _Found(Status.NOT_FOUND, ONE_COLOUR)
-            if found.crop is not None and _is_one_colour(found.crop)
-            else found
-        )
+        if found.crop is not None and _is_one_colour(found.crop):
+            return _Found(Status.NOT_FOUND, ONE_COLOUR)
+        return found
 
     def _detected(self, image: NDArray[np.uint8], box: Any) -> _Found:
         faces, i, chosen = self._look(image, box, 0)
@@ -241,11 +239,9 @@ class Align(Stage):
         if i < 0:
             return _Found(Status.NOT_FOUND, "no face found in the box that the protocol gives")
         several = f"{len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
-        doubt = (
-            f"a doubtful face, with a detector score of {score:.2f}"
-            if score < DOUBTFUL_SCORE
-            else ""
-        )
+        doubt = ""
+        if score < DOUBTFUL_SCORE:
+            doubt = f"a doubtful face, with a detector score of {score:.2f}"
         return _Found(
             Status.OK,
             "; ".join(filter(None, (several, turned, doubt))),
@@ -285,17 +281,13 @@ def _at_given_landmarks(image: NDArray[np.uint8], given: NDArray[Any], score: fl
 def _given_crop(image: NDArray[np.uint8], score: float) -> _Found:
     import cv2
 
-    crop = (
-        image
-        if image.shape[:2] == (SIZE, SIZE)
-        else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    )
     height, width = image.shape[:2]
-    note = (
-        f"{width}×{height} is no square crop: squeezed, as align.detector is none"
-        if height != width
-        else ""
-    )
+    crop: Any = image
+    if (height, width) != (SIZE, SIZE):
+        crop = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    note = ""
+    if height != width:
+        note = f"{width}×{height} is no square crop: squeezed, as align.detector is none"
     return _Found(
         Status.OK, note, (0, 0, width, height), TEMPLATE, score, 1, np.asarray(crop, np.uint8)
     )
@@ -321,6 +313,7 @@ def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
     for nowhere in (0, -1):
         if (landmarks == nowhere).all(axis=1).any():
             return f"have a point at ({nowhere}, {nowhere}), as if it had not been found"
+    # The singular values of the centred points: how far they spread along their line and across.
     along, across = np.linalg.svd(landmarks - landmarks.mean(axis=0), compute_uv=False)
     if across < FLATTEST * along:
         return "lie nearly on one line"
@@ -350,6 +343,7 @@ def _share_inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
     shape: (height, width, …) of the image.
     """
     matrix = similarity(landmarks)
+    # Points of the crop are taken back to the image by the inverse of the similarity.
     across = np.arange(2, SIZE, 4) - 0.5
     grid = np.stack(np.meshgrid(across, across), axis=-1).reshape(-1, 2)
     back = np.linalg.solve(matrix[:, :2], (grid - matrix[:, 2]).T).T
@@ -371,6 +365,7 @@ def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:
     (it equals Umeyama, TPAMI 1991, eq. 40-42).
     """
     z, w = (points[:, 0] + 1j * points[:, 1] for points in (landmarks.astype(np.float64), TEMPLATE))
+    # Least squares in complex numbers: a = Σ conj(z − z̄) (w − w̄) / Σ |z − z̄|², b = w̄ − a z̄.
     centred = z - z.mean()
     spread = (np.abs(centred) ** 2).sum()
     a = (centred.conj() * (w - w.mean())).sum() / spread if spread > 0 else 0j

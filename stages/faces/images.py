@@ -116,9 +116,8 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         return _rgb(_upright(image))
     except Unusable:
         raise
-    except (
-        Exception
-    ) as error:  # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable
+    # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable.
+    except Exception as error:
         raise _unusable(error, "truncated or damaged") from None
 
 
@@ -160,9 +159,8 @@ def _essential_jpeg(data: bytes) -> tuple[bytes, dict[str, bytes]]:
             exif.append(body[6:] if exif else body)
         elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             told["xmp"] = body.partition(b"\0")[2]
-        elif (
-            not 0xE0 <= marker <= 0xEF and marker != 0xFE
-        ):  # neither an application's nor a comment
+        # What is neither an application's segment nor a comment stays.
+        elif not 0xE0 <= marker <= 0xEF and marker != 0xFE:
             parts.append(data[start:end])
         at = end
     if exif:

@@ -168,6 +168,9 @@ class Fuse(Stage):
             statistics["percentiles"] = row["percentiles"][0]
         kept = slice(None) if usable.all() else usable  # a slice copies nothing
         template, none = members["template"][kept], np.empty(0)
+        variance = np.empty((0, 0), np.float32)
+        if "variance" in rule.reads:
+            variance = embedded["variance"][kept]
         return (
             rules.UsableFaces(
                 template=template,
@@ -176,11 +179,7 @@ class Fuse(Stage):
                 detector=known["detections"][kept] if "detections" in known else none,
                 quality=known["quality"][kept] if "quality" in known else none,
                 embedding=embedded["embedding"][kept],
-                variance=(
-                    embedded["variance"][kept]
-                    if "variance" in rule.reads
-                    else np.empty((0, 0), np.float32)
-                ),
+                variance=variance,
                 **statistics,
             ),
             usable,

@@ -66,17 +66,14 @@ class Parameter:
     def refusal(self, value: float) -> str:
         """Say what the value should be; "" if it may be used."""
         fits = self.low < value <= self.high or (self.closed and value == self.low)
-        if not np.isfinite(value) or not fits:
-            above = (
-                ""
-                if self.low == -np.inf
-                else f" {'of at least' if self.closed else 'above'} {self.low:g}"
-            )
-            joined = " and" if above else ""
-            return f"a finite number{above}" + (
-                f"{joined} up to {self.high:g}" if self.high < np.inf else ""
-            )
-        return "a whole number" if self.whole and not float(value).is_integer() else ""
+        if np.isfinite(value) and fits:
+            return "a whole number" if self.whole and not float(value).is_integer() else ""
+        bounds = []
+        if self.low > -np.inf:
+            bounds.append(f"{'of at least' if self.closed else 'above'} {self.low:g}")
+        if self.high < np.inf:
+            bounds.append(f"up to {self.high:g}")
+        return f"a finite number {' and '.join(bounds)}".rstrip()
 
 
 @dataclass(frozen=True)

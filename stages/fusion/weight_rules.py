@@ -79,6 +79,7 @@ def quality_softmax(faces: UsableFaces, T: float) -> Floats:  # noqa: N803  the 
     if not faces.deviation > 0:
         return np.ones(len(faces.template))
     z = (faces.quality - faces.mean) / faces.deviation
+    # Less the template's largest z, so that exp cannot overflow; a common factor changes nothing.
     return functions.exp((z - _by_template(np.maximum, faces, z)) / T)
 
 
@@ -170,6 +171,7 @@ def _top_faces(faces: UsableFaces, values: Floats, count: float | Floats) -> Flo
 
     Of equal values the earlier face comes first.
     """
+    # rank inside a template = place in the sorted list less where the template begins in it
     order = np.lexsort((np.arange(len(values)), -values, faces.template))
     starts = _starts(faces)
     rank = np.empty(len(order), np.int64)

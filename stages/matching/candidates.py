@@ -94,6 +94,7 @@ def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
         reach = min(len(gallery), k + 16)
         while len(waiting):
             near, rows = index.search(np.ascontiguousarray(probes[waiting]), reach)
+            # A list is complete once its last entry is too far from the k-th to change the order.
             kept = near >= near[:, k - 1, None] - margin
             settled = np.full(len(waiting), True) if reach == len(gallery) else ~kept[:, -1]
             kept[~settled] = False
@@ -160,9 +161,8 @@ def _scan_blocks(
     import torch
 
     deep = 64
-    while (
-        deep > 1 and 4 * k * deep > COLUMNS_AT_ONCE
-    ):  # the groups of a block should be several times k
+    # A block should have several times as many groups as k.
+    while deep > 1 and 4 * k * deep > COLUMNS_AT_ONCE:
         deep //= 2
     best = torch.full((probes, k), -torch.inf)
     count = torch.zeros(probes, dtype=torch.int64)
@@ -171,32 +171,32 @@ def _scan_blocks(
         groups = near.shape[1] // deep
         # Columns c, c + groups, c + 2 groups … are group c; what is left over at the end, each is
         # one of its own.
-        inside, rest = (
-            near[:, : groups * deep].view(probes, deep, groups),
-            near[:, groups * deep :].float(),
-        )
+        inside = near[:, : groups * deep].view(probes, deep, groups)
+        rest = near[:, groups * deep :].float()
         tops = torch.cat([inside.amax(dim=1).float(), rest], dim=1)
+        # k different groups reach their own best, so k templates reach the k-th of these: what lies
+        # below it by more than the margin is beaten by k others, whatever the exact scores are.
         best = torch.topk(torch.cat([best, tops], dim=1), k, dim=1).values
         bound = torch.where(count > k + CROWD, torch.inf, best[:, -1] - margin)
         probe, group = torch.nonzero(tops >= bound[:, None], as_tuple=True)
         whole = group < groups
-        for own, cells, column in (
-            (
-                probe[whole],
-                inside[probe[whole], :, group[whole]].float(),
-                group[whole, None] + torch.arange(deep) * groups,
-            ),
-            (
-                probe[~whole],
-                tops[probe[~whole], group[~whole], None],
-                group[~whole, None] + groups * (deep - 1),
-            ),
-        ):
+        in_groups = (
+            probe[whole],
+            inside[probe[whole], :, group[whole]].float(),
+            group[whole, None] + torch.arange(deep) * groups,
+        )
+        left_over = (
+            probe[~whole],
+            tops[probe[~whole], group[~whole], None],
+            group[~whole, None] + groups * (deep - 1),
+        )
+        for own, cells, column in (in_groups, left_over):
             at, place = torch.nonzero(cells >= bound[own, None], as_tuple=True)
             found.append((cells[at, place], own[at], left + column[at, place]))
             count += torch.bincount(own[at], minlength=probes)
     score, probe, row = (torch.cat(parts) for parts in zip(*found, strict=True))
     crowded = count > k + CROWD
+    # The bound rose from block to block: early candidates are held against the final one.
     kept = score >= torch.where(crowded, torch.inf, best[:, -1] - margin)[probe]
     return probe[kept].numpy(), row[kept].numpy(), crowded.numpy()
 

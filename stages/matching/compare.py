@@ -23,15 +23,12 @@ from stages.tables.enough import need_comparisons
 from stages.tables.pair_layouts import Listed, Product, Triangle
 from stages.tables.tables import SCORES, Comparisons
 
-COMPARISONS_GATHERED = (
-    256  # comparisons of a sparse list in one gather: few enough to stay in the cache
-)
+# comparisons of a sparse list in one gather: few enough to stay in the cache
+COMPARISONS_GATHERED = 256
 # comparisons of a list that are put in the order of tiles at once: few enough to stay in the cache
 COMPARISONS_ORDERED = 1 << 17
-TILE_ROWS, TILE_COLUMNS = (
-    256,
-    1 << 15,
-)  # rows and most columns of a tile of a product: 64 MiB of float64
+# rows and most columns of a tile of a product: 64 MiB of float64
+TILE_ROWS, TILE_COLUMNS = 256, 1 << 15
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]  # as `Work.each`
 # with fewer than one in so many pairs of its sides, a list takes less time by dot products than by
 # tiles
@@ -89,12 +86,10 @@ class Compare(Stage):
             score = triangle_scores(unit[form.role], form, work.start, work.stop, work.each)
         else:  # the shard's own part of a list
             sides = work.each(lambda side: _distinct_rows(side, len(unit)), (form.a, form.b))
-            listed = (
-                _scores_from_tiles
-                if _is_dense(form.size, *map(len, sides))
-                else _scores_by_dot_products
-            )
-            score = listed(unit, form.a, form.b, sides, work.each)
+            if _is_dense(form.size, *map(len, sides)):
+                score = _scores_from_tiles(unit, form.a, form.b, sides, work.each)
+            else:
+                score = _scores_by_dot_products(unit, form.a, form.b, work.each)
         failed = _failed_sides(
             np.not_equal(templates["status"], Status.OK), form, work.start, work.stop
         )
@@ -132,22 +127,16 @@ def triangle_scores(unit: Array, form: Triangle, start: int, stop: int, each: Ea
     def fill(first: int) -> None:
         last = min(first + TILE_ROWS, high)
         begin, end = max(start, int(form.starts[first])), min(stop, int(form.starts[last]))
-        for left in range(
-            first + 1, len(x), TILE_COLUMNS
-        ):  # side b begins with the second template
-            found = products.to_scores(
-                products.cosines(x[first:last], x[left : left + TILE_COLUMNS])
-            )
+        # Column c of the triangle is template c + 1, and row i has no column before i.
+        for left in range(first, len(x) - 1, TILE_COLUMNS):
+            others = x[left + 1 : left + 1 + TILE_COLUMNS]
+            tile = products.to_scores(products.cosines(x[first:last], others))
             for row, columns, cut in form.lines(begin, end):
-                near, far = (
-                    max(columns.start, left - 1),
-                    min(columns.stop, left - 1 + found.shape[1]),
-                )
+                near, far = max(columns.start, left), min(columns.stop, left + len(others))
                 if near < far:
-                    place = cut.start + begin - start - columns.start
-                    scores[place + near : place + far] = found[
-                        row - first, near - left + 1 : far - left + 1
-                    ]
+                    # where in `scores` column 0 of this row would lie
+                    zero = begin - start + cut.start - columns.start
+                    scores[zero + near : zero + far] = tile[row - first, near - left : far - left]
 
     each(fill, range(low, high, TILE_ROWS))
     return scores
@@ -195,7 +184,7 @@ def _scores_from_tiles(
     place_a, place_b = _places_in_side(side_a, len(unit)), _places_in_side(side_b, len(unit))
     second = products.wide(unit[side_b])
     score = np.empty(len(a), np.float32)
-    across = -(-len(side_b) // TILE_COLUMNS)
+    across = -(-len(side_b) // TILE_COLUMNS)  # tiles side by side, rounded up
     tile_a, tile_b = (
         (place_a // TILE_ROWS * across).astype(np.uint32),
         (place_b // TILE_COLUMNS).astype(np.uint32),
@@ -237,18 +226,25 @@ def _tile_order(number: Array, tiles: int) -> tuple[Array | None, Array]:
     Lists are nearly sorted, so whole runs of one tile are sorted, which are far fewer than the
     comparisons.
     """
-    starts = np.concatenate([[0], np.flatnonzero(number[1:] != number[:-1]) + 1])
-    lengths, tile_of = np.diff(starts, append=len(number)), number[starts]
+    run_starts = np.concatenate([[0], np.flatnonzero(number[1:] != number[:-1]) + 1])
+    run_lengths, run_tiles = np.diff(run_starts, append=len(number)), number[run_starts]
     order = None
-    if (tile_of[1:] < tile_of[:-1]).any():
-        # NumPy sorts 16 bits by radix
-        small = tile_of.astype(np.uint16) if tiles <= 1 << 16 else tile_of
-        runs = np.argsort(small, kind="stable")
-        starts, lengths, tile_of = starts[runs], lengths[runs], tile_of[runs]
-        shift = (starts - (np.cumsum(lengths) - lengths)).astype(np.int32)
-        order = np.arange(len(number), dtype=np.int32) + np.repeat(shift, lengths)
-    bounds = np.searchsorted(tile_of, np.arange(tiles + 1, dtype=tile_of.dtype))
-    return order, np.concatenate([[0], np.cumsum(lengths)])[bounds]
+    if (run_tiles[1:] < run_tiles[:-1]).any():
+        # NumPy sorts 16 bits by radix: in linear time, and stable.
+        keys = run_tiles.astype(np.uint16) if tiles <= 1 << 16 else run_tiles
+        by_tile = np.argsort(keys, kind="stable")
+        run_starts, run_lengths = run_starts[by_tile], run_lengths[by_tile]
+        run_tiles = run_tiles[by_tile]
+        order = _places_in_runs(run_starts, run_lengths, len(number))
+    first_runs = np.searchsorted(run_tiles, np.arange(tiles + 1, dtype=run_tiles.dtype))
+    return order, np.concatenate([[0], np.cumsum(run_lengths)])[first_runs]
+
+
+def _places_in_runs(starts: Array, lengths: Array, count: int) -> Array:
+    """Return the places start … start + length of all runs, one after another: (count,) int32."""
+    # A run is moved as a whole, so all of its places are shifted by the same number.
+    shift = (starts - (np.cumsum(lengths) - lengths)).astype(np.int32)
+    return np.asarray(np.arange(count, dtype=np.int32) + np.repeat(shift, lengths))
 
 
 def _places_in_side(side: Array, templates: int) -> Array:
@@ -258,9 +254,7 @@ def _places_in_side(side: Array, templates: int) -> Array:
     return place
 
 
-def _scores_by_dot_products(
-    unit: Array, a: Array, b: Array, _: Sequence[Array], each: Each
-) -> Array:
+def _scores_by_dot_products(unit: Array, a: Array, b: Array, each: Each) -> Array:
     """Return the scores (m,) float32 of a list by one dot product a comparison."""
     score = np.empty(len(a), np.float32)
 

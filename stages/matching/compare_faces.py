@@ -87,11 +87,10 @@ class CompareFaces(Stage):
         comparisons, rule = Comparisons.of(work.tables), score_rule_named(self.options.rule)
         form = comparisons.form
         # the shard's own
-        a, b = (
-            (form.a, form.b)
-            if isinstance(form, Listed)
-            else comparisons.pairs(work.start, work.stop)
-        )
+        if isinstance(form, Listed):
+            a, b = (form.a, form.b)
+        else:
+            a, b = comparisons.pairs(work.start, work.stop)
         unit, bounds = _usable_faces(work, 1 + max(a.max(initial=-1), b.max(initial=-1)))
         size = np.diff(bounds)
         score = np.full(len(a), np.nan, np.float32)

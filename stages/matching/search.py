@@ -173,6 +173,7 @@ def exact_top(
     found = np.full((len(probes), k), -1, np.int64)
     scores = np.full((len(probes), k), np.nan, np.float32)
     selected = select(probes, best)
+    # One sort by (probe, row), as a single number: ties then go to the first rows.
     probe, row = np.divmod(np.sort(selected.probe * len(gallery) + selected.row), len(gallery))
     count = np.bincount(probe, minlength=len(probes))
     if len(probe):
@@ -244,6 +245,7 @@ def _k_best(
 
     columns, known, score (rows, most); columns ascend, and at least k of each row are known.
     """
+    # Columns ascend, so a stable sort by −score is one by (−score, column).
     less = np.where(known, -score, np.float32(np.inf))
     taken = np.argsort(less, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(columns, taken, axis=1), -np.take_along_axis(less, taken, axis=1)

@@ -20,12 +20,12 @@ Conventions
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stages.metrics.identification import top_scores
 from stages.metrics.verification import Counts, Floats, Targets, ThresholdRule, as_targets, crossing
@@ -141,20 +141,28 @@ def eer_of(lists: WeightedLists, near: float = 1 / 16) -> Floats:
             rates = partial(
                 _rates_at, (m, accepted_m, m_all[rows, None]), (n, accepted_n, n_all[rows, None])
             )
-            # FMR rises and FNMR falls along the thresholds: the crossing is bisected, in all
-            # replicates at once.
-            low, high = (np.full((len(rows), 1), end, np.int64) for end in (0, len(thresholds) - 1))
-            crossed = np.greater_equal(*rates(high))[:, 0]
-            while (high - low > 1).any():
-                middle = (low + high) // 2
-                past = np.greater_equal(*rates(middle))
-                low, high = np.where(past, low, middle), np.where(past, middle, high)
-            out[rows[crossed]] = crossing(
-                *(rate[crossed] for rate in rates(np.hstack([low, high])))
-            )[0]
+            crossed, ends = _bisected(rates, len(rows), len(thresholds) - 1)
+            out[rows[crossed]] = crossing(*(rate[crossed] for rate in rates(ends)))[0]
             unsolved.append(rows[~crossed])
         pending, count = np.concatenate(unsolved), 4 * count
     return out
+
+
+def _bisected(
+    rates: Callable[[Counts], tuple[Floats, Floats]], rows: int, last: int
+) -> tuple[NDArray[np.bool_], Counts]:
+    """Find where FMR reaches FNMR among the thresholds 0 … last, in all replicates at once.
+
+    Returns (rows,) whether it does, and (rows, 2) the thresholds before and at that point.
+    """
+    # FMR rises and FNMR falls along the thresholds, so bisection finds the one crossing.
+    low, high = np.zeros((rows, 1), np.int64), np.full((rows, 1), last, np.int64)
+    crossed = np.greater_equal(*rates(high))[:, 0]
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        past = np.greater_equal(*rates(middle))
+        low, high = np.where(past, low, middle), np.where(past, middle, high)
+    return crossed, np.hstack([low, high])
 
 
 def _rates_at(mated: _SortedKind, nonmated: _SortedKind, at: Counts) -> tuple[Floats, Floats]:
@@ -190,6 +198,7 @@ def auc_of(lists: WeightedLists) -> Floats:
     for rows in blocks(solvable, m_up.size + n_up.size):
         cells, n = genuine.weigh(table[rows]), running_sums(impostor.weigh(table[rows]))
         n_all, m_all = n[:, -1:], cells.sum(axis=1)
+        # Twice the weight that a mated score beats, as equal scores count half: a whole number.
         twice_beaten = 2 * n_all - n[:, above] - n[:, not_below]
         out[rows] = (cells * twice_beaten).sum(axis=1) / (2 * m_all * n_all[:, 0])
     return out

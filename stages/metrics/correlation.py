@@ -38,11 +38,10 @@ def rank_correlation(
     if kind not in ("spearman", "kendall"):
         raise ValueError(f"kind must be 'spearman' or 'kendall', found {kind!r}.")
     known = ~np.isnan(table)
-    own = (
-        [stats.rankdata(row[there]) for row, there in zip(table, known, strict=True)]
-        if kind == "spearman"
-        else []
-    )
+    if kind == "spearman":
+        own = [stats.rankdata(row[there]) for row, there in zip(table, known, strict=True)]
+    else:
+        own = []
     found = np.full((len(table), len(table)), np.nan)
     for i in range(len(table)):
         for j in range(i + 1):

@@ -110,11 +110,13 @@ class Reference:
 
 
 def _attainable_line(e0: Floats, x: Floats) -> Floats:
+    # (e0 − x) / (1 − x): x errors are gone from the numerator, x comparisons from the denominator.
     left = np.maximum(e0 - x, 0)
     return np.divide(left, 1 - x, where=x < 1, out=np.zeros_like(left))
 
 
 def _attainable_area(e0: Floats, limit: Floats) -> Floats:
+    # ∫ (e0 − x) / (1 − x) dx from 0 to t ≤ e0 is t + (1 − e0) ln(1 − t).
     end = np.minimum(limit, e0)
     with np.errstate(invalid="ignore"):  # all wrong: 0 · ln 0
         return np.asarray(end + np.where(e0 < 1, (1 - e0) * log1p(-end), 0 * e0))
@@ -270,6 +272,7 @@ def pair_oracle(errors: int, n: int) -> Curve:
         raise ValueError(f"errors must be a count from 0 to n = {n}, found {errors}.")
     if not n:
         return edc([], [])
+    # After k comparisons are gone, all of them errors, errors − k of n − k remain.
     gone = np.arange(min(errors, n - 1) + 1)
     return Curve(np.append(gone / n, 1.0), np.append((errors - gone) / (n - gone), 0.0))
 

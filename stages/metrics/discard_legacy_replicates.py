@@ -139,6 +139,7 @@ def _legacy_fnmr(
     ``top`` are the best non-mated comparisons, ``whole`` all of them.
     """
     shape = (len(block), LEGACY_FRACTIONS.size)
+    # gone[r, i] is the weight in replicate r of the i comparisons that are discarded first.
     gone = np.zeros((len(block), mates.place.size + whole.place.size + 1), np.int64)
     for each in (mates, whole):
         gone[:, each.place + 1] = each.weigh(block)
@@ -175,6 +176,8 @@ def _legacy_fnmr(
             -np.inf,
         )
 
+    # The choice of "nearest" in verification.choose_threshold, on weights instead of a list: the
+    # cell that must stay out, then its whole tie if that comes nearer to the target.
     barrier = n.beyond(allowed_count(goal, total))
     fewer, more = (n.first(tie(barrier, side)) for side in ("left", "right"))
     barrier = np.where(more / total - goal <= goal - fewer / total, n.beyond(more), barrier)

@@ -202,8 +202,9 @@ def _areas(
         gone = _sums_up_to(cells, starts)
         total = gone[:, -1:]
         left, weighty = total - gone[:, :-1], total[:, 0] > 0
-        # The width of each step, and so far as it lies below each limit; where nothing is left it
-        # is 0.
+        # A step is as wide as the weight of its run of equal qualities, cut off at the limit, and
+        # as high as the errors among what is left. Both are whole numbers; the totals that they
+        # are divided by go into the scale. With nothing left the width is 0.
         widths = [np.diff(np.minimum(gone, end * total), axis=1) for end in ends]
         scale = [width / (np.maximum(left, 1) * np.maximum(total, 1)) for width in widths]
         for j, threshold in enumerate(columns[rows].T):

@@ -238,6 +238,8 @@ class _Cuts:
         value[start < rising.size] = rising[start[start < rising.size]]
         into = start - np.searchsorted(rising, value)  # how far into a run of equals
         first = np.zeros(start.shape, np.int64)
+        # A cut inside a run of equal qualities keeps those that come later in the caller's list:
+        # only such runs need the indices of their members, so no full argsort is made.
         for tied in np.unique(value[into > 0]):
             equal = quality == tied
             index = np.flatnonzero(equal if among is None else equal & among)
@@ -246,6 +248,8 @@ class _Cuts:
 
     def survived(self, quality: Scores, index: NDArray[np.intp]) -> NDArray[np.intp]:
         """How many steps each comparison survives: it is there at the steps 0 … that number - 1."""
+        # Cuts ascend, so a comparison survives exactly the steps whose first kept quality is not
+        # above its own, less those that cut its run of equals behind it.
         steps = np.searchsorted(self.quality, quality, side="right")
         for j in np.flatnonzero(self.first):
             steps -= (quality == self.quality[j]) & (index < self.first[j])
@@ -273,6 +277,8 @@ def _at_steps(
     n_mated = genuine.size - np.cumsum(np.bincount(survived, minlength=n_steps + 1))[:n_steps]
     n_nonmated = cuts.kept - n_mated if together else cuts.kept
 
+    # Only the best non-mated scores can decide a threshold. They are read first, and four times as
+    # many again at the steps whose threshold does not lie among them.
     threshold = np.full((goal.size, n_steps), np.nan)
     false_matches, misses = np.zeros((2, goal.size, n_steps), np.int64)
     pending, factor = list(range(n_steps)), 1
@@ -326,10 +332,11 @@ def _ascending_scores(
 def _best_scores(score: Scores, among: Flags, share: float, factor: int) -> NDArray[np.intp]:
     """Indices of the best of those ``among``: several times this share, and ties with the last."""
     own = score[among]
-    last = own.size - factor * (FIRST_READ + int(4 * share * own.size))
-    if last > 0:
-        own.partition(last)
-        among &= score >= own[last]
+    wanted = factor * (FIRST_READ + int(4 * share * own.size))
+    if wanted < own.size:
+        own.partition(own.size - wanted)
+        # Ties with the last stay in: a threshold must not separate equal scores.
+        among &= score >= own[own.size - wanted]
     return np.flatnonzero(among)
 
 

@@ -197,11 +197,10 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
     score, truth, label = score[order], truth[order], label[order]
     folds = np.unique(label)
     accuracy, threshold = np.full((2, folds.size), np.nan)
-    reason = (
-        ""
-        if folds.size > 1
-        else f"a threshold is chosen on other folds: found {folds.size} fold(s)"
-    )
+    if folds.size > 1:
+        reason = ""
+    else:
+        reason = f"a threshold is chosen on other folds: found {folds.size} fold(s)"
     for i, name in enumerate(folds if not reason else ()):
         test = label == name
         threshold[i] = _most_accurate(score[~test], truth[~test])
@@ -286,10 +285,13 @@ def choose_threshold(
     # accepted.
     barrier = _take_or(impostor, impostor.size - 1 - allowed_count(target, total), -np.inf)
     if rule == "nearest":
+        # The barrier's run of equal scores is the next to be accepted: compare the FMR with it and
+        # without it, and take the nearer one, the larger if equally near.
         bounds = (np.searchsorted(impostor, barrier, side=side) for side in ("right", "left"))
         fewer, more = (impostor.size - bound for bound in bounds)
         chosen = np.where(more / total - target <= target - fewer / total, more, fewer)
         barrier = _take_or(impostor, impostor.size - 1 - chosen, -np.inf)
+    # The threshold is the lowest observed score above the barrier, mated or non-mated.
     above = (
         _take_or(each, np.searchsorted(each, barrier, "right"), np.inf)
         for each in (genuine, impostor)
@@ -351,6 +353,7 @@ def _most_accurate(score: Scores, mated: NDArray[np.bool_]) -> float:
     # Raising the threshold past a comparison wins one decision if it is non-mated, loses one if it
     # is mated.
     gain = np.concatenate([[0], np.cumsum(np.where(mated, -1, 1))])
+    # A threshold accepts all equal scores, so only the first of a tie can be one; +inf comes last.
     first_of_tie = np.concatenate([[True], score[1:] != score[:-1], [True]])
     best = int(np.argmax(np.where(first_of_tie, gain, -score.size - 1)))
     return float(score[best]) if best < score.size else float("inf")

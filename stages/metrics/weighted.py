@@ -123,6 +123,7 @@ def barrier_scores(
     out = [np.full((total.size, target.size), -np.inf) for _ in rules]
     for barrier in out:
         barrier[total == 0] = np.nan
+    # About as many scores decide as the largest target allows, and a quarter more for chance.
     pending = np.flatnonzero(total) if size and target.size else np.zeros(0, np.intp)
     count = int(1.25 * size * target.max(initial=0)) + 64
     while pending.size:
@@ -167,6 +168,8 @@ def _first_excluded(
     if "nearest" not in rules:
         return [at_most for _ in rules]
     tie = rising[np.minimum(at_most, n - 1)]
+    # "nearest": accepting the run of equal scores at the barrier as well may come closer to the
+    # target from above than leaving it out does from below.
     bounds = (np.searchsorted(rising, tie, side=side) for side in ("left", "right"))
     fewer, more = (running[start + bound] - before for bound in bounds)
     more_is_nearer = more / total - target <= target - fewer / total
@@ -195,6 +198,7 @@ def total_weight(table: Weights, a: Subjects, b: Subjects | None = None) -> Floa
     if b is None:
         return np.asarray(w @ np.bincount(a, minlength=size).astype(np.float64))
     count: Any
+    # A dense S × S table is faster to count into, as long as it is not much larger than the list.
     if a.size > size * size // 20:
         dense = np.zeros(size * size)
         for start in range(0, a.size, COMPARISONS_AT_ONCE):

@@ -94,11 +94,9 @@ def open_model(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceM
         raise InvalidInput(
             f"model {card.name!r} is a detector; it finds faces and cannot score crops."
         )
-    return (
-        OnnxModel(card, weights, profile)
-        if card.architecture == "onnx"
-        else TorchModel(card, weights, profile)
-    )
+    if card.architecture == "onnx":
+        return OnnxModel(card, weights, profile)
+    return TorchModel(card, weights, profile)
 
 
 def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats32:
@@ -152,9 +150,8 @@ class OnnxModel:
             self._session = ort.InferenceSession(
                 weights.data, options, providers=providers, enable_fallback=0
             )
-        except (
-            Exception
-        ) as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
+        # ONNX Runtime raises a type of its own for each way a file can be wrong.
+        except Exception as error:
             raise InvalidInput(
                 f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error})."
             ) from error

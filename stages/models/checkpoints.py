@@ -137,9 +137,8 @@ def _read_content(weights: WeightFile) -> Any:
             f" it would run code ({reason}). Nothing in it was run; ask for a plain state dict or a"
             " .safetensors file."
         ) from error
-    except (
-        Exception
-    ) as error:  # torch and safetensors raise a dozen types for a file that is torn or not theirs
+    # torch and safetensors raise a dozen types for a file that is torn or not theirs.
+    except Exception as error:
         raise InvalidInput(
             f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again."
         ) from error
@@ -168,11 +167,10 @@ def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(
         isinstance(tensor, Tensor) for tensor in content.values()
     ):
-        held = (
-            f"a mapping with {', '.join(map(str, content))}"
-            if isinstance(content, Mapping)
-            else "something else"
-        )
+        if isinstance(content, Mapping):
+            held = f"a mapping with {', '.join(map(str, content))}"
+        else:
+            held = "something else"
         raise InvalidInput(
             f"checkpoint {weights.path}: expected a state dict (names to tensors), alone or as one"
             f" of {', '.join(HOLDERS)}; found {held:.200}."

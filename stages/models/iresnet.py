@@ -37,11 +37,12 @@ class Block(Folding):
         self.prelu = nn.PReLU(outputs)
         self.conv2 = _conv(outputs, outputs, 3, stride)
         self.bn3 = nn.BatchNorm2d(outputs, eps)
-        self.downsample = (
-            None
-            if stride == 1 and inputs == outputs
-            else nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs, eps))
-        )
+        if stride == 1 and inputs == outputs:
+            self.downsample = None
+        else:
+            self.downsample = nn.Sequential(
+                _conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs, eps)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.prelu(self.bn2(self.conv1(self.bn1(x))))

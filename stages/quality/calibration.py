@@ -41,9 +41,8 @@ from stages.quality.reference_statistics import (
 from stages.tables import csv_text, score_text
 
 CALIBRATED = ("calibrated", "calibrated_integer")
-DECIMALS = (
-    4  # of a calibrated score in a table: far below what the percentiles of any set are known to
-)
+# decimals of a calibrated score in a table: finer than the percentiles of any set are known
+DECIMALS = 4
 Floats = NDArray[np.float64]
 
 
@@ -57,6 +56,8 @@ def calibrated(scores: ArrayLike, percentiles: ArrayLike) -> Floats:
     array([ 10. ,  50.5, 100. ])
     """
     score, levels = np.asarray(scores, np.float64), np.asarray(percentiles, np.float64)
+    # Percentiles equal to the score are first … after − 1. If there are any, their middle is the
+    # place; else the place lies between the percentiles below and above.
     first, after = np.searchsorted(levels, score, "left"), np.searchsorted(levels, score, "right")
     below, above = np.clip(first - 1, 0, 100), np.clip(first, 0, 100)
     gap = levels[above] - levels[below]
@@ -193,11 +194,10 @@ def read_scores(
         if len(row) != len(header):
             found = f"{counted(len(row), 'field')} between {table.separator}"
             raise InvalidInput(f"{path}: line {line} has {found}, and the first has {len(header)}.")
-    columns = (
-        [list(values) for values in zip(*table.rows, strict=True)]
-        if table.rows
-        else [[] for _ in header]
-    )
+    if table.rows:
+        columns = [list(values) for values in zip(*table.rows, strict=True)]
+    else:
+        columns = [[] for _ in header]
     scores = _as_scores(columns[header.index(column)], table.lines, column, path)
     if score_text.minus_one_is_none(column):
         scores[scores == -1] = np.nan
@@ -220,11 +220,10 @@ def placement_sentence(scores: Array, reference: Mapping[str, Any]) -> str:
         int((known < reference["percentiles"][0]).sum()),
         int((known > reference["percentiles"][-1]).sum()),
     )
-    middle = (
-        f", the median at {np.median(calibrated(known, reference['percentiles'])):.1f}"
-        if len(known)
-        else ""
-    )
+    if len(known):
+        middle = f", the median at {np.median(calibrated(known, reference['percentiles'])):.1f}"
+    else:
+        middle = ""
     named = f"{reference['set']} ({counted(reference['count'], 'face')})"
     return (
         f"{counted(len(known), 'score')} in the reference set {named}{middle}; {low:,} below its"

@@ -89,15 +89,14 @@ class Quality(Stage):
                 self.options.method, ""
             )
         )
-        model = (
-            {
+        if above:
+            model = {
                 "stage": above.name,
                 "version": above.version,
                 "options": above.options.result_options(),
             }
-            if above
-            else {}
-        )
+        else:
+            model = {}
         given = {"from": {**model, "identity": above.identity()}} if above else {}
         return {
             **self.options.result_options(),

@@ -96,11 +96,10 @@ class Statistics(Stage):
         """Raise InvalidInput if the reference set was scored in another way than `measure` says."""
         if self.options.reference != "self" and self._file[0]["measure"] != measure:
             found = self._file[0]["measure"]
-            was = (
-                f"by {found.get('method')!r}"
-                if isinstance(found, dict)
-                else "in no way that it names"
-            )
+            if isinstance(found, dict):
+                was = f"by {found.get('method')!r}"
+            else:
+                was = "in no way that it names"
             raise InvalidInput(
                 f"{self._path}: this reference set was scored {was}, and the faces are by"
                 f" {measure['method']!r} with other weights, version or model: name the reference"

@@ -131,6 +131,7 @@ class Triangle:
 
         The last row has none: its entry is where it would begin.
         """
+        # the rows before row i hold (n − 1) + (n − 2) + … + (n − i) comparisons
         row = np.arange(len(self.role), dtype=np.int64)
         return np.asarray(row * (len(self.role) - 1) - row * (row - 1) // 2)
 
@@ -144,13 +145,16 @@ class Triangle:
     def lines(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
         """Yield each row's part of comparisons start…stop: row, columns, numbers − `start`."""
         for row in range(*self.rows(start, stop)):
-            zero = int(self.starts[row]) - row  # the number that column 0 would have
-            low, high = max(start, zero + row), min(stop, zero + len(self.role) - 1)
+            # Row i has the columns i … n − 2; `zero` is the number that its column 0 would have.
+            zero = int(self.starts[row]) - row
+            first, last = zero + row, zero + len(self.role) - 1
+            low, high = max(start, first), min(stop, last)
             yield row, slice(low - zero, high - zero), slice(low - start, high - start)
 
     def templates(self, numbers: Array) -> RowPairs:
         row = self.starts.searchsorted(numbers, side="right") - 1
-        return self.role[row], self.role[1 + numbers - self.starts[row] + row]
+        column = row + numbers - self.starts[row]
+        return self.role[row], self.role[column + 1]  # side b begins with the second template
 
     def numbers(self, rows: Array, columns: Array) -> Array:
         """Return the numbers of the comparisons at these rows and columns.
@@ -165,40 +169,42 @@ class Triangle:
         return _number_of_pair(self, a, b)
 
     def chosen(self, mask: Array, values: Array) -> RowPairs:
-        own, other = values[self.a], values[self.b]
-        one, two = (np.empty(np.count_nonzero(mask), values.dtype) for _ in "ab")
+        of_a, of_b, count = values[self.a], values[self.b], np.count_nonzero(mask)
+        first, second = np.empty(count, values.dtype), np.empty(count, values.dtype)
         done = 0
         for row, columns, cut in self.lines(0, self.size):
-            found = other[columns][mask[cut]]
-            one[done : done + len(found)], two[done : done + len(found)] = own[row], found
-            done += len(found)
-        return one, two
+            found = of_b[columns][mask[cut]]
+            part = slice(done, done + len(found))
+            first[part], second[part] = of_a[row], found
+            done = part.stop
+        return first, second
 
     def failed(self, failed: Array) -> RowPairs:
-        rows, across = (np.zeros(len(self.a), bool) for _ in "ab")
+        # whether a row, or a column, has any comparison whose first, or second, template failed
+        failed_a, failed_b = np.zeros(len(self.a), bool), np.zeros(len(self.b), bool)
         for row, columns, cut in self.lines(0, self.size):
-            rows[row] = (failed[cut] & 1).any()
-            across[columns] |= (failed[cut] & 2) > 0
-        return self.a[rows], self.b[across]
+            failed_a[row] = (failed[cut] & 1).any()
+            failed_b[columns] |= (failed[cut] & 2) > 0
+        return self.a[failed_a], self.b[failed_b]
 
     def same(self, values: Array) -> Array:
         """Return whether both templates of each comparison have one value, (n(n−1)/2,) bool."""
-        own, other, found = values[self.a], values[self.b], np.empty(self.size, bool)
+        of_a, of_b, found = values[self.a], values[self.b], np.empty(self.size, bool)
         for row, columns, cut in self.lines(0, self.size):
-            np.equal(own[row], other[columns], out=found[cut])
+            np.equal(of_a[row], of_b[columns], out=found[cut])
         return found
 
     def among(self, templates: Array) -> Triangle:
         return Triangle(self.role[templates[self.role]])
 
     def cut(self, templates: Array, values: Array) -> Array:
-        kept = templates[self.role]
-        if kept.all():
+        kept_a, kept_b = templates[self.a], templates[self.b]
+        if templates[self.role].all():
             return values
         found, done = np.empty(self.among(templates).size, values.dtype), 0
         for row, columns, cut in self.lines(0, self.size):
-            if kept[row]:
-                part = values[cut][kept[1:][columns]]
+            if kept_a[row]:
+                part = values[cut][kept_b[columns]]
                 found[done : done + len(part)] = part
                 done += len(part)
         return found

@@ -52,9 +52,11 @@ class Table:
 
 
 def separator_of(line: str) -> str:
-    """Return what separates the fields of a line; a comma where nothing does."""
+    """Return what separates the fields of a line; a comma if nothing does."""
     found = max(("\t", ";", ","), key=line.count)
-    return " " if found not in line and " " in line.strip() else found if found in line else ","
+    if found in line:
+        return found
+    return " " if " " in line.strip() else ","
 
 
 def parsed_number(field: str) -> float:

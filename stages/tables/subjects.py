@@ -17,6 +17,8 @@ def inferred_subjects(known: Array, subject: Array, a: Array, b: Array) -> Array
     from scipy.sparse.csgraph import connected_components
 
     size = len(known)
+    # Subjects are the connected components of the graph of mated comparisons. A component is named
+    # after its smallest known template, unless a list names one of its templates.
     graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(size, size))
     count, group = connected_components(graph, directed=False)
     smallest = np.full(count, size)

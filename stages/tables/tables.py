@@ -31,9 +31,8 @@ FACES = Schema(
     (
         Field("face_id", "text"),
         Field("path", "text"),  # relative to the data set's root; empty if there is no image
-        Field(
-            "sha256", "text"
-        ),  # of the image file; empty if it is missing, UNREADABLE where it cannot be read
+        # of the image file; empty if it is missing, UNREADABLE where it cannot be read
+        Field("sha256", "text"),
         Field("subject", "text"),
         Field("box", "float32", (4,), "px: x, y, width, height", optional=True),
         Field("landmarks", "float32", (5, 2), "px: x, y", optional=True),
@@ -113,9 +112,8 @@ SCORES = Schema(
     "scores",
     (
         Field("score", "float32", (), "cosine; nan if a template failed"),
-        Field(
-            "failed", "uint8"
-        ),  # 0, or 1 where the first template failed, 2 where the second, 3 where both
+        # 0, or 1 where the first template failed, 2 where the second, 3 where both
+        Field("failed", "uint8"),
     ),
 )
 CANDIDATES = Schema(
@@ -139,22 +137,17 @@ NUMBERS = Schema(
         Field("high", "float64"),
         Field("achieved", "float64"),  # FMR or FPIR actually held
         Field("threshold", "float64"),
-        Field(
-            "false_matches", "int64"
-        ),  # in 1:N false positives: those behind `achieved`; -1 where it does not apply
-        Field(
-            "nonmated", "int64"
-        ),  # comparisons or probes that `achieved` is over; -1 where it does not apply
-        Field(
-            "subject_pairs", "int64"
-        ),  # distinct pairs of subjects behind `false_matches`; -1 where it does not apply
-        Field(
-            "misses", "int64"
-        ),  # mated comparisons or probes that are wrong at it; -1 where it does not apply
+        # in 1:N false positives: those behind `achieved`; -1 where it does not apply
+        Field("false_matches", "int64"),
+        # comparisons or probes that `achieved` is over; -1 where it does not apply
+        Field("nonmated", "int64"),
+        # distinct pairs of subjects behind `false_matches`; -1 where it does not apply
+        Field("subject_pairs", "int64"),
+        # mated comparisons or probes that are wrong at it; -1 where it does not apply
+        Field("misses", "int64"),
         Field("trials", "int64"),  # comparisons, probes or templates that `value` is over
-        Field(
-            "subjects", "int64"
-        ),  # those behind `trials`, which are what is independent; -1 where that is not told
+        # those behind `trials`, which are what is independent; -1 where that is not told
+        Field("subjects", "int64"),
         Field("few", "bool"),  # fewer than 30 false matches decide; `misses` may be few as well
         Field("replicates", "float64", (None,)),
     ),
@@ -337,9 +330,8 @@ class ProtocolLists:
     comparison_b: list[str] = field(default_factory=list)
     mated: Sequence[bool] = ()
     fold: Sequence[int] = ()
-    all_pairs: tuple[str, str] | None = (
-        None  # of two roles or, where both are one, every unordered pair of it
-    )
+    # all pairs of two roles or, if both are one, every unordered pair of it
+    all_pairs: tuple[str, str] | None = None
     columns: dict[str, Array] = field(default_factory=dict)  # optional columns of faces
 
 

@@ -54,11 +54,10 @@ def _line_problems(raw: bytes, kinds: Mapping[str, str], separator: str) -> list
     fields = text.split(separator)
     quotes = QUOTES if separator == "," and '"' in text else ""
     if len(fields) != len(kinds) or (separator != "," and "" in fields):
-        form = (
-            separator.join(name for name in kinds)
-            if all(kinds.values())
-            else f"{len(kinds)} fields as the header has"
-        )
+        if all(kinds.values()):
+            form = separator.join(name for name in kinds)
+        else:
+            form = f"{len(kinds)} fields as the header has"
         return [f": expected {form!r}, found {text!r:.80}{quotes}"]
     if separator == ",":
         fields = [value.strip(" \t") for value in fields]

@@ -174,16 +174,13 @@ def _parse(
             )
             return
         columns = _parsed_columns(chunk, kinds, separator)
-        wrong = (
-            None
-            if columns is None or any(word in chunk for word in _TRUTH)
-            else _wrong_lines(columns, kinds)
-        )
-        words, count = (
-            ([], 0)
-            if wrong is not None and not wrong.any()
-            else line_problems(chunk, kinds, separator, line, wrong)
-        )
+        if columns is None or any(word in chunk for word in _TRUTH):
+            wrong = None
+        else:
+            wrong = _wrong_lines(columns, kinds)
+        words, count = list[str](), 0
+        if wrong is None or wrong.any():
+            words, count = line_problems(chunk, kinds, separator, line, wrong)
         if columns is None and not count:
             words, count = (
                 [
@@ -209,11 +206,10 @@ def _whole_lines(stream: BinaryIO, whole_file: bool) -> Iterator[bytes]:
         whole, rest = (rest + data[:cut], data[cut:]) if cut else (b"", rest + data)
         text = whole.rstrip(b"\r\n")
         # Blank lines may be those at the list's end: they wait for what follows.
-        rest = (
-            whole[len(text) :].removeprefix(b"\r").removeprefix(b"\n") + rest
-            if text
-            else whole + rest
-        )
+        if text:
+            rest = whole[len(text) :].removeprefix(b"\r").removeprefix(b"\n") + rest
+        else:
+            rest = whole + rest
         if text:
             yield _plain(text + b"\n")
         if len(rest) > PIECE:

@@ -65,15 +65,13 @@ class IjbNistOptions(Options):
 
     name: Name = "ijbc"
     counts: Literal["published", "any"] = "published"  # any: take what is there
-    protocol: Literal["1N", "test4"] | None = (
-        None  # whose galleries and probes; null: 1N where it is there
-    )
+    # whose galleries and probes; null: 1N if it is there
+    protocol: Literal["1N", "test4"] | None = None
     probes: Literal["mixed", "img", "video"] = "mixed"  # which list of 1N
     comparisons: Literal["matches", "covariates", "none"] = "matches"
     root: str = ""  # sub-folder in which the lists lie, where the tree holds several of one name
-    images: str | None = (
-        None  # folder that FILENAME is relative to; null: where the files are found
-    )
+    # folder that FILENAME is relative to; null: where the files are found
+    images: str | None = None
 
 
 @register("reader", "ijb_nist")

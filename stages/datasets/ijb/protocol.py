@@ -88,11 +88,9 @@ class IdentificationList:
     @property
     def subjects(self) -> int:
         """How many people it is of; without subjects, how many templates."""
-        return (
-            len(set(self.subject.tolist()))
-            if self.subject is not None
-            else len(np.unique(self.template))
-        )
+        if self.subject is not None:
+            return len(set(self.subject.tolist()))
+        return len(np.unique(self.template))
 
 
 def need_known(
@@ -178,11 +176,10 @@ def refuse_contradictions(tables: Mapping[str, Batch], file: str, problems: Prob
             for column in ("template_id", "subject")
         )
         mated = bool(comparisons["mated"][line])
-        apart = (
-            f"template {one} is of subject {s!r} and {two} of {t!r}"
-            if s != t
-            else f"{one} and {two} are both of {s!r}"
-        )
+        if s != t:
+            apart = f"template {one} is of subject {s!r} and {two} of {t!r}"
+        else:
+            apart = f"{one} and {two} are both of {s!r}"
         words.append(f"line {line + 1}: called {'mated' if mated else 'non-mated'}, but {apart}")
     problems.add(file, words, len(lines))
 
@@ -244,11 +241,12 @@ def need_whole_set(
         "is" if len(lacking) == 1 else "are",
         lacking[0].removeprefix(folder) if lacking else "",
     )
-    lack = (
-        [f"{len(lacking):,} of {counted(len(images), 'image')} {are} missing, the first {first}"]
-        if lacking
-        else []
-    )
+    if lacking:
+        lack = [
+            f"{len(lacking):,} of {counted(len(images), 'image')} {are} missing, the first {first}"
+        ]
+    else:
+        lack = []
     last = words or lack
     if last:
         last[-1] += (
