@@ -17,7 +17,11 @@ NUMBERS_AT_ONCE = 1 << 17  # numbers that are widened at once: few enough to sta
 
 
 def rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round components of unit rows to multiples of GRID, in place; −0 becomes 0."""
+    """Round components of unit rows to multiples of GRID, in place; −0 becomes 0.
+
+    >>> rounded(np.float32([1e-9, 0.5]))
+    array([0. , 0.5], dtype=float32)
+    """
     values *= np.float32(1 / GRID)  # a power of two: nothing is lost
     np.rint(values, out=values)
     values *= np.float32(GRID)

@@ -25,7 +25,12 @@ def wide(unit: AnyUnitRows) -> Floats:
 
 
 def cosines(a: AnyUnitRows, b: AnyUnitRows) -> Floats:
-    """Return the exact cosines of unit rows a (…, m, d) with b (…, n, d), (…, m, n) float64."""
+    """Return the exact cosines of unit rows a (…, m, d) with b (…, n, d), (…, m, n) float64.
+
+    >>> cosines(np.float32([[1, 0], [0, 1]]), np.float32([[0, 1]]))
+    array([[0.],
+           [1.]])
+    """
     return np.asarray(wide(a) @ wide(b).swapaxes(-1, -2))
 
 
@@ -33,6 +38,9 @@ def paired(a: AnyUnitRows, b: AnyUnitRows) -> Floats:
     """Return the exact cosine of each unit row of a (…, d) with the same row of b, (…) float64.
 
     The axes before the last broadcast.
+
+    >>> paired(np.float32([[1, 0], [0, 1]]), np.float32([[0, 1], [0, 1]]))
+    array([0., 1.])
     """
     return np.asarray(np.einsum("...d,...d->...", wide(a), wide(b)))
 
@@ -41,6 +49,9 @@ def to_scores(exact: Floats) -> NDArray[np.float32]:
     """Return cosines as scores: rounded once to float32 and clipped to [−1, 1]; −0 becomes 0.
 
     The sign of a zero sum depends on the order of summation, so it must not be kept.
+
+    >>> to_scores(np.array([1 + 1e-9, -0.0]))
+    array([1., 0.], dtype=float32)
     """
     score = exact.astype(np.float32)
     score += np.float32(0)

@@ -19,6 +19,9 @@ def total(values: Floats) -> Floats:
 
     values (…, n) are overwritten. The order of additions follows from n alone; a library's own sum
     may follow the width of the machine's vector units.
+
+    >>> float(total(np.arange(5.0)))
+    10.0
     """
     size = values.shape[-1]
     if size == 0:
@@ -31,7 +34,11 @@ def total(values: Floats) -> Floats:
 
 
 def dot(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Return Σ a · b along the last axis, float64, by `total`. a, b (…, n) broadcast."""
+    """Return Σ a · b along the last axis, float64, by `total`. a, b (…, n) broadcast.
+
+    >>> float(dot([1, 2, 3], [1, 1, 2]))
+    9.0
+    """
     return total(np.multiply(a, b, dtype=np.float64))
 
 
@@ -39,6 +46,9 @@ def mean(values: ArrayLike) -> float:
     """Return the mean of values (n,), n ≥ 1, whatever their order.
 
     Their sum is rounded once (Shewchuk 1997; `math.fsum`).
+
+    >>> mean([1e16, 1.0, -1e16])
+    0.3333333333333333
     """
     array = np.asarray(values, np.float64)
     return (
@@ -47,7 +57,11 @@ def mean(values: ArrayLike) -> float:
 
 
 def deviation(values: ArrayLike) -> float:
-    """Return the standard deviation (population form) of values (n,), n ≥ 1, in no order."""
+    """Return the standard deviation (population form) of values (n,), n ≥ 1, in no order.
+
+    >>> deviation([1.0, 3.0])
+    1.0
+    """
     array = np.asarray(values, np.float64)
     return math.sqrt(mean((array - mean(array)) ** 2))
 
@@ -57,6 +71,9 @@ def by_group(group: NDArray[np.int64], values: Floats, count: int) -> Floats:
 
     group (n,) int64 in 0 … count − 1, values (n,) float64. The order of a group's members does not
     matter, as values are sorted first.
+
+    >>> by_group(np.array([0, 1, 0]), np.array([1.0, 2.0, 3.0]), 2)
+    array([4., 2.])
     """
     order = np.lexsort((values, group))
     # bincount adds one value after another, in the order given
@@ -69,6 +86,9 @@ def shares(group: NDArray[np.int64], weight: Floats, count: int) -> Floats:
     group (n,) int64 in 0 … count − 1, weight (n,) float64 ≥ 0. A weight is divided by the largest
     of its group and scaled by a power of two, so the order of the members does not matter. A weight
     below about GRID / 2 of the sum vanishes; a group whose weights are all 0 keeps them.
+
+    >>> shares(np.array([0, 0, 1]), np.array([3.0, 1.0, 7.0]), 2).round(6)
+    array([0.5     , 0.166667, 0.5     ])
     """
     top = np.zeros(count)
     np.maximum.at(top, group, weight)
@@ -114,6 +134,10 @@ def weighted_means(
     (count, d) float64, 0 if a group is empty. Both sums are exact, of values rounded to multiples
     of GRID: before that, a group's components and its weights in each dimension are scaled so that
     their largest is 1, the weights also by a power of two near 1 / n.
+
+    >>> vectors, weight = np.float32([[1, 0], [0, 1]]), np.array([[1.0], [3.0]])
+    >>> weighted_means(vectors, weight, np.array([0, 0]), 1)
+    array([[0.125, 0.375]])
     """
     means = np.zeros((count, vectors.shape[1]))
     begin = np.searchsorted(group, np.arange(count + 1))

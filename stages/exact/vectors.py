@@ -26,6 +26,9 @@ def lengths(vectors: Vectors) -> Floats:
 
     Squares are taken in float64, which holds those of float32 numbers exactly, and summed by
     `sums.total`.
+
+    >>> lengths(np.float32([[3, 4], [0, 0]]))
+    array([5., 0.])
     """
     found = np.empty(len(vectors))
     step = max(1, NUMBERS_AT_ONCE // max(1, vectors.shape[1]))
@@ -37,7 +40,11 @@ def lengths(vectors: Vectors) -> Floats:
 
 
 def inverse_lengths(length: Floats) -> Floats:
-    """Return 1 / length, (n,) float64, and 0 where a row has no direction."""
+    """Return 1 / length, (n,) float64, and 0 where a row has no direction.
+
+    >>> inverse_lengths(np.array([2.0, 0.0, np.nan]))
+    array([0.5, 0. , 0. ])
+    """
     known = np.isfinite(length) & (length > 0)
     return np.divide(1.0, length, out=np.zeros(len(length)), where=known)
 
@@ -47,6 +54,10 @@ def units(vectors: Vectors, usable: NDArray[np.bool_] | None = None) -> UnitRows
 
     A component differs from that of vector / ‖vector‖ by at most GRID / 2 and a rounding to
     float32.
+
+    >>> units(np.float32([[3, 0], [0, np.nan]]))
+    array([[1., 0.],
+           [0., 0.]], dtype=float32)
     """
     scale = inverse_lengths(lengths(vectors))
     if usable is not None:

@@ -276,7 +276,11 @@ def _scaled_weights(
 
 
 def medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:
-    """Return one number for each (template, medium)."""
+    """Return one number for each (template, medium).
+
+    >>> medium_numbers(np.array([0, 0, 1]), np.array(["video", "video", "video"], object))
+    array([0, 0, 1])
+    """
     import pandas as pd
 
     medium, names = pd.factorize(media)

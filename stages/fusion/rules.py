@@ -64,7 +64,11 @@ class Parameter:
     whole: bool = False
 
     def refusal(self, value: float) -> str:
-        """Say what the value should be; "" if it may be used."""
+        """Say what the value should be; "" if it may be used.
+
+        >>> Parameter(0.5, high=1).refusal(2.0)
+        'a finite number above 0 and up to 1'
+        """
         fits = self.low < value <= self.high or (self.closed and value == self.low)
         if np.isfinite(value) and fits:
             return "a whole number" if self.whole and not float(value).is_integer() else ""
@@ -121,12 +125,6 @@ def weight_rule(
     A parameter given as a number is that default, and takes numbers above 0; whole ones only if it
     is an int. `needs`: see `FusionRule`; it may be a function of the parameters. `version` is
     raised when the weights may change. Scaling all weights of a template changes nothing.
-
-    >>> @weight_rule("best-or-half", needs=("quality",), q=0.5)
-    ... def best_or_half(faces, q):
-    ...     return np.where(faces.quality >= q, 1.0, 0.5)
-    >>> fusion_rule_named("best-or-half(q=0.7)").needs
-    ('quality',)
     """
     return rule_decorator(
         "fusion rule", name, version, parameters, needs=needs, reads=reads, script=script
@@ -177,6 +175,17 @@ def fusion_rule_named(label: str) -> FusionRule:
 
     Raises InvalidInput for an unknown rule or parameter (with the nearest name), or a value that it
     does not take.
+
+    >>> from stages.fusion import weight_rules
+    >>> faces = UsableFaces(
+    ...     template=np.array([0, 0, 1]),
+    ...     medium=np.array([0, 1, 2]),
+    ...     norm=np.ones(3),
+    ...     detector=np.empty(0),
+    ...     quality=np.array([0.2, 0.9, 0.5]),
+    ... )
+    >>> fusion_rule_named("top-k(k=1)").weigh(faces)
+    array([0., 1., 1.])
     """
     family, parameters = parsed_label("fusion rule", label)
     return FusionRule(

@@ -60,13 +60,21 @@ def score_rule_named(label: str) -> ScoreRule:
 
 @score_rule("max", version=2)
 def largest_cosine(cosines: Floats, starts: Starts) -> Floats:
-    """The largest cosine of a face of the one template with a face of the other."""
+    """The largest cosine of a face of the one template with a face of the other.
+
+    >>> largest_cosine(np.array([[0.1, 0.5], [0.3, 0.2], [0.9, 0.4]]), np.array([0, 2]))
+    array([0.5, 0.9])
+    """
     return np.asarray(np.maximum.reduceat(cosines.max(axis=1), starts))
 
 
 @score_rule("mean", version=2)
 def mean_cosine(cosines: Floats, starts: Starts) -> Floats:
-    """The mean of the cosines of all faces of the one with all of the other."""
+    """The mean of the cosines of all faces of the one with all of the other.
+
+    >>> mean_cosine(np.array([[0.25, 0.75], [0.5, 0.5]]), np.array([0]))
+    array([0.5])
+    """
     pairs = np.diff(starts, append=len(cosines)) * cosines.shape[1]
     return np.asarray(_exact_sums(cosines, starts) / pairs)
 

@@ -63,6 +63,9 @@ def subject_weights(n_subjects: int, replicates: int, seed: int) -> Weights:
     """How often each subject is drawn in each replicate: (R, S) uint16, every row summing to S.
 
     Row r depends on (seed, r, n_subjects) only, so more replicates extend the same rows.
+
+    >>> subject_weights(3, replicates=2, seed=0).sum(axis=1)
+    array([3, 3], dtype=uint64)
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     weights = np.zeros((replicates, n_subjects), np.uint16)
@@ -90,6 +93,11 @@ def tar_replicates(
     A replicate reads no more of the non-mated list than its largest target needs.
     Raises ValueError for a score that is not finite, lengths that differ, a subject outside the
     weights, or a mated flag that disagrees with the subjects.
+
+    >>> scores, mated, a, b = [0.9, 0.4, 0.6], [True, True, False], [0, 1, 0], [0, 1, 1]
+    >>> tar_replicates(scores, mated, a, b, [0.0], weights=np.array([[1, 1], [2, 0]]))
+    array([[0.5],
+           [nan]])
     """
     return tar_of(WeightedLists.of(scores, mated, subject_a, subject_b, weights), targets, [rule])[
         0
@@ -111,7 +119,12 @@ def eer_replicates(
     subject_b: ArrayLike,
     weights: ArrayLike,
 ) -> Floats:
-    """EER in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``."""
+    """EER in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``.
+
+    >>> scores, mated = [0.9, 0.4, 0.6, 0.1], [True, True, False, False]
+    >>> eer_replicates(scores, mated, [0, 1, 0, 1], [0, 1, 1, 0], weights=np.array([[1, 1]]))
+    array([0.5])
+    """
     return eer_of(WeightedLists.of(scores, mated, subject_a, subject_b, weights))
 
 
@@ -242,6 +255,11 @@ def rank_replicates(
 
     mated_rank (M,) int, 0 a miss; mated_subject (M,) int.
     Raises ValueError for lengths that differ or a subject outside the weights.
+
+    >>> weights = np.array([[1, 1], [2, 0]])
+    >>> rank_replicates([1, 2, 0], [0, 1, 1], ranks=[1, 2], weights=weights).round(3)
+    array([[0.333, 0.667],
+           [1.   , 1.   ]])
     """
     table, rank = as_weights(weights), np.asarray(mated_rank)
     subject = as_subjects(mated_subject, "mated_subject", rank.shape, table)
@@ -256,6 +274,9 @@ def share_replicates(flag: ArrayLike, subject: ArrayLike, weights: ArrayLike) ->
 
     flag (N,) bool; subject (N,) int. Raises ValueError for lengths that differ or a subject outside
     the weights.
+
+    >>> share_replicates([True, False], [0, 1], weights=np.array([[1, 1], [0, 2]]))
+    array([0.5, 0. ])
     """
     table, chosen = as_weights(weights), np.asarray(flag, bool)
     column = as_subjects(subject, "subject", chosen.shape, table)
@@ -267,6 +288,10 @@ def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats
 
     replicates (R, …) float; returns (lo, hi), each (…). Raises ValueError for a level outside (0,
     1).
+
+    >>> low, high = interval(np.arange(101), level=0.9)
+    >>> round(float(low), 6), round(float(high), 6)
+    (5.0, 95.0)
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, found {level}: 95 % is 0.95.")
@@ -290,6 +315,10 @@ def rate_interval(
     that of the subjects. Of a rate of 1 it is the same from above. `subjects` < 1: no bound.
 
     replicates (R,). Returns (lo, hi).
+
+    >>> low, high = rate_interval(0.0, np.zeros(1000), level=0.95, subjects=100)
+    >>> low, round(high, 4)
+    (0.0, 0.0295)
     """
     lo, hi = (float(end) for end in interval(replicates, level))
     known = lo <= hi and value in (0.0, 1.0) and subjects > 0
@@ -305,6 +334,10 @@ def paired_difference(
 
     point_a, point_b (…); rep_a, rep_b (R, …) from the *same* weights. Raises ValueError if shapes
     differ.
+
+    >>> found = paired_difference(0.9, 0.8, [0.9, 0.95, 0.85], [0.8, 0.83, 0.77])
+    >>> round(float(found.value), 3), round(float(found.lo), 3), round(float(found.hi), 3)
+    (0.1, 0.081, 0.119)
     """
     a, b = np.asarray(rep_a, np.float64), np.asarray(rep_b, np.float64)
     if a.shape != b.shape:

@@ -31,6 +31,10 @@ def rank_correlation(
     qualities (M, n) float, nan where there is none. `spearman` is Pearson's coefficient of the
     ranks (Spearman 1904), `kendall` is tau-b (Kendall 1945). Raises ValueError for another shape or
     kind.
+
+    >>> rank_correlation([[0.1, 0.5, 0.9], [3, 2, 1]])
+    array([[ 1., -1.],
+           [-1.,  1.]])
     """
     table = np.asarray(qualities, np.float64)
     if table.ndim != 2:

@@ -62,6 +62,10 @@ class Curve:
     """Steps: from x[i] up to x[i+1] the error is y[i].
 
     x starts at 0 and ends at 1, where the error is 0.
+
+    >>> curve = Curve(np.array([0, 0.5, 1]), np.array([0.2, 0.1, 0]))
+    >>> curve.at([0.25, 0.5]), round(curve.area(0.5), 3)
+    (array([0.2, 0.1]), 0.1)
     """
 
     x: Floats  # (K,) share discarded, rising
@@ -142,6 +146,9 @@ def pair_quality(a: ArrayLike, b: ArrayLike, how: PairQuality = "min") -> Scores
 
     a, b (n,). "min" is that of ISO/IEC 29794-1. Raises ValueError for shapes that differ, an
     unknown ``how``, or a product of negative qualities.
+
+    >>> pair_quality([0.2, 0.9], [0.5, 0.4])
+    array([0.2, 0.4])
     """
     if how not in get_args(PairQuality):
         raise ValueError(f"how must be one of {', '.join(get_args(PairQuality))}, found {how!r}.")
@@ -212,6 +219,9 @@ def fnm_edc(mated: ArrayLike, quality: ArrayLike, threshold: float) -> Curve:
     mated (M,) scores, quality (M,), both finite; the threshold is fixed, whatever is discarded. A
     threshold of nan (no non-mated comparison to choose it on) gives a curve of nan. Raises
     ValueError as ``edc``.
+
+    >>> fnm_edc([0.9, 0.2, 0.8], [3, 1, 2], threshold=0.5).y.round(3)
+    array([0.333, 0.   , 0.   , 0.   ])
     """
     return _edc_at(as_scores(mated, "mated") < np.float64(threshold), quality, threshold)
 
@@ -221,6 +231,9 @@ def fm_edc(nonmated: ArrayLike, quality: ArrayLike, threshold: float) -> Curve:
 
     nonmated (N,) scores, quality (N,), both finite. A threshold of nan gives a curve of nan. Raises
     ValueError as ``edc``.
+
+    >>> fm_edc([0.1, 0.7], [2, 1], threshold=0.5).y
+    array([0.5, 0. , 0. ])
     """
     return _edc_at(as_scores(nonmated, "nonmated") >= np.float64(threshold), quality, threshold)
 
@@ -239,6 +252,11 @@ def threshold_for(
     error has one rule, "at_most". nan where the list that decides (non-mated for fmr, mated for
     fnmr) is empty. Raises ValueError for a score that is not finite, a rate outside [0, 1], both
     rates or none, an unknown rule, or another rule with fnmr.
+
+    >>> threshold_for([0.9, 0.7, 0.3], [0.6, 0.4, 0.2, 0.1], fmr=0.25)
+    0.6
+    >>> threshold_for([0.9, 0.7, 0.3], [], fnmr=0.4)
+    0.7
     """
     check_discard_rule(rule)
     if (fmr is None) == (fnmr is None):
@@ -267,6 +285,9 @@ def pair_oracle(errors: int, n: int) -> Curve:
 
     No quality has a lower curve anywhere. Its area exceeds the closed form of ``attainable`` by at
     most e0 / n. Raises ValueError unless 0 <= errors <= n.
+
+    >>> pair_oracle(1, 4).y
+    array([0.25, 0.  , 0.  ])
     """
     if not 0 <= errors <= n:
         raise ValueError(f"errors must be a count from 0 to n = {n}, found {errors}.")
@@ -287,6 +308,9 @@ def sample_oracle(a: ArrayLike, b: ArrayLike, error: ArrayLike, templates: int) 
     of errors. With the minimum over the pair it bounds nothing: it is a strong per-sample quality,
     and cannot attain ``pair_oracle``, as good comparisons of a poor sample go with the bad ones.
     Raises ValueError for lengths that differ or a sample outside the range.
+
+    >>> sample_oracle([0, 0, 1], [1, 2, 2], [True, True, False], templates=3)
+    array([0., 1., 2.])
     """
     one, two, wrong = np.asarray(a), np.asarray(b), np.asarray(error, bool)
     if not one.shape == two.shape == wrong.shape or one.ndim != 1:

@@ -101,6 +101,16 @@ def recomputed(
     DET at each discard. Reads all mated comparisons and no more of the non-mated than the largest
     target needs. Raises ValueError for a score or quality that is not finite, lengths that differ,
     rates or fractions outside [0, 1], fractions that descend, an unknown discard or rule.
+
+    >>> found = recomputed(
+    ...     [0.9, 0.2, 0.8, 0.5, 0.1, 0.3],
+    ...     [True, True, True, False, False, False],
+    ...     [3, 1, 2, 3, 2, 1],
+    ...     targets=[0.0],
+    ...     fractions=[0.0, 0.4],
+    ... )
+    >>> found.fnmr.round(3), found.threshold
+    (array([[0.333, 0.   ]]), array([[0.8, 0.8]]))
     """
     if discard not in get_args(Discard):
         raise ValueError(
@@ -133,12 +143,20 @@ def legacy_erc(
 
 
 def angular_distance(cosine: ArrayLike) -> Floats:
-    """arccos(cosine) / π in [0, 1], in float64; cosines beyond ±1 are clipped, nan stays nan."""
+    """arccos(cosine) / π in [0, 1], in float64; cosines beyond ±1 are clipped, nan stays nan.
+
+    >>> angular_distance([1.0, 0.0, -1.0])
+    array([0. , 0.5, 1. ])
+    """
     return np.asarray(arccos(np.clip(np.asarray(cosine, np.float64), -1, 1)) / np.pi)
 
 
 def trapezoids(fnmr: Floats) -> Floats:
-    """(…) area under curves (…, 20) of the legacy form: over [0, 0.95], not divided by 0.95."""
+    """(…) area under curves (…, 20) of the legacy form: over [0, 0.95], not divided by 0.95.
+
+    >>> round(float(trapezoids(np.full(20, 0.5))), 3)
+    0.475
+    """
     return dot((fnmr[..., 1:] + fnmr[..., :-1]) / 2, np.diff(LEGACY_FRACTIONS))
 
 

@@ -61,6 +61,9 @@ def mate_rank(candidate_subject: ArrayLike, probe_subject: ArrayLike) -> Counts:
     candidate_subject (P, k) int, negative in padding; probe_subject (P,) int, negative when
     unknown. Returns (P,) int64: the rank from 1, or 0 when not among the k. Raises ValueError for
     shapes that do not fit.
+
+    >>> mate_rank([[7, 3, 5], [5, 7, -1]], [3, 4])
+    array([2, 0])
     """
     candidates, probes = np.asarray(candidate_subject), np.asarray(probe_subject)
     if candidates.ndim != 2 or probes.shape != candidates.shape[:1]:
@@ -82,6 +85,9 @@ def cmc(rank: ArrayLike, max_rank: int) -> Floats:
     nothing of ranks beyond k: ask for max_rank <= k. Returns (max_rank,) float64, nan without
     probes (ISO/IEC 19795-1, closed-set identification). Raises ValueError for max_rank < 1 or a
     negative rank.
+
+    >>> cmc([1, 1, 3, 0], max_rank=3)
+    array([0.5 , 0.5 , 0.75])
     """
     ranks = np.asarray(rank, np.int64)
     if max_rank < 1 or (ranks < 0).any():
@@ -110,6 +116,10 @@ def tpir_at_fpir(
 
     Raises ValueError for a NaN or +inf score, lengths that differ, or n_nonmated below the scores
     given.
+
+    >>> points = tpir_at_fpir([0.3, 0.6], [1, 1, 0], [0.8, 0.5, 0.0], [0.5])
+    >>> points.threshold, points.fpir, points.tpir.round(3)
+    (array([0.5]), array([0.5]), array([0.667]))
     """
     impostor, genuine, presented = top_scores(nonmated_top, mated_rank, mated_score)
     total = presented if n_nonmated is None else n_nonmated
@@ -153,6 +163,9 @@ def pooled_script(
     is the ceil(n_probes * target)-th largest impostor, at least the first, or -inf if there are
     fewer; a probe counts if its mate's score exceeds it, whatever its rank. Both (T,), nan without
     a probe.
+
+    >>> pooled_script([0.6, 0.5, 0.2, 0.1], [0.9, 0.4], n_probes=2, targets=[0.5])
+    (array([0.6]), array([0.5]))
     """
     falling, mates = -np.sort(-as_scores(impostors, "impostors")), np.asarray(mate_score)
     # Rounding before the ceiling keeps 0.1 x 30 at 3.

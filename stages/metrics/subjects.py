@@ -30,6 +30,9 @@ def subject_pairs(
     scores (N,) float; subject_a, subject_b (N,) int, not negative; thresholds (T,), each of them a
     score or +inf. Returns (T,) int64, -1 for a nan threshold. Memory grows with what the lowest
     threshold accepts.
+
+    >>> subject_pairs([0.9, 0.8, 0.7], [0, 1, 2], [1, 0, 3], [0.8, 0.7])
+    array([1, 2])
     """
     score, limits = np.asarray(scores), np.asarray(thresholds, np.float64)
     out = np.full(limits.shape, -1, np.int64)
@@ -52,5 +55,9 @@ def subject_pairs(
 
 
 def in_second_half(names: Iterable[str]) -> NDArray[np.bool_]:
-    """Whether each subject is in the second half, by its name: (n,) bool."""
+    """Whether each subject is in the second half, by its name: (n,) bool.
+
+    >>> in_second_half(["Ada", "Grace", "Mary"])
+    array([ True,  True, False])
+    """
     return np.array([sha256(f"half:{name}".encode()).digest()[0] >= 128 for name in names], bool)

@@ -94,6 +94,10 @@ def operating_points(
     mated (M,), nonmated (N,): finite scores; targets (T,): FMR in [0, 1].
     Without non-mated scores there is no threshold: it is nan and so is every rate.
     Raises ValueError for a score that is not finite, a target outside [0, 1], or an unknown rule.
+
+    >>> points = operating_points([0.9, 0.8, 0.7, 0.3], [0.6, 0.4, 0.3, 0.2, 0.1], [0.2])
+    >>> points.threshold, points.fmr, points.fnmr
+    (array([0.6]), array([0.2]), array([0.25]))
     """
     genuine, impostor = _sorted_pair(mated, nonmated)
     goal = as_targets(targets)
@@ -171,6 +175,9 @@ def auc(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> float:
 
     mated (M,), nonmated (N,): finite scores. nan when either is empty.
     Raises ValueError for a score that is not finite.
+
+    >>> auc([0.9, 0.8, 0.3], [0.4, 0.2])
+    0.8333333333333334
     """
     genuine, impostor = _sorted_pair(mated, nonmated)
     if not (genuine.size and impostor.size):
@@ -186,6 +193,10 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
     decides most of the *other* folds' comparisons correctly, among all their distinct scores and
     +inf; of equals, the lowest. With fewer than two folds every number is nan. Raises ValueError
     for a score that is not finite, or lengths that differ.
+
+    >>> found = kfold_accuracy([0.9, 0.1, 0.8, 0.3], [True, False, True, False], [0, 0, 1, 1])
+    >>> found.threshold, found.mean
+    (array([0.8, 0.9]), 0.75)
     """
     score, truth, label = as_scores(scores, "scores"), np.asarray(mated, bool), np.asarray(fold)
     if not score.shape == truth.shape == label.shape:
@@ -214,6 +225,10 @@ def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floa
 
     FAR = FMR (1 - FTA);  FRR = FTA + FNMR (1 - FTA). Arguments broadcast; nan stays nan.
     Raises ValueError for an FTA outside [0, 1].
+
+    >>> far, frr = with_failures(0.001, 0.1, 0.2)
+    >>> round(float(far), 6), round(float(frr), 6)
+    (0.0008, 0.28)
     """
     failed = np.asarray(fta, np.float64)
     if ((failed < 0) | (failed > 1)).any():
@@ -277,6 +292,10 @@ def choose_threshold(
 
     ``total`` >= impostor.size is the denominator of the rate: non-mated trials that are not in the
     list can never be accepted. If total is 0 every threshold is nan.
+
+    >>> mated, nonmated = np.array([0.3, 0.7, 0.8]), np.array([0.1, 0.2, 0.4, 0.6])
+    >>> choose_threshold(mated, nonmated, np.array([0.25, 0]), "at_most", 4)
+    array([0.6, 0.7])
     """
     check_rule(rule)
     if total == 0:
@@ -311,6 +330,10 @@ def crossing(fmr: Floats, fnmr: Floats) -> tuple[Floats, Counts]:
     """The rate at which FMR and FNMR are equal, and the index of the first point at or past it.
 
     Along the last axis FMR rises from 0 and FNMR falls from 1. Between two points both are linear.
+
+    >>> rate, first = crossing(np.array([0, 0.2, 1]), np.array([1, 0.4, 0]))
+    >>> round(float(rate), 3), int(first)
+    (0.333, 2)
     """
     gap = fmr - fnmr
     after = np.argmax(gap >= 0, axis=-1)[..., None]

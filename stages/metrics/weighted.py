@@ -193,6 +193,9 @@ def total_weight(table: Weights, a: Subjects, b: Subjects | None = None) -> Floa
     """(R,) sum of w[a], or of w[a] w[b] = w' C w, C counting the comparisons of each subject pair.
 
     No replicate touches every comparison; whole numbers far below 2^53 are exact in float64.
+
+    >>> total_weight(np.array([[2, 1, 0]], np.uint16), np.array([0, 1]), np.array([1, 2]))
+    array([2.])
     """
     size, w = table.shape[1], table.astype(np.float64)
     if b is None:

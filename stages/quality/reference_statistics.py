@@ -50,6 +50,10 @@ def summarised(scores: NDArray[np.float64]) -> dict[str, Any]:
     """Return minimum, maximum, mean, deviation and percentiles (101,) of scores (n,).
 
     All are nan if there are no scores.
+
+    >>> found = summarised(np.array([1.0, 2.0, 3.0]))
+    >>> float(found["minimum"]), found["mean"], float(found["percentiles"][50])
+    (1.0, 2.0, 2.0)
     """
     known = scores if len(scores) else np.array([np.nan])
     four = {

@@ -28,7 +28,11 @@ RowPairs = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Listed:
-    """Comparisons one by one: the template rows `a`, `b` (n,) of each."""
+    """Comparisons one by one: the template rows `a`, `b` (n,) of each.
+
+    >>> Listed(np.array([4, 5]), np.array([6, 7])).number(5, 7)
+    1
+    """
 
     a: Array
     b: Array
@@ -61,7 +65,12 @@ class Listed:
 
 @dataclass(frozen=True)
 class Product:
-    """Every template of `a` (m,) with every one of `b` (n,); rows of templates."""
+    """Every template of `a` (m,) with every one of `b` (n,); rows of templates.
+
+    >>> product = Product(np.array([4, 5]), np.array([6, 7]))
+    >>> product.size, product.templates(np.array([1, 2]))
+    (4, (array([4, 5]), array([7, 6])))
+    """
 
     a: Array
     b: Array
@@ -109,7 +118,12 @@ class Product:
 
 @dataclass(frozen=True)
 class Triangle:
-    """Every unordered pair of the templates `role` (n,), rows of templates, once."""
+    """Every unordered pair of the templates `role` (n,), rows of templates, once.
+
+    >>> triangle = Triangle(np.array([4, 5, 6]))
+    >>> triangle.size, triangle.templates(np.arange(3))
+    (3, (array([4, 4, 5]), array([5, 6, 6])))
+    """
 
     role: Array
 

@@ -52,7 +52,11 @@ class Table:
 
 
 def separator_of(line: str) -> str:
-    """Return what separates the fields of a line; a comma if nothing does."""
+    """Return what separates the fields of a line; a comma if nothing does.
+
+    >>> separator_of("face;quality"), separator_of("a.jpg 0.5")
+    (';', ' ')
+    """
     found = max(("\t", ";", ","), key=line.count)
     if found in line:
         return found
@@ -63,6 +67,9 @@ def parsed_number(field: str) -> float:
     """Return the number in a field; nan if the field is blank or nan.
 
     Raises ValueError, which says what the field is instead.
+
+    >>> parsed_number("5e-1"), parsed_number(" ")
+    (0.5, nan)
     """
     value = field.strip()
     if value.lower() in ("", "nan"):
@@ -77,10 +84,14 @@ def parsed_number(field: str) -> float:
 
 
 def table_of(content: str, column: str | None) -> Table:
-    """Return what a text with at least one line that is not blank holds.
+    r"""Return what a text with at least one line that is not blank holds.
 
     Raises csv.Error for quotes that do not end. `column`, which the header should have, may hold
     blanks.
+
+    >>> table = table_of("face,quality\na.jpg,0.5\n", None)
+    >>> table.header, table.rows, table.separator
+    (['face', 'quality'], [['a.jpg', '0.5']], 'commas')
     """
     filled = [
         (i, line) for i, line in enumerate(io.StringIO(content, newline=None), 1) if line.strip()
@@ -170,7 +181,11 @@ def _is_path(name: str) -> bool:
 
 
 def is_number(field: str) -> bool:
-    """Whether a field is what `parsed_number` reads, or what other programs take for a number."""
+    """Whether a field is what `parsed_number` reads, or what other programs take for a number.
+
+    >>> is_number("0,5"), is_number("inf"), is_number("a.jpg")
+    (True, True, False)
+    """
     try:
         float(field)
     except ValueError:

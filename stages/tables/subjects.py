@@ -12,6 +12,10 @@ def inferred_subjects(known: Array, subject: Array, a: Array, b: Array) -> Array
 
     `subject` is None for a template that no list names; a, b are the template rows of mated
     comparisons.
+
+    >>> known, listed = np.array([10, 11, 12]), np.array([None, None, None])
+    >>> inferred_subjects(known, listed, np.array([0]), np.array([2]))
+    array(['s10', '', 's10'], dtype=object)
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

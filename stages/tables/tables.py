@@ -385,7 +385,11 @@ def build_tables(found: ProtocolLists, where: str) -> dict[str, Batch]:
 
 
 def singletons(face_id: Sequence[str], subject: Sequence[str]) -> dict[str, Any]:
-    """Return the Protocol fields that make every face a template (and a medium) of its own."""
+    """Return the Protocol fields that make every face a template (and a medium) of its own.
+
+    >>> singletons(["a.jpg"], ["Ada"])["template_subject"]
+    ['Ada']
+    """
     ids = list(face_id)
     return {
         "template_id": ids,
