@@ -72,7 +72,7 @@ __all__ = [
 
 
 def _need_ours() -> None:
-    """Raise ImportError where a module of the user's own hides one of our packages."""
+    """Raise ImportError if a module of the user's own hides one of our packages."""
     for name in ("pipeline", "stages"):
         spec = importlib.util.find_spec(name)
         places = [
@@ -113,8 +113,8 @@ class Templates(NamedTuple):
 class Candidates(NamedTuple):
     """The k best of a gallery for each probe, best first; ties in the order of the gallery."""
 
-    row: NDArray[Any]  # (p, k) int64 rows of the gallery; -1 where there are no more
-    score: NDArray[Any]  # (p, k) float32 cosines; nan where there are no more
+    row: NDArray[Any]  # (p, k) int64 rows of the gallery; -1 if there are no more
+    score: NDArray[Any]  # (p, k) float32 cosines; nan if there are no more
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class ErrorRates:
     """Error rates of 1:1 comparisons. A number for one FMR target, an array (T,) for several."""
 
     target: Any
-    threshold: Any  # a comparison is accepted where its score is at least this
-    fmr: Any  # what is held at the threshold
+    threshold: Any  # a comparison is accepted if its score is at least this
+    fmr: Any  # reached at the threshold
     fnmr: Any
     tar: Any  # 1 − FNMR
     false_matches: Any
@@ -150,7 +150,7 @@ class IdentificationRates:
 
     rank: dict[int, float]
     tpir: NDArray[Any]  # (T,)
-    fpir: NDArray[Any]  # (T,) what is held
+    fpir: NDArray[Any]  # (T,) reached at the threshold
     threshold: NDArray[Any]  # (T,)
 
 
@@ -172,10 +172,10 @@ def fuse(
     embeddings (n, d), of any length; template (n,) ids, numbers or texts; quality (n,), higher =
     more useful, nan for none; media (n,) ids; detector (n,) scores; variance (n, d) or (n, 1) for
     `inverse-variance`. `rule`: a label such as 'quality-power(p=2)' (`qfuse steps` lists all);
-    without one 'quality-linear' where there is a quality, else 'mean'. Rules that scale by
-    statistics of quality take those of these faces. A face is not usable where its embedding, or a
-    value that the rule needs, is not finite. `inside_media`, `features`, `fallback`: as of the
-    stage fuse.
+    without one 'quality-linear' if there is a quality, else 'mean'. Rules that scale by
+    statistics of quality take those of these faces. A face is not usable if its embedding, or a
+    value that the rule needs, is not finite. `inside_media`, `features`, `fallback`: as
+    the options of the stage fuse.
 
     >>> import numpy as np
     >>> fused = fuse([[3, 0], [0, 1], [0, 2]], ["a", "a", "b"], quality=[0.75, 0.25, 0.5])
@@ -314,7 +314,7 @@ def error_rates(
 
     See docs/metrics.md.
 
-    mated (M,), non_mated (N,): finite scores; a comparison is accepted where its score is at least
+    mated (M,), non_mated (N,): finite scores; a comparison is accepted if its score is at least
     the threshold.
 
     >>> rates = error_rates([0.9, 0.8, 0.7, 0.3], [0.6, 0.4, 0.3, 0.2, 0.1], fmr=0.2)

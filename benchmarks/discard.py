@@ -17,7 +17,7 @@ from stages.metrics import bootstrap, discard, discard_replicates
 FMR = (1e-2, 1e-3, 1e-4)
 LIMIT = 0.2
 SHORT = 3000  # comparisons of each kind, as in the field's lists of 6,000 pairs
-TIMED = 1  # steps of the common method that are timed where all twenty would take minutes
+TIMED = 1  # steps of the common method that are timed if all twenty would take minutes
 
 
 def rows(made: Material, scores: Array, replicates: int) -> list[Row]:

@@ -2,8 +2,8 @@
 
 Conventions
     Embeddings the faces of the reader `synthetic` at the same scale, seed and dimension, embedding
-    for embedding. Landmarks
-               and detector score are made up, the score as a hint of quality. There is no image.
+               for embedding. Landmarks and detector score are made up, the score as a hint of
+               quality. There is no image.
     Crops      the detector finds the face nearest the centre of each photograph; a crop is its box,
                half as large again on every side; its landmarks are the detector's. Photographs
                without a face are left out. A subject needs four photographs, gives `MOST` of them
@@ -82,7 +82,7 @@ def from_photographs(
     """Return a set of crops of SUBJECT/…/photo.jpg, and what gives the JPEG bytes of each face.
 
     Raises InvalidInput if there are not as many subjects with four photographs as the scale asks
-    for. `tell` is given a sentence on what was left out.
+    for. `tell` is called with a sentence on what was left out.
     """
     own: dict[str, list[str]] = {}
     for name in filter(is_image, file_names(files)):

@@ -102,7 +102,7 @@ def init(
     need_absent(path)
     shipped, advice = STARTERS[kind]
     text = resource(f"configs/{shipped}.yaml").read_text(encoding="utf-8")
-    # Where the shipped configs look besides is no place of a user's.
+    # The other folders in which shipped configs look are not the user's own.
     text = re.sub(r"^models:\n  folders: .*$", "models: {folders: [models]}", text, flags=re.M)
     lines = text.replace("${QFUSE_SHARED:-../../shared}/data/lfw.zip", "lfw.zip").splitlines()
     name = (

@@ -58,9 +58,9 @@ class AdienceOptions(Options):
 
     folds: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (0, 1, 2, 3, 4)
     images: Literal["aligned", "faces"] = "aligned"
-    # published: all five lists as the authors gave them; frontal and cleaned lists go round as well
+    # published: all five lists as the authors gave them; frontal and cleaned lists exist as well
     counts: CountsCheck = "any"
-    root: str = ""  # sub-folder to look in, where lists of the same names lie in several
+    root: str = ""  # sub-folder to look in, if lists of the same names lie in several
 
 
 @dataclass

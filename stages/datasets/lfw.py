@@ -64,7 +64,7 @@ from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables
 class LfwOptions(Options):
     """Which list of pairs, whether other faces are kept, and whether all images must be there."""
 
-    pairs: str = "pairs.txt"  # file name, or path in the tree where several have that name
+    pairs: str = "pairs.txt"  # file name, or path in the tree if several have that name
     faces: Literal["all", "pairs"] = "all"
     counts: CountsCheck = "published"  # any: a pair of which an image is not there is left out
 
@@ -176,7 +176,7 @@ class LfwTemplatesOptions(Options):
     # fraction of identities that are not enrolled in the gallery
     left_out: float = Field(1 / 3, ge=0, lt=1)
     seed: int = Field(0, ge=0)
-    identities: int | None = Field(None, ge=1)  # at most so many identities; all where null
+    identities: int | None = Field(None, ge=1)  # at most so many identities; all if null
 
 
 @register("reader", "lfw_templates")

@@ -18,7 +18,7 @@ CountsCheck = Literal["published", "any"]  # any: take what is there
 
 
 class Benchmark(BaseModel):
-    """One benchmark, or a set for training, which no reader reads and whose `layout` is told.
+    """One benchmark, or a set for training, which no reader reads and whose `layout` is described.
 
     `counts` are asked of a copy; those under `unconfirmed` are shown, and nothing is checked
     against them.

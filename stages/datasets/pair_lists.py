@@ -7,14 +7,14 @@ Conventions
     Bare       the same pairs without such a line, in any order: three fields are a mated pair, four
                a non-mated one.
     Flat       FILE FILE LABEL; the label is 1 (mated), 0 or -1 (non-mated), as a number, or True or
-               False. Where files are called by numbers the form is told by all lines: each has such
+               False. If files are named by numbers, all lines together tell the form: each has such
                a label, and some a 0 or no NAME.
     Two lines  FILE LABEL twice for each pair, one line after the other and with the same label, as
                CALFW's and CPLFW's authors write them.
     Fields     stand between blanks, tabs, commas or semicolons. Blank lines do not count, nor does
                a heading in line 1, the last word of which is one of HEADINGS. A path may have
                backslashes.
-    Fold       counts from 0, as line 1 says. Where nothing does, ten folds of the same length, if
+    Fold       counts from 0, as line 1 says. If nothing does, ten folds of the same length, if
                all have as many mated pairs; else none (-1).
     Line       counts from 1, blank ones and the heading too.
 """
@@ -60,7 +60,7 @@ Fields = list[str]
 class ListedPair:
     """Two faces as a list names them: NAME_0001 in LFW's forms, else a path with slashes."""
 
-    line: int  # the first, where there are two
+    line: int  # the first, if there are two
     a: str
     b: str
     mated: bool

@@ -33,7 +33,7 @@ class Problems:
         return self.count > 0
 
     def refuse(self) -> None:
-        """Raise InvalidInput with all that was added; nothing where that is nothing."""
+        """Raise InvalidInput with all that was added, if anything was."""
         if not self:
             return
         parts = []

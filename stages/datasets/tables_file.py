@@ -43,7 +43,7 @@ from stages.datasets.folder import need_files
 from stages.tables.tables import GROWING, LAYOUT, FaceLayout
 
 TABLES_FORMAT = "qfuse-tables/1"
-MAX_COLUMN_BYTES = 64 << 20  # of a column, where that is not
+MAX_COLUMN_BYTES = 64 << 20  # of a column, if that is not
 MAX_RATIO = 100  # times the file: HDF5's filters pack a thousand to one and more
 _HEAP = b"GCOL\1\0\0\0"
 _MAX_OBJECTS = 100_000  # on heaps; a file of tables has a handful

@@ -50,7 +50,7 @@ class TinyFaceOptions(Options):
     """Whether the set has to be whole, and where to look for it."""
 
     counts: CountsCheck = "published"
-    # sub-folder to look in, where there are several sets of the three folders (aligned ones, say)
+    # sub-folder to look in, if there are several sets of the three folders (aligned ones, say)
     root: str = ""
 
 

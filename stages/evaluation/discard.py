@@ -7,12 +7,12 @@
     legacy     the curve of CR-FIQA's published evaluation: both kinds discarded together, in twenty
                steps, the threshold chosen anew at each.
 
-A comparison's quality is made of those of its two templates (`pair`). One whose template failed is
-left out and counted. One of which a template has no quality is counted, and discarded before all
-others (`unscored: first`): so measures that fail on different faces are judged on the same
-comparisons, at the same threshold. Intervals resample subjects, and choose the threshold anew in
-each replicate. Intervals and oracles are of the standard form itself: a fixed threshold, each kind
-by itself.
+A comparison's quality is made of those of its two templates (`pair`). A comparison with a failed
+template is left out and counted. One with a template without quality is counted, and discarded
+before all others (`unscored: first`): so methods that fail on different faces are judged on the
+same comparisons, at the same threshold. Intervals resample subjects, and choose the threshold anew
+in each replicate. Intervals and oracles are of the standard form itself: a fixed threshold, each
+kind by itself.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class _EvaluatedComparisons:
     """What is evaluated: (n,) of each comparison.
 
     `rows`: both templates of each mated one. `subjects`: columns of both templates in `weights` (R,
-    S), of no comparison where there are no replicates.
+    S), of no comparison if there are no replicates.
     """
 
     score: Array
@@ -96,7 +96,7 @@ class _EvaluatedComparisons:
 
 @register("stage", "evaluate_discard")
 class EvaluateDiscard(Stage):
-    """1:1 error versus discard of one quality measure."""
+    """1:1 error versus discard of one quality method."""
 
     name = "evaluate_discard"
     version = 3
@@ -286,7 +286,7 @@ class EvaluateDiscard(Stage):
         at = discard.recomputed(c.score, c.mated, c.quality, [target], steps, o.discard, o.rule)
         few = at.few[0, steps <= max(o.limits, default=0.0)].any()
         kinds = {"fnm": (at.n_mated, at.fnmr[0]), "fm": (at.n_nonmated, at.fmr[0])}
-        # As in `discard.edc`: where none of a kind remains of those that were there, it has no
+        # As in `discard.edc`: if none of a kind remains of those that were there, it has no
         # error.
         y = {
             name: np.where((left > 0) | (left[0] == 0), error, 0.0)
@@ -334,7 +334,7 @@ def add_areas(
     oracles: Mapping[str, Curve],
     shared: Mapping[str, Any],
 ) -> None:
-    """Add the area of a curve up to each limit, and those of the lines that it is held against.
+    """Add the area of a curve up to each limit, and those of the lines to compare it with.
 
     replicates: areas in each replicate at all targets, of which this is number `target`.
     """

@@ -1,10 +1,10 @@
 """evaluate_discard_identification: candidate lists, probe quality → FNIR and FPIR versus discard.
 
 The threshold is chosen once, on the probes of the whole set, by the largest FPIR that does not
-exceed the target. A mated probe is wrong where its mate is not at rank 1 with score ≥ threshold, a
-non-mated one where its best candidate has a score ≥ threshold; each kind is discarded by itself,
+exceed the target. A mated probe is wrong if its mate is not at rank 1 with score ≥ threshold, a
+non-mated one if its best candidate has a score ≥ threshold; each kind is discarded by itself,
 probes of poorest quality first (ISO/IEC 29794-1:2024, of probes). A probe that failed counts as a
-miss, or as no false positive. One without a quality, as one that failed has none, is counted and
+miss, or as no false positive. A probe without a quality, such as one that failed, is counted and
 discarded before all others.
 """
 
@@ -46,7 +46,7 @@ class DiscardIdentificationOptions(Resampled):
 
 @register("stage", "evaluate_discard_identification")
 class EvaluateDiscardIdentification(Stage):
-    """1:N error versus discarded probes, of one quality measure."""
+    """1:N error versus discarded probes, of one quality method."""
 
     name = "evaluate_discard_identification"
     version = 4

@@ -153,7 +153,7 @@ class EvaluateIdentification(Stage):
         }
 
     def _check_reach(self, gallery: Array, reach: int) -> None:
-        """Raise InvalidInput where the search cannot answer what is asked of it."""
+        """Raise InvalidInput if the search cannot answer what is asked of it."""
         o = self.options
         if reach < min(len(gallery), max(o.ranks, default=0)):
             asked = (
@@ -195,7 +195,7 @@ class EvaluateIdentification(Stage):
         best candidate.
         """
         o, others = self.options, ~mated
-        # Where the mate is at rank 1, the best score is the mate's; elsewhere the score is not
+        # If the mate is at rank 1, the best score is the mate's; elsewhere the score is not
         # read.
         points = identification.tpir_at_fpir(top[others], rank[mated], top[mated], o.fpir)
         drawn = bootstrap.tpir_replicates(

@@ -153,7 +153,7 @@ class _Share:
 
 @dataclass(frozen=True)
 class Failures:
-    """Failures to acquire and, where the first side of the comparisons is enrolled, to enrol."""
+    """Failures to acquire and, if the first side of the comparisons is enrolled, to enrol."""
 
     fta: _Share
     fte: _Share | None
@@ -171,7 +171,7 @@ class Failures:
         return Failures(fta, fte)
 
     def rejected(self, fnmr: float, tar: Array | None) -> list[tuple[str, float, Array | None]]:
-        """Return FRR and, where enrolment is told apart, GFRR: (metric, value, replicates)."""
+        """Return FRR and, if failures to enrol are known, GFRR: (metric, value, replicates)."""
         _, frr = verification.with_failures(np.nan, fnmr, self.fta.value)
         if tar is None:
             drawn = None

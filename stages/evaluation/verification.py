@@ -2,16 +2,16 @@
 
 Intervals are subject-clustered bootstrap percentiles; replicate r draws the same subjects in every
 cell, so differences between cells are paired. FMR and FNMR are over comparisons of acquired
-templates. Failures follow ISO/IEC 19795-1. The first side is enrolled and the second is a probe
-where no template of the whole list stands on both, or `enrolled` says so. Then FTE is the share of
-the first that failed, FTA that of the second, and GFRR counts both; else, and so in all pairs of
-one role, every failure is one to acquire.
+templates. Failures follow ISO/IEC 19795-1. The first side is enrolled and the second a probe if no
+template of the whole list stands on both, or if `enrolled` says so. Then FTE is the share of the
+first side that failed, FTA that of the second, and GFRR counts both. Otherwise, as in all pairs of
+one role, every failure is a failure to acquire.
 
     FRR  = FTA + FNMR (1 − FTA)
     GFRR = FTE + (1 − FTE) FTA + (1 − FTE) (1 − FTA) FNMR = FTE + FRR (1 − FTE)
 
-Where mated follows from subjects, templates without one are left out and counted; so are, for one
-half of the subjects, comparisons across the halves and those of a template without a subject.
+If mated follows from subjects, templates without one are left out and counted. For one half of the
+subjects, comparisons across the halves and those of a template without a subject are, too.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _ARCSIN = [factorial(2 * n) / (4**n * factorial(n) ** 2 * (2 * n + 1)) for n in 
 
 
 def exp(values: ArrayLike) -> Floats:
-    """Return e^x, float64 in the shape given; 0 and inf where it leaves the range, nan for nan.
+    """Return e^x, float64 in the shape given; 0 and inf if it leaves the range, nan for nan.
 
     >>> exp([0.0, -1000.0])
     array([1., 0.])

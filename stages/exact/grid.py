@@ -4,7 +4,7 @@ A component of a unit row is a multiple of GRID = 2⁻²⁶. So a product of two
 and a partial sum of the dot product of two unit rows is at most 1 (Cauchy and Schwarz), give or
 take the rounding to the grid: fewer than 2⁵³ steps of 2⁻⁵². float64 holds each of them, so that no
 order of summation, width of a vector unit or fused multiplication changes a bit. The same holds for
-Σ w x where the weights are multiples of GRID that sum to 1.
+Σ w x if the weights are multiples of GRID that sum to 1.
 """
 
 from __future__ import annotations

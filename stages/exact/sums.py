@@ -1,4 +1,4 @@
-"""Sums that do not depend on a machine, and where it matters not on the order of what is summed."""
+"""Sums that depend on no machine and, if that matters, not on the order of the summands."""
 
 from __future__ import annotations
 

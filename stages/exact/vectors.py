@@ -40,7 +40,7 @@ def lengths(vectors: Vectors) -> Floats:
 
 
 def inverse_lengths(length: Floats) -> Floats:
-    """Return 1 / length, (n,) float64, and 0 where a row has no direction.
+    """Return 1 / length, (n,) float64, and 0 for a row without a direction.
 
     >>> inverse_lengths(np.array([2.0, 0.0, np.nan]))
     array([0.5, 0. , 0. ])

@@ -58,7 +58,7 @@ class ShownTemplate:
     count: int
     rest: float
     grouped: bool  # a medium holds several faces
-    fallback: str  # what became of it, where its weights vanished
+    fallback: str  # what became of it, if its weights vanished
 
 
 @dataclass(frozen=True)

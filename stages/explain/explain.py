@@ -3,7 +3,7 @@
 Conventions
     Weight    what a face's embedding counts for in its template: the unit embedding, or the raw one
               under `features: raw`. The weights of a template sum to 1 over its usable faces. They
-              are not worked out a second time: fuse itself tells them. Of a vector rule they are
+              are not computed a second time: fuse itself returns them. Of a vector rule they are
               each face's share, the mean over dimensions, and effect is made of them.
     effective   1 / Σ w², the effective number of faces: their number if all weights are equal.
     own, other  cosine of a face with its own template, and with the template that it is compared
@@ -64,7 +64,7 @@ class Template:
     fallback: bool
     effective: float
     faces: tuple[Face, ...]
-    # (d,) float32 of unit length, nan where it failed
+    # (d,) float32 of unit length, nan if it failed
     embedding: Array = field(repr=False, compare=False)
 
     @property
@@ -92,7 +92,7 @@ class Decision:
     target: float
     rule: str
     threshold: float
-    accepted: bool | None  # None where there is no score
+    accepted: bool | None  # None if there is no score
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Scored:
     score: float
     stored: bool
     decisions: tuple[Decision, ...]
-    rule: str  # empty where each face is its own template
+    rule: str  # empty if each face is its own template
     media: str
     features: str
     weighed_by: str
@@ -336,7 +336,7 @@ def _cosines_beside(x: Array, unit: Array) -> Array:
 
 
 def _stored_score(reader: _Reader, step: Step, number: int | None) -> float | None:
-    """Return the score as it was evaluated, where it is kept."""
+    """Return the score that was evaluated, or None if it is not stored."""
     for shard, task in enumerate(step.tasks if number is not None else ()):
         if task.start <= (number or 0) < task.stop and reader.session.store.has(
             step.output(""), task.keys[""]

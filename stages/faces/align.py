@@ -3,8 +3,8 @@
 Landmarks that come with the protocol are used as given, with its detector score or none, if they
 can be those of a face in the image. Otherwise the face that overlaps the protocol's box most is
 taken or, without a box, the one nearest the image centre. If it has no score that upright faces
-have, the image is looked at turned as well. Where there were several, where the image was turned,
-where the detector is not sure, or an image is no square crop, `reason` says so although the row is
+have, the image is looked at turned as well. `reason` says if there were several faces, if the
+image was turned, if the detector is not sure, or if an image is no square crop, although the row is
 OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
 template, bilinear, border 0.
 """
@@ -54,8 +54,8 @@ TEMPLATE = np.array(
 SURE_SCORE, DOUBTFUL_SCORE, TURNED_SCORE, BETTER_BY = 0.91, 0.8, 0.85, 0.01
 TURN_NAMES = ("", "a quarter to the left", "upside down", "a quarter to the right")
 
-# What `unlike_a_face` allows, beside what LFW's 13,173 faces have, and 20,000 drawn ones turned by
-# up to 90° to the side and 60° up or down: both have margin.
+# What `unlike_a_face` allows. Behind each limit stands what LFW's 13,173 faces reach, then what
+# 20,000 simulated ones do that are turned by up to 90° to the side and 60° up or down.
 NARROWEST = 2.0  # pixels: five landmarks of a face spread further
 # how far landmarks spread across their line, as a share of along it: 0.36 and more; 0.20 and more
 FLATTEST = 0.15
@@ -83,7 +83,7 @@ ONE_COLOUR = (
 
 
 class AlignOptions(Options):
-    """`detector`: a detector's card, or `none` where images are aligned crops already."""
+    """`detector`: a detector's card, or `none` if images are aligned crops already."""
 
     detector: str = "yunet_320"
     pick: Literal["centre", "largest"] = "centre"

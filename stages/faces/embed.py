@@ -26,7 +26,7 @@ GIVEN = "given"
 
 
 class EmbedOptions(Options):
-    """`model`: a recognition card, or `given` where the data set brings its embeddings."""
+    """`model`: a recognition card, or `given` if the data set brings its embeddings."""
 
     model: str = "edgeface_xxs"
     flip: Literal["none", "add", "concat"] = "add"

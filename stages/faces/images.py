@@ -70,7 +70,7 @@ class Unusable(Exception):
 def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """Return the image (height, width, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Raises Unusable: UNREADABLE where it is no image, truncated or damaged; TOO_LARGE where its
+    Raises Unusable: UNREADABLE if it is no image, truncated or damaged; TOO_LARGE if its
     header announces more than `max_pixels`. What is not the file's fault comes through:
     MemoryError, ImportError, the operating system's errors.
     """

@@ -2,9 +2,9 @@
 
 A template is normalize(Σ w_i x_i) over its usable faces, x_i the unit embedding (or the raw one,
 `features: raw`, which is the unit one with its norm in the weight). It is one sparse product W @ X,
-whose sums are exact (stages/exact), so the order of a template's faces moves no bit of it; a vector
-rule makes it in its own way. Where all weights of a template vanish, `fallback` decides, and the
-column of that name says so; a template with no usable face is EMPTY.
+whose sums are exact (stages/exact), so the order of a template's faces changes no bit of it; a
+vector rule makes it in its own way. If all weights of a template vanish, `fallback` decides, and
+the column of that name says so; a template with no usable face is EMPTY.
 """
 
 from __future__ import annotations

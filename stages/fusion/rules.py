@@ -1,7 +1,7 @@
 """Fusion rules by name: how the faces of a template become one vector.
 
-A label such as `quality-power(p=2)` names a rule and its parameters. There are two kinds, told
-apart by what they return:
+A label such as `quality-power(p=2)` names a rule and its parameters. There are two kinds, which
+differ in what they return:
 
     weight rule   one weight ≥ 0 a face; a template is normalize(Σ w_i x_i), one sparse product
                   (`weight_rules`)
@@ -154,7 +154,7 @@ def rule_decorator(
     kind: str, name: str, version: int, parameters: Mapping[str, float | Parameter], **fields: Any
 ) -> Callable[[Any], Any]:
     """Return a decorator that registers a function as a rule; `fields`: others of `Family`."""
-    # A number is a default, above 0 and whole where it is an int.
+    # A number is a default, above 0 and whole if it is an int.
     taken = {
         n: p if isinstance(p, Parameter) else Parameter(p, whole=isinstance(p, int))
         for n, p in parameters.items()

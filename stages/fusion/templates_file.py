@@ -1,12 +1,11 @@
 """Templates as one HDF5 file, for other programs: plain h5py reads all of it.
 
     /                      attributes: format "qfuse-templates/1", config, step, every option of the
-    fuse step (fuse.rule …);
-                           what it was made by: qfuse, its version; dataset.reader, .path (the last
-                           part), .options and .key, the digest of all that its tables came from;
-                           and steps.NAME of each step that led to it (steps.embed …): as JSON the
-                           stage, version, options, identity (weights by sha256) and numerics, as
-                           receipts have them
+                           fuse step (fuse.rule …); what it was made by: qfuse, its version;
+                           dataset.reader, .path (the last part), .options and .key, the digest of
+                           all that its tables came from; and steps.NAME of each step that led to
+                           it (steps.embed …): as JSON the stage, version, options, identity
+                           (weights by sha256) and numerics, as receipts have them
     /template_id           (T,) text
     /subject               (T,) text; empty if it is not known
     /status                (T,) uint8: 0 = usable; every other code is in the attribute `statuses`
@@ -20,8 +19,8 @@
     /members/media         (M,) text
     /members/weight        (M,) float64: what the face counted for, at most 1 in a template; nan if
                            it was not usable
-    /members/quality       (M,) float32, where the rule weighs by quality
-    /members/detector_score  (M,) float32, where it weighs by that
+    /members/quality       (M,) float32, if the rule weighs by quality
+    /members/detector_score  (M,) float32, if it weighs by that
 
 The columns of templates are copies, and the file stands alone. In a view (attribute `view`: the
 store's folder) they are HDF5 virtual data sets over the store's own shards, which HDF5 looks for at
@@ -93,7 +92,7 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
     """Write the stored templates of a fuse step; the file appears at `path` when it is complete.
 
     Raises CorruptArtifact if a shard is damaged, ResourceRefused if this process could not read a
-    view, OSError where the file cannot be written.
+    view, OSError if the file cannot be written.
     """
     if view:
         _need_open_files(len(step.tasks))
@@ -160,7 +159,7 @@ def _read_templates(session: Session, step: Step) -> Batch:
 
 
 def _members(session: Session, step: Step) -> dict[str, Array]:
-    """Return the columns of /members, as fuse itself tells them."""
+    """Return the columns of /members, as fuse itself gives them."""
     dataset, stage = session.dataset, step.stage
     if not isinstance(stage, Fuse):
         raise TypeError(f"{step.name} is not a fuse step")

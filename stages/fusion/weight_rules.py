@@ -88,7 +88,7 @@ def quality_rank(faces: UsableFaces) -> Floats:
     """The share of the reference set that q exceeds, from 0 to 1."""
     if len(faces.percentiles) == 0 or not np.isfinite(faces.percentiles).all():
         return np.ones(len(faces.template))
-    # Where percentiles are equal, as with coarse scores, their middle stands for all of them.
+    # If percentiles are equal, as with coarse scores, their middle stands for all of them.
     values, number = np.unique(faces.percentiles, return_inverse=True)
     level = np.bincount(number, np.arange(101)) / np.bincount(number)
     return np.interp(faces.quality, values, level / 100)

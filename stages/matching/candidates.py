@@ -2,7 +2,7 @@
 
 A selector names every candidate whose score could be one of the k largest, given how far its own
 product can be from the score (`products.doubt`); which of them are, the exact product says
-(`search`). So what selects decides speed alone. A probe with too many candidates, as where most of
+(`search`). So the selector decides speed alone. A probe with too many candidates, as when most of
 a gallery are copies of one template, is left to the exact product.
 """
 
@@ -63,7 +63,7 @@ def with_numpy(gallery: NDArray[np.float32]) -> Select:
 def kth_best(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     """Return a bound (n,) for each row of scores (n, m) that k of them reach, and few others do.
 
-    It is the k-th of the best of each group of columns, or of all where groups would be few.
+    It is the k-th of the best of each group of columns, or of all if groups would be few.
     """
     count, size = scores.shape
     if size >= 2 * GROUP_COLUMNS * k:
@@ -113,7 +113,7 @@ def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None
 
     It keeps to `threads` threads in the calling thread.
 
-    `half`: in bfloat16 by PyTorch, which takes a fraction of the time where the processor has
+    `half`: in bfloat16 by PyTorch, which takes a fraction of the time if the processor has
     instructions for it (None: there alone); else in float32 by NumPy.
     """
     import torch
@@ -196,7 +196,7 @@ def _scan_blocks(
             count += torch.bincount(own[at], minlength=probes)
     score, probe, row = (torch.cat(parts) for parts in zip(*found, strict=True))
     crowded = count > k + CROWD
-    # The bound rose from block to block: early candidates are held against the final one.
+    # The bound rose from block to block: early candidates are compared with the final one.
     kept = score >= torch.where(crowded, torch.inf, best[:, -1] - margin)[probe]
     return probe[kept].numpy(), row[kept].numpy(), crowded.numpy()
 

@@ -1,11 +1,12 @@
 """compare: templates + comparisons → cosine scores, higher = more similar.
 
-A score is a function of its two templates: products are exact (stages/exact), so neither tile,
-shard, thread nor machine moves a bit of it. All pairs of two roles are a matrix product, and all
-pairs of one its upper triangle. So is a list that holds a fair part of the pairs of its two sides,
-the templates that it names first and second: its scores are gathered from the tiles of that
-product. A sparse list is read in blocks of dot products. A comparison with a template that failed
-scores nan, one with a template of zeros that did not (`fuse.fallback: zero`) scores 0.
+A score is a function of its two templates: products are exact (stages/exact), so no tile, shard,
+thread or machine changes a bit of it. All pairs of two roles are a matrix product, and all pairs
+within one role its upper triangle. A list that holds a fair part of the pairs of its two sides (the
+templates that it names first and second) is computed as such a product, too, and its scores are
+gathered from the tiles. A sparse list is computed in blocks of dot products. A comparison with a
+template that failed scores nan, one with a template of zeros that did not (`fuse.fallback: zero`)
+scores 0.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Every face of the one template is compared with every face of the other, and a score rule
 (`score_rules`) makes one score of these cosines. So a comparison costs as much as its templates
-have pairs of faces, some hundred times what a fused one costs. One with a template that has no
-usable face scores nan.
+have pairs of faces, some hundred times what a fused one costs. A comparison with a template that
+has no usable face scores nan.
 
 Cosines are exact and so are the sums of a rule, so a score depends on the faces of its two
 templates alone: not on their order, nor on which template is the first.

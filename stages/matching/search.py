@@ -5,7 +5,7 @@ A list is ordered by (−score, template row), and a score is the exact cosine o
 (`candidates`): NumPy's from a small gallery, a back end's from a large one; what is selected is
 scored exactly. A template that failed is no candidate and has none; one of zeros that did not
 (`fuse.fallback: zero`) scores 0 with everyone. FAISS by itself leaves the order of ties open and
-takes nan without a word.
+accepts nan silently.
 """
 
 from __future__ import annotations

@@ -306,9 +306,9 @@ def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats
 def rate_interval(
     value: float, replicates: ArrayLike, level: float, subjects: int
 ) -> tuple[float, float]:
-    """Interval of one rate: ``interval``, but for a rate of 0 or 1, and nan where it has no width.
+    """Interval of one rate: ``interval``, widened for a rate of 0 or 1; nan if it has no width.
 
-    Where no error was seen, every replicate lacks errors as well, and [0, 0] would claim what is
+    If no error was seen, every replicate lacks errors as well, and [0, 0] would claim what is
     not known. With 0 errors among n independent trials the rate is, at a confidence of `level`, at
     most 1 - (1 - level)^(1/n): the one-sided bound of Clopper and Pearson (1934), about 3 / n at 95
     %, the "rule of 3" of ISO/IEC 19795-1. Comparisons of one subject are not independent, so n is

@@ -1,4 +1,4 @@
-"""Do two qualities order the same things in the same way?
+"""Do two quality methods order the same faces in the same way?
 
 Conventions
     Direction   higher = better, and only the order counts: a monotone change of a quality changes
@@ -28,7 +28,7 @@ def rank_correlation(
 ) -> Floats:
     """Return how far each two of M qualities agree on the order of n faces: (M, M) in [−1, 1].
 
-    qualities (M, n) float, nan where there is none. `spearman` is Pearson's coefficient of the
+    qualities (M, n) float, nan if there is none. `spearman` is Pearson's coefficient of the
     ranks (Spearman 1904), `kendall` is tau-b (Kendall 1945). Raises ValueError for another shape or
     kind.
 
@@ -64,7 +64,7 @@ def _ranks_of_part(part: Floats, own: Floats) -> Floats:
 
 
 def _pearson(a: Floats, b: Floats) -> float:
-    """Return the correlation of two lists of ranks, nan where one is constant."""
+    """Return the correlation of two lists of ranks; nan if one is constant."""
     if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
         return float("nan")
     a, b = a - mean(a), b - mean(b)

@@ -249,7 +249,7 @@ def threshold_for(
     """The threshold of the full set, from a target FMR by the rule, or from a starting error FNMR.
 
     mated (M,), nonmated (N,): finite scores; exactly one of fmr and fnmr, in [0, 1]. A starting
-    error has one rule, "at_most". nan where the list that decides (non-mated for fmr, mated for
+    error has one rule, "at_most". nan if the list that decides (non-mated for fmr, mated for
     fnmr) is empty. Raises ValueError for a score that is not finite, a rate outside [0, 1], both
     rates or none, an unknown rule, or another rule with fnmr.
 

@@ -25,8 +25,8 @@ from stages.metrics.verification import (
 )
 from stages.metrics.weighted import Subjects, Weighted, WeightedLists, Weights, blocks
 
-# Non-mated comparisons that are read at first, beside what the largest target asks for: affects
-# speed only.
+# Non-mated comparisons that are read at first, in addition to what the largest target needs:
+# affects speed only.
 FIRST_READ = 64
 
 
@@ -168,7 +168,7 @@ def _legacy_fnmr(
         return np.asarray(np.searchsorted(mates.score, score)), tie(barrier, "left")
 
     def lowest(sums: RunningSums, some: _BestFirst, count: Counts) -> Scores:
-        """The lowest score, negated, that is left among the first ``count``; -inf where none is."""
+        """The lowest score, negated, that is left among the first ``count``; -inf if none is."""
         weight = sums.first(count)
         return np.where(
             weight > 0,
@@ -182,7 +182,7 @@ def _legacy_fnmr(
     fewer, more = (n.first(tie(barrier, side)) for side in ("left", "right"))
     barrier = np.where(more / total - goal <= goal - fewer / total, n.beyond(more), barrier)
     accepted_m, accepted_n = above(barrier)
-    # A threshold is an observed score: where nothing lies above the barrier, the best tie is
+    # A threshold is an observed score: if nothing lies above the barrier, the best tie is
     # accepted.
     nothing = (m.first(accepted_m) == 0) & (n.first(accepted_n) == 0)
     barrier = np.where(nothing, n.beyond(n.first(tie(n.beyond([0]), "right"))), barrier)

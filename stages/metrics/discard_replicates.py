@@ -51,8 +51,8 @@ from stages.metrics.weighted import (
     total_weight,
 )
 
-# Non-mated comparisons that are read at first, beside what the largest target asks for: affects
-# speed only.
+# Non-mated comparisons that are read at first, in addition to what the largest target needs:
+# affects speed only.
 FIRST_READ = 64
 
 

@@ -2,10 +2,11 @@
 
 Conventions
     Direction, decision and the threshold rules "at_most" and "nearest" are those of
-    ``verification``. "interpolated"  the linear quantile of the non-mated scores: of n in
-    descending order, counted from 0, the
-                    value at place t (n - 1), between neighbours on the straight line. It need not
-                    be an observed score; it accepts the best one even at t = 0.
+    ``verification``.
+    Interpolated    the third rule: the linear quantile of the non-mated scores. Of n in descending
+                    order, counted from 0, it is the value at place t (n - 1), on the straight line
+                    between neighbours. It need not be an observed score, and it accepts the best
+                    one even at t = 0.
     Discard         at fraction u of N comparisons, the first int(u N) in order of (quality, index)
                     are gone: int truncates the product in float64, index is the place in the
                     caller's list. So a run of equal quality may be cut, unlike in ``discard.edc``.
@@ -14,10 +15,10 @@ Conventions
                     in its own.
     Legacy form     what CR-FIQA's evaluation draws: joint, fractions ``LEGACY_FRACTIONS``; the
                     threshold is the observed score whose FMR (score >= t) is nearest the target,
-                    never +inf, the larger FMR where two are equally near, again at the lowest such
+                    never +inf, the larger FMR if two are equally near, again at the lowest such
                     threshold; a mated comparison *at* the threshold counts as an error (FNMR = 1 -
                     mean(score > t)).
-    Empty input     where a step has no comparison of a kind, rates that need it are nan; ``reason``
+    Empty input     if a step has no comparison of a kind, rates that need it are nan; ``reason``
                     says from which fraction on, and is "" when all is defined.
 """
 
@@ -55,7 +56,7 @@ _Choice = Callable[[Scores, Scores, Floats, int], Floats]
 # 0 … 0.95, with the rounding the published curves have
 LEGACY_FRACTIONS: Floats = np.arange(0, 0.98, 0.05)
 
-# Non-mated comparisons that are read beside what the largest target asks for: affects speed only.
+# Non-mated comparisons read in addition to what the largest target needs: affects speed only.
 FIRST_READ = 1 << 14
 
 
@@ -82,7 +83,7 @@ class Recomputed:
 class LegacyErc(Recomputed):
     """The legacy form, with the area under each FNMR curve."""
 
-    auc: Floats  # (T,) trapezoids over [0, 0.95], not divided by 0.95; nan where a step is
+    auc: Floats  # (T,) trapezoids over [0, 0.95], not divided by 0.95; nan if a step is
 
 
 def recomputed(
@@ -243,7 +244,7 @@ class _ScoredComparisons:
 class _Cuts:
     """Where ascending steps cut a list that lies in order of (quality, index)."""
 
-    quality: Scores  # (S,) of the first comparison kept, +inf where none is
+    quality: Scores  # (S,) of the first comparison kept, +inf if none is
     first: Counts  # (S,) the index from which on comparisons of that very quality are kept
     kept: Counts  # (S,) how many are kept
 

@@ -5,7 +5,7 @@
     fpr, tpr = np.flipud(fpr), np.flipud(tpr)
     _, index = min(list(zip(abs(fpr - target), range(len(fpr)))))
 
-A point of the ROC is kept where the counts do not rise by the same steps before it and after it;
+A point of the ROC is kept if the counts do not rise by the same steps before it and after it;
 the first, the last and (0, 0) always are. Of the kept points the one whose FMR is nearest the
 target is taken, of equally near ones the lowest threshold. So FMR may lie further from the target
 than that of a point which was dropped.

@@ -1,7 +1,7 @@
 """Pairs of subjects behind false matches, and two halves of the subjects.
 
 Conventions
-    Halves    a subject is in the second half where the SHA-256 digest of "half:" and its name, in
+    Halves    a subject is in the second half if the SHA-256 digest of "half:" and its name, in
               UTF-8, begins with a byte of 128 or more. So the half of a subject depends on its name
               alone: it is the same in every run, data set and list, and the halves are of equal
               size but for chance.

@@ -9,7 +9,7 @@ Conventions
     Threshold rule  a threshold is an observed score (mated or non-mated), or +inf, which accepts
                     nothing. "at_most": the largest FMR that does not exceed the target, at the
                     lowest such threshold. "nearest": the point of the ROC whose FMR is nearest the
-                    target (it may exceed it), the larger FMR where two are equally near, again at
+                    target (it may exceed it), the larger FMR if two are equally near, again at
                     the lowest such threshold. "script": as the common IJB 1:1 scripts have it
                     (``script_rule``), for ``operating_points`` only.
     Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is
@@ -281,7 +281,7 @@ def allowed_count(target: Floats, total: ArrayLike) -> Counts:
     array([29,  0])
     """
     nearest = np.rint(target * np.asarray(total))
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a bootstrap replicate holds nothing
+    with np.errstate(invalid="ignore"):  # 0 / 0 if a bootstrap replicate holds nothing
         return np.asarray(nearest - (nearest / np.asarray(total) > target), np.int64)
 
 
@@ -364,7 +364,7 @@ def _sorted_pair(
 
 
 def _take_or(values: Scores, index: NDArray[np.integer[Any]], outside: float) -> Scores:
-    """values[index], and ``outside`` where the index lies beyond either end."""
+    """values[index], and ``outside`` if the index lies beyond either end."""
     inside = (index >= 0) & (index < values.size)
     picked = np.full(index.shape, outside, values.dtype)
     picked[inside] = values[index[inside]]

@@ -178,7 +178,7 @@ def _first_excluded(
 
 
 def share_above(genuine: Weighted, table: Weights, total: Floats, barrier: Floats) -> Floats:
-    """(R, T): the weighted share of the scores above each barrier; nan where nothing has weight."""
+    """(R, T): the weighted share of the scores above each barrier; nan if nothing has weight."""
     falling = genuine.best(genuine.score.size)
     count = np.searchsorted(-falling.score, -barrier)
     accepted = np.zeros(barrier.shape)
@@ -221,7 +221,7 @@ def running_sums(cells: NDArray[np.uint32]) -> Counts:
 
 
 def ratio(part: Floats, total: Floats) -> Floats:
-    """part (R, T) / total (R,), nan where the total is 0."""
+    """part (R, T) / total (R,), nan if the total is 0."""
     return part / np.where(total > 0, total, np.nan)[:, None]
 
 

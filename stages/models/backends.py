@@ -33,7 +33,7 @@ Floats32 = NDArray[np.float32]
 Crops = NDArray[np.uint8]
 
 CROP = (112, 112, 3)
-MAX_ROWS = 4096  # of one forward, where a graph fixes them
+MAX_ROWS = 4096  # of one forward, if a graph fixes them
 # What a graph may be fed, by ONNX Runtime's names: scaled pixels are rounded to it. It may answer
 # whole numbers, too.
 INPUT_TYPES = {

@@ -63,7 +63,7 @@ def open_once(
 ) -> T:
     """Return what `make` opens of the card's checked weights; from memory if made before.
 
-    `options` tells apart what `make` would make differently of the same weights.
+    `options` distinguishes models that `make` would open differently from the same weights.
     """
     if found.sha256 is None:
         raise InvalidInput(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.errors import InvalidInput
 from stages.models.cards import WeightFile
 
-# Where training scripts keep the network beside what else they save; arcface_torch calls it
+# Under which names training scripts save the network, among other things; arcface_torch calls it
 # state_dict_backbone.
 HOLDERS = (
     "state_dict",
@@ -32,7 +32,7 @@ HOLDERS = (
     "network",
 )
 NESTED = 2  # holders within each other; a file may claim that a mapping holds itself
-# What training puts beside the network, which is not part of it. Anything else beside it may be.
+# What training saves beside the network and is no part of it. Anything else may be part of it.
 HEADS = (
     "head",
     "fc",
@@ -54,10 +54,10 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
     """Load the state dict in `weights` into `module`, in place, meta parameters included.
 
     The file holds a state dict, or a mapping that holds one under one of `HOLDERS`, also of one in
-    another. Where all names of the module are in it below a prefix (module. of DataParallel,
+    another. If all names of the module are in it below a prefix (module. of DataParallel,
     model., backbone. …), those are the network; a training head beside it (`HEADS`) is left out.
     Raises InvalidInput if the file asks to run code, cannot be read, differs from the module in
-    names or shapes, or holds the network more than once or something else beside it, and where a
+    names or shapes, or holds the network more than once or something else beside it, and if a
     tensor holds a value that is not finite.
     """
     own = module.state_dict()
@@ -71,7 +71,7 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
         for name in own
         if _is_count(name) and name not in state
     }
-    # Values are looked at where shapes fit: a tensor of one number may claim to be larger than any
+    # Values are looked at if shapes fit: a tensor of one number may claim to be larger than any
     # memory.
     fitting = {
         name: tensor
@@ -230,8 +230,8 @@ def _below_prefix(
 ) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of the network by its own names, and the prefix that was before them.
 
-    Where none fits the network whole it is the one that most of its names have, for whoever says
-    what differs.
+    If none fits the whole network, it is the prefix that most of its names have, so that the
+    caller can say what differs.
     """
     needed = [name for name in own if not _is_count(name)]
     ends = [name for name in state if name.endswith(f".{needed[0]}")]

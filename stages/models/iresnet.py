@@ -1,4 +1,4 @@
-"""The improved ResNet of ArcFace, with the linear quality head of CR-FIQA where asked for.
+"""The improved ResNet of ArcFace, with the linear quality head of CR-FIQA if asked for.
 
 The attribute names are those of the published checkpoints, so a state dict loads without renaming:
 477 entries and 43,591,361 parameters (50 layers), 927 and 65,156,673 (100 layers) with the quality
@@ -51,7 +51,7 @@ class Block(Folding):
 
 
 class IResNet(Folding):
-    """An iresnet of `depth` 50 or 100 layers, with the CR-FIQA quality head where `quality`.
+    """An iresnet of `depth` 50 or 100 layers, with the CR-FIQA quality head if `quality`.
 
     `eps` is that of every batch norm (1e-5; MagFace was trained with 2e-5). `dropout` acts in
     training only.
@@ -98,10 +98,10 @@ class IResNet(Folding):
 
 
 def iresnet50(quality: bool = False) -> IResNet:
-    """Return an untrained iresnet50; with the CR-FIQA head where `quality`."""
+    """Return an untrained iresnet50; with the CR-FIQA head if `quality`."""
     return IResNet(50, quality)
 
 
 def iresnet100(quality: bool = False, eps: float = 1e-5) -> IResNet:
-    """Return an untrained iresnet100; with the CR-FIQA head where `quality`."""
+    """Return an untrained iresnet100; with the CR-FIQA head if `quality`."""
     return IResNet(100, quality, eps)

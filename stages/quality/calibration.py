@@ -8,7 +8,7 @@ Conventions
     Calibrated  the percentile of a score in the reference set: p at the p-th of its 101
                 percentiles, linear between two of them, 0 below the least score and 100 above the
                 greatest. A score at which several percentiles meet has the middle of them. So it
-                never falls where the raw score rises.
+                never falls as the raw score rises.
     Integer     calibrated, rounded half up: 0…100, the range in which ISO/IEC 29794-1 records a
                 quality. It is a place in the reference set and no quality component of ISO/IEC
                 29794-5, whose mappings are others.
@@ -128,7 +128,7 @@ def refuse_other(reference: Mapping[str, Any], measure: Mapping[str, Any], path:
         differs = f"by {was!r}" if was else "in no way that it names"
     raise InvalidInput(
         f"{path}: the reference set {reference['set']!r} was scored {differs}, and these faces are"
-        f" by {measure['method']!r}: scores of two measures have no common scale; name the file of"
+        f" by {measure['method']!r}: scores of two methods have no common scale; name the file of"
         " a set that was scored as these faces are."
     )
 
@@ -207,7 +207,7 @@ def read_scores(
 def completed_table(
     header: list[str], columns: list[list[str]], scores: Array, reference: Mapping[str, Any]
 ) -> str:
-    """Return a table as it was, and beside it the calibrated scores."""
+    """Return a table as it was, with the calibrated scores added."""
     return csv_text.of_rows(
         [*header, *CALIBRATED], zip(*columns, *_calibrated_columns(scores, reference), strict=True)
     )

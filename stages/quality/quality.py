@@ -36,7 +36,7 @@ PLAIN = {
 
 
 class QualityOptions(Options):
-    """`seed`: of the measure `random`; for all others it decides nothing."""
+    """`method`: see the module. `seed`: of the method `random`; it has no effect on others."""
 
     method: str = "lightqnet"
     seed: int = Field(0, ge=0)
@@ -51,7 +51,7 @@ class QualityOptions(Options):
 
 @register("stage", "quality")
 class Quality(Stage):
-    """Score every face by one measure."""
+    """Score every face by one quality method."""
 
     name = "quality"
     grain = "map"
@@ -83,7 +83,7 @@ class Quality(Stage):
 
     @property
     def measure(self) -> dict[str, Any]:
-        """What the scores are, as JSON: scores of equal measure are on one scale."""
+        """How the scores were computed, as JSON: only scores of equal measure share a scale."""
         above = self.above.get(
             {"feature-norm": "embeddings", "detector-score": "detections"}.get(
                 self.options.method, ""
@@ -132,7 +132,7 @@ class Quality(Stage):
             if method == "detector-score" and np.isnan(values[status == Status.OK]).any():
                 raise InvalidInput(
                     "quality.method is 'detector-score', and some faces have none: their landmarks"
-                    " or crops came with the data set. Name another measure, or let the data set"
+                    " or crops came with the data set. Name another method, or let the data set"
                     " bring a score for each face."
                 )
             return {"": _quality_rows(values, status)}
@@ -146,7 +146,7 @@ class Quality(Stage):
     def _card(self) -> ModelCard:
         cards = {k: v for k, v in catalogue.all_cards(self.context).items() if v.has_quality}
         if self.options.method not in cards:
-            raise InvalidInput(unknown("quality measure", self.options.method, {**cards, **PLAIN}))
+            raise InvalidInput(unknown("quality method", self.options.method, {**cards, **PLAIN}))
         return cards[self.options.method]
 
     def _open(self, weights: WeightFile) -> Any:

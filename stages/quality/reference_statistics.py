@@ -5,8 +5,8 @@ statistics were written to a file by `qfuse reference`. With a file, a face that
 changes the templates that hold it and no other, and a new photograph can be weighed alone.
 
 File: JSON {"format": "qfuse-reference/1", "set", "measure", "count", "minimum", "maximum", "mean",
-"deviation", "percentiles"}; `measure` says what was scored by which weights, and scores of another
-measure are refused.
+"deviation", "percentiles"}; `measure` says by which method and weights the scores were computed,
+and scores of another measure are refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""template_quality: qualities of faces → one quality of each template.
+"""template_quality: quality scores of faces → one quality score for each template.
 
 `of`: the `min` (the published error-versus-discard scripts for IJB-C), `max`, `mean` or `median`
 over its usable faces, which are those that `fuse` can put into the template and that have a
@@ -31,7 +31,7 @@ class TemplateQualityOptions(Options):
 
 @register("stage", "template_quality")
 class TemplateQuality(Stage):
-    """Take one quality of a template from those of its faces."""
+    """Make one quality score for each template from those of its faces."""
 
     name = "template_quality"
     version = 3

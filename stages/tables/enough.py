@@ -30,7 +30,7 @@ ADVICE = (
 
 
 def need_comparisons(tables: Mapping[str, Batch]) -> None:
-    """Raise InvalidInput where there is nothing to compare 1:1."""
+    """Raise InvalidInput if there is nothing to compare 1:1."""
     if not Comparisons.of(tables).rows:
         raise InvalidInput(f"the data set has no 1:1 comparison, and a step compares: {ADVICE}")
 

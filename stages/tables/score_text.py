@@ -1,15 +1,15 @@
 """Quality scores as other programs write them: what separates fields, and which are numbers.
 
 Conventions
-    Separator   a tab, a semicolon or a comma: that of which line 1 has most. Where it has none of
-                them, blanks; so too where each line is the name of a file, a blank and a number,
+    Separator   a tab, a semicolon or a comma, whichever line 1 has most of. If it has none of
+                them, blanks; also blanks if each line is the name of a file, a blank and a number,
                 whatever commas are in the name.
     Number      decimal or scientific (0.5, .5, 5e-1), at most 1e30 in size; nan, or a blank in a
-                table, is a face without a score. Whatever else should be a number (1_0, inf, 0x1,
-                0,5) is refused.
-    Header      line 1, unless its last field was meant as a number. A line 1 that is one all the
-                same: its name is empty (pandas) or that of a column (path), or has neither suffix
-                nor slash where all others have one, or a field of it is the column that is asked
+                table, is a face without a score. Anything else in place of a number (1_0, inf,
+                0x1, 0,5) is refused.
+    Header      line 1, unless its last field was meant as a number. Even then it is a header if its
+                first field is empty (pandas) or a column name (path), or has neither suffix nor
+                slash if all others have one, or a field of it is the column that is asked
                 for. Without one a line is a score, or a face's name and a score, and the name may
                 hold blanks (CR-FIQA's lists).
     OFIQ        lines end with a separator, which is no column, and -1 as UnifiedQualityScore, or in

@@ -1,4 +1,4 @@
-"""Subjects of templates whose names are not known: those whom mated comparisons connect are one."""
+"""Subjects of unnamed templates: those connected by mated comparisons are one subject."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ FACES = Schema(
     (
         Field("face_id", "text"),
         Field("path", "text"),  # relative to the data set's root; empty if there is no image
-        # of the image file; empty if it is missing, UNREADABLE where it cannot be read
+        # of the image file; empty if it is missing, UNREADABLE if it cannot be read
         Field("sha256", "text"),
         Field("subject", "text"),
         Field("box", "float32", (4,), "px: x, y, width, height", optional=True),
@@ -112,7 +112,7 @@ SCORES = Schema(
     "scores",
     (
         Field("score", "float32", (), "cosine; nan if a template failed"),
-        # 0, or 1 where the first template failed, 2 where the second, 3 where both
+        # 0, or 1 if the first template failed, 2 if the second, 3 if both
         Field("failed", "uint8"),
     ),
 )
@@ -135,18 +135,18 @@ NUMBERS = Schema(
         Field("value", "float64"),
         Field("low", "float64"),
         Field("high", "float64"),
-        Field("achieved", "float64"),  # FMR or FPIR actually held
+        Field("achieved", "float64"),  # FMR or FPIR reached at the threshold
         Field("threshold", "float64"),
-        # in 1:N false positives: those behind `achieved`; -1 where it does not apply
+        # in 1:N false positives: those behind `achieved`; -1 if it does not apply
         Field("false_matches", "int64"),
-        # comparisons or probes that `achieved` is over; -1 where it does not apply
+        # comparisons or probes that `achieved` is over; -1 if it does not apply
         Field("nonmated", "int64"),
-        # distinct pairs of subjects behind `false_matches`; -1 where it does not apply
+        # distinct pairs of subjects behind `false_matches`; -1 if it does not apply
         Field("subject_pairs", "int64"),
-        # mated comparisons or probes that are wrong at it; -1 where it does not apply
+        # mated comparisons or probes that are wrong at it; -1 if it does not apply
         Field("misses", "int64"),
         Field("trials", "int64"),  # comparisons, probes or templates that `value` is over
-        # those behind `trials`, which are what is independent; -1 where that is not told
+        # subjects behind `trials`, which alone are independent; -1 if not known
         Field("subjects", "int64"),
         Field("few", "bool"),  # fewer than 30 false matches decide; `misses` may be few as well
         Field("replicates", "float64", (None,)),

@@ -63,7 +63,7 @@ class IjbOptions(Options):
 
     name: protocol.Name = "ijbc"
     counts: Literal["published", "any"] = "published"  # any: take what is there
-    root: str = ""  # sub-folder to look in, where the data set holds several packages
+    root: str = ""  # sub-folder to look in, if the data set holds several packages
     probes: Literal["mixed", "img", "video"] = "mixed"  # which list of probes, for 1:N
     embeddings: str | None = None  # path in the package
     quality: str | None = None  # path in the package
@@ -339,7 +339,7 @@ def _comparisons(
 
 
 def _same_images(expected: Array, found: Array, file: str, other: str, problems: Problems) -> None:
-    """Tell where two lists do not name the same image in the same line."""
+    """Tell if two lists do not name the same image in the same line."""
     both = min(len(expected), len(found))
     differ = np.flatnonzero(expected[:both] != found[:both])
     words = [
@@ -375,7 +375,7 @@ def _one_face_an_image(
     before = first[face[again]]
     for name, values in given.items():
         if len(values) != len(face):
-            continue  # told already
+            continue  # reported already
         same = (values[again] == values[before]) | (
             np.isnan(values[again]) & np.isnan(values[before])
         )

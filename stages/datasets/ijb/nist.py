@@ -8,10 +8,10 @@ Conventions
                FACE_X, FACE_Y, FACE_WIDTH, FACE_HEIGHT, MEDIA_ID and SIGHTING_ID (may be missing),
                in any order and case; others are not looked at.
     Face       is a box in an image: its id is FILENAME[x,y,width,height].
-    Medium     is the MEDIA_ID where one is given (older lists: a medium has several sightings
+    Medium     is the MEDIA_ID if one is given (older lists: a medium has several sightings
                there), else the sighting; else, of a file frames/V_N.png, video:V; else image: and
                the file.
-    Mated      says no list: two templates are mated where they have one subject.
+    Mated      no list says so: two templates are mated if they have one subject.
     Whole      is a tree whose galleries, mixed probes (with the templates of both) and `matches`
                count as published, and all of whose images are there. Faces are not counted: the
                published number is of the common package's crops.
@@ -69,7 +69,7 @@ class IjbNistOptions(Options):
     protocol: Literal["1N", "test4"] | None = None
     probes: Literal["mixed", "img", "video"] = "mixed"  # which list of 1N
     comparisons: Literal["matches", "covariates", "none"] = "matches"
-    root: str = ""  # sub-folder in which the lists lie, where the tree holds several of one name
+    root: str = ""  # sub-folder in which the lists lie, if the tree holds several of one name
     # folder that FILENAME is relative to; null: where the files are found
     images: str | None = None
 

@@ -3,7 +3,7 @@
 Conventions
     Subject    as the 1:N lists say. A template that they do not name is of the subject of those
                that it is mated with: subjects are the connected components of the mated
-               comparisons, named "s" and their smallest template id where no list names them. A
+               comparisons, named "s" and their smallest template id if no list names them. A
                template in no mated comparison has the subject "" (unknown).
     Roles      gallery_1 and gallery_2 as the 1:N lists say, `gallery` for both together, and
                `probe`.
@@ -63,7 +63,7 @@ def image_digests(files: Files, paths: Sequence[str], names: Sequence[str]) -> A
 
 
 def rows_of(ids: Array, known: Array) -> Array:
-    """Return the row (int64) of each id in `known`, which is sorted; -1 where it is not in it."""
+    """Return the row (int64) of each id in `known`, which is sorted; -1 if it is not in it."""
     if not len(known):
         return np.full(len(ids), -1)
     rows = np.searchsorted(known, ids)
@@ -132,7 +132,7 @@ def listed_subjects(
 
 
 def subject_codes(subject: Array) -> Array:
-    """Return a number (int32) for each subject (text), equal where the subjects are."""
+    """Return a number (int32) for each subject (text), equal if the subjects are."""
     import pandas as pd
 
     return np.asarray(pd.factorize(subject)[0], np.int32)
@@ -144,7 +144,7 @@ def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -
     a, b are rows of `known`; -1: not in it.
     """
     key = np.minimum(a, b) * np.int64(len(known))
-    key += np.maximum(a, b)  # negative where a template is not known
+    key += np.maximum(a, b)  # negative if a template is not known
     in_order = np.sort(key)
     in_order = in_order[np.searchsorted(in_order, 0) :]
     if not (in_order[1:] == in_order[:-1]).any():
@@ -213,7 +213,7 @@ def listed_counts(listed: Mapping[str, IdentificationList], probes: bool) -> dic
 
 
 def count_differences(published: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
-    """Return a sentence for each count that is not the published one, where that is known."""
+    """Return a sentence for each count that is not the published one, if that is known."""
     called = {name: f"subjects of {name}" for name in GALLERIES} | {"probe": "probes"}
     return [
         f"{called.get(what, what)}: expected {published[what]:,}, found {count:,}"

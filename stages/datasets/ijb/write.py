@@ -195,7 +195,7 @@ def _write_pairs(path: Path, made: JanusSet, separator: str, more: Mapping[str, 
 
 
 def _write_array(path: Path, rows: Array) -> None:
-    """Write a .npy file. np.save gives no reason where the disk refuses."""
+    """Write a .npy file. np.save gives no reason if the disk refuses."""
     with path.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
         file.write(np.ascontiguousarray(rows).data)
