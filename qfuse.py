@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from stages.fusion.rules import weight_rule as weight_rule
     from stages.matching.score_rules import score_rule as score_rule
     from stages.metrics.discard import Curve
+    from stages.tables.schemas import QUALITIES as QUALITIES
     from stages.tables.tables import LAYOUT as LAYOUT
-    from stages.tables.tables import QUALITIES as QUALITIES
     from stages.tables.tables import ProtocolLists as Protocol  # noqa: F401
     from stages.tables.tables import build_tables as build_tables
     from stages.tables.tables import singletons as singletons
@@ -58,9 +58,8 @@ _ELSEWHERE = {
     "InvalidInput": "pipeline.errors",
     **dict.fromkeys(("Parameter", "vector_rule", "weight_rule"), "stages.fusion.rules"),
     "score_rule": "stages.matching.score_rules",
-    **dict.fromkeys(
-        ("LAYOUT", "QUALITIES", "Protocol", "build_tables", "singletons"), "stages.tables.tables"
-    ),
+    **dict.fromkeys(("LAYOUT", "Protocol", "build_tables", "singletons"), "stages.tables.tables"),
+    "QUALITIES": "stages.tables.schemas",
     **dict.fromkeys(("digest_images", "need_files"), "stages.datasets.folder"),
 }
 _NAMED_THERE = {"Protocol": "ProtocolLists"}

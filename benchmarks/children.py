@@ -42,7 +42,8 @@ from pipeline.store.store import Store
 from stages.evaluation.verification import EvaluateVerification
 from stages.fusion import fuse
 from stages.matching.compare import Compare
-from stages.tables.tables import EMBEDDINGS, FUSED, LAYOUT, SCORES
+from stages.tables.schemas import EMBEDDINGS, FUSED, SCORES
+from stages.tables.tables import LAYOUT
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = (0.25, 0.5, 1.0, 2.0)

@@ -22,7 +22,8 @@ from stages.fusion import fuse
 from stages.matching import compare
 from stages.metrics import verification
 from stages.quality.reference_statistics import Statistics
-from stages.tables.tables import LAYOUT, Comparisons, role_rows
+from stages.tables.comparisons import Comparisons, role_rows
+from stages.tables.tables import LAYOUT
 
 PROFILE = PROFILES["cpu-fp32"]
 WORKERS = len(os.sched_getaffinity(0))  # as a run has

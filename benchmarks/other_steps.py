@@ -17,7 +17,7 @@ from pipeline.store.store import Store
 from stages.exact import vectors
 from stages.faces import align, images
 from stages.matching import candidates, search
-from stages.tables.tables import EMBEDDINGS
+from stages.tables.schemas import EMBEDDINGS
 
 SIDE = 250  # pixels of a photograph
 

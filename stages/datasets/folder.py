@@ -43,7 +43,8 @@ from stages.datasets.file_account import (
     suffix,
 )
 from stages.datasets.problems import SHOWN_PROBLEMS, Problems
-from stages.tables.tables import GROWING, FaceLayout, ProtocolLists, build_tables, role_rows
+from stages.tables.comparisons import role_rows
+from stages.tables.tables import GROWING, FaceLayout, ProtocolLists, build_tables
 
 IMAGE_EXTENSIONS = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff"),

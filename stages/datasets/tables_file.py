@@ -2,7 +2,7 @@
 
 Layout of the file
     /               attribute `format` = "qfuse-tables/1", and whatever the writer adds
-    /TABLE          a group for each table of `stages.tables.tables`; roles, comparisons and
+    /TABLE          a group for each table of `stages.tables.schemas`; roles, comparisons and
                     pairings may be left out
     /TABLE/COLUMN   a dataset whose first axis is the row; little-endian; a fletcher32 checksum on
                     every chunk

@@ -17,7 +17,7 @@ kind by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +27,7 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Stage, Work
 from pipeline.errors import InvalidInput
+from stages.evaluation.discard_areas import add_areas, thinned_steps, unscored_first
 from stages.evaluation.numbers import (
     Numbers,
     count_distinct,
@@ -42,11 +43,11 @@ from stages.metrics import discard_replicates as again
 from stages.metrics.discard import Curve, Discard, DiscardRule, PairQuality
 from stages.metrics.discard_replicates import AreaReplicates
 from stages.metrics.verification import FEW, Ascending
+from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_both_kinds
-from stages.tables.tables import CURVES, NUMBERS, Comparisons
+from stages.tables.schemas import CURVES, NUMBERS
 
 STARTING = "starting"  # the rule by which a threshold follows from an FNMR
-MOST_POINTS = 3001  # of a stored curve, at most: those of 3,000 comparisons of a kind are whole
 # comparisons up to which the legacy AUC is bootstrapped: each replicate walks all of them in every
 # step
 SHORT_LIST = 20_000
@@ -324,44 +325,6 @@ class EvaluateDiscard(Stage):
             yield f"erc {target:g}", found.fraction, found.fnmr[i]
 
 
-def add_areas(
-    numbers: Numbers,
-    name: str,
-    curve: Curve,
-    replicates: AreaReplicates | None,
-    target: int,
-    limits: Sequence[float],
-    oracles: Mapping[str, Curve],
-    shared: Mapping[str, Any],
-) -> None:
-    """Add the area of a curve up to each limit, and those of the lines to compare it with.
-
-    replicates: areas in each replicate at all targets, of which this is number `target`.
-    """
-    start = float(curve.y[0])
-    references = (discard.perfect, discard.attainable) if oracles else ()
-    for j, limit in enumerate(limits):
-        metric, area = f"{name}_pauc({limit:g})", curve.area(limit)
-        chance = float(discard.random.area(start, limit))
-        drawn = over_chance = None
-        if replicates is not None:
-            drawn = replicates.pauc[:, target, j]
-            over_chance = replicates.over_random[:, target, j]
-        numbers.add(metric, area, drawn, **shared)
-        numbers.add(f"{metric}_over_random", area - chance, over_chance, **shared)
-        lines = {what: line.area(limit) for what, line in oracles.items()}
-        lines |= {each.name: float(each.area(start, limit)) for each in references}
-        for what, value in {**lines, "random": chance}.items():
-            numbers.add(f"{metric}_{what}", value, **shared)
-
-
-def unscored_first(quality: Array) -> Array:
-    """Return qualities (n,) in which those not finite are equal and lower than all others."""
-    known = np.isfinite(quality)
-    least = quality[known].min() if known.any() else quality.dtype.type(0)
-    return np.where(known, quality, np.nextafter(least, quality.dtype.type(-np.inf)))
-
-
 def departures(options: DiscardOptions, legacy: bool = False) -> list[str]:
     """Say how the options depart from the standard's form or, with `legacy`, from the legacy form.
 
@@ -408,14 +371,6 @@ def _det_curves(c: _EvaluatedComparisons, o: DiscardOptions) -> Iterator[tuple[s
     found = discard.recomputed(c.score, c.mated, c.quality, DET_FMR, shares, o.discard, "at_most")
     for j, share in enumerate(shares):
         yield f"det {share:g}", found.fmr[:, j], found.fnmr[:, j]
-
-
-def thinned_steps(curve: Curve) -> tuple[Array, Array]:
-    """Return at most POINTS points of a curve, its ends among them."""
-    kept = np.unique(
-        np.linspace(0, len(curve.x) - 1, min(MOST_POINTS, len(curve.x))).astype(np.int64)
-    )
-    return curve.x[kept], curve.y[kept]
 
 
 def _histogram_range(quality: Array) -> tuple[float, float]:

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.core.registry import register
 from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Stage, Work
-from stages.evaluation.discard import add_areas, thinned_steps, unscored_first
+from stages.evaluation.discard_areas import add_areas, thinned_steps, unscored_first
 from stages.evaluation.identification import check_gallery, someone_enrolled
 from stages.evaluation.numbers import (
     Numbers,
@@ -32,8 +32,9 @@ from stages.metrics import bootstrap, discard
 from stages.metrics.discard_replicates import AreaReplicates, fnm_pauc_replicates
 from stages.metrics.identification import mate_rank, tpir_at_fpir
 from stages.metrics.weighted import Weighted, as_weights, barrier_scores, total_weight
+from stages.tables.comparisons import refuse_itself, role_rows
 from stages.tables.enough import need_mates, need_same_gallery, need_searched
-from stages.tables.tables import CURVES, NUMBERS, refuse_itself, role_rows
+from stages.tables.schemas import CURVES, NUMBERS
 
 
 class DiscardIdentificationOptions(Resampled):

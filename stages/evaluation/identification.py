@@ -38,8 +38,9 @@ from stages.evaluation.shared import (
 )
 from stages.metrics import bootstrap, identification
 from stages.metrics.subjects import subject_pairs
+from stages.tables.comparisons import refuse_itself, role_rows
 from stages.tables.enough import need_mates, need_same_gallery, need_searched
-from stages.tables.tables import CURVES, NUMBERS, refuse_itself, role_rows
+from stages.tables.schemas import CURVES, NUMBERS
 
 Ranks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MOST_TARGETS)]
 

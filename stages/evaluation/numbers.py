@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.core.schema import Array, Batch, text
 from stages.metrics import bootstrap
 from stages.metrics.subjects import Half, in_second_half
-from stages.tables.tables import NUMBERS
+from stages.tables.schemas import NUMBERS
 
 
 class Numbers:

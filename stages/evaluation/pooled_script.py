@@ -22,8 +22,9 @@ from stages.evaluation.identification import check_gallery
 from stages.evaluation.numbers import Numbers, curve_rows, number_subjects
 from stages.evaluation.shared import Rates
 from stages.metrics import identification
+from stages.tables.comparisons import refuse_itself, role_rows
 from stages.tables.enough import need_mates, need_same_gallery, need_searched
-from stages.tables.tables import CURVES, NUMBERS, refuse_itself, role_rows
+from stages.tables.schemas import CURVES, NUMBERS
 
 
 class PooledScriptOptions(Options):

@@ -16,8 +16,8 @@ from pipeline.errors import InvalidInput
 from stages.evaluation.numbers import Numbers, count_distinct, number_half, number_subjects
 from stages.metrics import bootstrap, verification
 from stages.metrics.subjects import Half
+from stages.tables.comparisons import Comparisons
 from stages.tables.pair_layouts import Listed, Product, Triangle
-from stages.tables.tables import Comparisons
 
 Enrolled = Literal["auto", "first", "none"]  # which side of the comparisons is enrolled
 

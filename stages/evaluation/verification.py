@@ -45,8 +45,9 @@ from stages.metrics import bootstrap, verification
 from stages.metrics.subjects import subject_pairs
 from stages.metrics.verification import Ascending
 from stages.metrics.weighted import Weighted, WeightedLists
+from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_both_kinds
-from stages.tables.tables import CURVES, NUMBERS, Comparisons
+from stages.tables.schemas import CURVES, NUMBERS
 
 THRESHOLD_RULES: tuple[verification.ThresholdRule, ...] = ("at_most", "nearest")
 SCRIPT: Literal["script"] = "script"  # for comparison with published numbers, and without intervals

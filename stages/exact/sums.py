@@ -143,7 +143,7 @@ def weighted_means(
     begin = np.searchsorted(group, np.arange(count + 1))
     first = 0
     while first < count:
-        # Whole groups of about ROWS rows together, one at the least.
+        # Whole groups of about ROWS_AT_ONCE rows together, at least one group.
         last = max(
             first + 1, int(np.searchsorted(begin, begin[first] + ROWS_AT_ONCE, side="right")) - 1
         )

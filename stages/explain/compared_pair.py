@@ -13,8 +13,8 @@ from pipeline.plan.graph import Step
 from pipeline.session import Session
 from stages.evaluation.numbers import number_subjects
 from stages.results.headline import rule_first
+from stages.tables.comparisons import Comparisons
 from stages.tables.pair_layouts import Listed
-from stages.tables.tables import Comparisons
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from pipeline.files.digests import UNREADABLE
 from stages.faces.images import Unusable, decode
 from stages.models import catalogue
 from stages.models.cards import WeightFile
-from stages.tables.tables import CROPS, DETECTIONS
+from stages.tables.schemas import CROPS, DETECTIONS
 
 if TYPE_CHECKING:
     from stages.models.detector import DetectedFaces
@@ -47,10 +47,11 @@ TEMPLATE = np.array(
     np.float64,
 )
 
-# Of YuNet's score. Of LFW's 13,173 faces as they are 1 % have less than SURE and none less than
-# DOUBTFUL; upside down 98.6 %, on their sides all have less than SURE. Each one's score is best as
-# it is, of upside-down ones all but 0.1 % by more than BETTER. What YuNet finds within a close-up
-# is doubtful, and so is most of what it finds in blur: no reason to turn an image.
+# Limits of YuNet's score. Of LFW's 13,173 faces 1 % score less than SURE_SCORE, and none less than
+# DOUBTFUL_SCORE. Upside down 98.6 % of them score less than SURE_SCORE, on their sides all do. Each
+# face scores best as it is: better than upside down by more than BETTER_BY for all but 0.1 %. What
+# YuNet finds within a close-up is doubtful, and so is most of what it finds in blur: that alone is
+# no reason to turn an image.
 SURE_SCORE, DOUBTFUL_SCORE, TURNED_SCORE, BETTER_BY = 0.91, 0.8, 0.85, 0.01
 TURN_NAMES = ("", "a quarter to the left", "upside down", "a quarter to the right")
 

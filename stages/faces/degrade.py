@@ -18,7 +18,7 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Schema, Status, text
 from pipeline.core.schema import Field as Column
 from pipeline.core.stage import Options, Stage
-from stages.tables.tables import CROPS
+from stages.tables.schemas import CROPS
 
 DEGRADATIONS = ("blur", "low_resolution", "block", "dark_noise")
 DEGRADED = Schema("degraded_crops", (*CROPS.fields, Column("kind", "text")))

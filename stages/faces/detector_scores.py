@@ -15,7 +15,7 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Field, Schema
 from pipeline.core.stage import Stage
 from pipeline.errors import InvalidInput
-from stages.tables.tables import REASON, STATUS
+from stages.tables.schemas import REASON, STATUS
 
 DETECTOR_SCORES = Schema(
     "detector_scores",

@@ -20,7 +20,7 @@ from pipeline.errors import InvalidInput
 from stages.exact import vectors
 from stages.models import catalogue
 from stages.models.cards import ModelCard, WeightFile
-from stages.tables.tables import EMBEDDINGS
+from stages.tables.schemas import EMBEDDINGS
 
 GIVEN = "given"
 

@@ -24,7 +24,7 @@ from stages.exact import sums, vectors
 from stages.fusion import rules
 from stages.quality.quality import Quality
 from stages.quality.reference_statistics import Statistics
-from stages.tables.tables import FUSED
+from stages.tables.schemas import FUSED
 
 # input → the column by which rules weigh
 WEIGHED_BY = {"quality": "quality", "detections": "score"}

@@ -50,7 +50,7 @@ from pipeline.store import hdf5
 from pipeline.system.atomic_text import is_free, replace_bytes
 from pipeline.system.canonical_json import canonical
 from stages.fusion.fuse import WEIGHED_BY, Fuse
-from stages.tables.tables import FUSED
+from stages.tables.schemas import FUSED
 
 TEMPLATES_FORMAT = "qfuse-templates/1"
 MADE_BY = ("stage", "version", "options", "identity", "numerics")  # of a receipt's pre-image

@@ -20,9 +20,10 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Options, Stage, Work
 from stages.exact import products, vectors
+from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_comparisons
 from stages.tables.pair_layouts import Listed, Product, Triangle
-from stages.tables.tables import SCORES, Comparisons
+from stages.tables.schemas import SCORES
 
 # comparisons of a sparse list in one gather: few enough to stay in the cache
 COMPARISONS_GATHERED = 256

@@ -23,9 +23,10 @@ from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Options, Stage, Work
 from stages.exact import products, vectors
 from stages.matching.score_rules import score_rule_named
+from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_comparisons
 from stages.tables.pair_layouts import Listed
-from stages.tables.tables import SCORES, Comparisons
+from stages.tables.schemas import SCORES
 
 FACES_AT_ONCE = 4096  # faces of second templates in one product: some megabytes of cosines
 
@@ -126,7 +127,7 @@ def _usable_faces(work: Work, templates: int) -> tuple[Array, Array]:
 
 
 def _runs_of_comparisons(order: Array, size: Array) -> Iterator[Array]:
-    """Yield runs of comparisons whose second templates have about BLOCK faces together."""
+    """Yield runs of comparisons whose second templates have about FACES_AT_ONCE faces together."""
     number = (np.cumsum(size) - size) // FACES_AT_ONCE
     yield from np.split(order, np.flatnonzero(np.diff(number)) + 1)
 

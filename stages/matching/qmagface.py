@@ -19,9 +19,10 @@ from pydantic import Field
 from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Status
 from pipeline.core.stage import Options, Stage, Work
+from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_comparisons
 from stages.tables.pair_layouts import Listed
-from stages.tables.tables import SCORES, Comparisons
+from stages.tables.schemas import SCORES
 
 COMPARISONS_AT_ONCE = 1 << 20  # comparisons handled at once
 

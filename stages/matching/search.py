@@ -34,8 +34,9 @@ from stages.matching.candidates import (
     with_torch,
 )
 from stages.matching.compare import TILE_COLUMNS, TILE_ROWS, unit_rows
+from stages.tables.comparisons import role_rows
 from stages.tables.enough import need_searched
-from stages.tables.tables import CANDIDATES, role_rows
+from stages.tables.schemas import CANDIDATES
 
 SCORES_AT_ONCE = 1 << 23  # scores of one product: 64 MiB of float64
 # numbers of candidates' unit rows that are gathered at once: few enough to stay in the cache

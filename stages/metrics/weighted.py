@@ -226,7 +226,7 @@ def ratio(part: Floats, total: Floats) -> Floats:
 
 
 def blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
-    """rows in runs of about CELLS / width."""
+    """rows in runs of about CELLS_AT_ONCE / width."""
     step = max(1, CELLS_AT_ONCE // max(1, width))
     return (rows[i : i + step] for i in range(0, rows.size, step))
 

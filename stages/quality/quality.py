@@ -24,7 +24,7 @@ from pipeline.core.stage import Options, Stage
 from pipeline.errors import InvalidInput, unknown
 from stages.models import catalogue
 from stages.models.cards import ModelCard, WeightFile
-from stages.tables.tables import QUALITIES
+from stages.tables.schemas import QUALITIES
 
 # Methods that need no model, and what they read.
 PLAIN = {

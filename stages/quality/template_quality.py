@@ -15,7 +15,7 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Status
 from pipeline.core.stage import Options, Stage, Work
 from stages.exact import sums
-from stages.tables.tables import QUALITIES
+from stages.tables.schemas import QUALITIES
 
 
 class TemplateQualityOptions(Options):

@@ -34,7 +34,7 @@ from stages.results.choice import Chosen
 from stages.results.headline import MARKS, Found
 from stages.results.quantities import Quantity, interval_written, lower_is_better, signed, written
 from stages.results.rule_table import Entry, Row
-from stages.tables.tables import Comparisons, role_rows
+from stages.tables.comparisons import Comparisons, role_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 REACH = 3

@@ -30,7 +30,7 @@ from stages.results.headline import name_of
 from stages.results.quantities import Quantity, interval_written, written
 from stages.results.rule_table import Cell, Entry, Row
 from stages.shipped_files import resource
-from stages.tables.tables import Comparisons
+from stages.tables.comparisons import Comparisons
 
 MANIFEST = "data_manifests/published.yaml"
 

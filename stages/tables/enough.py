@@ -17,8 +17,8 @@ from pipeline.core.schema import Array, Batch
 from pipeline.core.stage import Stage
 from pipeline.errors import InvalidInput
 from stages.metrics.subjects import Half, in_second_half
+from stages.tables.comparisons import Comparisons, need_role, role_rows
 from stages.tables.pair_layouts import Listed, Product
-from stages.tables.tables import Comparisons, need_role, role_rows
 
 # comparisons of a list that are looked at together: mostly the first have all that is looked for
 COMPARISONS_AT_ONCE = 1 << 20

@@ -22,8 +22,9 @@ from stages.datasets.synthetic import (
     synthesise_truth,
 )
 from stages.metrics.verification import operating_points
+from stages.tables.comparisons import Comparisons, role_rows
 from stages.tables.pair_layouts import Product
-from stages.tables.tables import LAYOUT, Comparisons, role_rows
+from stages.tables.tables import LAYOUT
 
 Floats = NDArray[np.floating[Any]]
 SEEDS = (0, 1, 2)

@@ -26,7 +26,8 @@ from stages.evaluation.numbers import find_number
 from stages.metrics import discard
 from stages.metrics.bootstrap import subject_weights
 from stages.metrics.subjects import in_second_half
-from stages.tables.tables import CURVES, NUMBERS, ProtocolLists, build_tables, singletons
+from stages.tables.schemas import CURVES, NUMBERS
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 Found = dict[str, Batch]

@@ -16,7 +16,8 @@ from pipeline.errors import InvalidInput
 from stages.evaluation.numbers import find_number
 from stages.evaluation.pooled_script import EvaluatePooledScript, PooledScriptOptions
 from stages.metrics.identification import pooled_script
-from stages.tables.tables import CURVES, NUMBERS, ProtocolLists, build_tables, singletons
+from stages.tables.schemas import CURVES, NUMBERS
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 

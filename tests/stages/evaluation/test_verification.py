@@ -22,7 +22,8 @@ from stages.faces.embed import Embed, EmbedOptions
 from stages.fusion.fuse import Fuse, FuseOptions
 from stages.metrics.bootstrap import subject_weights
 from stages.metrics.subjects import in_second_half
-from stages.tables.tables import CURVES, NUMBERS, ProtocolLists, build_tables, singletons
+from stages.tables.schemas import CURVES, NUMBERS
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 Numbers = dict[str, Batch]

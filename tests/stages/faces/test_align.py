@@ -23,7 +23,7 @@ from stages.datasets.folder import digest_images
 from stages.faces.align import SIZE, TEMPLATE, Align, AlignOptions, similarity, unlike_a_face, warp
 from stages.faces.images import decode
 from stages.models.detector import DetectedFaces
-from stages.tables.tables import CROPS, DETECTIONS
+from stages.tables.schemas import CROPS, DETECTIONS
 
 Make = Callable[..., Any]
 properties = settings(deadline=None, max_examples=50)

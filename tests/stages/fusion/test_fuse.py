@@ -18,7 +18,8 @@ from pipeline.plan.dataset import Dataset
 from stages.fusion import rules
 from stages.fusion.fuse import Fuse, FuseOptions
 from stages.quality.reference_statistics import Statistics
-from stages.tables.tables import FUSED, LAYOUT, ProtocolLists, build_tables
+from stages.tables.schemas import FUSED
+from stages.tables.tables import LAYOUT, ProtocolLists, build_tables
 
 Make = Callable[..., Any]
 properties = settings(deadline=None, max_examples=25)

@@ -21,7 +21,8 @@ from pipeline.run.shard_computer import tables_of
 from stages.matching import compare as module
 from stages.matching.compare import TILE_ROWS, Compare
 from stages.tables.pair_layouts import Triangle
-from stages.tables.tables import LAYOUT, SCORES, ProtocolLists, build_tables, singletons
+from stages.tables.schemas import SCORES
+from stages.tables.tables import LAYOUT, ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 properties = settings(deadline=None, max_examples=25)

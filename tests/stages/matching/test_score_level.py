@@ -25,7 +25,8 @@ from stages.matching.compare_faces import CompareFaces, CompareFacesOptions
 from stages.matching.qmagface import QMagFace, QMagFaceOptions
 from stages.matching.score_rules import score_rule, score_rule_named
 from stages.quality.template_quality import TemplateQuality, TemplateQualityOptions
-from stages.tables.tables import LAYOUT, QUALITIES, SCORES, ProtocolLists, build_tables
+from stages.tables.schemas import QUALITIES, SCORES
+from stages.tables.tables import LAYOUT, ProtocolLists, build_tables
 
 Make = Callable[..., Any]
 properties = settings(deadline=None, max_examples=25)

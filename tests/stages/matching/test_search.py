@@ -23,7 +23,7 @@ from stages.exact.grid import GRID
 from stages.matching import candidates, search
 from stages.matching.compare import TILE_ROWS
 from stages.matching.search import Search, SearchOptions
-from stages.tables.tables import CANDIDATES
+from stages.tables.schemas import CANDIDATES
 
 Make = Callable[..., Any]
 WAYS = ("tiles", "faiss", "torch")  # of a small gallery, and of a large one by back end

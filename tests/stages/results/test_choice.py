@@ -29,7 +29,7 @@ from stages.results.headline import gather
 from stages.results.quantities import Quantity
 from stages.results.report_options import Choose, read_options
 from stages.results.rule_table import Difference, cells, rule_table
-from stages.tables.tables import role_rows
+from stages.tables.comparisons import role_rows
 
 Make = Callable[..., Any]
 POWERS = ["quality-power(p=1)", "quality-power(p=4)"]

@@ -24,7 +24,7 @@ from stages.results import published
 from stages.results.headline import gather
 from stages.results.published import Line, lines, read_published
 from stages.shipped_files import resource
-from stages.tables.tables import Comparisons
+from stages.tables.comparisons import Comparisons
 
 Make = Callable[..., Any]
 ROOT = Path(__file__).parents[3]

@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 
 from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
+from stages.tables.comparisons import Comparisons, role_rows
 from stages.tables.pair_layouts import Listed, Product
 from stages.tables.tables import (
     GROWING,
     LAYOUT,
-    Comparisons,
     FaceLayout,
     ProtocolLists,
     build_tables,
-    role_rows,
     singletons,
 )
 
