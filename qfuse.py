@@ -47,9 +47,11 @@ if TYPE_CHECKING:
     from stages.metrics.discard import Curve
     from stages.tables.schemas import QUALITIES as QUALITIES
     from stages.tables.tables import LAYOUT as LAYOUT
-    from stages.tables.tables import ProtocolLists as Protocol  # noqa: F401
+    from stages.tables.tables import ProtocolLists
     from stages.tables.tables import build_tables as build_tables
     from stages.tables.tables import singletons as singletons
+
+    Protocol = ProtocolLists
 
 _ELSEWHERE = {
     **dict.fromkeys(("Batch", "Field", "Schema", "Status", "text"), "pipeline.core.schema"),
@@ -326,10 +328,8 @@ def error_rates(
 
     from stages.metrics import verification
 
-    own, others = (
-        verification.Ascending.of(mated, "mated"),
-        verification.Ascending.of(non_mated, "non_mated"),
-    )
+    own = verification.Ascending.of(mated, "mated")
+    others = verification.Ascending.of(non_mated, "non_mated")
     points = verification.operating_points(
         own, others, np.atleast_1d(np.asarray(fmr, np.float64)), rule
     )

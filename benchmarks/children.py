@@ -192,7 +192,9 @@ def _touch_memory() -> None:
 def _peak(reset: bool = False) -> int:
     """Return the bytes of memory at the peak since the last reset; after a reset, those of now."""
     if reset:
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not to hide what is taken later
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # otherwise memory freed before would hide what is allocated later
         Path("/proc/self/clear_refs").write_text("5")
     line = next(
         row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM")

@@ -16,8 +16,8 @@ Conventions
                lines.
     Pairs      every unordered pair of faces once, which are never written out: all faces have the
                one role FACE.
-    Folds      no list has a user or a person of another: list against list would give no mated
-               pair.
+    Folds      no user or person is in two lists, so comparing one list with another would give no
+               mated pair.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def _distinct(digests: list[str]) -> tuple[Array, Array]:
     first: list[int] = []
     content = np.empty(len(digests), np.int64)
     for row, digest in enumerate(digests):
-        # what cannot be read is like nothing else
+        # an image that cannot be read equals no other one
         key = digest if digest not in ("", UNREADABLE) else f"{digest} {row}"
         content[row] = numbers.setdefault(key, len(numbers))
         if content[row] == len(first):
@@ -170,7 +170,7 @@ def _need_two(content: Array, problems: Problems) -> None:
 
 
 def _need_apart(joined: Array, content: Array, mated: Array, problems: Problems) -> None:
-    """Tell which non-mated pairs are of one subject, as mated pairs or equal bytes have it."""
+    """Tell which non-mated pairs are of one subject, as mated pairs or equal bytes show."""
     wrong = np.flatnonzero(~mated & (joined[::2] == joined[1::2]))
     words = [
         f"pair {i}: called non-mated, but its images {2 * i} and {2 * i + 1} are "

@@ -28,7 +28,7 @@ SYSTEM = {
 }
 BEGINNINGS = (".", "synofile_thumb_")
 SHOWN_SUBJECTS = 5  # subjects that are named
-MOSTLY_DEEPER = 0.8  # of the images: from there on their folders may be one level too high
+MOSTLY_DEEPER = 0.8  # share of the images: above it, the root may be one level too high
 _HIDDEN = "hidden, or a system's own"
 
 
@@ -111,10 +111,8 @@ def misplaced_folders(used: Collection[str], root: str, nested: bool) -> Iterato
     `nested`: folders below a subject's are meant to be there.
     """
     below = [path.removeprefix(root).split("/") for path in used]
-    names, inner = (
-        {parts[0] for parts in below},
-        {tuple(parts[:2]) for parts in below if len(parts) > 2},
-    )
+    names = {parts[0] for parts in below}
+    inner = {tuple(parts[:2]) for parts in below if len(parts) > 2}
     deep, tops = sum(len(parts) > 2 for parts in below), {top for top, _ in inner}
     option = f"set dataset.options.root to {root}{min(tops)}" if tops else ""
     if len(names) == 1:
@@ -225,7 +223,7 @@ def _subjects_alike(faces: Batch) -> Iterator[str]:
         spellings[normalize("NFC", normalize("NFC", name).casefold())].append(name)
     if several := [names for names in spellings.values() if len(names) > 1]:
         one, other = several[0][:2]
-        # they look the same, so their letters go by numbers
+        # the names look the same, so their characters are printed as numbers
         same = normalize("NFC", one) == normalize("NFC", other)
         pair = " and ".join(ascii(each) if same else printable(each) for each in (one, other))
         yield (

@@ -4,9 +4,9 @@ Conventions
     Tree       SUBJECT/any/nesting/image.jpg. A face's id is its path below `root`.
     Account    every file below the data set's path is an image that is used, or passed over:
                hidden, a system's own, of another suffix, above `root`, in no subject's folder, or
-               what the walk could not follow. `notes` counts them by reason, and names the subjects
-               of whom nothing is left, images that are there twice or cannot be read, and names
-               that may be one. Every reader of image trees has such an account
+               what the walk could not follow. `notes` counts them by reason, and names subjects
+               without any usable image, images that are repeated or cannot be read, and names
+               that may mean one subject. Every reader of image trees has such an account
                (`stages.datasets.file_account`).
     Media      "face": every image is a medium. "folder": the first folder below the subject is one
                (a video, say), and an image directly below the subject is a still, a medium of its

@@ -7,10 +7,9 @@ Conventions
                sorted by id.
     Pairs      pairs.txt, found by its name, in one of the forms of `stages.datasets.pair_lists`.
                Lines count from 1.
-    Missing    a pair of which an image is not there is refused; with `counts: any` it is left out,
-               and told.
-    Repeated   a pair that is listed again, as it is or the other way round, counts again, and is
-               told.
+    Missing    a pair with a missing image is refused; with `counts: any` it is left out and
+               reported.
+    Repeated   a pair that is listed again, in either order, counts again and is reported.
     Templates  `lfw_templates` is a stand-in for a template benchmark on real faces: of every
                identity with enough images, half make template NAME/A (reference) and half NAME/B
                (probe). Some identities are left out of the gallery, so that their probes have no
@@ -108,11 +107,8 @@ class LfwReader:
             problems.add(
                 where, [*words[:-1], *(word + advice for word in words[-1:])], len(lacking)
             )
-        faces = sorted(
-            images
-            if self.options.faces == "all"
-            else {name for p in listed.pairs for name in (p.a, p.b)}
-        )
+        named = {name for p in listed.pairs for name in (p.a, p.b)}
+        faces = sorted(images if self.options.faces == "all" else named)
         subject = subjects_of_faces(faces, images, listed.pairs)
         refuse_contradictions(listed.pairs, dict(zip(faces, subject, strict=True)), where, problems)
         if lacking and not listed.pairs and not problems:
@@ -139,7 +135,7 @@ class LfwReader:
         return build_tables(found, str(files.root))
 
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
-        """Say how many pairs were left out or are there again, and what became of every file."""
+        """Say how many pairs were left out or repeated, and what became of every file."""
         files = need_files(files, self.name)
         name, said = self.options.pairs, list[str]()
         if self.options.counts == "any":
@@ -274,15 +270,13 @@ class LfwTemplatesReader:
             )
             chosen = [own[name][i] for i in order[: self.options.max_images].tolist()]
             middle = (len(chosen) + 1) // 2
-            halves[f"{name}/A"], halves[f"{name}/B"] = (
-                sorted(chosen[:middle]),
-                sorted(chosen[middle:]),
-            )
+            halves[f"{name}/A"] = sorted(chosen[:middle])
+            halves[f"{name}/B"] = sorted(chosen[middle:])
         return halves
 
 
 def _again(tables: Mapping[str, Batch], name: str) -> list[str]:
-    """Say how many pairs repeat an earlier one, as it is or the other way round."""
+    """Say how many pairs repeat an earlier one, in either order."""
     pairs, ids = tables["comparisons"], tables["templates"]["template_id"]
     both = np.sort(np.stack([pairs["a"], pairs["b"]], axis=1), axis=1)
     _, first = np.unique(both, axis=0, return_index=True)

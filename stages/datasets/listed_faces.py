@@ -1,13 +1,13 @@
-"""Faces that a list of pairs names: found among the images of a tree, and of whom they are.
+"""Faces that a list of pairs names: their images in a tree, and their subjects.
 
 Conventions
     Face       NAME/NAME_0001.jpg is the face NAME_0001 of the subject NAME. A flat list may name
-               any other image, too: a face whose id is its path, of the subject that mated pairs
-               tell.
+               any other image, too: a face whose id is its path, and whose subject follows from
+               the mated pairs.
     Found      a flat list names an image by its path, by the end of it, or by a path that ends with
-               it (as from another machine), with its extension or without. So folders that are
-               named have to be the image's: one of the two paths ends with the other. What could be
-               several is refused.
+               it (as from another machine), with its extension or without. So one of
+               the two paths must end with the other. A name that could mean several images is
+               refused.
 """
 
 from __future__ import annotations

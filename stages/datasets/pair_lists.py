@@ -201,7 +201,7 @@ def _pairs_of_lines(
     name: str,
     problems: Problems,
 ) -> list[ListedPair]:
-    """Return the pairs of lines, mated as it is known to be (None: as the line says)."""
+    """Return the pairs of lines, mated if known (None: as the line says)."""
     pairs, words = [], []
     for (number, line), is_mated in zip(lines, mated, strict=True):
         try:

@@ -1,7 +1,7 @@
 """Reader `tables`: a whole data set in one HDF5 file, and the function that writes such a file.
 
 Layout of the file
-    /               attribute `format` = "qfuse-tables/1", and whatever the writer adds
+    /               attribute `format` = "qfuse-tables/1", and what the writer adds
     /TABLE          a group for each table of `stages.tables.schemas`; roles, comparisons and
                     pairings may be left out
     /TABLE/COLUMN   a dataset whose first axis is the row; little-endian; a fletcher32 checksum on
@@ -11,10 +11,10 @@ Layout of the file
                     the end offset of each row (int64)
 
 Index columns (members.template, members.face, roles.template, comparisons.a and .b) are row
-numbers, members sorted by template. Embeddings that are nan stay rows: what becomes of them is for
-a later stage to say. A file may come from anywhere, so nothing is followed out of it (links,
-external storage), values that it declares and does not hold are not taken for zeros, and a few
-packed bytes are not unfolded to fill the memory.
+numbers, members sorted by template. Embeddings that are nan stay rows; a later stage decides about
+them. A file may come from anywhere. So links and external storage are not followed, values that it
+declares but does not hold are not read as zeros, and compressed data that would fill the memory is
+refused.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Conventions
                Gallery_Distractor/ there are no distractors.
     Face       an image; its id is its path from there on. Every face is a template of its own.
     Subject    in Gallery_Match/ and Probe/ what stands before the last underscore: SUBJECT_N.jpg.
-               That these names say the same as the set's own .mat lists, which are not read, has
-               not been confirmed. A distractor has no subject.
+               The set's own .mat lists are not read, and it has not been confirmed that they
+               agree with these names. A distractor has no subject.
     Roles      `gallery` is matches and distractors, `gallery_match` the matches alone; `probe`.
 """
 
@@ -74,7 +74,7 @@ class TinyFaceReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables, faces in the order of their paths.
 
-        Raises InvalidInput if Gallery_Match/ or Probe/ is missing or is there twice, an image in
+        Raises InvalidInput if Gallery_Match/ or Probe/ is missing or not unique, an image in
         them does not name its subject, or counts are not the published ones.
         """
         files = need_files(files, self.name)
@@ -104,10 +104,8 @@ class TinyFaceReader:
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
         """Say what became of every file."""
         files, faces = need_files(files, self.name), tables["faces"]
-        otherwise, root = (
-            f"not in {MATCH}/, {DISTRACTOR}/ or {PROBE}/",
-            folder_of(self.options.root),
-        )
+        otherwise = f"not in {MATCH}/, {DISTRACTOR}/ or {PROBE}/"
+        root = folder_of(self.options.root)
         return account(
             files,
             faces,

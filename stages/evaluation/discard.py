@@ -278,10 +278,8 @@ class EvaluateDiscard(Stage):
         if o.threshold == "fixed" or rule == STARTING:
             among = c.quality if o.discard == "joint" else None
             misses, matches = c.score[c.mated] < limit, c.score[~c.mated] >= limit
-            fnm, fm = (
-                discard.edc(misses, c.quality[c.mated], among),
-                discard.edc(matches, c.quality[~c.mated], among),
-            )
+            fnm = discard.edc(misses, c.quality[c.mated], among)
+            fm = discard.edc(matches, c.quality[~c.mated], among)
             return {"fnm": fnm, "fm": fm}, False
         steps = discard.LEGACY_FRACTIONS
         at = discard.recomputed(c.score, c.mated, c.quality, [target], steps, o.discard, o.rule)

@@ -154,7 +154,7 @@ class EvaluateIdentification(Stage):
         }
 
     def _check_reach(self, gallery: Array, reach: int) -> None:
-        """Raise InvalidInput if the search cannot answer what is asked of it."""
+        """Raise InvalidInput if the search kept fewer candidates than the ranks need."""
         o = self.options
         if reach < min(len(gallery), max(o.ranks, default=0)):
             asked = (

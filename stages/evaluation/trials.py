@@ -1,6 +1,6 @@
 """trials: the 1:1 comparisons that an evaluation is over, and the templates of them that failed.
 
-All pairs of roles are never written out: what is asked of them is made of their rows and columns.
+All pairs of roles are never written out: they are worked on by rows and columns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Trials:
 
     `score`, `failed`, `mated` (n,); `fold` (n,) of a list. `form`: which two templates each is of.
     `sides_apart`: there are comparisons, and no template stands on both sides of those that were
-    given, whatever was left out of them since; in all pairs of one role the sides are one.
+    given, including those left out since; in all pairs of one role the sides are the same.
     """
 
     score: Array
@@ -52,30 +52,24 @@ class Trials:
         form: Listed | Product | Triangle = comparisons.form
         used = _templates_on_sides(work, len(subject), form)
         if isinstance(form, Listed):
-            mated, fold, apart = (
-                comparisons.listed["mated"],
-                comparisons.listed["fold"],
-                _sides_apart(*used),
-            )
+            mated = comparisons.listed["mated"]
+            fold = comparisons.listed["fold"]
+            apart = _sides_apart(*used)
             if half != "all":
                 # Those of two halves, and those of a template that is in neither.
                 a, b = form.a, form.b
                 across = (inside[a] != inside[b]) | ~known[a] | ~known[b]
                 numbers.add("comparisons_across_halves", float(across.sum()), trials=form.size)
                 kept = inside[a] & inside[b]
-                form, mated, fold, compared = (
-                    Listed(a[kept], b[kept]),
-                    mated[kept],
-                    fold[kept],
-                    compared.take(kept),
-                )
+                form = Listed(a[kept], b[kept])
+                mated = mated[kept]
+                fold = fold[kept]
+                compared = compared.take(kept)
                 used = _templates_on_sides(work, len(subject), form)
             return Trials(compared["score"], compared["failed"], mated, fold, form, apart, used)
-        apart, told, within = (
-            isinstance(form, Product) and _sides_apart(*used),
-            form.among(known).size,
-            form.among(known & inside),
-        )
+        apart = isinstance(form, Product) and _sides_apart(*used)
+        told = form.among(known).size
+        within = form.among(known & inside)
         if told < form.size:
             numbers.add("comparisons_unlabelled", float(form.size - told), trials=form.size)
         if half != "all":
@@ -164,10 +158,8 @@ class Failures:
         (used_a, lost_a), (used_b, lost_b) = trials.sides()
         if enrolled == "none" or (enrolled == "auto" and not trials.sides_apart):
             return Failures(_Share.made(used_a | used_b, lost_a | lost_b, column, weights), None)
-        fte, fta = (
-            _Share.made(used_a, lost_a, column, weights),
-            _Share.made(used_b, lost_b, column, weights),
-        )
+        fte = _Share.made(used_a, lost_a, column, weights)
+        fta = _Share.made(used_b, lost_b, column, weights)
         return Failures(fta, fte)
 
     def rejected(self, fnmr: float, tar: Array | None) -> list[tuple[str, float, Array | None]]:

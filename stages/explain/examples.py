@@ -4,7 +4,7 @@ Conventions
     Rows        the best row of the headline table whose scores are cosines of templates, and its
                 baseline; of a row that averages over several cells, the first cell that has a
                 counterpart in the other.
-    Threshold   of each row its own, at the main number; where that has none, at the first headline
+    Threshold   each row has its own, at the main number or, if that has none, at the first headline
                 number that has one.
     Faces       stand in the order of their weight under the best row, those that failed last.
 """
@@ -99,11 +99,9 @@ def examples(found: Found) -> Examples | None:
         float(find_number(cell.numbers, q.metric, q.target, q.rule)["threshold"]) for cell in cells
     ]
     kinds: dict[str, tuple[int, tuple[Example, ...]]] = {}
-    weighed_by, pictures, missing = (
-        "",
-        False,
-        next((said for step in steps if (said := _no_longer_stored(results, step))), ""),
-    )
+    weighed_by = ""
+    pictures = False
+    missing = next((said for step in steps if (said := _no_longer_stored(results, step))), "")
     if not missing:
         tables = results.session.dataset.tables
         evaluated = Evaluated.of(tables, getattr(cells[0].step.stage.options, "half", "all"))

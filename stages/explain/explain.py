@@ -4,7 +4,7 @@ Conventions
     Weight    what a face's embedding counts for in its template: the unit embedding, or the raw one
               under `features: raw`. The weights of a template sum to 1 over its usable faces. They
               are not computed a second time: fuse itself returns them. Of a vector rule they are
-              each face's share, the mean over dimensions, and effect is made of them.
+              each face's share, the mean over dimensions, and the effect is computed from them.
     effective   1 / Σ w², the effective number of faces: their number if all weights are equal.
     own, other  cosine of a face with its own template, and with the template that it is compared
                 with.
@@ -206,10 +206,8 @@ def _cell_score(
     weighed_by, value, raw = "", np.full(len(side), np.nan), False
     if isinstance(above.stage, Fuse):
         templates, embedded, weight = _fused_templates(reader, above, above.stage, side, media)
-        rule, raw = (
-            rules.fusion_rule_named(above.stage.options.rule),
-            above.stage.options.features == "raw",
-        )
+        rule = rules.fusion_rule_named(above.stage.options.rule)
+        raw = above.stage.options.features == "raw"
         weighed_by, value = _weighed_by(reader, above, rule, embedded)
     elif above.stage.grain == "map":
         embedded = reader.rows(above, step.inputs["templates"].output)
@@ -322,7 +320,8 @@ def _effects(
     usable = np.isfinite(weight)
     counted = np.nan_to_num(weight) * (embedded["norm"] if raw else 1)
     share = sums.shares(side, np.nan_to_num(counted), 2)
-    # whole multiples of one step: the sum and every difference are exact
+    # A template is Σ share · direction, and without one face it is that sum less its part. All are
+    # whole multiples of one step, so the sum and every difference are exact.
     part = share[:, None] * direction
     whole = np.stack([part[side == t].sum(axis=0) for t in (0, 1)])[side]
     with_it, without = (_cosines_beside(each, unit[1 - side]) for each in (whole, whole - part))

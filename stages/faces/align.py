@@ -1,9 +1,9 @@
 """align: image → box, landmarks, detector score → 112×112 RGB crop. One decode, two artifacts.
 
-Landmarks that come with the protocol are used as given, with its detector score or none, if they
-can be those of a face in the image. Otherwise the face that overlaps the protocol's box most is
-taken or, without a box, the one nearest the image centre. If it has no score that upright faces
-have, the image is looked at turned as well. `reason` says if there were several faces, if the
+Landmarks that come with the protocol are used unchanged, with its detector score or none, if they
+can belong to a face in the image. Otherwise the face that overlaps the protocol's box most is
+taken or, without a box, the one nearest the image centre. If its score is below that of upright
+faces, the image is also searched turned. `reason` says if there were several faces, if the
 image was turned, if the detector is not sure, or if an image is no square crop, although the row is
 OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
 template, bilinear, border 0.
@@ -228,12 +228,10 @@ class Align(Stage):
         for quarters in (1, 2, 3) if score < SURE_SCORE else ():
             others, j, name = self._look(image, box, quarters)
             if j >= 0 and others.score[j] >= enough:
-                faces, i, chosen, turned = (
-                    others,
-                    j,
-                    name,
-                    f"found with the image turned {TURN_NAMES[quarters]}",
-                )
+                faces = others
+                i = j
+                chosen = name
+                turned = f"found with the image turned {TURN_NAMES[quarters]}"
                 score = enough = float(faces.score[i])
         if len(faces) == 0:
             return _Found(Status.NOT_FOUND, "no face found")

@@ -135,10 +135,8 @@ def as_embeddings(embedding: Array, status: Array) -> Batch:
     norm = vectors.lengths(embedding).astype(np.float32)
     nowhere = (norm == 0) & (status == Status.OK)
     if nowhere.any():
-        status, embedding = (
-            np.where(nowhere, Status.FAILED, status),
-            np.where(nowhere[:, None], np.float32(np.nan), embedding),
-        )
+        status = np.where(nowhere, Status.FAILED, status)
+        embedding = np.where(nowhere[:, None], np.float32(np.nan), embedding)
         reason[nowhere], norm[nowhere] = "the embedding has length 0, and so no direction", np.nan
     return Batch(
         {"status": status.astype(np.uint8), "reason": reason, "embedding": embedding, "norm": norm}

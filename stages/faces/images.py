@@ -1,7 +1,7 @@
 """Bytes → RGB pixels, within bounds: a file is refused by its header before memory is spent on it.
 
 Transparency is ignored, grey is repeated, palettes and CMYK are converted, 16 bits are cut to the
-upper 8. Of metadata only the orientation is read: what is odd about the rest is no reason to refuse
+upper 8. Of the metadata only the orientation is read; odd values elsewhere are no reason to refuse
 a photograph.
 """
 
@@ -172,8 +172,8 @@ def _ended(image: Any, data: bytes) -> Any:
     """Return a JPEG without an end with one, if that is all it lacks; else the image as it is.
 
     A scan that is whole gives the same pixels whatever follows it. One that is cut off does not:
-    here it goes on with other bits, in its last interval and in the next one, should it have
-    intervals.
+    here other bits are appended, in its last restart interval and in the next one, if it has
+    any.
     """
     shifts = {
         (component, k): head[-1] & 15  # by which the last scan of a coefficient leaves it shifted
@@ -212,7 +212,7 @@ def _essential_png(data: bytes) -> bytes:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image by its EXIF orientation; one whose EXIF cannot be read is as it is."""
+    """Turn an image by its EXIF orientation; it stays as it is if EXIF cannot be read."""
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's parser raises many kinds

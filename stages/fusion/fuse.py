@@ -212,10 +212,8 @@ def fuse_faces(faces: rules.UsableFaces, count: int, options: FuseOptions) -> tu
 
 def _check_variance(faces: Batch) -> None:
     """Raise InvalidInput for variances that are not valid: the first face is named."""
-    variance, width = (
-        faces["variance"],
-        faces["embedding"].shape[1] if "embedding" in faces else None,
-    )
+    variance = faces["variance"]
+    width = faces["embedding"].shape[1] if "embedding" in faces else None
     if variance.shape[1] not in (1, width):
         raise InvalidInput(
             f"faces/variance has {variance.shape[1]} numbers a face: give one, or"

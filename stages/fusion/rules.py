@@ -7,7 +7,7 @@ differ in what they return:
                   (`weight_rules`)
     vector rule   the templates themselves, for what is not a weighted sum (`vector_rules`)
 
-Faces come sorted by template, and only usable ones come. Ties in quality are resolved by order: the
+Rules get usable faces only, sorted by template. Ties in quality are resolved by order: the
 first face wins.
 """
 
@@ -143,7 +143,7 @@ def vector_rule(
     `function(faces, features, count, **parameters) -> (vectors, share)`: features (n, d) float32
     are unit embeddings, or raw ones under `features: raw`; vectors (count, d) float32 or float64
     are put to unit length afterwards, and zeros mean no template; share (n,) float64 ≥ 0 says what
-    each face counted for, for whoever wants it explained.
+    each face counted for, so that a score can be explained.
     """
     return rule_decorator(
         "fusion rule", name, version, parameters, vectors=True, needs=needs, reads=reads

@@ -96,11 +96,9 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
     """
     if view:
         _need_open_files(len(step.tasks))
-    tables, fused, members = (
-        session.dataset.tables,
-        _read_templates(session, step),
-        Batch(_members(session, step)),
-    )
+    tables = session.dataset.tables
+    fused = _read_templates(session, step)
+    members = Batch(_members(session, step))
     statuses = {status.name.lower(): int(status) for status in Status} | (
         {"gone": GONE} if view else {}
     )
@@ -137,7 +135,7 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
 
 
 def _made_by(session: Session, step: Step) -> dict[str, str]:
-    """Return what templates were made by, as attributes, for whoever finds the file by itself."""
+    """Return what templates were made by, as attributes: the file may be found without a store."""
     section, steps = session.config.dataset, session.plan.steps
     made = {
         "qfuse": version("qfuse"),

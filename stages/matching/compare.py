@@ -76,10 +76,8 @@ class Compare(Stage):
         return {"unit rows": rows["templates"] * width, "both sides in float64": 2 * sides * width}
 
     def compute(self, work: Work) -> dict[str, Batch]:
-        templates, form = (
-            work.inputs["templates"].read(("status", "embedding")),
-            Comparisons.of(work.tables).form,
-        )
+        templates = work.inputs["templates"].read(("status", "embedding"))
+        form = Comparisons.of(work.tables).form
         unit = unit_rows(templates)
         if isinstance(form, Product):
             rows = slice(work.start // len(form.b), work.stop // len(form.b))
@@ -187,17 +185,14 @@ def _scores_from_tiles(
     second = products.wide(unit[side_b])
     score = np.empty(len(a), np.float32)
     across = -(-len(side_b) // TILE_COLUMNS)  # tiles side by side, rounded up
-    tile_a, tile_b = (
-        (place_a // TILE_ROWS * across).astype(np.uint32),
-        (place_b // TILE_COLUMNS).astype(np.uint32),
-    )
+    tile_a = (place_a // TILE_ROWS * across).astype(np.uint32)
+    tile_b = (place_b // TILE_COLUMNS).astype(np.uint32)
     tiles = -(-len(side_a) // TILE_ROWS) * across
 
     def ordered(start: int) -> tuple[slice, Array | None, Array]:
         cut = slice(start, start + COMPARISONS_ORDERED)
-        return cut, *_tile_order(
-            tile_a[a[cut]] + tile_b[b[cut]] if across > 1 else tile_a[a[cut]], tiles
-        )
+        number = tile_a[a[cut]] + tile_b[b[cut]] if across > 1 else tile_a[a[cut]]
+        return cut, *_tile_order(number, tiles)
 
     parts = each(ordered, range(0, len(a), COMPARISONS_ORDERED))
 
@@ -206,16 +201,15 @@ def _scores_from_tiles(
         if not touched:
             return
         top, left = number // across * TILE_ROWS, number % across * TILE_COLUMNS
-        found = products.cosines(
-            unit[side_a[top : top + TILE_ROWS]], second[left : left + TILE_COLUMNS]
-        )
-        row, column = (place_a - top) * found.shape[1], place_b - left
+        first = unit[side_a[top : top + TILE_ROWS]]
+        tile = products.cosines(first, second[left : left + TILE_COLUMNS])
+        # A score lies at row · width + column of the flattened tile; the rows are multiplied once.
+        row_start, column = (place_a - top) * tile.shape[1], place_b - left
         for cut, order, bounds in touched:
-            where: slice | Array = slice(int(bounds[number]), int(bounds[number + 1]))
-            where = where if order is None else order[where]
-            score[cut][where] = products.to_scores(
-                found.ravel()[row[a[cut][where]] + column[b[cut][where]]]
-            )
+            own: slice | Array = slice(int(bounds[number]), int(bounds[number + 1]))
+            own = own if order is None else order[own]
+            cells = row_start[a[cut][own]] + column[b[cut][own]]
+            score[cut][own] = products.to_scores(tile.ravel()[cells])
 
     each(gather, range(tiles))
     return score

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.core.registry import register
-from pipeline.core.schema import Batch, Status
+from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Options, Stage, Work
 from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_comparisons
@@ -71,9 +71,18 @@ class QMagFace(Stage):
             stop = min(start + COMPARISONS_AT_ONCE, work.stop)
             a, b = comparisons.pairs(start - first, stop - first)
             cut = slice(start - work.start, stop - work.start)
-            s = score[cut].astype(np.float64)
-            changed = s + np.minimum(0, o.beta * s - o.alpha) * np.minimum(quality[a], quality[b])
-            lost = (~usable[a]).astype(np.uint8) + 2 * (~usable[b]).astype(np.uint8)
-            failed[cut] |= lost
+            lower = np.minimum(quality[a], quality[b])
+            changed = quality_aware(score[cut].astype(np.float64), lower, o.alpha, o.beta)
+            # bit 0: the first template failed, bit 1: the second one did
+            failed[cut] |= (~usable[a]).astype(np.uint8) + 2 * (~usable[b]).astype(np.uint8)
             score[cut] = np.where(failed[cut] > 0, np.nan, changed)
         return {"": Batch({"score": score, "failed": failed})}
+
+
+def quality_aware(cosine: Array, lower_quality: Array, alpha: float, beta: float) -> Array:
+    """Return s + min(0, β s − α) · q for cosines s (n,) and the lower quality q (n,) of each pair.
+
+    >>> quality_aware(np.array([0.2, 0.9]), np.array([0.5, 0.5]), alpha=0.4, beta=1.0).round(3)
+    array([0.1, 0.9])
+    """
+    return np.asarray(cosine + np.minimum(0, beta * cosine - alpha) * lower_quality)

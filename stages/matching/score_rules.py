@@ -9,7 +9,7 @@
 A rule is given a block of pairs: `cosines` (n, m) float64, row by row the faces of the second
 templates with the m faces of the first one, and `starts` (p,) int64, where each second template
 begins. It returns (p,) scores. What these rules sum is rounded to multiples of STEP first, so that
-the order of faces moves no bit: sums of fewer than 2²³ numbers are exact.
+sums of fewer than 2²³ numbers are exact and the order of faces changes no bit.
 """
 
 from __future__ import annotations

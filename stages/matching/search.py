@@ -122,10 +122,8 @@ class Search(Stage):
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))
         roles, k = work.tables["roles"], self.options.k
-        gallery, everyone = (
-            np.unique(role_rows(roles, self.options.gallery)),
-            role_rows(roles, "probe"),
-        )
+        gallery = np.unique(role_rows(roles, self.options.gallery))
+        everyone = role_rows(roles, "probe")
         probes = everyone[work.start : work.stop]
         enrolled, seeking = (unit_rows(templates.take(rows)) for rows in (gallery, probes))
         known, usable = (templates["status"][rows] == Status.OK for rows in (gallery, probes))
@@ -134,10 +132,8 @@ class Search(Stage):
         if usable.any() and known.any():
             gallery, enrolled, seeking = gallery[known], enrolled[known], seeking[usable]
             if _is_small(*enrolled.shape):
-                select, step = (
-                    with_numpy(enrolled),
-                    max(1, min(TILE_ROWS, SCORES_AT_ONCE // len(enrolled))),
-                )
+                select = with_numpy(enrolled)
+                step = max(1, min(TILE_ROWS, SCORES_AT_ONCE // len(enrolled)))
                 enrolled = products.wide(enrolled)
             else:
                 backend = {"faiss": with_faiss, "torch": with_torch}[self.options.backend]

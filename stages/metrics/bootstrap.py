@@ -70,7 +70,7 @@ def subject_weights(n_subjects: int, replicates: int, seed: int) -> Weights:
     generator = np.random.Generator(np.random.PCG64(seed))
     weights = np.zeros((replicates, n_subjects), np.uint16)
     for rows in blocks(np.arange(replicates), n_subjects):
-        # One 64-bit draw a cell, whatever the block: so a row does not depend on how many are asked
+        # One 64-bit draw a cell, in any block: so a row does not depend on how many rows are asked
         # for.
         drawn = (generator.random((rows.size, n_subjects)) * n_subjects).astype(np.intp)
         drawn += np.arange(rows.size)[:, None] * n_subjects
@@ -133,11 +133,9 @@ def eer_of(lists: WeightedLists, near: float = 1 / 16) -> Floats:
 
     A replicate reads no more of the non-mated list than holds the point where FMR overtakes FNMR.
     """
-    table, (m_all, n_all), genuine = (
-        lists.table,
-        lists.totals,
-        lists.genuine.best(lists.genuine.score.size),
-    )
+    table = lists.table
+    m_all, n_all = lists.totals
+    genuine = lists.genuine.best(lists.genuine.score.size)
     size, out = lists.impostor.score.size, np.full(len(table), np.nan)
     pending, count = np.flatnonzero((m_all > 0) & (n_all > 0)), 64 + int(1.5 * near * size)
     while pending.size:

@@ -261,10 +261,8 @@ def threshold_for(
     check_discard_rule(rule)
     if (fmr is None) == (fnmr is None):
         raise ValueError(f"give exactly one of fmr and fnmr, found fmr={fmr} and fnmr={fnmr}.")
-    genuine, impostor = (
-        Ascending.of(mated, "mated").scores,
-        Ascending.of(nonmated, "nonmated").scores,
-    )
+    genuine = Ascending.of(mated, "mated").scores
+    impostor = Ascending.of(nonmated, "nonmated").scores
     if fmr is not None:
         dtype = np.result_type(genuine, impostor)
         genuine, impostor = (each.astype(dtype, copy=False) for each in (genuine, impostor))

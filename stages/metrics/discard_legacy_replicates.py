@@ -50,11 +50,9 @@ def legacy_auc_replicates(
     Raises ValueError for a score or quality that is not finite, lengths that differ, a subject
     outside the weights, a target outside [0, 1], or a mated flag that disagrees with the subjects.
     """
-    lists, goal, value = (
-        WeightedLists.of(score, mated, subject_a, subject_b, weights),
-        as_targets(targets),
-        as_scores(quality, "quality"),
-    )
+    lists = WeightedLists.of(score, mated, subject_a, subject_b, weights)
+    goal = as_targets(targets)
+    value = as_scores(quality, "quality")
     truth = np.asarray(mated, bool)
     if value.shape != truth.shape:
         raise ValueError(
@@ -62,15 +60,11 @@ def legacy_auc_replicates(
         )
     place = np.empty(value.size, np.intp)  # in order of (quality, index)
     place[np.argsort(value, kind="stable")] = np.arange(value.size)
-    mates, whole = (
-        _BestFirst.of(lists.genuine, place[truth]),
-        _BestFirst.of(lists.impostor, place[~truth]),
-    )
+    mates = _BestFirst.of(lists.genuine, place[truth])
+    whole = _BestFirst.of(lists.impostor, place[~truth])
     out, n = np.full((len(lists.table), goal.size), np.nan), lists.impostor.score.size
-    pending, count = (
-        np.flatnonzero((lists.totals[0] > 0) & (lists.totals[1] > 0)),
-        FIRST_READ + int(4 * n * goal.max(initial=0)),
-    )
+    pending = np.flatnonzero((lists.totals[0] > 0) & (lists.totals[1] > 0))
+    count = FIRST_READ + int(4 * n * goal.max(initial=0))
     while pending.size:
         top, unsolved = _BestFirst.of(lists.impostor, place[~truth], count), []
         for rows in blocks(

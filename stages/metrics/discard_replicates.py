@@ -174,11 +174,9 @@ def _areas(
     limits: ArrayLike,
     matches: bool,
 ) -> AreaReplicates:
-    value, ends, at = (
-        as_scores(quality, "quality"),
-        as_fractions(limits, "limits"),
-        np.asarray(thresholds, np.float64),
-    )
+    value = as_scores(quality, "quality")
+    ends = as_fractions(limits, "limits")
+    at = np.asarray(thresholds, np.float64)
     if value.shape != listed.score.shape:
         raise ValueError(
             f"quality must have one entry a score, found shapes {value.shape} and"
@@ -189,13 +187,8 @@ def _areas(
             f"thresholds must be (R,) or (R, T) for R = {len(table)} replicates, found {at.shape}."
         )
     columns = at.reshape(len(table), at.shape[1] if at.ndim == 2 else 1)
-    order = np.argsort(value, kind="stable")
-    rising, n = value[order], order.size
-    listed = Weighted(
-        listed.score[order].astype(np.float64), tuple(side[order] for side in listed.subjects)
-    )
-    runs = np.concatenate([[True], rising[1:] != rising[:-1]]) if n else np.zeros(0, bool)
-    starts = np.append(np.flatnonzero(runs), n)
+    listed, starts = _in_order_of_quality(listed, value)
+    n = listed.score.size
     start, area = np.full(columns.shape, np.nan), np.full((*columns.shape, ends.size), np.nan)
     for rows in blocks(np.arange(len(table)), n):
         cells = listed.weigh(table[rows])
@@ -216,6 +209,17 @@ def _areas(
             for k, each in enumerate(scale):
                 area[rows[known], j, k] = dot(remaining, each)[known]
     return AreaReplicates(start.reshape(at.shape), area.reshape(*at.shape, ends.size), ends)
+
+
+def _in_order_of_quality(listed: Weighted, quality: Scores) -> tuple[Weighted, NDArray[np.intp]]:
+    """A list by rising quality, scores in float64, and where runs of equals begin, then its end."""
+    order = np.argsort(quality, kind="stable")
+    rising = quality[order]
+    score = listed.score[order].astype(np.float64)
+    ordered = Weighted(score, tuple(side[order] for side in listed.subjects))
+    is_first = np.ones(order.size, bool)
+    is_first[1:] = rising[1:] != rising[:-1]
+    return ordered, np.append(np.flatnonzero(is_first), order.size)
 
 
 def _scores_at_places(impostor: Weighted, table: Weights, total: Floats, place: Counts) -> Floats:

@@ -127,11 +127,9 @@ def tpir_at_fpir(
         raise ValueError(
             f"n_nonmated is {total}, but nonmated_top holds {presented}: count every probe."
         )
-    goal, dtype, n_mated = (
-        as_targets(targets),
-        np.result_type(impostor, genuine),
-        np.asarray(mated_rank).size,
-    )
+    goal = as_targets(targets)
+    dtype = np.result_type(impostor, genuine)
+    n_mated = np.asarray(mated_rank).size
     impostor, genuine = np.sort(impostor.astype(dtype)), np.sort(genuine.astype(dtype))
     threshold = choose_threshold(genuine, impostor, goal, rule, total)
     false_positives = np.asarray(impostor.size - np.searchsorted(impostor, threshold), np.int64)

@@ -42,14 +42,14 @@ def subject_pairs(
     # a float64 limit would widen every score
     kept = np.flatnonzero(score >= limits[known[0]].astype(score.dtype))
     score = score[kept]
-    pair = [np.asarray(subject)[kept].astype(np.int64) for subject in (subject_a, subject_b)]
-    code = np.maximum(*pair) * (1 + max(int(part.max(initial=0)) for part in pair)) + np.minimum(
-        *pair
-    )
-    for i in known:  # rising: each leaves some of what the one before has left
+    a, b = (np.asarray(each)[kept].astype(np.int64) for each in (subject_a, subject_b))
+    # one number for each unordered pair: the larger subject, then the smaller, as two digits
+    base = 1 + max(int(a.max(initial=0)), int(b.max(initial=0)))
+    pair = np.maximum(a, b) * base + np.minimum(a, b)
+    for i in known:  # rising, so each threshold leaves a part of what the one before has left
         above = score >= limits[i].astype(score.dtype)
-        score, code = score[above], code[above]
-        ordered = np.sort(code)
+        score, pair = score[above], pair[above]
+        ordered = np.sort(pair)
         out[i] = int(np.count_nonzero(ordered[1:] != ordered[:-1])) + min(1, ordered.size)
     return out
 

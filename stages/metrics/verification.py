@@ -10,7 +10,7 @@ Conventions
                     nothing. "at_most": the largest FMR that does not exceed the target, at the
                     lowest such threshold. "nearest": the point of the ROC whose FMR is nearest the
                     target (it may exceed it), the larger FMR if two are equally near, again at
-                    the lowest such threshold. "script": as the common IJB 1:1 scripts have it
+                    the lowest such threshold. "script": that of the common IJB 1:1 scripts
                     (``script_rule``), for ``operating_points`` only.
     Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is
                     defined.

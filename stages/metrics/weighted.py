@@ -80,11 +80,9 @@ class WeightedLists:
         subject_b: ArrayLike,
         weights: ArrayLike,
     ) -> WeightedLists:
-        table, score, truth = (
-            as_weights(weights),
-            as_scores(scores, "scores"),
-            np.asarray(mated, bool),
-        )
+        table = as_weights(weights)
+        score = as_scores(scores, "scores")
+        truth = np.asarray(mated, bool)
         a = as_subjects(subject_a, "subject_a", score.shape, table)
         b = as_subjects(subject_b, "subject_b", score.shape, table)
         if truth.shape != score.shape or (truth != (a == b)).any():

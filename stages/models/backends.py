@@ -244,11 +244,9 @@ class TorchModel:
             child.to(torch.float32 if name in getattr(network, "heads", ()) else self._dtype)
         placed: Any = network  # PyTorch's own types leave out memory_format alone
         self._network = placed.to(profile.device).to(memory_format=torch.channels_last)
-        self._device, self._threads, self._rows = (
-            profile.device,
-            profile.threads,
-            profile.compute_batch,
-        )
+        self._device = profile.device
+        self._threads = profile.threads
+        self._rows = profile.compute_batch
         self.card = card
 
     def __call__(self, crops: Crops) -> ModelOutput:
@@ -257,7 +255,7 @@ class TorchModel:
     def _forward(self, planes: Floats32) -> ModelOutput:
         import torch
 
-        # PyTorch keeps the number of threads for each calling thread by itself.
+        # PyTorch keeps a number of threads for each calling thread.
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         with torch.inference_mode():

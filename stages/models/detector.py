@@ -59,11 +59,9 @@ class DetectedFaces:
         its landmarks are more exact, but for one that is larger than those that the network was
         trained on.
         """
-        low, high, area = (
-            self.box[:, :2],
-            self.box[:, :2] + self.box[:, 2:],
-            np.prod(self.box[:, 2:], axis=1),
-        )
+        low = self.box[:, :2]
+        high = self.box[:, :2] + self.box[:, 2:]
+        area = np.prod(self.box[:, 2:], axis=1)
         worth = (
             self.score
             + MARGIN * np.log2(seen)
@@ -83,10 +81,8 @@ class DetectedFaces:
 
     def overlap(self, box: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Return (n,) intersection over union, 0…1, of each face's box with `box` (x, y, w, h)."""
-        low, high = (
-            np.maximum(self.box[:, :2], box[:2]),
-            np.minimum(self.box[:, :2] + self.box[:, 2:], box[:2] + box[2:]),
-        )
+        low = np.maximum(self.box[:, :2], box[:2])
+        high = np.minimum(self.box[:, :2] + self.box[:, 2:], box[:2] + box[2:])
         shared = np.prod(np.maximum(high - low, 0), axis=1)
         union = np.prod(self.box[:, 2:], axis=1) + np.prod(box[2:]) - shared
         return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
@@ -136,11 +132,9 @@ class YuNet:
         max_side: int = 1024,
         border: float = 0.0,
     ) -> None:
-        self.weights, self.score_threshold, self.nms_threshold = (
-            weights,
-            score_threshold,
-            nms_threshold,
-        )
+        self.weights = weights
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
         self.max_side, self.border = max_side, border
         self._local = threading.local()
         check_graph(weights)

@@ -41,9 +41,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
 
 def _fold(module: nn.Module, layer: str, norm: str) -> None:
-    convolution, batch_norm = (
-        cast(nn.Conv2d, getattr(module, layer)),
-        cast(nn.BatchNorm2d, getattr(module, norm)),
-    )
+    convolution = cast(nn.Conv2d, getattr(module, layer))
+    batch_norm = cast(nn.BatchNorm2d, getattr(module, norm))
     setattr(module, layer, fuse_conv_bn_eval(convolution, batch_norm))
     setattr(module, norm, nn.Identity())

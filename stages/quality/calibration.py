@@ -216,10 +216,8 @@ def completed_table(
 def placement_sentence(scores: Array, reference: Mapping[str, Any]) -> str:
     """Say in a sentence how scores lie in a reference set."""
     known = scores[~np.isnan(scores)]
-    low, high = (
-        int((known < reference["percentiles"][0]).sum()),
-        int((known > reference["percentiles"][-1]).sum()),
-    )
+    low = int((known < reference["percentiles"][0]).sum())
+    high = int((known > reference["percentiles"][-1]).sum())
     if len(known):
         middle = f", the median at {np.median(calibrated(known, reference['percentiles'])):.1f}"
     else:

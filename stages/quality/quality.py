@@ -84,20 +84,16 @@ class Quality(Stage):
     @property
     def measure(self) -> dict[str, Any]:
         """How the scores were computed, as JSON: only scores of equal measure share a scale."""
-        above = self.above.get(
-            {"feature-norm": "embeddings", "detector-score": "detections"}.get(
-                self.options.method, ""
-            )
-        )
+        inputs = {"feature-norm": "embeddings", "detector-score": "detections"}
+        above = self.above.get(inputs.get(self.options.method, ""))
+        given = {}
         if above:
-            model = {
+            given["from"] = {
                 "stage": above.name,
                 "version": above.version,
                 "options": above.options.result_options(),
+                "identity": above.identity(),
             }
-        else:
-            model = {}
-        given = {"from": {**model, "identity": above.identity()}} if above else {}
         return {
             **self.options.result_options(),
             "version": self.version,
@@ -125,10 +121,8 @@ class Quality(Stage):
             }
         if method in PLAIN:
             (name,) = PLAIN[method]
-            values, status = (
-                inputs[name][{"embeddings": "norm", "detections": "score"}[name]],
-                inputs[name]["status"],
-            )
+            values = inputs[name][{"embeddings": "norm", "detections": "score"}[name]]
+            status = inputs[name]["status"]
             if method == "detector-score" and np.isnan(values[status == Status.OK]).any():
                 raise InvalidInput(
                     "quality.method is 'detector-score', and some faces have none: their landmarks"

@@ -1,6 +1,6 @@
 """statistics: quality scores of a reference set → what rules scale them by.
 
-The set is the data set itself (`reference: self`, as the published scripts have it) or one whose
+The set is the data set itself (`reference: self`, as in the published scripts) or one whose
 statistics were written to a file by `qfuse reference`. With a file, a face that comes or goes
 changes the templates that hold it and no other, and a new photograph can be weighed alone.
 

@@ -61,10 +61,8 @@ class TemplateQuality(Stage):
         template, quality = members["template"][usable], read["quality"][usable].astype(np.float64)
         # sorted inside each template: then a choice is a place
         quality = quality[np.lexsort((quality, template))]
-        start, stop = (
-            np.searchsorted(template, np.arange(count)),
-            np.searchsorted(template, np.arange(count), side="right"),
-        )
+        start = np.searchsorted(template, np.arange(count))
+        stop = np.searchsorted(template, np.arange(count), side="right")
         some = stop > start
         found = np.full(count, np.nan)
         if some.any():

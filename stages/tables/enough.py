@@ -98,10 +98,8 @@ def need_mates(
 def need_same_gallery(stage: Stage) -> None:
     """Raise InvalidInput if an evaluation names another gallery than the search that it reads."""
     above = stage.above.get("candidates")
-    searched, asked = (
-        getattr(above and above.options, "gallery", None),
-        getattr(stage.options, "gallery", None),
-    )
+    searched = getattr(above and above.options, "gallery", None)
+    asked = getattr(stage.options, "gallery", None)
     if searched is not None and searched != asked:
         raise InvalidInput(
             f"search.gallery is {searched!r}, and {stage.name}.gallery is {asked!r}: who has a mate"

@@ -3,7 +3,7 @@
 Conventions
     Separator   a tab, a semicolon or a comma, whichever line 1 has most of. If it has none of
                 them, blanks; also blanks if each line is the name of a file, a blank and a number,
-                whatever commas are in the name.
+                even if the name holds commas.
     Number      decimal or scientific (0.5, .5, 5e-1), at most 1e30 in size; nan, or a blank in a
                 table, is a face without a score. Anything else in place of a number (1_0, inf,
                 0x1, 0,5) is refused.

@@ -182,13 +182,11 @@ def _parse(
         if wrong is None or wrong.any():
             words, count = line_problems(chunk, kinds, separator, line, wrong)
         if columns is None and not count:
-            words, count = (
-                [
-                    f"the {PIECE:,} bytes from line {line} on are not a list of"
-                    f" {', '.join(filter(None, kinds.values()))}"
-                ],
-                1,
-            )
+            words = [
+                f"the {PIECE:,} bytes from line {line} on are not a list of"
+                f" {', '.join(filter(None, kinds.values()))}"
+            ]
+            count = 1
         problems.add(name, words, count)
         if columns is not None and not count:
             yield Piece(line, columns)

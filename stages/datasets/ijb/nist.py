@@ -151,7 +151,7 @@ class IjbNistReader:
         base = self._image_folder(
             files, names, [columns["FILENAME"] for columns in found.values()], problems
         )
-        # the last one is of what is not known, row -1
+        # the last entry is for unknown templates, row -1
         person = np.append(protocol.subject_codes(subject), np.int32(-1))
         mated = (person[a] == person[b]) & (a >= 0)
         if self.options.counts == "published":
@@ -262,7 +262,7 @@ def _need_subjects(
     file: str, ids: Sequence[Array], rows: Sequence[Array], subject: Array, problems: Problems
 ) -> None:
     """Tell which comparisons name a template that has no face, no subject, or is the other one."""
-    lacks = np.append(subject == "", False)  # the last one is for what is not known, row -1
+    lacks = np.append(subject == "", False)  # the last entry is for unknown templates, row -1
     for each, row in zip(ids, rows, strict=True):
         strange = np.flatnonzero(row < 0)
         words = [

@@ -66,7 +66,7 @@ def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems:
         stream.seek(here)
         values = np.empty(count, dtype)
         stream.readinto(values.view(np.uint8))  # type: ignore[attr-defined]
-        with np.errstate(over="ignore"):  # to an infinity, which fails where it is used
+        with np.errstate(over="ignore"):  # overflow gives infinity, which fails when it is used
             return np.ascontiguousarray(
                 values.reshape(found, order="F" if by_column else "C"), np.float32
             )

@@ -139,7 +139,7 @@ def subject_codes(subject: Array) -> Array:
 
 
 def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -> None:
-    """Tell which comparisons repeat an earlier one, as it is or the other way round.
+    """Tell which comparisons repeat an earlier one, in either order.
 
     a, b are rows of `known`; -1: not in it.
     """
@@ -237,10 +237,8 @@ def need_whole_set(
     words = count_differences(manifest(name).counts, found)
     there, images = set(names), dict.fromkeys(paths)
     lacking = [path for path in images if path not in there]
-    are, first = (
-        "is" if len(lacking) == 1 else "are",
-        lacking[0].removeprefix(folder) if lacking else "",
-    )
+    are = "is" if len(lacking) == 1 else "are"
+    first = lacking[0].removeprefix(folder) if lacking else ""
     if lacking:
         lack = [
             f"{len(lacking):,} of {counted(len(images), 'image')} {are} missing, the first {first}"
