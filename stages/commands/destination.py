@@ -54,7 +54,7 @@ def need_absent(path: Path) -> None:
 
 
 def need_apart(path: Path, config: Config, store: Path | None) -> None:
-    """Raise InvalidInput if a file would lie in the config's store, or among its data set's files.
+    """Raise InvalidInput if a file would lie in the config's store, or in its data set.
 
     A data set around the config itself is a project's folder, in which results are expected.
     """

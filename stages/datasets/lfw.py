@@ -61,7 +61,7 @@ from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables
 
 
 class LfwOptions(Options):
-    """Which list of pairs, whether other faces are kept, and whether all images must be there."""
+    """Which list of pairs, whether other faces are kept, and whether every image must exist."""
 
     pairs: str = "pairs.txt"  # file name, or path in the tree if several have that name
     faces: Literal["all", "pairs"] = "all"

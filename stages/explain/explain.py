@@ -329,7 +329,10 @@ def _effects(
 
 
 def _cosines_beside(x: Array, unit: Array) -> Array:
-    """Return the cosine of each row of x (n, d) with the unit row beside it; may be nan."""
+    """Return the cosine of each row of x (n, d) with the unit row beside it.
+
+    A row without a direction gives nan.
+    """
     direction = vectors.units(x)
     return np.where(direction.any(axis=1), products.paired(direction, unit), np.nan)
 

@@ -264,5 +264,5 @@ def _scores_by_dot_products(unit: Array, a: Array, b: Array, each: Each) -> Arra
 
 
 def unit_rows(templates: Batch) -> Array:
-    """Return the embeddings as unit rows (n, d) float32 (stages/exact); zeros if failed."""
+    """Return the embeddings as unit rows (n, d) float32 (stages/exact); failed rows are zeros."""
     return vectors.units(templates["embedding"], templates["status"] == Status.OK)

@@ -59,7 +59,10 @@ def rank_correlation(
 
 
 def _ranks_of_part(part: Floats, own: Floats) -> Floats:
-    """Return the ranks of some of a quality's values; ``own`` are the ranks of all of them."""
+    """Return the ranks of some of a quality's values.
+
+    `own` are the ranks of all of them, which serve if the part is all.
+    """
     return own if len(part) == len(own) else np.asarray(stats.rankdata(part), np.float64)
 
 

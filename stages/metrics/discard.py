@@ -174,7 +174,7 @@ def pair_quality(a: ArrayLike, b: ArrayLike, how: PairQuality = "min") -> Scores
 
 
 def edc(error: ArrayLike, quality: ArrayLike, among: ArrayLike | None = None) -> Curve:
-    """The exact error-versus-discard characteristic: a point a distinct quality, then (1, 0).
+    """The exact error-versus-discard characteristic: a point for each quality, then (1, 0).
 
     error (n,) bool: wrong at the one threshold; quality (n,) finite. The same function serves
     FNM-EDC, FM-EDC and, in 1:N, FNIR and FPIR against the share of probes discarded. Without

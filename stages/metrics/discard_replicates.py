@@ -69,7 +69,10 @@ class AreaReplicates:
 
     @property
     def over_random(self) -> Floats:
-        """pAUC less its expectation under random discard in the same replicate, as ``pauc``."""
+        """pAUC less its expectation under random discard in the same replicate.
+
+        The shape is that of ``pauc``.
+        """
         return np.asarray(self.pauc - self.start[..., None] * self.limits)
 
 

@@ -349,7 +349,7 @@ def _ascending_scores(
 
 
 def _best_scores(score: Scores, among: Flags, share: float, factor: int) -> NDArray[np.intp]:
-    """Indices of the best of those ``among``: several times this share, and ties with the last."""
+    """Indices of the best scores ``among``: several times this share, and ties with the last."""
     own = score[among]
     wanted = factor * (FIRST_READ + int(4 * share * own.size))
     if wanted < own.size:

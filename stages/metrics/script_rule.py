@@ -25,6 +25,8 @@ WINDOW = 1 << 12  # non-mated scores looked at on either side of the target, at 
 def script_threshold(genuine: Scores, impostor: Scores, target: float) -> float:
     """The threshold for one FMR target; both lists ascend, and `impostor` is not empty.
 
+    Both are of one dtype.
+
     >>> script_threshold(np.array([0.3, 0.7, 0.8]), np.array([0.1, 0.2, 0.4, 0.6]), target=0.25)
     0.3
     """

@@ -221,7 +221,7 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
 
 
 def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floats, Floats]:
-    """(FAR, FRR) of a whole system from FMR, FNMR and the failure-to-acquire rate.
+    """(FAR, FRR) of a system from FMR, FNMR and the failure-to-acquire rate (ISO/IEC 19795-1).
 
     FAR = FMR (1 - FTA);  FRR = FTA + FNMR (1 - FTA). Arguments broadcast; nan stays nan.
     Raises ValueError for an FTA outside [0, 1].
@@ -244,7 +244,7 @@ def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floa
 
 
 def as_scores(values: ArrayLike, name: str) -> Scores:
-    """values as a 1-D array of finite numbers; all but float32 and float64 become float64."""
+    """values as a 1-D array of finite numbers; all types but float32 become float64."""
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(

@@ -25,7 +25,10 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(Folding):
-    """bn1 → conv1 → bn2 → PReLU → conv2 (stride) → bn3, plus the shortcut; then nothing."""
+    """bn1 → conv1 → bn2 → PReLU → conv2 (stride) → bn3, plus the shortcut.
+
+    There is no activation after the sum.
+    """
 
     folds = (("conv1", "bn2"), ("conv2", "bn3"))
 

@@ -109,7 +109,10 @@ def need_known(
 def listed_subjects(
     listed: Iterable[IdentificationList], known: Array, problems: Problems
 ) -> Array:
-    """Return the subject (text) that the lists give each template; None if none or an empty one."""
+    """Return the subject (text) that the lists give each template.
+
+    It is None if they give none, or an empty one.
+    """
     subject = np.full(len(known), None, dtype=object)
     for each in listed:
         if each.subject is None:

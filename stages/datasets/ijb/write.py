@@ -68,7 +68,10 @@ class JanusSet:
 
 
 def draw_galleries(subjects: int, rng: np.random.Generator) -> Array:
-    """Return which subjects (bool) are in the first gallery: IJB-C's share, one at least."""
+    """Return which subjects (bool) are in the first gallery.
+
+    Its share is that of IJB-C's; each gallery has at least one subject.
+    """
     counts = manifest("ijbc").counts
     share = counts["gallery_1"] / (counts["gallery_1"] + counts["gallery_2"])
     first = np.zeros(subjects, bool)
