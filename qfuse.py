@@ -1,5 +1,4 @@
-"""qfuse for notebooks and scripts: quality-weighted fusion of face embeddings, and what it is
-worth.
+"""qfuse for notebooks and scripts: quality-weighted fusion of face embeddings, measured.
 
 On arrays       `fuse`, `scores`, `error_rates`, `intervals`, `edc`, `identify`,
                 `identification_rates`
@@ -46,11 +45,13 @@ if TYPE_CHECKING:
     from stages.fusion.rules import weight_rule as weight_rule
     from stages.matching.score_rules import score_rule as score_rule
     from stages.metrics.discard import Curve
+    from stages.tables.schemas import QUALITIES as QUALITIES
     from stages.tables.tables import LAYOUT as LAYOUT
-    from stages.tables.tables import QUALITIES as QUALITIES
-    from stages.tables.tables import Protocol as Protocol
+    from stages.tables.tables import ProtocolLists
     from stages.tables.tables import build_tables as build_tables
     from stages.tables.tables import singletons as singletons
+
+    Protocol = ProtocolLists
 
 _ELSEWHERE = {
     **dict.fromkeys(("Batch", "Field", "Schema", "Status", "text"), "pipeline.core.schema"),
@@ -59,11 +60,11 @@ _ELSEWHERE = {
     "InvalidInput": "pipeline.errors",
     **dict.fromkeys(("Parameter", "vector_rule", "weight_rule"), "stages.fusion.rules"),
     "score_rule": "stages.matching.score_rules",
-    **dict.fromkeys(
-        ("LAYOUT", "QUALITIES", "Protocol", "build_tables", "singletons"), "stages.tables.tables"
-    ),
+    **dict.fromkeys(("LAYOUT", "Protocol", "build_tables", "singletons"), "stages.tables.tables"),
+    "QUALITIES": "stages.tables.schemas",
     **dict.fromkeys(("digest_images", "need_files"), "stages.datasets.folder"),
 }
+_NAMED_THERE = {"Protocol": "ProtocolLists"}
 __all__ = [
     *("edc", "error_rates", "fuse", "identification_rates", "identify", "intervals", "scores"),
     *("load_config", "open_session", "results", "run"),
@@ -72,7 +73,7 @@ __all__ = [
 
 
 def _need_ours() -> None:
-    """Raise ImportError where a module of the user's own hides one of our packages."""
+    """Raise ImportError if a module of the user's own hides one of our packages."""
     for name in ("pipeline", "stages"):
         spec = importlib.util.find_spec(name)
         places = [
@@ -93,7 +94,8 @@ _need_ours()
 def __getattr__(name: str) -> Any:
     if name not in _ELSEWHERE:
         raise AttributeError(f"module 'qfuse' has no attribute {name!r}")
-    return getattr(importlib.import_module(_ELSEWHERE[name]), name)
+    module = importlib.import_module(_ELSEWHERE[name])
+    return getattr(module, _NAMED_THERE.get(name, name))
 
 
 def __dir__() -> list[str]:
@@ -110,11 +112,10 @@ class Templates(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The k best of a gallery for each probe, best first; equal scores in the order of the
-    gallery."""
+    """The k best of a gallery for each probe, best first; ties in the order of the gallery."""
 
-    row: NDArray[Any]  # (p, k) int64 rows of the gallery; -1 where there are no more
-    score: NDArray[Any]  # (p, k) float32 cosines; nan where there are no more
+    row: NDArray[Any]  # (p, k) int64 rows of the gallery; -1 if there are no more
+    score: NDArray[Any]  # (p, k) float32 cosines; nan if there are no more
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ class ErrorRates:
     """Error rates of 1:1 comparisons. A number for one FMR target, an array (T,) for several."""
 
     target: Any
-    threshold: Any  # a comparison is accepted where its score is at least this
-    fmr: Any  # what is held at the threshold
+    threshold: Any  # a comparison is accepted if its score is at least this
+    fmr: Any  # reached at the threshold
     fnmr: Any
     tar: Any  # 1 − FNMR
     false_matches: Any
@@ -134,8 +135,9 @@ class ErrorRates:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Percentile intervals of a bootstrap over subjects: (low, high) for one FMR target, (T, 2) for
-    several.
+    """Percentile intervals of a bootstrap over subjects.
+
+    They are (low, high) for one FMR target, (T, 2) for several.
     """
 
     tar: Any
@@ -149,7 +151,7 @@ class IdentificationRates:
 
     rank: dict[int, float]
     tpir: NDArray[Any]  # (T,)
-    fpir: NDArray[Any]  # (T,) what is held
+    fpir: NDArray[Any]  # (T,) reached at the threshold
     threshold: NDArray[Any]  # (T,)
 
 
@@ -171,10 +173,10 @@ def fuse(
     embeddings (n, d), of any length; template (n,) ids, numbers or texts; quality (n,), higher =
     more useful, nan for none; media (n,) ids; detector (n,) scores; variance (n, d) or (n, 1) for
     `inverse-variance`. `rule`: a label such as 'quality-power(p=2)' (`qfuse steps` lists all);
-    without one 'quality-linear' where there is a quality, else 'mean'. Rules that scale by
-    statistics of quality take those of these faces. A face is not usable where its embedding, or a
-    value that the rule needs, is not finite. `inside_media`, `features`, `fallback`: as of the
-    stage fuse.
+    without one 'quality-linear' if there is a quality, else 'mean'. Rules that scale by
+    statistics of quality take those of these faces. A face is not usable if its embedding, or a
+    value that the rule needs, is not finite. `inside_media`, `features`, `fallback`: as
+    the options of the stage fuse.
 
     >>> import numpy as np
     >>> fused = fuse([[3, 0], [0, 1], [0, 2]], ["a", "a", "b"], quality=[0.75, 0.25, 0.5])
@@ -194,10 +196,10 @@ def fuse(
     from stages.exact import sums, vectors
     from stages.fusion import fuse as stage
     from stages.fusion import rules
-    from stages.quality.reference_statistics import describe
+    from stages.quality.reference_statistics import summarised
 
     label = rule or ("mean" if quality is None else "quality-linear")
-    chosen = rules.rule_named(label)
+    chosen = rules.fusion_rule_named(label)
     x = np.asarray(embeddings, np.float32)
     if x.ndim != 2:
         raise InvalidInput(f"embeddings have the shape {x.shape}: give one row a face, (n, d).")
@@ -237,24 +239,23 @@ def fuse(
     order = order[usable[order]]
     kept = {name: each[order] for name, each in values.items()}
     medium = given.get("media", np.arange(len(x)))[order]
-    faces = rules.Faces(
+    variances = np.empty((0, 0), np.float32)
+    if "variance" in kept:
+        variances = kept["variance"].reshape(len(order), -1)
+    faces = rules.UsableFaces(
         template=number[order],
         medium=stage.medium_numbers(number[order], medium),
         norm=vectors.lengths(x[order]).astype(np.float32).astype(np.float64),  # as embed stores it
         detector=kept.get("detector", np.empty(0)),
         quality=kept.get("quality", np.empty(0)),
         embedding=x[order],
-        variance=(
-            kept["variance"].reshape(len(order), -1)
-            if "variance" in kept
-            else np.empty((0, 0), np.float32)
-        ),
-        **(describe(kept["quality"]) if "statistics" in chosen.needs else {}),
+        variance=variances,
+        **(summarised(kept["quality"]) if "statistics" in chosen.needs else {}),
     )
     options = stage.FuseOptions(
         rule=label, features=features, media=inside_media, fallback=fallback
     )
-    made, weight = stage.fused(faces, len(ids), options)
+    made, weight = stage.fuse_faces(faces, len(ids), options)
     weight = np.asarray(weight, np.float64)
     total = sums.by_group(faces.template, weight, len(ids))[faces.template]
     share = np.full(len(x), np.nan)
@@ -263,12 +264,11 @@ def fuse(
 
 
 def scores(a: ArrayLike, b: ArrayLike | None = None, *, paired: bool = False) -> NDArray[Any]:
-    """Return cosine scores, higher = more similar: of every row of `a` with every row of `b` (or of
-    `a` itself).
+    """Return cosine scores, higher = more similar, of rows of `a` with rows of `b`.
 
-    a (n, d), b (m, d), of any length. Returns (n, m) float32 or, `paired`, (n,): row i with row i.
-    Rows that are not finite score nan. A score depends on its two rows alone, and is the same bits
-    on every machine (stages/exact).
+    a (n, d), b (m, d), of any length; without b, of `a` with itself. Returns (n, m) float32 or,
+    `paired`, (n,): row i with row i. Rows that are not finite score nan. A score depends on its two
+    rows alone, and is the same bits on every machine (stages/exact).
 
     >>> scores([[1, 0], [0, 2]], [[1, 1]])
     array([[0.70710677],
@@ -294,12 +294,12 @@ def scores(a: ArrayLike, b: ArrayLike | None = None, *, paired: bool = False) ->
     known = [np.asarray(np.isfinite(each).all(axis=1)) for each in (one, other)]
     units = [vectors.units(each, fine) for each, fine in zip((one, other), known, strict=True)]
     if paired:
-        found = products.as_scores(products.paired(*units))
+        found = products.to_scores(products.paired(*units))
         return np.where(known[0] & known[1], found, np.float32(np.nan))
     found = np.empty((len(one), len(other)), np.float32)
     for start in range(0, len(one), 1024):
         cut = slice(start, start + 1024)
-        found[cut] = products.as_scores(products.cosines(units[0][cut], units[1]))
+        found[cut] = products.to_scores(products.cosines(units[0][cut], units[1]))
     found[~known[0]] = np.nan
     found[:, ~known[1]] = np.nan
     return found
@@ -311,10 +311,11 @@ def error_rates(
     fmr: float | Sequence[float] = 1e-3,
     rule: Literal["at_most", "nearest", "script"] = "at_most",
 ) -> ErrorRates:
-    """Return error rates of 1:1 comparisons at one FMR target or several, with EER and AUC
-    (docs/metrics.md).
+    """Return error rates of 1:1 comparisons at one or several FMR targets, with EER and AUC.
 
-    mated (M,), non_mated (N,): finite scores; a comparison is accepted where its score is at least
+    See docs/metrics.md.
+
+    mated (M,), non_mated (N,): finite scores; a comparison is accepted if its score is at least
     the threshold.
 
     >>> rates = error_rates([0.9, 0.8, 0.7, 0.3], [0.6, 0.4, 0.3, 0.2, 0.1], fmr=0.2)
@@ -327,10 +328,8 @@ def error_rates(
 
     from stages.metrics import verification
 
-    own, others = (
-        verification.Ascending.of(mated, "mated"),
-        verification.Ascending.of(non_mated, "non_mated"),
-    )
+    own = verification.Ascending.of(mated, "mated")
+    others = verification.Ascending.of(non_mated, "non_mated")
     points = verification.operating_points(
         own, others, np.atleast_1d(np.asarray(fmr, np.float64)), rule
     )
@@ -357,11 +356,20 @@ def intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> Intervals:
-    """Return intervals of TAR at one FMR target or several and of the EER, from a bootstrap over
-    subjects.
+    """Return intervals of TAR at FMR targets and of the EER, by a bootstrap over subjects.
 
     score (N,) finite; mated (N,) bool; subject_a, subject_b (N,): whom each comparison is of,
-    numbers or texts.
+    numbers or texts. One FMR target or several.
+
+    >>> found = intervals(
+    ...     [0.9, 0.3, 0.8, 0.4, 0.2, 0.1],
+    ...     [True, True, True, False, False, False],
+    ...     ["a", "b", "c", "a", "b", "a"],
+    ...     ["a", "b", "c", "b", "c", "c"],
+    ...     fmr=0.1,
+    ... )
+    >>> found.tar
+    (0.3333333333333333, 1.0)
 
     Raises ValueError for a score that is not finite, or a mated flag that disagrees with the
     subjects.
@@ -396,8 +404,9 @@ def edc(
     fmr: float | None = None,
     non_mated: ArrayLike | None = None,
 ) -> Curve:
-    """Return false non-matches versus discard (FNM-EDC of ISO/IEC 29794-1): its steps `x`, `y`, and
-    `area(limit)`.
+    """Return false non-matches versus discard: the steps `x`, `y`, and `area(limit)`.
+
+    This is the FNM-EDC of ISO/IEC 29794-1.
 
     mated (M,) scores; quality (M,) of each comparison, or (M, 2) of its two samples, of which the
     lower counts. Give the threshold itself, the share of false non-matches to start from (`fnmr`),
@@ -430,10 +439,13 @@ def edc(
 
 
 def identify(gallery: ArrayLike, probes: ArrayLike, k: int = 20) -> Candidates:
-    """Return the k best gallery templates of every probe, exactly: order and scores as of the stage
-    search.
+    """Return the k best gallery templates of every probe, exactly, as the stage search does.
 
     gallery (g, d), probes (p, d), of any length, finite. Raises InvalidInput for other shapes.
+
+    >>> found = identify([[1, 0], [0, 1]], [[3, 4]], k=1)
+    >>> found.row, found.score
+    (array([[1]]), array([[0.8]], dtype=float32))
     """
     import numpy as np
 
@@ -465,10 +477,15 @@ def identification_rates(
     fpir: Sequence[float] = (1e-1, 1e-2),
     ranks: Sequence[int] = (1, 5, 10),
 ) -> IdentificationRates:
-    """Return rank-k, and TPIR at FPIR targets, of what `identify` found (docs/metrics.md).
+    """Return rank-k rates, and TPIR at FPIR targets, of what `identify` found (docs/metrics.md).
 
-    gallery_subject (g,), probe_subject (p,): whom each template is of. A probe is mated where its
+    gallery_subject (g,), probe_subject (p,): whom each template is of. A probe is mated if its
     subject is in the gallery.
+
+    >>> found = identify([[1, 0], [0, 1]], [[3, 4], [4, 3]], k=2)
+    >>> rates = identification_rates(found, ["a", "b"], ["b", "c"], fpir=[1.0], ranks=[1])
+    >>> rates.rank, rates.tpir
+    ({1: 1.0}, array([1.]))
     """
     import numpy as np
 
@@ -489,8 +506,9 @@ def identification_rates(
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Return a validated config. `overrides`: as of --set. Raises InvalidInput for what is wrong
-    with it.
+    """Return a validated config; `overrides` are given as to --set.
+
+    Raises InvalidInput if anything in it is wrong.
     """
     from pipeline.config import config
 
@@ -498,8 +516,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def open_session(config: str | Path | Config, overrides: Sequence[str] = ()) -> Session:
-    """Return a config opened: its data set, store and plan. Nothing is computed. Raises what is
-    wrong first.
+    """Return a config opened: its data set, store and plan; nothing is computed.
+
+    Raises what is wrong with them first.
     """
     from pipeline import session
 
@@ -511,8 +530,9 @@ def open_session(config: str | Path | Config, overrides: Sequence[str] = ()) -> 
 def run(
     config: str | Path, overrides: Sequence[str] = (), *, workers: int | None = None
 ) -> list[Path]:
-    """Compute whatever of a config is missing, as `qfuse run` does, and return the report's files,
-    the page first.
+    """Compute whatever of a config is missing, as `qfuse run` does; return the report's files.
+
+    The page comes first.
 
     `overrides`: as of --set, 'steps.fuse.options.rule=mean'. For one benchmark of several,
     'benchmark=NAME'.
@@ -535,8 +555,9 @@ def run(
 
 
 def results(run: str | Path) -> pd.DataFrame:
-    """Return the numbers of a finished run as its report shows them, one a row, with intervals,
-    counts and differences.
+    """Return the numbers of a finished run as its report shows them, one a row.
+
+    They come with intervals, counts and differences.
 
     `run`: its name, its folder, or its config. Raises InvalidInput for anything else.
     """

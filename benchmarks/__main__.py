@@ -1,5 +1,6 @@
-"""Measure the project against the field's common method in one run, and write docs/performance.md:
-`make bench`.
+"""Measure the project against the field's common method, and write docs/performance.md.
+
+`make bench` runs it.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ class Timing:
 def timed(
     function: Callable[[], Any], budget: float, repeats: int = 5, alone: bool = False
 ) -> Timing:
-    """Run once or more: until `repeats`, or until `budget` seconds are spent. A process `alone`
-    tells its seconds itself.
+    """Run until `repeats`, or until `budget` seconds are spent, but at least once.
+
+    A process `alone` tells its seconds itself.
     """
     seconds: list[float] = []
     first = time.perf_counter()
@@ -110,9 +112,7 @@ def main() -> None:
 
 
 def prepared(scale: float, folder: Path) -> tuple[dict[str, int], list[Row]]:
-    """Return the sizes of the synthetic set at `scale` of IJB-C, and every line of the page in
-    order.
-    """
+    """Return the sizes of the synthetic set at `scale` of IJB-C, and all lines of the page."""
     made = Material.make(scale)
     ours = set_to_set.rows(made, REPLICATES)
     together = next(row.name for row in ours if isinstance(row.common, tuple))
@@ -133,8 +133,9 @@ def prepared(scale: float, folder: Path) -> tuple[dict[str, int], list[Row]]:
 
 
 def of_common(row: Row, common: dict[Any, Timing], budget: float) -> Timing | None:
-    """Return the common method's timing, measured once a function; of several lines together, the
-    sum of their medians.
+    """Return the common method's timing, measured once a function.
+
+    For several lines together it is the sum of their medians.
     """
     if isinstance(row.common, tuple):
         found = Timing([sum(common[name].median for name in row.common)], None)
@@ -149,17 +150,14 @@ def of_common(row: Row, common: dict[Any, Timing], budget: float) -> Timing | No
 
 
 def line(row: Row, ours: Timing, theirs: Timing | None) -> str:
-    """Return one line of the table: the step, both medians (or speeds), their ratio, how the
-    results compare.
-    """
+    """Return a line of the table: step, both medians (or speeds), ratio, how results compare."""
     if theirs is None:
         return f"| {row.name} | – | {quantity(row, ours)} | – | {row.told(ours.result)} |"
     ratio = theirs.median / ours.median
-    same = (
-        row.told(ours.result)
-        if isinstance(row.common, tuple)
-        else row.compared(theirs.result, ours.result)
-    )
+    if isinstance(row.common, tuple):
+        same = row.told(ours.result)
+    else:
+        same = row.compared(theirs.result, ours.result)
     return (
         f"| {row.name} | {quantity(row, theirs)} | {quantity(row, ours)} | {ratio:.2g} | {same} |"
     )
@@ -172,9 +170,7 @@ def quantity(row: Row, timing: Timing) -> str:
 
 
 def where_time_goes(function: Callable[[], Any], least: float = 0.15) -> str:
-    """Return the project's functions that hold at least this share of the time, and whose own lines
-    hold most.
-    """
+    """Return our functions that hold at least `least` of the time, and those busiest themselves."""
     profiler = cProfile.Profile()
     profiler.runcall(function)
     stats: Any = pstats.Stats(profiler)
@@ -185,11 +181,10 @@ def where_time_goes(function: Callable[[], Any], least: float = 0.15) -> str:
             "pipeline",
             "stages",
         )
-        label = (
-            f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{name}"
-            if ours
-            else name.strip("<>")
-        )
+        if ours:
+            label = f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{name}"
+        else:
+            label = name.strip("<>")
         own = max(own, (alone / stats.total_tt, label))
         if ours and spent / stats.total_tt >= least and name != "compute" and name[0] != "<":
             found.append((spent / stats.total_tt, f"`{label}` {spent / stats.total_tt:.0%}"))

@@ -1,10 +1,9 @@
-"""What is measured in a process of its own, whose memory then counts: `python -m
-benchmarks.children growth|streamed …`.
+"""What is measured in a process of its own, so that its memory can be measured.
 
-`growth SCALE` runs the three 1:1 steps on a set of a scale; `streamed FOLDER` runs them from
-embeddings that `prepare` has stored there, and commits what they give. Each prints one JSON object.
-Memory is what the steps add at their peak: in `growth` to the process with its embeddings and
-tables, in `streamed` to the interpreter after its imports.
+`python -m benchmarks.children growth SCALE` runs the three 1:1 steps on a set of a scale; `streamed
+FOLDER` runs them from embeddings that `prepare` has stored there, and commits what they give. Each
+prints one JSON object. Memory is what the steps add at their peak: in `growth` to the process with
+its embeddings and tables, in `streamed` to the interpreter after its imports.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from benchmarks.material import (
     compare_all,
     dataset,
     fuse_by,
-    rates,
     run,
     stage_of,
+    tar_and_auc,
 )
 from pipeline.core.schema import Batch, concat
 from pipeline.core.stage import Source, Work
@@ -43,18 +42,20 @@ from pipeline.store.store import Store
 from stages.evaluation.verification import EvaluateVerification
 from stages.fusion import fuse
 from stages.matching.compare import Compare
-from stages.tables.tables import EMBEDDINGS, FUSED, LAYOUT, SCORES
+from stages.tables.schemas import EMBEDDINGS, FUSED, SCORES
+from stages.tables.tables import LAYOUT
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = (0.25, 0.5, 1.0, 2.0)
-BLOCK = 16_384  # embeddings of a stored shard
+SHARD_ROWS = 16_384  # embeddings of a stored shard
 TOUCHED = 2 << 30  # bytes
-TABLES = ("members", "templates", "roles", "comparisons", "pairings")
+READ_TABLES = ("members", "templates", "roles", "comparisons", "pairings")
 
 
 def rows(made: Material, scale: float, folder: Path, in_memory: str) -> list[Row]:
-    """Return the lines; `in_memory` names that of the three steps together, whose common time is
-    theirs too.
+    """Return the lines.
+
+    `in_memory` names that of the three steps together, whose common time is theirs too.
     """
     prepare(made, folder)
     return [
@@ -97,15 +98,15 @@ def child(*arguments: str) -> dict[str, Any]:
 def prepare(made: Material, folder: Path) -> None:
     """Store the embeddings in shards, and the tables that the steps read."""
     store = Store(folder)
-    for number, start in enumerate(range(0, made.embedded.rows, BLOCK)):
+    for number, start in enumerate(range(0, made.embedded.rows, SHARD_ROWS)):
         store.commit(
             "embed",
             f"{number:064x}",
-            made.embedded.take(slice(start, start + BLOCK)),
+            made.embedded.take(slice(start, start + SHARD_ROWS)),
             EMBEDDINGS,
             {},
         )
-    for name in TABLES:
+    for name in READ_TABLES:
         store.commit(
             f"ingest.{name}", f"{0:064x}", made.data.tables[name], LAYOUT.schemas[name], {}
         )
@@ -120,7 +121,7 @@ def growth(scale: float) -> dict[str, float]:
     built = time.perf_counter()
     scores = compare_all(made.data, fused)
     scored = time.perf_counter()
-    rates(scores, mated)
+    tar_and_auc(scores, mated)
     took, count = time.perf_counter() - begin, len(scores)
     megabytes = (_peak() - before) / 1e6
     each, alone = took / count * 1e9, (scored - built) / count * 1e9
@@ -138,11 +139,11 @@ def streamed(folder: Path) -> dict[str, float]:
     before = _peak(reset=True)
     store = Store(folder)
     tables: Mapping[str, Batch] = {
-        name: store.read(f"ingest.{name}", f"{0:064x}") for name in TABLES
+        name: store.read(f"ingest.{name}", f"{0:064x}") for name in READ_TABLES
     }
     faces = tables["members"].rows
     blank = np.full(faces, "", object)  # names of faces are not read here
-    data = dataset({**tables, "faces": Batch({"face_id": blank})}, faces=BLOCK)
+    data = dataset({**tables, "faces": Batch({"face_id": blank})}, faces=SHARD_ROWS)
     stage = stage_of(fuse.Fuse, rule="mean", features="raw", media="mean")
     judge = stage_of(EvaluateVerification, replicates=0)
     key, begin = f"{os.getpid():064x}", time.perf_counter()
@@ -169,14 +170,12 @@ def streamed(folder: Path) -> dict[str, float]:
 
 
 def _stored(store: Store, faces: int, part: Mapping[str, Batch]) -> Source:
-    """Return the stored shards that hold the members of one shard of templates, as a run hands them
-    out.
-    """
-    starts = np.arange(0, faces, BLOCK)
-    needed = np.unique(part["members"]["face"] // BLOCK)
+    """Return the stored shards with the members of one shard of templates, as a run does."""
+    starts = np.arange(0, faces, SHARD_ROWS)
+    needed = np.unique(part["members"]["face"] // SHARD_ROWS)
     return Source(
         tuple(starts[needed].tolist()),
-        tuple(np.minimum(starts[needed] + BLOCK, faces).tolist()),
+        tuple(np.minimum(starts[needed] + SHARD_ROWS, faces).tolist()),
         lambda index, columns: store.read("embed", f"{needed[index]:064x}", columns),
     )
 
@@ -193,7 +192,9 @@ def _touch_memory() -> None:
 def _peak(reset: bool = False) -> int:
     """Return the bytes of memory at the peak since the last reset; after a reset, those of now."""
     if reset:
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not to hide what is taken later
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # otherwise memory freed before would hide what is allocated later
         Path("/proc/self/clear_refs").write_text("5")
     line = next(
         row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM")

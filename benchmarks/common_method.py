@@ -1,5 +1,4 @@
-"""The way the field's common evaluation scripts compute, in our own words: what the project is
-measured against.
+"""The field's common evaluation scripts, in our own words: what the project is measured against.
 
 Conventions
     These functions are meant to be slow in the way those scripts are: a Python loop over templates
@@ -19,11 +18,10 @@ Array = NDArray[Any]
 
 
 def media_templates(features: Array, template: Array, medium: Array) -> Array:
-    """Return (t, d) float64 unit templates: mean of the raw features inside a medium, sum over
-    media, unit length.
+    """Return (t, d) float64 unit templates: the mean inside each medium, summed over media.
 
-    features (n, d) float32; template, medium (n,) int64. The 1:1 script for IJB sets, without
-    detector scores.
+    features (n, d) float32, raw; template, medium (n,) int64. This is the 1:1 script for IJB sets,
+    without detector scores.
     """
     wanted = np.unique(template)
     out = np.zeros((len(wanted), features.shape[1]))
@@ -39,9 +37,7 @@ def media_templates(features: Array, template: Array, medium: Array) -> Array:
 
 
 def minmax_templates(features: Array, template: Array, quality: Array) -> Array:
-    """Return (t, d) float64 unit templates: raw features times min-max normalised quality (n,),
-    summed.
-    """
+    """Return (t, d) float64 unit templates: sums of raw features times min-max quality (n,)."""
     scaled = (quality - quality.min()) / (quality.max() - quality.min())
     weighted = features * scaled[:, None]
     wanted = np.unique(template)
@@ -54,9 +50,7 @@ def minmax_templates(features: Array, template: Array, quality: Array) -> Array:
 
 
 def pair_scores(unit: Array, a: Array, b: Array, batch: int = 100_000) -> Array:
-    """Return (m,) float64 cosines of unit rows a and b: gather both sides of a batch, multiply,
-    sum.
-    """
+    """Return (m,) float64 cosines of unit rows a and b: gather a batch, multiply, sum."""
     scores = np.zeros(len(a))
     for start in range(0, len(a), batch):
         cut = slice(start, start + batch)
@@ -67,8 +61,9 @@ def pair_scores(unit: Array, a: Array, b: Array, batch: int = 100_000) -> Array:
 def tar_table(
     scores: Array, mated: Array, targets: tuple[float, ...]
 ) -> tuple[Array, Array, float]:
-    """Return (TAR, false matches) at the ROC point nearest each FMR target, and the AUC, by
-    scikit-learn.
+    """Return (TAR, false matches) at the ROC point nearest each FMR target, and the AUC.
+
+    All are scikit-learn's.
 
     With every point of the curve: by default scikit-learn leaves out those on straight stretches,
     and the nearest of what is left has the same TAR but other counts.
@@ -85,8 +80,7 @@ def tar_table(
 def discard_steps(
     scores: Array, mated: Array, quality: Array, targets: tuple[float, ...], fractions: Array
 ) -> Array:
-    """Return FNMR (targets, fractions) of the legacy error versus discard, as its script goes about
-    it.
+    """Return FNMR (targets, fractions) of the legacy error versus discard, as its script does.
 
     At each step all qualities are sorted again and the poorest are dropped; then for each FMR all
     distances that are left are sorted, and the threshold is the one whose FMR is nearest, the most
@@ -109,8 +103,9 @@ def discard_steps(
 def mate_ranks(
     gallery: Array, probes: Array, gallery_subject: Array, probe_subject: Array
 ) -> tuple[Array, Array]:
-    """Return (rank of the mate, best score), each (p,): the whole similarity matrix, every row
-    sorted; rank 0: no mate.
+    """Return (rank of the mate, best score), each (p,), from the whole sorted similarity matrix.
+
+    Rank 0: no mate.
     """
     similarity = probes @ gallery.T
     order = np.argsort(-similarity, axis=1)
@@ -122,8 +117,9 @@ def mate_ranks(
 
 
 def top_candidates(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]:
-    """Return the k best gallery rows of each probe and their scores, (p, k): whole matrix,
-    argpartition, sort.
+    """Return each probe's k best gallery rows and their scores, (p, k).
+
+    By the whole similarity matrix, argpartition and a sort.
     """
     similarity = probes @ gallery.T
     part = np.argpartition(-similarity, k, axis=1)[:, :k]
@@ -133,9 +129,7 @@ def top_candidates(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]
 
 
 def flat_index(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]:
-    """Return the k best gallery rows of each probe and their scores, (p, k), as FAISS's flat index
-    gives them.
-    """
+    """Return each probe's k best gallery rows and scores, (p, k), by FAISS's flat index."""
     import faiss
 
     faiss.omp_set_num_threads(1)
@@ -146,9 +140,7 @@ def flat_index(gallery: Array, probes: Array, k: int) -> tuple[Array, Array]:
 
 
 def aligned_crop(jpeg: bytes, landmarks: Array, template: Array) -> Array:
-    """Return the crop (112, 112, 3) uint8 RGB: OpenCV decode, Umeyama's fit by SVD (TPAMI 1991),
-    OpenCV warp.
-    """
+    """Return the crop (112, 112, 3) uint8 RGB: decode, Umeyama's fit (TPAMI 1991), OpenCV warp."""
     import cv2
 
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)

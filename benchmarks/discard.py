@@ -1,6 +1,4 @@
-"""Error versus discard: the legacy form at three sizes, the standard form at every distinct
-quality, its bootstrap.
-"""
+"""Error versus discard: the legacy form at three sizes, the standard form, its bootstrap."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from stages.metrics import bootstrap, discard, discard_replicates
 FMR = (1e-2, 1e-3, 1e-4)
 LIMIT = 0.2
 SHORT = 3000  # comparisons of each kind, as in the field's lists of 6,000 pairs
-TIMED = 1  # steps of the common method that are timed where all twenty would take minutes
+TIMED = 1  # steps of the common method that are timed if all twenty would take minutes
 
 
 def rows(made: Material, scores: Array, replicates: int) -> list[Row]:
@@ -48,7 +46,7 @@ def rows(made: Material, scores: Array, replicates: int) -> list[Row]:
                 f"legacy error versus discard, {size:,} comparisons, 20 steps × {len(FMR)} FMRs",
                 partial(_legacy, *part),
                 partial(common.discard_steps, *part, FMR, steps),
-                partial(_same, len(steps), _megabytes(partial(_legacy, *part))),
+                partial(_same_errors, len(steps), _megabytes(partial(_legacy, *part))),
                 times=discard.LEGACY_FRACTIONS.size / len(steps),
             )
         )
@@ -112,12 +110,11 @@ def _megabytes(function: Callable[[], Any]) -> float:
         tracemalloc.stop()
 
 
-def _same(steps: int, megabytes: float, theirs: Array, ours: Array) -> str:
-    told = (
-        ""
-        if steps == ours.shape[1]
-        else f"common method: {steps} of 20 steps timed, × {20 // steps}; "
-    )
+def _same_errors(steps: int, megabytes: float, theirs: Array, ours: Array) -> str:
+    if steps == ours.shape[1]:
+        told = ""
+    else:
+        told = f"common method: {steps} of 20 steps timed, × {20 // steps}; "
     return (
         f"{told}{megabytes:.0f} MB beside the lists; FNMR within"
         f" {np.nanmax(np.abs(theirs - ours[:, :steps])):.1e}"

@@ -1,6 +1,4 @@
-"""What is measured on: a synthetic set of IJB-C's shape, its list of comparisons, and stages called
-as a run calls them.
-"""
+"""What is measured on: a synthetic set of IJB-C's shape, and stages called as a run does."""
 
 from __future__ import annotations
 
@@ -24,7 +22,8 @@ from stages.fusion import fuse
 from stages.matching import compare
 from stages.metrics import verification
 from stages.quality.reference_statistics import Statistics
-from stages.tables.tables import LAYOUT, Comparisons, role_rows
+from stages.tables.comparisons import Comparisons, role_rows
+from stages.tables.tables import LAYOUT
 
 PROFILE = PROFILES["cpu-fp32"]
 WORKERS = len(os.sched_getaffinity(0))  # as a run has
@@ -38,33 +37,29 @@ ASTRAY = 1000
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the page: what is done, both ways of doing it, and a sentence on how the results
-    compare.
-    """
+    """One line of the page: a task, both ways of doing it, and how their results compare."""
 
     name: str
     ours: Callable[[], Any]
-    common: Callable[[], Any] | tuple[str, ...] | None = (
-        None  # or the lines whose common times together are its own
-    )
+    # or the lines whose common times together are its own
+    common: Callable[[], Any] | tuple[str, ...] | None = None
     compared: Callable[[Any, Any], str] = lambda theirs, ours: ""
     amount: float = 0.0  # of `unit`, when the line is a speed
     unit: str = ""
-    cost: str = (
-        ""  # what our side spends its time on; printed where that leaves us less than twice as fast
-    )
+    # what our side spends its time on; printed if that leaves us less than twice as fast
+    cost: str = ""
     told: Callable[[Any], str] = lambda ours: ""  # what our result says by itself
-    times: float = (
-        1  # that the common method's work is of the line's, where only a part of it is timed
-    )
+    # how many times the timed part of the common method's work the whole work is
+    times: float = 1
     threads: int = WORKERS  # of the common method in a library
     alone: bool = False  # a process of its own: its result is its seconds, and what it told
 
 
 @dataclass(frozen=True)
 class Material:
-    """A synthetic set and what the steps in question read: embeddings, quality, fused templates, a
-    list of comparisons.
+    """A synthetic set and what the measured steps read.
+
+    That is embeddings, quality, fused templates and a list of comparisons.
     """
 
     data: Dataset
@@ -94,7 +89,7 @@ class Material:
             **tables,
             "roles": Batch({name: np.concatenate(parts) for name, parts in both.items()}),
         }
-        tables["comparisons"] = a_list(tables, subject, MATED / PRODUCT, NONMATED / PRODUCT)
+        tables["comparisons"] = draw_list(tables, subject, MATED / PRODUCT, NONMATED / PRODUCT)
         tables["pairings"] = tables["pairings"].take(slice(0, 0))
         data = dataset(tables)
         fused = fuse_by(data, "quality-minmax", embedded, scored)
@@ -116,11 +111,11 @@ class Material:
         return dataset({**self.data.tables, **tables})
 
 
-def a_list(tables: Mapping[str, Batch], subject: Array, mated: float, nonmated: float) -> Batch:
-    """Return comparisons of references with probes: of all pairs the given shares, drawn at random
-    without repeats.
+def draw_list(tables: Mapping[str, Batch], subject: Array, mated: float, nonmated: float) -> Batch:
+    """Return comparisons of references with probes, drawn at random without repeats.
 
-    They come in the order of their references but for one in ASTRAY, as such lists do.
+    `mated` and `nonmated` are the shares of all pairs. They come in the order of their references
+    but for one in ASTRAY, as such lists do.
     """
     rng = np.random.default_rng(1)
     first, second = (role_rows(tables["roles"], role) for role in ("reference", "probe"))
@@ -180,7 +175,7 @@ def source(batch: Batch) -> Source:
 def fuse_by(
     data: Dataset, rule: str, embedded: Batch | Source, scored: Batch, **options: Any
 ) -> Batch:
-    """Fuse under a rule; where it reads statistics of the set, they are part of the work."""
+    """Fuse under a rule; statistics of the set, if the rule reads them, are part of the work."""
     stage = stage_of(fuse.Fuse, rule=rule, **options)
     inputs: dict[str, Batch | Source] = {
         "embeddings": embedded,
@@ -196,7 +191,7 @@ def compare_all(data: Dataset, fused: Batch) -> Array:
     return run(stage_of(compare.Compare), data, templates=fused)["score"]
 
 
-def rates(scores: Array, mated: Array) -> tuple[Array, Array, float]:
+def tar_and_auc(scores: Array, mated: Array) -> tuple[Array, Array, float]:
     """Return TAR and false matches at FMR, and the AUC."""
     pair = verification.Ascending.of(scores[mated]), verification.Ascending.of(scores[~mated])
     points = verification.operating_points(*pair, FMR, "nearest")

@@ -17,7 +17,7 @@ from pipeline.store.store import Store
 from stages.exact import vectors
 from stages.faces import align, images
 from stages.matching import candidates, search
-from stages.tables.tables import EMBEDDINGS
+from stages.tables.schemas import EMBEDDINGS
 
 SIDE = 250  # pixels of a photograph
 
@@ -98,8 +98,9 @@ def _alignment(count: int = 200) -> list[Row]:
 
 
 def _storage(made: Material, folder: Path) -> list[Row]:
-    """Commit a shard into a new store (checksums, fsync, read back and compared) and read it;
-    NumPy's own file beside it.
+    """Commit a shard to a new store and read it; beside it NumPy's own file.
+
+    Committing includes checksums, fsync, and reading back to compare.
     """
     batch = made.embedded.take(slice(0, 65_536))
     size = sum(array.nbytes for array in batch.values() if array.dtype != object) / 1e6

@@ -1,6 +1,4 @@
-"""Set-to-set evaluation: templates, 1:1 scores, error rates, 1:N over two galleries; both ways on
-the same arrays.
-"""
+"""Set-to-set evaluation, both ways on the same arrays: templates, 1:1 scores, rates, 1:N."""
 
 from __future__ import annotations
 
@@ -14,13 +12,13 @@ from benchmarks.material import (
     FMR,
     Material,
     Row,
-    a_list,
     compare_all,
+    draw_list,
     fuse_by,
     pairs_of,
-    rates,
     run,
     stage_of,
+    tar_and_auc,
 )
 from pipeline.core.schema import Array, Batch, text
 from pipeline.plan.dataset import Dataset
@@ -29,8 +27,8 @@ from stages.metrics import bootstrap, identification
 
 TOP = 20
 GALLERIES = ("gallery", "gallery_2")
-SPARSE = 0.01  # of all pairs
-RULES = (
+SPARSE_SHARE = 0.01  # of all pairs
+FUSION_RULES = (
     *(
         "mean",
         "media-mean",
@@ -50,24 +48,24 @@ RULES = (
     ),
     *("trimmed(f=0.2)", "medoid", "crfiqa-script"),
 )
-TEMPLATES = "templates: raw features, mean in a medium, sum, unit length"
+TEMPLATES_LINE = "templates: raw features, mean in a medium, sum, unit length"
 
 
 def rows(made: Material, replicates: int) -> list[Row]:
     return [
-        *_templates(made),
+        *_template_lines(made),
         *_verification(made),
         *_identification(made),
         *_many(made, replicates),
     ]
 
 
-def _templates(made: Material) -> list[Row]:
+def _template_lines(made: Material) -> list[Row]:
     members, features = made.data.tables["members"], made.embedded["embedding"]
     medium = np.unique(members["media"].astype(str), return_inverse=True)[1]
     return [
         Row(
-            TEMPLATES,
+            TEMPLATES_LINE,
             lambda: _media_templates(made)["embedding"],
             lambda: common.media_templates(features, members["template"], medium),
             largest_difference,
@@ -86,7 +84,9 @@ def _templates(made: Material) -> list[Row]:
 def _verification(made: Material) -> list[Row]:
     tables, listed = made.data.tables, made.listed
     scores, mated = compare_all(made.data, made.fused), listed["mated"]
-    few = made.with_tables(comparisons=a_list(tables, made.subject, SPARSE / 100, SPARSE))
+    few = made.with_tables(
+        comparisons=draw_list(tables, made.subject, SPARSE_SHARE / 100, SPARSE_SHARE)
+    )
     crossed = made.with_tables(
         comparisons=listed.take(slice(0, 0)),
         pairings=Batch({"role_a": text(["reference"]), "role_b": text(["probe"])}),
@@ -104,18 +104,18 @@ def _verification(made: Material) -> list[Row]:
         ),
         Row(
             rating,
-            lambda: rates(scores, mated),
+            lambda: tar_and_auc(scores, mated),
             lambda: common.tar_table(scores, mated, FMR),
             _same_rates,
         ),
         Row(
             "templates, scores, TAR: the three together",
-            lambda: rates(compare_all(made.data, _media_templates(made)), mated),
-            (TEMPLATES, scoring, rating),
+            lambda: tar_and_auc(compare_all(made.data, _media_templates(made)), mated),
+            (TEMPLATES_LINE, scoring, rating),
         ),
         Row(
-            f"{few.tables['comparisons'].rows:,} 1:1 scores of a sparse list, {SPARSE:.0%} of the"
-            " pairs",
+            f"{few.tables['comparisons'].rows:,} 1:1 scores of a sparse list, {SPARSE_SHARE:.0%} of"
+            " the pairs",
             partial(compare_all, few, made.fused),
             partial(_gathered, made, few),
             largest_difference,
@@ -141,7 +141,7 @@ def _identification(made: Material) -> list[Row]:
         Row(
             f"1:N, galleries of {' and '.join(f'{len(rows):,}' for rows in enrolled)},"
             f" {len(probes):,} probes: {TOP} candidates, rank of the mate, best score",
-            lambda: [_ranks(made, name, subject[probes]) for name in GALLERIES],
+            lambda: [_mate_ranks(made, name, subject[probes]) for name in GALLERIES],
             theirs,
             _same_ranks,
         )
@@ -153,23 +153,23 @@ def _many(made: Material, replicates: int) -> list[Row]:
     sides = made.subject[a], made.subject[b]
     ways = [
         compare_all(made.data, fuse_by(made.data, rule, made.embedded, made.scored))
-        for rule in RULES[:2]
+        for rule in FUSION_RULES[:2]
     ]
 
     def replicated(scores: Array) -> Array:
         weights = bootstrap.subject_weights(int(made.subject.max()) + 1, replicates, seed=0)
         return bootstrap.tar_replicates(scores, mated, *sides, FMR, weights)
 
-    def difference() -> bootstrap.Difference:
-        points = [rates(scores, mated)[0] for scores in ways]
+    def difference() -> bootstrap.PairedDifference:
+        points = [tar_and_auc(scores, mated)[0] for scores in ways]
         return bootstrap.paired_difference(*points, *(replicated(scores) for scores in ways))
 
     def sixteen() -> list[Array]:
-        fused = (fuse_by(made.data, rule, made.embedded, made.scored) for rule in RULES)
-        return [rates(compare_all(made.data, templates), mated)[0] for templates in fused]
+        fused = (fuse_by(made.data, rule, made.embedded, made.scored) for rule in FUSION_RULES)
+        return [tar_and_auc(compare_all(made.data, templates), mated)[0] for templates in fused]
 
     return [
-        Row(f"{len(RULES)} fusion rules one after another: templates, scores, TAR", sixteen),
+        Row(f"{len(FUSION_RULES)} fusion rules one after another: templates, scores, TAR", sixteen),
         Row(
             f"{replicates:,} bootstrap replicates of TAR at {len(FMR)} FMRs, one rule",
             partial(replicated, ways[0]),
@@ -194,7 +194,7 @@ def _gathered(made: Material, data: Dataset) -> Array:
     return common.pair_scores(made.wide, *pairs_of(data))
 
 
-def _ranks(made: Material, gallery: str, probe_subject: Array) -> tuple[Array, Array]:
+def _mate_ranks(made: Material, gallery: str, probe_subject: Array) -> tuple[Array, Array]:
     found = run(stage_of(search.Search, k=TOP, gallery=gallery), made.data, templates=made.fused)
     named = np.where(found["candidate"] >= 0, made.subject[found["candidate"]], -1)
     return identification.mate_rank(named, probe_subject), found["score"][:, 0]
@@ -207,11 +207,10 @@ def largest_difference(theirs: Array, ours: Array) -> str:
 
 
 def _same_rates(theirs: Any, ours: Any) -> str:
-    counts = (
-        "identical"
-        if np.array_equal(theirs[1], ours[1])
-        else f"DIFFERENT ({theirs[1]} and {ours[1]})"
-    )
+    if np.array_equal(theirs[1], ours[1]):
+        counts = "identical"
+    else:
+        counts = f"DIFFERENT ({theirs[1]} and {ours[1]})"
     return (
         f"false matches {counts}; TAR within {np.abs(theirs[0] - ours[0]).max():.1e}, AUC"
         f" {abs(theirs[2] - ours[2]):.1e}"

@@ -1,5 +1,6 @@
-"""Imports every built-in part, so that each registers itself. Named by the entry point
-`qfuse.plugins`.
+"""Imports every built-in part, so that each registers itself.
+
+The entry point `qfuse.plugins` names this module.
 """
 
 # ruff: noqa: F401

@@ -1,6 +1,4 @@
-"""Where the files that ship with the project are: beside the code in a checkout, inside the package
-when installed.
-"""
+"""Where shipped files are: beside the code in a checkout, in the package when installed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The verbs that hand something on to others: build (templates) and reference (statistics of a
-reference set).
-"""
+"""The verbs that hand results to others: build (templates) and reference (quality statistics)."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from pipeline.errors import InvalidInput, cannot_write, counted
 if TYPE_CHECKING:
     from pipeline.plan.graph import Step
     from pipeline.session import Session
-    from stages.fusion.templates_file import Written
+    from stages.fusion.templates_file import WrittenTemplates
 
 T = TypeVar("T")
 BUILD = "Example: qfuse build configs/gallery.yaml templates.h5"
@@ -68,23 +66,24 @@ def build(
     The file also has the members of each template, their weights and their quality scores.
     """
     from stages.commands.destination import need_name
-    from stages.fusion.templates_file import need_ours, write_templates
+    from stages.fusion.templates_file import need_templates_file, write_templates
 
     need_name(out, "build writes HDF5", ".h5", ".hdf5")
 
     def targets(steps: Sequence[Step]) -> None:
-        paths = [_path(out, step, len(steps)) for step in steps]
+        paths = [_file_of_step(out, step, len(steps)) for step in steps]
         if len(set(paths)) < len(paths):
             raise InvalidInput(
                 f"several cells would be written to one file ({paths[0]}): choose one with --where."
             )
         for path in paths:
-            need_ours(path)
+            need_templates_file(path)
 
-    def write(session: Session, steps: Sequence[Step]) -> list[Written]:
+    def write(session: Session, steps: Sequence[Step]) -> list[WrittenTemplates]:
         try:
             return [
-                write_templates(_path(out, step, len(steps)), session, step, view) for step in steps
+                write_templates(_file_of_step(out, step, len(steps)), session, step, view)
+                for step in steps
             ]
         except OSError as error:
             raise cannot_write(out, error) from None
@@ -112,11 +111,10 @@ def build(
             f"{one.path}: {counted(one.templates, 'template')} of {counted(one.faces, 'face')}"
             f" ({one.step}){more}"
         )
-    say(
-        f"fused {counted(made, 'template')}, {speed:,.0f} a second"
-        if speed
-        else "all templates were in the store already"
-    )
+    if speed:
+        say(f"fused {counted(made, 'template')}, {speed:,.0f} a second")
+    else:
+        say("all templates were in the store already")
 
 
 def reference(
@@ -134,12 +132,12 @@ def reference(
     Other configs name this file in `statistics.reference`.
     """
     from pipeline.session import write_json
-    from stages.commands.destination import absent, need_name
+    from stages.commands.destination import need_absent, need_name
     from stages.quality.quality import Quality
-    from stages.quality.reference_statistics import to_json
+    from stages.quality.reference_statistics import reference_content
 
     need_name(out, "reference writes JSON", ".json")
-    absent(out)
+    need_absent(out)
 
     def one(steps: Sequence[Step]) -> None:
         if len(steps) > 1:
@@ -156,7 +154,7 @@ def reference(
     def read(session: Session, steps: Sequence[Step]) -> tuple[str, dict[str, Any]]:
         scored: Any = steps[0].stage.above["quality"]
         read = session.read(steps[0])
-        found = to_json(session.config.full_name, scored.measure, read)
+        found = reference_content(session.config.full_name, scored.measure, read)
         if not found["count"]:
             raise InvalidInput(
                 f"{session.config.full_name} has no face with a quality score, so it is not a"
@@ -196,19 +194,17 @@ def with_cells(
     quiet: bool,
     out: Path | None,
 ) -> tuple[T, int, float]:
-    """Run the chosen cells of a stage, and nothing that they do not read, once `accept` has raised
-    nothing.
+    """Run the chosen cells of a stage, and nothing that they do not read.
 
-    `out`: the file that is going to be written, None where none is.
-
-    Returns what `use` makes of the session and these cells, and the rows and seconds of the stage,
-    0 where all was stored.
+    `accept` looks at the cells first, and may raise. `out`: the file that is going to be written,
+    None if there is none. Returns what `use` makes of the session and these cells, and the rows and
+    seconds of the stage, 0 if all was stored.
     """
     from pipeline.cli.sessions import compute
     from pipeline.config.config import load_config
     from pipeline.session import with_session
     from stages.commands.destination import need_apart
-    from stages.explain.compared_pair import agreeing
+    from stages.explain.compared_pair import agreeing_steps
 
     loaded = load_config(config, overrides or [])
     if not any(stage == (section.stage or name) for name, section in loaded.steps.items()):
@@ -223,7 +219,7 @@ def with_cells(
 
     def computed(session: Session) -> T:
         nonlocal rows, seconds
-        steps = agreeing(session, list(session.plan.cells(stage)), where or [])
+        steps = agreeing_steps(session, list(session.plan.cells(stage)), where or [])
         if not steps:
             raise InvalidInput(f"no cell of `{stage}` agrees with {' '.join(where or [])}.")
         accept(steps)
@@ -236,9 +232,8 @@ def with_cells(
     return with_session(loaded, store, computed, warn, until=stage), rows, seconds
 
 
-def _path(out: Path, step: Step, cells: int) -> Path:
-    """Return the file of a step: the one asked for, or one beside it that is named after the
-    cell."""
+def _file_of_step(out: Path, step: Step, cells: int) -> Path:
+    """Return the file of a step: the one asked for, or one beside it named after the cell."""
     if cells == 1:
         return out
     label = ",".join(f"{name}={value}" for name, value in step.factors.items()) or step.name

@@ -1,6 +1,4 @@
-"""Where a verb may write its file: under a name of the file's form, in a folder that is there, and
-not among what is read.
-"""
+"""Where a verb may write its file: a fitting name, an existing folder, not among its inputs."""
 
 from __future__ import annotations
 
@@ -16,8 +14,7 @@ from pipeline.system.regular_file import obstacle
 
 
 def need_name(path: Path, writes: str, *suffixes: str) -> None:
-    """Raise UsageError for a name without the suffix of what is written, InvalidInput if its folder
-    is not there.
+    """Raise UsageError for a wrong suffix, InvalidInput if the folder does not exist.
 
     `writes` says who writes what, as in "build writes HDF5".
     """
@@ -32,8 +29,7 @@ def need_name(path: Path, writes: str, *suffixes: str) -> None:
 
 
 def need_folder(path: Path) -> None:
-    """Raise InvalidInput if the folder that a file or a folder is going to be written into is not
-    there, or no folder.
+    """Raise InvalidInput if the folder to write into does not exist, or is no folder.
 
     Raises ResourceRefused if nothing may be written into it.
     """
@@ -51,15 +47,14 @@ def need_folder(path: Path) -> None:
         )
 
 
-def absent(path: Path) -> None:
+def need_absent(path: Path) -> None:
     """Raise InvalidInput if something is at `path`."""
     if not is_free(path):
         raise InvalidInput(f"{path} exists already; give another name, so that nothing is lost.")
 
 
 def need_apart(path: Path, config: Config, store: Path | None) -> None:
-    """Raise InvalidInput if a file would lie in the config's store, or among the files of its data
-    set.
+    """Raise InvalidInput if a file would lie in the config's store, or in its data set.
 
     A data set around the config itself is a project's folder, in which results are expected.
     """

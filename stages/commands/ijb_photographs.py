@@ -1,10 +1,9 @@
-"""Sets of IJB-C's shape for `qfuse synth ijbc`: embeddings from a seed, or crops of real
-identities' photographs.
+"""Sets of IJB-C's shape for `qfuse synth ijbc`: embeddings from a seed, or crops of photographs.
 
 Conventions
     Embeddings the faces of the reader `synthetic` at the same scale, seed and dimension, embedding
-    for embedding. Landmarks
-               and detector score are made up, the score as a hint of quality. There is no image.
+               for embedding. Landmarks and detector score are made up, the score as a hint of
+               quality. There is no image.
     Crops      the detector finds the face nearest the centre of each photograph; a crop is its box,
                half as large again on every side; its landmarks are the detector's. Photographs
                without a face are left out. A subject needs four photographs, gives `MOST` of them
@@ -26,7 +25,7 @@ from pipeline.files.file_tree import Files
 from stages.datasets.folder import file_names, identity_generator, is_image, lowest_ranked
 from stages.datasets.ijb import write
 from stages.datasets.ijb.write import JanusSet
-from stages.datasets.synthetic import SUBJECTS, SynthOptions, make
+from stages.datasets.synthetic import SUBJECTS, SynthOptions, make_set
 from stages.faces.align import TEMPLATE
 from stages.faces.images import Unusable, decode
 from stages.models.detector import Detector
@@ -37,7 +36,7 @@ _MAX_PIXELS = 50_000_000
 
 def from_noise(options: SynthOptions) -> JanusSet:
     """Return a set at embedding level; the same options give the same set."""
-    made, columns, truth = make(options)
+    made, columns, truth = make_set(options)
     # A stream of its own, so that the embeddings are those of the reader `synthetic`.
     rng = np.random.default_rng(np.random.SeedSequence([options.seed, 1]))
     subjects, count = len(made.enrolled), len(made.template)
@@ -83,7 +82,7 @@ def from_photographs(
     """Return a set of crops of SUBJECT/…/photo.jpg, and what gives the JPEG bytes of each face.
 
     Raises InvalidInput if there are not as many subjects with four photographs as the scale asks
-    for. `tell` is given a sentence on what was left out.
+    for. `tell` is called with a sentence on what was left out.
     """
     own: dict[str, list[str]] = {}
     for name in filter(is_image, file_names(files)):
@@ -161,9 +160,7 @@ def _photographed(
 
 
 def _crop(files: Files, name: str, detector: Detector) -> tuple[bytes, Array, Array, float] | None:
-    """Return the crop (JPEG), and in it the landmarks, the box and the detector score; None if no
-    face is found.
-    """
+    """Return the crop (JPEG), its landmarks, box and detector score; None without a face."""
     from PIL import Image
 
     try:

@@ -1,6 +1,4 @@
-"""The verbs that know of faces or of the parts that configs name. Added to the command by entry
-point.
-"""
+"""The verbs that know of faces or of parts that configs name; an entry point adds them."""
 
 from __future__ import annotations
 
@@ -98,16 +96,16 @@ def init(
     """Write a commented config to start from."""
     from pipeline.errors import cannot_write, unknown
     from pipeline.system.atomic_text import replace_text
-    from stages.commands.destination import absent, need_name
+    from stages.commands.destination import need_absent, need_name
     from stages.shipped_files import resource
 
     if kind not in STARTERS:
         raise UsageError(f"--kind: {unknown('kind of config', kind, STARTERS)}")
     need_name(path, "init writes YAML", ".yaml", ".yml")
-    absent(path)
+    need_absent(path)
     shipped, advice = STARTERS[kind]
     text = resource(f"configs/{shipped}.yaml").read_text(encoding="utf-8")
-    # Where the shipped configs look besides is no place of a user's.
+    # The other folders in which shipped configs look are not the user's own.
     text = re.sub(r"^models:\n  folders: .*$", "models: {folders: [models]}", text, flags=re.M)
     lines = text.replace("${QFUSE_SHARED:-../../shared}/data/lfw.zip", "lfw.zip").splitlines()
     name = (
@@ -184,11 +182,12 @@ def doctor(as_json: AsJson = False) -> None:
     }
     facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     facts["instructions"] = instruction_set([*sorted(DEPENDENT), "numpy"])
-    facts["bf16"] = (
-        "no instructions for it: cpu-bf16 is five to nine times slower than cpu-fp32"
-        if lacks_bf16()
-        else "yes"
-    )
+    if lacks_bf16():
+        facts["bf16"] = (
+            "no instructions for it: cpu-bf16 is five to nine times slower than cpu-fp32"
+        )
+    else:
+        facts["bf16"] = "yes"
     facts["disk_free_gib"] = round(shutil.disk_usage(".").free / 2**30, 1)
     problems: list[str] = []
     for module, name, advice in (
@@ -241,8 +240,9 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def model_folders() -> list[Path]:
-    """Return the folders in which the shipped configs look for weights: $QFUSE_MODELS or ./models,
-    $QFUSE_SHARED/models.
+    """Return the folders in which the shipped configs look for weights.
+
+    They are $QFUSE_MODELS or ./models, and $QFUSE_SHARED/models.
     """
     shared = os.environ.get("QFUSE_SHARED")
     return [
@@ -256,9 +256,9 @@ def _state(path: Path | None, sha256: str | None) -> str:
         return "no"
     from pipeline.files.digests import file_digest
 
-    return (
-        "undeclared" if sha256 is None else "yes" if file_digest(path) == sha256 else "other bytes"
-    )
+    if sha256 is None:
+        return "undeclared"
+    return "yes" if file_digest(path) == sha256 else "other bytes"
 
 
 def _faiss_version() -> str:

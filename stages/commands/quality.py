@@ -1,4 +1,5 @@
 """The verbs that put quality scores on a common scale: quality calibrate and quality apply.
+
 `commands.add_to` adds them.
 """
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from pipeline.plan.graph import Step
     from pipeline.session import Session
 
-TABLES = (".csv", ".tsv", ".txt")  # how the name of a table of scores ends
-FEW = 101  # faces: with fewer, some of the percentiles stand between two faces
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")  # how the name of a table of scores ends
+FEWEST_FACES = 101  # faces: with fewer, some of the percentiles stand between two faces
 
 quality_app = typer.Typer(
     help="Turn raw quality scores into percentiles (0 to 100) of a named reference set.",
@@ -73,7 +74,7 @@ def calibrate(
     the same file.
     """
     from pipeline.session import write_json
-    from stages.commands.destination import absent, need_name
+    from stages.commands.destination import need_absent, need_name
     from stages.quality.calibration import reference_set
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -83,8 +84,8 @@ def calibrate(
         )
     path = out or Path(f"{name}.json")
     need_name(path, "quality calibrate writes JSON", ".json")
-    absent(path)
-    stage, face_ids, scored = _scored(config, overrides, store, where, as_json, path)
+    need_absent(path)
+    stage, face_ids, scored = _computed_scores(config, overrides, store, where, as_json, path)
     found = reference_set(name, stage.measure, face_ids, scored, stage.context)
     try:
         write_json(path, found)
@@ -97,7 +98,7 @@ def calibrate(
         f"wrote {path}: the reference set {name}, {stage.options.method} of"
         f" {counted(found['count'], 'face')}, {found['minimum']:.4g} to {found['maximum']:.4g}"
     )
-    if found["count"] < FEW:
+    if found["count"] < FEWEST_FACES:
         warn(
             f"note: {counted(found['count'], 'face')}: few for 101 percentiles; scores in between"
             " are interpolated."
@@ -149,14 +150,14 @@ def apply(
     --column (like OFIQ's), or lines of a name and a score (like CR-FIQA's). It keeps its columns
     and gets the last two of these. What its scores measure cannot be checked.
     """
-    from stages.commands.destination import absent, need_name
+    from stages.commands.destination import need_absent, need_name
     from stages.quality import calibration
 
-    table = source.suffix.lower() in TABLES
+    table = source.suffix.lower() in TABLE_SUFFIXES
     if column is not None and not table:
         raise UsageError(
-            f"--column belongs to a table of scores ({', '.join(TABLES)}), which {source} is not:"
-            " leave it out."
+            f"--column belongs to a table of scores ({', '.join(TABLE_SUFFIXES)}), which {source}"
+            " is not: leave it out."
         )
     if table and (where or overrides or store):
         raise UsageError(
@@ -165,7 +166,7 @@ def apply(
         )
     if out is not None:
         need_name(out, "quality apply writes CSV", ".csv", ".txt")
-        absent(out)
+        need_absent(out)
     found = calibration.read_reference(reference)
     if table:
         header, columns, scores = calibration.read_scores(source, column)
@@ -175,7 +176,7 @@ def apply(
             f" {found['set']} was not checked."
         )
     else:
-        stage, face_ids, scored = _scored(source, overrides, store, where, False, out)
+        stage, face_ids, scored = _computed_scores(source, overrides, store, where, False, out)
         calibration.refuse_other(found, stage.measure, reference)
         scores = scored["quality"]
         content = calibration.scores_table(face_ids, scored, found)
@@ -187,12 +188,12 @@ def apply(
         unchecked = unchecked if given else ""
     _written(content, out)
     tell = warn if out is None else say
-    tell(("" if out is None else f"wrote {out}: ") + calibration.told(scores, found))
+    tell(("" if out is None else f"wrote {out}: ") + calibration.placement_sentence(scores, found))
     if unchecked:
         warn(f"note: {unchecked}")
 
 
-def _scored(
+def _computed_scores(
     config: Path,
     overrides: Sequence[str] | None,
     store: Path | None,
@@ -200,9 +201,7 @@ def _scored(
     quiet: bool,
     out: Path | None,
 ) -> tuple[Any, Array, Batch]:
-    """Compute the one chosen quality cell; return its stage, the ids of the faces and its rows
-    (QUALITIES).
-    """
+    """Compute the one chosen quality cell; return its stage, face ids and rows (QUALITIES)."""
     from stages.commands.build import with_cells
 
     def one(steps: Sequence[Step]) -> None:

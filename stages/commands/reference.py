@@ -1,6 +1,4 @@
-"""The verb `qfuse steps`: every step, reader and rule with its options, and the JSON Schema of
-configs, read from code.
-"""
+"""The verb `qfuse steps`: every step, reader and rule with its options, and the config's schema."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-KINDS = {
+PART_KINDS = {
     "stage": "step",
     "reader": "reader",
     "fusion rule": "fusion rule",
@@ -46,14 +44,14 @@ def steps(
         emit(config_schema())
         return
     if name is None:
-        found = listed()
+        found = list_parts()
         if as_json:
             emit(found)
         else:
             rows = [(each["kind"], each["name"], each["what"]) for each in found]
-            show(_table(("kind", "name", "what it is for"), rows, ("kind", "name")))
+            show(_parts_table(("kind", "name", "what it is for"), rows, ("kind", "name")))
         return
-    parts = described(name)
+    parts = describe_part(name)
     if as_json:
         emit(parts)
         return
@@ -68,34 +66,39 @@ def steps(
                 (o["name"], "" if o["default"] is None else str(o["default"]), o["may be"])
                 for o in part["options"]
             ]
-            show(_table(("option", "default", "may be"), options, ("option",)))
+            show(_parts_table(("option", "default", "may be"), options, ("option",)))
 
 
-def listed() -> list[dict[str, str]]:
+def list_parts() -> list[dict[str, str]]:
     """Return kind, name and purpose of every part that a config may name."""
     from pipeline.core.registry import available
 
     return [
         {"kind": word, "name": name, "what": _purpose(word, part)}
-        for kind, word in KINDS.items()
+        for kind, word in PART_KINDS.items()
         for name, part in sorted(available(kind).items())
     ]
 
 
-def described(name: str) -> list[dict[str, Any]]:
-    """Return what is known of the parts of a name, mostly one. Raises InvalidInput with the nearest
-    for an unknown one.
+def describe_part(name: str) -> list[dict[str, Any]]:
+    """Return what is known of the parts of a name, mostly one.
+
+    Raises InvalidInput with the nearest name for an unknown one.
     """
     from pipeline.core.registry import available
 
     bare = name.partition("(")[0]  # quality-power(p=2) is the rule quality-power
     found = [
-        (word, available(kind)[bare]) for kind, word in KINDS.items() if bare in available(kind)
+        (word, available(kind)[bare])
+        for kind, word in PART_KINDS.items()
+        if bare in available(kind)
     ]
     if not found:
         raise InvalidInput(
             unknown(
-                "step, reader or rule", name, [each for kind in KINDS for each in available(kind)]
+                "step, reader or rule",
+                name,
+                [each for kind in PART_KINDS for each in available(kind)],
             )
         )
     return [_described(word, bare, part) for word, part in found]
@@ -103,13 +106,12 @@ def described(name: str) -> list[dict[str, Any]]:
 
 def _described(kind: str, name: str, part: Any) -> dict[str, Any]:
     rule = not hasattr(part, "Options")
-    options = _parameters(part) if rule else _fields(part.Options)
+    options = _parameters(part) if rule else _option_fields(part.Options)
     about = "" if rule else inspect.cleandoc(part.Options.__doc__ or "")
-    reads = (
-        []
-        if rule or kind == "reader"
-        else [f"{key} from {step}" for key, step in getattr(part, "inputs", {}).items()]
-    )
+    if rule or kind == "reader":
+        reads = []
+    else:
+        reads = [f"{key} from {step}" for key, step in getattr(part, "inputs", {}).items()]
     return {
         "kind": kind,
         "name": name,
@@ -121,17 +123,13 @@ def _described(kind: str, name: str, part: Any) -> dict[str, Any]:
 
 
 def _purpose(kind: str, part: Any) -> str:
-    """Return the first sentence of what a part says of itself: of most fusion rules, the formula of
-    a face's weight.
-    """
+    """Return the first sentence of a part's docstring: of fusion rules, mostly a formula."""
     text = " ".join(
         (inspect.getdoc(getattr(part, "function", part)) or "").split("\n\n")[0].split()
     )
-    return (
-        f"weight: {text[0].lower()}{text[1:]}"
-        if kind == "fusion rule" and not part.vectors
-        else text
-    )
+    if kind == "fusion rule" and not part.vectors:
+        return f"weight: {text[0].lower()}{text[1:]}"
+    return text
 
 
 def _parameters(rule: Any) -> list[dict[str, Any]]:
@@ -145,7 +143,7 @@ def _parameters(rule: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _fields(options: Any) -> list[dict[str, Any]]:
+def _option_fields(options: Any) -> list[dict[str, Any]]:
     schema = options.model_json_schema()
     defined = schema.get("$defs", {})
     return [
@@ -158,11 +156,9 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
     """Say in words what a field of a JSON Schema may hold."""
     if "$ref" in field:
         inner = defined[field["$ref"].rpartition("/")[2]]
-        return (
-            f"a section of {', '.join(inner['properties'])}"
-            if "properties" in inner
-            else _may_be(inner, defined)
-        )
+        if "properties" in inner:
+            return f"a section of {', '.join(inner['properties'])}"
+        return _may_be(inner, defined)
     if "anyOf" in field:
         return " or ".join(dict.fromkeys(_may_be(each, defined) for each in field["anyOf"]))
     if "enum" in field or "const" in field:
@@ -189,7 +185,7 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
     )
 
 
-def _table(
+def _parts_table(
     headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], narrow: tuple[str, ...]
 ) -> Table:
     from rich.table import Table
@@ -203,8 +199,7 @@ def _table(
 
 
 def config_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of config files, with the options of every step and
-    reader that is installed.
+    """Return the JSON Schema (draft 2020-12) of config files, with all installed options.
 
     It is for completion and early warning: a value may also be a factor's `$name` or an
     environment's `${NAME}`, and null removes what a config extends. `qfuse check` is the judge.
@@ -260,16 +255,16 @@ def config_schema() -> dict[str, Any]:
 
 
 def _step(name: str, options: Any, step: dict[str, Any], defined: dict[str, Any]) -> dict[str, Any]:
-    given = _options(options, defined)
+    given = _options_schema(options, defined)
     return _or_null({**step, "properties": {**step["properties"], "options": given}, "title": name})
 
 
 def _reader(name: str, options: Any, defined: dict[str, Any]) -> dict[str, Any]:
     named = {"properties": {"reader": {"const": name}}, "required": ["reader"]}
-    return {"if": named, "then": {"properties": {"options": _options(options, defined)}}}
+    return {"if": named, "then": {"properties": {"options": _options_schema(options, defined)}}}
 
 
-def _options(options: Any, defined: dict[str, Any]) -> dict[str, Any]:
+def _options_schema(options: Any, defined: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a part's options, of which each may be a factor's name as well."""
     schema = options.model_json_schema(ref_template="#/$defs/{model}")
     defined |= schema.pop("$defs", {})
@@ -277,12 +272,13 @@ def _options(options: Any, defined: dict[str, Any]) -> dict[str, Any]:
     return {
         **schema,
         "properties": {
-            name: {"anyOf": [field, _NAMED, {"type": "null"}]} for name, field in fields.items()
+            name: {"anyOf": [field, _FACTOR_NAME, {"type": "null"}]}
+            for name, field in fields.items()
         },
     }
 
 
-_NAMED = {"type": "string", "pattern": r"\$"}
+_FACTOR_NAME = {"type": "string", "pattern": r"\$"}
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 """The verbs that look into finished runs: explain (one score) and diff (two runs).
+
 `commands.add_to` adds them.
 """
 
@@ -14,7 +15,7 @@ from pipeline.cli.terminal import AsJson, ConfigPath, Overrides, StorePath, emit
 if TYPE_CHECKING:
     from pipeline.plan.graph import Step
     from pipeline.session import Session
-    from stages.explain.compared_pair import Pair
+    from stages.explain.compared_pair import ComparedPair
     from stages.explain.explain import Scored
 
 EXPLAIN = (
@@ -58,12 +59,12 @@ def explain(
     from stages.explain.explain import explained
     from stages.report import explain_text
 
-    def asked(session: Session) -> tuple[list[Step], Pair]:
+    def asked(session: Session) -> tuple[list[Step], ComparedPair]:
         return chosen_cells(session, where or []), find_pair(
             session.dataset.tables, template_a, template_b
         )
 
-    def told(session: Session) -> tuple[Pair, list[Scored]]:
+    def told(session: Session) -> tuple[ComparedPair, list[Scored]]:
         steps, pair = asked(session)
         return pair, list(explained(session, pair, steps))
 

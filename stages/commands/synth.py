@@ -1,6 +1,4 @@
-"""The verb `synth`: sets of IJB-C's shape, made from a seed, as a file of tables or in the layouts
-of IJB-C's own files.
-"""
+"""The verb `synth`: sets of IJB-C's shape, made from a seed, as tables or as IJB-C's files."""
 
 from __future__ import annotations
 
@@ -50,12 +48,12 @@ def synth_tables(
 
     It has identities, media, templates, and noise that grows as quality falls.
     """
-    from stages.commands.destination import absent, need_name
+    from stages.commands.destination import need_absent, need_name
     from stages.datasets.synthetic import SynthOptions, synthesise
     from stages.datasets.tables_file import write_tables
 
     need_name(out, "synth tables writes HDF5", ".h5", ".hdf5")
-    absent(out)
+    need_absent(out)
     options = SynthOptions(scale=scale, seed=seed, dimension=dimension)
     tables = synthesise(options)
     try:
@@ -115,12 +113,12 @@ def synth_ijbc(
     A small set has fewer pairs of templates than X asks for: below 0.23, it lists every pair. With
     --faces, the photographs of the chosen subjects decide how many templates there are.
     """
-    from stages.commands.destination import absent, need_folder
+    from stages.commands.destination import need_absent, need_folder
     from stages.datasets.ijb.protocol import manifest
     from stages.datasets.ijb.write import write_set
 
     need_folder(out)
-    absent(out)
+    need_absent(out)
     if (faces is None) != (models is None):
         raise UsageError(
             "--faces needs --models, the folder of the detector's weights, and --models needs"

@@ -16,8 +16,8 @@ Conventions
                lines.
     Pairs      every unordered pair of faces once, which are never written out: all faces have the
                one role FACE.
-    Folds      no list has a user or a person of another: list against list would give no mated
-               pair.
+    Folds      no user or person is in two lists, so comparing one list with another would give no
+               mated pair.
 """
 
 from __future__ import annotations
@@ -35,30 +35,36 @@ from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, passed_over
-from stages.datasets.folder import IMAGES as SUFFIXES
-from stages.datasets.folder import below, digest_images, file_names, find, folder_of, need_files
-from stages.datasets.manifests import Counts, need_whole
+from stages.datasets.folder import IMAGE_EXTENSIONS as SUFFIXES
+from stages.datasets.folder import (
+    digest_images,
+    file_names,
+    find_one_file,
+    folder_of,
+    names_below,
+    need_files,
+)
+from stages.datasets.manifests import CountsCheck, need_whole
 from stages.datasets.problems import Problems
-from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables, singletons
 
 FACE = "face"
 COLUMNS = ("user_id", "original_image", "face_id")
-IMAGES = {"aligned": "landmark_aligned_face", "faces": "coarse_tilt_aligned_face"}
+IMAGE_SETS = {"aligned": "landmark_aligned_face", "faces": "coarse_tilt_aligned_face"}
 
 
 class AdienceOptions(Options):
-    """Which lists, which of the two sets of images, and whether the lists have to be the
-    authors'."""
+    """Which lists, which set of images, and whether the lists must be the authors' own."""
 
     folds: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (0, 1, 2, 3, 4)
     images: Literal["aligned", "faces"] = "aligned"
-    # published: all five lists as the authors gave them; frontal and cleaned lists go round as well
-    counts: Counts = "any"
-    root: str = ""  # sub-folder to look in, where lists of the same names lie in several
+    # published: all five lists as the authors gave them; frontal and cleaned lists exist as well
+    counts: CountsCheck = "any"
+    root: str = ""  # sub-folder to look in, if lists of the same names lie in several
 
 
 @dataclass
-class _Faces:
+class _ListedFaces:
     """What the lists say, row by row."""
 
     subject: list[str] = field(default_factory=list)
@@ -88,8 +94,8 @@ class AdienceReader:
 
     def sources(self, files: Files) -> list[str]:
         """The lists, and every image that they may name; `read` reports missing lists."""
-        names = below(file_names(files), self.options.root)
-        stem = f"/{IMAGES[self.options.images]}."
+        names = names_below(file_names(files), self.options.root)
+        stem = f"/{IMAGE_SETS[self.options.images]}."
         return [
             *self._lists(names, Problems(files.root)),
             *(name for name in names if stem in name),
@@ -115,7 +121,7 @@ class AdienceReader:
         ids = list(faces.lines)
         if not ids:
             raise InvalidInput(f"{files.root}: the lists name no face.")
-        tables = Protocol(
+        tables = ProtocolLists(
             face_id=ids,
             path=faces.path,
             sha256=digest_images(files, faces.path),
@@ -130,22 +136,21 @@ class AdienceReader:
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
         """Say how many lines repeat another, and what became of every file."""
         files = need_files(files, self.name)
-        problems, names = Problems(files.root), below(file_names(files), self.options.root)
+        problems, names = Problems(files.root), names_below(file_names(files), self.options.root)
         repeated = self._faces(files, problems).repeated
-        said = (
-            [f"lines of the lists that repeat another exactly count once: {repeated:,} such"]
-            if repeated
-            else []
-        )
+        if repeated:
+            said = [f"lines of the lists that repeat another exactly count once: {repeated:,} such"]
+        else:
+            said = []
         used = [*self._lists(names, problems), *tables["faces"]["path"].tolist()]
         passed = passed_over(
             files, used, SUFFIXES, "not in the lists", folder_of(self.options.root)
         )
         return [*said, *account(files, tables["faces"], passed)]
 
-    def _faces(self, files: Files, problems: Problems) -> _Faces:
-        faces = _Faces()
-        for name in self._lists(below(file_names(files), self.options.root), problems):
+    def _faces(self, files: Files, problems: Problems) -> _ListedFaces:
+        faces = _ListedFaces()
+        for name in self._lists(names_below(file_names(files), self.options.root), problems):
             self._read_list(files, name, faces, problems)
         return faces
 
@@ -155,10 +160,10 @@ class AdienceReader:
             " those that are wanted"
         )
         folds = dict.fromkeys(self.options.folds)
-        found = [find(names, f"fold_{fold}_data.txt", problems, advice) for fold in folds]
+        found = [find_one_file(names, f"fold_{fold}_data.txt", problems, advice) for fold in folds]
         return [name for name in found if name is not None]
 
-    def _read_list(self, files: Files, name: str, faces: _Faces, problems: Problems) -> None:
+    def _read_list(self, files: Files, name: str, faces: _ListedFaces, problems: Problems) -> None:
         try:
             lines = [line.rstrip() for line in files.read(name).decode("utf-8-sig").splitlines()]
         except UnicodeDecodeError as error:
@@ -209,4 +214,6 @@ class AdienceReader:
                 continue
             faces.lines[own] = line, f"{name}, line {number}"
             faces.subject.append(face)
-            faces.path.append(f"{folder}/{user}/{IMAGES[self.options.images]}.{face}.{original}")
+            faces.path.append(
+                f"{folder}/{user}/{IMAGE_SETS[self.options.images]}.{face}.{original}"
+            )

@@ -1,22 +1,16 @@
-"""Reader `bin`: LFW, AgeDB-30, CFP-FP, CALFW and CPLFW as InsightFace packs them (lfw.bin,
-agedb_30.bin …).
+"""Reader `bin`: LFW, AgeDB-30, CFP-FP, CALFW and CPLFW as packed by InsightFace (lfw.bin …).
 
-Conventions
-    Pack       a file of 2n encoded images and n truth values; images 2i and 2i + 1 are pair i.
-               `files.image_pack` says how it is read without trusting it. dataset.path is the file
-               itself.
-    Face       images with the same bytes are one face, and each face is a template. Its id is the
-               number, seven digits, of the first of them in the pack. `repeated: each` makes every
-               image a face of its own.
-    Crops      the images are aligned already: `align: {options: {detector: none}}` takes them as
-               they are.
-    Subject    a pack names nobody. Faces that mated pairs join, at whatever length, are of one
-               subject, named "s" and the first of its faces; a face in no mated pair is of a
-               subject of its own. What one person's faces that no mated pair joins have in common
-               is not seen, so intervals may be somewhat too narrow. A non-mated pair of one subject
-               contradicts itself and is refused; `subjects: unknown` gives no face a subject.
-    Fold       ten of the same length in the order of the pairs, where their number can be divided
-               so; else none (-1).
+Conventions Pack a file of 2n encoded images and n truth values; images 2i and 2i + 1 are pair i.
+`files.image_pack` says how it is read without trusting it. dataset.path is the file itself. Face
+images with the same bytes are one face, and each face is a template. Its id is the number, seven
+digits, of the first of them in the pack. `repeated: each` makes every image a face of its own.
+Crops the images are aligned already: `align: {options: {detector: none}}` takes them as they are.
+Subject a pack names nobody. Faces that mated pairs join, through any number of pairs, are of one
+subject, named "s" and the first of its faces; a face in no mated pair is a subject of its own. If
+one person's faces are joined by no mated pair, they count as several subjects, so intervals may be
+somewhat too narrow. A non-mated pair of one subject contradicts itself and is refused; `subjects:
+unknown` gives no face a subject. Fold ten of the same length in the order of the pairs, if their
+number divides by ten; else none (-1).
 """
 
 from __future__ import annotations
@@ -34,9 +28,9 @@ from pipeline.files.digests import UNREADABLE
 from pipeline.files.file_tree import Files
 from pipeline.files.image_pack import IMAGES, PAIRS
 from stages.datasets.folder import digest_images, need_files
-from stages.datasets.manifests import Counts, need_whole
-from stages.datasets.problems import SHOWN, Problems
-from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.datasets.manifests import CountsCheck, need_whole
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
+from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables, singletons
 
 FOLDS = 10
 _MATED = re.compile(rb"(?:[01]\n)+")
@@ -46,7 +40,7 @@ class BinPackOptions(Options):
     """`name`: the benchmark whose counts the pack has to have; without one, none are asked for."""
 
     name: Literal["lfw", "agedb_30", "cfp_fp", "calfw", "cplfw"] | None = None
-    counts: Counts = "published"
+    counts: CountsCheck = "published"
     repeated: Literal["once", "each"] = "once"  # images of the same bytes: one face, or one each
     subjects: Literal["joined", "unknown"] = "joined"
 
@@ -94,13 +88,13 @@ class BinPackReader:
             face = first = np.arange(2 * pairs)
         subject = np.full(len(first), "", dtype=object)
         if self.options.subjects == "joined":
-            joined = _joined(content, mated)
+            joined = _subject_of_images(content, mated)
             _need_apart(joined, content, mated, problems)
             subject = np.array([f"s{row:07d}" for row in joined[first].tolist()], dtype=object)
         problems.refuse()
         ids = [f"{row:07d}" for row in first.tolist()]
         a, b = ([ids[row] for row in side] for side in face.reshape(-1, 2).T.tolist())
-        found = Protocol(
+        found = ProtocolLists(
             face_id=ids,
             path=[images[row] for row in first.tolist()],
             sha256=[digests[row] for row in first.tolist()],
@@ -131,14 +125,15 @@ def _mated(files: Files) -> Array:
 
 
 def _distinct(digests: list[str]) -> tuple[Array, Array]:
-    """Return the content of each image (2n,), numbered in the order of the pack, and the first
-    image of each content.
+    """Return the content of each image (2n,) as a number, and the first image of each content.
+
+    Contents are numbered in the order of the pack.
     """
     numbers: dict[str, int] = {}
     first: list[int] = []
     content = np.empty(len(digests), np.int64)
     for row, digest in enumerate(digests):
-        # what cannot be read is like nothing else
+        # an image that cannot be read equals no other one
         key = digest if digest not in ("", UNREADABLE) else f"{digest} {row}"
         content[row] = numbers.setdefault(key, len(numbers))
         if content[row] == len(first):
@@ -146,7 +141,7 @@ def _distinct(digests: list[str]) -> tuple[Array, Array]:
     return content, np.array(first, np.int64)
 
 
-def _joined(content: Array, mated: Array) -> Array:
+def _subject_of_images(content: Array, mated: Array) -> Array:
     """Return for each image (2n,) the first image of the subject that it is of."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -167,7 +162,7 @@ def _need_two(content: Array, problems: Problems) -> None:
     same = np.flatnonzero(content[::2] == content[1::2])
     words = [
         f"pair {i}: images {2 * i} and {2 * i + 1} are the same bytes"
-        for i in same[:SHOWN].tolist()
+        for i in same[:SHOWN_PROBLEMS].tolist()
     ]
     if words:
         words[-1] += "; to compare them nevertheless, set dataset.options.repeated to each"
@@ -175,12 +170,12 @@ def _need_two(content: Array, problems: Problems) -> None:
 
 
 def _need_apart(joined: Array, content: Array, mated: Array, problems: Problems) -> None:
-    """Tell which non-mated pairs are of one subject, as mated pairs or equal bytes have it."""
+    """Tell which non-mated pairs are of one subject, as mated pairs or equal bytes show."""
     wrong = np.flatnonzero(~mated & (joined[::2] == joined[1::2]))
     words = [
         f"pair {i}: called non-mated, but its images {2 * i} and {2 * i + 1} are "
         + ("the same bytes" if content[2 * i] == content[2 * i + 1] else "joined by mated pairs")
-        for i in wrong[:SHOWN].tolist()
+        for i in wrong[:SHOWN_PROBLEMS].tolist()
     ]
     if words:
         words[-1] += (

@@ -1,6 +1,4 @@
-"""An account of a data set's files: which are used, which are passed over and why, and what is
-doubtful of the former.
-"""
+"""An account of a data set's files: which are used, which are passed over, what is doubtful."""
 
 from __future__ import annotations
 
@@ -29,8 +27,8 @@ SYSTEM = {
     *("@eadir", "@tmp", "@synoresource", "#recycle", "@recycle", "#snapshot", "@recently-snapshot"),
 }
 BEGINNINGS = (".", "synofile_thumb_")
-SHOWN = 5  # subjects that are named
-MOST = 0.8  # of the images: from there on their folders may be one level too high
+SHOWN_SUBJECTS = 5  # subjects that are named
+MOSTLY_DEEPER = 0.8  # share of the images: above it, the root may be one level too high
 _HIDDEN = "hidden, or a system's own"
 
 
@@ -53,8 +51,7 @@ def passed_over(
     otherwise: str | Callable[[str], str],
     root: str = "",
 ) -> dict[str, str]:
-    """Return why each thing below the data set's path is passed over that is not `used`: relative
-    name → reason.
+    """Return why each file below the data set's path is not `used`: relative name → reason.
 
     `otherwise` is the reason for an image below `root`, or gives it. `root` is "" or a folder with
     a slash at its end.
@@ -69,21 +66,20 @@ def passed_over(
 
 
 def account(files: Files, faces: Batch, passed: Mapping[str, str]) -> list[str]:
-    """Return sentences on what is passed over, on faces that cannot be read, and on subjects that
-    may be one.
-    """
+    """Say what is passed over, which faces cannot be read, and which subjects may be one."""
     return [
-        *_told(len(set(files.names()) - passed.keys()), passed),
-        *_unreadable(files, faces),
-        *_alike(faces),
+        *_passed_over_sentences(len(set(files.names()) - passed.keys()), passed),
+        *_unreadable_images(files, faces),
+        *_subjects_alike(faces),
     ]
 
 
-def lost(
+def folders_of_no_subject(
     files: Files, passed: Mapping[str, str], subjects: Collection[str], root: str, advice: str
 ) -> Iterator[str]:
-    """Name the folders below `root` that are no subject's; `advice` is for where their files are of
-    another form.
+    """Name the folders below `root` that belong to no subject.
+
+    `advice` is for folders whose files have another form.
     """
     why: dict[str, dict[str, None]] = {}
     for name, reason in passed.items():
@@ -96,10 +92,10 @@ def lost(
         ):
             why.setdefault(subject, {})[reason] = None
     if why:
-        more = f" and {len(why) - SHOWN:,} more" if len(why) > SHOWN else ""
+        more = f" and {len(why) - SHOWN_SUBJECTS:,} more" if len(why) > SHOWN_SUBJECTS else ""
         named = ", ".join(
-            f"{shown(subject)} ({', '.join(reasons)})"
-            for subject, reasons in [*why.items()][:SHOWN]
+            f"{printable(subject)} ({', '.join(reasons)})"
+            for subject, reasons in [*why.items()][:SHOWN_SUBJECTS]
         )
         forms = any(
             each.startswith(("of suffix", "without"))
@@ -109,40 +105,34 @@ def lost(
         yield f"Nothing is used of {named}{more}.{f' {advice}' if forms else ''}"
 
 
-def deeper(used: Collection[str], root: str, nested: bool) -> Iterator[str]:
-    """Tell of a single subject, and of subjects nearly all of whose images lie in a folder below
-    theirs.
+def misplaced_folders(used: Collection[str], root: str, nested: bool) -> Iterator[str]:
+    """Tell of a single subject, and of subjects whose images nearly all lie in one sub-folder.
 
     `nested`: folders below a subject's are meant to be there.
     """
     below = [path.removeprefix(root).split("/") for path in used]
-    names, inner = (
-        {parts[0] for parts in below},
-        {tuple(parts[:2]) for parts in below if len(parts) > 2},
-    )
+    names = {parts[0] for parts in below}
+    inner = {tuple(parts[:2]) for parts in below if len(parts) > 2}
     deep, tops = sum(len(parts) > 2 for parts in below), {top for top, _ in inner}
     option = f"set dataset.options.root to {root}{min(tops)}" if tops else ""
     if len(names) == 1:
         advice = f"; if the folders in it are the subjects, {option}" if inner else ""
         yield f"All images are of one subject, {min(names)}{advice}."
-    elif not nested and len(inner) > len(names) > 1 and deep >= MOST * len(below):
+    elif not nested and len(inner) > len(names) > 1 and deep >= MOSTLY_DEEPER * len(below):
         lie = "Every image lies in a folder below its subject's" if deep == len(below) else ""
         lie = lie or f"{deep:,} of {len(below):,} images lie in a folder below their subject's"
-        what = (
-            option
-            if len(tops) == 1
-            else "dataset.path or dataset.options.root is one level too high"
-        )
+        if len(tops) == 1:
+            what = option
+        else:
+            what = "dataset.path or dataset.options.root is one level too high"
         yield (
             f"{lie} (as in {'/'.join(min(inner))}, of the subject {min(inner)[0]}); if those are"
             f" the subjects, {what}."
         )
 
 
-def repeated(faces: Batch) -> Iterator[str]:
-    """Tell of photographs, the same byte for byte, that are there under several subjects, or
-    several times under one.
-    """
+def repeated_photographs(faces: Batch) -> Iterator[str]:
+    """Tell of identical photographs under several subjects, or several times under one."""
     count = Counter(faces["sha256"].tolist())
     twice = {
         digest: list[tuple[str, str]]()
@@ -178,9 +168,8 @@ def repeated(faces: Batch) -> Iterator[str]:
             )
 
 
-def shown(name: str) -> str:
-    """Return a name as it can be printed wherever: what is no letter, or no UTF-8, by its
-    number."""
+def printable(name: str) -> str:
+    """Return a name that can be printed anywhere: other characters become their numbers."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
@@ -192,17 +181,17 @@ def _why(
     if not name.startswith(root):
         return f"not below dataset.options.root ({root})"
     if (own := suffix(name)) not in extensions:
-        return f"of suffix .{shown(own)}" if own else "without a suffix"
+        return f"of suffix .{printable(own)}" if own else "without a suffix"
     return otherwise if isinstance(otherwise, str) else otherwise(name)
 
 
-def _told(used: int, passed: Mapping[str, str]) -> Iterator[str]:
+def _passed_over_sentences(used: int, passed: Mapping[str, str]) -> Iterator[str]:
     if passed:
         by_reason = defaultdict[str, list[str]](list)
         for name, why in passed.items():
             by_reason[why].append(name)
         counts = (
-            f"{len(names):,} {why} (as {shown(names[0])})"
+            f"{len(names):,} {why} (as {printable(names[0])})"
             for why, names in sorted(by_reason.items())
         )
         verbs = ["is" if number == 1 else "are" for number in (used, len(passed))]
@@ -212,11 +201,11 @@ def _told(used: int, passed: Mapping[str, str]) -> Iterator[str]:
         )
 
 
-def _unreadable(files: Files, faces: Batch) -> Iterator[str]:
+def _unreadable_images(files: Files, faces: Batch) -> Iterator[str]:
     """Tell how many of the images cannot be read, and why the first one cannot."""
     paths = [*dict.fromkeys(faces["path"][faces["sha256"] == UNREADABLE].tolist())]
     if paths:
-        why = f"as {shown(paths[0])}"
+        why = f"as {printable(paths[0])}"
         try:
             files.read(paths[0])
         except (InvalidInput, FileNotFoundError) as error:
@@ -227,18 +216,16 @@ def _unreadable(files: Files, faces: Batch) -> Iterator[str]:
         )
 
 
-def _alike(faces: Batch) -> Iterator[str]:
-    """Tell of subjects whose names differ in upper and lower case alone, or in how their accents
-    are written.
-    """
+def _subjects_alike(faces: Batch) -> Iterator[str]:
+    """Tell of subjects whose names differ only in case, or in how accents are encoded."""
     spellings = defaultdict[str, list[str]](list)
     for name in dict.fromkeys(faces["subject"].tolist()):
         spellings[normalize("NFC", normalize("NFC", name).casefold())].append(name)
     if several := [names for names in spellings.values() if len(names) > 1]:
         one, other = several[0][:2]
-        # they look the same, so their letters go by numbers
+        # the names look the same, so their characters are printed as numbers
         same = normalize("NFC", one) == normalize("NFC", other)
-        pair = " and ".join(ascii(each) if same else shown(each) for each in (one, other))
+        pair = " and ".join(ascii(each) if same else printable(each) for each in (one, other))
         yield (
             f"{sum(map(len, several)):,} subjects have names that differ from another's only in"
             f" upper and lower case, or in how accents are encoded (as {pair}). Each is a subject"

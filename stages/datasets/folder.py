@@ -1,13 +1,12 @@
-"""Reader `folder`: a folder (or zip) with one folder a subject, and what every reader of image
-trees shares.
+"""Reader `folder`: one folder a subject, in a folder or zip; and helpers for image trees.
 
 Conventions
     Tree       SUBJECT/any/nesting/image.jpg. A face's id is its path below `root`.
     Account    every file below the data set's path is an image that is used, or passed over:
                hidden, a system's own, of another suffix, above `root`, in no subject's folder, or
-               what the walk could not follow. `notes` counts them by reason, and names the subjects
-               of whom nothing is left, images that are there twice or cannot be read, and names
-               that may be one. Every reader of image trees has such an account
+               what the walk could not follow. `notes` counts them by reason, and names subjects
+               without any usable image, images that are repeated or cannot be read, and names
+               that may mean one subject. Every reader of image trees has such an account
                (`stages.datasets.file_account`).
     Media      "face": every image is a medium. "folder": the first folder below the subject is one
                (a video, say), and an image directly below the subject is a still, a medium of its
@@ -36,17 +35,18 @@ from pipeline.errors import InvalidInput, counted
 from pipeline.files.file_tree import MAX_FILE_BYTES, Files
 from stages.datasets.file_account import (
     account,
-    deeper,
+    folders_of_no_subject,
     hidden,
-    lost,
+    misplaced_folders,
     passed_over,
-    repeated,
+    repeated_photographs,
     suffix,
 )
-from stages.datasets.problems import SHOWN, Problems
-from stages.tables.tables import GROWING, FaceLayout, Protocol, build_tables, role_rows
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
+from stages.tables.comparisons import role_rows
+from stages.tables.tables import GROWING, FaceLayout, ProtocolLists, build_tables
 
-IMAGES = (
+IMAGE_EXTENSIONS = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "webp", "tif", "tiff"),
     *("ppm", "pgm", "pbm", "pnm", "gif", "heic", "heif"),
 )
@@ -62,9 +62,11 @@ def need_files(files: Files | None, reader: str) -> Files:
     return files
 
 
-def file_names(files: Files, extensions: Sequence[str] = IMAGES) -> list[str]:
-    """Return all names of the tree that are text, sorted. Raises InvalidInput if an image's is
-    not."""
+def file_names(files: Files, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> list[str]:
+    """Return all names of the tree that are text, sorted.
+
+    Raises InvalidInput if the name of an image is not text.
+    """
     names = []
     for name in files.names():
         try:
@@ -80,25 +82,26 @@ def file_names(files: Files, extensions: Sequence[str] = IMAGES) -> list[str]:
 
 
 def folder_of(root: str) -> str:
-    """Return what the names of all files in the folder `root` of the data set begin with; "" for
-    the data set itself.
-    """
+    """Return the prefix of all file names in the folder `root`; "" for the data set itself."""
     return f"{root.strip('/')}/" if root.strip("/") else ""
 
 
-def below(names: Iterable[str], root: str) -> list[str]:
+def names_below(names: Iterable[str], root: str) -> list[str]:
     """Return the names that lie below the folder `root` of the data set."""
     prefix = folder_of(root)
     return [name for name in names if name.startswith(prefix)]
 
 
-def find(names: Iterable[str], ending: str, problems: Problems, needed: str = "") -> str | None:
-    """Return the one file whose path ends so; `needed` says, where it may not be absent, what to do
-    about it.
+def find_one_file(
+    names: Iterable[str], ending: str, problems: Problems, needed: str = ""
+) -> str | None:
+    """Return the one file whose path ends so.
+
+    `needed` says what to do if it is absent; empty if it may be absent.
     """
     found = [name for name in names if name == ending or name.endswith(f"/{ending}")]
     if len(found) > 1:
-        several = ", ".join(found[:SHOWN])
+        several = ", ".join(found[:SHOWN_PROBLEMS])
         problems.add(
             ending,
             [
@@ -112,32 +115,26 @@ def find(names: Iterable[str], ending: str, problems: Problems, needed: str = ""
 
 
 def digest_images(files: Files, names: Iterable[str]) -> list[str]:
-    """Return the sha256 (hex) of every file; empty if there is none, UNREADABLE for one that can be
-    no sample:
+    """Return the sha256 (hex) of every file; "" if absent, UNREADABLE if it can be no sample.
 
-    damaged inside its archive, too large, a link out of the tree, without permission to read.
+    The latter is damaged inside its archive, too large, a link out of the tree, or without
+    permission to read.
     """
     return files.digests(names, MAX_FILE_BYTES)
 
 
-def is_image(name: str, extensions: Sequence[str] = IMAGES) -> bool:
-    """Whether a relative file name is an image's, and not one that an operating system hides beside
-    it.
-    """
+def is_image(name: str, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> bool:
+    """Whether a relative file name is an image's, and not a hidden companion of one."""
     return not hidden(name) and suffix(name) in extensions
 
 
 def identity_generator(seed: int, purpose: str, identity: str) -> np.random.Generator:
-    """Return a generator that depends on the seed, on what is drawn and on one identity, on nothing
-    else.
-    """
+    """Return a generator that depends on the seed, the purpose and one identity alone."""
     return np.random.default_rng(_hash(seed, purpose, identity))
 
 
 def lowest_ranked(identities: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
-    """Return the `count` identities whose hashes rank lowest: a seeded choice in whatever order
-    they come.
-    """
+    """Return the `count` identities whose hashes rank lowest: a seeded choice in any order."""
     return set(sorted(identities, key=lambda name: (_hash(seed, purpose, name), name))[:count])
 
 
@@ -146,13 +143,11 @@ def _hash(seed: int, purpose: str, identity: str) -> int:
 
 
 class FolderOptions(Options):
-    """What is one template, what is one medium, and whether templates are split for an
-    experiment."""
+    """What is one template, what is one medium, and whether templates are split in two sides."""
 
-    root: str = (
-        ""  # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
-    )
-    extensions: tuple[str, ...] = IMAGES
+    # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
+    root: str = ""
+    extensions: tuple[str, ...] = IMAGE_EXTENSIONS
     templates: Literal["subject", "face"] = "subject"
     media: Literal["face", "folder"] = "face"
     probe_fraction: float = Field(0.0, ge=0, lt=1)  # 0: no probes, and nothing to compare
@@ -163,8 +158,7 @@ class FolderOptions(Options):
 
 @register("reader", "folder")
 class FolderReader:
-    """Subjects' folders → templates; with `probe_fraction`, every reference × every probe as
-    well."""
+    """Subjects' folders → templates; with `probe_fraction`, also every reference × every probe."""
 
     name: ClassVar[str] = "folder"
     version: ClassVar[int] = 2
@@ -225,7 +219,7 @@ class FolderReader:
             for template, (subject, side) in templates.items()
             if side == "reference" and subject in enrolled
         ]
-        found = Protocol(
+        found = ProtocolLists(
             face_id=faces,
             path=paths,
             sha256=digest_images(files, paths),
@@ -246,24 +240,25 @@ class FolderReader:
         single = (
             tables["templates"].rows and self.options.probe_fraction and self._without_probe(tables)
         )
-        alone = (
-            [
-                f"{counted(single, 'subject')} {'has' if single == 1 else 'have'} no probe: a"
-                " reference takes the only"
-                f" {'medium' if self.options.media == 'folder' else 'image'}."
+        alone = []
+        if single:
+            have = "has" if single == 1 else "have"
+            medium = "medium" if self.options.media == "folder" else "image"
+            alone = [
+                f"{counted(single, 'subject')} {have} no probe: a reference takes the only"
+                f" {medium}."
             ]
-            if single
-            else []
-        )
         faces = tables["faces"]
         used = faces["path"].tolist()
         passed = passed_over(files, used, self._extensions, "in no subject's folder", self._root)
         advice = "Convert their files, or name their suffixes in dataset.options.extensions."
         return [
             *account(files, faces, passed),
-            *lost(files, passed, set(faces["subject"].tolist()), self._root, advice),
-            *deeper(used, self._root, nested=self.options.media == "folder"),
-            *repeated(faces),
+            *folders_of_no_subject(
+                files, passed, set(faces["subject"].tolist()), self._root, advice
+            ),
+            *misplaced_folders(used, self._root, nested=self.options.media == "folder"),
+            *repeated_photographs(faces),
             *alone,
         ]
 

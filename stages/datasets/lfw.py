@@ -1,5 +1,4 @@
-"""Readers of LFW: `lfw` for its 6,000 pairs and any list like it, `lfw_templates` for templates
-against templates.
+"""Readers of LFW: `lfw` for its 6,000 pairs and lists like it, `lfw_templates` for templates.
 
 Conventions
     Tree       images are NAME/NAME_0001.jpg, wherever in the folder or zip that lies; a flat list
@@ -8,10 +7,9 @@ Conventions
                sorted by id.
     Pairs      pairs.txt, found by its name, in one of the forms of `stages.datasets.pair_lists`.
                Lines count from 1.
-    Missing    a pair of which an image is not there is refused; with `counts: any` it is left out,
-               and told.
-    Repeated   a pair that is listed again, as it is or the other way round, counts again, and is
-               told.
+    Missing    a pair with a missing image is refused; with `counts: any` it is left out and
+               reported.
+    Repeated   a pair that is listed again, in either order, counts again and is reported.
     Templates  `lfw_templates` is a stand-in for a template benchmark on real faces: of every
                identity with enough images, half make template NAME/A (reference) and half NAME/B
                (probe). Some identities are left out of the gallery, so that their probes have no
@@ -33,9 +31,14 @@ from pipeline.core.schema import Batch
 from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput, counted
 from pipeline.files.file_tree import Files
-from stages.datasets.file_account import account, lost, passed_over, repeated
+from stages.datasets.file_account import (
+    account,
+    folders_of_no_subject,
+    passed_over,
+    repeated_photographs,
+)
 from stages.datasets.folder import (
-    IMAGES,
+    IMAGE_EXTENSIONS,
     digest_images,
     file_names,
     identity_generator,
@@ -49,22 +52,20 @@ from stages.datasets.listed_faces import (
     named_images,
     named_subject,
     refuse_contradictions,
-    subjects,
+    subjects_of_faces,
 )
-from stages.datasets.manifests import Counts
+from stages.datasets.manifests import CountsCheck
 from stages.datasets.pair_lists import PairList, read_pairs
-from stages.datasets.problems import SHOWN, Problems
-from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
+from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables, singletons
 
 
 class LfwOptions(Options):
-    """Which list of pairs, whether faces outside it are kept, and whether every image of it has to
-    be there.
-    """
+    """Which list of pairs, whether other faces are kept, and whether every image must exist."""
 
-    pairs: str = "pairs.txt"  # file name, or path in the tree where several have that name
+    pairs: str = "pairs.txt"  # file name, or path in the tree if several have that name
     faces: Literal["all", "pairs"] = "all"
-    counts: Counts = "published"  # any: a pair of which an image is not there is left out
+    counts: CountsCheck = "published"  # any: a pair of which an image is not there is left out
 
 
 @register("reader", "lfw")
@@ -102,16 +103,13 @@ class LfwReader:
             advice = (
                 "; complete the copy, or set dataset.options.counts to any to leave such pairs out"
             )
-            words = lacking[:SHOWN]
+            words = lacking[:SHOWN_PROBLEMS]
             problems.add(
                 where, [*words[:-1], *(word + advice for word in words[-1:])], len(lacking)
             )
-        faces = sorted(
-            images
-            if self.options.faces == "all"
-            else {name for p in listed.pairs for name in (p.a, p.b)}
-        )
-        subject = subjects(faces, images, listed.pairs)
+        named = {name for p in listed.pairs for name in (p.a, p.b)}
+        faces = sorted(images if self.options.faces == "all" else named)
+        subject = subjects_of_faces(faces, images, listed.pairs)
         refuse_contradictions(listed.pairs, dict(zip(faces, subject, strict=True)), where, problems)
         if lacking and not listed.pairs and not problems:
             problems.add(
@@ -123,7 +121,7 @@ class LfwReader:
             )
         problems.refuse()
         paths = [images[face] for face in faces]
-        found = Protocol(
+        found = ProtocolLists(
             face_id=faces,
             path=paths,
             sha256=digest_images(files, paths),
@@ -137,30 +135,27 @@ class LfwReader:
         return build_tables(found, str(files.root))
 
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
-        """Say how many pairs were left out or are there again, and what became of every file."""
+        """Say how many pairs were left out or repeated, and what became of every file."""
         files = need_files(files, self.name)
         name, said = self.options.pairs, list[str]()
         if self.options.counts == "any":
             listed, _, lacking = self._pairs(files, Problems(files.root))
             count = len(listed.pairs) + len(lacking)
-            said += (
-                [f"{len(lacking):,} of {count:,} pairs of {name} are left out; {lacking[0]}"]
-                if lacking
-                else []
-            )
+            if lacking:
+                said += [
+                    f"{len(lacking):,} of {count:,} pairs of {name} are left out; {lacking[0]}"
+                ]
         otherwise = (
             f"not in {name}" if self.options.faces == "pairs" else "not called NAME/NAME_0001"
         )
         used = [_find(files, name), *tables["faces"]["path"].tolist()]
-        passed = passed_over(files, used, IMAGES, otherwise)
+        passed = passed_over(files, used, IMAGE_EXTENSIONS, otherwise)
         return [*said, *_again(tables, name), *account(files, tables["faces"], passed)]
 
     def _pairs(
         self, files: Files, problems: Problems
     ) -> tuple[PairList, dict[str, str], list[str]]:
-        """The pairs whose images are there, the path of every face, and what is missing from the
-        other pairs.
-        """
+        """The pairs whose images are there, the path of every face, and what other pairs lack."""
         name = _find(files, self.options.pairs)
         listed = read_pairs(files.read(name), name, problems)
         problems.refuse()
@@ -177,13 +172,12 @@ class LfwTemplatesOptions(Options):
     # fraction of identities that are not enrolled in the gallery
     left_out: float = Field(1 / 3, ge=0, lt=1)
     seed: int = Field(0, ge=0)
-    identities: int | None = Field(None, ge=1)  # at most so many identities; all where null
+    identities: int | None = Field(None, ge=1)  # at most so many identities; all if null
 
 
 @register("reader", "lfw_templates")
 class LfwTemplatesReader:
-    """Two templates an identity, every A against every B, and a gallery that lacks some
-    identities."""
+    """Two templates an identity, every A against every B, and a gallery without some identities."""
 
     name: ClassVar[str] = "lfw_templates"
     version: ClassVar[int] = 2
@@ -216,7 +210,7 @@ class LfwTemplatesReader:
             (f"{name}/B", "probe") for name in names
         ]
         roles += [(f"{name}/A", "gallery") for name in names if name not in left_out]
-        found = Protocol(
+        found = ProtocolLists(
             face_id=faces,
             path=paths,
             sha256=digest_images(files, paths),
@@ -233,9 +227,7 @@ class LfwTemplatesReader:
         return build_tables(found, str(files.root))
 
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
-        """Say what became of every file, of whom nothing is usable, and which photographs are there
-        twice.
-        """
+        """Say what became of every file, who has nothing usable, and which photographs repeat."""
         files = need_files(files, self.name)
         images, faces = _images(files), tables["faces"]
         usable = set(images.values())
@@ -244,7 +236,7 @@ class LfwTemplatesReader:
         def otherwise(name: str) -> str:
             return not_chosen if name in usable else "not called NAME/NAME_0001"
 
-        passed = passed_over(files, faces["path"].tolist(), IMAGES, otherwise)
+        passed = passed_over(files, faces["path"].tolist(), IMAGE_EXTENSIONS, otherwise)
         # that people's folders lie in
         folders = Counter(PurePosixPath(name).parts[:-2] for name in usable)
         root = "".join(f"{part}/" for part in folders.most_common(1)[0][0])
@@ -252,8 +244,8 @@ class LfwTemplatesReader:
         advice = "Convert their files to JPEG or PNG."
         return [
             *account(files, faces, passed),
-            *lost(files, passed, people, root, advice),
-            *repeated(faces),
+            *folders_of_no_subject(files, passed, people, root, advice),
+            *repeated_photographs(faces),
         ]
 
     def _halves(self, files: Files, images: Mapping[str, str]) -> dict[str, list[str]]:
@@ -278,15 +270,13 @@ class LfwTemplatesReader:
             )
             chosen = [own[name][i] for i in order[: self.options.max_images].tolist()]
             middle = (len(chosen) + 1) // 2
-            halves[f"{name}/A"], halves[f"{name}/B"] = (
-                sorted(chosen[:middle]),
-                sorted(chosen[middle:]),
-            )
+            halves[f"{name}/A"] = sorted(chosen[:middle])
+            halves[f"{name}/B"] = sorted(chosen[middle:])
         return halves
 
 
 def _again(tables: Mapping[str, Batch], name: str) -> list[str]:
-    """Say how many pairs repeat an earlier one, as it is or the other way round."""
+    """Say how many pairs repeat an earlier one, in either order."""
     pairs, ids = tables["comparisons"], tables["templates"]["template_id"]
     both = np.sort(np.stack([pairs["a"], pairs["b"]], axis=1), axis=1)
     _, first = np.unique(both, axis=0, return_index=True)
@@ -311,8 +301,8 @@ def _find(files: Files, name: str) -> str:
         )
     if len(found) > 1:
         raise InvalidInput(
-            f"{files.root}: several files are called {name!r}: {', '.join(found[:SHOWN])}; "
-            "set dataset.options.pairs to the path of one."
+            f"{files.root}: several files are called {name!r}: {', '.join(found[:SHOWN_PROBLEMS])};"
+            " set dataset.options.pairs to the path of one."
         )
     return found[0]
 

@@ -1,13 +1,13 @@
-"""Faces that a list of pairs names: found among the images of a tree, and of whom they are.
+"""Faces that a list of pairs names: their images in a tree, and their subjects.
 
 Conventions
     Face       NAME/NAME_0001.jpg is the face NAME_0001 of the subject NAME. A flat list may name
-               any other image, too: a face whose id is its path, of the subject that mated pairs
-               tell.
+               any other image, too: a face whose id is its path, and whose subject follows from
+               the mated pairs.
     Found      a flat list names an image by its path, by the end of it, or by a path that ends with
-               it (as from another machine), with its extension or without. So folders that are
-               named have to be the image's: one of the two paths ends with the other. What could be
-               several is refused.
+               it (as from another machine), with its extension or without. So one of
+               the two paths must end with the other. A name that could mean several images is
+               refused.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import suffix
-from stages.datasets.folder import IMAGES, file_names, is_image
-from stages.datasets.pair_lists import Pair, PairList
-from stages.datasets.problems import SHOWN, Problems
+from stages.datasets.folder import IMAGE_EXTENSIONS, file_names, is_image
+from stages.datasets.pair_lists import ListedPair, PairList
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
 from stages.tables.subjects import inferred_subjects
 
 _FACE = re.compile(r"(.+)_\d{4}")
@@ -36,8 +36,9 @@ def named_subject(face: str) -> str:
 
 
 def named_images(files: Files) -> dict[str, str]:
-    """Return face id → path of every NAME/NAME_0001.jpg. Raises InvalidInput if a face has two
-    images.
+    """Return face id → path of every NAME/NAME_0001.jpg.
+
+    Raises InvalidInput if a face has two images.
     """
     images: dict[str, str] = {}
     for name in file_names(files):
@@ -54,8 +55,9 @@ def named_images(files: Files) -> dict[str, str]:
 
 
 def all_images(files: Files) -> dict[str, str]:
-    """Return face id → path of every image of the tree. Raises InvalidInput if a face has two
-    images.
+    """Return face id → path of every image of the tree.
+
+    Raises InvalidInput if a face has two images.
     """
     images = named_images(files)
     there = set(images.values())
@@ -67,10 +69,9 @@ def all_images(files: Files) -> dict[str, str]:
 def found_pairs(
     listed: PairList, images: Mapping[str, str], where: str, problems: Problems
 ) -> tuple[PairList, list[str]]:
-    """Return the pairs whose images are there, by the ids of their faces, and a sentence on what is
-    missing from each other.
+    """Return the pairs whose images are there, by face ids, and what each other pair lacks.
 
-    `problems` are told of a pair that could be of several images, or that names one image twice.
+    `problems` takes pairs that could mean several images, or that name one image twice.
     """
     by_stem: dict[str, list[str]] = {}
     for face, path in images.items() if listed.flat else ():
@@ -84,11 +85,11 @@ def found_pairs(
         if several := next(
             ((name, found) for name, found in names.items() if len(found) > 1), None
         ):
-            paths = ", ".join(images[face] for face in several[1][:SHOWN])
+            paths = ", ".join(images[face] for face in several[1][:SHOWN_PROBLEMS])
             words.append(f"line {pair.line}: {several[0]} could be any of {paths}; name its path")
         elif absent := next((name for name, found in names.items() if not found), None):
             path = absent if listed.flat else f"{named_subject(absent)}/{absent}"
-            other = by_stem.get(PurePosixPath(_bare(absent)).name)  # of a flat list
+            other = by_stem.get(PurePosixPath(_without_extension(absent)).name)  # of a flat list
             elsewhere = (
                 f" (one of that name is {images[other[0]]}, in another folder)" if other else ""
             )
@@ -100,14 +101,14 @@ def found_pairs(
             words.append(f"line {pair.line}: compares {each[0][0]} with itself")
         else:
             kept.append((replace(pair, a=each[0][0], b=each[1][0]), fold))
-    problems.add(where, words[:SHOWN], len(words))
+    problems.add(where, words[:SHOWN_PROBLEMS], len(words))
     return PairList([pair for pair, _ in kept], [fold for _, fold in kept], listed.flat), lacking
 
 
-def subjects(faces: Sequence[str], images: Mapping[str, str], pairs: Sequence[Pair]) -> list[str]:
-    """Return the subject of each face: its NAME or, where its id is a path, what the mated pairs
-    tell.
-    """
+def subjects_of_faces(
+    faces: Sequence[str], images: Mapping[str, str], pairs: Sequence[ListedPair]
+) -> list[str]:
+    """Return each face's subject: its NAME or, if its id is a path, what mated pairs tell."""
     row = {face: i for i, face in enumerate(faces)}
     given = np.array(
         [None if images[face] == face else named_subject(face) for face in faces], dtype=object
@@ -120,7 +121,7 @@ def subjects(faces: Sequence[str], images: Mapping[str, str], pairs: Sequence[Pa
 
 
 def refuse_contradictions(
-    pairs: Sequence[Pair], subject: Mapping[str, str], where: str, problems: Problems
+    pairs: Sequence[ListedPair], subject: Mapping[str, str], where: str, problems: Problems
 ) -> None:
     """Tell which pairs are called mated though of two subjects, or non-mated though of one."""
     words = []
@@ -134,22 +135,20 @@ def refuse_contradictions(
             words.append(
                 f"line {pair.line}: called non-mated, but {pair.a} and {pair.b} are both of {a}"
             )
-    problems.add(where, words[:SHOWN], len(words))
+    problems.add(where, words[:SHOWN_PROBLEMS], len(words))
 
 
 def _candidates(
     name: str, images: Mapping[str, str], by_stem: Mapping[str, Sequence[str]] | None
 ) -> list[str]:
-    """Return the faces that a list may mean by a name: a face's id or, in a flat list, an image's
-    path.
-    """
+    """Return the faces that a name in a list may mean: a face id or, in a flat list, a path."""
     if by_stem is None:
         return [name] if name in images else []
-    bare = _bare(name)
+    bare = _without_extension(name)
     fits = [
         face
         for face in by_stem.get(PurePosixPath(bare).name, ())
-        if _end_alike(bare, _bare(images[face]))
+        if _end_alike(bare, _without_extension(images[face]))
     ]
     closer = [
         [face for face in fits if images[face] == name],
@@ -158,9 +157,11 @@ def _candidates(
     return next(filter(None, closer), fits)
 
 
-def _bare(path: str) -> str:
+def _without_extension(path: str) -> str:
     """Return a path without an image's extension."""
-    return path.removesuffix(PurePosixPath(path).suffix) if suffix(path) in IMAGES else path
+    return (
+        path.removesuffix(PurePosixPath(path).suffix) if suffix(path) in IMAGE_EXTENSIONS else path
+    )
 
 
 def _end_alike(one: str, other: str) -> bool:

@@ -1,5 +1,6 @@
-"""Sets as published: how many of what a whole copy holds, and what is known to be skewed in it
-(data_manifests/).
+"""Sets as published: the counts of a whole copy, and what is known to be skewed in it.
+
+They are described in data_manifests/.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pipeline.config.config import read_yaml, validate
 from stages.datasets.problems import Problems
 from stages.shipped_files import resource
 
-Counts = Literal["published", "any"]  # any: take what is there
+CountsCheck = Literal["published", "any"]  # any: take what is there
 
 
 class Benchmark(BaseModel):
-    """One benchmark, or a set for training, which no reader reads and whose `layout` is told.
+    """One benchmark, or a set for training, which no reader reads and whose `layout` is described.
 
     `counts` are asked of a copy; those under `unconfirmed` are shown, and nothing is checked
     against them.

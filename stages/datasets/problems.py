@@ -1,6 +1,4 @@
-"""What is wrong with a set in IJB-B's or IJB-C's layout: gathered from all its files, and refused
-in one sentence.
-"""
+"""What is wrong with a data set: gathered from all its files, and refused in one sentence."""
 
 from __future__ import annotations
 
@@ -9,14 +7,12 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import InvalidInput
 
-SHOWN = 10  # problems of one file, or of one kind, that are printed
+SHOWN_PROBLEMS = 10  # problems of one file, or of one kind, that are printed
 
 
 @dataclass
 class Problems:
-    """What is wrong with a data set: of each file, or of each kind of problem, a count and the
-    first ten in words.
-    """
+    """What is wrong, by file or kind of problem: a count, and the first ten in words."""
 
     root: object
     _found: dict[str, list[str]] = field(default_factory=dict)
@@ -25,7 +21,7 @@ class Problems:
     def add(self, where: str, words: Sequence[str], count: int | None = None) -> None:
         """Add problems of a file: some of them in words, `count` in all (default: those)."""
         shown = self._found.setdefault(where, [])
-        shown.extend(words[: SHOWN - len(shown)])
+        shown.extend(words[: SHOWN_PROBLEMS - len(shown)])
         self._count[where] = self._count.get(where, 0) + (len(words) if count is None else count)
 
     @property
@@ -37,7 +33,7 @@ class Problems:
         return self.count > 0
 
     def refuse(self) -> None:
-        """Raise InvalidInput with all that was added; nothing where that is nothing."""
+        """Raise InvalidInput with all that was added, if anything was."""
         if not self:
             return
         parts = []

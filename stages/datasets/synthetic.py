@@ -1,5 +1,4 @@
-"""Reader `synthetic`: a set of IJB-C's shape whose faces are embeddings, made from a seed; it reads
-no file.
+"""Reader `synthetic`: embeddings in the shape of IJB-C, made from a seed; it reads no file.
 
 Conventions
     Shape      at scale 1: 3,531 subjects, 23,124 templates and 469,375 faces, as IJB-C; all grow
@@ -34,16 +33,14 @@ from pipeline.core.stage import Options
 from pipeline.errors import ResourceRefused
 from pipeline.files.file_tree import Files
 from pipeline.system.available import available_memory
-from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables
+from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables
 
 SUBJECTS, TEMPLATES, FACES = 3531, 23124, 469375
-_BLOCK = 16384  # faces made at a time: bounds the memory beside the result itself
+_FACES_AT_ONCE = 16384  # faces made at a time: bounds the memory beside the result itself
 
 
 class SynthOptions(Options):
-    """Size, seed and difficulty of a synthetic set; the difficulty is tuned for the default
-    dimension.
-    """
+    """Size, seed and difficulty of a synthetic set, tuned for the default dimension."""
 
     scale: float = Field(0.02, gt=0, le=4)
     seed: int = Field(0, ge=0)
@@ -61,10 +58,8 @@ class SynthOptions(Options):
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What a synthetic set does not show. Arrays have one entry a face, in table order, where n is
-    given.
-    """
+class HiddenTruth:
+    """What a synthetic set does not show; arrays (n,) have one entry a face, in table order."""
 
     quality: Array  # (n,) float32, true quality
     sigma: Array  # (n,) float32, noise level
@@ -74,8 +69,9 @@ class Truth:
 
 @dataclass(frozen=True)
 class Structure:
-    """Who is where, as numbers; templates are the references (one a subject, in order), then the
-    probes.
+    """Who is where, as numbers.
+
+    Templates are the references (one a subject, in order), then the probes.
     """
 
     template_subject: Array  # (templates,) int64
@@ -86,8 +82,7 @@ class Structure:
 
 
 def noise_level(quality: Array, options: SynthOptions) -> Array:
-    """Return sigma (float32) of faces of the given true quality: geometric between worst and
-    best."""
+    """Return sigma (float32) for faces of this true quality: geometric from worst to best."""
     ratio = np.log(options.sigma_best / options.sigma_worst)
     return np.asarray(options.sigma_worst * np.exp(ratio * quality), dtype=np.float32)
 
@@ -101,13 +96,14 @@ def optimal_weights(sigma: Array) -> Array:
 
 
 def synthesise(options: SynthOptions) -> dict[str, Batch]:
-    """Return the six tables, with `embedding` (not normalised), `quality` (observed) and `variance`
-    (true).
+    """Return the six tables, with `embedding` (not normalised), `quality` and `variance`.
+
+    The quality is the observed one, the variance the true one.
     """
     return _synthesise(options)[0]
 
 
-def synthesise_truth(options: SynthOptions) -> Truth:
+def synthesise_truth(options: SynthOptions) -> HiddenTruth:
     """Return the hidden side of the same set; it is made anew, as the tables do not hold it."""
     return _synthesise(options)[1]
 
@@ -134,14 +130,15 @@ class SyntheticReader:
         return synthesise(self.options)
 
 
-def _synthesise(options: SynthOptions) -> tuple[dict[str, Batch], Truth]:
-    made, columns, truth = make(options)
+def _synthesise(options: SynthOptions) -> tuple[dict[str, Batch], HiddenTruth]:
+    made, columns, truth = make_set(options)
     return _tables(options, made, columns), truth
 
 
-def make(options: SynthOptions) -> tuple[Structure, dict[str, Array], Truth]:
-    """Return who is where, the optional columns of faces (embedding, quality: float32) and the
-    hidden side.
+def make_set(options: SynthOptions) -> tuple[Structure, dict[str, Array], HiddenTruth]:
+    """Return the structure, the optional columns of faces, and the hidden truth.
+
+    The columns are `embedding` and `quality`, float32.
     """
     # Independent streams, so that an option of one part leaves the random numbers of the others as
     # they are.
@@ -161,7 +158,7 @@ def make(options: SynthOptions) -> tuple[Structure, dict[str, Array], Truth]:
         "quality": np.clip(observed, 1e-3, 1).astype(np.float32),
         "variance": (1 / optimal_weights(sigma) / options.dimension)[:, None],
     }
-    return made, columns, Truth(quality, sigma, centre, subject)
+    return made, columns, HiddenTruth(quality, sigma, centre, subject)
 
 
 def _need_memory(embeddings: int) -> None:
@@ -209,8 +206,7 @@ def _structure(options: SynthOptions, rng: np.random.Generator) -> Structure:
 
 
 def _true_quality(made: Structure, rng: np.random.Generator) -> Array:
-    """Return (n,) float32 in (0, 1): mostly the medium's, partly the face's own; frames are
-    worse."""
+    """Return (n,) float32 in (0, 1): mostly the medium's, partly the face's; frames are worse."""
     media = int(made.medium[-1]) + 1
     good, poor = rng.beta(3, 1.8, media), rng.beta(1.8, 2.4, media)
     own = rng.beta(2, 2, len(made.medium))
@@ -219,8 +215,7 @@ def _true_quality(made: Structure, rng: np.random.Generator) -> Array:
 
 
 def _centres(options: SynthOptions, subjects: int, rng: np.random.Generator) -> Array:
-    """Return (subjects, d) float32 unit centres; look-alikes come in fours with a common
-    direction."""
+    """Return (subjects, d) float32 unit centres; look-alikes come in groups of four."""
     own = _unit(rng.standard_normal((subjects, options.dimension), dtype=np.float32))
     alike = rng.permutation(subjects)[: round(subjects * options.look_alikes)]
     common = _unit(rng.standard_normal((len(alike) // 4 + 1, options.dimension), dtype=np.float32))
@@ -242,8 +237,8 @@ def _embeddings(
     common = rng.standard_normal((int(made.medium[-1]) + 1, d), dtype=np.float32)
     subject = made.template_subject[made.template]
     out = np.empty((len(sigma), d), dtype=np.float32)
-    for first in range(0, len(out), _BLOCK):
-        rows = slice(first, first + _BLOCK)
+    for first in range(0, len(out), _FACES_AT_ONCE):
+        rows = slice(first, first + _FACES_AT_ONCE)
         noise = rng.standard_normal(out[rows].shape, dtype=np.float32)
         noise = np.sqrt(1 - rho) * noise + np.sqrt(rho) * common[made.medium[rows]]
         noise *= (sigma[rows] / np.sqrt(np.float32(d)))[:, None]
@@ -265,7 +260,7 @@ def _tables(options: SynthOptions, made: Structure, columns: dict[str, Array]) -
     kind = np.where(made.still, "still", "video").tolist()
     roles = [(t, "reference" if i < subjects else "probe") for i, t in enumerate(template_id)]
     roles += [(template_id[i], "gallery") for i in np.flatnonzero(made.enrolled).tolist()]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=face_id,
         path=[""] * faces,
         sha256=[""] * faces,

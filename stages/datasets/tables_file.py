@@ -1,8 +1,8 @@
 """Reader `tables`: a whole data set in one HDF5 file, and the function that writes such a file.
 
 Layout of the file
-    /               attribute `format` = "qfuse-tables/1", and whatever the writer adds
-    /TABLE          a group for each table of `stages.tables.tables`; roles, comparisons and
+    /               attribute `format` = "qfuse-tables/1", and what the writer adds
+    /TABLE          a group for each table of `stages.tables.schemas`; roles, comparisons and
                     pairings may be left out
     /TABLE/COLUMN   a dataset whose first axis is the row; little-endian; a fletcher32 checksum on
                     every chunk
@@ -11,10 +11,10 @@ Layout of the file
                     the end offset of each row (int64)
 
 Index columns (members.template, members.face, roles.template, comparisons.a and .b) are row
-numbers, members sorted by template. Embeddings that are nan stay rows: what becomes of them is for
-a later stage to say. A file may come from anywhere, so nothing is followed out of it (links,
-external storage), values that it declares and does not hold are not taken for zeros, and a few
-packed bytes are not unfolded to fill the memory.
+numbers, members sorted by template. Embeddings that are nan stay rows; a later stage decides about
+them. A file may come from anywhere. So links and external storage are not followed, values that it
+declares but does not hold are not read as zeros, and compressed data that would fill the memory is
+refused.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from pipeline.system.regular_file import NotRegular, open_regular
 from stages.datasets.folder import need_files
 from stages.tables.tables import GROWING, LAYOUT, FaceLayout
 
-FORMAT = "qfuse-tables/1"
-MAX_BYTES = 64 << 20  # of a column, where that is not
+TABLES_FORMAT = "qfuse-tables/1"
+MAX_COLUMN_BYTES = 64 << 20  # of a column, if that is not
 MAX_RATIO = 100  # times the file: HDF5's filters pack a thousand to one and more
 _HEAP = b"GCOL\1\0\0\0"
 _MAX_OBJECTS = 100_000  # on heaps; a file of tables has a handful
@@ -53,8 +53,7 @@ _MAY_LACK = ("roles", "comparisons", "pairings")
 def write_tables(
     path: Path, tables: Mapping[str, Batch], attrs: Mapping[str, str | int | float] | None = None
 ) -> None:
-    """Write `tables` as one file, which appears at `path` when it is complete and replaces what was
-    there.
+    """Write `tables` as one file, which appears at `path` when complete, replacing any other.
 
     Raises InvalidInput if the tables are not those of a face data set, OSError if the file cannot
     be written.
@@ -63,7 +62,7 @@ def write_tables(
         _schema(name, str(path)).check(batch, f"{path}, table {name}")
 
     def fill(file: h5py.File) -> None:
-        file.attrs.update({**(attrs or {}), "format": FORMAT})
+        file.attrs.update({**(attrs or {}), "format": TABLES_FORMAT})
         for name in sorted(tables):
             hdf5.write_columns(file.create_group(name), tables[name])
 
@@ -142,9 +141,7 @@ class TablesReader:
 
 
 def _open(files: Files, name: str) -> Path | io.BytesIO:
-    """Return what h5py opens: in a folder the file itself, as it may be larger than `Files.read`
-    takes in.
-    """
+    """Return what h5py opens: in a folder the file itself, which may exceed `Files.read`."""
     return files.path(name) if isinstance(files, Folder) else io.BytesIO(files.read(name))
 
 
@@ -191,9 +188,9 @@ def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
     if file.id.get_create_plist().get_sizes() != (8, 8):
         raise ValueError("it counts in numbers of another size")
     found = file.attrs.get("format")
-    if not isinstance(found, str) or found != FORMAT:
+    if not isinstance(found, str) or found != TABLES_FORMAT:
         raise InvalidInput(
-            f"{where}: attribute 'format' should be {FORMAT!r}, found {found!r:.60}."
+            f"{where}: attribute 'format' should be {TABLES_FORMAT!r}, found {found!r:.60}."
         )
     for table in file:
         _schema(table, where)
@@ -221,11 +218,11 @@ def _read_file(file: h5py.File, where: str) -> dict[str, Batch]:
 
 
 def _node(group: h5py.Group, name: str) -> Any:
-    """Return a member that lies in this very file; None if there is none, False for a link
-    elsewhere.
-    """
+    """Return a member that lies in this file; None if there is none, False for a link."""
     link = group.get(name, getlink=True)
-    return None if link is None else group[name] if isinstance(link, h5py.HardLink) else False
+    if link is None:
+        return None
+    return group[name] if isinstance(link, h5py.HardLink) else False
 
 
 def _column_problems(group: h5py.Group, schema: Schema) -> list[tuple[str, str]]:
@@ -279,7 +276,7 @@ def _array_problem(node: Any, field: Field) -> str:
     if node.is_virtual or node.external:
         return "keeps its values in another file; such a file is never read"
     needed = math.prod(node.shape) * node.dtype.itemsize
-    if needed > max(MAX_BYTES, MAX_RATIO * node.file.id.get_filesize()):
+    if needed > max(MAX_COLUMN_BYTES, MAX_RATIO * node.file.id.get_filesize()):
         return f"announces {needed:,} bytes, more than {MAX_RATIO} times what the file holds"
     if node.chunks:
         chunks = math.prod(
@@ -302,9 +299,7 @@ def _read_column(node: Any) -> Array:
 
 
 def _cross_check(tables: Mapping[str, Batch]) -> list[str]:
-    """Return what is wrong between tables: ids given twice, row numbers out of range, roles nobody
-    has.
-    """
+    """Return what is wrong between tables: repeated ids, row numbers out of range, unused roles."""
     problems = []
     for table, column in (("faces", "face_id"), ("templates", "template_id")):
         twice = [

@@ -6,8 +6,8 @@ Conventions
                Gallery_Distractor/ there are no distractors.
     Face       an image; its id is its path from there on. Every face is a template of its own.
     Subject    in Gallery_Match/ and Probe/ what stands before the last underscore: SUBJECT_N.jpg.
-               That these names say the same as the set's own .mat lists, which are not read, has
-               not been confirmed. A distractor has no subject.
+               The set's own .mat lists are not read, and it has not been confirmed that they
+               agree with these names. A distractor has no subject.
     Roles      `gallery` is matches and distractors, `gallery_match` the matches alone; `probe`.
 """
 
@@ -24,29 +24,33 @@ from pipeline.core.stage import Options
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, passed_over
 from stages.datasets.folder import (
-    IMAGES,
-    below,
+    IMAGE_EXTENSIONS,
     digest_images,
     file_names,
     folder_of,
     is_image,
+    names_below,
     need_files,
 )
-from stages.datasets.manifests import Counts, need_whole
-from stages.datasets.problems import SHOWN, Problems
-from stages.tables.tables import LAYOUT, FaceLayout, Protocol, build_tables, singletons
+from stages.datasets.manifests import CountsCheck, need_whole
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
+from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables, singletons
 
 MATCH, DISTRACTOR, PROBE = "Gallery_Match", "Gallery_Distractor", "Probe"
 FOLDERS = {"gallery match": MATCH, "distractors": DISTRACTOR, "probes": PROBE}
-ROLES = {MATCH: ("gallery", "gallery_match"), DISTRACTOR: ("gallery",), PROBE: ("probe",)}
-_NAMED = re.compile(r"(.+)_[0-9]+")
+ROLES_OF_FOLDERS = {
+    MATCH: ("gallery", "gallery_match"),
+    DISTRACTOR: ("gallery",),
+    PROBE: ("probe",),
+}
+_SUBJECT_NAME = re.compile(r"(.+)_[0-9]+")
 
 
 class TinyFaceOptions(Options):
     """Whether the set has to be whole, and where to look for it."""
 
-    counts: Counts = "published"
-    # sub-folder to look in, where there are several sets of the three folders (aligned ones, say)
+    counts: CountsCheck = "published"
+    # sub-folder to look in, if there are several sets of the three folders (aligned ones, say)
     root: str = ""
 
 
@@ -70,7 +74,7 @@ class TinyFaceReader:
     def read(self, files: Files | None) -> dict[str, Batch]:
         """Return the tables, faces in the order of their paths.
 
-        Raises InvalidInput if Gallery_Match/ or Probe/ is missing or is there twice, an image in
+        Raises InvalidInput if Gallery_Match/ or Probe/ is missing or not unique, an image in
         them does not name its subject, or counts are not the published ones.
         """
         files = need_files(files, self.name)
@@ -85,8 +89,8 @@ class TinyFaceReader:
             need_whole(self.name, count, problems)
         problems.refuse()
         faces, paths = [face for face, _, _ in images], [path for _, path, _ in images]
-        roles = [(face, role) for face, _, folder in images for role in ROLES[folder]]
-        found = Protocol(
+        roles = [(face, role) for face, _, folder in images for role in ROLES_OF_FOLDERS[folder]]
+        found = ProtocolLists(
             face_id=faces,
             path=paths,
             sha256=digest_images(files, paths),
@@ -100,26 +104,28 @@ class TinyFaceReader:
     def notes(self, files: Files | None, tables: Mapping[str, Batch]) -> list[str]:
         """Say what became of every file."""
         files, faces = need_files(files, self.name), tables["faces"]
-        otherwise, root = (
-            f"not in {MATCH}/, {DISTRACTOR}/ or {PROBE}/",
-            folder_of(self.options.root),
-        )
+        otherwise = f"not in {MATCH}/, {DISTRACTOR}/ or {PROBE}/"
+        root = folder_of(self.options.root)
         return account(
-            files, faces, passed_over(files, faces["path"].tolist(), IMAGES, otherwise, root)
+            files,
+            faces,
+            passed_over(files, faces["path"].tolist(), IMAGE_EXTENSIONS, otherwise, root),
         )
 
     def _images(self, files: Files, problems: Problems) -> list[tuple[str, str, str]]:
         """(path below the folder of the three, path, which of the three) of every image, sorted."""
         found, bases = [], dict[str, None]()
-        for path in below(file_names(files), self.options.root):
+        for path in names_below(file_names(files), self.options.root):
             parts = PurePosixPath(path).parts[:-1]
-            folder = next((part for part in parts if part in ROLES), None)
+            folder = next((part for part in parts if part in ROLES_OF_FOLDERS), None)
             if folder is not None and is_image(path):
                 base = "".join(f"{part}/" for part in parts[: parts.index(folder)])
                 bases[base] = None
                 found.append((path.removeprefix(base), path, folder))
         if len(bases) > 1:
-            several = ", ".join(base or "the data set itself" for base in list(bases)[:SHOWN])
+            several = ", ".join(
+                base or "the data set itself" for base in list(bases)[:SHOWN_PROBLEMS]
+            )
             problems.add(
                 "folders",
                 [
@@ -141,7 +147,7 @@ def _subject(face: str, folder: str, problems: Problems) -> str:
     """Return the subject that an image's name gives; none for a distractor."""
     if folder == DISTRACTOR:
         return ""
-    named = _NAMED.fullmatch(PurePosixPath(face).stem)
+    named = _SUBJECT_NAME.fullmatch(PurePosixPath(face).stem)
     if named is None:
         problems.add(f"{folder}/", [f"{face} should be called SUBJECT_N, as 12_3.jpg"])
     return named[1] if named else ""

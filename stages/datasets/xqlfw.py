@@ -6,8 +6,8 @@ Conventions
                300 mated and 300 non-mated pairs.
     Crops      the images of xqlfw_aligned_112 are aligned already: `align: {options: {detector:
                none}}`.
-    Skewed     pairs were chosen with two quality measures, SER-FIQ and BRISQUE: as
-               data_manifests/xqlfw.yaml says, a study of quality measures on it favours those that
+    Skewed     pairs were chosen with two quality methods, SER-FIQ and BRISQUE: as
+               data_manifests/xqlfw.yaml says, a study of quality methods on it favours those that
                agree with these.
 """
 
@@ -25,7 +25,7 @@ from stages.datasets.problems import Problems
 
 
 class XqlfwOptions(LfwOptions):
-    """As LFW's; `counts: published` holds the list against the published counts as well."""
+    """As LFW's; `counts: published` also compares the list with the published counts."""
 
     pairs: str = "xqlfw_pairs.txt"
 
@@ -40,8 +40,10 @@ class XqlfwReader(LfwReader):
     options: XqlfwOptions
 
     def read(self, files: Files | None) -> dict[str, Batch]:
-        """Return the tables. Raises InvalidInput as LFW's reader, and where pairs are more or fewer
-        than published.
+        """Return the tables.
+
+        Raises InvalidInput as LFW's reader does, and if the number of pairs is not the published
+        one.
         """
         files = need_files(files, self.name)
         tables = super().read(files)

@@ -1,5 +1,4 @@
-"""evaluate_discard: 1:1 scores and the quality of templates → error versus discard, in two
-conventions, with reference lines.
+"""evaluate_discard: 1:1 scores and template quality → error versus discard, in two conventions.
 
     standard   FNM-EDC and FM-EDC of ISO/IEC 29794-1:2024: the threshold is chosen once, on all
                comparisons (`threshold: fixed`), mated and non-mated are discarded each by
@@ -8,12 +7,12 @@ conventions, with reference lines.
     legacy     the curve of CR-FIQA's published evaluation: both kinds discarded together, in twenty
                steps, the threshold chosen anew at each.
 
-A comparison's quality is made of those of its two templates (`pair`). One whose template failed is
-left out and counted. One of which a template has no quality is counted, and discarded before all
-others (`unscored: first`): so measures that fail on different faces are judged on the same
-comparisons, at the same threshold. Intervals resample subjects, and choose the threshold anew in
-each replicate. Intervals and oracles are of the standard form itself: a fixed threshold, each kind
-by itself.
+A comparison's quality is made of those of its two templates (`pair`). A comparison with a failed
+template is left out and counted. One with a template without quality is counted, and discarded
+before all others (`unscored: first`): so methods that fail on different faces are judged on the
+same comparisons, at the same threshold. Intervals resample subjects, and choose the threshold anew
+in each replicate. Intervals and oracles are of the standard form itself: a fixed threshold, each
+kind by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +27,14 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Stage, Work
 from pipeline.errors import InvalidInput
-from stages.evaluation.numbers import Numbers, count_distinct, curves, histogram, number_half
+from stages.evaluation.discard_areas import add_areas, thinned_steps, unscored_first
+from stages.evaluation.numbers import (
+    Numbers,
+    count_distinct,
+    curve_rows,
+    histogram_curve,
+    number_half,
+)
 from stages.evaluation.shared import Rates, Resampled, Shares, drawn_bytes, need_quality
 from stages.evaluation.trials import Trials
 from stages.evaluation.verification import FULL_LIST
@@ -37,26 +43,29 @@ from stages.metrics import discard_replicates as again
 from stages.metrics.discard import Curve, Discard, DiscardRule, PairQuality
 from stages.metrics.discard_replicates import AreaReplicates
 from stages.metrics.verification import FEW, Ascending
+from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_both_kinds
-from stages.tables.tables import CURVES, NUMBERS, Comparisons
+from stages.tables.schemas import CURVES, NUMBERS
 
 STARTING = "starting"  # the rule by which a threshold follows from an FNMR
-POINTS = 3001  # of a stored curve, at most: those of 3,000 comparisons of a kind are whole
 # comparisons up to which the legacy AUC is bootstrapped: each replicate walks all of them in every
 # step
 SHORT_LIST = 20_000
 DET_FMR = np.geomspace(1e-4, 1, 41)
-BINS = 60
+QUALITY_BINS = 60
 ROUNDED = 1e-4  # how far rounding pushes a cosine past ±1, at most
 
 
 class DiscardOptions(Resampled):
-    """`fmr`: targets of the threshold, chosen by `rule`. `fnmr`: starting errors, each of which
-    gives one as well, the highest whose FNMR does not exceed it. `limits`: shares discarded up to
+    """Targets of the threshold, limits of the areas, and what departs from the standard curve.
+
+    `fmr`: targets of the threshold, chosen by `rule`. `fnmr`: starting errors, each of which gives
+    a threshold as well, the highest whose FNMR does not exceed it. `limits`: shares discarded up to
     which areas are taken (pAUC). `pair`: the quality of a comparison from those of its templates.
     `unscored`: what becomes of comparisons without a quality. `discard`, `threshold`: of the
     standard curve (see the module). `legacy`: draw that one as well. `det_at`: shares discarded at
-    which a DET is drawn."""
+    which a DET is drawn.
+    """
 
     fmr: Rates = (1e-2, 1e-3, 1e-4)
     fnmr: Rates = ()
@@ -71,11 +80,11 @@ class DiscardOptions(Resampled):
 
 
 @dataclass(frozen=True)
-class _Comparisons:
+class _EvaluatedComparisons:
     """What is evaluated: (n,) of each comparison.
 
     `rows`: both templates of each mated one. `subjects`: columns of both templates in `weights` (R,
-    S), of no comparison where there are no replicates.
+    S), of no comparison if there are no replicates.
     """
 
     score: Array
@@ -88,7 +97,7 @@ class _Comparisons:
 
 @register("stage", "evaluate_discard")
 class EvaluateDiscard(Stage):
-    """1:1 error versus discard of one quality measure."""
+    """1:1 error versus discard of one quality method."""
 
     name = "evaluate_discard"
     version = 3
@@ -143,16 +152,16 @@ class EvaluateDiscard(Stage):
         ]
         if o.legacy:
             parts += self._legacy(numbers, found)
-        parts += _detection(found, o)
-        edges = np.linspace(*_ends(found.quality), BINS + 1)
+        parts += _det_curves(found, o)
+        edges = np.linspace(*_histogram_range(found.quality), QUALITY_BINS + 1)
         kinds = (("mated", found.mated), ("non-mated", ~found.mated))
         parts += [
-            histogram(f"quality, {name}", np.sort(found.quality[kind]), edges)
+            histogram_curve(f"quality, {name}", np.sort(found.quality[kind]), edges)
             for name, kind in kinds
         ]
-        return {"numbers": numbers.batch(), "curves": curves(parts)}
+        return {"numbers": numbers.batch(), "curves": curve_rows(parts)}
 
-    def _comparisons(self, work: Work, numbers: Numbers) -> _Comparisons:
+    def _comparisons(self, work: Work, numbers: Numbers) -> _EvaluatedComparisons:
         o = self.options
         trials = Trials.of(work, o.half, numbers)
         read = work.inputs["quality"].read(("status", "quality"))
@@ -179,7 +188,7 @@ class EvaluateDiscard(Stage):
         if o.replicates:
             trials.check_mated(column)
         template = np.arange(len(quality), dtype=np.int32)
-        return _Comparisons(
+        return _EvaluatedComparisons(
             score=trials.score[kept],
             mated=trials.mated[kept],
             quality=paired,
@@ -191,7 +200,7 @@ class EvaluateDiscard(Stage):
     def _at(
         self,
         numbers: Numbers,
-        c: _Comparisons,
+        c: _EvaluatedComparisons,
         i: int,
         limit: np.float64,
         drawn: Mapping[str, AreaReplicates],
@@ -199,7 +208,7 @@ class EvaluateDiscard(Stage):
         """Add the numbers at one target, whose threshold is `limit`, and give the curves there."""
         o = self.options
         target, rule = [*((t, o.rule) for t in o.fmr), *((t, STARTING) for t in o.fnmr)][i]
-        at = place(target, rule)
+        at = target_label(target, rule)
         matches, impostors = int((~c.mated & (c.score >= limit)).sum()), int((~c.mated).sum())
         found_here, few = self._curves(c, target, rule, limit)
         # errors that set the threshold
@@ -223,36 +232,14 @@ class EvaluateDiscard(Stage):
             subjects = count_distinct(*sides) if sides else -1
             first = None if found is None else found.start[:, i]
             numbers.add(f"{name}r", start, first, **shared, trials=trials, subjects=subjects)
-            yield f"{name}-edc {at}", *thinned(curve)
+            yield f"{name}-edc {at}", *thinned_steps(curve)
             bounded = name == "fnm" and self._standard(rule) and not np.isnan(start)
             lines = _oracles(c, limit) if bounded else {}
             for what, line in lines.items():
-                yield f"{name}-edc {at} {what}", *thinned(line)
-            for j, share in enumerate(o.limits):
-                pauc, over = (
-                    (None, None)
-                    if found is None
-                    else (found.pauc[:, i, j], found.over_random[:, i, j])
-                )
-                area, chance = curve.area(share), float(discard.random.area(start, share))
-                numbers.add(f"{name}_pauc({share:g})", area, pauc, **shared, trials=trials)
-                numbers.add(
-                    f"{name}_pauc({share:g})_over_random",
-                    area - chance,
-                    over,
-                    **shared,
-                    trials=trials,
-                )
-                known = {what: line.area(share) for what, line in lines.items()}
-                if lines:
-                    known |= {
-                        r.name: float(r.area(start, share))
-                        for r in (discard.perfect, discard.attainable)
-                    }
-                for what, value in {**known, "random": chance}.items():
-                    numbers.add(f"{name}_pauc({share:g})_{what}", value, **shared, trials=trials)
+                yield f"{name}-edc {at} {what}", *thinned_steps(line)
+            add_areas(numbers, name, curve, found, i, o.limits, lines, {**shared, "trials": trials})
 
-    def _drawn(self, c: _Comparisons) -> dict[str, AreaReplicates]:
+    def _drawn(self, c: _EvaluatedComparisons) -> dict[str, AreaReplicates]:
         """Return the areas in each replicate, of the standard form itself."""
         o, found = self.options, {}
         if o.replicates and self._standard(o.rule) and c.mated.any() and not c.mated.all():
@@ -273,35 +260,32 @@ class EvaluateDiscard(Stage):
         return found
 
     def _standard(self, rule: str) -> bool:
-        """Whether a curve is of the standard form itself. The threshold of a starting error is
-        always a fixed one.
+        """Whether a curve is of the standard form itself.
+
+        The threshold of a starting error is always fixed.
         """
         return self.options.discard == "separate" and (
             self.options.threshold == "fixed" or rule == STARTING
         )
 
     def _curves(
-        self, c: _Comparisons, target: float, rule: str, limit: np.float64
+        self, c: _EvaluatedComparisons, target: float, rule: str, limit: np.float64
     ) -> tuple[dict[str, Curve], bool]:
-        """The standard curves of both kinds under the options, and whether few false matches decide
-        at a step that counts.
-        """
+        """The standard curves of both kinds, and whether few false matches decide a used step."""
         o = self.options
         if np.isnan(limit):
             return dict.fromkeys(("fnm", "fm"), discard.edc([], [])), False
         if o.threshold == "fixed" or rule == STARTING:
             among = c.quality if o.discard == "joint" else None
             misses, matches = c.score[c.mated] < limit, c.score[~c.mated] >= limit
-            fnm, fm = (
-                discard.edc(misses, c.quality[c.mated], among),
-                discard.edc(matches, c.quality[~c.mated], among),
-            )
+            fnm = discard.edc(misses, c.quality[c.mated], among)
+            fm = discard.edc(matches, c.quality[~c.mated], among)
             return {"fnm": fnm, "fm": fm}, False
         steps = discard.LEGACY_FRACTIONS
         at = discard.recomputed(c.score, c.mated, c.quality, [target], steps, o.discard, o.rule)
         few = at.few[0, steps <= max(o.limits, default=0.0)].any()
         kinds = {"fnm": (at.n_mated, at.fnmr[0]), "fm": (at.n_nonmated, at.fmr[0])}
-        # As in `discard.edc`: where none of a kind remains of those that were there, it has no
+        # As in `discard.edc`: if none of a kind remains of those that were there, it has no
         # error.
         y = {
             name: np.where((left > 0) | (left[0] == 0), error, 0.0)
@@ -311,7 +295,9 @@ class EvaluateDiscard(Stage):
             name: Curve(np.append(steps, 1.0), np.append(error, 0.0)) for name, error in y.items()
         }, bool(few)
 
-    def _legacy(self, numbers: Numbers, c: _Comparisons) -> Iterator[tuple[str, Array, Array]]:
+    def _legacy(
+        self, numbers: Numbers, c: _EvaluatedComparisons
+    ) -> Iterator[tuple[str, Array, Array]]:
         o, cosine = self.options, _clipped(c.score)
         found = discard.legacy_erc(cosine, c.mated, c.quality, o.fmr)
         drawn = None
@@ -337,18 +323,10 @@ class EvaluateDiscard(Stage):
             yield f"erc {target:g}", found.fraction, found.fnmr[i]
 
 
-def unscored_first(quality: Array) -> Array:
-    """Return qualities (n,) in which those that are not finite are equal, and lower than all
-    others.
-    """
-    known = np.isfinite(quality)
-    least = quality[known].min() if known.any() else quality.dtype.type(0)
-    return np.where(known, quality, np.nextafter(least, quality.dtype.type(-np.inf)))
-
-
 def departures(options: DiscardOptions, legacy: bool = False) -> list[str]:
-    """Say in what the options depart from the standard's form or, where they reach it, from the
-    legacy one.
+    """Say how the options depart from the standard's form or, with `legacy`, from the legacy form.
+
+    Of the legacy form only the options that reach it count.
     """
     o = options
     said = [f"pair quality by {o.pair}"] if o.pair != "min" else []
@@ -362,22 +340,18 @@ def departures(options: DiscardOptions, legacy: bool = False) -> list[str]:
     return said
 
 
-def place(target: float, rule: str) -> str:
+def target_label(target: float, rule: str) -> str:
     """Return how the names of curves say at which target they are."""
     return f"fnmr {target:g}" if rule == STARTING else f"{target:g}"
 
 
 def _clipped(score: Array) -> Array:
-    """Return cosines as the legacy form has them, without what rounding pushed past ±1; other
-    scores as they are.
-    """
+    """Return cosines without what rounding pushed past ±1; other scores stay as they are."""
     return np.clip(score, -1, 1) if np.abs(score).max(initial=0) <= 1 + ROUNDED else score
 
 
-def _oracles(c: _Comparisons, limit: np.float64) -> dict[str, Curve]:
-    """Return the bounds of FNM-EDC: all errors first, and a quality of samples that knows the
-    errors.
-    """
+def _oracles(c: _EvaluatedComparisons, limit: np.float64) -> dict[str, Curve]:
+    """Return the two bounds of FNM-EDC: discard of errors first, by pairs and by samples."""
     a, b = c.rows
     wrong = c.score[c.mated] < limit
     quality = discard.sample_oracle(a, b, wrong, int(max(a.max(), b.max())) + 1)
@@ -387,7 +361,7 @@ def _oracles(c: _Comparisons, limit: np.float64) -> dict[str, Curve]:
     }
 
 
-def _detection(c: _Comparisons, o: DiscardOptions) -> Iterator[tuple[str, Array, Array]]:
+def _det_curves(c: _EvaluatedComparisons, o: DiscardOptions) -> Iterator[tuple[str, Array, Array]]:
     """The DET of what remains after each share of discard: FNMR against FMR."""
     shares = sorted(o.det_at)
     if not shares or not c.mated.any() or c.mated.all():
@@ -397,12 +371,9 @@ def _detection(c: _Comparisons, o: DiscardOptions) -> Iterator[tuple[str, Array,
         yield f"det {share:g}", found.fmr[:, j], found.fnmr[:, j]
 
 
-def thinned(curve: Curve) -> tuple[Array, Array]:
-    """Return at most POINTS points of a curve, its ends among them."""
-    kept = np.unique(np.linspace(0, len(curve.x) - 1, min(POINTS, len(curve.x))).astype(np.int64))
-    return curve.x[kept], curve.y[kept]
-
-
-def _ends(quality: Array) -> tuple[float, float]:
+def _histogram_range(quality: Array) -> tuple[float, float]:
     low, high = float(quality.min(initial=np.inf)), float(quality.max(initial=-np.inf))
-    return (low, high) if low < high else (low - 0.5, low + 0.5) if low == high else (0.0, 1.0)
+    if low < high:
+        return low, high
+    # one quality for all, or none at all
+    return (low - 0.5, low + 0.5) if low == high else (0.0, 1.0)

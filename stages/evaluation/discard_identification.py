@@ -1,17 +1,17 @@
-"""evaluate_discard_identification: 1:N candidate lists and the quality of probes → FNIR and FPIR
-against probes discarded.
+"""evaluate_discard_identification: candidate lists, probe quality → FNIR and FPIR versus discard.
 
 The threshold is chosen once, on the probes of the whole set, by the largest FPIR that does not
-exceed the target. A mated probe is wrong where its mate is not at rank 1 with score ≥ threshold, a
-non-mated one where its best candidate has a score ≥ threshold; each kind is discarded by itself,
+exceed the target. A mated probe is wrong if its mate is not at rank 1 with score ≥ threshold, a
+non-mated one if its best candidate has a score ≥ threshold; each kind is discarded separately,
 probes of poorest quality first (ISO/IEC 29794-1:2024, of probes). A probe that failed counts as a
-miss, or as no false positive. One without a quality, as one that failed has none, is counted and
+miss, or as no false positive. A probe without a quality, such as one that failed, is counted and
 discarded before all others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,31 +19,47 @@ import numpy as np
 from pipeline.core.registry import register
 from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Stage, Work
-from stages.evaluation.discard import thinned, unscored_first
+from stages.evaluation.discard_areas import add_areas, thinned_steps, unscored_first
 from stages.evaluation.identification import check_gallery, someone_enrolled
-from stages.evaluation.numbers import Numbers, count_distinct, curves, number_half, number_subjects
+from stages.evaluation.numbers import (
+    Numbers,
+    count_distinct,
+    curve_rows,
+    number_half,
+    number_subjects,
+)
 from stages.evaluation.shared import Rates, Resampled, Shares, drawn_bytes, need_quality
 from stages.metrics import bootstrap, discard
 from stages.metrics.discard_replicates import AreaReplicates, fnm_pauc_replicates
 from stages.metrics.identification import mate_rank, tpir_at_fpir
 from stages.metrics.weighted import Weighted, as_weights, barrier_scores, total_weight
+from stages.tables.comparisons import refuse_itself, role_rows
 from stages.tables.enough import need_mates, need_same_gallery, need_searched
-from stages.tables.tables import CURVES, NUMBERS, refuse_itself, role_rows
+from stages.tables.schemas import CURVES, NUMBERS
 
 
 class DiscardIdentificationOptions(Resampled):
-    """`fpir`: targets of the threshold. `limits`: shares of probes discarded up to which areas are
-    taken (pAUC).
-    """
+    """`fpir`: targets of the threshold. `limits`: shares of probes discarded, for areas (pAUC)."""
 
     fpir: Rates = (1e-1, 1e-2)
     limits: Shares = (0.2, 0.3)
     gallery: str = "gallery"
 
 
+@dataclass(frozen=True)
+class _EvaluatedProbes:
+    """What is evaluated: (n,) of each probe."""
+
+    top: Array  # score of the best candidate, -inf without one
+    rank: Array  # of the mate, 0 a miss
+    mated: Array
+    quality: Array
+    column: Array  # of its subject in the bootstrap weights
+
+
 @register("stage", "evaluate_discard_identification")
 class EvaluateDiscardIdentification(Stage):
-    """1:N error versus discarded probes, of one quality measure."""
+    """1:N error versus discarded probes, of one quality method."""
 
     name = "evaluate_discard_identification"
     version = 4
@@ -79,34 +95,12 @@ class EvaluateDiscardIdentification(Stage):
 
     def compute(self, work: Work) -> dict[str, Batch]:
         o, numbers = self.options, Numbers(self.options.replicates, self.options.level)
-        found, roles = work.inputs["candidates"].read(), work.tables["roles"]
-        read = work.inputs["quality"].read(("status", "quality"))
-        subject, _, known = number_subjects(work.tables["templates"])
-        column, subjects = number_half(work.tables["templates"], o.half)
-        gallery, probes = np.unique(role_rows(roles, o.gallery)), role_rows(roles, "probe")
-        check_gallery(found["candidate"], gallery, self.name, o.gallery)
-        quality = np.where(read["status"] == Status.OK, read["quality"], np.nan)[probes]
-        told = known[probes]
-        if not told.all():
-            numbers.add("probes_unlabelled", float((~told).sum()), trials=len(told))
-        told &= column[probes] >= 0
-        numbers.add(
-            "probes_without_quality",
-            float((told & np.isnan(quality)).sum()),
-            trials=int(told.sum()),
-        )
-        enrolled = subject[gallery] if someone_enrolled(found) else subject[:0]
-        probes, quality, found = probes[told], quality[told], found.take(told)
-        need_quality(quality, "probe", self.name)
-        quality, mated = unscored_first(quality), np.isin(subject[probes], enrolled)
-        named = np.where(found["candidate"] >= 0, subject[found["candidate"]], -1)
-        rank = mate_rank(named, subject[probes])
-        top = np.where(np.isfinite(found["score"][:, 0]), found["score"][:, 0], -np.inf)
-        weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
-        points = tpir_at_fpir(top[~mated], rank[mated], top[mated], o.fpir)
-        drawn = (
-            _drawn(top, rank, mated, quality, column[probes], weights, o) if o.replicates else {}
-        )
+        p, subjects = self._probes(work, numbers)
+        points = tpir_at_fpir(p.top[~p.mated], p.rank[p.mated], p.top[p.mated], o.fpir)
+        drawn: dict[str, AreaReplicates] = {}
+        if o.replicates:
+            weights = bootstrap.subject_weights(subjects, o.replicates, o.seed)
+            drawn = _area_replicates(p, weights, o)
         parts = []
         for i, target in enumerate(o.fpir):
             limit = points.threshold[i]
@@ -121,53 +115,60 @@ class EvaluateDiscardIdentification(Stage):
                 "nonmated": points.n_nonmated,
                 "few": points.few[i],
             }
-            missed = ~((rank == 1) & (top >= limit))
-            for name, kind, wrong in (("fnir", mated, missed), ("fpir", ~mated, top >= limit)):
+            returned = p.top >= limit
+            missed = ~((p.rank == 1) & returned)
+            for name, kind, wrong in (("fnir", p.mated, missed), ("fpir", ~p.mated, returned)):
                 if np.isnan(limit) or not kind.any():
                     continue
-                curve = discard.edc(wrong[kind], quality[kind])
-                again = drawn.get(name)
-                start, trials = float(curve.y[0]), int(kind.sum())
-                shared["misses"] = int(wrong[kind].sum()) if name == "fnir" else -1
-                first = None if again is None else again.start[:, i]
-                numbers.add(
-                    name,
-                    start,
-                    first,
-                    **shared,
-                    trials=trials,
-                    subjects=count_distinct(column[probes][kind]),
-                )
-                parts.append((f"{name}-edc {target:g}", *thinned(curve)))
-                for j, share in enumerate(o.limits):
-                    pauc, over = (
-                        (None, None)
-                        if again is None
-                        else (again.pauc[:, i, j], again.over_random[:, i, j])
-                    )
-                    area, chance = curve.area(share), float(discard.random.area(start, share))
-                    numbers.add(f"{name}_pauc({share:g})", area, pauc, **shared, trials=trials)
-                    numbers.add(
-                        f"{name}_pauc({share:g})_over_random",
-                        area - chance,
-                        over,
-                        **shared,
-                        trials=trials,
-                    )
-                    numbers.add(f"{name}_pauc({share:g})_random", chance, **shared, trials=trials)
-        return {"numbers": numbers.batch(), "curves": curves(parts)}
+                curve = discard.edc(wrong[kind], p.quality[kind])
+                replicates = drawn.get(name)
+                misses = int(wrong[kind].sum()) if name == "fnir" else -1
+                counted = {**shared, "misses": misses, "trials": int(kind.sum())}
+                start = None if replicates is None else replicates.start[:, i]
+                behind = count_distinct(p.column[kind])
+                numbers.add(name, float(curve.y[0]), start, **counted, subjects=behind)
+                parts.append((f"{name}-edc {target:g}", *thinned_steps(curve)))
+                add_areas(numbers, name, curve, replicates, i, o.limits, {}, counted)
+        return {"numbers": numbers.batch(), "curves": curve_rows(parts)}
+
+    def _probes(self, work: Work, numbers: Numbers) -> tuple[_EvaluatedProbes, int]:
+        """Return the probes that are evaluated, and how many subjects can be drawn.
+
+        Probes without a subject, and those without a quality, are counted.
+        """
+        o, found, roles = self.options, work.inputs["candidates"].read(), work.tables["roles"]
+        read = work.inputs["quality"].read(("status", "quality"))
+        subject, _, known = number_subjects(work.tables["templates"])
+        column, subjects = number_half(work.tables["templates"], o.half)
+        gallery, probes = np.unique(role_rows(roles, o.gallery)), role_rows(roles, "probe")
+        check_gallery(found["candidate"], gallery, self.name, o.gallery)
+        quality = np.where(read["status"] == Status.OK, read["quality"], np.nan)[probes]
+        kept = known[probes]
+        if not kept.all():
+            numbers.add("probes_unlabelled", float((~kept).sum()), trials=len(kept))
+        kept &= column[probes] >= 0
+        unscored = float((kept & np.isnan(quality)).sum())
+        numbers.add("probes_without_quality", unscored, trials=int(kept.sum()))
+        enrolled = subject[gallery] if someone_enrolled(found) else subject[:0]
+        probes, quality, found = probes[kept], quality[kept], found.take(kept)
+        need_quality(quality, "probe", self.name)
+        named = np.where(found["candidate"] >= 0, subject[found["candidate"]], -1)
+        best = found["score"][:, 0]
+        evaluated = _EvaluatedProbes(
+            top=np.where(np.isfinite(best), best, -np.inf),
+            rank=mate_rank(named, subject[probes]),
+            mated=np.isin(subject[probes], enrolled),
+            quality=unscored_first(quality),
+            column=column[probes],
+        )
+        return evaluated, subjects
 
 
-def _drawn(
-    top: Array,
-    rank: Array,
-    mated: Array,
-    quality: Array,
-    subject: Array,
-    weights: Array,
-    o: DiscardIdentificationOptions,
+def _area_replicates(
+    p: _EvaluatedProbes, weights: Array, o: DiscardIdentificationOptions
 ) -> dict[str, AreaReplicates]:
     """Return FNIR, FPIR and their areas in each replicate, by (replicate, target, limit)."""
+    top, mated, quality, subject = p.top, p.mated, p.quality, p.column
     table, others = as_weights(weights), ~mated
     met = others & (top > -np.inf)
     listed, total = Weighted(top[met], (subject[met],)), total_weight(table, subject[others])
@@ -177,7 +178,7 @@ def _drawn(
     least = float(top[top > -np.inf].min(initial=0)) - 1
     threshold = np.nextafter(np.maximum(barrier, least), np.inf)
     hit, best = (
-        np.where(kept, top, least).astype(np.float64) for kept in (rank == 1, top > -np.inf)
+        np.where(kept, top, least).astype(np.float64) for kept in (p.rank == 1, top > -np.inf)
     )
     missed = fnm_pauc_replicates(
         hit[mated], quality[mated], subject[mated], threshold, weights, o.limits

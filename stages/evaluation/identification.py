@@ -1,10 +1,10 @@
-"""evaluate_identification: 1:N candidate lists → rank and open-set rates with counts and intervals,
-the CMC, histograms.
+"""evaluate_identification: 1:N candidate lists → rank and open-set rates, the CMC, histograms.
 
-Closed set over mated probes, open set with the non-mated ones: those whose subject is not in this
-gallery. Probes are resampled by subject, the gallery is not. For one half of the subjects, its
-probes are evaluated in the whole gallery. A probe that failed counts in FTA and in every
-denominator; an enrolled template that failed (FTE) is found by nobody.
+Rates come with counts and intervals. The closed set is over mated probes; the open set adds the
+non-mated ones, whose subject is not in this gallery. Probes are resampled by subject, the gallery
+is not. For one half of the subjects, its probes are evaluated in the whole gallery. A probe that
+failed counts in FTA and in every denominator; an enrolled template that failed (FTE) is found by
+nobody.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pipeline.errors import InvalidInput
 from stages.evaluation.numbers import (
     Numbers,
     count_distinct,
-    curves,
-    histogram,
+    curve_rows,
+    histogram_curve,
     number_half,
     number_subjects,
 )
@@ -38,8 +38,9 @@ from stages.evaluation.shared import (
 )
 from stages.metrics import bootstrap, identification
 from stages.metrics.subjects import subject_pairs
+from stages.tables.comparisons import refuse_itself, role_rows
 from stages.tables.enough import need_mates, need_same_gallery, need_searched
-from stages.tables.tables import CURVES, NUMBERS, refuse_itself, role_rows
+from stages.tables.schemas import CURVES, NUMBERS
 
 Ranks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MOST_TARGETS)]
 
@@ -54,9 +55,7 @@ class IdentificationOptions(EvaluationOptions):
 
 @register("stage", "evaluate_identification")
 class EvaluateIdentification(Stage):
-    """1:N error rates of one search: closed set over mated probes, open set with the non-mated
-    ones.
-    """
+    """1:N error rates of one search: closed set over mated probes, open set with all probes."""
 
     name = "evaluate_identification"
     version = 6
@@ -143,17 +142,19 @@ class EvaluateIdentification(Stage):
         usable = np.isfinite(top)
         return {
             "numbers": numbers.batch(),
-            "curves": curves(
+            "curves": curve_rows(
                 [
                     ("cmc", np.arange(1, reach + 1), identification.cmc(rank[mated], reach)),
-                    histogram("top-1, mated probes", np.sort(top[mated & usable]), edges),
-                    histogram("top-1, non-mated probes", np.sort(top[~mated & usable]), edges),
+                    histogram_curve("top-1, mated probes", np.sort(top[mated & usable]), edges),
+                    histogram_curve(
+                        "top-1, non-mated probes", np.sort(top[~mated & usable]), edges
+                    ),
                 ]
             ),
         }
 
     def _check_reach(self, gallery: Array, reach: int) -> None:
-        """Raise InvalidInput where the search cannot answer what is asked of it."""
+        """Raise InvalidInput if the search kept fewer candidates than the ranks need."""
         o = self.options
         if reach < min(len(gallery), max(o.ranks, default=0)):
             asked = (
@@ -189,11 +190,13 @@ class EvaluateIdentification(Stage):
         weights: Array,
         pair: tuple[Array, Array],
     ) -> None:
-        """`column`: of each probe in the weights; `pair`: the subjects of each probe and of its
+        """Add the open-set rates.
+
+        `column`: each probe's column of the weights; `pair`: the subjects of each probe and of its
         best candidate.
         """
         o, others = self.options, ~mated
-        # Where the mate is at rank 1, the best score is the mate's; elsewhere the score is not
+        # If the mate is at rank 1, the best score is the mate's; elsewhere the score is not
         # read.
         points = identification.tpir_at_fpir(top[others], rank[mated], top[mated], o.fpir)
         drawn = bootstrap.tpir_replicates(
@@ -221,16 +224,16 @@ class EvaluateIdentification(Stage):
 
 
 def someone_enrolled(found: Batch) -> bool:
-    """Whether any template of the gallery was found, as candidates of the search are. If none is
-    though there are probes that did not fail, every template of the gallery did: nobody is
-    enrolled, no probe has a mate, and no rate is defined."""
+    """Whether any template of the gallery is usable: the candidate lists name one if so.
+
+    If probes that did not fail found no candidate, every template of the gallery failed: nobody is
+    enrolled, no probe has a mate, and no rate is defined.
+    """
     return not (found["status"] == Status.OK).any() or bool((found["candidate"] >= 0).any())
 
 
 def check_gallery(candidate: Array, gallery: Array, stage: str, role: str) -> None:
-    """Raise InvalidInput where a search found templates that are not of the gallery, given by its
-    template rows.
-    """
+    """Raise InvalidInput if a search found templates outside the gallery (template rows)."""
     if not np.isin(candidate[candidate >= 0], gallery).all():
         raise InvalidInput(
             f"{stage}.gallery is {role!r}, and the search found templates of another gallery: give"

@@ -1,6 +1,4 @@
-"""numbers: how evaluations write what they found: rows of NUMBERS, curves, histograms; and how
-subjects are numbered.
-"""
+"""numbers: rows of NUMBERS, curves, histograms as evaluations write them; subjects as numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.core.schema import Array, Batch, text
 from stages.metrics import bootstrap
 from stages.metrics.subjects import Half, in_second_half
-from stages.tables.tables import NUMBERS
+from stages.tables.schemas import NUMBERS
 
 
 class Numbers:
@@ -28,9 +26,7 @@ class Numbers:
     def add(
         self, metric: str, value: float, replicates: Array | None = None, **fields: Any
     ) -> None:
-        """Add a number with its replicates (R,), from which its interval is taken; None for no
-        interval.
-        """
+        """Add a number with its replicates (R,), which give its interval; None for no interval."""
         row = {"target": np.nan, "rule": "", "achieved": np.nan, "threshold": np.nan, "few": False}
         counts = {
             "false_matches": -1,
@@ -57,7 +53,7 @@ class Numbers:
         return Batch(columns)
 
 
-def number(
+def find_number(
     table: Batch, metric: str, target: float | None = None, rule: str | None = None
 ) -> Mapping[str, Any]:
     """Return the first row of NUMBERS that matches. Raises KeyError if there is none."""
@@ -68,7 +64,7 @@ def number(
     raise KeyError(f"no number {metric} at {target} under rule {rule}")
 
 
-def curves(parts: Iterable[tuple[str, Array, Array]]) -> Batch:
+def curve_rows(parts: Iterable[tuple[str, Array, Array]]) -> Batch:
     """Return CURVES from (name, x, y) parts; points whose x or y is not finite are left out."""
     kept = [(name, x[f], y[f]) for name, x, y in parts for f in [np.isfinite(x) & np.isfinite(y)]]
     return Batch(
@@ -81,22 +77,20 @@ def curves(parts: Iterable[tuple[str, Array, Array]]) -> Batch:
 
 
 def score_edges(*ascending: Array) -> Array:
-    """Return the 101 edges of histograms of scores: −1 to 1, or to the whole numbers beyond what
-    lies outside.
+    """Return 101 edges for histograms of scores: from −1 to 1, or wider if scores lie outside.
 
-    Whole numbers, as the cells of a row are averaged bin by bin. What rounding pushes past an end
-    moves no edge.
+    The ends are whole numbers, as the cells of a row are averaged bin by bin. A score that rounding
+    pushed past an end moves no edge.
     """
     least = min((float(scores[0]) for scores in ascending if len(scores)), default=-1.0)
     most = max((float(scores[-1]) for scores in ascending if len(scores)), default=1.0)
     return np.linspace(min(-1, math.floor(least + 1e-4)), max(1, math.ceil(most - 1e-4)), 101)
 
 
-def histogram(name: str, scores: Array, edges: Array) -> tuple[str, Array, Array]:
-    """Return a curve of shares a bin; a score that rounding pushed past the last edge stays in the
-    last bin.
+def histogram_curve(name: str, scores: Array, edges: Array) -> tuple[str, Array, Array]:
+    """Return a curve with the share of scores in each bin; `scores` ascend.
 
-    `scores` ascend.
+    A score that rounding pushed past the last edge stays in the last bin.
     """
     # in their own type: float64 edges would widen every score
     inner = edges[1:-1].astype(scores.dtype)
@@ -111,7 +105,7 @@ def number_subjects(templates: Batch) -> tuple[NDArray[np.int64], int, NDArray[n
     Returns (number of each template, how many there are, whether each template has a subject at
     all). A template without one has a number of its own.
     """
-    names, known = _named(templates)
+    names, known = _subject_names(templates)
     unique, number = np.unique(names, return_inverse=True)
     return number.astype(np.int64), len(unique), known
 
@@ -125,13 +119,12 @@ def count_distinct(*numbers: Array) -> int:
 
 
 def number_half(templates: Batch, half: Half) -> tuple[NDArray[np.int64], int]:
-    """Number the subjects of one half, or of all: (number of each template, -1 outside the half;
-    how many there are).
+    """Number the subjects of one half, or of all: (each template's number, how many there are).
 
-    A template without a subject is in neither half, as another one of the same person might be in
-    the other.
+    A template outside the half has -1. A template without a subject is in neither half, as another
+    one of the same person might be in the other.
     """
-    names, known = _named(templates)
+    names, known = _subject_names(templates)
     unique, number = np.unique(names, return_inverse=True)
     inside = np.ones(len(unique), bool)
     if half != "all":
@@ -140,10 +133,8 @@ def number_half(templates: Batch, half: Half) -> tuple[NDArray[np.int64], int]:
     return np.where(inside, np.cumsum(inside) - 1, -1)[number].astype(np.int64), int(inside.sum())
 
 
-def _named(templates: Batch) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
-    """Return the name of each template's subject, one of its own where it has none, and whether it
-    has one.
-    """
+def _subject_names(templates: Batch) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
+    """Return each template's subject, or a unique made-up one, and whether it has a subject."""
     names = templates["subject"].astype(str)
     known = names != ""
     return np.where(known, names, np.char.add("\0row ", np.arange(len(names)).astype(str))), known

@@ -1,5 +1,4 @@
-"""evaluate_pooled_script: 1:N as a widespread script has it, for comparison with its published
-numbers only.
+"""evaluate_pooled_script: 1:N as a widespread script computes it, to compare with its numbers.
 
 The script merges both galleries of IJB-C and pools the scores of every probe with every gallery
 template of another subject. Its threshold is the ceil(probes · target)-th largest of them, and it
@@ -20,11 +19,12 @@ from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Options, Stage, Work
 from pipeline.errors import InvalidInput
 from stages.evaluation.identification import check_gallery
-from stages.evaluation.numbers import Numbers, curves, number_subjects
+from stages.evaluation.numbers import Numbers, curve_rows, number_subjects
 from stages.evaluation.shared import Rates
 from stages.metrics import identification
+from stages.tables.comparisons import refuse_itself, role_rows
 from stages.tables.enough import need_mates, need_same_gallery, need_searched
-from stages.tables.tables import CURVES, NUMBERS, refuse_itself, role_rows
+from stages.tables.schemas import CURVES, NUMBERS
 
 
 class PooledScriptOptions(Options):
@@ -36,9 +36,7 @@ class PooledScriptOptions(Options):
 
 @register("stage", "evaluate_pooled_script")
 class EvaluatePooledScript(Stage):
-    """Share of mated probes above a threshold among all pooled impostor scores. Neither TPIR nor at
-    an FPIR.
-    """
+    """Share of mated probes above a threshold among all pooled impostor scores; not a TPIR."""
 
     name = "evaluate_pooled_script"
     version = 2
@@ -98,12 +96,10 @@ class EvaluatePooledScript(Stage):
                 threshold=threshold[i],
                 trials=len(mate),
             )
-        return {"numbers": numbers.batch(), "curves": curves([])}
+        return {"numbers": numbers.batch(), "curves": curve_rows([])}
 
     def _check_reach(self, found: Batch, there: Array, gallery: int, threshold: Array) -> None:
-        """Raise InvalidInput where scores that were not kept could lie above a threshold, and move
-        it.
-        """
+        """Raise InvalidInput if scores that were not kept could lie above a threshold."""
         reach = found["candidate"].shape[1]
         cut = (found["status"] == Status.OK) & there[:, -1] & (reach < gallery)
         # What is missing from a list is no larger than its last score: up to the threshold it

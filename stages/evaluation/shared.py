@@ -1,6 +1,4 @@
-"""evaluation: what the evaluations have in common: options, and the templates that they may look at
-beside the scores.
-"""
+"""What evaluations share: options, and the templates that they read beside the scores."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ Rates = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(max_len
 
 
 def need_quality(quality: Array, trial: str, stage: str) -> None:
-    """Raise InvalidInput where no trial has a quality (nan: none): nothing would be discarded by
-    it.
-    """
+    """Raise InvalidInput if no trial has a quality (all nan): nothing could be discarded by it."""
     if len(quality) and not np.isfinite(quality).any():
         raise InvalidInput(
             f"{stage}: of {counted(len(quality), trial)} none has a quality score, so nothing can"
@@ -33,8 +29,10 @@ def need_quality(quality: Array, trial: str, stage: str) -> None:
 
 
 class Resampled(Options):
-    """`half`: all comparisons (in 1:N probes), or those of one half of the subjects. `replicates`:
-    bootstrap draws of subjects, 0 for no intervals."""
+    """`half`: all comparisons (in 1:N probes), or those of one half of the subjects.
+
+    `replicates`: bootstrap draws of subjects, 0 for no intervals.
+    """
 
     half: Half = "all"
     replicates: int = Field(1000, ge=0, le=100_000)
@@ -43,17 +41,13 @@ class Resampled(Options):
 
 
 class EvaluationOptions(Resampled):
-    """`templates`: read these as well, to count those whose weights all vanished and, in 1:N, FTE
-    of the gallery.
-    """
+    """`templates`: also count templates whose weights vanished and, in 1:N, FTE of the gallery."""
 
     templates: bool = False
 
 
 def need_fused(stage: Stage) -> None:
-    """Raise InvalidInput where the input `templates` of an evaluation does not say which templates
-    fell back.
-    """
+    """Raise InvalidInput if the input `templates` does not say which templates fell back."""
     above = stage.above.get("templates")
     if above is not None and not any(
         field.name == "fallback" for s in above.produces.values() for field in s.fields
@@ -66,8 +60,9 @@ def need_fused(stage: Stage) -> None:
 
 
 def read_templates(work: Work) -> Batch:
-    """Return status and fallback of every template. Raises InvalidInput where the input has other
-    rows.
+    """Return status and fallback of every template.
+
+    Raises InvalidInput if the input does not hold one row a template.
     """
     found = work.inputs["templates"].read(("status", "fallback"))
     if found.rows != work.tables["templates"].rows:
@@ -80,9 +75,7 @@ def read_templates(work: Work) -> Batch:
 
 
 def write_fallback(numbers: Numbers, templates: Batch, rows: Array) -> None:
-    """Add how many of the templates in `rows` have no weight above 0, so that `fuse.fallback` says
-    what they are.
-    """
+    """Add how many of the templates in `rows` have no weight above 0: `fallback` decided those."""
     numbers.add("fused_fallback", float(templates["fallback"][rows].sum()), trials=len(rows))
 
 

@@ -2,16 +2,16 @@
 
 Intervals are subject-clustered bootstrap percentiles; replicate r draws the same subjects in every
 cell, so differences between cells are paired. FMR and FNMR are over comparisons of acquired
-templates. Failures follow ISO/IEC 19795-1. The first side is enrolled and the second is a probe
-where no template of the whole list stands on both, or `enrolled` says so. Then FTE is the share of
-the first that failed, FTA that of the second, and GFRR counts both; else, and so in all pairs of
-one role, every failure is one to acquire.
+templates. Failures follow ISO/IEC 19795-1. The first side is enrolled and the second a probe if no
+template of the whole list stands on both, or if `enrolled` says so. Then FTE is the share of the
+first side that failed, FTA that of the second, and GFRR counts both. Otherwise, as in all pairs of
+one role, every failure is a failure to acquire.
 
     FRR  = FTA + FNMR (1 − FTA)
     GFRR = FTE + (1 − FTE) FTA + (1 − FTE) (1 − FTA) FNMR = FTE + FRR (1 − FTE)
 
-Where mated follows from subjects, templates without one are left out and counted; so are, for one
-half of the subjects, comparisons across the halves and those of a template without a subject.
+If mated follows from subjects, templates without one are left out and counted. For one half of the
+subjects, comparisons across the halves and those of a template without a subject are, too.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pipeline.core.stage import Stage, Work
 from stages.evaluation.numbers import (
     Numbers,
     count_distinct,
-    curves,
-    histogram,
+    curve_rows,
+    histogram_curve,
     number_half,
     score_edges,
 )
@@ -44,21 +44,23 @@ from stages.evaluation.trials import Enrolled, Failures, Trials
 from stages.metrics import bootstrap, verification
 from stages.metrics.subjects import subject_pairs
 from stages.metrics.verification import Ascending
-from stages.metrics.weighted import Lists, Weighted
+from stages.metrics.weighted import Weighted, WeightedLists
+from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_both_kinds
-from stages.tables.tables import CURVES, NUMBERS, Comparisons
+from stages.tables.schemas import CURVES, NUMBERS
 
-RULES: tuple[verification.Rule, ...] = ("at_most", "nearest")
+THRESHOLD_RULES: tuple[verification.ThresholdRule, ...] = ("at_most", "nearest")
 SCRIPT: Literal["script"] = "script"  # for comparison with published numbers, and without intervals
-FULL_LIST = (
-    100_000  # AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
-)
-CURVE_POINTS = 600
+# AUC needs the whole list in each replicate: bootstrapped up to this many comparisons
+FULL_LIST = 100_000
+ROC_POINTS = 600
 
 
 class VerificationOptions(EvaluationOptions):
-    """`fmr`: targets. `enrolled`: which side of the comparisons is, the first or none; auto: the
-    first where no template of the whole list stands on both."""
+    """`fmr`: targets. `enrolled`: which side of the comparisons is enrolled, the first or none.
+
+    With auto it is the first side if no template of the whole list stands on both.
+    """
 
     fmr: Rates = (1e-1, 1e-2, 1e-3, 1e-4)
     enrolled: Enrolled = "auto"
@@ -127,7 +129,7 @@ class EvaluateVerification(Stage):
             (own, _), others = trials.subjects(mated, column), trials.subjects(nonmated, column)
             drawn_from = count_distinct(own), min(count_distinct(own), count_distinct(*others))
             if len(genuine) and len(impostor):
-                lists = Lists.apart(
+                lists = WeightedLists.apart(
                     Weighted(genuine.copy(), (own,)), Weighted(impostor.copy(), others), weights
                 )
         genuine.sort()
@@ -154,7 +156,7 @@ class EvaluateVerification(Stage):
         self,
         numbers: Numbers,
         pair: tuple[Ascending, Ascending],
-        lists: Lists | None,
+        lists: WeightedLists | None,
         failures: Failures,
         trials: Trials,
         nonmated: Array,
@@ -162,7 +164,9 @@ class EvaluateVerification(Stage):
         subjects: int,
     ) -> None:
         o = self.options
-        points = [verification.operating_points(*pair, o.fmr, rule) for rule in (*RULES, SCRIPT)]
+        points = [
+            verification.operating_points(*pair, o.fmr, rule) for rule in (*THRESHOLD_RULES, SCRIPT)
+        ]
         thresholds = np.concatenate([each.threshold for each in points])
         accepted = trials.score >= np.fmin.reduce(thresholds, initial=np.inf).astype(
             trials.score.dtype
@@ -171,8 +175,8 @@ class EvaluateVerification(Stage):
         pairs = subject_pairs(
             trials.score[accepted], *trials.subjects(accepted, column), thresholds
         )
-        drawn = None if lists is None else bootstrap.tar_of(lists, o.fmr, RULES)
-        for r, rule in enumerate((*RULES, SCRIPT)):
+        drawn = None if lists is None else bootstrap.tar_of(lists, o.fmr, THRESHOLD_RULES)
+        for r, rule in enumerate((*THRESHOLD_RULES, SCRIPT)):
             at = points[r]
             for i, target in enumerate(o.fmr):
                 tar = None if drawn is None or rule == SCRIPT else drawn[r][:, i]
@@ -197,11 +201,10 @@ class EvaluateVerification(Stage):
         self,
         numbers: Numbers,
         pair: tuple[Ascending, Ascending],
-        lists: Lists | None,
+        lists: WeightedLists | None,
         shared: dict[str, int],
     ) -> None:
-        """Add what is of no target: EER, with the errors of either kind at its threshold, and
-        AUC."""
+        """Add what has no target: the EER, with the errors at its threshold, and the AUC."""
         value, threshold = verification.eer(*pair)
         drawn = None if lists is None else bootstrap.eer_of(lists, value)
         known = not np.isnan(threshold)
@@ -225,11 +228,11 @@ class EvaluateVerification(Stage):
         if len(genuine.scores) and len(impostor.scores):
             least = 1 / len(impostor.scores)
             fmr = np.unique(
-                np.concatenate([np.geomspace(least, 1, CURVE_POINTS), list(self.options.fmr)])
+                np.concatenate([np.geomspace(least, 1, ROC_POINTS), list(self.options.fmr)])
             )
             points = verification.operating_points(genuine, impostor, fmr, "at_most")
             parts.append(("roc", points.fmr, points.tar))
         edges = score_edges(genuine.scores, impostor.scores)  # not every score is a cosine
-        parts.append(histogram("mated scores", genuine.scores, edges))
-        parts.append(histogram("non-mated scores", impostor.scores, edges))
-        return curves(parts)
+        parts.append(histogram_curve("mated scores", genuine.scores, edges))
+        parts.append(histogram_curve("non-mated scores", impostor.scores, edges))
+        return curve_rows(parts)

@@ -11,37 +11,47 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.float32] | NDArray[np.float64]
+AnyUnitRows = NDArray[np.float32] | NDArray[np.float64]
 Floats = NDArray[np.float64]
 FLOAT32, BFLOAT16 = 2.0**-24, 2.0**-8  # the largest relative error of rounding to the type
 
 
-def wide(unit: Rows) -> Floats:
-    """Return unit rows in float64, as the products take them: worth doing once for what is
-    multiplied often.
+def wide(unit: AnyUnitRows) -> Floats:
+    """Return unit rows in float64, as products take them.
+
+    Widening once is worth it for rows that are multiplied often.
     """
     return unit.astype(np.float64, copy=False)
 
 
-def cosines(a: Rows, b: Rows) -> Floats:
-    """Return the cosine of each of the unit rows a (…, m, d) with each of b (…, n, d), (…, m, n)
-    float64, exact.
+def cosines(a: AnyUnitRows, b: AnyUnitRows) -> Floats:
+    """Return the exact cosines of unit rows a (…, m, d) with b (…, n, d), (…, m, n) float64.
+
+    >>> cosines(np.float32([[1, 0], [0, 1]]), np.float32([[0, 1]]))
+    array([[0.],
+           [1.]])
     """
     return np.asarray(wide(a) @ wide(b).swapaxes(-1, -2))
 
 
-def paired(a: Rows, b: Rows) -> Floats:
-    """Return the cosine of each unit row of a (…, d) with the one of b (…, d) beside it, (…)
-    float64, exact.
+def paired(a: AnyUnitRows, b: AnyUnitRows) -> Floats:
+    """Return the exact cosine of each unit row of a (…, d) with the same row of b, (…) float64.
 
     The axes before the last broadcast.
+
+    >>> paired(np.float32([[1, 0], [0, 1]]), np.float32([[0, 1], [0, 1]]))
+    array([0., 1.])
     """
     return np.asarray(np.einsum("...d,...d->...", wide(a), wide(b)))
 
 
-def as_scores(exact: Floats) -> NDArray[np.float32]:
-    """Return cosines as scores are kept: rounded once, to float32, and kept within [−1, 1]; −0, a
-    sign of an order, is 0.
+def to_scores(exact: Floats) -> NDArray[np.float32]:
+    """Return cosines as scores: rounded once to float32 and clipped to [−1, 1]; −0 becomes 0.
+
+    The sign of a zero sum depends on the order of summation, so it must not be kept.
+
+    >>> to_scores(np.array([1 + 1e-9, -0.0]))
+    array([1., 0.], dtype=float32)
     """
     score = exact.astype(np.float32)
     score += np.float32(0)
@@ -49,14 +59,14 @@ def as_scores(exact: Floats) -> NDArray[np.float32]:
 
 
 def doubt(dimension: int, unit: float = FLOAT32) -> float:
-    """Return how far a product of unit rows with float32 sums can be from the score, for rows
-    rounded to a type.
+    """Return how far a fast product of unit rows, summed in float32, can be from the score.
 
-    `unit` is that type's. Rounding both rows moves a cosine by at most 2u + u² of |a| · |b|; a sum
-    of d products in float32, in any order, by d · 2⁻²⁴ / (1 − d · 2⁻²⁴) of Σ |a b| ≤ 1 (Higham,
-    “Accuracy and Stability of Numerical Algorithms”, 2002, eq. 3.5); rounding the score to float32
-    by 2⁻²⁴, and as much is left for who subtracts this. Lengths exceed 1 by less than √d · 2⁻²⁶; so
-    |a| · |b| exceeds 1, and a cosine the score that is kept within 1, by less than √d · 2⁻²⁴.
+    The rows are rounded to a type whose largest relative error is `unit`, u below. Rounding both
+    rows moves a cosine by at most 2u + u² of |a| · |b|; a sum of d products in float32, in any
+    order, by d · 2⁻²⁴ / (1 − d · 2⁻²⁴) of Σ |a b| ≤ 1 (Higham, “Accuracy and Stability of Numerical
+    Algorithms”, 2002, eq. 3.5); rounding the score to float32 by 2⁻²⁴, and as much again is left
+    for the caller's own subtraction. Lengths exceed 1 by less than √d · 2⁻²⁶; so |a| · |b| exceeds
+    1, and a cosine exceeds the clipped score, by less than √d · 2⁻²⁴.
     """
     summed = dimension * FLOAT32 / (1 - dimension * FLOAT32)
     longer = dimension**0.5 * FLOAT32

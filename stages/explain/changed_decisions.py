@@ -22,8 +22,8 @@ import numpy as np
 from pipeline.core.schema import Array, Batch
 from stages.evaluation.numbers import number_half, number_subjects
 from stages.metrics.subjects import Half
+from stages.tables.comparisons import Comparisons
 from stages.tables.pair_layouts import Listed
-from stages.tables.tables import Comparisons
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,4 @@
-"""pair: two templates by id, their place among the comparisons of a data set, and the cells of a
-config that compare them.
-"""
+"""Two templates by id, their place among the comparisons, and the cells that compare them."""
 
 from __future__ import annotations
 
@@ -15,15 +13,13 @@ from pipeline.plan.graph import Step
 from pipeline.session import Session
 from stages.evaluation.numbers import number_subjects
 from stages.results.quantities import rule_first
+from stages.tables.comparisons import Comparisons
 from stages.tables.pair_layouts import Listed
-from stages.tables.tables import Comparisons
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The two templates, and their place among the comparisons of the data set; `number` is None
-    where they have none.
-    """
+class ComparedPair:
+    """Two templates, and the `number` of their comparison; None if the data set has none."""
 
     ids: tuple[str, str]
     rows: tuple[int, int]
@@ -35,11 +31,12 @@ class Pair:
     fold: int | None
 
 
-def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
-    """Return two templates by id. Raises InvalidInput for an unknown id, and for a template with
-    itself.
+def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> ComparedPair:
+    """Return two templates by id.
+
+    Raises InvalidInput for an unknown id, and for a template with itself.
     """
-    one, other = (_row(tables, name) for name in (a, b))
+    one, other = (_template_row(tables, name) for name in (a, b))
     if one == other:
         raise InvalidInput(
             f"{a!r} was given twice: with itself a template scores 1, which tells nothing; give two"
@@ -52,7 +49,7 @@ def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
     number = min((place for place in places if place is not None), default=None)
     in_list = number is not None and isinstance(comparisons.form, Listed)
     roles = tables["roles"]
-    return Pair(
+    return ComparedPair(
         ids=(a, b),
         rows=(one, other),
         subjects=(
@@ -69,7 +66,7 @@ def find_pair(tables: Mapping[str, Batch], a: str, b: str) -> Pair:
     )
 
 
-def _row(tables: Mapping[str, Batch], name: str) -> int:
+def _template_row(tables: Mapping[str, Batch], name: str) -> int:
     ids = tables["templates"]["template_id"]
     if len(found := np.flatnonzero(ids == name)):
         return int(found[0])
@@ -97,8 +94,9 @@ def _row(tables: Mapping[str, Batch], name: str) -> int:
 
 
 def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
-    """Return the compare steps that agree with every FACTOR=VALUE, in the order of the config's
-    values, rules first.
+    """Return the compare steps that agree with every FACTOR=VALUE, rules first.
+
+    The order is that of the config's values.
 
     A cell that lacks a factor agrees with any value of it.
 
@@ -111,7 +109,7 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
             f"{session.config.full_name} has no `compare` step, so it has no scores: add `compare:"
             " {}` to steps."
         )
-    kept, factors = agreeing(session, steps, where), session.config.factors
+    kept, factors = agreeing_steps(session, steps, where), session.config.factors
     order = {
         name: {str(value): i for i, value in enumerate(values)} for name, values in factors.items()
     }
@@ -121,11 +119,11 @@ def chosen_cells(session: Session, where: Sequence[str] = ()) -> list[Step]:
     )
 
 
-def agreeing(session: Session, steps: Sequence[Step], where: Sequence[str]) -> list[Step]:
-    """Return the steps that agree with every FACTOR=VALUE. A cell that lacks a factor agrees with
-    any value of it.
+def agreeing_steps(session: Session, steps: Sequence[Step], where: Sequence[str]) -> list[Step]:
+    """Return the steps that agree with every FACTOR=VALUE.
 
-    Raises UsageError for an unknown factor or value, or what is not FACTOR=VALUE.
+    A cell without a factor agrees with any value of it. Raises UsageError for an unknown factor or
+    value, or what is not FACTOR=VALUE.
     """
     factors = session.config.factors
     wanted: dict[str, str] = {}

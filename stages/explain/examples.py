@@ -1,11 +1,10 @@
-"""examples: which 1:1 comparisons of a run show what weighting does, and what is known of each,
-face by face.
+"""examples: 1:1 comparisons of a run that show what weighting does, face by face.
 
 Conventions
     Rows        the best row of the headline table whose scores are cosines of templates, and its
                 baseline; of a row that averages over several cells, the first cell that has a
                 counterpart in the other.
-    Threshold   of each row its own, at the main number; where that has none, at the first headline
+    Threshold   each row has its own, at the main number or, if that has none, at the first headline
                 number that has one.
     Faces       stand in the order of their weight under the best row, those that failed last.
 """
@@ -24,9 +23,9 @@ from pipeline.core.schema import Array, Batch, Status
 from pipeline.errors import InvalidInput
 from pipeline.plan.graph import Ref, Step
 from pipeline.session import Results
-from stages.evaluation.numbers import number
+from stages.evaluation.numbers import find_number
 from stages.explain.changed_decisions import Evaluated, choose
-from stages.explain.compared_pair import Pair, find_pair
+from stages.explain.compared_pair import ComparedPair, find_pair
 from stages.explain.crops import jpeg, nearest_with
 from stages.explain.explain import Face, Scored, explained
 from stages.fusion.fuse import Fuse
@@ -38,9 +37,10 @@ MOST_FACES = 8  # of a template
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One face under the best row; `former` is its weight under the baseline. `picture`: base64 of
-    a JPEG, or empty.
+class ShownFace:
+    """One face under the best row; `former` is its weight under the baseline.
+
+    `picture`: base64 of a JPEG, or empty.
     """
 
     face: Face
@@ -50,18 +50,16 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One template: its heaviest faces, how many it has, and what those that are not shown weigh
-    together.
-    """
+class ShownTemplate:
+    """One template: its heaviest faces, how many it has, and the weight of those not shown."""
 
     template: str
     subject: str
-    faces: tuple[Seen, ...]
+    faces: tuple[ShownFace, ...]
     count: int
     rest: float
     grouped: bool  # a medium holds several faces
-    fallback: str  # what became of it, where its weights vanished
+    fallback: str  # what became of it, if its weights vanished
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,12 @@ class Example:
 
     scores: tuple[float, float]
     accepted: tuple[bool, bool]
-    sides: tuple[Side, Side]
+    sides: tuple[ShownTemplate, ShownTemplate]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What is shown. Of rows and thresholds the first is the best row's, the second the
-    baseline's."""
+    """What is shown; of rows and thresholds first the best row's, then the baseline's."""
 
     rows: tuple[Row, Row]
     cell: Mapping[str, Any]  # the factors that the rows average over
@@ -90,23 +87,22 @@ class Examples:
 
 
 def examples(results: Results, ranking: Ranking) -> Examples | None:
-    """Return the examples of a run; None if none are asked for, or no row has a baseline to be
-    compared with.
+    """Return the examples of a run.
+
+    None if none are asked for, or no row has a baseline to compare with.
     """
-    met = _compared(results, ranking) if ranking.options.pairs else None
+    met = _rows_and_cells(results, ranking) if ranking.options.pairs else None
     if met is None:
         return None
     q, rows, cells = met
     steps = [_scores(results, cell) for cell in cells]
     thresholds = [
-        float(number(cell.numbers, q.metric, q.target, q.rule)["threshold"]) for cell in cells
+        float(find_number(cell.numbers, q.metric, q.target, q.rule)["threshold"]) for cell in cells
     ]
     kinds: dict[str, tuple[int, tuple[Example, ...]]] = {}
-    weighed_by, pictures, missing = (
-        "",
-        False,
-        next((said for step in steps if (said := _lost(results, step))), ""),
-    )
+    weighed_by = ""
+    pictures = False
+    missing = next((said for step in steps if (said := _no_longer_stored(results, step))), "")
     if not missing:
         tables = results.session.dataset.tables
         evaluated = Evaluated.of(tables, getattr(cells[0].step.stage.options, "half", "all"))
@@ -117,12 +113,12 @@ def examples(results: Results, ranking: Ranking) -> Examples | None:
             told = {n: list(explained(results.session, pair, steps)) for n, pair in pairs.items()}
         except InvalidInput as error:
             told, chosen, missing = {}, {}, str(error)
-        sides, pictures = _sides(results, steps[0], pairs, told)
+        sides, pictures = _shown_templates(results, steps[0], pairs, told)
         weighed_by = next((cells[0].weighed_by for cells in told.values()), "")
         for name, each in chosen.items():
             kinds[name] = (
                 each.of,
-                tuple(_example(scores, thresholds, n, sides[n]) for n in each.numbers),
+                tuple(_comparison_example(scores, thresholds, n, sides[n]) for n in each.numbers),
             )
     cell = {
         name: cells[0].factors[name] for name in ranking.table.average if name in cells[0].factors
@@ -132,7 +128,7 @@ def examples(results: Results, ranking: Ranking) -> Examples | None:
     )
 
 
-def _compared(
+def _rows_and_cells(
     results: Results, ranking: Ranking
 ) -> tuple[Quantity, tuple[Row, Row], tuple[Cell, Cell]] | None:
     """Return the number at whose thresholds is decided, the two rows and a cell of each."""
@@ -163,10 +159,8 @@ def _scores(results: Results, cell: Cell) -> Step:
     return results.plan.steps[cell.step.inputs["scores"].step]
 
 
-def _lost(results: Results, step: Step) -> str:
-    """Say what of that which a step is computed from is not in the store any more; nothing where
-    all is there.
-    """
+def _no_longer_stored(results: Results, step: Step) -> str:
+    """Say which inputs of a step are no longer in the store; "" if all are there."""
     waiting = [Ref(step.name, "")]
     while waiting:
         ref = waiting.pop()
@@ -178,7 +172,7 @@ def _lost(results: Results, step: Step) -> str:
     return ""
 
 
-def _pair(evaluated: Evaluated, tables: Mapping[str, Batch], comparison: int) -> Pair:
+def _pair(evaluated: Evaluated, tables: Mapping[str, Batch], comparison: int) -> ComparedPair:
     a, b = (
         str(tables["templates"]["template_id"][side[0]])
         for side in evaluated.templates(np.array([comparison]))
@@ -186,8 +180,11 @@ def _pair(evaluated: Evaluated, tables: Mapping[str, Batch], comparison: int) ->
     return find_pair(tables, a, b)
 
 
-def _example(
-    scores: Sequence[Array], thresholds: Sequence[float], comparison: int, sides: tuple[Side, Side]
+def _comparison_example(
+    scores: Sequence[Array],
+    thresholds: Sequence[float],
+    comparison: int,
+    sides: tuple[ShownTemplate, ShownTemplate],
 ) -> Example:
     one, other = (float(score[comparison]) for score in scores)
     accepted = [
@@ -196,9 +193,12 @@ def _example(
     return Example((one, other), (accepted[0], accepted[1]), sides)
 
 
-def _sides(
-    results: Results, step: Step, pairs: Mapping[int, Pair], told: Mapping[int, Sequence[Scored]]
-) -> tuple[dict[int, tuple[Side, Side]], bool]:
+def _shown_templates(
+    results: Results,
+    step: Step,
+    pairs: Mapping[int, ComparedPair],
+    told: Mapping[int, Sequence[Scored]],
+) -> tuple[dict[int, tuple[ShownTemplate, ShownTemplate]], bool]:
     """Return the two sides of each comparison, and whether there are pictures."""
     members = results.session.dataset.tables["members"]
     # faces: row, under the best row, former weight
@@ -223,11 +223,11 @@ def _sides(
     sides = {}
     for n, (here, _) in told.items():
         one, other = (
-            Side(
+            ShownTemplate(
                 pairs[n].ids[side],
                 pairs[n].subjects[side],
                 tuple(
-                    Seen(face, former, *pictures.get(row, ("", "")))
+                    ShownFace(face, former, *pictures.get(row, ("", "")))
                     for row, face, former in shown[n, side][:MOST_FACES]
                 ),
                 len(shown[n, side]),
@@ -242,15 +242,15 @@ def _sides(
 
 
 def _pictures(results: Results, step: Step, rows: Array) -> dict[int, tuple[str, str]]:
-    """Return face row → (the crop that was embedded, base64 of a JPEG, how it was degraded); none
-    where none is kept.
+    """Return face row → (crop as base64 of a JPEG, how it was degraded).
+
+    The crop is the one that was embedded. Empty if no crops are kept.
     """
     above = results.plan.steps[step.inputs["templates"].step]
-    embed = (
-        results.plan.steps[above.inputs["embeddings"].step]
-        if isinstance(above.stage, Fuse)
-        else above
-    )
+    if isinstance(above.stage, Fuse):
+        embed = results.plan.steps[above.inputs["embeddings"].step]
+    else:
+        embed = above
     source = nearest_with(results, embed, "crop")
     if source is None or not len(rows) or not results.available(*source):
         return {}
@@ -261,10 +261,10 @@ def _pictures(results: Results, step: Step, rows: Array) -> dict[int, tuple[str,
         if field.name in ("status", "crop", "kind")
     ]
     read = results.session.reader.source(made, output, range(len(made.tasks))).take(rows, columns)
-    return dict(_drawn(rows, read))
+    return dict(_crop_pictures(rows, read))
 
 
-def _drawn(rows: Array, read: Batch) -> Iterator[tuple[int, tuple[str, str]]]:
+def _crop_pictures(rows: Array, read: Batch) -> Iterator[tuple[int, tuple[str, str]]]:
     for i in np.flatnonzero(read["status"] == Status.OK).tolist():
         yield (
             int(rows[i]),

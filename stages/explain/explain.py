@@ -1,11 +1,10 @@
-"""explain: one comparison score → its two templates → their media → their faces, and what each face
-does to it.
+"""explain: one comparison score → its templates → their media → their faces, and their effect.
 
 Conventions
     Weight    what a face's embedding counts for in its template: the unit embedding, or the raw one
               under `features: raw`. The weights of a template sum to 1 over its usable faces. They
-              are not worked out a second time: fuse itself tells them. Of a vector rule they are
-              each face's share, the mean over dimensions, and effect is made of them.
+              are not computed a second time: fuse itself returns them. Of a vector rule they are
+              each face's share, the mean over dimensions, and the effect is computed from them.
     effective   1 / Σ w², the effective number of faces: their number if all weights are equal.
     own, other  cosine of a face with its own template, and with the template that it is compared
                 with.
@@ -32,7 +31,7 @@ from pipeline.plan.graph import Step
 from pipeline.plan.more_damage import doubting
 from pipeline.session import Session
 from stages.exact import products, sums, vectors
-from stages.explain.compared_pair import Pair
+from stages.explain.compared_pair import ComparedPair
 from stages.fusion import rules
 from stages.fusion.fuse import WEIGHED_BY, Fuse
 from stages.matching.compare import unit_rows
@@ -40,9 +39,7 @@ from stages.matching.compare import unit_rows
 
 @dataclass(frozen=True)
 class Face:
-    """One face of a template. Numbers are nan if there are none; `value` is what the rule weighs
-    by.
-    """
+    """One face of a template; numbers are nan if unknown, `value` is what the rule weighs by."""
 
     face: str
     media: str
@@ -57,8 +54,9 @@ class Face:
 
 @dataclass(frozen=True)
 class Template:
-    """A template as one cell fused it. `fallback`: its weights vanished, and `fuse.fallback`
-    decided.
+    """A template as one cell fused it.
+
+    `fallback`: its weights vanished, and `fuse.fallback` decided.
     """
 
     template: str
@@ -66,7 +64,7 @@ class Template:
     fallback: bool
     effective: float
     faces: tuple[Face, ...]
-    # (d,) float32 of unit length, nan where it failed
+    # (d,) float32 of unit length, nan if it failed
     embedding: Array = field(repr=False, compare=False)
 
     @property
@@ -78,11 +76,10 @@ class Template:
         """Say what became of a template whose weights vanished; "" for any other."""
         if not self.fallback:
             return ""
-        instead = (
-            "its faces count equally"
-            if self.used
-            else "it is a vector of zeros and scores 0 with everyone"
-        )
+        if self.used:
+            instead = "its faces count equally"
+        else:
+            instead = "it is a vector of zeros and scores 0 with everyone"
         return f"every weight of this template vanished, so {instead}"
 
 
@@ -95,13 +92,14 @@ class Decision:
     target: float
     rule: str
     threshold: float
-    accepted: bool | None  # None where there is no score
+    accepted: bool | None  # None if there is no score
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The comparison in one cell. `weighed_by` names what `Face.value` is, and is empty where the
-    rule reads nothing.
+    """The comparison in one cell.
+
+    `weighed_by` names what `Face.value` is, and is empty if the rule reads nothing.
     """
 
     step: str
@@ -109,14 +107,14 @@ class Scored:
     score: float
     stored: bool
     decisions: tuple[Decision, ...]
-    rule: str  # empty where each face is its own template
+    rule: str  # empty if each face is its own template
     media: str
     features: str
     weighed_by: str
     templates: tuple[Template, Template]
 
 
-def explained(session: Session, pair: Pair, steps: Sequence[Step]) -> Iterator[Scored]:
+def explained(session: Session, pair: ComparedPair, steps: Sequence[Step]) -> Iterator[Scored]:
     """Yield the comparison of a pair in each compare step, in that order.
 
     Raises InvalidInput if templates are not made by fuse, or what they were made of is not in the
@@ -129,7 +127,7 @@ def explained(session: Session, pair: Pair, steps: Sequence[Step]) -> Iterator[S
     side = np.repeat([0, 1], [int(stop - start) for start, stop in bounds])
     with doubting(session.plan):
         for step in steps:
-            yield _scored(reader, step, pair, side, members["media"][places])
+            yield _cell_score(reader, step, pair, side, members["media"][places])
 
 
 class _Reader:
@@ -140,8 +138,9 @@ class _Reader:
         self._kept: dict[tuple[str, str, bool], Batch] = {}
 
     def rows(self, step: Step, output: str, remarks: bool = False) -> Batch:
-        """Return the rows of these faces of a map step, in order; of a reduce step all. `remarks`:
-        status and reason only.
+        """Return the rows of these faces from a map step, in order; from a reduce step all rows.
+
+        `remarks`: status and reason only.
         """
         name = (step.name, output, remarks)
         if name not in self._kept:
@@ -173,8 +172,9 @@ class _Reader:
         return store.read(step.output(output), key, columns, rows)
 
     def remarks(self, below: Step) -> tuple[Array, Array]:
-        """Return (status, reason) of each face at the step above (or at) `below` that failed it
-        first, else its note.
+        """Return (status, reason) of each face at the first step, up to `below`, that failed it.
+
+        For a face that did not fail, its note.
         """
         status, reason = np.zeros(len(self.faces), np.uint8), np.full(len(self.faces), "", object)
         above, waiting = {below.name}, [below]
@@ -197,17 +197,17 @@ class _Reader:
         return status, reason
 
 
-def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) -> Scored:
+def _cell_score(
+    reader: _Reader, step: Step, pair: ComparedPair, side: Array, media: Array
+) -> Scored:
     above = reader.plan.steps[step.inputs["templates"].step]
     status, reason = reader.remarks(above)
     options = getattr(above.stage, "options", None)
     weighed_by, value, raw = "", np.full(len(side), np.nan), False
     if isinstance(above.stage, Fuse):
-        templates, embedded, weight = _fused(reader, above, above.stage, side, media)
-        rule, raw = (
-            rules.rule_named(above.stage.options.rule),
-            above.stage.options.features == "raw",
-        )
+        templates, embedded, weight = _fused_templates(reader, above, above.stage, side, media)
+        rule = rules.fusion_rule_named(above.stage.options.rule)
+        raw = above.stage.options.features == "raw"
         weighed_by, value = _weighed_by(reader, above, rule, embedded)
     elif above.stage.grain == "map":
         embedded = reader.rows(above, step.inputs["templates"].output)
@@ -222,7 +222,7 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
     unit, stored = unit_rows(templates), _stored_score(reader, step, pair.number)
     lost = templates["status"] != Status.OK
     made_now = (
-        np.nan if lost.any() else float(products.as_scores(products.paired(unit[0], unit[1])))
+        np.nan if lost.any() else float(products.to_scores(products.paired(unit[0], unit[1])))
     )
     score = made_now if stored is None else stored
     effects = _effects(embedded, weight, side, unit, lost, raw)
@@ -257,32 +257,31 @@ def _scored(reader: _Reader, step: Step, pair: Pair, side: Array, media: Array) 
 
 
 def _weighed_by(
-    reader: _Reader, step: Step, rule: rules.Rule, embedded: Batch
+    reader: _Reader, step: Step, rule: rules.FusionRule, embedded: Batch
 ) -> tuple[str, Array]:
-    """Return what a rule weighs faces by: its name, and its value for each face; an empty name
-    where it reads nothing.
+    """Return the name of what a rule weighs faces by, and its value for each face.
+
+    The name is empty if the rule reads nothing.
     """
     for name in (name for name in WEIGHED_BY if name in rule.needs):
         read = reader.plan.steps[step.inputs[name].step]
         value = reader.rows(read, step.inputs[name].output)[WEIGHED_BY[name]]
-        what = (
-            f"quality: {getattr(read.stage.options, 'method', read.base)}"
-            if name == "quality"
-            else "detector score"
-        )
+        if name == "quality":
+            what = f"quality: {getattr(read.stage.options, 'method', read.base)}"
+        else:
+            what = "detector score"
         return what, value.astype(np.float64)
     if rule.label.partition("(")[0] == "norm":
         return "norm", embedded["norm"].astype(np.float64)
     return "", np.full(embedded.rows, np.nan)
 
 
-def _fused(
+def _fused_templates(
     reader: _Reader, step: Step, fuse: Fuse, side: Array, media: Array
 ) -> tuple[Batch, Batch, Array]:
-    """Return the two templates as fuse makes them, the embeddings that they are made of, and the
-    (n,) weights of these.
+    """Return the two templates as fuse makes them, their embeddings, and the (n,) weights.
 
-    A weight is nan where a face is not usable.
+    A weight is nan if the face is not usable.
     """
     tables = {"members": Batch({"template": side, "face": np.arange(len(side)), "media": media})}
     read = {
@@ -307,10 +306,10 @@ def _source(batch: Batch) -> Source:
 def _effects(
     embedded: Batch, weight: Array, side: Array, unit: Array, lost: Array, raw: bool
 ) -> tuple[Array, Array, Array]:
-    """Return (own, other, effect), each (n,) float64, of faces, their weights (n,), and the two
-    templates `unit` (2, d).
+    """Return (own, other, effect), each (n,) float64, of faces with weights (n,).
 
-    Both are nan where there is no direction: `lost` (2,) says which templates have none.
+    `unit` (2, d) are the two templates; `lost` (2,) says which of them has no direction: then own,
+    other and effect are nan.
     """
     direction = vectors.units(embedded["embedding"], embedded["status"] == Status.OK)
     none = ~direction.any(axis=1)
@@ -321,23 +320,25 @@ def _effects(
     usable = np.isfinite(weight)
     counted = np.nan_to_num(weight) * (embedded["norm"] if raw else 1)
     share = sums.shares(side, np.nan_to_num(counted), 2)
-    # whole multiples of one step: the sum and every difference are exact
+    # A template is Σ share · direction, and without one face it is that sum less its part. All are
+    # whole multiples of one step, so the sum and every difference are exact.
     part = share[:, None] * direction
     whole = np.stack([part[side == t].sum(axis=0) for t in (0, 1)])[side]
-    with_it, without = (_cosines(each, unit[1 - side]) for each in (whole, whole - part))
+    with_it, without = (_cosines_beside(each, unit[1 - side]) for each in (whole, whole - part))
     return own, other, np.where(usable & ~lost[1 - side], with_it - without, np.nan)
 
 
-def _cosines(x: Array, unit: Array) -> Array:
-    """Return the cosine of each row of x (n, d) with the unit row beside it; nan if x has no
-    direction.
+def _cosines_beside(x: Array, unit: Array) -> Array:
+    """Return the cosine of each row of x (n, d) with the unit row beside it.
+
+    A row without a direction gives nan.
     """
     direction = vectors.units(x)
     return np.where(direction.any(axis=1), products.paired(direction, unit), np.nan)
 
 
 def _stored_score(reader: _Reader, step: Step, number: int | None) -> float | None:
-    """Return the score as it was evaluated, where it is kept."""
+    """Return the score that was evaluated, or None if it is not stored."""
     for shard, task in enumerate(step.tasks if number is not None else ()):
         if task.start <= (number or 0) < task.stop and reader.session.store.has(
             step.output(""), task.keys[""]

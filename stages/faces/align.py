@@ -1,10 +1,10 @@
 """align: image → box, landmarks, detector score → 112×112 RGB crop. One decode, two artifacts.
 
-Landmarks that come with the protocol are used as given, with its detector score or none, if they
-can be those of a face in the image. Otherwise the face that overlaps the protocol's box most is
-taken or, without a box, the one nearest the image centre. If it has no score that upright faces
-have, the image is looked at turned as well. Where there were several, where the image was turned,
-where the detector is not sure, or an image is no square crop, `reason` says so although the row is
+Landmarks that come with the protocol are used unchanged, with its detector score or none, if they
+can belong to a face in the image. Otherwise the face that overlaps the protocol's box most is
+taken or, without a box, the one nearest the image centre. If its score is below that of upright
+faces, the image is also searched turned. `reason` says if there were several faces, if the
+image was turned, if the detector is not sure, or if an image is no square crop, although the row is
 OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
 template, bilinear, border 0.
 """
@@ -28,10 +28,10 @@ from pipeline.files.digests import UNREADABLE
 from stages.faces.images import Unusable, decode
 from stages.models import catalogue
 from stages.models.cards import WeightFile
-from stages.tables.tables import CROPS, DETECTIONS
+from stages.tables.schemas import CROPS, DETECTIONS
 
 if TYPE_CHECKING:
-    from stages.models.detector import Faces
+    from stages.models.detector import DetectedFaces
 
 SIZE = 112
 # Where ArcFace-style models expect the five landmarks, in pixels of a 112×112 crop (Deng et al.,
@@ -47,28 +47,29 @@ TEMPLATE = np.array(
     np.float64,
 )
 
-# Of YuNet's score. Of LFW's 13,173 faces as they are 1 % have less than SURE and none less than
-# DOUBTFUL; upside down 98.6 %, on their sides all have less than SURE. Each one's score is best as
-# it is, of upside-down ones all but 0.1 % by more than BETTER. What YuNet finds within a close-up
-# is doubtful, and so is most of what it finds in blur: no reason to turn an image.
-SURE, DOUBTFUL, TURNED, BETTER = 0.91, 0.8, 0.85, 0.01
-TURNS = ("", "a quarter to the left", "upside down", "a quarter to the right")
+# Limits of YuNet's score. Of LFW's 13,173 faces 1 % score less than SURE_SCORE, and none less than
+# DOUBTFUL_SCORE. Upside down 98.6 % of them score less than SURE_SCORE, on their sides all do. Each
+# face scores best as it is: better than upside down by more than BETTER_BY for all but 0.1 %. What
+# YuNet finds within a close-up is doubtful, and so is most of what it finds in blur: that alone is
+# no reason to turn an image.
+SURE_SCORE, DOUBTFUL_SCORE, TURNED_SCORE, BETTER_BY = 0.91, 0.8, 0.85, 0.01
+TURN_NAMES = ("", "a quarter to the left", "upside down", "a quarter to the right")
 
-# What `unlike_a_face` allows, beside what LFW's 13,173 faces have, and 20,000 drawn ones turned by
-# up to 90° to the side and 60° up or down: both have margin.
+# What `unlike_a_face` allows. Behind each limit stands what LFW's 13,173 faces reach, then what
+# 20,000 simulated ones do that are turned by up to 90° to the side and 60° up or down.
 NARROWEST = 2.0  # pixels: five landmarks of a face spread further
 # how far landmarks spread across their line, as a share of along it: 0.36 and more; 0.20 and more
 FLATTEST = 0.15
 # of their spread, between the line of the eyes and that of the mouth: up to 0.10; up to 0.39
-APART = 0.5
+MOST_APART = 0.5
 # of their spread, what no turn, scale and shift to TEMPLATE leaves over: up to 0.66; one in 2,000
 # over 0.79
 SHAPELESS = 0.8
 # of the crop within the image: 0.99 and more, and 0.28 for a face in the background, cut by the
 # edge
-INSIDE = 1 / 3
-EYES, MOUTH = (float(np.hypot(*(TEMPLATE[i + 1] - TEMPLATE[i]))) for i in (0, 3))
-ORDER = (
+LEAST_INSIDE = 1 / 3
+EYE_DISTANCE, MOUTH_WIDTH = (float(np.hypot(*(TEMPLATE[i + 1] - TEMPLATE[i]))) for i in (0, 3))
+LANDMARK_ORDER = (
     "expected left eye, right eye, nose, left and right corner of the mouth, as seen in the image"
 )
 
@@ -83,7 +84,7 @@ ONE_COLOUR = (
 
 
 class AlignOptions(Options):
-    """`detector`: a detector's card, or `none` where images are aligned crops already."""
+    """`detector`: a detector's card, or `none` if images are aligned crops already."""
 
     detector: str = "yunet_320"
     pick: Literal["centre", "largest"] = "centre"
@@ -107,9 +108,7 @@ class _Found:
 
 @register("stage", "align")
 class Align(Stage):
-    """Find the face of each image, or take its landmarks, and warp it to an upright crop of
-    112×112.
-    """
+    """Find the face of each image, or take its landmarks, and warp it to a 112×112 crop."""
 
     name = "align"
     version = 6
@@ -153,8 +152,9 @@ class Align(Stage):
         return [f"{len(missing):,} of {counted(faces.rows, 'image')} {are} not there (as {first})."]
 
     def load(self, rows: Batch) -> list[_Found]:
-        """Decode, detect and warp each row here, in the pool: OpenCV and Pillow release the
-        interpreter's lock.
+        """Decode, detect and warp each row here, in the pool.
+
+        OpenCV and Pillow release the interpreter's lock, so the pool works in parallel.
         """
         given = [
             rows[name] if name in rows else [None] * rows.rows for name in ("landmarks", "box")
@@ -210,39 +210,37 @@ class Align(Stage):
         except Unusable as problem:
             return _Found(problem.status, problem.reason)
         if given is not None and not np.isnan(given).all():
-            found = _at_given(image, given, score)
+            found = _at_given_landmarks(image, given, score)
         elif self._detector is None:
-            found = _as_given(image, score)
+            found = _given_crop(image, score)
         else:
             found = self._detected(image, box)
-        return (
-            _Found(Status.NOT_FOUND, ONE_COLOUR)
-            if found.crop is not None and _one_colour(found.crop)
-            else found
-        )
+        if found.crop is not None and _is_one_colour(found.crop):
+            return _Found(Status.NOT_FOUND, ONE_COLOUR)
+        return found
 
     def _detected(self, image: NDArray[np.uint8], box: Any) -> _Found:
         faces, i, chosen = self._look(image, box, 0)
-        if len(faces) == 0 and _one_colour(image):
+        if len(faces) == 0 and _is_one_colour(image):
             return _Found(Status.NOT_FOUND, ONE_COLOUR)
         turned, score = "", float(faces.score[i]) if i >= 0 else 0.0
-        enough = max(TURNED, score + BETTER)
-        for quarters in (1, 2, 3) if score < SURE else ():
+        enough = max(TURNED_SCORE, score + BETTER_BY)
+        for quarters in (1, 2, 3) if score < SURE_SCORE else ():
             others, j, name = self._look(image, box, quarters)
             if j >= 0 and others.score[j] >= enough:
-                faces, i, chosen, turned = (
-                    others,
-                    j,
-                    name,
-                    f"found with the image turned {TURNS[quarters]}",
-                )
+                faces = others
+                i = j
+                chosen = name
+                turned = f"found with the image turned {TURN_NAMES[quarters]}"
                 score = enough = float(faces.score[i])
         if len(faces) == 0:
             return _Found(Status.NOT_FOUND, "no face found")
         if i < 0:
             return _Found(Status.NOT_FOUND, "no face found in the box that the protocol gives")
         several = f"{len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
-        doubt = f"a doubtful face, with a detector score of {score:.2f}" if score < DOUBTFUL else ""
+        doubt = ""
+        if score < DOUBTFUL_SCORE:
+            doubt = f"a doubtful face, with a detector score of {score:.2f}"
         return _Found(
             Status.OK,
             "; ".join(filter(None, (several, turned, doubt))),
@@ -253,17 +251,16 @@ class Align(Stage):
             warp(image, faces.landmarks[i]),
         )
 
-    def _look(self, image: NDArray[np.uint8], box: Any, quarters: int) -> tuple[Faces, int, str]:
-        """Return what is found in an image turned, in pixels of the image as it is, and `_pick` of
-        it.
-        """
+    def _look(
+        self, image: NDArray[np.uint8], box: Any, quarters: int
+    ) -> tuple[DetectedFaces, int, str]:
+        """Return the faces found in a turned image, in the image's own pixels, and `_pick`."""
         seen = np.rot90(image[:, :, ::-1], quarters)
         faces = self._detector.detect(np.ascontiguousarray(seen)).turned_back(quarters, image.shape)
         return (faces, *self._pick(faces, box, image.shape)) if len(faces) else (faces, -1, "")
 
-    def _pick(self, faces: Faces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
-        """Return the index of the face that is meant, −1 for none, and which one that is in
-        words."""
+    def _pick(self, faces: DetectedFaces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
+        """Return the index of the face that is meant (−1: none), and which it is in words."""
         if box is not None and np.isfinite(box).all():
             overlap = faces.overlap(box)
             best = int(np.argmax(overlap))
@@ -273,41 +270,37 @@ class Align(Stage):
         return faces.nearest(shape[1] / 2, shape[0] / 2), "the one nearest the centre"
 
 
-def _at_given(image: NDArray[np.uint8], given: NDArray[Any], score: float) -> _Found:
+def _at_given_landmarks(image: NDArray[np.uint8], given: NDArray[Any], score: float) -> _Found:
     if why := unlike_a_face(given, image.shape):
         return _Found(Status.NOT_FOUND, f"the landmarks that came with the data {why}")
     extent = np.concatenate([given.min(axis=0), np.ptp(given, axis=0)])
     return _Found(Status.OK, "", extent, given, score, 1, warp(image, given))
 
 
-def _as_given(image: NDArray[np.uint8], score: float) -> _Found:
+def _given_crop(image: NDArray[np.uint8], score: float) -> _Found:
     import cv2
 
-    crop = (
-        image
-        if image.shape[:2] == (SIZE, SIZE)
-        else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    )
     height, width = image.shape[:2]
-    note = (
-        f"{width}×{height} is no square crop: squeezed, as align.detector is none"
-        if height != width
-        else ""
-    )
+    crop: Any = image
+    if (height, width) != (SIZE, SIZE):
+        crop = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    note = ""
+    if height != width:
+        note = f"{width}×{height} is no square crop: squeezed, as align.detector is none"
     return _Found(
         Status.OK, note, (0, 0, width, height), TEMPLATE, score, 1, np.asarray(crop, np.uint8)
     )
 
 
-def _one_colour(image: NDArray[np.uint8]) -> bool:
+def _is_one_colour(image: NDArray[np.uint8]) -> bool:
     return bool((image == image[0, 0]).all())
 
 
 def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
-    """Say why landmarks (5, 2), in pixels, cannot be those of a face in an image of a shape
-    (height, width, …); else "".
+    """Say why landmarks cannot be those of a face in an image of this shape; "" if they can.
 
-    Of points drawn at random 99 in 100 are refused, and of mirrored faces all.
+    landmarks (5, 2) in pixels; shape (height, width, …). 99 of 100 sets of random points are
+    refused, and all mirrored faces.
     """
     if not np.isfinite(landmarks).all():
         return "are not all numbers"
@@ -319,37 +312,44 @@ def unlike_a_face(landmarks: NDArray[Any], shape: tuple[int, ...]) -> str:
     for nowhere in (0, -1):
         if (landmarks == nowhere).all(axis=1).any():
             return f"have a point at ({nowhere}, {nowhere}), as if it had not been found"
+    # The singular values of the centred points: how far they spread along their line and across.
     along, across = np.linalg.svd(landmarks - landmarks.mean(axis=0), compute_uv=False)
     if across < FLATTEST * along:
         return "lie nearly on one line"
-    left, mirrored = _left_over(landmarks), _left_over(landmarks * [-1, 1])
+    left, mirrored = _misfit(landmarks), _misfit(landmarks * [-1, 1])
     if mirrored < left / 2:
-        return f"are mirrored: {ORDER}"
+        return f"are mirrored: {LANDMARK_ORDER}"
     # An eye's or a corner's turn away from the camera is that of the other, too.
-    between = (landmarks[1] - landmarks[0]) / EYES - (landmarks[4] - landmarks[3]) / MOUTH
-    if np.hypot(*between) * EYES > APART * np.hypot(along, across):
+    between = (landmarks[1] - landmarks[0]) / EYE_DISTANCE - (
+        landmarks[4] - landmarks[3]
+    ) / MOUTH_WIDTH
+    if np.hypot(*between) * EYE_DISTANCE > MOST_APART * np.hypot(along, across):
         return (
             "have eyes and a mouth that do not fit together, as if two points were swapped or one"
-            f" wrong: {ORDER}"
+            f" wrong: {LANDMARK_ORDER}"
         )
     if left > SHAPELESS:
         return "have no face's shape"
-    inside = _inside(landmarks, shape)
-    return f"would put {1 - inside:.0%} of the crop outside the image" if inside < INSIDE else ""
+    inside = _share_inside(landmarks, shape)
+    return (
+        f"would put {1 - inside:.0%} of the crop outside the image" if inside < LEAST_INSIDE else ""
+    )
 
 
-def _inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
-    """Return which share of the crop, by a grid of 28×28 points, lies inside an image of a shape
-    (height, width, …).
+def _share_inside(landmarks: NDArray[Any], shape: tuple[int, ...]) -> float:
+    """Return which share of the crop, by a grid of 28×28 points, lies inside the image.
+
+    shape: (height, width, …) of the image.
     """
     matrix = similarity(landmarks)
+    # Points of the crop are taken back to the image by the inverse of the similarity.
     across = np.arange(2, SIZE, 4) - 0.5
     grid = np.stack(np.meshgrid(across, across), axis=-1).reshape(-1, 2)
     back = np.linalg.solve(matrix[:, :2], (grid - matrix[:, 2]).T).T
     return float(((back >= -0.5) & (back <= [shape[1] - 0.5, shape[0] - 0.5])).all(axis=1).mean())
 
 
-def _left_over(landmarks: NDArray[Any]) -> float:
+def _misfit(landmarks: NDArray[Any]) -> float:
     """Return the residual of the fit to TEMPLATE as a share of TEMPLATE's spread, 0…1."""
     matrix = similarity(landmarks)
     moved = (landmarks[:, None] * matrix[:, :2]).sum(axis=2) + matrix[:, 2]
@@ -358,13 +358,13 @@ def _left_over(landmarks: NDArray[Any]) -> float:
 
 
 def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the 2×3 matrix that maps landmarks (5, 2) to TEMPLATE with least squared error,
-    without reflection.
+    """Return the 2×3 matrix that maps landmarks (5, 2) to TEMPLATE with least squared error.
 
-    As complex numbers a similarity is z → a·z + b, and the optimum is linear (equals Umeyama, TPAMI
-    1991, eq. 40-42).
+    It does not reflect. As complex numbers a similarity is z → a·z + b, and the optimum is linear
+    (it equals Umeyama, TPAMI 1991, eq. 40-42).
     """
     z, w = (points[:, 0] + 1j * points[:, 1] for points in (landmarks.astype(np.float64), TEMPLATE))
+    # Least squares in complex numbers: a = Σ conj(z − z̄) (w − w̄) / Σ |z − z̄|², b = w̄ − a z̄.
     centred = z - z.mean()
     spread = (np.abs(centred) ** 2).sum()
     a = (centred.conj() * (w - w.mean())).sum() / spread if spread > 0 else 0j

@@ -1,5 +1,4 @@
-"""degrade: crops → crops of which a fraction is spoilt, to study what weighting is worth when
-quality varies.
+"""degrade: crops → crops of which a fraction is spoilt, to study weighting as quality varies.
 
 Whether and how a face is degraded is drawn from (seed, face id) alone, so neither order nor shards
 matter.
@@ -19,14 +18,14 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Schema, Status, text
 from pipeline.core.schema import Field as Column
 from pipeline.core.stage import Options, Stage
-from stages.tables.tables import CROPS
+from stages.tables.schemas import CROPS
 
-KINDS = ("blur", "low_resolution", "block", "dark_noise")
+DEGRADATIONS = ("blur", "low_resolution", "block", "dark_noise")
 DEGRADED = Schema("degraded_crops", (*CROPS.fields, Column("kind", "text")))
 
 
 class DegradeOptions(Options):
-    """`fraction` of the faces is degraded, by one of KINDS each; `seed` draws which and how."""
+    """`fraction` of the faces is degraded, each in one of DEGRADATIONS; `seed` draws which."""
 
     fraction: float = Field(0.6, ge=0, le=1)
     seed: int = Field(0, ge=0)
@@ -34,8 +33,7 @@ class DegradeOptions(Options):
 
 @register("stage", "degrade")
 class Degrade(Stage):
-    """Spoil a fraction of the crops, each by one of: blur, low resolution, a block over part of it,
-    dark noise.
+    """Spoil a fraction of the crops: blur, low resolution, a block over part of it or dark noise.
 
     Blur σ 2-5 px; down to 10-24 px and up again; a block over a quarter to a half of the crop; dark
     and noisy.
@@ -61,7 +59,7 @@ class Degrade(Stage):
             seed = hashlib.sha256(f"{self.options.seed}|{rows['face_id'][i]}".encode()).digest()
             rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
             if rng.random() < self.options.fraction:
-                kinds[i] = KINDS[rng.integers(len(KINDS))]
+                kinds[i] = DEGRADATIONS[rng.integers(len(DEGRADATIONS))]
                 out[i] = degrade(out[i], kinds[i], rng)
         return {"": Batch({"status": crops["status"], "crop": out, "kind": text(kinds)})}
 

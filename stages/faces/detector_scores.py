@@ -1,5 +1,4 @@
-"""detector_scores: the detector scores that came with the data set, for rules that weigh by them
-where nothing is detected.
+"""detector_scores: detector scores that came with the data set, for rules that weigh by them.
 
 With embeddings that are given there is no `align` step: `fuse: {inputs: {detections:
 detector_scores}}` reads these instead.
@@ -16,7 +15,7 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Field, Schema
 from pipeline.core.stage import Stage
 from pipeline.errors import InvalidInput
-from stages.tables.tables import REASON, STATUS
+from stages.tables.schemas import REASON, STATUS
 
 DETECTOR_SCORES = Schema(
     "detector_scores",

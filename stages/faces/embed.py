@@ -20,13 +20,13 @@ from pipeline.errors import InvalidInput
 from stages.exact import vectors
 from stages.models import catalogue
 from stages.models.cards import ModelCard, WeightFile
-from stages.tables.tables import EMBEDDINGS
+from stages.tables.schemas import EMBEDDINGS
 
 GIVEN = "given"
 
 
 class EmbedOptions(Options):
-    """`model`: a recognition card, or `given` where the data set brings its embeddings."""
+    """`model`: a recognition card, or `given` if the data set brings its embeddings."""
 
     model: str = "edgeface_xxs"
     flip: Literal["none", "add", "concat"] = "add"
@@ -127,17 +127,16 @@ class Embed(Stage):
 
 
 def as_embeddings(embedding: Array, status: Array) -> Batch:
-    """Return an embeddings batch with the norm of each row; failed rows keep nan, and one of length
-    0 has failed.
+    """Return an embeddings batch with the norm of each row; failed rows keep nan.
+
+    A row of length 0 has no direction, and fails as well.
     """
     reason = np.full(len(status), "", dtype=object)
     norm = vectors.lengths(embedding).astype(np.float32)
     nowhere = (norm == 0) & (status == Status.OK)
     if nowhere.any():
-        status, embedding = (
-            np.where(nowhere, Status.FAILED, status),
-            np.where(nowhere[:, None], np.float32(np.nan), embedding),
-        )
+        status = np.where(nowhere, Status.FAILED, status)
+        embedding = np.where(nowhere[:, None], np.float32(np.nan), embedding)
         reason[nowhere], norm[nowhere] = "the embedding has length 0, and so no direction", np.nan
     return Batch(
         {"status": status.astype(np.uint8), "reason": reason, "embedding": embedding, "norm": norm}

@@ -1,7 +1,7 @@
 """Bytes → RGB pixels, within bounds: a file is refused by its header before memory is spent on it.
 
 Transparency is ignored, grey is repeated, palettes and CMYK are converted, 16 bits are cut to the
-upper 8. Of metadata only the orientation is read: what is odd about the rest is no reason to refuse
+upper 8. Of the metadata only the orientation is read; odd values elsewhere are no reason to refuse
 a photograph.
 """
 
@@ -70,7 +70,7 @@ class Unusable(Exception):
 def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """Return the image (height, width, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Raises Unusable: UNREADABLE where it is no image, truncated or damaged; TOO_LARGE where its
+    Raises Unusable: UNREADABLE if it is no image, truncated or damaged; TOO_LARGE if its
     header announces more than `max_pixels`. What is not the file's fault comes through:
     MemoryError, ImportError, the operating system's errors.
     """
@@ -116,15 +116,15 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         return _rgb(_upright(image))
     except Unusable:
         raise
-    except (
-        Exception
-    ) as error:  # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable
+    # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable.
+    except Exception as error:
         raise _unusable(error, "truncated or damaged") from None
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield a JPEG's segments up to its end: the marker's second byte, and where the segment begins
-    and ends.
+    """Yield a JPEG's segments up to its end: the marker's second byte, start and end.
+
+    Start and end are offsets in `data`.
     """
     at = 2
     while (marker := _MARKER.search(data, at)) and marker[0] != _EOI:
@@ -139,10 +139,10 @@ def _scans(data: bytes) -> Iterator[bytes]:
 
 
 def _essential_jpeg(data: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """Return a JPEG less its metadata, which Pillow refuses a whole image for, and what of it may
-    tell the orientation.
+    """Return a JPEG without its metadata, and the parts of it that may tell the orientation.
 
-    JFIF and Adobe segments that libjpeg takes for ones stay: they say how its colours are coded.
+    Pillow refuses a whole image for broken metadata. JFIF and Adobe segments that libjpeg accepts
+    as such stay: they say how the colours are coded.
     """
     parts, exif, told, at = [data[:2]], list[bytes](), dict[str, bytes](), 2
     for marker, start, end in _segments(data):
@@ -159,9 +159,8 @@ def _essential_jpeg(data: bytes) -> tuple[bytes, dict[str, bytes]]:
             exif.append(body[6:] if exif else body)
         elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             told["xmp"] = body.partition(b"\0")[2]
-        elif (
-            not 0xE0 <= marker <= 0xEF and marker != 0xFE
-        ):  # neither an application's nor a comment
+        # What is neither an application's segment nor a comment stays.
+        elif not 0xE0 <= marker <= 0xEF and marker != 0xFE:
             parts.append(data[start:end])
         at = end
     if exif:
@@ -173,8 +172,8 @@ def _ended(image: Any, data: bytes) -> Any:
     """Return a JPEG without an end with one, if that is all it lacks; else the image as it is.
 
     A scan that is whole gives the same pixels whatever follows it. One that is cut off does not:
-    here it goes on with other bits, in its last interval and in the next one, should it have
-    intervals.
+    here other bits are appended, in its last restart interval and in the next one, if it has
+    any.
     """
     shifts = {
         (component, k): head[-1] & 15  # by which the last scan of a coefficient leaves it shifted
@@ -198,8 +197,9 @@ def _ended(image: Any, data: bytes) -> Any:
 
 
 def _essential_png(data: bytes) -> bytes:
-    """Return a PNG less its chunks of metadata, which Pillow refuses a whole image for; EXIF stays,
-    which it reads late.
+    """Return a PNG without chunks of metadata, for which Pillow may refuse a whole image.
+
+    EXIF stays, as Pillow reads it late.
     """
     parts, at = [_PNG], len(_PNG)
     while len(head := data[at : at + 8]) == 8:
@@ -212,7 +212,7 @@ def _essential_png(data: bytes) -> bytes:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image by its EXIF orientation; one whose EXIF cannot be read is as it is."""
+    """Turn an image by its EXIF orientation; it stays as it is if EXIF cannot be read."""
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's parser raises many kinds

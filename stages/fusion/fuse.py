@@ -2,9 +2,9 @@
 
 A template is normalize(Σ w_i x_i) over its usable faces, x_i the unit embedding (or the raw one,
 `features: raw`, which is the unit one with its norm in the weight). It is one sparse product W @ X,
-whose sums are exact (stages/exact), so the order of a template's faces moves no bit of it; a vector
-rule makes it in its own way. Where all weights of a template vanish, `fallback` decides, and the
-column of that name says so; a template with no usable face is EMPTY.
+whose sums are exact (stages/exact), so the order of a template's faces changes no bit of it; a
+vector rule makes it in its own way. If all weights of a template vanish, `fallback` decides, and
+the column of that name says so; a template with no usable face is EMPTY.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from stages.exact import sums, vectors
 from stages.fusion import rules
 from stages.quality.quality import Quality
 from stages.quality.reference_statistics import Statistics
-from stages.tables.tables import FUSED
+from stages.tables.schemas import FUSED
 
 # input → the column by which rules weigh
 WEIGHED_BY = {"quality": "quality", "detections": "score"}
 
 
 class FuseOptions(Options):
-    """`rule`: a fusion rule with its parameters, as `quality-power(p=2)`; `qfuse steps` lists them.
+    """The fusion rule, and what becomes of norms, media and templates without weights.
+
+    `rule`: a fusion rule with its parameters, as `quality-power(p=2)`; `qfuse steps` lists them.
     `features`: unit embeddings, or raw ones, whose norms are weights as well.
 
     `media`: `mean` first averages the weighted features of each medium, Σ w x / n (the published
@@ -48,7 +50,7 @@ class FuseOptions(Options):
 
     @model_validator(mode="after")
     def _known(self) -> FuseOptions:
-        rule = rules.rule_named(self.rule)
+        rule = rules.fusion_rule_named(self.rule)
         if rule.script and (self.features != "unit" or self.media == "weighted"):
             raise ValueError(
                 f"rule {self.rule!r} keeps norms in its own way and means inside media: leave out"
@@ -83,13 +85,13 @@ class Fuse(Stage):
     options: FuseOptions
 
     def uses(self) -> tuple[str, ...]:
-        return ("embeddings", *rules.rule_named(self.options.rule).needs)
+        return ("embeddings", *rules.fusion_rule_named(self.options.rule).needs)
 
     def backends(self) -> tuple[str, ...]:
         return ("numpy", "scipy")
 
     def identity(self) -> Any:
-        return rules.rule_named(self.options.rule).identity
+        return rules.fusion_rule_named(self.options.rule).identity
 
     def memory(
         self,
@@ -112,7 +114,7 @@ class Fuse(Stage):
             statistics.refuse_other(quality.measure)
         lacking = [
             name
-            for name in rules.rule_named(self.options.rule).reads
+            for name in rules.fusion_rule_named(self.options.rule).reads
             if name not in tables["faces"]
         ]
         if lacking:
@@ -121,23 +123,24 @@ class Fuse(Stage):
                 " data set brings none: name another rule, or let it bring a column"
                 f" faces/{lacking[0]} with embed.model 'given'."
             )
-        if "variance" in rules.rule_named(self.options.rule).reads:
+        if "variance" in rules.fusion_rule_named(self.options.rule).reads:
             _check_variance(tables["faces"])
 
     def compute(self, work: Work) -> dict[str, Batch]:
         return {"": self.explained(work)[0]}
 
     def explained(self, work: Work) -> tuple[Batch, Array]:
-        """Return the templates, and what each member counted for: (members,) float64, nan where its
-        face was not usable.
+        """Return the templates, and what each member counted for.
+
+        The counts are (members,) float64, nan for a face that was not usable.
         """
-        faces, usable = self._faces(work, rules.rule_named(self.options.rule))
-        templates, weight = fused(faces, work.stop - work.start, self.options)
+        faces, usable = self._faces(work, rules.fusion_rule_named(self.options.rule))
+        templates, weight = fuse_faces(faces, work.stop - work.start, self.options)
         counted = np.full(len(usable), np.nan)
         counted[usable] = weight
         return templates, counted
 
-    def _faces(self, work: Work, rule: rules.Rule) -> tuple[rules.Faces, Array]:
+    def _faces(self, work: Work, rule: rules.FusionRule) -> tuple[rules.UsableFaces, Array]:
         """Return the usable faces of the members, and which members these are, (members,) bool."""
         members = work.tables["members"]
         embedded = work.inputs["embeddings"].take(
@@ -165,55 +168,52 @@ class Fuse(Stage):
             statistics["percentiles"] = row["percentiles"][0]
         kept = slice(None) if usable.all() else usable  # a slice copies nothing
         template, none = members["template"][kept], np.empty(0)
+        variance = np.empty((0, 0), np.float32)
+        if "variance" in rule.reads:
+            variance = embedded["variance"][kept]
         return (
-            rules.Faces(
+            rules.UsableFaces(
                 template=template,
                 medium=medium_numbers(template, members["media"][kept]),
                 norm=embedded["norm"][kept].astype(np.float64),
                 detector=known["detections"][kept] if "detections" in known else none,
                 quality=known["quality"][kept] if "quality" in known else none,
                 embedding=embedded["embedding"][kept],
-                variance=(
-                    embedded["variance"][kept]
-                    if "variance" in rule.reads
-                    else np.empty((0, 0), np.float32)
-                ),
+                variance=variance,
                 **statistics,
             ),
             usable,
         )
 
 
-def fused(faces: rules.Faces, count: int, options: FuseOptions) -> tuple[Batch, Array]:
-    """Return `count` templates as FUSED rows, and what each of the n faces counted for: (n,)
-    float64 ≥ 0.
-    """
-    rule = rules.rule_named(options.rule)
+def fuse_faces(faces: rules.UsableFaces, count: int, options: FuseOptions) -> tuple[Batch, Array]:
+    """Return `count` templates as FUSED rows, and what each face counted for: (n,) float64 ≥ 0."""
+    rule = rules.fusion_rule_named(options.rule)
     if rule.weigh is None:
         features = vectors.units(faces.embedding) if options.features == "unit" else faces.embedding
         combined, weight = rule.combine(faces, features, count)
         summed, vanished = combined.astype(np.float64, copy=False), np.zeros(count, bool)
     else:
-        weight, vanished = _scaled(count, faces.template, rule.weigh(faces), options.fallback)
+        weight, vanished = _scaled_weights(
+            count, faces.template, rule.weigh(faces), options.fallback
+        )
         if options.media != "none" and not rule.script:
-            weight = _inside_media(weight, faces.medium, options.media == "weighted")
+            weight = _weights_inside_media(weight, faces.medium, options.media == "weighted")
         share = sums.shares(
             faces.template, weight if options.features == "unit" else weight * faces.norm, count
         )
         inverse = vectors.inverse_lengths(faces.norm)
         summed = sums.weighted(faces.embedding, inverse, faces.template, share, count)
     return (
-        _templates(summed, faces.template[weight > 0], vanished, options.fallback == "zero"),
+        _as_templates(summed, faces.template[weight > 0], vanished, options.fallback == "zero"),
         weight,
     )
 
 
 def _check_variance(faces: Batch) -> None:
     """Raise InvalidInput for variances that are not valid: the first face is named."""
-    variance, width = (
-        faces["variance"],
-        faces["embedding"].shape[1] if "embedding" in faces else None,
-    )
+    variance = faces["variance"]
+    width = faces["embedding"].shape[1] if "embedding" in faces else None
     if variance.shape[1] not in (1, width):
         raise InvalidInput(
             f"faces/variance has {variance.shape[1]} numbers a face: give one, or"
@@ -228,11 +228,11 @@ def _check_variance(faces: Batch) -> None:
         )
 
 
-def _templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch:
-    """Return FUSED rows from what was summed (count, d), the template of each face that counted,
-    and which fell back.
+def _as_templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch:
+    """Return FUSED rows from the sums (count, d) of templates.
 
-    `zero`: those that fell back are vectors of zeros.
+    `used`: the template of each face that counted; `vanished` (count,): templates whose weights
+    vanished. With `zero` those are vectors of zeros.
     """
     length = vectors.lengths(summed)
     ok = (length > 0) & np.isfinite(length)
@@ -250,12 +250,13 @@ def _templates(summed: Array, used: Array, vanished: Array, zero: bool) -> Batch
     )
 
 
-def _scaled(count: int, template: Array, weight: Array, fallback: str) -> tuple[Array, Array]:
-    """Return weights (n,) of which a template's largest is 1, and (count,) which templates fell
-    back.
+def _scaled_weights(
+    count: int, template: Array, weight: Array, fallback: str
+) -> tuple[Array, Array]:
+    """Return weights (n,) scaled so that each template's largest is 1, and who fell back (count,).
 
-    Those whose weights all vanish do: under `equal` all of theirs are 1, under `zero` 0. Under
-    `none` none does. Raises InvalidInput for a weight below 0.
+    Templates whose weights all vanish fall back: under `equal` all of their weights are 1, under
+    `zero` 0; under `none` no template does. Raises InvalidInput for a weight below 0.
     """
     weight = np.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0)
     if (weight < 0).any():
@@ -273,7 +274,11 @@ def _scaled(count: int, template: Array, weight: Array, fallback: str) -> tuple[
 
 
 def medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int64]:
-    """Return one number for each (template, medium)."""
+    """Return one number for each (template, medium).
+
+    >>> medium_numbers(np.array([0, 0, 1]), np.array(["video", "video", "video"], object))
+    array([0, 0, 1])
+    """
     import pandas as pd
 
     medium, names = pd.factorize(media)
@@ -281,12 +286,10 @@ def medium_numbers(template: NDArray[np.int64], media: Array) -> NDArray[np.int6
     return np.asarray(number, np.int64)
 
 
-def _inside_media(
+def _weights_inside_media(
     weight: NDArray[np.float64], medium: NDArray[np.int64], weighted: bool
 ) -> NDArray[np.float64]:
-    """Divide each weight by the number of faces in its medium or, `weighted`, by the sum of their
-    weights.
-    """
+    """Divide each weight by the number of faces in its medium or, `weighted`, by their weights."""
     count = int(medium.max(initial=-1)) + 1
     total = (
         sums.by_group(medium, weight, count) if weighted else np.bincount(medium, minlength=count)

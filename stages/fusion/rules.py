@@ -1,13 +1,13 @@
 """Fusion rules by name: how the faces of a template become one vector.
 
-A label such as `quality-power(p=2)` names a rule and its parameters. There are two kinds, told
-apart by what they return:
+A label such as `quality-power(p=2)` names a rule and its parameters. There are two kinds, which
+differ in what they return:
 
     weight rule   one weight ≥ 0 a face; a template is normalize(Σ w_i x_i), one sparse product
                   (`weight_rules`)
     vector rule   the templates themselves, for what is not a weighted sum (`vector_rules`)
 
-Faces come sorted by template, and only usable ones come. Ties in quality are resolved by order: the
+Rules get usable faces only, sorted by template. Ties in quality are resolved by order: the
 first face wins.
 """
 
@@ -31,10 +31,8 @@ Needs = tuple[str, ...] | Callable[[Mapping[str, float]], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Faces:
-    """The n usable faces of some templates: what rules may look at. Inputs a rule does not need are
-    empty.
-    """
+class UsableFaces:
+    """The n usable faces of some templates, as rules see them; inputs not needed are empty."""
 
     template: NDArray[np.int64]  # (n,) sorted
     medium: NDArray[np.int64]  # (n,) one number a medium, different between templates
@@ -54,8 +52,9 @@ class Faces:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number that a rule takes: its default, and what it may be. `low` itself is allowed where
-    `closed`.
+    """A number that a rule takes: its default, and what it may be.
+
+    `low` itself is allowed if `closed`.
     """
 
     default: float
@@ -65,33 +64,34 @@ class Parameter:
     whole: bool = False
 
     def refusal(self, value: float) -> str:
-        """Say what the value should be; "" if it may be used."""
+        """Say what the value should be; "" if it may be used.
+
+        >>> Parameter(0.5, high=1).refusal(2.0)
+        'a finite number above 0 and up to 1'
+        """
         fits = self.low < value <= self.high or (self.closed and value == self.low)
-        if not np.isfinite(value) or not fits:
-            above = (
-                ""
-                if self.low == -np.inf
-                else f" {'of at least' if self.closed else 'above'} {self.low:g}"
-            )
-            joined = " and" if above else ""
-            return f"a finite number{above}" + (
-                f"{joined} up to {self.high:g}" if self.high < np.inf else ""
-            )
-        return "a whole number" if self.whole and not float(value).is_integer() else ""
+        if np.isfinite(value) and fits:
+            return "a whole number" if self.whole and not float(value).is_integer() else ""
+        bounds = []
+        if self.low > -np.inf:
+            bounds.append(f"{'of at least' if self.closed else 'above'} {self.low:g}")
+        if self.high < np.inf:
+            bounds.append(f"up to {self.high:g}")
+        return f"a finite number {' and '.join(bounds)}".rstrip()
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A rule with its parameters fixed. A vector rule has no `weigh`, and `combine` makes the
-    templates.
+class FusionRule:
+    """A rule with its parameters fixed; a vector rule has no `weigh`.
 
-    `needs` names the inputs of `fuse` beside the embeddings, `reads` further columns of the
-    embeddings. A `script` rule fixes by itself what becomes of norms and media.
+    `combine` makes the templates of a vector rule. `needs` names the inputs of `fuse` beside the
+    embeddings, `reads` further columns of the embeddings. A `script` rule fixes by itself what
+    becomes of norms and media.
     """
 
     label: str
-    weigh: Callable[[Faces], Floats] | None
-    combine: Callable[[Faces, Vectors, int], tuple[Vectors | Floats, Floats]]
+    weigh: Callable[[UsableFaces], Floats] | None
+    combine: Callable[[UsableFaces, Vectors, int], tuple[Vectors | Floats, Floats]]
     needs: tuple[str, ...]
     reads: tuple[str, ...]
     script: bool
@@ -122,11 +122,11 @@ def weight_rule(
 ) -> Callable[[Any], Any]:
     """Register a weight rule: `function(faces, **parameters) -> (n,) float64 weights ≥ 0`.
 
-    A parameter given as a number is that default, and takes numbers above 0; whole ones only where
-    it is an int. `needs`: see `Rule`; it may be a function of the parameters. `version` is raised
-    when the weights may change. Scaling all weights of a template changes nothing.
+    A parameter given as a number is that default, and takes numbers above 0; whole ones only if it
+    is an int. `needs`: see `FusionRule`; it may be a function of the parameters. `version` is
+    raised when the weights may change. Scaling all weights of a template changes nothing.
     """
-    return registered(
+    return rule_decorator(
         "fusion rule", name, version, parameters, needs=needs, reads=reads, script=script
     )
 
@@ -143,20 +143,18 @@ def vector_rule(
     `function(faces, features, count, **parameters) -> (vectors, share)`: features (n, d) float32
     are unit embeddings, or raw ones under `features: raw`; vectors (count, d) float32 or float64
     are put to unit length afterwards, and zeros mean no template; share (n,) float64 ≥ 0 says what
-    each face counted for, for whoever wants it explained.
+    each face counted for, so that a score can be explained.
     """
-    return registered(
+    return rule_decorator(
         "fusion rule", name, version, parameters, vectors=True, needs=needs, reads=reads
     )
 
 
-def registered(
+def rule_decorator(
     kind: str, name: str, version: int, parameters: Mapping[str, float | Parameter], **fields: Any
 ) -> Callable[[Any], Any]:
-    """Return a decorator that makes a function a rule of a kind. `fields`: further ones of
-    `Family`.
-    """
-    # A number is a default, above 0 and whole where it is an int.
+    """Return a decorator that registers a function as a rule; `fields`: others of `Family`."""
+    # A number is a default, above 0 and whole if it is an int.
     taken = {
         n: p if isinstance(p, Parameter) else Parameter(p, whole=isinstance(p, int))
         for n, p in parameters.items()
@@ -169,17 +167,28 @@ def registered(
     return decorate
 
 
-_FORM = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
+_LABEL = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\(([^()]*)\))?")
 
 
-def rule_named(label: str) -> Rule:
+def fusion_rule_named(label: str) -> FusionRule:
     """Return the rule that a label such as 'top-k(k=3)' names.
 
     Raises InvalidInput for an unknown rule or parameter (with the nearest name), or a value that it
     does not take.
+
+    >>> from stages.fusion import weight_rules
+    >>> faces = UsableFaces(
+    ...     template=np.array([0, 0, 1]),
+    ...     medium=np.array([0, 1, 2]),
+    ...     norm=np.ones(3),
+    ...     detector=np.empty(0),
+    ...     quality=np.array([0.2, 0.9, 0.5]),
+    ... )
+    >>> fusion_rule_named("top-k(k=1)").weigh(faces)
+    array([0., 1., 1.])
     """
-    family, parameters = parsed("fusion rule", label)
-    return Rule(
+    family, parameters = parsed_label("fusion rule", label)
+    return FusionRule(
         label=label,
         weigh=None if family.vectors else lambda faces: family.function(faces, **parameters),
         combine=lambda *given: family.function(*given, **parameters),
@@ -190,11 +199,15 @@ def rule_named(label: str) -> Rule:
     )
 
 
-def parsed(kind: str, label: str) -> tuple[Family, dict[str, float]]:
-    """Return the rule of a kind that a label names, and its parameters. Raises InvalidInput as
-    `rule_named` does.
+def parsed_label(kind: str, label: str) -> tuple[Family, dict[str, float]]:
+    """Return the rule that a label names, and its parameters.
+
+    Raises InvalidInput as `fusion_rule_named` does.
+
+    >>> parsed_label("fusion rule", "quality-power(p=3)")[1]
+    {'p': 3.0}
     """
-    form = _FORM.fullmatch(label.strip())
+    form = _LABEL.fullmatch(label.strip())
     if form is None:
         raise InvalidInput(f"{kind} {label!r}: write NAME or NAME(parameter=number).")
     families = available(kind)

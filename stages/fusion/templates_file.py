@@ -1,12 +1,11 @@
 """Templates as one HDF5 file, for other programs: plain h5py reads all of it.
 
     /                      attributes: format "qfuse-templates/1", config, step, every option of the
-    fuse step (fuse.rule …);
-                           what it was made by: qfuse, its version; dataset.reader, .path (the last
-                           part), .options and .key, the digest of all that its tables came from;
-                           and steps.NAME of each step that led to it (steps.embed …): as JSON the
-                           stage, version, options, identity (weights by sha256) and numerics, as
-                           receipts have them
+                           fuse step (fuse.rule …); what it was made by: qfuse, its version;
+                           dataset.reader, .path (the last part), .options and .key, the digest of
+                           all that its tables came from; and steps.NAME of each step that led to
+                           it (steps.embed …): as JSON the stage, version, options, identity
+                           (weights by sha256) and numerics, as receipts have them
     /template_id           (T,) text
     /subject               (T,) text; empty if it is not known
     /status                (T,) uint8: 0 = usable; every other code is in the attribute `statuses`
@@ -20,8 +19,8 @@
     /members/media         (M,) text
     /members/weight        (M,) float64: what the face counted for, at most 1 in a template; nan if
                            it was not usable
-    /members/quality       (M,) float32, where the rule weighs by quality
-    /members/detector_score  (M,) float32, where it weighs by that
+    /members/quality       (M,) float32, if the rule weighs by quality
+    /members/detector_score  (M,) float32, if it weighs by that
 
 The columns of templates are copies, and the file stands alone. In a view (attribute `view`: the
 store's folder) they are HDF5 virtual data sets over the store's own shards, which HDF5 looks for at
@@ -51,9 +50,9 @@ from pipeline.store import hdf5
 from pipeline.system.atomic_text import is_free, replace_bytes
 from pipeline.system.canonical_json import canonical
 from stages.fusion.fuse import WEIGHED_BY, Fuse
-from stages.tables.tables import FUSED
+from stages.tables.schemas import FUSED
 
-FORMAT = "qfuse-templates/1"
+TEMPLATES_FORMAT = "qfuse-templates/1"
 MADE_BY = ("stage", "version", "options", "identity", "numerics")  # of a receipt's pre-image
 GONE = 255
 # what a view shows of a shard that HDF5 cannot open
@@ -62,7 +61,7 @@ _OTHERS = 64  # files that a program has open beside a view's shards
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenTemplates:
     """A file of templates that was written, and what it holds."""
 
     path: Path
@@ -73,13 +72,13 @@ class Written:
     fallback: int
 
 
-def need_ours(path: Path) -> None:
+def need_templates_file(path: Path) -> None:
     """Raise InvalidInput if something other than a file of templates is at `path`."""
     if is_free(path):
         return
     try:
         with hdf5.opened(path) as file:
-            ours = file.attrs.get("format") == FORMAT
+            ours = file.attrs.get("format") == TEMPLATES_FORMAT
     except (OSError, RuntimeError, KeyError, ValueError):
         ours = False
     if not ours:
@@ -89,19 +88,17 @@ def need_ours(path: Path) -> None:
         )
 
 
-def write_templates(path: Path, session: Session, step: Step, view: bool) -> Written:
+def write_templates(path: Path, session: Session, step: Step, view: bool) -> WrittenTemplates:
     """Write the stored templates of a fuse step; the file appears at `path` when it is complete.
 
     Raises CorruptArtifact if a shard is damaged, ResourceRefused if this process could not read a
-    view, OSError where the file cannot be written.
+    view, OSError if the file cannot be written.
     """
     if view:
         _need_open_files(len(step.tasks))
-    tables, fused, members = (
-        session.dataset.tables,
-        _fused(session, step),
-        Batch(_members(session, step)),
-    )
+    tables = session.dataset.tables
+    fused = _read_templates(session, step)
+    members = Batch(_members(session, step))
     statuses = {status.name.lower(): int(status) for status in Status} | (
         {"gone": GONE} if view else {}
     )
@@ -109,7 +106,7 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
 
     def fill(file: h5py.File) -> None:
         named = {
-            "format": FORMAT,
+            "format": TEMPLATES_FORMAT,
             "config": session.config.full_name,
             "step": step.name,
             "statuses": json.dumps(statuses),
@@ -119,28 +116,26 @@ def write_templates(path: Path, session: Session, step: Step, view: bool) -> Wri
         if view:
             file.attrs["view"] = str(session.store.root)
         for name in ("template_id", "subject"):
-            _text(file, name, tables["templates"][name])
+            _write_text(file, name, tables["templates"][name])
         for field in FUSED.fields:
             if view:
-                _view(file, field.name, session, step, fused[field.name])
+                _write_view(file, field.name, session, step, fused[field.name])
             else:
-                _numbers(file, field.name, fused[field.name])
+                _write_numbers(file, field.name, fused[field.name])
         group = file.create_group("members")
         for name, column in members.items():
-            (_text if column.dtype == object else _numbers)(group, name, column)
+            (_write_text if column.dtype == object else _write_numbers)(group, name, column)
 
     replace_bytes(path, hdf5.image(fill, members.nbytes + (0 if view else fused.nbytes)))
     counts = {status.name.lower(): int((fused["status"] == status).sum()) for status in Status}
     used = {name: count for name, count in counts.items() if count}
-    return Written(
+    return WrittenTemplates(
         path, step.name, fused.rows, tables["members"].rows, used, int(fused["fallback"].sum())
     )
 
 
 def _made_by(session: Session, step: Step) -> dict[str, str]:
-    """Return what templates were made by, as attributes: nothing else tells it of a file that is
-    found without its store.
-    """
+    """Return what templates were made by, as attributes: the file may be found without a store."""
     section, steps = session.config.dataset, session.plan.steps
     made = {
         "qfuse": version("qfuse"),
@@ -156,13 +151,13 @@ def _made_by(session: Session, step: Step) -> dict[str, str]:
     return made
 
 
-def _fused(session: Session, step: Step) -> Batch:
+def _read_templates(session: Session, step: Step) -> Batch:
     """Return the templates; reading them compares every shard with its receipt."""
     return session.read(step)
 
 
 def _members(session: Session, step: Step) -> dict[str, Array]:
-    """Return the columns of /members, as fuse itself tells them."""
+    """Return the columns of /members, as fuse itself gives them."""
     dataset, stage = session.dataset, step.stage
     if not isinstance(stage, Fuse):
         raise TypeError(f"{step.name} is not a fuse step")
@@ -196,7 +191,7 @@ def _need_open_files(shards: int) -> None:
         )
 
 
-def _view(file: h5py.File, name: str, session: Session, step: Step, values: Array) -> None:
+def _write_view(file: h5py.File, name: str, session: Session, step: Step, values: Array) -> None:
     layout = h5py.VirtualLayout(values.shape, values.dtype)
     for task in step.tasks:
         if task.stop > task.start:
@@ -209,11 +204,11 @@ def _view(file: h5py.File, name: str, session: Session, step: Step, values: Arra
     file.create_virtual_dataset(name, layout, fillvalue=_FILL.get(name, 0))
 
 
-def _numbers(group: h5py.Group, name: str, values: Array) -> None:
+def _write_numbers(group: h5py.Group, name: str, values: Array) -> None:
     group.create_dataset(
         name, data=values, **({"chunks": True, "fletcher32": True} if values.size else {})
     )
 
 
-def _text(group: h5py.Group, name: str, values: Array) -> None:
+def _write_text(group: h5py.Group, name: str, values: Array) -> None:
     group.create_dataset(name, data=values, dtype=h5py.string_dtype())

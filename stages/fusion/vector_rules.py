@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from stages.exact import sums
-from stages.fusion.rules import Faces, Floats, Vectors, vector_rule
+from stages.fusion.rules import Floats, UsableFaces, Vectors, vector_rule
 
 
 @vector_rule("inverse-variance", reads=("variance",), version=2)
-def inverse_variance(faces: Faces, features: Vectors, count: int) -> tuple[Floats, Floats]:
+def inverse_variance(faces: UsableFaces, features: Vectors, count: int) -> tuple[Floats, Floats]:
     """Σ x / v over Σ 1 / v, dimension by dimension, v the variance of a unit embedding."""
     precision = np.divide(1, faces.variance, dtype=np.float64)
     mean = sums.weighted_means(features, precision, faces.template, count)

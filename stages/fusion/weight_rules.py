@@ -18,38 +18,38 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InvalidInput
 from stages.exact import functions, products, sums, vectors
-from stages.fusion.rules import Faces, Floats, Parameter, weight_rule
+from stages.fusion.rules import Floats, Parameter, UsableFaces, weight_rule
 
 FLAG = Parameter(1, 0, 1, closed=True, whole=True)
-_BLOCK = 1024  # faces whose template is gathered at a time
+_FACES_AT_ONCE = 1024  # faces whose template is gathered at a time
 
 
 @weight_rule("mean")
-def mean(faces: Faces) -> Floats:
+def mean(faces: UsableFaces) -> Floats:
     """1."""
     return np.ones(len(faces.template))
 
 
 @weight_rule("media-mean")
-def media_mean(faces: Faces) -> Floats:
+def media_mean(faces: UsableFaces) -> Floats:
     """1 / N."""
     return 1.0 / np.bincount(faces.medium)[faces.medium]
 
 
 @weight_rule("norm")
-def norm(faces: Faces) -> Floats:
+def norm(faces: UsableFaces) -> Floats:
     """‖x‖."""
     return faces.norm
 
 
 @weight_rule("detector", needs=("detections",))
-def detector(faces: Faces) -> Floats:
+def detector(faces: UsableFaces) -> Floats:
     """The detector's score."""
     return np.maximum(faces.detector, 0)
 
 
 @weight_rule("quality-minmax", needs=("quality", "statistics"))
-def quality_minmax(faces: Faces) -> Floats:
+def quality_minmax(faces: UsableFaces) -> Floats:
     """(q − min) / (max − min), from 0 to 1."""
     span = faces.maximum - faces.minimum
     if not span > 0:
@@ -58,13 +58,13 @@ def quality_minmax(faces: Faces) -> Floats:
 
 
 @weight_rule("quality-linear", needs=("quality",))
-def quality_linear(faces: Faces) -> Floats:
+def quality_linear(faces: UsableFaces) -> Floats:
     """max(q, 0)."""
     return np.maximum(faces.quality, 0)
 
 
 @weight_rule("quality-power", needs=("quality",), version=2, p=2.0)
-def quality_power(faces: Faces, p: float) -> Floats:
+def quality_power(faces: UsableFaces, p: float) -> Floats:
     """max(q, 0)^p."""
     # Scaled by the template's best first, so that no power overflows or vanishes for all of its
     # faces.
@@ -74,71 +74,70 @@ def quality_power(faces: Faces, p: float) -> Floats:
 
 
 @weight_rule("quality-softmax", needs=("quality", "statistics"), version=2, T=0.5)
-def quality_softmax(faces: Faces, T: float) -> Floats:  # noqa: N803  the field's letter for a temperature
+def quality_softmax(faces: UsableFaces, T: float) -> Floats:  # noqa: N803  the field's letter for a temperature
     """exp(z / T), z = (q − mean) / deviation; T → ∞ is mean, T → 0 best."""
     if not faces.deviation > 0:
         return np.ones(len(faces.template))
     z = (faces.quality - faces.mean) / faces.deviation
+    # Less the template's largest z, so that exp cannot overflow; a common factor changes nothing.
     return functions.exp((z - _by_template(np.maximum, faces, z)) / T)
 
 
 @weight_rule("quality-rank", needs=("quality", "statistics"))
-def quality_rank(faces: Faces) -> Floats:
+def quality_rank(faces: UsableFaces) -> Floats:
     """The share of the reference set that q exceeds, from 0 to 1."""
     if len(faces.percentiles) == 0 or not np.isfinite(faces.percentiles).all():
         return np.ones(len(faces.template))
-    # Where percentiles are equal, as with coarse scores, their middle stands for all of them.
+    # If percentiles are equal, as with coarse scores, their middle stands for all of them.
     values, number = np.unique(faces.percentiles, return_inverse=True)
     level = np.bincount(number, np.arange(101)) / np.bincount(number)
     return np.interp(faces.quality, values, level / 100)
 
 
 @weight_rule("threshold", needs=("quality",), t=Parameter(0.5, low=-np.inf))
-def threshold(faces: Faces, t: float) -> Floats:
+def threshold(faces: UsableFaces, t: float) -> Floats:
     """1 where q ≥ t; where no face of the template is, 1 for its best."""
     kept = (faces.quality >= t).astype(np.float64)
     return np.where(
-        _by_template(np.maximum, faces, kept) > 0, kept, _first(faces, faces.quality, 1)
+        _by_template(np.maximum, faces, kept) > 0, kept, _top_faces(faces, faces.quality, 1)
     )
 
 
 @weight_rule("top-k", needs=("quality",), k=3)
-def top_k(faces: Faces, k: float) -> Floats:
+def top_k(faces: UsableFaces, k: float) -> Floats:
     """1 for the k best faces."""
-    return _first(faces, faces.quality, k)
+    return _top_faces(faces, faces.quality, k)
 
 
 @weight_rule("top-fraction", needs=("quality",), f=Parameter(0.5, high=1))
-def top_fraction(faces: Faces, f: float) -> Floats:
+def top_fraction(faces: UsableFaces, f: float) -> Floats:
     """1 for the best ⌈f · n⌉ of a template's n faces."""
     # 0.1 · 30 is a little more than 3 in binary.
-    return _first(faces, faces.quality, np.maximum(1, np.ceil(_sizes(faces) * f - 1e-9)))
+    return _top_faces(faces, faces.quality, np.maximum(1, np.ceil(_sizes(faces) * f - 1e-9)))
 
 
 @weight_rule("best", needs=("quality",))
-def best(faces: Faces) -> Floats:
+def best(faces: UsableFaces) -> Floats:
     """1 for the best face."""
-    return _first(faces, faces.quality, 1)
+    return _top_faces(faces, faces.quality, 1)
 
 
 @weight_rule("trimmed", version=2, f=Parameter(0.2, high=0.99))
-def trimmed(faces: Faces, f: float) -> Floats:
-    """0 for the ⌊f · n⌋ faces farthest (by cosine) from the template's plain mean, 1 for the
-    others.
-    """
-    return _first(faces, _closeness(faces), _sizes(faces) - np.floor(_sizes(faces) * f + 1e-9))
+def trimmed(faces: UsableFaces, f: float) -> Floats:
+    """0 for the ⌊f · n⌋ faces farthest (by cosine) from the template's mean, 1 for the others."""
+    return _top_faces(faces, _closeness(faces), _sizes(faces) - np.floor(_sizes(faces) * f + 1e-9))
 
 
 @weight_rule("medoid", version=2)
-def medoid(faces: Faces) -> Floats:
+def medoid(faces: UsableFaces) -> Floats:
     """1 for the face nearest to all others of the template (the largest sum of cosines)."""
     # A unit vector's sum of cosines with all, itself included, is its product with their sum, which
     # has the mean's direction.
-    return _first(faces, _closeness(faces), 1)
+    return _top_faces(faces, _closeness(faces), 1)
 
 
 @weight_rule("crfiqa-script", needs=("quality", "statistics"), script=True)
-def crfiqa_script(faces: Faces) -> Floats:
+def crfiqa_script(faces: UsableFaces) -> Floats:
     """‖x‖ · (q − min) / (max − min) / N: CR-FIQA's script for IJB-C."""
     span = faces.maximum - faces.minimum
     if not span > 0:
@@ -160,17 +159,19 @@ def crfiqa_script(faces: Faces) -> Floats:
     norm=FLAG,
     detector=FLAG,
 )
-def insightface_script(faces: Faces, norm: float, detector: float) -> Floats:
+def insightface_script(faces: UsableFaces, norm: float, detector: float) -> Floats:
     """(‖x‖ or 1) · (detector score or 1) / N: the common script for IJB-B and IJB-C."""
     weight: Floats = media_mean(faces)
     weight = weight * faces.norm if norm else weight
     return weight * np.maximum(faces.detector, 0) if detector else weight
 
 
-def _first(faces: Faces, values: Floats, count: float | Floats) -> Floats:
-    """Return 1 for the `count` faces of each template with the largest values (of equals the
-    earlier), 0 for the others.
+def _top_faces(faces: UsableFaces, values: Floats, count: float | Floats) -> Floats:
+    """Return 1 for the `count` faces of each template with the largest values, 0 for others.
+
+    Of equal values the earlier face comes first.
     """
+    # rank inside a template = place in the sorted list less where the template begins in it
     order = np.lexsort((np.arange(len(values)), -values, faces.template))
     starts = _starts(faces)
     rank = np.empty(len(order), np.int64)
@@ -178,7 +179,7 @@ def _first(faces: Faces, values: Floats, count: float | Floats) -> Floats:
     return (rank < count).astype(np.float64)
 
 
-def _closeness(faces: Faces) -> Floats:
+def _closeness(faces: UsableFaces) -> Floats:
     """Return the cosine of each face with the plain mean of its template."""
     if len(faces.template) == 0:
         return np.empty(0)
@@ -189,22 +190,22 @@ def _closeness(faces: Faces) -> Floats:
         sums.weighted(faces.embedding, vectors.inverse_lengths(faces.norm), own, equal, len(starts))
     )
     found = np.empty(len(own))
-    for start in range(0, len(own), _BLOCK):
-        cut = slice(start, start + _BLOCK)
+    for start in range(0, len(own), _FACES_AT_ONCE):
+        cut = slice(start, start + _FACES_AT_ONCE)
         found[cut] = products.paired(vectors.units(faces.embedding[cut]), mean[own[cut]])
     return found
 
 
-def _sizes(faces: Faces) -> Floats:
+def _sizes(faces: UsableFaces) -> Floats:
     """Return, for each face, how many faces its template has."""
     return _by_template(np.add, faces, np.ones(len(faces.template)))
 
 
-def _starts(faces: Faces) -> NDArray[np.int64]:
+def _starts(faces: UsableFaces) -> NDArray[np.int64]:
     return np.flatnonzero(np.diff(faces.template, prepend=-1))
 
 
-def _by_template(reduce: np.ufunc, faces: Faces, values: Floats) -> Floats:
+def _by_template(reduce: np.ufunc, faces: UsableFaces, values: Floats) -> Floats:
     """Return, for each face, the reduction of `values` over its template."""
     starts = _starts(faces)
     if len(starts) == 0:

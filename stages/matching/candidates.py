@@ -1,9 +1,8 @@
-"""selection: which templates of a large gallery may be among the k best of a probe, by a product
-that is fast and not exact.
+"""Selection: which templates of a large gallery may be among the k best of a probe, found fast.
 
 A selector names every candidate whose score could be one of the k largest, given how far its own
 product can be from the score (`products.doubt`); which of them are, the exact product says
-(`search`). So what selects decides speed alone. A probe with too many candidates, as where most of
+(`search`). So the selector decides speed alone. A probe with too many candidates, as when most of
 a gallery are copies of one template, is left to the exact product.
 """
 
@@ -20,20 +19,22 @@ from numpy.typing import NDArray
 from pipeline.system.instruction_sets import lacks_bf16
 from stages.exact import products
 
-PROBES, COLUMNS = 256, 1 << 15  # of one product
+PROBES_AT_ONCE, COLUMNS_AT_ONCE = 256, 1 << 15  # of one product
 CROWD = 1 << 10  # candidates of a probe beyond k
-GROUP = 16  # columns of a group
-Rows = NDArray[np.int64]
+GROUP_COLUMNS = 16  # columns of a group
+RowNumbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Selected:
-    """Candidates (c,) in no order: numbers of probes and rows of the gallery. `crowded` (p,) bool:
-    too many to be named.
+    """Candidates as pairs of a probe and a gallery row, in no particular order.
+
+    `probe`, `row` (c,): numbers of probes and rows of the gallery. `crowded` (p,) bool: probes with
+    too many candidates to name.
     """
 
-    probe: Rows
-    row: Rows
+    probe: RowNumbers
+    row: RowNumbers
     crowded: NDArray[np.bool_]
 
 
@@ -41,8 +42,9 @@ Select = Callable[[NDArray[np.float32], int], Selected]  # unit rows of probes, 
 
 
 def with_numpy(gallery: NDArray[np.float32]) -> Select:
-    """Return a selector by one float32 product of unit rows (g, d), for a gallery of which all
-    scores fit in memory.
+    """Return a selector that multiplies all unit rows (g, d) of a gallery at once, in float32.
+
+    All scores of the probes with this gallery must fit in memory.
     """
     margin = np.float32(2 * products.doubt(gallery.shape[1]))
 
@@ -61,18 +63,23 @@ def with_numpy(gallery: NDArray[np.float32]) -> Select:
 def kth_best(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     """Return a bound (n,) for each row of scores (n, m) that k of them reach, and few others do.
 
-    It is the k-th of the best of each group of columns, or of all where groups would be few.
+    It is the k-th of the best of each group of columns, or of all if groups would be few.
     """
     count, size = scores.shape
-    if size >= 2 * GROUP * k:
-        scores = scores[:, : size // GROUP * GROUP].reshape(count, GROUP, -1).max(axis=1)
+    if size >= 2 * GROUP_COLUMNS * k:
+        scores = (
+            scores[:, : size // GROUP_COLUMNS * GROUP_COLUMNS]
+            .reshape(count, GROUP_COLUMNS, -1)
+            .max(axis=1)
+        )
     least = scores.shape[1] - k
     return np.partition(scores, least, axis=1)[:, least]
 
 
 def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
-    """Return a selector by FAISS's flat index of unit rows (g, d); it keeps to `threads` in the
-    calling thread.
+    """Return a selector that asks FAISS's flat index of the unit rows (g, d).
+
+    It keeps to `threads` threads in the calling thread.
     """
     import faiss
 
@@ -82,11 +89,12 @@ def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
     margin = 2 * products.doubt(gallery.shape[1])
 
     def select(probes: NDArray[np.float32], k: int) -> Selected:
-        found: list[tuple[Rows, Rows]] = []
+        found: list[tuple[RowNumbers, RowNumbers]] = []
         waiting, most = np.arange(len(probes)), min(len(gallery), k + CROWD)
         reach = min(len(gallery), k + 16)
         while len(waiting):
             near, rows = index.search(np.ascontiguousarray(probes[waiting]), reach)
+            # A list is complete once its last entry is too far from the k-th to change the order.
             kept = near >= near[:, k - 1, None] - margin
             settled = np.full(len(waiting), True) if reach == len(gallery) else ~kept[:, -1]
             kept[~settled] = False
@@ -101,10 +109,11 @@ def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
 
 
 def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None = None) -> Select:
-    """Return a selector by products with blocks of unit rows (g, d); it keeps to `threads` in the
-    calling thread.
+    """Return a selector that multiplies the unit rows (g, d) block by block.
 
-    `half`: in bfloat16 by PyTorch, which takes a fraction of the time where the processor has
+    It keeps to `threads` threads in the calling thread.
+
+    `half`: in bfloat16 by PyTorch, which takes a fraction of the time if the processor has
     instructions for it (None: there alone); else in float32 by NumPy.
     """
     import torch
@@ -123,14 +132,15 @@ def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None
         return torch.from_numpy(part).to(torch.bfloat16) @ matrix[columns].T
 
     def select(probes: NDArray[np.float32], k: int) -> Selected:
-        found: list[tuple[Rows, Rows]] = []
+        found: list[tuple[RowNumbers, RowNumbers]] = []
         crowded = np.zeros(len(probes), bool)
-        for start in range(0, len(probes), PROBES):
-            part = np.ascontiguousarray(probes[start : start + PROBES])
+        for start in range(0, len(probes), PROBES_AT_ONCE):
+            part = np.ascontiguousarray(probes[start : start + PROBES_AT_ONCE])
             blocks = (
-                near(part, slice(left, left + COLUMNS)) for left in range(0, len(gallery), COLUMNS)
+                near(part, slice(left, left + COLUMNS_AT_ONCE))
+                for left in range(0, len(gallery), COLUMNS_AT_ONCE)
             )
-            probe, row, crowded[start : start + len(part)] = _scanned(
+            probe, row, crowded[start : start + len(part)] = _scan_blocks(
                 blocks, len(part), k, 2 * doubt
             )
             found.append((start + probe, row))
@@ -139,9 +149,9 @@ def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None
     return select
 
 
-def _scanned(
+def _scan_blocks(
     blocks: Iterable[Any], probes: int, k: int, margin: float
-) -> tuple[Rows, Rows, NDArray[np.bool_]]:
+) -> tuple[RowNumbers, RowNumbers, NDArray[np.bool_]]:
     """Return (probe, row) of every candidate, and which probes (p,) are crowded: these have none.
 
     blocks are products (p, COLUMNS at most) with one block of the gallery after another.
@@ -151,46 +161,49 @@ def _scanned(
     import torch
 
     deep = 64
-    while deep > 1 and 4 * k * deep > COLUMNS:  # the groups of a block should be several times k
+    # A block should have several times as many groups as k.
+    while deep > 1 and 4 * k * deep > COLUMNS_AT_ONCE:
         deep //= 2
     best = torch.full((probes, k), -torch.inf)
     count = torch.zeros(probes, dtype=torch.int64)
     found: list[tuple[Any, Any, Any]] = []
-    for left, near in zip(itertools.count(0, COLUMNS), blocks, strict=False):
+    for left, near in zip(itertools.count(0, COLUMNS_AT_ONCE), blocks, strict=False):
         groups = near.shape[1] // deep
         # Columns c, c + groups, c + 2 groups … are group c; what is left over at the end, each is
         # one of its own.
-        inside, rest = (
-            near[:, : groups * deep].view(probes, deep, groups),
-            near[:, groups * deep :].float(),
-        )
+        inside = near[:, : groups * deep].view(probes, deep, groups)
+        rest = near[:, groups * deep :].float()
         tops = torch.cat([inside.amax(dim=1).float(), rest], dim=1)
+        # k different groups reach their own best, so k templates reach the k-th of these: what lies
+        # below it by more than the margin is beaten by k others, whatever the exact scores are.
         best = torch.topk(torch.cat([best, tops], dim=1), k, dim=1).values
         bound = torch.where(count > k + CROWD, torch.inf, best[:, -1] - margin)
         probe, group = torch.nonzero(tops >= bound[:, None], as_tuple=True)
         whole = group < groups
-        for own, cells, column in (
-            (
-                probe[whole],
-                inside[probe[whole], :, group[whole]].float(),
-                group[whole, None] + torch.arange(deep) * groups,
-            ),
-            (
-                probe[~whole],
-                tops[probe[~whole], group[~whole], None],
-                group[~whole, None] + groups * (deep - 1),
-            ),
-        ):
+        in_groups = (
+            probe[whole],
+            inside[probe[whole], :, group[whole]].float(),
+            group[whole, None] + torch.arange(deep) * groups,
+        )
+        left_over = (
+            probe[~whole],
+            tops[probe[~whole], group[~whole], None],
+            group[~whole, None] + groups * (deep - 1),
+        )
+        for own, cells, column in (in_groups, left_over):
             at, place = torch.nonzero(cells >= bound[own, None], as_tuple=True)
             found.append((cells[at, place], own[at], left + column[at, place]))
             count += torch.bincount(own[at], minlength=probes)
     score, probe, row = (torch.cat(parts) for parts in zip(*found, strict=True))
     crowded = count > k + CROWD
+    # The bound rose from block to block: early candidates are compared with the final one.
     kept = score >= torch.where(crowded, torch.inf, best[:, -1] - margin)[probe]
     return probe[kept].numpy(), row[kept].numpy(), crowded.numpy()
 
 
-def _selected(found: list[tuple[Rows, Rows]], crowded: Rows, probes: int) -> Selected:
+def _selected(
+    found: list[tuple[RowNumbers, RowNumbers]], crowded: RowNumbers, probes: int
+) -> Selected:
     probe, row = (np.concatenate(parts) for parts in zip(*found, strict=True))
     flag = np.zeros(probes, bool)
     flag[crowded] = True

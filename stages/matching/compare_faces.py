@@ -1,10 +1,9 @@
-"""compare_faces: faces + comparisons → one score for each comparison of two templates, which are
-not fused.
+"""compare_faces: faces + comparisons → one score a comparison, without fusing any template.
 
 Every face of the one template is compared with every face of the other, and a score rule
 (`score_rules`) makes one score of these cosines. So a comparison costs as much as its templates
-have pairs of faces, some hundred times what a fused one costs. One with a template that has no
-usable face scores nan.
+have pairs of faces, some hundred times what a fused one costs. A comparison with a template that
+has no usable face scores nan.
 
 Cosines are exact and so are the sums of a rule, so a score depends on the faces of its two
 templates alone: not on their order, nor on which template is the first.
@@ -24,11 +23,12 @@ from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Options, Stage, Work
 from stages.exact import products, vectors
 from stages.matching.score_rules import score_rule_named
+from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_comparisons
 from stages.tables.pair_layouts import Listed
-from stages.tables.tables import SCORES, Comparisons
+from stages.tables.schemas import SCORES
 
-BLOCK = 4096  # faces of second templates in one product: some megabytes of cosines
+FACES_AT_ONCE = 4096  # faces of second templates in one product: some megabytes of cosines
 
 
 class CompareFacesOptions(Options):
@@ -88,12 +88,11 @@ class CompareFaces(Stage):
         comparisons, rule = Comparisons.of(work.tables), score_rule_named(self.options.rule)
         form = comparisons.form
         # the shard's own
-        a, b = (
-            (form.a, form.b)
-            if isinstance(form, Listed)
-            else comparisons.pairs(work.start, work.stop)
-        )
-        unit, bounds = _faces(work, 1 + max(a.max(initial=-1), b.max(initial=-1)))
+        if isinstance(form, Listed):
+            a, b = (form.a, form.b)
+        else:
+            a, b = comparisons.pairs(work.start, work.stop)
+        unit, bounds = _usable_faces(work, 1 + max(a.max(initial=-1), b.max(initial=-1)))
         size = np.diff(bounds)
         score = np.full(len(a), np.nan, np.float32)
         order = np.flatnonzero((size[a] > 0) & (size[b] > 0))
@@ -104,9 +103,9 @@ class CompareFaces(Stage):
             own = order[slice(*cut)]
             template = int(a[own[0]])
             one = unit[bounds[template] : bounds[template + 1]]
-            for block in _blocks(own, size[b[own]]):
-                rows, begin = _ranges(bounds[b[block]], size[b[block]])
-                score[block] = products.as_scores(
+            for block in _runs_of_comparisons(own, size[b[own]]):
+                rows, begin = _concatenated_ranges(bounds[b[block]], size[b[block]])
+                score[block] = products.to_scores(
                     rule.score(products.cosines(unit[rows], one), begin)
                 )
 
@@ -115,9 +114,10 @@ class CompareFaces(Stage):
         return {"": Batch({"score": score, "failed": lost[a] + 2 * lost[b]})}
 
 
-def _faces(work: Work, templates: int) -> tuple[Array, Array]:
-    """Return the unit rows (n, d) of the usable faces by template, and (templates + 1,) where each
-    template begins.
+def _usable_faces(work: Work, templates: int) -> tuple[Array, Array]:
+    """Return the unit rows (n, d) of the usable faces, and where each template's faces begin.
+
+    Faces come template by template; the starts are (templates + 1,).
     """
     members = work.tables["members"]
     read = work.inputs["embeddings"].take(members["face"], ("status", "embedding"))
@@ -126,15 +126,13 @@ def _faces(work: Work, templates: int) -> tuple[Array, Array]:
     return unit, np.searchsorted(members["template"][usable], np.arange(templates + 1))
 
 
-def _blocks(order: Array, size: Array) -> Iterator[Array]:
-    """Yield runs of comparisons whose second templates have about BLOCK faces together."""
-    number = (np.cumsum(size) - size) // BLOCK
+def _runs_of_comparisons(order: Array, size: Array) -> Iterator[Array]:
+    """Yield runs of comparisons whose second templates have about FACES_AT_ONCE faces together."""
+    number = (np.cumsum(size) - size) // FACES_AT_ONCE
     yield from np.split(order, np.flatnonzero(np.diff(number)) + 1)
 
 
-def _ranges(start: Array, size: Array) -> tuple[Array, Array]:
-    """Return the rows start … start + size of each entry, one after another, and where each entry
-    begins among them.
-    """
+def _concatenated_ranges(start: Array, size: Array) -> tuple[Array, Array]:
+    """Return the rows start … start + size of all entries, and where each entry begins."""
     begin = np.cumsum(size) - size
     return np.repeat(start - begin, size) + np.arange(size.sum()), begin

@@ -17,19 +17,18 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.core.registry import register
-from pipeline.core.schema import Batch, Status
+from pipeline.core.schema import Array, Batch, Status
 from pipeline.core.stage import Options, Stage, Work
+from stages.tables.comparisons import Comparisons
 from stages.tables.enough import need_comparisons
 from stages.tables.pair_layouts import Listed
-from stages.tables.tables import SCORES, Comparisons
+from stages.tables.schemas import SCORES
 
-BLOCK = 1 << 20  # comparisons handled at once
+COMPARISONS_AT_ONCE = 1 << 20  # comparisons handled at once
 
 
 class QMagFaceOptions(Options):
-    """`alpha` and `beta` of the formula, for the scale of this model's qualities; there are no
-    defaults that fit all.
-    """
+    """`alpha` and `beta` of the formula, for this model's scale of quality; no defaults fit all."""
 
     alpha: float = Field(ge=-1000, le=1000)
     beta: float = Field(ge=-1000, le=1000)
@@ -68,13 +67,22 @@ class QMagFace(Stage):
         score, failed = cosine["score"].copy(), cosine["failed"].copy()
         # of a list, a shard has its own part
         first = work.start if isinstance(comparisons.form, Listed) else 0
-        for start in range(work.start, work.stop, BLOCK):
-            stop = min(start + BLOCK, work.stop)
+        for start in range(work.start, work.stop, COMPARISONS_AT_ONCE):
+            stop = min(start + COMPARISONS_AT_ONCE, work.stop)
             a, b = comparisons.pairs(start - first, stop - first)
             cut = slice(start - work.start, stop - work.start)
-            s = score[cut].astype(np.float64)
-            changed = s + np.minimum(0, o.beta * s - o.alpha) * np.minimum(quality[a], quality[b])
-            lost = (~usable[a]).astype(np.uint8) + 2 * (~usable[b]).astype(np.uint8)
-            failed[cut] |= lost
+            lower = np.minimum(quality[a], quality[b])
+            changed = quality_aware(score[cut].astype(np.float64), lower, o.alpha, o.beta)
+            # bit 0: the first template failed, bit 1: the second one did
+            failed[cut] |= (~usable[a]).astype(np.uint8) + 2 * (~usable[b]).astype(np.uint8)
             score[cut] = np.where(failed[cut] > 0, np.nan, changed)
         return {"": Batch({"score": score, "failed": failed})}
+
+
+def quality_aware(cosine: Array, lower_quality: Array, alpha: float, beta: float) -> Array:
+    """Return s + min(0, β s − α) · q for cosines s (n,) and the lower quality q (n,) of each pair.
+
+    >>> quality_aware(np.array([0.2, 0.9]), np.array([0.5, 0.5]), alpha=0.4, beta=1.0).round(3)
+    array([0.1, 0.9])
+    """
+    return np.asarray(cosine + np.minimum(0, beta * cosine - alpha) * lower_quality)

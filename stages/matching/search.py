@@ -5,7 +5,7 @@ A list is ordered by (−score, template row), and a score is the exact cosine o
 (`candidates`): NumPy's from a small gallery, a back end's from a large one; what is selected is
 scored exactly. A template that failed is no candidate and has none; one of zeros that did not
 (`fuse.fallback: zero`) scores 0 with everyone. FAISS by itself leaves the order of ties open and
-takes nan without a word.
+accepts nan silently.
 """
 
 from __future__ import annotations
@@ -24,32 +24,34 @@ from pipeline.core.stage import Options, Stage, Work, execution
 from pipeline.errors import ResourceRefused
 from stages.exact import products
 from stages.matching.candidates import (
-    COLUMNS,
+    COLUMNS_AT_ONCE,
     CROWD,
-    PROBES,
+    PROBES_AT_ONCE,
     Select,
     kth_best,
     with_faiss,
     with_numpy,
     with_torch,
 )
-from stages.matching.compare import TILE, WIDTH, unit_rows
+from stages.matching.compare import TILE_COLUMNS, TILE_ROWS, unit_rows
+from stages.tables.comparisons import role_rows
 from stages.tables.enough import need_searched
-from stages.tables.tables import CANDIDATES, role_rows
+from stages.tables.schemas import CANDIDATES
 
-CELLS = 1 << 23  # scores of one product: 64 MiB of float64
+SCORES_AT_ONCE = 1 << 23  # scores of one product: 64 MiB of float64
 # numbers of candidates' unit rows that are gathered at once: few enough to stay in the cache
-GATHERED = 1 << 18
-SMALL = 1 << 24  # numbers in a small gallery's embeddings: up to there, one product selects
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
+NUMBERS_GATHERED = 1 << 18
+SMALL_GALLERY = 1 << 24  # numbers in a small gallery's embeddings: up to there, one product selects
+Floats32 = NDArray[np.float32]
+RowNumbers = NDArray[np.int64]
 
 
 class SearchOptions(Options):
-    """`k` candidates a probe. `backend` decides speed only, and of a large gallery, so it is no
-    part of the key.
+    """`k`: candidates for each probe. `gallery`: the role to search in. `backend`: see below.
 
-    torch selects in bfloat16 where the processor has instructions for it, faiss by its flat index.
+    The back end decides the speed on large galleries and nothing else, so it is not part of the
+    key: torch selects in bfloat16 if the processor has instructions for it, faiss by its flat
+    index.
     """
 
     k: int = Field(20, ge=1, le=2048)
@@ -103,9 +105,9 @@ class Search(Stage):
         gallery = len(np.unique(role_rows(tables["roles"], self.options.gallery)))
         lists = {"candidate": rows[""] * k * 8, "score": rows[""] * k * 4}
         lists["probes as unit rows"] = rows[""] * width
-        lists["gathered candidates"] = max(8 * GATHERED, 2 * (k + CROWD) * width)
+        lists["gathered candidates"] = max(8 * NUMBERS_GATHERED, 2 * (k + CROWD) * width)
         if _is_small(gallery, width // 4):
-            tile = min(rows[""] * gallery, TILE * gallery, CELLS)
+            tile = min(rows[""] * gallery, TILE_ROWS * gallery, SCORES_AT_ONCE)
             return {
                 **lists,
                 "gallery, and in float64": 3 * gallery * width,
@@ -114,16 +116,14 @@ class Search(Stage):
         return {
             **lists,
             "gallery, and its index": 2 * gallery * width,
-            "scores of a block": 4 * PROBES * COLUMNS,
+            "scores of a block": 4 * PROBES_AT_ONCE * COLUMNS_AT_ONCE,
         }
 
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))
         roles, k = work.tables["roles"], self.options.k
-        gallery, everyone = (
-            np.unique(role_rows(roles, self.options.gallery)),
-            role_rows(roles, "probe"),
-        )
+        gallery = np.unique(role_rows(roles, self.options.gallery))
+        everyone = role_rows(roles, "probe")
         probes = everyone[work.start : work.stop]
         enrolled, seeking = (unit_rows(templates.take(rows)) for rows in (gallery, probes))
         known, usable = (templates["status"][rows] == Status.OK for rows in (gallery, probes))
@@ -132,7 +132,8 @@ class Search(Stage):
         if usable.any() and known.any():
             gallery, enrolled, seeking = gallery[known], enrolled[known], seeking[usable]
             if _is_small(*enrolled.shape):
-                select, step = with_numpy(enrolled), max(1, min(TILE, CELLS // len(enrolled)))
+                select = with_numpy(enrolled)
+                step = max(1, min(TILE_ROWS, SCORES_AT_ONCE // len(enrolled)))
                 enrolled = products.wide(enrolled)
             else:
                 backend = {"faiss": with_faiss, "torch": with_torch}[self.options.backend]
@@ -153,43 +154,44 @@ class Search(Stage):
 
 
 def _is_small(gallery: int, width: int) -> bool:
-    return gallery * width <= SMALL
+    return gallery * width <= SMALL_GALLERY
 
 
 def exact_top(
-    gallery: products.Rows, probes: Floats, k: int, select: Select
-) -> tuple[Rows, Floats]:
-    """Return the k best gallery rows (p, k) int64 of every probe and their scores (p, k) float32;
-    −1 and nan pad.
+    gallery: products.AnyUnitRows, probes: Floats32, k: int, select: Select
+) -> tuple[RowNumbers, Floats32]:
+    """Return each probe's k best gallery rows (p, k) int64 and their scores (p, k) float32.
 
-    `gallery` (g, d) and `probes` (p, d) are unit rows; a gallery in float64 need not be widened for
-    each score. Order is (−score, row), and a tie at the k-th place goes to the first rows. Only
-    what is selected is scored.
+    Lists shorter than k are padded with −1 and nan. `gallery` (g, d) and `probes` (p, d) are unit
+    rows; a gallery given in float64 need not be widened again for each product. Order is (−score,
+    row), so a tie at place k goes to the first rows. Only selected candidates are scored.
     """
     best = min(k, len(gallery))
     found = np.full((len(probes), k), -1, np.int64)
     scores = np.full((len(probes), k), np.nan, np.float32)
     selected = select(probes, best)
+    # One sort by (probe, row), as a single number: ties then go to the first rows.
     probe, row = np.divmod(np.sort(selected.probe * len(gallery) + selected.row), len(gallery))
     count = np.bincount(probe, minlength=len(probes))
     if len(probe):
-        columns, known = _beside(probe, row, count)
-        exact = products.as_scores(_cosines(gallery, columns, probes, count))
-        found[:, :best], scores[:, :best] = _ordered(columns, known, exact, best)
+        columns, known = _side_by_side(probe, row, count)
+        exact = products.to_scores(_candidate_cosines(gallery, columns, probes, count))
+        found[:, :best], scores[:, :best] = _k_best(columns, known, exact, best)
     crowded = np.flatnonzero(selected.crowded)
     if len(crowded):
         found[crowded, :best], scores[crowded, :best] = _top_of_all(gallery, probes[crowded], best)
     return found, scores
 
 
-def _cosines(
-    gallery: products.Rows, columns: Rows, probes: Floats, count: Rows
+def _candidate_cosines(
+    gallery: products.AnyUnitRows, columns: RowNumbers, probes: Floats32, count: RowNumbers
 ) -> NDArray[np.float64]:
-    """Return of each probe the cosines with the first `count` (p,) of its columns (p, most), (p,
-    most) float64.
+    """Return the cosines of each probe with its first `count` (p,) candidates, (p, most) float64.
+
+    columns (p, most): the gallery rows of each probe's candidates.
     """
     most, width = columns.shape[1], gallery.shape[1]
-    step, exact = max(1, GATHERED // (most * width)), np.zeros(columns.shape)
+    step, exact = max(1, NUMBERS_GATHERED // (most * width)), np.zeros(columns.shape)
     # taken once: new memory costs more than what is written to it
     room = np.empty(step * most * width, gallery.dtype)
     for start in range(0, len(probes), step):
@@ -202,25 +204,30 @@ def _cosines(
     return exact
 
 
-def _top_of_all(gallery: products.Rows, probes: Floats, k: int) -> tuple[Rows, Floats]:
+def _top_of_all(
+    gallery: products.AnyUnitRows, probes: Floats32, k: int
+) -> tuple[RowNumbers, Floats32]:
     """Return what `exact_top` does, for k templates at most; every score is computed."""
-    step, found = max(1, min(TILE, CELLS // len(gallery))), []
+    step, found = max(1, min(TILE_ROWS, SCORES_AT_ONCE // len(gallery))), []
     for start in range(0, len(probes), step):
         part = probes[start : start + step]
-        blocks = [gallery[left : left + WIDTH] for left in range(0, len(gallery), WIDTH)]
-        score = np.hstack([products.as_scores(products.cosines(part, block)) for block in blocks])
+        blocks = [
+            gallery[left : left + TILE_COLUMNS] for left in range(0, len(gallery), TILE_COLUMNS)
+        ]
+        score = np.hstack([products.to_scores(products.cosines(part, block)) for block in blocks])
         row, column = np.nonzero(score >= kth_best(score, k)[:, None])
-        columns, known = _beside(row, column, np.bincount(row, minlength=len(part)))
-        found.append(_ordered(columns, known, np.take_along_axis(score, columns, axis=1), k))
+        columns, known = _side_by_side(row, column, np.bincount(row, minlength=len(part)))
+        found.append(_k_best(columns, known, np.take_along_axis(score, columns, axis=1), k))
     places, scores = zip(*found, strict=True)
     return np.concatenate(places), np.concatenate(scores)
 
 
-def _beside(row: Rows, column: Rows, count: Rows) -> tuple[Rows, NDArray[np.bool_]]:
-    """Return the columns of each row side by side, (rows, most) int64, and which of these are
-    known; 0 pads.
+def _side_by_side(
+    row: RowNumbers, column: RowNumbers, count: RowNumbers
+) -> tuple[RowNumbers, NDArray[np.bool_]]:
+    """Return each row's columns side by side, (rows, most) int64 padded with 0, and which are real.
 
-    row, column (n,); rows ascend, and each has `count` (rows,) columns.
+    row, column (n,) are pairs; rows ascend, and row i has count[i] columns.
     """
     known = np.arange(count.max(initial=0)) < count[:, None]
     columns = np.zeros(known.shape, np.int64)
@@ -228,12 +235,14 @@ def _beside(row: Rows, column: Rows, count: Rows) -> tuple[Rows, NDArray[np.bool
     return columns, known
 
 
-def _ordered(columns: Rows, known: NDArray[np.bool_], score: Floats, k: int) -> tuple[Rows, Floats]:
-    """Return of each row its k best columns (rows, k) in the order of (−score, column), and their
-    scores.
+def _k_best(
+    columns: RowNumbers, known: NDArray[np.bool_], score: Floats32, k: int
+) -> tuple[RowNumbers, Floats32]:
+    """Return each row's k best columns (rows, k), in the order (−score, column), and their scores.
 
-    columns, known, score (rows, most); columns ascend, and k of each row at least are known.
+    columns, known, score (rows, most); columns ascend, and at least k of each row are known.
     """
+    # Columns ascend, so a stable sort by −score is one by (−score, column).
     less = np.where(known, -score, np.float32(np.inf))
     taken = np.argsort(less, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(columns, taken, axis=1), -np.take_along_axis(less, taken, axis=1)

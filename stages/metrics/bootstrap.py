@@ -20,18 +20,18 @@ Conventions
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stages.metrics.identification import top_scores
-from stages.metrics.verification import Counts, Floats, Rule, Targets, as_targets, crossing
+from stages.metrics.verification import Counts, Floats, Targets, ThresholdRule, as_targets, crossing
 from stages.metrics.weighted import (
-    Lists,
     Weighted,
+    WeightedLists,
     Weights,
     as_subjects,
     as_weights,
@@ -44,13 +44,14 @@ from stages.metrics.weighted import (
 )
 
 # Running sums (rows, n + 1), how many of them each threshold accepts (T,), totals (rows, 1).
-_Side = tuple[Counts, Counts, Floats]
+_SortedKind = tuple[Counts, Counts, Floats]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """a - b with the percentile interval of its paired replicates; each has the shape of one
-    replicate.
+class PairedDifference:
+    """a - b with the percentile interval of its paired replicates.
+
+    Each field has the shape of one replicate.
     """
 
     value: Floats
@@ -62,11 +63,14 @@ def subject_weights(n_subjects: int, replicates: int, seed: int) -> Weights:
     """How often each subject is drawn in each replicate: (R, S) uint16, every row summing to S.
 
     Row r depends on (seed, r, n_subjects) only, so more replicates extend the same rows.
+
+    >>> subject_weights(3, replicates=2, seed=0).sum(axis=1)
+    array([3, 3], dtype=uint64)
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     weights = np.zeros((replicates, n_subjects), np.uint16)
     for rows in blocks(np.arange(replicates), n_subjects):
-        # One 64-bit draw a cell, whatever the block: so a row does not depend on how many are asked
+        # One 64-bit draw a cell, in any block: so a row does not depend on how many rows are asked
         # for.
         drawn = (generator.random((rows.size, n_subjects)) * n_subjects).astype(np.intp)
         drawn += np.arange(rows.size)[:, None] * n_subjects
@@ -81,7 +85,7 @@ def tar_replicates(
     subject_b: ArrayLike,
     targets: Targets,
     weights: ArrayLike,
-    rule: Rule = "at_most",
+    rule: ThresholdRule = "at_most",
 ) -> Floats:
     """TAR = 1 - FNMR at each FMR target, in each replicate: (R, T) float64.
 
@@ -89,11 +93,18 @@ def tar_replicates(
     A replicate reads no more of the non-mated list than its largest target needs.
     Raises ValueError for a score that is not finite, lengths that differ, a subject outside the
     weights, or a mated flag that disagrees with the subjects.
+
+    >>> scores, mated, a, b = [0.9, 0.4, 0.6], [True, True, False], [0, 1, 0], [0, 1, 1]
+    >>> tar_replicates(scores, mated, a, b, [0.0], weights=np.array([[1, 1], [2, 0]]))
+    array([[0.5],
+           [nan]])
     """
-    return tar_of(Lists.of(scores, mated, subject_a, subject_b, weights), targets, [rule])[0]
+    return tar_of(WeightedLists.of(scores, mated, subject_a, subject_b, weights), targets, [rule])[
+        0
+    ]
 
 
-def tar_of(lists: Lists, targets: Targets, rules: Sequence[Rule]) -> list[Floats]:
+def tar_of(lists: WeightedLists, targets: Targets, rules: Sequence[ThresholdRule]) -> list[Floats]:
     """``tar_replicates`` under each of several rules, for the price of one."""
     m_all, n_all = lists.totals
     barriers = barrier_scores(lists.impostor, lists.table, n_all, as_targets(targets), rules)
@@ -108,20 +119,23 @@ def eer_replicates(
     subject_b: ArrayLike,
     weights: ArrayLike,
 ) -> Floats:
-    """EER in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``."""
-    return eer_of(Lists.of(scores, mated, subject_a, subject_b, weights))
+    """EER in each replicate: (R,) float64. Arguments and errors as ``tar_replicates``.
+
+    >>> scores, mated = [0.9, 0.4, 0.6, 0.1], [True, True, False, False]
+    >>> eer_replicates(scores, mated, [0, 1, 0, 1], [0, 1, 1, 0], weights=np.array([[1, 1]]))
+    array([0.5])
+    """
+    return eer_of(WeightedLists.of(scores, mated, subject_a, subject_b, weights))
 
 
-def eer_of(lists: Lists, near: float = 1 / 16) -> Floats:
-    """``eer_replicates``, where about the EER is known: ``near`` affects speed only.
+def eer_of(lists: WeightedLists, near: float = 1 / 16) -> Floats:
+    """Return ``eer_replicates``; ``near``, about where the EER is, affects speed only.
 
     A replicate reads no more of the non-mated list than holds the point where FMR overtakes FNMR.
     """
-    table, (m_all, n_all), genuine = (
-        lists.table,
-        lists.totals,
-        lists.genuine.best(lists.genuine.score.size),
-    )
+    table = lists.table
+    m_all, n_all = lists.totals
+    genuine = lists.genuine.best(lists.genuine.score.size)
     size, out = lists.impostor.score.size, np.full(len(table), np.nan)
     pending, count = np.flatnonzero((m_all > 0) & (n_all > 0)), 64 + int(1.5 * near * size)
     while pending.size:
@@ -136,25 +150,33 @@ def eer_of(lists: Lists, near: float = 1 / 16) -> Floats:
         for rows in blocks(pending, m_up.size + n_up.size):
             m, n = running_sums(genuine.weigh(table[rows])), running_sums(top.weigh(table[rows]))
             rates = partial(
-                _rates, (m, accepted_m, m_all[rows, None]), (n, accepted_n, n_all[rows, None])
+                _rates_at, (m, accepted_m, m_all[rows, None]), (n, accepted_n, n_all[rows, None])
             )
-            # FMR rises and FNMR falls along the thresholds: the crossing is bisected, in all
-            # replicates at once.
-            low, high = (np.full((len(rows), 1), end, np.int64) for end in (0, len(thresholds) - 1))
-            crossed = np.greater_equal(*rates(high))[:, 0]
-            while (high - low > 1).any():
-                middle = (low + high) // 2
-                past = np.greater_equal(*rates(middle))
-                low, high = np.where(past, low, middle), np.where(past, middle, high)
-            out[rows[crossed]] = crossing(
-                *(rate[crossed] for rate in rates(np.hstack([low, high])))
-            )[0]
+            crossed, ends = _bisected(rates, len(rows), len(thresholds) - 1)
+            out[rows[crossed]] = crossing(*(rate[crossed] for rate in rates(ends)))[0]
             unsolved.append(rows[~crossed])
         pending, count = np.concatenate(unsolved), 4 * count
     return out
 
 
-def _rates(mated: _Side, nonmated: _Side, at: Counts) -> tuple[Floats, Floats]:
+def _bisected(
+    rates: Callable[[Counts], tuple[Floats, Floats]], rows: int, last: int
+) -> tuple[NDArray[np.bool_], Counts]:
+    """Find where FMR reaches FNMR among the thresholds 0 … last, in all replicates at once.
+
+    Returns (rows,) whether it does, and (rows, 2) the thresholds before and at that point.
+    """
+    # FMR rises and FNMR falls along the thresholds, so bisection finds the one crossing.
+    low, high = np.zeros((rows, 1), np.int64), np.full((rows, 1), last, np.int64)
+    crossed = np.greater_equal(*rates(high))[:, 0]
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        past = np.greater_equal(*rates(middle))
+        low, high = np.where(past, low, middle), np.where(past, middle, high)
+    return crossed, np.hstack([low, high])
+
+
+def _rates_at(mated: _SortedKind, nonmated: _SortedKind, at: Counts) -> tuple[Floats, Floats]:
     """FMR and FNMR of each replicate at places (rows, …) among the thresholds."""
     (m, accepted_m, m_all), (n, accepted_n, n_all) = mated, nonmated
     matches = np.take_along_axis(m, accepted_m[at], axis=1)
@@ -172,10 +194,10 @@ def auc_replicates(
 
     Reads every comparison in every replicate: for lists of up to some 10^5 comparisons.
     """
-    return auc_of(Lists.of(scores, mated, subject_a, subject_b, weights))
+    return auc_of(WeightedLists.of(scores, mated, subject_a, subject_b, weights))
 
 
-def auc_of(lists: Lists) -> Floats:
+def auc_of(lists: WeightedLists) -> Floats:
     """``auc_replicates`` of lists that were parted before."""
     table = lists.table
     genuine, impostor = (each.best(each.score.size) for each in (lists.genuine, lists.impostor))
@@ -187,6 +209,7 @@ def auc_of(lists: Lists) -> Floats:
     for rows in blocks(solvable, m_up.size + n_up.size):
         cells, n = genuine.weigh(table[rows]), running_sums(impostor.weigh(table[rows]))
         n_all, m_all = n[:, -1:], cells.sum(axis=1)
+        # Twice the weight that a mated score beats, as equal scores count half: a whole number.
         twice_beaten = 2 * n_all - n[:, above] - n[:, not_below]
         out[rows] = (cells * twice_beaten).sum(axis=1) / (2 * m_all * n_all[:, 0])
     return out
@@ -200,10 +223,11 @@ def tpir_replicates(
     mated_subject: ArrayLike,
     targets: Targets,
     weights: ArrayLike,
-    rule: Rule = "at_most",
+    rule: ThresholdRule = "at_most",
 ) -> Floats:
-    """TPIR at each FPIR target, in each replicate: (R, T) float64. Probes are resampled, the
-    gallery not.
+    """TPIR at each FPIR target, in each replicate: (R, T) float64.
+
+    Probes are resampled, the gallery is not.
 
     nonmated_top (N,), -inf for a probe that failed; mated_rank (M,), mated_score (M,) as in
     ``tpir_at_fpir``; nonmated_subject (N,), mated_subject (M,) int; targets (T,) in [0, 1]. Raises
@@ -225,11 +249,15 @@ def tpir_replicates(
 def rank_replicates(
     mated_rank: ArrayLike, mated_subject: ArrayLike, ranks: Sequence[int], weights: ArrayLike
 ) -> Floats:
-    """Share of mated probes found at rank k or better, k in ``ranks``, in each replicate: (R, K)
-    float64.
+    """Share of mated probes found at rank k or better, in each replicate: (R, K) float64.
 
     mated_rank (M,) int, 0 a miss; mated_subject (M,) int.
     Raises ValueError for lengths that differ or a subject outside the weights.
+
+    >>> weights = np.array([[1, 1], [2, 0]])
+    >>> rank_replicates([1, 2, 0], [0, 1, 1], ranks=[1, 2], weights=weights).round(3)
+    array([[0.333, 0.667],
+           [1.   , 1.   ]])
     """
     table, rank = as_weights(weights), np.asarray(mated_rank)
     subject = as_subjects(mated_subject, "mated_subject", rank.shape, table)
@@ -240,11 +268,13 @@ def rank_replicates(
 
 
 def share_replicates(flag: ArrayLike, subject: ArrayLike, weights: ArrayLike) -> Floats:
-    """Share of what is flagged in each replicate, such as FTA: (R,) float64, nan where nothing has
-    weight.
+    """Share of what is flagged, such as FTA, in each replicate: (R,) float64; nan without weight.
 
     flag (N,) bool; subject (N,) int. Raises ValueError for lengths that differ or a subject outside
     the weights.
+
+    >>> share_replicates([True, False], [0, 1], weights=np.array([[1, 1], [0, 2]]))
+    array([0.5, 0. ])
     """
     table, chosen = as_weights(weights), np.asarray(flag, bool)
     column = as_subjects(subject, "subject", chosen.shape, table)
@@ -252,10 +282,14 @@ def share_replicates(flag: ArrayLike, subject: ArrayLike, weights: ArrayLike) ->
 
 
 def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Percentile interval (Efron 1979) over axis 0, nan replicates left out; nan where all are.
+    """Percentile interval (Efron 1979) over axis 0; nan replicates are left out, nan if all are.
 
     replicates (R, …) float; returns (lo, hi), each (…). Raises ValueError for a level outside (0,
     1).
+
+    >>> low, high = interval(np.arange(101), level=0.9)
+    >>> round(float(low), 6), round(float(high), 6)
+    (5.0, 95.0)
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, found {level}: 95 % is 0.95.")
@@ -270,15 +304,19 @@ def interval(replicates: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats
 def rate_interval(
     value: float, replicates: ArrayLike, level: float, subjects: int
 ) -> tuple[float, float]:
-    """Interval of one rate: ``interval``, but for a rate of 0 or 1, and nan where it has no width.
+    """Interval of one rate: ``interval``, widened for a rate of 0 or 1; nan if it has no width.
 
-    Where no error was seen, every replicate lacks errors as well, and [0, 0] would claim what is
+    If no error was seen, every replicate lacks errors as well, and [0, 0] would claim what is
     not known. With 0 errors among n independent trials the rate is, at a confidence of `level`, at
     most 1 - (1 - level)^(1/n): the one-sided bound of Clopper and Pearson (1934), about 3 / n at 95
     %, the "rule of 3" of ISO/IEC 19795-1. Comparisons of one subject are not independent, so n is
     that of the subjects. Of a rate of 1 it is the same from above. `subjects` < 1: no bound.
 
     replicates (R,). Returns (lo, hi).
+
+    >>> low, high = rate_interval(0.0, np.zeros(1000), level=0.95, subjects=100)
+    >>> low, round(high, 4)
+    (0.0, 0.0295)
     """
     lo, hi = (float(end) for end in interval(replicates, level))
     known = lo <= hi and value in (0.0, 1.0) and subjects > 0
@@ -289,12 +327,15 @@ def rate_interval(
 
 def paired_difference(
     point_a: ArrayLike, point_b: ArrayLike, rep_a: ArrayLike, rep_b: ArrayLike, level: float = 0.95
-) -> Difference:
-    """a - b: the difference of two estimates, with the percentile interval of their replicates'
-    differences.
+) -> PairedDifference:
+    """a - b: the difference of two estimates, with the percentile interval of their replicates'.
 
     point_a, point_b (…); rep_a, rep_b (R, …) from the *same* weights. Raises ValueError if shapes
     differ.
+
+    >>> found = paired_difference(0.9, 0.8, [0.9, 0.95, 0.85], [0.8, 0.83, 0.77])
+    >>> round(float(found.value), 3), round(float(found.lo), 3), round(float(found.hi), 3)
+    (0.1, 0.081, 0.119)
     """
     a, b = np.asarray(rep_a, np.float64), np.asarray(rep_b, np.float64)
     if a.shape != b.shape:
@@ -302,4 +343,4 @@ def paired_difference(
             f"replicates must be paired row by row, found shapes {a.shape} and {b.shape}."
         )
     value = np.asarray(point_a, np.float64) - np.asarray(point_b, np.float64)
-    return Difference(value, *interval(a - b, level))
+    return PairedDifference(value, *interval(a - b, level))

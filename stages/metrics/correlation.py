@@ -1,4 +1,4 @@
-"""Do two qualities order the same things in the same way?
+"""Do two quality methods order the same faces in the same way?
 
 Conventions
     Direction   higher = better, and only the order counts: a monotone change of a quality changes
@@ -26,12 +26,15 @@ Floats = NDArray[np.float64]
 def rank_correlation(
     qualities: ArrayLike, kind: Literal["spearman", "kendall"] = "spearman"
 ) -> Floats:
-    """Return how far each two of M qualities agree on the order of n faces: (M, M) float64 in [−1,
-    1], symmetric.
+    """Return how far each two of M qualities agree on the order of n faces: (M, M) in [−1, 1].
 
-    qualities (M, n) float, nan where there is none. `spearman` is Pearson's coefficient of the
+    qualities (M, n) float, nan if there is none. `spearman` is Pearson's coefficient of the
     ranks (Spearman 1904), `kendall` is tau-b (Kendall 1945). Raises ValueError for another shape or
     kind.
+
+    >>> rank_correlation([[0.1, 0.5, 0.9], [3, 2, 1]])
+    array([[ 1., -1.],
+           [-1.,  1.]])
     """
     table = np.asarray(qualities, np.float64)
     if table.ndim != 2:
@@ -39,11 +42,10 @@ def rank_correlation(
     if kind not in ("spearman", "kendall"):
         raise ValueError(f"kind must be 'spearman' or 'kendall', found {kind!r}.")
     known = ~np.isnan(table)
-    own = (
-        [stats.rankdata(row[there]) for row, there in zip(table, known, strict=True)]
-        if kind == "spearman"
-        else []
-    )
+    if kind == "spearman":
+        own = [stats.rankdata(row[there]) for row, there in zip(table, known, strict=True)]
+    else:
+        own = []
     found = np.full((len(table), len(table)), np.nan)
     for i in range(len(table)):
         for j in range(i + 1):
@@ -51,20 +53,21 @@ def rank_correlation(
             if kind == "kendall":
                 value = _kendall(table[i, both], table[j, both])
             else:
-                value = _pearson(*(_ranks(table[k, both], own[k]) for k in (i, j)))
+                value = _pearson(*(_ranks_of_part(table[k, both], own[k]) for k in (i, j)))
             found[i, j] = found[j, i] = value
     return found
 
 
-def _ranks(part: Floats, own: Floats) -> Floats:
-    """Return the ranks of some of a quality's values; `own`, the ranks of all of them, serve where
-    these are all.
+def _ranks_of_part(part: Floats, own: Floats) -> Floats:
+    """Return the ranks of some of a quality's values.
+
+    `own` are the ranks of all of them, which serve if the part is all.
     """
     return own if len(part) == len(own) else np.asarray(stats.rankdata(part), np.float64)
 
 
 def _pearson(a: Floats, b: Floats) -> float:
-    """Return the correlation of two lists of ranks, nan where one is constant."""
+    """Return the correlation of two lists of ranks; nan if one is constant."""
     if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
         return float("nan")
     a, b = a - mean(a), b - mean(b)

@@ -59,8 +59,13 @@ PairQuality = Literal["min", "mean", "product"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Steps: from x[i] on, up to x[i+1], the error is y[i]. x starts at 0 and ends at 1, where the
-    error is 0.
+    """Steps: from x[i] up to x[i+1] the error is y[i].
+
+    x starts at 0 and ends at 1, where the error is 0.
+
+    >>> curve = Curve(np.array([0, 0.5, 1]), np.array([0.2, 0.1, 0]))
+    >>> curve.at([0.25, 0.5]), round(curve.area(0.5), 3)
+    (array([0.2, 0.1]), 0.1)
     """
 
     x: Floats  # (K,) share discarded, rising
@@ -68,18 +73,23 @@ class Curve:
     reason: str = ""
 
     def at(self, fractions: ArrayLike) -> Floats:
-        """The error after each fraction of discard, in the shape given. Raises ValueError outside
-        [0, 1].
+        """The error after each fraction of discard, in the shape given.
+
+        Raises ValueError for a fraction outside [0, 1].
         """
         return np.asarray(
-            self.y[np.searchsorted(self.x, _known(fractions, "fractions"), side="right") - 1]
+            self.y[
+                np.searchsorted(self.x, _shares_without_nan(fractions, "fractions"), side="right")
+                - 1
+            ]
         )
 
     def area(self, limit: float) -> float:
-        """pAUC: the integral of the steps from 0 to the limit, not divided by it. Raises ValueError
-        outside [0, 1].
+        """pAUC: the integral of the steps from 0 to the limit, not divided by it.
+
+        Raises ValueError for a limit outside [0, 1].
         """
-        ends = np.minimum(self.x, _known(limit, "limit"))
+        ends = np.minimum(self.x, _shares_without_nan(limit, "limit"))
         return float(dot(self.y[:-1], np.diff(ends)))
 
 
@@ -92,8 +102,9 @@ class Reference:
     _area: Callable[[Floats, Floats], Floats]
 
     def line(self, e0: ArrayLike, x: ArrayLike) -> Floats:
-        """The error after discarding x. Raises ValueError for an error or share outside [0, 1]; nan
-        stays nan.
+        """The error after discarding a share x; nan stays nan.
+
+        Raises ValueError for an error or a share outside [0, 1].
         """
         return np.asarray(self._line(_shares(e0, "e0"), _shares(x, "x")))
 
@@ -103,11 +114,13 @@ class Reference:
 
 
 def _attainable_line(e0: Floats, x: Floats) -> Floats:
+    # (e0 − x) / (1 − x): x errors are gone from the numerator, x comparisons from the denominator.
     left = np.maximum(e0 - x, 0)
     return np.divide(left, 1 - x, where=x < 1, out=np.zeros_like(left))
 
 
 def _attainable_area(e0: Floats, limit: Floats) -> Floats:
+    # ∫ (e0 − x) / (1 − x) dx from 0 to t ≤ e0 is t + (1 − e0) ln(1 − t).
     end = np.minimum(limit, e0)
     with np.errstate(invalid="ignore"):  # all wrong: 0 · ln 0
         return np.asarray(end + np.where(e0 < 1, (1 - e0) * log1p(-end), 0 * e0))
@@ -127,11 +140,15 @@ random = Reference("random", lambda e0, x: e0 + 0 * x, lambda e0, limit: e0 * li
 
 
 def pair_quality(a: ArrayLike, b: ArrayLike, how: PairQuality = "min") -> Scores:
-    """The quality of comparisons from those of their two samples: (n,) float32 or float64, as
-    given; nan stays nan.
+    """The quality of comparisons from those of their two samples, (n,); nan stays nan.
+
+    The result is float32 or float64, as the qualities are.
 
     a, b (n,). "min" is that of ISO/IEC 29794-1. Raises ValueError for shapes that differ, an
     unknown ``how``, or a product of negative qualities.
+
+    >>> pair_quality([0.2, 0.9], [0.5, 0.4])
+    array([0.2, 0.4])
     """
     if how not in get_args(PairQuality):
         raise ValueError(f"how must be one of {', '.join(get_args(PairQuality))}, found {how!r}.")
@@ -157,15 +174,20 @@ def pair_quality(a: ArrayLike, b: ArrayLike, how: PairQuality = "min") -> Scores
 
 
 def edc(error: ArrayLike, quality: ArrayLike, among: ArrayLike | None = None) -> Curve:
-    """The exact error-versus-discard characteristic, one point for every distinct quality and the
-    end (1, 0).
+    """The exact error-versus-discard characteristic: a point for each quality, then (1, 0).
 
     error (n,) bool: wrong at the one threshold; quality (n,) finite. The same function serves
     FNM-EDC, FM-EDC and, in 1:N, FNIR and FPIR against the share of probes discarded. Without
-    comparisons the error is nan. among (N,): where these n are discarded in one order with others,
-    the quality of all, these included. x is then the share of all that is discarded, and the error
-    is 0 where none of these n remains. Raises ValueError for a quality that is not finite or
-    lengths that differ.
+    comparisons the error is nan.
+
+    among (N,): if these n comparisons are discarded in one order with others, the quality of all N.
+    x is then the share of all that is discarded, and the error is 0 once none of these n remains.
+
+    Raises ValueError for a quality that is not finite or lengths that differ.
+
+    >>> curve = edc([True, False, False, False], [0.2, 0.4, 0.4, 0.9])
+    >>> curve.x, curve.y
+    (array([0.  , 0.25, 0.75, 1.  ]), array([0.25, 0.  , 0.  , 0.  ]))
     """
     wrong, value = np.asarray(error, bool), as_scores(quality, "quality")
     if wrong.shape != value.shape:
@@ -197,6 +219,9 @@ def fnm_edc(mated: ArrayLike, quality: ArrayLike, threshold: float) -> Curve:
     mated (M,) scores, quality (M,), both finite; the threshold is fixed, whatever is discarded. A
     threshold of nan (no non-mated comparison to choose it on) gives a curve of nan. Raises
     ValueError as ``edc``.
+
+    >>> fnm_edc([0.9, 0.2, 0.8], [3, 1, 2], threshold=0.5).y.round(3)
+    array([0.333, 0.   , 0.   , 0.   ])
     """
     return _edc_at(as_scores(mated, "mated") < np.float64(threshold), quality, threshold)
 
@@ -206,6 +231,9 @@ def fm_edc(nonmated: ArrayLike, quality: ArrayLike, threshold: float) -> Curve:
 
     nonmated (N,) scores, quality (N,), both finite. A threshold of nan gives a curve of nan. Raises
     ValueError as ``edc``.
+
+    >>> fm_edc([0.1, 0.7], [2, 1], threshold=0.5).y
+    array([0.5, 0. , 0. ])
     """
     return _edc_at(as_scores(nonmated, "nonmated") >= np.float64(threshold), quality, threshold)
 
@@ -221,17 +249,20 @@ def threshold_for(
     """The threshold of the full set, from a target FMR by the rule, or from a starting error FNMR.
 
     mated (M,), nonmated (N,): finite scores; exactly one of fmr and fnmr, in [0, 1]. A starting
-    error has one rule, "at_most". nan where the list that decides (non-mated for fmr, mated for
+    error has one rule, "at_most". nan if the list that decides (non-mated for fmr, mated for
     fnmr) is empty. Raises ValueError for a score that is not finite, a rate outside [0, 1], both
     rates or none, an unknown rule, or another rule with fnmr.
+
+    >>> threshold_for([0.9, 0.7, 0.3], [0.6, 0.4, 0.2, 0.1], fmr=0.25)
+    0.6
+    >>> threshold_for([0.9, 0.7, 0.3], [], fnmr=0.4)
+    0.7
     """
     check_discard_rule(rule)
     if (fmr is None) == (fnmr is None):
         raise ValueError(f"give exactly one of fmr and fnmr, found fmr={fmr} and fnmr={fnmr}.")
-    genuine, impostor = (
-        Ascending.of(mated, "mated").scores,
-        Ascending.of(nonmated, "nonmated").scores,
-    )
+    genuine = Ascending.of(mated, "mated").scores
+    impostor = Ascending.of(nonmated, "nonmated").scores
     if fmr is not None:
         dtype = np.result_type(genuine, impostor)
         genuine, impostor = (each.astype(dtype, copy=False) for each in (genuine, impostor))
@@ -248,16 +279,19 @@ def threshold_for(
 
 
 def pair_oracle(errors: int, n: int) -> Curve:
-    """The exact optimum of ``errors`` among n comparisons: all errors are discarded first, one by
-    one.
+    """The exact optimum: all ``errors`` among n comparisons are discarded first, one by one.
 
     No quality has a lower curve anywhere. Its area exceeds the closed form of ``attainable`` by at
     most e0 / n. Raises ValueError unless 0 <= errors <= n.
+
+    >>> pair_oracle(1, 4).y
+    array([0.25, 0.  , 0.  ])
     """
     if not 0 <= errors <= n:
         raise ValueError(f"errors must be a count from 0 to n = {n}, found {errors}.")
     if not n:
         return edc([], [])
+    # After k comparisons are gone, all of them errors, errors − k of n − k remain.
     gone = np.arange(min(errors, n - 1) + 1)
     return Curve(np.append(gone / n, 1.0), np.append((errors - gone) / (n - gone), 0.0))
 
@@ -272,6 +306,9 @@ def sample_oracle(a: ArrayLike, b: ArrayLike, error: ArrayLike, templates: int) 
     of errors. With the minimum over the pair it bounds nothing: it is a strong per-sample quality,
     and cannot attain ``pair_oracle``, as good comparisons of a poor sample go with the bad ones.
     Raises ValueError for lengths that differ or a sample outside the range.
+
+    >>> sample_oracle([0, 0, 1], [1, 2, 2], [True, True, False], templates=3)
+    array([0., 1., 2.])
     """
     one, two, wrong = np.asarray(a), np.asarray(b), np.asarray(error, bool)
     if not one.shape == two.shape == wrong.shape or one.ndim != 1:
@@ -303,7 +340,7 @@ def _undefined(reason: str) -> Curve:
     return Curve(np.array([0.0, 1.0]), np.full(2, np.nan), reason)
 
 
-def _known(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def _shares_without_nan(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """values as float64 in [0, 1]; nan does not pass."""
     array = _shares(values, name)
     if np.isnan(array).any():

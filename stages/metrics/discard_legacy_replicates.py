@@ -23,11 +23,11 @@ from stages.metrics.verification import (
     as_scores,
     as_targets,
 )
-from stages.metrics.weighted import Lists, Subjects, Weighted, Weights, blocks
+from stages.metrics.weighted import Subjects, Weighted, WeightedLists, Weights, blocks
 
-# Non-mated comparisons that are read at first, beside what the largest target asks for: affects
-# speed only.
-START = 64
+# Non-mated comparisons that are read at first, in addition to what the largest target needs:
+# affects speed only.
+FIRST_READ = 64
 
 
 def legacy_auc_replicates(
@@ -39,22 +39,20 @@ def legacy_auc_replicates(
     targets: Targets,
     weights: ArrayLike,
 ) -> Floats:
-    """AUC of the legacy form (``discard.legacy_erc``) at each FMR target, in each replicate: (R, T)
-    float64.
+    """AUC of the legacy form (``discard.legacy_erc``) in each replicate: (R, T) float64.
 
-    score (N,), quality (N,) finite; mated (N,) bool; subject_a, subject_b (N,) int; targets (T,) in
-    [0, 1]. nan in a replicate that has a step without comparisons of a kind. Reads all mated
-    comparisons at all 20 steps of every replicate, and of the non-mated what the largest target
-    needs: for lists of up to about 20,000 comparisons, half of them mated, which take some two
-    seconds for 1,000 replicates. Raises ValueError for a score or quality that is not finite,
-    lengths that differ, a subject outside the weights, a target outside [0, 1], or a mated flag
-    that disagrees with the subjects.
+    score (N,), quality (N,) finite; mated (N,) bool; subject_a, subject_b (N,) int; targets (T,):
+    FMR in [0, 1]. A replicate that has a step without comparisons of a kind gives nan. Reads all
+    mated comparisons at all 20 steps of every replicate, and of the non-mated what the largest
+    target needs: for lists of up to about 20,000 comparisons, half of them mated, which take some
+    two seconds for 1,000 replicates.
+
+    Raises ValueError for a score or quality that is not finite, lengths that differ, a subject
+    outside the weights, a target outside [0, 1], or a mated flag that disagrees with the subjects.
     """
-    lists, goal, value = (
-        Lists.of(score, mated, subject_a, subject_b, weights),
-        as_targets(targets),
-        as_scores(quality, "quality"),
-    )
+    lists = WeightedLists.of(score, mated, subject_a, subject_b, weights)
+    goal = as_targets(targets)
+    value = as_scores(quality, "quality")
     truth = np.asarray(mated, bool)
     if value.shape != truth.shape:
         raise ValueError(
@@ -62,17 +60,13 @@ def legacy_auc_replicates(
         )
     place = np.empty(value.size, np.intp)  # in order of (quality, index)
     place[np.argsort(value, kind="stable")] = np.arange(value.size)
-    mates, whole = (
-        _Falling.of(lists.genuine, place[truth]),
-        _Falling.of(lists.impostor, place[~truth]),
-    )
+    mates = _BestFirst.of(lists.genuine, place[truth])
+    whole = _BestFirst.of(lists.impostor, place[~truth])
     out, n = np.full((len(lists.table), goal.size), np.nan), lists.impostor.score.size
-    pending, count = (
-        np.flatnonzero((lists.totals[0] > 0) & (lists.totals[1] > 0)),
-        START + int(4 * n * goal.max(initial=0)),
-    )
+    pending = np.flatnonzero((lists.totals[0] > 0) & (lists.totals[1] > 0))
+    count = FIRST_READ + int(4 * n * goal.max(initial=0))
     while pending.size:
-        top, unsolved = _Falling.of(lists.impostor, place[~truth], count), []
+        top, unsolved = _BestFirst.of(lists.impostor, place[~truth], count), []
         for rows in blocks(
             pending, value.size + LEGACY_FRACTIONS.size * (mates.score.size + top.score.size)
         ):
@@ -83,9 +77,10 @@ def legacy_auc_replicates(
     return out
 
 
-class Sums:
-    """Running sums along the last axis of whole numbers (…, n), whose other axes are flattened to G
-    groups.
+class RunningSums:
+    """Running sums of whole numbers (…, n) along the last axis.
+
+    The other axes are flattened to G groups.
     """
 
     def __init__(self, cells: Counts) -> None:
@@ -102,15 +97,13 @@ class Sums:
         return np.asarray(self.running[self.start + count] - self.before)
 
     def beyond(self, weight: ArrayLike) -> Counts:
-        """(G, T) the cell with which the sum first exceeds ``weight``, a whole number >= 0; n where
-        it never does.
-        """
+        """(G, T) cell at which the sum first exceeds ``weight`` >= 0; n if it never does."""
         found = np.searchsorted(self.running[1:], self.before + weight, side="right") - self.start
         return np.asarray(np.minimum(found, self.size), np.int64)
 
 
 @dataclass(frozen=True)
-class _Falling:
+class _BestFirst:
     """Comparisons of one kind, best first, with their places in the order of discard."""
 
     score: Scores  # negated, so that it ascends
@@ -118,13 +111,13 @@ class _Falling:
     place: NDArray[np.intp]
 
     @staticmethod
-    def of(listed: Weighted, place: NDArray[np.intp], count: int | None = None) -> _Falling:
+    def of(listed: Weighted, place: NDArray[np.intp], count: int | None = None) -> _BestFirst:
         # ``best`` carries the columns of subjects along, and the place just so.
         size = listed.score.size
         carried = Weighted(listed.score, (*listed.subjects, place)).best(
             size if count is None else count
         )
-        return _Falling(
+        return _BestFirst(
             -carried.score, carried.subjects[:-1], np.asarray(carried.subjects[-1], np.intp)
         )
 
@@ -133,24 +126,24 @@ class _Falling:
 
 
 def _legacy_fnmr(
-    block: Weights, mates: _Falling, whole: _Falling, top: _Falling, goal: Floats
+    block: Weights, mates: _BestFirst, whole: _BestFirst, top: _BestFirst, goal: Floats
 ) -> tuple[Floats, Flags]:
-    """(rows, T, S) FNMR of the legacy form, and (rows,) whether the ``top`` of the non-mated held
-    every answer.
+    """(rows, T, S) FNMR of the legacy form, and (rows,) whether ``top`` held every answer.
+
+    ``top`` are the best non-mated comparisons, ``whole`` all of them.
     """
     shape = (len(block), LEGACY_FRACTIONS.size)
+    # gone[r, i] is the weight in replicate r of the i comparisons that are discarded first.
     gone = np.zeros((len(block), mates.place.size + whole.place.size + 1), np.int64)
     for each in (mates, whole):
         gone[:, each.place + 1] = each.weigh(block)
     np.cumsum(gone, axis=1, out=gone)
     cut = (LEGACY_FRACTIONS * gone[:, -1:]).astype(np.int64)  # how many copies each step discards
 
-    def remaining(some: _Falling) -> Sums:
-        """What is left at each step of each comparison; the copies of one are neighbours, so a cut
-        may part them.
-        """
+    def remaining(some: _BestFirst) -> RunningSums:
+        """How many copies of each comparison are left at each step; a cut may part copies."""
         before, after = gone[:, None, some.place], gone[:, None, some.place + 1]
-        return Sums(np.clip(after - cut[:, :, None], 0, after - before))
+        return RunningSums(np.clip(after - cut[:, :, None], 0, after - before))
 
     m, n = remaining(mates), remaining(top)
     m_all = m.first([m.size])
@@ -168,8 +161,8 @@ def _legacy_fnmr(
         score = np.where(barrier <= last, top.score[np.minimum(barrier, last)], np.inf)
         return np.asarray(np.searchsorted(mates.score, score)), tie(barrier, "left")
 
-    def lowest(sums: Sums, some: _Falling, count: Counts) -> Scores:
-        """The lowest score, negated, that is left among the first ``count``; -inf where none is."""
+    def lowest(sums: RunningSums, some: _BestFirst, count: Counts) -> Scores:
+        """The lowest score, negated, that is left among the first ``count``; -inf if none is."""
         weight = sums.first(count)
         return np.where(
             weight > 0,
@@ -177,11 +170,13 @@ def _legacy_fnmr(
             -np.inf,
         )
 
+    # The choice of "nearest" in verification.choose_threshold, on weights instead of a list: the
+    # cell that must stay out, then its whole tie if that comes nearer to the target.
     barrier = n.beyond(allowed_count(goal, total))
     fewer, more = (n.first(tie(barrier, side)) for side in ("left", "right"))
     barrier = np.where(more / total - goal <= goal - fewer / total, n.beyond(more), barrier)
     accepted_m, accepted_n = above(barrier)
-    # A threshold is an observed score: where nothing lies above the barrier, the best tie is
+    # A threshold is an observed score: if nothing lies above the barrier, the best tie is
     # accepted.
     nothing = (m.first(accepted_m) == 0) & (n.first(accepted_n) == 0)
     barrier = np.where(nothing, n.beyond(n.first(tie(n.beyond([0]), "right"))), barrier)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.exact.sums import dot
-from stages.metrics.discard_legacy_replicates import Sums
+from stages.metrics.discard_legacy_replicates import RunningSums
 from stages.metrics.discard_legacy_replicates import legacy_auc_replicates as legacy_auc_replicates
 from stages.metrics.discard_steps import (
     DiscardRule,
@@ -30,7 +30,15 @@ from stages.metrics.discard_steps import (
     check_discard_rule,
     interpolated_place,
 )
-from stages.metrics.verification import Counts, Floats, Rule, Scores, Targets, as_scores, as_targets
+from stages.metrics.verification import (
+    Counts,
+    Floats,
+    Scores,
+    Targets,
+    ThresholdRule,
+    as_scores,
+    as_targets,
+)
 from stages.metrics.weighted import (
     Subjects,
     Weighted,
@@ -43,15 +51,16 @@ from stages.metrics.weighted import (
     total_weight,
 )
 
-# Non-mated comparisons that are read at first, beside what the largest target asks for: affects
-# speed only.
-START = 64
+# Non-mated comparisons that are read at first, in addition to what the largest target needs:
+# affects speed only.
+FIRST_READ = 64
 
 
 @dataclass(frozen=True)
 class AreaReplicates:
-    """pAUC in each replicate. With thresholds (R,) or (R, T), the shapes are those and, for areas,
-    one more axis.
+    """pAUC in each replicate.
+
+    With thresholds (R,) or (R, T), ``start`` has that shape, and areas have one more axis.
     """
 
     start: Floats  # (R,) or (R, T): the error before any discard
@@ -60,8 +69,9 @@ class AreaReplicates:
 
     @property
     def over_random(self) -> Floats:
-        """pAUC less the expectation of discard at random in the same replicate: its shape is that
-        of ``pauc``.
+        """pAUC less its expectation under random discard in the same replicate.
+
+        The shape is that of ``pauc``.
         """
         return np.asarray(self.pauc - self.start[..., None] * self.limits)
 
@@ -83,26 +93,29 @@ def threshold_replicates(
     """
     check_discard_rule(rule)
     table, score, goal = as_weights(weights), as_scores(nonmated, "nonmated"), as_targets(targets)
-    sides = _subjects(table, score, subject_a=subject_a, subject_b=subject_b)
+    sides = _checked_subjects(table, score, subject_a=subject_a, subject_b=subject_b)
     impostor, total = Weighted(score, sides), total_weight(table, *sides)
     if rule != "interpolated":
-        kept: Rule = rule
+        kept: ThresholdRule = rule
         return np.nextafter(barrier_scores(impostor, table, total, goal, [kept])[0], np.inf)
     above, below, part = interpolated_place(goal, total[:, None])
-    upper, lower = np.split(_from_top(impostor, table, total, np.hstack([above, below])), 2, axis=1)
+    upper, lower = np.split(
+        _scores_at_places(impostor, table, total, np.hstack([above, below])), 2, axis=1
+    )
     return np.asarray(np.maximum(upper + part * (lower - upper), lower))
 
 
 def starting_replicates(
     mated: ArrayLike, subject: ArrayLike, fnmr: float, weights: ArrayLike
 ) -> Floats:
-    """The threshold of each replicate that keeps a starting error FNMR: (R,) float64, as
-    ``discard.threshold_for``.
+    """The threshold of each replicate that keeps a starting error FNMR: (R,) float64.
+
+    It is chosen as by ``discard.threshold_for``.
 
     mated (M,) finite; subject (M,) int. Raises ValueError as ``threshold_replicates``.
     """
     table, score = as_weights(weights), as_scores(mated, "mated")
-    sides = _subjects(table, score, subject=subject)
+    sides = _checked_subjects(table, score, subject=subject)
     # Upside down, the lowest mated score that must not be rejected is the best that must stay out.
     rejected = barrier_scores(
         Weighted(-score, sides), table, total_weight(table, *sides), as_targets([fnmr]), ["at_most"]
@@ -127,7 +140,7 @@ def fnm_pauc_replicates(
     """
     table, score = as_weights(weights), as_scores(mated, "mated")
     return _areas(
-        Weighted(score, _subjects(table, score, subject=subject)),
+        Weighted(score, _checked_subjects(table, score, subject=subject)),
         quality,
         thresholds,
         table,
@@ -152,7 +165,7 @@ def fm_pauc_replicates(
     to some 10^5 comparisons.
     """
     table, score = as_weights(weights), as_scores(nonmated, "nonmated")
-    sides = _subjects(table, score, subject_a=subject_a, subject_b=subject_b)
+    sides = _checked_subjects(table, score, subject_a=subject_a, subject_b=subject_b)
     return _areas(Weighted(score, sides), quality, thresholds, table, limits, True)
 
 
@@ -164,11 +177,9 @@ def _areas(
     limits: ArrayLike,
     matches: bool,
 ) -> AreaReplicates:
-    value, ends, at = (
-        as_scores(quality, "quality"),
-        as_fractions(limits, "limits"),
-        np.asarray(thresholds, np.float64),
-    )
+    value = as_scores(quality, "quality")
+    ends = as_fractions(limits, "limits")
+    at = np.asarray(thresholds, np.float64)
     if value.shape != listed.score.shape:
         raise ValueError(
             f"quality must have one entry a score, found shapes {value.shape} and"
@@ -179,27 +190,23 @@ def _areas(
             f"thresholds must be (R,) or (R, T) for R = {len(table)} replicates, found {at.shape}."
         )
     columns = at.reshape(len(table), at.shape[1] if at.ndim == 2 else 1)
-    order = np.argsort(value, kind="stable")
-    rising, n = value[order], order.size
-    listed = Weighted(
-        listed.score[order].astype(np.float64), tuple(side[order] for side in listed.subjects)
-    )
-    runs = np.concatenate([[True], rising[1:] != rising[:-1]]) if n else np.zeros(0, bool)
-    starts = np.append(np.flatnonzero(runs), n)
+    listed, starts = _in_order_of_quality(listed, value)
+    n = listed.score.size
     start, area = np.full(columns.shape, np.nan), np.full((*columns.shape, ends.size), np.nan)
     for rows in blocks(np.arange(len(table)), n):
         cells = listed.weigh(table[rows])
-        gone = _sums(cells, starts)
+        gone = _sums_up_to(cells, starts)
         total = gone[:, -1:]
         left, weighty = total - gone[:, :-1], total[:, 0] > 0
-        # The width of each step, and so far as it lies below each limit; where nothing is left it
-        # is 0.
+        # A step is as wide as the weight of its run of equal qualities, cut off at the limit, and
+        # as high as the errors among what is left. Both are whole numbers; the totals that they
+        # are divided by go into the scale. With nothing left the width is 0.
         widths = [np.diff(np.minimum(gone, end * total), axis=1) for end in ends]
         scale = [width / (np.maximum(left, 1) * np.maximum(total, 1)) for width in widths]
         for j, threshold in enumerate(columns[rows].T):
             known = weighty & ~np.isnan(threshold)
             wrong = (listed.score >= threshold[:, None]) == matches
-            lost = _sums(np.where(wrong, cells, 0), starts)
+            lost = _sums_up_to(np.where(wrong, cells, 0), starts)
             remaining = lost[:, -1:] - lost[:, :-1]
             start[rows[known], j] = lost[known, -1] / total[known, 0]
             for k, each in enumerate(scale):
@@ -207,19 +214,28 @@ def _areas(
     return AreaReplicates(start.reshape(at.shape), area.reshape(*at.shape, ends.size), ends)
 
 
-def _from_top(impostor: Weighted, table: Weights, total: Floats, place: Counts) -> Floats:
-    """(R, P) the scores at places (R, P) of each replicate's list, counted from the best; nan where
-    it is empty.
-    """
+def _in_order_of_quality(listed: Weighted, quality: Scores) -> tuple[Weighted, NDArray[np.intp]]:
+    """A list by rising quality, scores in float64, and where runs of equals begin, then its end."""
+    order = np.argsort(quality, kind="stable")
+    rising = quality[order]
+    score = listed.score[order].astype(np.float64)
+    ordered = Weighted(score, tuple(side[order] for side in listed.subjects))
+    is_first = np.ones(order.size, bool)
+    is_first[1:] = rising[1:] != rising[:-1]
+    return ordered, np.append(np.flatnonzero(is_first), order.size)
+
+
+def _scores_at_places(impostor: Weighted, table: Weights, total: Floats, place: Counts) -> Floats:
+    """(R, P) scores at places (R, P) of each replicate's list, best first; nan if it is empty."""
     out, size = np.full(place.shape, np.nan), impostor.score.size
-    pending, count = np.flatnonzero(total > 0), START
+    pending, count = np.flatnonzero(total > 0), FIRST_READ
     if pending.size and place.size:
         # A guess that affects speed only, as in ``barrier_scores``.
         count += int(1.25 * size * np.max(place[pending] / total[pending, None]))
     while pending.size:
         top, unsolved = impostor.best(count), []
         for rows in blocks(pending, top.score.size):
-            found = Sums(top.weigh(table[rows]).astype(np.int64)).beyond(place[rows])
+            found = RunningSums(top.weigh(table[rows]).astype(np.int64)).beyond(place[rows])
             solved = (found < top.score.size).all(axis=1)
             out[rows[solved]] = top.score[found[solved]]
             unsolved.append(rows[~solved])
@@ -227,11 +243,11 @@ def _from_top(impostor: Weighted, table: Weights, total: Floats, place: Counts) 
     return out
 
 
-def _sums(cells: NDArray[np.uint32], at: NDArray[np.intp]) -> Floats:
+def _sums_up_to(cells: NDArray[np.uint32], at: NDArray[np.intp]) -> Floats:
     """(R, K) sums of the first ``at`` cells of each row."""
     sums = running_sums(cells)
     return (sums if at.size == sums.shape[1] else sums[:, at]).astype(np.float64)
 
 
-def _subjects(table: Weights, score: Scores, **columns: ArrayLike) -> tuple[Subjects, ...]:
+def _checked_subjects(table: Weights, score: Scores, **columns: ArrayLike) -> tuple[Subjects, ...]:
     return tuple(as_subjects(column, name, score.shape, table) for name, column in columns.items())

@@ -2,10 +2,11 @@
 
 Conventions
     Direction, decision and the threshold rules "at_most" and "nearest" are those of
-    ``verification``. "interpolated"  the linear quantile of the non-mated scores: of n in
-    descending order, counted from 0, the
-                    value at place t (n - 1), between neighbours on the straight line. It need not
-                    be an observed score; it accepts the best one even at t = 0.
+    ``verification``.
+    Interpolated    the third rule: the linear quantile of the non-mated scores. Of n in descending
+                    order, counted from 0, it is the value at place t (n - 1), on the straight line
+                    between neighbours. It need not be an observed score, and it accepts the best
+                    one even at t = 0.
     Discard         at fraction u of N comparisons, the first int(u N) in order of (quality, index)
                     are gone: int truncates the product in float64, index is the place in the
                     caller's list. So a run of equal quality may be cut, unlike in ``discard.edc``.
@@ -14,10 +15,10 @@ Conventions
                     in its own.
     Legacy form     what CR-FIQA's evaluation draws: joint, fractions ``LEGACY_FRACTIONS``; the
                     threshold is the observed score whose FMR (score >= t) is nearest the target,
-                    never +inf, the larger FMR where two are equally near, again at the lowest such
+                    never +inf, the larger FMR if two are equally near, again at the lowest such
                     threshold; a mated comparison *at* the threshold counts as an error (FNMR = 1 -
                     mean(score > t)).
-    Empty input     where a step has no comparison of a kind, rates that need it are nan; ``reason``
+    Empty input     if a step has no comparison of a kind, rates that need it are nan; ``reason``
                     says from which fraction on, and is "" when all is defined.
 """
 
@@ -37,9 +38,9 @@ from stages.metrics.verification import (
     FEW,
     Counts,
     Floats,
-    Rule,
     Scores,
     Targets,
+    ThresholdRule,
     as_scores,
     as_targets,
     choose_threshold,
@@ -55,14 +56,15 @@ _Choice = Callable[[Scores, Scores, Floats, int], Floats]
 # 0 … 0.95, with the rounding the published curves have
 LEGACY_FRACTIONS: Floats = np.arange(0, 0.98, 0.05)
 
-# Non-mated comparisons that are read beside what the largest target asks for: affects speed only.
-START = 1 << 14
+# Non-mated comparisons read in addition to what the largest target needs: affects speed only.
+FIRST_READ = 1 << 14
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Error rates by target and step; the columns of one step, over many targets, are the DET of
-    what remains.
+    """Error rates by target and step.
+
+    The columns of one step, over many targets, are the DET of what remains.
     """
 
     target: Floats  # (T,)
@@ -81,7 +83,7 @@ class Recomputed:
 class LegacyErc(Recomputed):
     """The legacy form, with the area under each FNMR curve."""
 
-    auc: Floats  # (T,) trapezoids over [0, 0.95], not divided by 0.95; nan where a step is
+    auc: Floats  # (T,) trapezoids over [0, 0.95], not divided by 0.95; nan if a step is
 
 
 def recomputed(
@@ -93,21 +95,30 @@ def recomputed(
     discard: Discard = "joint",
     rule: DiscardRule = "at_most",
 ) -> Recomputed:
-    """FNMR at each FMR target after each fraction of discard, the threshold chosen anew on what
-    remains.
+    """FNMR at each FMR target after each fraction of discard, each with a threshold chosen anew.
 
     score (N,) finite; mated (N,) bool; quality (N,) of the comparisons, finite, higher = better;
     targets (T,): FMR in [0, 1]; fractions (S,) in [0, 1], ascending. With many targets this is the
     DET at each discard. Reads all mated comparisons and no more of the non-mated than the largest
     target needs. Raises ValueError for a score or quality that is not finite, lengths that differ,
     rates or fractions outside [0, 1], fractions that descend, an unknown discard or rule.
+
+    >>> found = recomputed(
+    ...     [0.9, 0.2, 0.8, 0.5, 0.1, 0.3],
+    ...     [True, True, True, False, False, False],
+    ...     [3, 1, 2, 3, 2, 1],
+    ...     targets=[0.0],
+    ...     fractions=[0.0, 0.4],
+    ... )
+    >>> found.fnmr.round(3), found.threshold
+    (array([[0.333, 0.   ]]), array([[0.8, 0.8]]))
     """
     if discard not in get_args(Discard):
         raise ValueError(
             f"discard must be one of {', '.join(get_args(Discard))}, found {discard!r}."
         )
     check_discard_rule(rule)
-    data, wanted = _Comparisons.of(score, mated, quality), as_fractions(fractions)
+    data, wanted = _ScoredComparisons.of(score, mated, quality), as_fractions(fractions)
     if (np.diff(wanted) < 0).any():
         raise ValueError(f"fractions must ascend, found {fractions!r}: sort them.")
     return _at_steps(
@@ -125,7 +136,7 @@ def legacy_erc(
     these, for cosines. There, cosines beyond ±1 are clipped, which makes ties: clip them first.
     Raises ValueError as ``recomputed``.
     """
-    data = _Comparisons.of(score, mated, quality)
+    data = _ScoredComparisons.of(score, mated, quality)
     found = _at_steps(
         data, as_targets(targets), LEGACY_FRACTIONS, "joint", _nearest_observed, "right"
     )
@@ -133,13 +144,19 @@ def legacy_erc(
 
 
 def angular_distance(cosine: ArrayLike) -> Floats:
-    """arccos(cosine) / π in [0, 1], in float64; cosines beyond ±1 are clipped, nan stays nan."""
+    """arccos(cosine) / π in [0, 1], in float64; cosines beyond ±1 are clipped, nan stays nan.
+
+    >>> angular_distance([1.0, 0.0, -1.0])
+    array([0. , 0.5, 1. ])
+    """
     return np.asarray(arccos(np.clip(np.asarray(cosine, np.float64), -1, 1)) / np.pi)
 
 
 def trapezoids(fnmr: Floats) -> Floats:
-    """(…) the area under curves of the legacy form, (…, 20) at LEGACY_FRACTIONS: [0, 0.95], not
-    divided by 0.95.
+    """(…) area under curves (…, 20) of the legacy form: over [0, 0.95], not divided by 0.95.
+
+    >>> round(float(trapezoids(np.full(20, 0.5))), 3)
+    0.475
     """
     return dot((fnmr[..., 1:] + fnmr[..., :-1]) / 2, np.diff(LEGACY_FRACTIONS))
 
@@ -168,20 +185,21 @@ def choose_discard(
 ) -> Floats:
     """(T,) thresholds by the rule; arguments as ``verification.choose_threshold``."""
     if rule != "interpolated":
-        kept: Rule = rule
+        kept: ThresholdRule = rule
         return choose_threshold(genuine, impostor, target, kept, total)
     if total == 0:
         return np.full(target.shape, np.nan)
     above, below, part = interpolated_place(target, np.asarray(total))
-    upper, lower = (_from_top(impostor, place) for place in (above, below))
+    upper, lower = (_scores_from_top(impostor, place) for place in (above, below))
     known = np.isfinite(lower)
     step = np.subtract(lower, upper, where=known, out=np.zeros_like(lower))
     return np.where(known, np.maximum(upper + part * step, lower), -np.inf)
 
 
 def interpolated_place(target: Floats, total: ArrayLike) -> tuple[Counts, Counts, Floats]:
-    """The places, from the best non-mated score, that the quantile lies between, and how far past
-    the first.
+    """The two places, counted from the best non-mated score, that the quantile lies between.
+
+    The third array is how far past the first of them it lies.
     """
     last = np.maximum(np.asarray(total) - 1, 0)
     place, nearest = target * last, np.rint(target * last)
@@ -192,8 +210,10 @@ def interpolated_place(target: Floats, total: ArrayLike) -> tuple[Counts, Counts
 
 
 def key_for(threshold: Floats, dtype: np.dtype[Any]) -> Scores:
-    """The least number of the scores' own type that is not below each threshold: it decides
-    alike."""
+    """The least number of the scores' own type that is not below each threshold.
+
+    It decides every score as the threshold does.
+    """
     key = threshold.astype(dtype)
     return np.where(key < threshold, np.nextafter(key, np.asarray(np.inf, dtype)), key)
 
@@ -202,14 +222,14 @@ def key_for(threshold: Floats, dtype: np.dtype[Any]) -> Scores:
 
 
 @dataclass(frozen=True)
-class _Comparisons:
+class _ScoredComparisons:
     score: Scores
     mated: Flags
     quality: Scores
 
     @staticmethod
-    def of(score: ArrayLike, mated: ArrayLike, quality: ArrayLike) -> _Comparisons:
-        found = _Comparisons(
+    def of(score: ArrayLike, mated: ArrayLike, quality: ArrayLike) -> _ScoredComparisons:
+        found = _ScoredComparisons(
             as_scores(score, "score"), np.asarray(mated, bool), as_scores(quality, "quality")
         )
         shapes = [each.shape for each in (found.score, found.mated, found.quality)]
@@ -224,21 +244,21 @@ class _Comparisons:
 class _Cuts:
     """Where ascending steps cut a list that lies in order of (quality, index)."""
 
-    quality: Scores  # (S,) of the first comparison kept, +inf where none is
+    quality: Scores  # (S,) of the first comparison kept, +inf if none is
     first: Counts  # (S,) the index from which on comparisons of that very quality are kept
     kept: Counts  # (S,) how many are kept
 
     @staticmethod
     def of(quality: Scores, among: Flags | None, fraction: Floats) -> _Cuts:
-        """The order is of all comparisons, or of those ``among``; it costs one sort of plain
-        qualities.
-        """
+        """The order is that of all comparisons or of those ``among``; it costs one plain sort."""
         rising = np.sort(quality if among is None else quality[among])
         start = (fraction * rising.size).astype(np.int64)
         value = np.full(start.shape, np.inf, rising.dtype)
         value[start < rising.size] = rising[start[start < rising.size]]
         into = start - np.searchsorted(rising, value)  # how far into a run of equals
         first = np.zeros(start.shape, np.int64)
+        # A cut inside a run of equal qualities keeps those that come later in the caller's list:
+        # only such runs need the indices of their members, so no full argsort is made.
         for tied in np.unique(value[into > 0]):
             equal = quality == tied
             index = np.flatnonzero(equal if among is None else equal & among)
@@ -247,6 +267,8 @@ class _Cuts:
 
     def survived(self, quality: Scores, index: NDArray[np.intp]) -> NDArray[np.intp]:
         """How many steps each comparison survives: it is there at the steps 0 … that number - 1."""
+        # Cuts ascend, so a comparison survives exactly the steps whose first kept quality is not
+        # above its own, less those that cut its run of equals behind it.
         steps = np.searchsorted(self.quality, quality, side="right")
         for j in np.flatnonzero(self.first):
             steps -= (quality == self.quality[j]) & (index < self.first[j])
@@ -254,37 +276,41 @@ class _Cuts:
 
 
 def _at_steps(
-    data: _Comparisons,
+    data: _ScoredComparisons,
     goal: Floats,
     fraction: Floats,
     discard: Discard,
     choose: _Choice,
     side: Literal["left", "right"],
 ) -> Recomputed:
-    """``side`` is that of the mated comparisons at the threshold which counts as an error: "left"
-    is below.
+    """Rates at each target and step; ``choose`` gives the thresholds of one step.
+
+    ``side`` says which mated comparisons at the threshold are errors: "left" those below it,
+    "right" those at it as well.
     """
     truth, n_steps = data.mated, fraction.size
     together = discard == "joint"
     cuts = _Cuts.of(data.quality, None if together else ~truth, fraction)
     own = cuts if together else _Cuts.of(data.quality, truth, fraction)
-    genuine, survived = _rising(data, np.flatnonzero(truth), own)
+    genuine, survived = _ascending_scores(data, np.flatnonzero(truth), own)
     n_mated = genuine.size - np.cumsum(np.bincount(survived, minlength=n_steps + 1))[:n_steps]
     n_nonmated = cuts.kept - n_mated if together else cuts.kept
 
+    # Only the best non-mated scores can decide a threshold. They are read first, and four times as
+    # many again at the steps whose threshold does not lie among them.
     threshold = np.full((goal.size, n_steps), np.nan)
     false_matches, misses = np.zeros((2, goal.size, n_steps), np.int64)
     pending, factor = list(range(n_steps)), 1
     while pending:
         # Only what survives the first of these steps matters: later ones would find little else at
         # the top.
-        index = _best(
+        index = _best_scores(
             data.score,
             ~truth & (data.quality >= cuts.quality[pending[0]]),
             goal.max(initial=0),
             factor,
         )
-        top, top_survived = _rising(data, index, cuts)
+        top, top_survived = _ascending_scores(data, index, cuts)
         unsolved = []
         for j in pending:
             impostor, mates = top[top_survived > j], genuine[survived > j]
@@ -314,23 +340,22 @@ def _at_steps(
     )
 
 
-def _rising(
-    data: _Comparisons, index: NDArray[np.intp], cuts: _Cuts
+def _ascending_scores(
+    data: _ScoredComparisons, index: NDArray[np.intp], cuts: _Cuts
 ) -> tuple[Scores, NDArray[np.intp]]:
     """The scores at ``index``, ascending, and how many steps each survives."""
     index = index[np.argsort(data.score[index], kind="stable")]
     return data.score[index], cuts.survived(data.quality[index], index)
 
 
-def _best(score: Scores, among: Flags, share: float, factor: int) -> NDArray[np.intp]:
-    """The index of the best of those ``among``, several times this share of them, and of all that
-    tie with the last.
-    """
+def _best_scores(score: Scores, among: Flags, share: float, factor: int) -> NDArray[np.intp]:
+    """Indices of the best scores ``among``: several times this share, and ties with the last."""
     own = score[among]
-    last = own.size - factor * (START + int(4 * share * own.size))
-    if last > 0:
-        own.partition(last)
-        among &= score >= own[last]
+    wanted = factor * (FIRST_READ + int(4 * share * own.size))
+    if wanted < own.size:
+        own.partition(own.size - wanted)
+        # Ties with the last stay in: a threshold must not separate equal scores.
+        among &= score >= own[own.size - wanted]
     return np.flatnonzero(among)
 
 
@@ -349,7 +374,7 @@ def _nearest_observed(genuine: Scores, impostor: Scores, target: Floats, total: 
     return found
 
 
-def _from_top(rising: Scores, place: Counts) -> Floats:
+def _scores_from_top(rising: Scores, place: Counts) -> Floats:
     """The scores at places counted from the best, -inf beyond the list."""
     inside = place < rising.size
     found = np.full(place.shape, -np.inf)

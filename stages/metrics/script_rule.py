@@ -1,12 +1,11 @@
-"""The threshold at which the common IJB 1:1 scripts read off their numbers, for comparison with
-published ones only.
+"""The threshold at which the common IJB 1:1 scripts read their numbers, for comparison.
 
     fpr, tpr, _ = sklearn.metrics.roc_curve(label, score)      # drops points, as drop_intermediate
                                                                is its default
     fpr, tpr = np.flipud(fpr), np.flipud(tpr)
     _, index = min(list(zip(abs(fpr - target), range(len(fpr)))))
 
-A point of the ROC is kept where the counts do not rise by the same steps before it and after it;
+A point of the ROC is kept if the counts do not rise by the same steps before it and after it;
 the first, the last and (0, 0) always are. Of the kept points the one whose FMR is nearest the
 target is taken, of equally near ones the lowest threshold. So FMR may lie further from the target
 than that of a point which was dropped.
@@ -24,8 +23,12 @@ WINDOW = 1 << 12  # non-mated scores looked at on either side of the target, at 
 
 
 def script_threshold(genuine: Scores, impostor: Scores, target: float) -> float:
-    """The threshold for one FMR target; both lists ascending and of one dtype, `impostor` not
-    empty.
+    """The threshold for one FMR target; both lists ascend, and `impostor` is not empty.
+
+    Both are of one dtype.
+
+    >>> script_threshold(np.array([0.3, 0.7, 0.8]), np.array([0.1, 0.2, 0.4, 0.6]), target=0.25)
+    0.3
     """
     size, width = impostor.size, WINDOW
     middle = size - int(target * size)
@@ -40,9 +43,7 @@ def script_threshold(genuine: Scores, impostor: Scores, target: float) -> float:
 def _nearest_kept(
     genuine: Scores, impostor: Scores, target: float, window: tuple[int, int]
 ) -> tuple[float, bool]:
-    """The best kept point among those whose threshold lies in a window of the non-mated scores;
-    whether none is better.
-    """
+    """The best kept point within a window of the non-mated scores, and whether none is better."""
     low, high = window
     least = impostor[low] if low else -np.inf
     most = impostor[high - 1] if high < impostor.size else np.inf

@@ -9,8 +9,8 @@ Conventions
     Threshold rule  a threshold is an observed score (mated or non-mated), or +inf, which accepts
                     nothing. "at_most": the largest FMR that does not exceed the target, at the
                     lowest such threshold. "nearest": the point of the ROC whose FMR is nearest the
-                    target (it may exceed it), the larger FMR where two are equally near, again at
-                    the lowest such threshold. "script": as the common IJB 1:1 scripts have it
+                    target (it may exceed it), the larger FMR if two are equally near, again at
+                    the lowest such threshold. "script": that of the common IJB 1:1 scripts
                     (``script_rule``), for ``operating_points`` only.
     Empty input     an undefined rate is nan, and ``reason`` says why; ``reason`` is "" when all is
                     defined.
@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from stages.exact import sums
 from stages.metrics.script_rule import script_threshold
 
-Rule = Literal["at_most", "nearest"]
+ThresholdRule = Literal["at_most", "nearest"]
 Scores = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -42,9 +42,7 @@ FEW = 30
 
 @dataclass(frozen=True)
 class Ascending:
-    """Scores that were checked and sorted once, (n,); the functions here take them wherever they
-    take a list.
-    """
+    """Scores (n,) that were checked and sorted once; the functions here take them as any list."""
 
     scores: Scores
 
@@ -89,13 +87,17 @@ def operating_points(
     mated: ArrayLike | Ascending,
     nonmated: ArrayLike | Ascending,
     targets: Targets,
-    rule: Rule | Literal["script"] = "at_most",
+    rule: ThresholdRule | Literal["script"] = "at_most",
 ) -> OperatingPoints:
     """FNMR, and TAR = 1 - FNMR, at each FMR target (the literature's TAR@FAR).
 
     mated (M,), nonmated (N,): finite scores; targets (T,): FMR in [0, 1].
     Without non-mated scores there is no threshold: it is nan and so is every rate.
     Raises ValueError for a score that is not finite, a target outside [0, 1], or an unknown rule.
+
+    >>> points = operating_points([0.9, 0.8, 0.7, 0.3], [0.6, 0.4, 0.3, 0.2, 0.1], [0.2])
+    >>> points.threshold, points.fmr, points.fnmr
+    (array([0.6]), array([0.2]), array([0.25]))
     """
     genuine, impostor = _sorted_pair(mated, nonmated)
     goal = as_targets(targets)
@@ -115,10 +117,10 @@ def operating_points(
     return OperatingPoints(
         target=goal,
         threshold=threshold,
-        fmr=share(false_matches, impostor.size),
+        fmr=share_of(false_matches, impostor.size),
         false_matches=false_matches,
-        fnmr=share(misses, decided),
-        tar=share(decided - misses, decided),
+        fnmr=share_of(misses, decided),
+        tar=share_of(decided - misses, decided),
         false_non_matches=np.minimum(misses, decided),
         few=false_matches < FEW,
         n_mated=genuine.size,
@@ -128,12 +130,14 @@ def operating_points(
 
 
 def eer(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> tuple[float, float]:
-    """Equal error rate: where the piecewise-linear ROC meets FMR = FNMR, and the observed score
-    next to it.
+    """Equal error rate: where the piecewise-linear ROC meets FMR = FNMR, and the nearest threshold.
 
-    mated (M,), nonmated (N,): finite scores. (nan, nan) when either is empty.
-    Of the crossed segment's ends the threshold is the one with the smaller |FMR - FNMR|, the lower
-    if equal. Raises ValueError for a score that is not finite.
+    mated (M,), nonmated (N,): finite scores. (nan, nan) if either is empty. The threshold is an
+    observed score: of the ends of the crossed segment, the one with the smaller |FMR - FNMR|, the
+    lower if equal. Raises ValueError for a score that is not finite.
+
+    >>> eer([0.9, 0.8, 0.7, 0.3], [0.6, 0.4, 0.3, 0.2])
+    (0.25, 0.6)
     """
     lists = genuine, impostor = _sorted_pair(mated, nonmated)
     if not (genuine.size and impostor.size):
@@ -146,8 +150,9 @@ def eer(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> tuple[
         ) / genuine.size
 
     def first_strict(scores: Scores) -> int:
-        """The first of ascending scores at which FMR < FNMR: FMR falls and FNMR rises with the
-        threshold.
+        """The first of ascending scores at which FMR < FNMR.
+
+        FMR falls and FNMR rises with the threshold, so it is found by bisection.
         """
 
         def strict(i: int) -> bool:
@@ -170,6 +175,9 @@ def auc(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> float:
 
     mated (M,), nonmated (N,): finite scores. nan when either is empty.
     Raises ValueError for a score that is not finite.
+
+    >>> auc([0.9, 0.8, 0.3], [0.4, 0.2])
+    0.8333333333333334
     """
     genuine, impostor = _sorted_pair(mated, nonmated)
     if not (genuine.size and impostor.size):
@@ -179,13 +187,16 @@ def auc(mated: ArrayLike | Ascending, nonmated: ArrayLike | Ascending) -> float:
 
 
 def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> FoldAccuracy:
-    """Verification accuracy by cross-validation: the LFW protocol (Huang et al. 2007), any number
-    of folds.
+    """Verification accuracy by cross-validation over folds: the LFW protocol (Huang et al. 2007).
 
     scores (N,) finite; mated (N,) bool; fold (N,) labels. A fold's threshold is the one that
     decides most of the *other* folds' comparisons correctly, among all their distinct scores and
     +inf; of equals, the lowest. With fewer than two folds every number is nan. Raises ValueError
     for a score that is not finite, or lengths that differ.
+
+    >>> found = kfold_accuracy([0.9, 0.1, 0.8, 0.3], [True, False, True, False], [0, 0, 1, 1])
+    >>> found.threshold, found.mean
+    (array([0.8, 0.9]), 0.75)
     """
     score, truth, label = as_scores(scores, "scores"), np.asarray(mated, bool), np.asarray(fold)
     if not score.shape == truth.shape == label.shape:
@@ -197,11 +208,10 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
     score, truth, label = score[order], truth[order], label[order]
     folds = np.unique(label)
     accuracy, threshold = np.full((2, folds.size), np.nan)
-    reason = (
-        ""
-        if folds.size > 1
-        else f"a threshold is chosen on other folds: found {folds.size} fold(s)"
-    )
+    if folds.size > 1:
+        reason = ""
+    else:
+        reason = f"a threshold is chosen on other folds: found {folds.size} fold(s)"
     for i, name in enumerate(folds if not reason else ()):
         test = label == name
         threshold[i] = _most_accurate(score[~test], truth[~test])
@@ -211,11 +221,14 @@ def kfold_accuracy(scores: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Fold
 
 
 def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floats, Floats]:
-    """(FAR, FRR) of a whole system from matching rates and the failure-to-acquire rate (ISO/IEC
-    19795-1).
+    """(FAR, FRR) of a system from FMR, FNMR and the failure-to-acquire rate (ISO/IEC 19795-1).
 
     FAR = FMR (1 - FTA);  FRR = FTA + FNMR (1 - FTA). Arguments broadcast; nan stays nan.
     Raises ValueError for an FTA outside [0, 1].
+
+    >>> far, frr = with_failures(0.001, 0.1, 0.2)
+    >>> round(float(far), 6), round(float(frr), 6)
+    (0.0008, 0.28)
     """
     failed = np.asarray(fta, np.float64)
     if ((failed < 0) | (failed > 1)).any():
@@ -231,9 +244,7 @@ def with_failures(fmr: ArrayLike, fnmr: ArrayLike, fta: ArrayLike) -> tuple[Floa
 
 
 def as_scores(values: ArrayLike, name: str) -> Scores:
-    """values as a 1-D float array, all finite; float32 and float64 are kept, anything else is
-    widened.
-    """
+    """values as a 1-D array of finite numbers; all types but float32 become float64."""
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(
@@ -262,46 +273,68 @@ def as_targets(targets: Targets) -> Floats:
 
 
 def allowed_count(target: Floats, total: ArrayLike) -> Counts:
-    """The largest whole k with k / total <= target. Rounding before the test keeps 0.29 x 100 at
-    29.
+    """The largest whole k with k / total <= target.
+
+    Rounding before the test keeps 0.29 x 100 at 29.
+
+    >>> allowed_count(np.array([0.29, 0.001]), 100)
+    array([29,  0])
     """
     nearest = np.rint(target * np.asarray(total))
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a bootstrap replicate holds nothing
+    with np.errstate(invalid="ignore"):  # 0 / 0 if a bootstrap replicate holds nothing
         return np.asarray(nearest - (nearest / np.asarray(total) > target), np.int64)
 
 
 def choose_threshold(
-    genuine: Scores, impostor: Scores, target: Floats, rule: Rule, total: int
+    genuine: Scores, impostor: Scores, target: Floats, rule: ThresholdRule, total: int
 ) -> Floats:
-    """(T,) thresholds by the rule; both lists ascending and of one dtype; ``total`` >=
-    impostor.size is the denominator of the rate (those beyond the list can never be accepted). nan
-    where total is 0."""
+    """(T,) thresholds by the rule; both lists ascend and share a dtype.
+
+    ``total`` >= impostor.size is the denominator of the rate: non-mated trials that are not in the
+    list can never be accepted. If total is 0 every threshold is nan.
+
+    >>> mated, nonmated = np.array([0.3, 0.7, 0.8]), np.array([0.1, 0.2, 0.4, 0.6])
+    >>> choose_threshold(mated, nonmated, np.array([0.25, 0]), "at_most", 4)
+    array([0.6, 0.7])
+    """
     check_rule(rule)
     if total == 0:
         return np.full(target.shape, np.nan)
     # The barrier is the best impostor whose acceptance would be one too many: all above it is
     # accepted.
-    barrier = _pick(impostor, impostor.size - 1 - allowed_count(target, total), -np.inf)
+    barrier = _take_or(impostor, impostor.size - 1 - allowed_count(target, total), -np.inf)
     if rule == "nearest":
+        # The barrier's run of equal scores is the next to be accepted: compare the FMR with it and
+        # without it, and take the nearer one, the larger if equally near.
         bounds = (np.searchsorted(impostor, barrier, side=side) for side in ("right", "left"))
         fewer, more = (impostor.size - bound for bound in bounds)
         chosen = np.where(more / total - target <= target - fewer / total, more, fewer)
-        barrier = _pick(impostor, impostor.size - 1 - chosen, -np.inf)
+        barrier = _take_or(impostor, impostor.size - 1 - chosen, -np.inf)
+    # The threshold is the lowest observed score above the barrier, mated or non-mated.
     above = (
-        _pick(each, np.searchsorted(each, barrier, "right"), np.inf) for each in (genuine, impostor)
+        _take_or(each, np.searchsorted(each, barrier, "right"), np.inf)
+        for each in (genuine, impostor)
     )
     return np.minimum(*above).astype(np.float64)
 
 
 def check_rule(rule: str) -> None:
     """Raises ValueError unless rule is a threshold rule."""
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, found {rule!r}.")
+    if rule not in get_args(ThresholdRule):
+        raise ValueError(
+            f"rule must be one of {', '.join(get_args(ThresholdRule))}, found {rule!r}."
+        )
 
 
 def crossing(fmr: Floats, fnmr: Floats) -> tuple[Floats, Counts]:
-    """Along the last axis, FMR rising from 0 and FNMR falling from 1: the rate at which they are
-    equal, and the index of the first point at or past it."""
+    """The rate at which FMR and FNMR are equal, and the index of the first point at or past it.
+
+    Along the last axis FMR rises from 0 and FNMR falls from 1. Between two points both are linear.
+
+    >>> rate, first = crossing(np.array([0, 0.2, 1]), np.array([1, 0.4, 0]))
+    >>> round(float(rate), 3), int(first)
+    (0.333, 2)
+    """
     gap = fmr - fnmr
     after = np.argmax(gap >= 0, axis=-1)[..., None]
     ends = np.concatenate([after - 1, after], axis=-1)
@@ -311,7 +344,7 @@ def crossing(fmr: Floats, fnmr: Floats) -> tuple[Floats, Counts]:
     return fmr0 - gap0 / (gap1 - gap0) * (fmr1 - fmr0), after[..., 0]
 
 
-def share(count: Counts, total: int) -> Floats:
+def share_of(count: Counts, total: int) -> Floats:
     """count / total, nan when total is 0."""
     return count / total if total else np.full(count.shape, np.nan)
 
@@ -330,8 +363,8 @@ def _sorted_pair(
     return pair[0].astype(dtype, copy=False), pair[1].astype(dtype, copy=False)
 
 
-def _pick(values: Scores, index: NDArray[np.integer[Any]], outside: float) -> Scores:
-    """values[index], and ``outside`` where the index lies beyond either end."""
+def _take_or(values: Scores, index: NDArray[np.integer[Any]], outside: float) -> Scores:
+    """values[index], and ``outside`` if the index lies beyond either end."""
     inside = (index >= 0) & (index < values.size)
     picked = np.full(index.shape, outside, values.dtype)
     picked[inside] = values[index[inside]]
@@ -343,6 +376,7 @@ def _most_accurate(score: Scores, mated: NDArray[np.bool_]) -> float:
     # Raising the threshold past a comparison wins one decision if it is non-mated, loses one if it
     # is mated.
     gain = np.concatenate([[0], np.cumsum(np.where(mated, -1, 1))])
+    # A threshold accepts all equal scores, so only the first of a tie can be one; +inf comes last.
     first_of_tie = np.concatenate([[True], score[1:] != score[:-1], [True]])
     best = int(np.argmax(np.where(first_of_tie, gain, -score.size - 1)))
     return float(score[best]) if best < score.size else float("inf")

@@ -19,8 +19,8 @@ from scipy import sparse
 from stages.metrics.verification import (
     Counts,
     Floats,
-    Rule,
     Scores,
+    ThresholdRule,
     allowed_count,
     as_scores,
     check_rule,
@@ -30,14 +30,13 @@ Weights = NDArray[np.uint16]
 Subjects = NDArray[np.integer[Any]]
 
 # replicates x comparisons handled at once: about 1 MB, so that a block stays in cache
-CELLS = 1 << 17
-PAIRS = 1 << 22  # comparisons whose pairs of subjects are counted at once
+CELLS_AT_ONCE = 1 << 17
+COMPARISONS_AT_ONCE = 1 << 22  # comparisons whose pairs of subjects are counted at once
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """Scores with the subjects they belong to: one column, weight w[a], or two, weight
-    w[a] w[b]."""
+    """Scores with their subjects: one column weighs w[a], two weigh w[a] w[b]."""
 
     score: Scores
     subjects: tuple[Subjects, ...]
@@ -61,12 +60,11 @@ class Weighted:
 
 
 @dataclass(frozen=True)
-class Lists:
-    """Mated and non-mated comparisons, the weights of replicates (R, S), and what each list weighs
-    in each, (R,).
+class WeightedLists:
+    """Mated and non-mated comparisons with the weights (R, S) of replicates.
 
-    ``of`` checks a comparison list and parts it; where the two are known apart, ``apart`` takes
-    them unchecked.
+    ``totals`` is what each list weighs in each replicate, (R,). ``of`` checks a comparison list and
+    splits it by kind; ``apart`` takes two lists that are split already, unchecked.
     """
 
     genuine: Weighted
@@ -81,12 +79,10 @@ class Lists:
         subject_a: ArrayLike,
         subject_b: ArrayLike,
         weights: ArrayLike,
-    ) -> Lists:
-        table, score, truth = (
-            as_weights(weights),
-            as_scores(scores, "scores"),
-            np.asarray(mated, bool),
-        )
+    ) -> WeightedLists:
+        table = as_weights(weights)
+        score = as_scores(scores, "scores")
+        truth = np.asarray(mated, bool)
         a = as_subjects(subject_a, "subject_a", score.shape, table)
         b = as_subjects(subject_b, "subject_b", score.shape, table)
         if truth.shape != score.shape or (truth != (a == b)).any():
@@ -94,26 +90,30 @@ class Lists:
                 "mated must be true exactly where subject_a equals subject_b: mend one or the"
                 " other."
             )
-        return Lists.apart(
+        return WeightedLists.apart(
             Weighted(score[truth], (a[truth],)),
             Weighted(score[~truth], (a[~truth], b[~truth])),
             table,
         )
 
     @staticmethod
-    def apart(genuine: Weighted, impostor: Weighted, table: Weights) -> Lists:
+    def apart(genuine: Weighted, impostor: Weighted, table: Weights) -> WeightedLists:
         totals = total_weight(table, *genuine.subjects), total_weight(table, *impostor.subjects)
-        return Lists(genuine, impostor, table, totals)
+        return WeightedLists(genuine, impostor, table, totals)
 
 
 def barrier_scores(
-    impostor: Weighted, table: Weights, total: Floats, target: Floats, rules: Sequence[Rule]
+    impostor: Weighted,
+    table: Weights,
+    total: Floats,
+    target: Floats,
+    rules: Sequence[ThresholdRule],
 ) -> list[Floats]:
-    """(R, T) for each rule: the best score that must stay out, -inf if none, nan where the
-    denominator ``total`` (R,) is 0.
+    """(R, T) for each rule: the best score that must stay out; all scores above it are accepted.
 
-    All above it is accepted. A replicate is solved on the ``count`` best scores, and again on more
-    when those did not hold the answer: the first guess affects speed only.
+    -inf if none must stay out, nan if the denominator ``total`` (R,) is 0. A replicate is solved on
+    the ``count`` best scores, and again on more if those did not hold the answer: the first guess
+    affects speed only.
     """
     for rule in rules:
         check_rule(rule)
@@ -121,6 +121,7 @@ def barrier_scores(
     out = [np.full((total.size, target.size), -np.inf) for _ in rules]
     for barrier in out:
         barrier[total == 0] = np.nan
+    # About as many scores decide as the largest target allows, and a quarter more for chance.
     pending = np.flatnonzero(total) if size and target.size else np.zeros(0, np.intp)
     count = int(1.25 * size * target.max(initial=0)) + 64
     while pending.size:
@@ -139,10 +140,15 @@ def barrier_scores(
 
 
 def _first_excluded(
-    rising: Scores, cells: NDArray[np.uint32], total: Floats, target: Floats, rules: Sequence[Rule]
+    rising: Scores,
+    cells: NDArray[np.uint32],
+    total: Floats,
+    target: Floats,
+    rules: Sequence[ThresholdRule],
 ) -> list[Counts]:
-    """(rows, T) for each rule: position of the first score that must stay out; n, past the end,
-    when the cells lack it.
+    """(rows, T) for each rule: position of the first score that must stay out.
+
+    It is n, past the end, if the cells do not reach so far.
     """
     rows, n = cells.shape
     # One running sum over all rows, so that one searchsorted answers for every replicate and
@@ -160,6 +166,8 @@ def _first_excluded(
     if "nearest" not in rules:
         return [at_most for _ in rules]
     tie = rising[np.minimum(at_most, n - 1)]
+    # "nearest": accepting the run of equal scores at the barrier as well may come closer to the
+    # target from above than leaving it out does from below.
     bounds = (np.searchsorted(rising, tie, side=side) for side in ("left", "right"))
     fewer, more = (running[start + bound] - before for bound in bounds)
     more_is_nearer = more / total - target <= target - fewer / total
@@ -168,7 +176,7 @@ def _first_excluded(
 
 
 def share_above(genuine: Weighted, table: Weights, total: Floats, barrier: Floats) -> Floats:
-    """(R, T): the weighted share of the scores above each barrier; nan where nothing has weight."""
+    """(R, T): the weighted share of the scores above each barrier; nan if nothing has weight."""
     falling = genuine.best(genuine.score.size)
     count = np.searchsorted(-falling.score, -barrier)
     accepted = np.zeros(barrier.shape)
@@ -180,19 +188,22 @@ def share_above(genuine: Weighted, table: Weights, total: Floats, barrier: Float
 
 
 def total_weight(table: Weights, a: Subjects, b: Subjects | None = None) -> Floats:
-    """(R,) sum of w[a], or of w[a] w[b] = w' C w, C counting the comparisons of each pair of
-    subjects.
+    """(R,) sum of w[a], or of w[a] w[b] = w' C w, C counting the comparisons of each subject pair.
 
     No replicate touches every comparison; whole numbers far below 2^53 are exact in float64.
+
+    >>> total_weight(np.array([[2, 1, 0]], np.uint16), np.array([0, 1]), np.array([1, 2]))
+    array([2.])
     """
     size, w = table.shape[1], table.astype(np.float64)
     if b is None:
         return np.asarray(w @ np.bincount(a, minlength=size).astype(np.float64))
     count: Any
+    # A dense S × S table is faster to count into, as long as it is not much larger than the list.
     if a.size > size * size // 20:
         dense = np.zeros(size * size)
-        for start in range(0, a.size, PAIRS):
-            part = slice(start, start + PAIRS)
+        for start in range(0, a.size, COMPARISONS_AT_ONCE):
+            part = slice(start, start + COMPARISONS_AT_ONCE)
             dense += np.bincount(a[part].astype(np.intp) * size + b[part], minlength=dense.size)
         count = dense.reshape(size, size)
     else:
@@ -208,13 +219,13 @@ def running_sums(cells: NDArray[np.uint32]) -> Counts:
 
 
 def ratio(part: Floats, total: Floats) -> Floats:
-    """part (R, T) / total (R,), nan where the total is 0."""
+    """part (R, T) / total (R,), nan if the total is 0."""
     return part / np.where(total > 0, total, np.nan)[:, None]
 
 
 def blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
-    """rows in runs of about CELLS / width."""
-    step = max(1, CELLS // max(1, width))
+    """rows in runs of about CELLS_AT_ONCE / width."""
+    step = max(1, CELLS_AT_ONCE // max(1, width))
     return (rows[i : i + step] for i in range(0, rows.size, step))
 
 
@@ -230,8 +241,7 @@ def as_weights(weights: ArrayLike) -> Weights:
 
 
 def as_subjects(subject: ArrayLike, name: str, shape: tuple[int, ...], table: Weights) -> Subjects:
-    """subject as integers of the given shape, each a column of the weights; ValueError
-    otherwise."""
+    """subject as integers of the given shape, each a column of the weights; else ValueError."""
     index = np.asarray(subject)
     # int32 serves as well, in half the memory
     index = index if index.dtype.kind == "i" else index.astype(np.intp)

@@ -1,5 +1,4 @@
-"""Inference: a card and its weight file become a function from aligned crops to embeddings and
-quality scores.
+"""Inference: a card and its weight file become a function from crops to embeddings and quality.
 
 Conventions: crops are uint8 RGB, 112×112, as alignment stores them; each card's colour order, scale
 and input size are applied here and nowhere else. Embeddings are as the network gives them, not
@@ -30,20 +29,28 @@ from stages.models.graph_file import check_graph
 if TYPE_CHECKING:
     from torch import nn
 
-Floats = NDArray[np.float32]
+Floats32 = NDArray[np.float32]
 Crops = NDArray[np.uint8]
 
 CROP = (112, 112, 3)
-MAX_ROWS = 4096  # of one forward, where a graph fixes them
+MAX_ROWS = 4096  # of one forward, if a graph fixes them
 # What a graph may be fed, by ONNX Runtime's names: scaled pixels are rounded to it. It may answer
 # whole numbers, too.
-FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-NUMBERS = (*FLOATS, *(f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+INPUT_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+OUTPUT_TYPES = (
+    *INPUT_TYPES,
+    *(f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
 
 
 class Numerics(Protocol):
-    """What of a numerics profile a back end needs: device cpu or cuda, precision fp32, bf16 or
-    fp16.
+    """The parts of a numerics profile that a back end needs.
+
+    `device` is cpu or cuda, `precision` fp32, bf16 or fp16.
     """
 
     @property
@@ -58,23 +65,22 @@ class Numerics(Protocol):
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What one model says of n crops: embedding (n, d) float32 and quality (n,) float32, None where
-    it gives none."""
+    """What a model says of n crops: embedding (n, d), quality (n,), float32; None if absent."""
 
-    embedding: Floats | None
-    quality: Floats | None
+    embedding: Floats32 | None
+    quality: Floats32 | None
 
 
 class FaceModel(Protocol):
-    """An opened model. Safe to call from several threads at once; each call computes in its own
-    thread.
-    """
+    """An opened model, safe to call from several threads; each call computes in its own thread."""
 
     card: ModelCard
 
     def __call__(self, crops: Crops) -> ModelOutput:
-        """Map crops (n, 112, 112, 3) uint8 RGB to n rows of output. Raises InvalidInput on any
-        other array."""
+        """Map crops (n, 112, 112, 3) uint8 RGB to n rows of output.
+
+        Raises InvalidInput for any other array.
+        """
 
 
 def open_model(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceModel:
@@ -88,19 +94,17 @@ def open_model(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceM
         raise InvalidInput(
             f"model {card.name!r} is a detector; it finds faces and cannot score crops."
         )
-    return (
-        OnnxModel(card, weights, profile)
-        if card.architecture == "onnx"
-        else TorchModel(card, weights, profile)
-    )
+    if card.architecture == "onnx":
+        return OnnxModel(card, weights, profile)
+    return TorchModel(card, weights, profile)
 
 
-def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats:
-    """Return (rows, 3, s, s) float32: (x − mean) / std in the card's colour order, s its input
-    size, zeros past n.
+def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats32:
+    """Return (rows, 3, s, s) float32: (x − mean) / std in the card's colour order.
 
-    A card whose input size is not 112 gets the crop resized bilinearly (OpenCV's INTER_LINEAR). The
-    memory is laid out channels-last, which is how PyTorch convolves fastest.
+    s is the card's input size; rows past n are zeros. If it is not 112 the crop is resized
+    bilinearly (OpenCV's INTER_LINEAR). The memory is laid out channels-last, which is how PyTorch
+    convolves fastest.
     """
     size = card.input_size
     if size != CROP[0]:
@@ -146,9 +150,8 @@ class OnnxModel:
             self._session = ort.InferenceSession(
                 weights.data, options, providers=providers, enable_fallback=0
             )
-        except (
-            Exception
-        ) as error:  # ONNX Runtime raises a type of its own for each way a file can be wrong
+        # ONNX Runtime raises a type of its own for each way a file can be wrong.
+        except Exception as error:
             raise InvalidInput(
                 f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error})."
             ) from error
@@ -164,9 +167,9 @@ class OnnxModel:
                 f"model {card.name!r}: {path} wants {others} beside the faces: export it with one"
                 " input."
             )
-        _need_type(card, path, "input", given[self._input].type, FLOATS)
-        _need_type(card, path, "output", answers[self._output].type, NUMBERS)
-        self._dtype: Any = FLOATS[given[self._input].type]
+        _need_type(card, path, "input", given[self._input].type, INPUT_TYPES)
+        _need_type(card, path, "output", answers[self._output].type, OUTPUT_TYPES)
+        self._dtype: Any = INPUT_TYPES[given[self._input].type]
         try:
             shapes = given[self._input].shape, answers[self._output].shape
         except UnicodeDecodeError as error:  # the name of a dimension
@@ -179,7 +182,7 @@ class OnnxModel:
     def __call__(self, crops: Crops) -> ModelOutput:
         return _in_batches(self.card, crops, self._rows, self._forward)
 
-    def _forward(self, planes: Floats) -> ModelOutput:
+    def _forward(self, planes: Floats32) -> ModelOutput:
         name = self.card.name
         try:
             answer = self._session.run(
@@ -241,20 +244,18 @@ class TorchModel:
             child.to(torch.float32 if name in getattr(network, "heads", ()) else self._dtype)
         placed: Any = network  # PyTorch's own types leave out memory_format alone
         self._network = placed.to(profile.device).to(memory_format=torch.channels_last)
-        self._device, self._threads, self._rows = (
-            profile.device,
-            profile.threads,
-            profile.compute_batch,
-        )
+        self._device = profile.device
+        self._threads = profile.threads
+        self._rows = profile.compute_batch
         self.card = card
 
     def __call__(self, crops: Crops) -> ModelOutput:
         return _in_batches(self.card, crops, self._rows, self._forward)
 
-    def _forward(self, planes: Floats) -> ModelOutput:
+    def _forward(self, planes: Floats32) -> ModelOutput:
         import torch
 
-        # PyTorch keeps the number of threads for each calling thread by itself.
+        # PyTorch keeps a number of threads for each calling thread.
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         with torch.inference_mode():
@@ -293,7 +294,7 @@ def _network(card: ModelCard) -> nn.Module:
 
 
 def _in_batches(
-    card: ModelCard, crops: Crops, rows: int, forward: Callable[[Floats], ModelOutput]
+    card: ModelCard, crops: Crops, rows: int, forward: Callable[[Floats32], ModelOutput]
 ) -> ModelOutput:
     if crops.dtype != np.uint8 or crops.shape[1:] != CROP:
         raise InvalidInput(
@@ -350,8 +351,10 @@ def _need_type(card: ModelCard, path: Path, what: str, found: str, known: Iterab
 
 
 def _fixed_rows(card: ModelCard, path: Path, shape: list[Any], compute_batch: int) -> int:
-    """Return the rows of one forward: the graph's own where it fixes them. Raises InvalidInput on
-    another input shape."""
+    """Return the rows of one forward: `compute_batch`, unless the graph fixes another number.
+
+    Raises InvalidInput for another input shape.
+    """
     wanted = (3, card.input_size, card.input_size)
     if (
         not shape

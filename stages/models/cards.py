@@ -31,9 +31,7 @@ CRFIQA_EMBEDDING = 512
 
 
 class ModelCard(BaseModel):
-    """One model. `dimension` is the length of what the card's `kind` answers: 1 for a quality
-    score.
-    """
+    """One model; `dimension` is the length of what its `kind` answers, 1 for a quality score."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,10 +75,9 @@ class ModelCard(BaseModel):
 
 
 def read_cards(path: Path) -> dict[str, ModelCard]:
-    """Return the cards of a YAML file of the form {name: {field: value, …}, …}, by name, in the
-    file's order.
+    """Return the cards of a YAML file {name: {field: value, …}, …} by name, in its order.
 
-    Raises InvalidInput, naming every bad field, where the file is not of that form.
+    Raises InvalidInput, naming every bad field, if the file is not of that form.
     """
     raw = read_yaml(path, "file of model cards")
     if not isinstance(raw, dict):
@@ -103,8 +100,7 @@ def read_cards(path: Path) -> dict[str, ModelCard]:
 
 
 def card_named(cards: Mapping[str, ModelCard], name: str) -> ModelCard:
-    """Return the card called `name`. Raises InvalidInput, suggesting the nearest name, where there
-    is none."""
+    """Return the card called `name`; else raise InvalidInput, suggesting the nearest name."""
     if name not in cards:
         raise InvalidInput(unknown("model", name, cards))
     return cards[name]
@@ -135,8 +131,10 @@ class WeightFile:
 
 
 def read_weights(path: Path, sha256: str | None) -> WeightFile:
-    """Return the bytes of `path`. Raises InvalidInput if they cannot be read or have another digest
-    than `sha256` (64 hex digits; None checks nothing)."""
+    """Return the bytes of `path`, whose digest is `sha256` (64 hex digits; None: any).
+
+    Raises InvalidInput if they cannot be read or have another digest.
+    """
     try:
         data = read_regular(path)
     except OSError as error:

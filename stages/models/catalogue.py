@@ -1,5 +1,6 @@
-"""Model names → cards → opened models, one opened model for each (weights, numerics profile) in a
-process.
+"""Model names → cards → opened models.
+
+A process opens a model once for each pair of weights and numerics profile.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ _PROSE = {"name", "file", "bytes", "licence", "notes"}
 
 
 def all_cards(context: Context) -> dict[str, ModelCard]:
-    """Return the built-in cards and those of the config, the config's last (they may replace a
-    built-in one).
-    """
+    """Return the built-in cards and those of the config, which may replace built-in ones."""
     paths = (resource("data_manifests/models.yaml"), *context.model_cards)
     if paths not in _cards:
         _cards[paths] = {name: card for path in paths for name, card in read_cards(path).items()}
@@ -40,8 +39,9 @@ def all_cards(context: Context) -> dict[str, ModelCard]:
 
 
 def card(context: Context, name: str, kinds: tuple[str, ...]) -> ModelCard:
-    """Return the card of a model of one of these kinds. Raises InvalidInput with the nearest name
-    otherwise.
+    """Return the card of a model of one of these kinds.
+
+    Raises InvalidInput with the nearest name if there is none.
     """
     cards = {key: value for key, value in all_cards(context).items() if value.kind in kinds}
     return card_named(cards, name)
@@ -61,10 +61,9 @@ def backends(found: ModelCard) -> tuple[str, ...]:
 def open_once(
     context: Context, found: ModelCard, make: Callable[[WeightFile], T], options: str = ""
 ) -> T:
-    """Return what `make` opens of the card's weights, whose digest was checked; from memory where
-    it was made before.
+    """Return what `make` opens of the card's checked weights; from memory if made before.
 
-    `options` tells apart what `make` would make differently of the same weights.
+    `options` distinguishes models that `make` would open differently from the same weights.
     """
     if found.sha256 is None:
         raise InvalidInput(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.errors import InvalidInput
 from stages.models.cards import WeightFile
 
-# Where training scripts keep the network beside what else they save; arcface_torch calls it
+# Under which names training scripts save the network, among other things; arcface_torch calls it
 # state_dict_backbone.
 HOLDERS = (
     "state_dict",
@@ -32,7 +32,7 @@ HOLDERS = (
     "network",
 )
 NESTED = 2  # holders within each other; a file may claim that a mapping holds itself
-# What training puts beside the network, which is not part of it. Anything else beside it may be.
+# What training saves beside the network and is no part of it. Anything else may be part of it.
 HEADS = (
     "head",
     "fc",
@@ -45,24 +45,23 @@ HEADS = (
     "metric_fc",
 )
 COUNTED = "num_batches_tracked"  # of a batch norm: old files lack it, and only training reads it
-SHOWN = 3
+SHOWN_NAMES = 3
 # a number or an array
 _NUMPY = re.compile(r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|ndarray|dtype|dtypes\.\w+)")
 
 
 def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
-    """Load the state dict in `weights` into `module`, in place; parameters on the meta device are
-    replaced.
+    """Load the state dict in `weights` into `module`, in place, meta parameters included.
 
     The file holds a state dict, or a mapping that holds one under one of `HOLDERS`, also of one in
-    another. Where all names of the module are in it below a prefix (module. of DataParallel,
+    another. If all names of the module are in it below a prefix (module. of DataParallel,
     model., backbone. …), those are the network; a training head beside it (`HEADS`) is left out.
     Raises InvalidInput if the file asks to run code, cannot be read, differs from the module in
-    names or shapes, or holds the network more than once or something else beside it, and where a
+    names or shapes, or holds the network more than once or something else beside it, and if a
     tensor holds a value that is not finite.
     """
     own = module.state_dict()
-    held = _tensors(_read(weights), weights)
+    held = _tensors(_read_content(weights), weights)
     state, prefix = _below_prefix(held, own, weights)
     beside = [
         name for name in held if not name.startswith(prefix) and _part(name, prefix) not in HEADS
@@ -72,7 +71,7 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
         for name in own
         if _is_count(name) and name not in state
     }
-    # Values are looked at where shapes fit: a tensor of one number may claim to be larger than any
+    # Values are looked at if shapes fit: a tensor of one number may claim to be larger than any
     # memory.
     fitting = {
         name: tensor
@@ -108,7 +107,7 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
     module.load_state_dict(cast, assign=any(tensor.is_meta for tensor in own.values()))
 
 
-def _read(weights: WeightFile) -> Any:
+def _read_content(weights: WeightFile) -> Any:
     path = weights.path
     try:
         if path.suffix == ".safetensors":
@@ -138,18 +137,15 @@ def _read(weights: WeightFile) -> Any:
             f" it would run code ({reason}). Nothing in it was run; ask for a plain state dict or a"
             " .safetensors file."
         ) from error
-    except (
-        Exception
-    ) as error:  # torch and safetensors raise a dozen types for a file that is torn or not theirs
+    # torch and safetensors raise a dozen types for a file that is torn or not theirs.
+    except Exception as error:
         raise InvalidInput(
             f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again."
         ) from error
 
 
 def _refuse_packed(weights: WeightFile) -> None:
-    """PyTorch stores members as they are; packed ones unfold to a thousand times the file before a
-    shape is looked at.
-    """
+    """PyTorch stores members unpacked; packed ones could unfold to a thousand times the file."""
     with zipfile.ZipFile(BytesIO(weights.data)) as archive:
         if sum(member.file_size for member in archive.infolist()) > len(weights.data):
             raise InvalidInput(
@@ -161,7 +157,7 @@ def _refuse_packed(weights: WeightFile) -> None:
 def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
     found = dict(_states(content, ""))
     first = next(iter(found), "")
-    if others := [name for name, state in found.items() if not _same(state, found[first])]:
+    if others := [name for name, state in found.items() if not _equal_states(state, found[first])]:
         both = " and ".join(f"as {name}" for name in (first, *others))
         raise InvalidInput(
             f"checkpoint {weights.path} holds {1 + len(others)} state dicts that differ, {both}:"
@@ -171,11 +167,10 @@ def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(
         isinstance(tensor, Tensor) for tensor in content.values()
     ):
-        held = (
-            f"a mapping with {', '.join(map(str, content))}"
-            if isinstance(content, Mapping)
-            else "something else"
-        )
+        if isinstance(content, Mapping):
+            held = f"a mapping with {', '.join(map(str, content))}"
+        else:
+            held = "something else"
         raise InvalidInput(
             f"checkpoint {weights.path}: expected a state dict (names to tensors), alone or as one"
             f" of {', '.join(HOLDERS)}; found {held:.200}."
@@ -184,7 +179,7 @@ def _tensors(content: Any, weights: WeightFile) -> dict[str, Tensor]:
     if strange:
         raise InvalidInput(
             f"checkpoint {weights.path}: tensors that are sparse, quantised, nested, complex or"
-            f" without values: {', '.join(strange[:SHOWN])}; save them as plain ones."
+            f" without values: {', '.join(strange[:SHOWN_NAMES])}; save them as plain ones."
         )
     return {str(name): tensor for name, tensor in content.items()}
 
@@ -203,9 +198,10 @@ def _states(content: Any, where: str) -> Iterator[tuple[str, Mapping[str, Tensor
             yield from _states(held, f"{where}{name}.")
 
 
-def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two state dicts are equal bit for bit; what is no plain tensor, or is larger than the
-    file says, is unequal.
+def _equal_states(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two state dicts are equal bit for bit.
+
+    What is no plain tensor, or is larger than the file says, counts as unequal.
     """
     return a is b or (
         a.keys() == b.keys() and all(_equal(tensor, b[name]) for name, tensor in a.items())
@@ -234,8 +230,8 @@ def _below_prefix(
 ) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of the network by its own names, and the prefix that was before them.
 
-    Where none fits the network whole it is the one that most of its names have, for whoever says
-    what differs.
+    If none fits the whole network, it is the prefix that most of its names have, so that the
+    caller can say what differs.
     """
     needed = [name for name in own if not _is_count(name)]
     ends = [name for name in state if name.endswith(f".{needed[0]}")]
@@ -256,8 +252,9 @@ def _below_prefix(
 
 
 def _part(name: str, prefix: str) -> str:
-    """Return the part of a name in which it departs from a prefix: neck of model.neck.weight,
-    beside model.backbone.
+    """Return the part of a name that departs from a prefix.
+
+    From model.neck.weight, beside model.backbone, it is neck.
     """
     parts = zip(name.split("."), prefix.split("."), strict=False)
     return next((part for part, other in parts if part != other), name)
@@ -271,5 +268,5 @@ def _listed(what: str, names: Iterable[str]) -> list[str]:
     found = list(names)
     if not found:
         return []
-    more = f", … {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return [f"{len(found)} {what}: {', '.join(found[:SHOWN])}{more}"]
+    more = f", … {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
+    return [f"{len(found)} {what}: {', '.join(found[:SHOWN_NAMES])}{more}"]

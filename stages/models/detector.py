@@ -29,9 +29,11 @@ _quiet = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Faces:
-    """The n faces of one image: box (n, 4) float32 x y w h, landmarks (n, 5, 2) float32, score (n,)
-    float32 in 0…1."""
+class DetectedFaces:
+    """The n faces of one image, best score first.
+
+    box (n, 4) float32: x, y, width, height; landmarks (n, 5, 2) float32; score (n,) float32 in 0…1.
+    """
 
     box: NDArray[np.float32]
     landmarks: NDArray[np.float32]
@@ -41,24 +43,25 @@ class Faces:
         return len(self.score)
 
     def nearest(self, x: float, y: float) -> int:
-        """Return the index of the face whose box centre is nearest (x, y), in pixels. Needs at
-        least one face."""
+        """Return the index of the face whose box centre is nearest (x, y), in pixels.
+
+        Needs at least one face.
+        """
         centre = self.box[:, :2] + self.box[:, 2:] / 2
         return int(np.argmin(((centre - np.array([x, y], np.float32)) ** 2).sum(1)))
 
-    def best_of_scales(self, seen: NDArray[np.floating[Any]]) -> Faces:
-        """Return the faces less those of which a better one, found at another scale, shares half
-        the area of either.
+    def best_of_scales(self, seen: NDArray[np.floating[Any]]) -> DetectedFaces:
+        """Return the faces without duplicates found at other scales, keeping the better one.
+
+        Two are duplicates if they share half the area of either.
 
         seen (n,): the scale at which each was found. A face at its largest is the better one, for
         its landmarks are more exact, but for one that is larger than those that the network was
         trained on.
         """
-        low, high, area = (
-            self.box[:, :2],
-            self.box[:, :2] + self.box[:, 2:],
-            np.prod(self.box[:, 2:], axis=1),
-        )
+        low = self.box[:, :2]
+        high = self.box[:, :2] + self.box[:, 2:]
+        area = np.prod(self.box[:, 2:], axis=1)
         worth = (
             self.score
             + MARGIN * np.log2(seen)
@@ -74,33 +77,28 @@ class Faces:
             if not (shared > np.minimum(area[i], area[better]) / 2).any():
                 kept.append(i)
         kept.sort(key=lambda i: -self.score[i])
-        return Faces(self.box[kept], self.landmarks[kept], self.score[kept])
+        return DetectedFaces(self.box[kept], self.landmarks[kept], self.score[kept])
 
     def overlap(self, box: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Return (n,) the intersection over union of each face's box with `box` (x y w h, pixels),
-        0…1.
-        """
-        low, high = (
-            np.maximum(self.box[:, :2], box[:2]),
-            np.minimum(self.box[:, :2] + self.box[:, 2:], box[:2] + box[2:]),
-        )
+        """Return (n,) intersection over union, 0…1, of each face's box with `box` (x, y, w, h)."""
+        low = np.maximum(self.box[:, :2], box[:2])
+        high = np.minimum(self.box[:, :2] + self.box[:, 2:], box[:2] + box[2:])
         shared = np.prod(np.maximum(high - low, 0), axis=1)
         union = np.prod(self.box[:, 2:], axis=1) + np.prod(box[2:]) - shared
         return np.asarray(shared / np.maximum(union, 1e-9), np.float32)
 
-    def turned_back(self, quarters: int, shape: tuple[int, ...]) -> Faces:
-        """Return the faces, found in `np.rot90(image, quarters)`, in pixels of the image, of shape
-        (height, width, …).
+    def turned_back(self, quarters: int, shape: tuple[int, ...]) -> DetectedFaces:
+        """Return the faces, found in `np.rot90(image, quarters)`, in pixels of the image.
 
-        quarters: 0…3. Each landmark stays the eye or the corner of the mouth that it is of an
-        upright face.
+        quarters: 0…3; shape: (height, width, …) of the image. Each landmark stays the eye or the
+        corner of the mouth that it is of an upright face.
         """
         box, landmarks, (height, width) = self.box, self.landmarks, shape[:2]
         for wide in (width, height, width)[3 - quarters :]:  # of what each quarter leads back to
             box = np.stack([wide - box[:, 1] - box[:, 3], box[:, 0], box[:, 3], box[:, 2]], axis=1)
             # pixels count from 0
             landmarks = np.stack([wide - 1 - landmarks[:, :, 1], landmarks[:, :, 0]], axis=2)
-        return Faces(box, landmarks, self.score)
+        return DetectedFaces(box, landmarks, self.score)
 
     def largest(self) -> int:
         """Return the index of the face with the largest box. Needs at least one face."""
@@ -110,15 +108,12 @@ class Faces:
 class Detector(Protocol):
     """What finds faces. Safe to call from several threads at once."""
 
-    def detect(self, image: NDArray[np.uint8]) -> Faces:
-        """Return the faces in a BGR image (h, w, 3) uint8; none is a `Faces` of length 0, not an
-        error.
-        """
+    def detect(self, image: NDArray[np.uint8]) -> DetectedFaces:
+        """Return the faces in a BGR image (h, w, 3) uint8; `DetectedFaces` of length 0 if none."""
 
 
 class YuNet:
-    """YuNet (Wu et al., 2023) through OpenCV's FaceDetectorYN; one OpenCV instance for each calling
-    thread.
+    """YuNet (Wu et al., 2023) by OpenCV's FaceDetectorYN; one instance for each calling thread.
 
     `score_threshold` and `nms_threshold` are in 0…1. An image whose longer side exceeds `max_side`
     pixels is reduced to it for detection. The network was trained on faces of 10 to 300 pixels, and
@@ -137,20 +132,20 @@ class YuNet:
         max_side: int = 1024,
         border: float = 0.0,
     ) -> None:
-        self.weights, self.score_threshold, self.nms_threshold = (
-            weights,
-            score_threshold,
-            nms_threshold,
-        )
+        self.weights = weights
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
         self.max_side, self.border = max_side, border
         self._local = threading.local()
         check_graph(weights)
         cv2.setNumThreads(1)
         self._instance()  # a bad file is met here, once, not on the first image
 
-    def detect(self, image: NDArray[np.uint8]) -> Faces:
-        """Return the faces in a BGR image (h, w, 3) uint8. Raises InvalidInput on any other
-        array."""
+    def detect(self, image: NDArray[np.uint8]) -> DetectedFaces:
+        """Return the faces in a BGR image (h, w, 3) uint8.
+
+        Raises InvalidInput for any other array.
+        """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise InvalidInput(
                 f"detect: expected uint8 (height, width, 3) BGR, found {image.dtype} {image.shape}."
@@ -167,12 +162,12 @@ class YuNet:
             np.concatenate([getattr(each, name) for each in found])
             for name in ("box", "landmarks", "score")
         )
-        return Faces(*joined).best_of_scales(np.repeat(scales, [len(each) for each in found]))
+        return DetectedFaces(*joined).best_of_scales(
+            np.repeat(scales, [len(each) for each in found])
+        )
 
-    def _at(self, image: NDArray[np.uint8], scale: float) -> Faces:
-        """Return what is found in the image at a scale of it, in pixels of the image, best score
-        first.
-        """
+    def _at(self, image: NDArray[np.uint8], scale: float) -> DetectedFaces:
+        """Return the faces found in the image at a scale, in pixels of the image, best first."""
         height, width = image.shape[:2]
         size = max(1, round(width * scale)), max(1, round(height * scale))
         seen: Any = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -191,7 +186,7 @@ class YuNet:
         # YuNet names eyes from the subject's side; its order is already that of the template, as
         # seen.
         landmarks = found[:, 4:14].reshape(-1, 5, 2) - np.float32(margin)
-        return Faces(
+        return DetectedFaces(
             (box * ratio).reshape(-1, 4), landmarks * ratio, np.ascontiguousarray(found[:, 14])
         )
 

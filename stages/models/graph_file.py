@@ -1,4 +1,4 @@
-"""What an ONNX file holds, read off its bytes before any library opens them.
+"""What an ONNX file holds, read from its bytes before any library opens them.
 
 A tensor's values may lie in another file, which the digest of this one does not cover and which is
 looked for in the working folder. Written as protobuf's wire format allows, that cannot be found by
@@ -43,7 +43,7 @@ def check_graph(weights: WeightFile) -> None:
 
 
 def _keeps_elsewhere(data: bytes) -> bool:
-    """Raises ValueError or IndexError where the bytes are not as protobuf writes them."""
+    """Raises ValueError or IndexError if the bytes are not as protobuf writes them."""
     todo = [("ModelProto", 0, len(data))]
     while todo:
         message, at, end = todo.pop()

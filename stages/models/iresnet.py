@@ -1,4 +1,4 @@
-"""The improved ResNet of ArcFace, with the linear quality head of CR-FIQA where asked for.
+"""The improved ResNet of ArcFace, with the linear quality head of CR-FIQA if asked for.
 
 The attribute names are those of the published checkpoints, so a state dict loads without renaming:
 477 entries and 43,591,361 parameters (50 layers), 927 and 65,156,673 (100 layers) with the quality
@@ -25,8 +25,10 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(Folding):
-    """bn1 → conv1 → bn2 → PReLU → conv2 (stride) → bn3, plus the shortcut; nothing after
-    the sum."""
+    """bn1 → conv1 → bn2 → PReLU → conv2 (stride) → bn3, plus the shortcut.
+
+    There is no activation after the sum.
+    """
 
     folds = (("conv1", "bn2"), ("conv2", "bn3"))
 
@@ -38,11 +40,12 @@ class Block(Folding):
         self.prelu = nn.PReLU(outputs)
         self.conv2 = _conv(outputs, outputs, 3, stride)
         self.bn3 = nn.BatchNorm2d(outputs, eps)
-        self.downsample = (
-            None
-            if stride == 1 and inputs == outputs
-            else nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs, eps))
-        )
+        if stride == 1 and inputs == outputs:
+            self.downsample = None
+        else:
+            self.downsample = nn.Sequential(
+                _conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs, eps)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.prelu(self.bn2(self.conv1(self.bn1(x))))
@@ -51,7 +54,7 @@ class Block(Folding):
 
 
 class IResNet(Folding):
-    """An iresnet of `depth` 50 or 100 layers, with the CR-FIQA quality head where `quality`.
+    """An iresnet of `depth` 50 or 100 layers, with the CR-FIQA quality head if `quality`.
 
     `eps` is that of every batch norm (1e-5; MagFace was trained with 2e-5). `dropout` acts in
     training only.
@@ -84,10 +87,10 @@ class IResNet(Folding):
         self.qs = nn.Linear(EMBEDDING, 1) if quality else None
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Map (n, 3, 112, 112) normalised images to embeddings (n, 512), with raw quality (n,)
-        where there is a head.
+        """Map (n, 3, 112, 112) normalised images to embeddings (n, 512).
 
-        Embeddings are not normalised, and the head reads them so.
+        With a quality head also to raw quality (n,). Embeddings are not normalised, and the head
+        reads them so.
         """
         x = self.prelu(self.bn1(self.conv1(x)))
         for number in range(1, 5):
@@ -98,10 +101,10 @@ class IResNet(Folding):
 
 
 def iresnet50(quality: bool = False) -> IResNet:
-    """Return an untrained iresnet50; with the CR-FIQA head where `quality`."""
+    """Return an untrained iresnet50; with the CR-FIQA head if `quality`."""
     return IResNet(50, quality)
 
 
 def iresnet100(quality: bool = False, eps: float = 1e-5) -> IResNet:
-    """Return an untrained iresnet100; with the CR-FIQA head where `quality`."""
+    """Return an untrained iresnet100; with the CR-FIQA head if `quality`."""
     return IResNet(100, quality, eps)

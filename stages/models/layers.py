@@ -19,8 +19,9 @@ class Folding(nn.Module):
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Fold every batch norm that directly follows a convolution into it, in place; return the
-    network.
+    """Fold every batch norm that directly follows a convolution into it, in place.
+
+    Returns the network.
 
     Only for inference (eval mode). A norm *before* a zero-padded convolution stays: folding it
     would be wrong at the border.
@@ -40,9 +41,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
 
 def _fold(module: nn.Module, layer: str, norm: str) -> None:
-    convolution, batch_norm = (
-        cast(nn.Conv2d, getattr(module, layer)),
-        cast(nn.BatchNorm2d, getattr(module, norm)),
-    )
+    convolution = cast(nn.Conv2d, getattr(module, layer))
+    batch_norm = cast(nn.BatchNorm2d, getattr(module, norm))
     setattr(module, layer, fuse_conv_bn_eval(convolution, batch_norm))
     setattr(module, norm, nn.Identity())

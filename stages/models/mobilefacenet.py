@@ -1,5 +1,4 @@
-"""MobileFaceNet (Chen et al., 2018, table 1) in the layout of a public PyTorch state dict of 307
-entries.
+"""MobileFaceNet (Chen et al., 2018, table 1), as a public PyTorch state dict of 307 entries.
 
 That variant differs from the paper: no PReLU, a pointwise convolution in the second stage, and a
 128-D linear layer with bias before the last batch norm. Which rectifier acts where is not in the
@@ -42,8 +41,10 @@ def _conv_bn_relu(
 
 
 class Bottleneck(nn.Module):
-    """Inverted residual: expand 1×1 → depthwise 3×3 (stride) → project 1×1, linear; shortcut where
-    shapes agree."""
+    """Inverted residual: expand 1×1 → depthwise 3×3 (stride) → linear 1×1.
+
+    It has a shortcut if the shapes agree.
+    """
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()

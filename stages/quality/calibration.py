@@ -8,7 +8,7 @@ Conventions
     Calibrated  the percentile of a score in the reference set: p at the p-th of its 101
                 percentiles, linear between two of them, 0 below the least score and 100 above the
                 greatest. A score at which several percentiles meet has the middle of them. So it
-                never falls where the raw score rises.
+                never falls as the raw score rises.
     Integer     calibrated, rounded half up: 0…100, the range in which ISO/IEC 29794-1 records a
                 quality. It is a place in the reference set and no quality component of ISO/IEC
                 29794-5, whose mappings are others.
@@ -32,18 +32,17 @@ from pipeline.errors import InvalidInput, UsageError, counted, unknown
 from pipeline.files.file_tree import MAX_FILE_BYTES
 from pipeline.system.regular_file import open_regular
 from stages.quality.reference_statistics import (
-    MAX_BYTES,
+    MAX_REFERENCE_BYTES,
     Statistics,
     StatisticsOptions,
-    checked,
-    to_json,
+    checked_reference,
+    reference_content,
 )
 from stages.tables import csv_text, score_text
 
 CALIBRATED = ("calibrated", "calibrated_integer")
-DECIMALS = (
-    4  # of a calibrated score in a table: far below what the percentiles of any set are known to
-)
+# decimals of a calibrated score in a table: finer than the percentiles of any set are known
+DECIMALS = 4
 Floats = NDArray[np.float64]
 
 
@@ -52,8 +51,13 @@ def calibrated(scores: ArrayLike, percentiles: ArrayLike) -> Floats:
 
     scores (n,) float; percentiles (101,) float, ascending: the scores at 0, 1, …, 100 % of the set,
     as numpy.percentile gives them.
+
+    >>> calibrated([0.1, 0.505, 2.0], np.linspace(0, 1, 101))
+    array([ 10. ,  50.5, 100. ])
     """
     score, levels = np.asarray(scores, np.float64), np.asarray(percentiles, np.float64)
+    # Percentiles equal to the score are first … after − 1. If there are any, their middle is the
+    # place; else the place lies between the percentiles below and above.
     first, after = np.searchsorted(levels, score, "left"), np.searchsorted(levels, score, "right")
     below, above = np.clip(first - 1, 0, 100), np.clip(first, 0, 100)
     gap = levels[above] - levels[below]
@@ -63,8 +67,13 @@ def calibrated(scores: ArrayLike, percentiles: ArrayLike) -> Floats:
 
 
 def as_integers(values: ArrayLike) -> Floats:
-    """Return calibrated scores rounded half up: (n,) float64 of whole numbers 0…100, nan
-    for nan."""
+    """Return calibrated scores rounded half up: (n,) float64 of whole numbers 0…100.
+
+    nan stays nan.
+
+    >>> as_integers([49.5, 50.4])
+    array([50., 50.])
+    """
     return np.asarray(np.floor(np.asarray(values, np.float64) + 0.5), np.float64)
 
 
@@ -90,15 +99,19 @@ def reference_set(
     digest = Batch(
         {"face_id": face_ids, "status": scored["status"], "quality": scored["quality"]}
     ).digest()
-    return {**to_json(name, measure, statistics), "digest": digest}
+    return {**reference_content(name, measure, statistics), "digest": digest}
 
 
 def read_reference(path: Path) -> dict[str, Any]:
-    """Return the checked content of a file of a reference set. Raises InvalidInput if it is not one
-    or cannot be read.
+    """Return the checked content of the file of a reference set.
+
+    Raises InvalidInput if it is not such a file, or cannot be read.
     """
-    found = checked(
-        _read(path, MAX_BYTES, "`qfuse quality calibrate CONFIG --name NAME` writes one"), path
+    found = checked_reference(
+        _read_bytes(
+            path, MAX_REFERENCE_BYTES, "`qfuse quality calibrate CONFIG --name NAME` writes one"
+        ),
+        path,
     )
     return {**found, "set": str(found.get("set", "unnamed"))}
 
@@ -110,28 +123,26 @@ def refuse_other(reference: Mapping[str, Any], measure: Mapping[str, Any], path:
         return
     was = found.get("method") if isinstance(found, dict) else None
     if was == measure["method"]:
-        differs = "by the same measure with another " + _differing(found, measure)
+        differs = "by the same measure with another " + _what_differs(found, measure)
     else:
         differs = f"by {was!r}" if was else "in no way that it names"
     raise InvalidInput(
         f"{path}: the reference set {reference['set']!r} was scored {differs}, and these faces are"
-        f" by {measure['method']!r}: scores of two measures have no common scale; name the file of"
+        f" by {measure['method']!r}: scores of two methods have no common scale; name the file of"
         " a set that was scored as these faces are."
     )
 
 
 def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -> str:
-    """Return a table (CSV with a header): face_id, status, reason, quality, calibrated,
-    calibrated_integer.
-    """
+    """Return face ids, statuses, reasons, raw and calibrated scores as CSV with a header."""
     raw = np.where(scored["status"] == Status.OK, scored["quality"], np.float32(np.nan))
     rows = [
         face_ids,
         [Status(code).name.lower() for code in scored["status"].tolist()],
         scored["reason"],
-        _shown(raw),
+        _number_texts(raw),
     ]
-    columns = [*rows, *_columns(raw, reference)]
+    columns = [*rows, *_calibrated_columns(raw, reference)]
     return csv_text.of_rows(
         ["face_id", "status", "reason", "quality", *CALIBRATED], zip(*columns, strict=True)
     )
@@ -140,14 +151,14 @@ def scores_table(face_ids: Array, scored: Batch, reference: Mapping[str, Any]) -
 def read_scores(
     path: Path, column: str | None = None
 ) -> tuple[list[str], list[list[str]], NDArray[np.float32]]:
-    """Return the header, the columns and the scores (n,) float32 of a table (`score_text`); nan if
-    there is none.
+    """Return the header, the columns and the scores (n,) float32 of a table (`score_text`).
 
-    Raises InvalidInput for what is not such a table, and for a score that is not a number, with its
-    line. UsageError if it has a header, and no column is given.
+    A face without a score has nan. Raises InvalidInput for what is not such a table, and for a
+    score that is not a number, with its line; UsageError if the table has a header and no column is
+    given.
     """
     try:
-        content = _read(path, MAX_FILE_BYTES, "give a config or a table of scores").decode(
+        content = _read_bytes(path, MAX_FILE_BYTES, "give a config or a table of scores").decode(
             "utf-8-sig"
         )
         if not content.strip():
@@ -163,7 +174,7 @@ def read_scores(
         raise UsageError(
             f"{path} is a table of scores, and its header"
             f" ({shorten(', '.join(header), 60, placeholder=' …')}) is line 1: say which column"
-            f" holds them, as in --column {score_text.likely(header)}."
+            f" holds them, as in --column {score_text.likely_score_column(header)}."
         )
     elif column not in header:
         raise InvalidInput(
@@ -183,12 +194,11 @@ def read_scores(
         if len(row) != len(header):
             found = f"{counted(len(row), 'field')} between {table.separator}"
             raise InvalidInput(f"{path}: line {line} has {found}, and the first has {len(header)}.")
-    columns = (
-        [list(values) for values in zip(*table.rows, strict=True)]
-        if table.rows
-        else [[] for _ in header]
-    )
-    scores = _numbers(columns[header.index(column)], table.lines, column, path)
+    if table.rows:
+        columns = [list(values) for values in zip(*table.rows, strict=True)]
+    else:
+        columns = [[] for _ in header]
+    scores = _as_scores(columns[header.index(column)], table.lines, column, path)
     if score_text.minus_one_is_none(column):
         scores[scores == -1] = np.nan
     return header, columns, scores
@@ -197,24 +207,21 @@ def read_scores(
 def completed_table(
     header: list[str], columns: list[list[str]], scores: Array, reference: Mapping[str, Any]
 ) -> str:
-    """Return a table as it was, and beside it the calibrated scores."""
+    """Return a table as it was, with the calibrated scores added."""
     return csv_text.of_rows(
-        [*header, *CALIBRATED], zip(*columns, *_columns(scores, reference), strict=True)
+        [*header, *CALIBRATED], zip(*columns, *_calibrated_columns(scores, reference), strict=True)
     )
 
 
-def told(scores: Array, reference: Mapping[str, Any]) -> str:
-    """Return the sentence that says how scores lie in a reference set."""
+def placement_sentence(scores: Array, reference: Mapping[str, Any]) -> str:
+    """Say in a sentence how scores lie in a reference set."""
     known = scores[~np.isnan(scores)]
-    low, high = (
-        int((known < reference["percentiles"][0]).sum()),
-        int((known > reference["percentiles"][-1]).sum()),
-    )
-    middle = (
-        f", the median at {np.median(calibrated(known, reference['percentiles'])):.1f}"
-        if len(known)
-        else ""
-    )
+    low = int((known < reference["percentiles"][0]).sum())
+    high = int((known > reference["percentiles"][-1]).sum())
+    if len(known):
+        middle = f", the median at {np.median(calibrated(known, reference['percentiles'])):.1f}"
+    else:
+        middle = ""
     named = f"{reference['set']} ({counted(reference['count'], 'face')})"
     return (
         f"{counted(len(known), 'score')} in the reference set {named}{middle}; {low:,} below its"
@@ -222,14 +229,15 @@ def told(scores: Array, reference: Mapping[str, Any]) -> str:
     )
 
 
-def _numbers(values: list[str], lines: list[int], column: str, path: Path) -> NDArray[np.float32]:
-    """Return texts as float32, as the scores of a set are: in float64 one of its own would miss its
-    percentile.
+def _as_scores(values: list[str], lines: list[int], column: str, path: Path) -> NDArray[np.float32]:
+    """Return texts as float32, the type of a reference set's scores.
+
+    In float64 a score of the set itself would miss its own percentile.
     """
     numbers = np.empty(len(values), np.float32)
     for i, value in enumerate(values):
         try:
-            numbers[i] = score_text.number(value)
+            numbers[i] = score_text.parsed_number(value)
         except ValueError as error:
             raise InvalidInput(
                 f"{path}: line {lines[i]}: {column} is {value!r:.60}, which {error}."
@@ -237,22 +245,20 @@ def _numbers(values: list[str], lines: list[int], column: str, path: Path) -> ND
     return numbers
 
 
-def _columns(scores: Array, reference: Mapping[str, Any]) -> list[list[str]]:
+def _calibrated_columns(scores: Array, reference: Mapping[str, Any]) -> list[list[str]]:
     found = calibrated(scores, reference["percentiles"])
     return [
-        _shown(np.round(found, DECIMALS)),
-        [value.removesuffix(".0") for value in _shown(as_integers(found))],
+        _number_texts(np.round(found, DECIMALS)),
+        [value.removesuffix(".0") for value in _number_texts(as_integers(found))],
     ]
 
 
-def _shown(values: Array) -> list[str]:
-    """Return numbers as texts, the shortest that give the same number again in its own type; nan is
-    blank.
-    """
+def _number_texts(values: Array) -> list[str]:
+    """Return numbers as the shortest texts that read back the same; nan is blank."""
     return ["" if value == "nan" else value for value in values.astype(str).tolist()]
 
 
-def _differing(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
+def _what_differs(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
     words = {
         "version": "version",
         "identity": "weights or preprocessing",
@@ -265,7 +271,7 @@ def _differing(found: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
     )
 
 
-def _read(path: Path, most: int, otherwise: str) -> bytes:
+def _read_bytes(path: Path, most: int, otherwise: str) -> bytes:
     try:
         with open_regular(path) as file:
             data = file.read(most + 1)

@@ -1,8 +1,8 @@
 """quality: crop → quality score, higher = more useful.
 
-The option `method` names a quality measure: a quality model's card, or one of `feature-norm` (the
+The option `method` names a quality method: a quality model's card, or one of `feature-norm` (the
 embedding's norm), `detector-score`, `given` (scores that came with the data set) and `random` (no
-information: what a measure has to beat). Scores are raw: their scale is the measure's own.
+information: what any method has to beat). Scores are raw: each method has its own scale.
 
 Random    the first three bytes of the SHA-256 of "random quality|SEED|FACE_ID", over 2²⁴: even in
           [0, 1), exact in float32, the same in every run, shard and data set, and with no face
@@ -24,7 +24,7 @@ from pipeline.core.stage import Options, Stage
 from pipeline.errors import InvalidInput, unknown
 from stages.models import catalogue
 from stages.models.cards import ModelCard, WeightFile
-from stages.tables.tables import QUALITIES
+from stages.tables.schemas import QUALITIES
 
 # Methods that need no model, and what they read.
 PLAIN = {
@@ -36,7 +36,7 @@ PLAIN = {
 
 
 class QualityOptions(Options):
-    """`seed`: of the measure `random`; for all others it decides nothing."""
+    """`method`: see the module. `seed`: of the method `random`; it has no effect on others."""
 
     method: str = "lightqnet"
     seed: int = Field(0, ge=0)
@@ -51,7 +51,7 @@ class QualityOptions(Options):
 
 @register("stage", "quality")
 class Quality(Stage):
-    """Score every face by one measure."""
+    """Score every face by one quality method."""
 
     name = "quality"
     grain = "map"
@@ -83,22 +83,17 @@ class Quality(Stage):
 
     @property
     def measure(self) -> dict[str, Any]:
-        """What the scores are, as JSON: scores of equal measure are on one scale."""
-        above = self.above.get(
-            {"feature-norm": "embeddings", "detector-score": "detections"}.get(
-                self.options.method, ""
-            )
-        )
-        model = (
-            {
+        """How the scores were computed, as JSON: only scores of equal measure share a scale."""
+        inputs = {"feature-norm": "embeddings", "detector-score": "detections"}
+        above = self.above.get(inputs.get(self.options.method, ""))
+        given = {}
+        if above:
+            given["from"] = {
                 "stage": above.name,
                 "version": above.version,
                 "options": above.options.result_options(),
+                "identity": above.identity(),
             }
-            if above
-            else {}
-        )
-        given = {"from": {**model, "identity": above.identity()}} if above else {}
         return {
             **self.options.result_options(),
             "version": self.version,
@@ -116,38 +111,36 @@ class Quality(Stage):
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
         method = self.options.method
         if method == "given":
-            return {"": _scored(rows["quality"], np.zeros(rows.rows, np.uint8))}
+            return {"": _quality_rows(rows["quality"], np.zeros(rows.rows, np.uint8))}
         if method == "random":
             return {
-                "": _scored(
+                "": _quality_rows(
                     random_numbers(rows["face_id"], self.options.seed),
                     np.zeros(rows.rows, np.uint8),
                 )
             }
         if method in PLAIN:
             (name,) = PLAIN[method]
-            values, status = (
-                inputs[name][{"embeddings": "norm", "detections": "score"}[name]],
-                inputs[name]["status"],
-            )
+            values = inputs[name][{"embeddings": "norm", "detections": "score"}[name]]
+            status = inputs[name]["status"]
             if method == "detector-score" and np.isnan(values[status == Status.OK]).any():
                 raise InvalidInput(
                     "quality.method is 'detector-score', and some faces have none: their landmarks"
-                    " or crops came with the data set. Name another measure, or let the data set"
+                    " or crops came with the data set. Name another method, or let the data set"
                     " bring a score for each face."
                 )
-            return {"": _scored(values, status)}
+            return {"": _quality_rows(values, status)}
         status, crops = inputs["crops"]["status"], inputs["crops"]["crop"]
         usable = status == Status.OK
         quality = np.full(rows.rows, np.nan, np.float32)
         if usable.any():
             quality[usable] = self._model(crops[usable]).quality
-        return {"": _scored(quality, status)}
+        return {"": _quality_rows(quality, status)}
 
     def _card(self) -> ModelCard:
         cards = {k: v for k, v in catalogue.all_cards(self.context).items() if v.has_quality}
         if self.options.method not in cards:
-            raise InvalidInput(unknown("quality measure", self.options.method, {**cards, **PLAIN}))
+            raise InvalidInput(unknown("quality method", self.options.method, {**cards, **PLAIN}))
         return cards[self.options.method]
 
     def _open(self, weights: WeightFile) -> Any:
@@ -157,8 +150,12 @@ class Quality(Stage):
 
 
 def random_numbers(face_ids: Iterable[str], seed: int) -> Array:
-    """Return one number in [0, 1) for each face id: (n,) float32, which depends on the id and the
-    seed alone.
+    """Return one number in [0, 1) for each face id: (n,) float32.
+
+    It depends on the id and the seed alone.
+
+    >>> random_numbers(["a.jpg", "b.jpg"], seed=0).round(3)
+    array([0.505, 0.705], dtype=float32)
     """
     hashes = (
         sha256(f"random quality|{seed}|{name}".encode("utf-8", "surrogatepass")).digest()
@@ -169,7 +166,7 @@ def random_numbers(face_ids: Iterable[str], seed: int) -> Array:
     ) / np.float32(1 << 24)
 
 
-def _scored(quality: Array, status: Array) -> Batch:
+def _quality_rows(quality: Array, status: Array) -> Batch:
     reason = np.full(len(status), "", dtype=object)
     return Batch(
         {"status": status.astype(np.uint8), "reason": reason, "quality": quality.astype(np.float32)}

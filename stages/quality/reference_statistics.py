@@ -1,12 +1,12 @@
 """statistics: quality scores of a reference set → what rules scale them by.
 
-The set is the data set itself (`reference: self`, as the published scripts have it) or one whose
+The set is the data set itself (`reference: self`, as in the published scripts) or one whose
 statistics were written to a file by `qfuse reference`. With a file, a face that comes or goes
 changes the templates that hold it and no other, and a new photograph can be weighed alone.
 
 File: JSON {"format": "qfuse-reference/1", "set", "measure", "count", "minimum", "maximum", "mean",
-"deviation", "percentiles"}; `measure` says what was scored by which weights, and scores of another
-measure are refused.
+"deviation", "percentiles"}; `measure` says by which method and weights the scores were computed,
+and scores of another measure are refused.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from pipeline.errors import InvalidInput
 from pipeline.system.regular_file import read_regular
 from stages.exact import sums
 
-FORMAT = "qfuse-reference/1"
-MAX_BYTES = 1 << 20
-NUMBERS = ("minimum", "maximum", "mean", "deviation")
+REFERENCE_FORMAT = "qfuse-reference/1"
+MAX_REFERENCE_BYTES = 1 << 20
+SUMMARIES = ("minimum", "maximum", "mean", "deviation")
 STATISTICS = Schema(
     "statistics",
     (
@@ -46,9 +46,14 @@ STATISTICS = Schema(
 )
 
 
-def describe(scores: NDArray[np.float64]) -> dict[str, Any]:
-    """Return minimum, maximum, mean, deviation and percentiles (101,) of scores (n,); nan where
-    there are none.
+def summarised(scores: NDArray[np.float64]) -> dict[str, Any]:
+    """Return minimum, maximum, mean, deviation and percentiles (101,) of scores (n,).
+
+    All are nan if there are no scores.
+
+    >>> found = summarised(np.array([1.0, 2.0, 3.0]))
+    >>> float(found["minimum"]), found["mean"], float(found["percentiles"][50])
+    (1.0, 2.0, 2.0)
     """
     known = scores if len(scores) else np.array([np.nan])
     four = {
@@ -95,11 +100,10 @@ class Statistics(Stage):
         """Raise InvalidInput if the reference set was scored in another way than `measure` says."""
         if self.options.reference != "self" and self._file[0]["measure"] != measure:
             found = self._file[0]["measure"]
-            was = (
-                f"by {found.get('method')!r}"
-                if isinstance(found, dict)
-                else "in no way that it names"
-            )
+            if isinstance(found, dict):
+                was = f"by {found.get('method')!r}"
+            else:
+                was = "in no way that it names"
             raise InvalidInput(
                 f"{self._path}: this reference set was scored {was}, and the faces are by"
                 f" {measure['method']!r} with other weights, version or model: name the reference"
@@ -109,7 +113,7 @@ class Statistics(Stage):
     def compute(self, work: Work) -> dict[str, Batch]:
         if self.options.reference != "self":
             found = self._file[0]
-            row = {name: np.array([found[name]], np.float64) for name in NUMBERS}
+            row = {name: np.array([found[name]], np.float64) for name in SUMMARIES}
             percentiles = np.array([found["percentiles"]], np.float64)
             return {
                 "": Batch(
@@ -122,7 +126,7 @@ class Statistics(Stage):
             }
         scores = work.inputs["quality"].read(("status", "quality"))
         usable = scores["quality"][scores["status"] == Status.OK].astype(np.float64)
-        described = {name: np.asarray(value)[None] for name, value in describe(usable).items()}
+        described = {name: np.asarray(value)[None] for name, value in summarised(usable).items()}
         return {"": Batch({"count": np.array([len(usable)], np.int64), **described})}
 
     @property
@@ -133,10 +137,10 @@ class Statistics(Stage):
     def _file(self) -> tuple[dict[str, Any], str]:
         """The reference file, and its sha256."""
         try:
-            if self._path.stat().st_size > MAX_BYTES:
+            if self._path.stat().st_size > MAX_REFERENCE_BYTES:
                 raise InvalidInput(
-                    f"{self._path}: a reference file is small, and this has more than {MAX_BYTES:,}"
-                    " bytes."
+                    f"{self._path}: a reference file is small, and this has more than"
+                    f" {MAX_REFERENCE_BYTES:,} bytes."
                 )
             data = read_regular(self._path)
         except (OSError, ValueError) as error:
@@ -145,35 +149,36 @@ class Statistics(Stage):
                 f" that can be read ({getattr(error, 'strerror', None) or error}); `qfuse reference"
                 " CONFIG FILE` writes one."
             ) from None
-        return checked(data, self._path), hashlib.sha256(data).hexdigest()
+        return checked_reference(data, self._path), hashlib.sha256(data).hexdigest()
 
 
-def to_json(name: str, measure: Mapping[str, Any], statistics: Batch) -> dict[str, Any]:
-    """Return the content of a reference file: the statistics (one row of STATISTICS) of the set
-    called `name`.
+def reference_content(name: str, measure: Mapping[str, Any], statistics: Batch) -> dict[str, Any]:
+    """Return the content of a reference file for the set called `name`.
+
+    `statistics` is one row of STATISTICS.
     """
-    row = {key: float(statistics[key][0]) for key in NUMBERS}
+    row = {key: float(statistics[key][0]) for key in SUMMARIES}
     percentiles = [float(value) for value in statistics["percentiles"][0]]
     counted = {"count": int(statistics["count"][0]), **row, "percentiles": percentiles}
-    return {"format": FORMAT, "set": name, "measure": dict(measure), **counted}
+    return {"format": REFERENCE_FORMAT, "set": name, "measure": dict(measure), **counted}
 
 
-def checked(data: bytes, path: Path) -> dict[str, Any]:
+def checked_reference(data: bytes, path: Path) -> dict[str, Any]:
     found: Any = None
     with suppress(ValueError, RecursionError):
         found = json.loads(data)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") != REFERENCE_FORMAT:
         raise InvalidInput(
-            f"{path} is not a reference file of format {FORMAT}; `qfuse reference CONFIG FILE`"
-            " writes one."
+            f"{path} is not a reference file of format {REFERENCE_FORMAT}; `qfuse reference"
+            " CONFIG FILE` writes one."
         )
-    problems = [name for name in NUMBERS if not _number(found.get(name))]
+    problems = [name for name in SUMMARIES if not _is_finite_number(found.get(name))]
     problems += [] if type(found.get("count")) is int and found["count"] > 0 else ["count"]
     levels = found.get("percentiles")
     sound = (
         isinstance(levels, list)
         and len(levels) == 101
-        and all(map(_number, levels))
+        and all(map(_is_finite_number, levels))
         and levels == sorted(levels)
     )
     problems += ([] if sound else ["percentiles"]) + ([] if "measure" in found else ["measure"])
@@ -185,6 +190,6 @@ def checked(data: bytes, path: Path) -> dict[str, Any]:
     return found
 
 
-def _number(value: Any) -> bool:
+def _is_finite_number(value: Any) -> bool:
     # which nan is not
     return type(value) in (int, float) and bool(abs(value) <= sys.float_info.max)

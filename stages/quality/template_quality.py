@@ -1,4 +1,4 @@
-"""template_quality: qualities of faces → one quality of each template.
+"""template_quality: quality scores of faces → one quality score for each template.
 
 `of`: the `min` (the published error-versus-discard scripts for IJB-C), `max`, `mean` or `median`
 over its usable faces, which are those that `fuse` can put into the template and that have a
@@ -15,12 +15,14 @@ from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Status
 from pipeline.core.stage import Options, Stage, Work
 from stages.exact import sums
-from stages.tables.tables import QUALITIES
+from stages.tables.schemas import QUALITIES
 
 
 class TemplateQualityOptions(Options):
-    """`faces`: `embedded` leaves out those without an embedding; `scored` takes all with a quality,
-    and needs no `embed`.
+    """`of`: how face qualities become one. `faces`: which faces count.
+
+    `embedded` leaves out faces without an embedding; `scored` takes all with a quality, and needs
+    no `embed`.
     """
 
     of: Literal["min", "max", "mean", "median"] = "min"
@@ -29,7 +31,7 @@ class TemplateQualityOptions(Options):
 
 @register("stage", "template_quality")
 class TemplateQuality(Stage):
-    """Take one quality of a template from those of its faces."""
+    """Make one quality score for each template from those of its faces."""
 
     name = "template_quality"
     version = 3
@@ -59,10 +61,8 @@ class TemplateQuality(Stage):
         template, quality = members["template"][usable], read["quality"][usable].astype(np.float64)
         # sorted inside each template: then a choice is a place
         quality = quality[np.lexsort((quality, template))]
-        start, stop = (
-            np.searchsorted(template, np.arange(count)),
-            np.searchsorted(template, np.arange(count), side="right"),
-        )
+        start = np.searchsorted(template, np.arange(count))
+        stop = np.searchsorted(template, np.arange(count), side="right")
         some = stop > start
         found = np.full(count, np.nan)
         if some.any():

@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any
 
-from stages.explain.examples import Example, Examples, Seen, Side
+from stages.explain.examples import Example, Examples, ShownFace, ShownTemplate
 from stages.report.explain_text import decimals, effect_written, fixed
 from stages.results.quantities import name_of
 from stages.results.ranking import Ranking
@@ -79,7 +79,7 @@ def _example(example: Example, met: Examples, mated: bool) -> dict[str, Any]:
     }
 
 
-def _side(side: Side, digits: int) -> dict[str, Any]:
+def _side(side: ShownTemplate, digits: int) -> dict[str, Any]:
     left = side.count - len(side.faces)
     rest = ""
     if left:
@@ -96,7 +96,7 @@ def _side(side: Side, digits: int) -> dict[str, Any]:
     }
 
 
-def _face(seen: Seen, digits: int) -> dict[str, Any]:
+def _face(seen: ShownFace, digits: int) -> dict[str, Any]:
     face = seen.face
     return {
         "face": face.face,

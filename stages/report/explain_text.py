@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import counted
-from stages.explain.compared_pair import Pair
+from stages.explain.compared_pair import ComparedPair
 from stages.explain.explain import Decision, Face, Scored, Template
 from stages.report.text_table import add_numbers, shortened, text_table
 from stages.results.quantities import name_of, number_label, rule_first
@@ -21,7 +21,7 @@ MOST_CELLS, MOST_FACES = 40, 20
 WORDS = {True: "yes", False: "no", None: "–"}
 
 
-def to_json(pair: Pair, cells: Iterable[Scored]) -> dict[str, Any]:
+def to_json(pair: ComparedPair, cells: Iterable[Scored]) -> dict[str, Any]:
     """Return everything that is known of a comparison; embeddings are left out."""
     sides = zip(pair.ids, pair.subjects, pair.roles, strict=True)
     records = []
@@ -44,7 +44,7 @@ def to_json(pair: Pair, cells: Iterable[Scored]) -> dict[str, Any]:
     }
 
 
-def heading(pair: Pair, cells: Sequence[Scored]) -> list[str]:
+def heading(pair: ComparedPair, cells: Sequence[Scored]) -> list[str]:
     """Say what is compared: the pair, then each template."""
     mated = {
         True: "mated",

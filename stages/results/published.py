@@ -30,7 +30,7 @@ from stages.models import catalogue
 from stages.results.quantities import Quantity
 from stages.results.rule_table import Cell, Entry, Row
 from stages.shipped_files import resource
-from stages.tables.tables import Comparisons
+from stages.tables.comparisons import Comparisons
 
 MANIFEST = "data_manifests/published.yaml"
 
@@ -73,7 +73,7 @@ class Published(_Part):
     @classmethod
     def _known(cls, label: str) -> str:
         try:
-            rules.rule_named(label)
+            rules.fusion_rule_named(label)
         except InvalidInput as error:
             raise ValueError(str(error)) from None
         return label
@@ -198,7 +198,7 @@ def _same_rule(label: str, other: str) -> bool:
     names = [each.partition("(")[0].strip() for each in (label, other)]
     return (
         names[0] == names[1]
-        and rules.rule_named(label).identity == rules.rule_named(other).identity
+        and rules.fusion_rule_named(label).identity == rules.fusion_rule_named(other).identity
     )
 
 

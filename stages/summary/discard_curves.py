@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.core.schema import Array
 from pipeline.session import Results
 from stages.draw.figures import LINES, Series
-from stages.evaluation.discard import departures, place
+from stages.evaluation.discard import departures, target_label
 from stages.results.quantities import Quantity, name_of
 from stages.results.ranking import Ranking, areas, goodness
 from stages.results.rule_table import Cell, Row
@@ -138,7 +138,7 @@ def _sharing(results: Results, ranking: Ranking, step: str) -> dict[str, list[Ro
 
 def _lines(rows: Sequence[Row], q: Quantity, form: Form) -> Iterator[Series]:
     steps = form != "legacy"
-    name = f"{STORED[form]} {place(q.target or 0.0, q.rule)}"
+    name = f"{STORED[form]} {target_label(q.target or 0.0, q.rule)}"
     for slot, row in enumerate(rows):
         y = _mean(cells_of(row, q.step), name, steps)
         if y is not None:

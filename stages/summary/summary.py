@@ -28,7 +28,7 @@ from stages.summary.discard_curves import (
     discard_details,
 )
 from stages.summary.quality_scores import Qualities, qualities
-from stages.tables.tables import Comparisons, role_rows
+from stages.tables.comparisons import Comparisons, role_rows
 
 
 @dataclass(frozen=True)

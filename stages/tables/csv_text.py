@@ -25,8 +25,10 @@ _NUMBER = re.compile(
 
 
 def guarded(value: Any) -> Any:
-    """Return a field as it is written: a text that would be taken for a formula with an apostrophe
-    before it.
+    """Return a field as it is written: with an apostrophe before text that looks like a formula.
+
+    >>> guarded("=1+1"), guarded("-1.5")
+    ("'=1+1", '-1.5')
     """
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
@@ -34,7 +36,11 @@ def guarded(value: Any) -> Any:
 
 
 def of_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table with a header line as CSV."""
+    r"""Return a table with a header line as CSV.
+
+    >>> of_rows(["face_id", "quality"], [["=a.jpg", 0.5]])
+    "face_id,quality\n'=a.jpg,0.5\n"
+    """
     lines = _Lines()
     writer = csv.writer(lines, lineterminator=_END)
     writer.writerows([*map(guarded, row)] for row in [header, *rows])

@@ -1,5 +1,6 @@
-"""enough: whether a data set has what a step compares, searches or counts; asked before anything
-runs.
+"""enough: whether a data set holds what a step compares, searches or counts.
+
+All of it is asked before anything runs.
 
 A rate over no trials is not defined, so a run that could find nothing else is refused, with the
 option to set. Only what the tables say is counted here: trials that are lost as templates fail are
@@ -16,12 +17,12 @@ from pipeline.core.schema import Array, Batch
 from pipeline.core.stage import Stage
 from pipeline.errors import InvalidInput
 from stages.metrics.subjects import Half, in_second_half
+from stages.tables.comparisons import Comparisons, need_role, role_rows
 from stages.tables.pair_layouts import Listed, Product
-from stages.tables.tables import Comparisons, need_role, role_rows
 
 # comparisons of a list that are looked at together: mostly the first have all that is looked for
-BLOCK = 1 << 20
-GIVE = (
+COMPARISONS_AT_ONCE = 1 << 20
+ADVICE = (
     "give the data set some (reader `folder`: dataset.options.probe_fraction, such as 0.5, with two"
     " images or more of a subject; `tables`: the tables comparisons or pairings), or leave out the"
     " steps that compare."
@@ -29,19 +30,17 @@ GIVE = (
 
 
 def need_comparisons(tables: Mapping[str, Batch]) -> None:
-    """Raise InvalidInput where there is nothing to compare 1:1."""
+    """Raise InvalidInput if there is nothing to compare 1:1."""
     if not Comparisons.of(tables).rows:
-        raise InvalidInput(f"the data set has no 1:1 comparison, and a step compares: {GIVE}")
+        raise InvalidInput(f"the data set has no 1:1 comparison, and a step compares: {ADVICE}")
 
 
 def need_both_kinds(tables: Mapping[str, Batch], half: Half, stage: str) -> None:
-    """Raise InvalidInput where an evaluation of 1:1 comparisons would have no mated or no non-mated
-    one.
-    """
+    """Raise InvalidInput if an evaluation would have no mated or no non-mated comparison."""
     need_comparisons(tables)
     lacking = [
         kind
-        for kind, some in zip(("mated", "non-mated"), _kinds(tables, half), strict=True)
+        for kind, some in zip(("mated", "non-mated"), _has_both_kinds(tables, half), strict=True)
         if not some
     ]
     if lacking:
@@ -55,8 +54,9 @@ def need_both_kinds(tables: Mapping[str, Batch], half: Half, stage: str) -> None
 
 
 def need_searched(tables: Mapping[str, Batch], gallery: str, where: str) -> None:
-    """Raise InvalidInput where nobody is enrolled under the role `gallery`, given by the option
-    `where`, or nobody seeks.
+    """Raise InvalidInput if no template is enrolled under the role `gallery`, or none is a probe.
+
+    `where` names the option that gives the role.
     """
     if not tables["roles"].rows:
         raise InvalidInput(
@@ -75,18 +75,19 @@ def need_searched(tables: Mapping[str, Batch], gallery: str, where: str) -> None
 def need_mates(
     tables: Mapping[str, Batch], gallery: str, half: Half, stage: str, open_set: bool = False
 ) -> None:
-    """Raise InvalidInput where no probe has a mate in the gallery or, for an `open_set`, every one
-    has.
+    """Raise InvalidInput if no probe has a mate in the gallery.
+
+    For an `open_set`, also if every probe has one.
     """
-    enrolled = set(_subjects(tables, gallery, "all"))
+    enrolled = set(_subjects_in_role(tables, gallery, "all"))
     within = "" if half == "all" else f" of the half {half!r} ({stage}.half)"
-    if enrolled.isdisjoint(_subjects(tables, "probe", half)):
+    if enrolled.isdisjoint(_subjects_in_role(tables, "probe", half)):
         raise InvalidInput(
             f"{stage}: no probe{within} is of a subject that is enrolled as {gallery!r}"
             f" ({stage}.gallery), so no rate of identification is defined: name the gallery that"
             " holds their mates, or mend the subjects."
         )
-    if open_set and enrolled.issuperset(_subjects(tables, "probe", half)):
+    if open_set and enrolled.issuperset(_subjects_in_role(tables, "probe", half)):
         raise InvalidInput(
             f"{stage}: every probe{within} is of a subject that is enrolled as {gallery!r}, and a"
             " threshold at an FPIR needs probes of others: leave subjects out of the gallery"
@@ -95,14 +96,10 @@ def need_mates(
 
 
 def need_same_gallery(stage: Stage) -> None:
-    """Raise InvalidInput where an evaluation speaks of another gallery than the search that it
-    reads looked through.
-    """
+    """Raise InvalidInput if an evaluation names another gallery than the search that it reads."""
     above = stage.above.get("candidates")
-    searched, asked = (
-        getattr(above and above.options, "gallery", None),
-        getattr(stage.options, "gallery", None),
-    )
+    searched = getattr(above and above.options, "gallery", None)
+    asked = getattr(stage.options, "gallery", None)
     if searched is not None and searched != asked:
         raise InvalidInput(
             f"search.gallery is {searched!r}, and {stage.name}.gallery is {asked!r}: who has a mate"
@@ -111,42 +108,50 @@ def need_same_gallery(stage: Stage) -> None:
         )
 
 
-def _kinds(tables: Mapping[str, Batch], half: Half) -> tuple[bool, bool]:
+def _has_both_kinds(tables: Mapping[str, Batch], half: Half) -> tuple[bool, bool]:
     """Whether there is a mated comparison, and a non-mated one, among those that are evaluated."""
     found = Comparisons.of(tables)
     if isinstance(found.form, Listed):
         subjects = tables["templates"]["subject"].tolist()
-        inside = np.array([half == "all" or kept for kept in map(_within(half), subjects)], bool)
+        inside = np.array(
+            [half == "all" or kept for kept in map(_is_in_half(half), subjects)], bool
+        )
         mated = found.listed["mated"]
-        return _any(found.form, mated, inside, True), _any(found.form, mated, inside, False)
+        return _has_kind(found.form, mated, inside, True), _has_kind(
+            found.form, mated, inside, False
+        )
     if isinstance(found.form, Product):
-        one, other = (set(_named(tables, rows, half)) for rows in (found.a, found.b))
+        one, other = (set(_subjects_of(tables, rows, half)) for rows in (found.a, found.b))
         return not one.isdisjoint(other), bool(one and other) and len(one | other) > 1
-    every = list(_named(tables, found.form.role, half))
+    every = list(_subjects_of(tables, found.form.role, half))
     return len(every) > len(set(every)), len(set(every)) > 1
 
 
-def _any(form: Listed, mated: Array, inside: Array, kind: bool) -> bool:
+def _has_kind(form: Listed, mated: Array, inside: Array, kind: bool) -> bool:
     """Whether a comparison of a kind is of two templates `inside`."""
-    cuts = (slice(start, start + BLOCK) for start in range(0, form.size, BLOCK))
+    cuts = (
+        slice(start, start + COMPARISONS_AT_ONCE)
+        for start in range(0, form.size, COMPARISONS_AT_ONCE)
+    )
     return any(
         bool(((mated[cut] == kind) & inside[form.a[cut]] & inside[form.b[cut]]).any())
         for cut in cuts
     )
 
 
-def _subjects(tables: Mapping[str, Batch], role: str, half: Half) -> Iterator[str]:
-    return _named(tables, role_rows(tables["roles"], role), half)
+def _subjects_in_role(tables: Mapping[str, Batch], role: str, half: Half) -> Iterator[str]:
+    return _subjects_of(tables, role_rows(tables["roles"], role), half)
 
 
-def _named(tables: Mapping[str, Batch], rows: Array, half: Half) -> Iterator[str]:
+def _subjects_of(tables: Mapping[str, Batch], rows: Array, half: Half) -> Iterator[str]:
     """Yield the subjects of templates, those left out that have none or are not in the half."""
-    return filter(_within(half), tables["templates"]["subject"][rows].tolist())
+    return filter(_is_in_half(half), tables["templates"]["subject"][rows].tolist())
 
 
-def _within(half: Half) -> Callable[[str], bool]:
-    """Return whether a subject is evaluated; a template without one has no subject that could be in
-    a half.
+def _is_in_half(half: Half) -> Callable[[str], bool]:
+    """Return a function that says whether a subject is evaluated.
+
+    A template without a subject is in no half.
     """
     if half == "all":
         return bool

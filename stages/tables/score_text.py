@@ -1,16 +1,15 @@
-"""Texts of quality scores as other programs write them: what separates their fields, and which of
-these are numbers.
+"""Quality scores as other programs write them: what separates fields, and which are numbers.
 
 Conventions
-    Separator   a tab, a semicolon or a comma: that of which line 1 has most. Where it has none of
-                them, blanks; so too where each line is the name of a file, a blank and a number,
-                whatever commas are in the name.
+    Separator   a tab, a semicolon or a comma, whichever line 1 has most of. If it has none of
+                them, blanks; also blanks if each line is the name of a file, a blank and a number,
+                even if the name holds commas.
     Number      decimal or scientific (0.5, .5, 5e-1), at most 1e30 in size; nan, or a blank in a
-                table, is a face without a score. Whatever else should be a number (1_0, inf, 0x1,
-                0,5) is refused.
-    Header      line 1, unless its last field was meant as a number. A line 1 that is one all the
-                same: its name is empty (pandas) or that of a column (path), or has neither suffix
-                nor slash where all others have one, or a field of it is the column that is asked
+                table, is a face without a score. Anything else in place of a number (1_0, inf,
+                0x1, 0,5) is refused.
+    Header      line 1, unless its last field was meant as a number. Even then it is a header if its
+                first field is empty (pandas) or a column name (path), or has neither suffix nor
+                slash if all others have one, or a field of it is the column that is asked
                 for. Without one a line is a score, or a face's name and a score, and the name may
                 hold blanks (CR-FIQA's lists).
     OFIQ        lines end with a separator, which is no column, and -1 as UnifiedQualityScore, or in
@@ -32,7 +31,7 @@ from pipeline.errors import InvalidInput
 UNIFIED = "UnifiedQualityScore"
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks"}
 # in size, as in the lists of `ijb`: what is beyond it is no score, and float32 ends at 3e38
-LARGEST = 1e30
+LARGEST_SCORE = 1e30
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE)
 # of columns
@@ -44,9 +43,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z]\w*$")
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts: its header, None if it has none, its other rows, the line of each, and what
-    separates fields.
-    """
+    """A table of texts: its header (None if it has none), its other rows, and how it is written."""
 
     header: list[str] | None
     rows: list[list[str]]
@@ -55,14 +52,24 @@ class Table:
 
 
 def separator_of(line: str) -> str:
-    """Return what separates the fields of a line; a comma where nothing does."""
+    """Return what separates the fields of a line; a comma if nothing does.
+
+    >>> separator_of("face;quality"), separator_of("a.jpg 0.5")
+    (';', ' ')
+    """
     found = max(("\t", ";", ","), key=line.count)
-    return " " if found not in line and " " in line.strip() else found if found in line else ","
+    if found in line:
+        return found
+    return " " if " " in line.strip() else ","
 
 
-def number(field: str) -> float:
-    """Return the number in a field, nan if it is blank or nan. Raises ValueError, saying what it is
-    instead.
+def parsed_number(field: str) -> float:
+    """Return the number in a field; nan if the field is blank or nan.
+
+    Raises ValueError, which says what the field is instead.
+
+    >>> parsed_number("5e-1"), parsed_number(" ")
+    (0.5, nan)
     """
     value = field.strip()
     if value.lower() in ("", "nan"):
@@ -71,16 +78,20 @@ def number(field: str) -> float:
         raise ValueError("has a decimal comma: write numbers with a point")
     if not _NUMBER.fullmatch(value):
         raise ValueError("is not a number, such as 0.5 or 5e-1; blank or nan means no score")
-    if abs(float(value)) > LARGEST:
+    if abs(float(value)) > LARGEST_SCORE:
         raise ValueError("is larger than any score may be, 1e30 in size")
     return float(value)
 
 
 def table_of(content: str, column: str | None) -> Table:
-    """Return what a text with at least one line that is not blank holds.
+    r"""Return what a text with at least one line that is not blank holds.
 
     Raises csv.Error for quotes that do not end. `column`, which the header should have, may hold
     blanks.
+
+    >>> table = table_of("face,quality\na.jpg,0.5\n", None)
+    >>> table.header, table.rows, table.separator
+    (['face', 'quality'], [['a.jpg', '0.5']], 'commas')
     """
     filled = [
         (i, line) for i, line in enumerate(io.StringIO(content, newline=None), 1) if line.strip()
@@ -108,8 +119,7 @@ def table_of(content: str, column: str | None) -> Table:
 
 
 def header_of(table: Table, column: str | None, where: str) -> list[str]:
-    """Return what the columns of a table without a header are called: the last one, `column`, holds
-    the scores.
+    """Return column names for a table without a header; the last one, `column`, holds the scores.
 
     Raises InvalidInput if a line holds more than a name and a score.
     """
@@ -122,7 +132,7 @@ def header_of(table: Table, column: str | None, where: str) -> list[str]:
     return ["face", column or "quality"][-width:]
 
 
-def likely(header: Sequence[str]) -> str:
+def likely_score_column(header: Sequence[str]) -> str:
     """Return a column that may hold the scores, for an example on a command line."""
     names = [
         name
@@ -171,7 +181,11 @@ def _is_path(name: str) -> bool:
 
 
 def is_number(field: str) -> bool:
-    """Whether a field is what `number` reads, or what other programs take for a number."""
+    """Whether a field is what `parsed_number` reads, or what other programs take for a number.
+
+    >>> is_number("0,5"), is_number("inf"), is_number("a.jpg")
+    (True, True, False)
+    """
     try:
         float(field)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Subjects of templates whose names are not known: those whom mated comparisons connect are one."""
+"""Subjects of unnamed templates: those connected by mated comparisons are one subject."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from pipeline.core.schema import Array, text
 
 
 def inferred_subjects(known: Array, subject: Array, a: Array, b: Array) -> Array:
-    """Return every template's subject (text): the lists' (None: not listed), or as the mated
-    comparisons (rows a, b) tell.
+    """Return every template's subject (text): the listed one, else one inferred from mated pairs.
+
+    `subject` is None for a template that no list names; a, b are the template rows of mated
+    comparisons.
+
+    >>> known, listed = np.array([10, 11, 12]), np.array([None, None, None])
+    >>> inferred_subjects(known, listed, np.array([0]), np.array([2]))
+    array(['s10', '', 's10'], dtype=object)
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     size = len(known)
+    # Subjects are the connected components of the graph of mated comparisons. A component is named
+    # after its smallest known template, unless a list names one of its templates.
     graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(size, size))
     count, group = connected_components(graph, directed=False)
     smallest = np.full(count, size)

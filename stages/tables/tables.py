@@ -1,16 +1,7 @@
-"""The tables of a data set, and the columns that flow between stages.
-
-| table       | one row is                                        |
-|-------------|---------------------------------------------------|
-| faces       | one face in one image                             |
-| members     | a face's place in a template (sorted by template) |
-| templates   | a set of faces compared as one                    |
-| roles       | what a template serves as: reference, probe, gallery |
-| comparisons | one 1:1 comparison of a list                      |
-| pairings    | *all pairs* of two roles or of one, never materialised |
+"""The tables of a data set: which there are, their axes, and how a reader's ids become rows.
 
 Readers give ids; `build_tables` resolves them to row numbers and refuses what does not fit
-together.
+together. `schemas` has the columns of each table.
 """
 
 from __future__ import annotations
@@ -21,150 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core.schema import Array, Batch, Field, Schema, text
-from pipeline.errors import InvalidInput, unknown
+from pipeline.core.schema import Array, Batch, Schema, text
+from pipeline.errors import InvalidInput
 from pipeline.plan.dataset import Axis
-from stages.tables.pair_layouts import Listed, Product, Triangle
-
-FACES = Schema(
-    "faces",
-    (
-        Field("face_id", "text"),
-        Field("path", "text"),  # relative to the data set's root; empty if there is no image
-        Field(
-            "sha256", "text"
-        ),  # of the image file; empty if it is missing, UNREADABLE where it cannot be read
-        Field("subject", "text"),
-        Field("box", "float32", (4,), "px: x, y, width, height", optional=True),
-        Field("landmarks", "float32", (5, 2), "px: x, y", optional=True),
-        Field("score", "float32", (), "detector score, higher = surer", optional=True),
-        Field("embedding", "float32", (None,), optional=True),
-        Field(
-            "variance",
-            "float32",
-            (None,),
-            "of the unit embedding, by dimension or one for all",
-            optional=True,
-        ),
-        Field("quality", "float32", (), "higher = more useful", optional=True),
-    ),
-)
-MEMBERS = Schema(
-    "members", (Field("template", "int64"), Field("face", "int64"), Field("media", "text"))
-)
-TEMPLATES = Schema("templates", (Field("template_id", "text"), Field("subject", "text")))
-ROLES = Schema("roles", (Field("template", "int64"), Field("role", "text")))
-COMPARISONS = Schema(
-    "comparisons",
-    (Field("a", "int64"), Field("b", "int64"), Field("mated", "bool"), Field("fold", "int16")),
-)
-PAIRINGS = Schema("pairings", (Field("role_a", "text"), Field("role_b", "text")))
-
-STATUS = Field("status", "uint8")
-REASON = Field("reason", "text")
-DETECTIONS = Schema(
-    "detections",
-    (
-        STATUS,
-        REASON,
-        Field("box", "float32", (4,), "px: x, y, width, height"),
-        Field("landmarks", "float32", (5, 2), "px: x, y"),
-        Field(
-            "score", "float32", (), "detector score, higher = surer; nan if nothing was detected"
-        ),
-        Field("faces_found", "int32"),
-    ),
-    finite=("box", "landmarks"),
-)
-CROPS = Schema("crops", (STATUS, Field("crop", "uint8", (112, 112, 3), "RGB")))
-EMBEDDINGS = Schema(
-    "embeddings",
-    (
-        STATUS,
-        REASON,
-        Field("embedding", "float32", (None,)),
-        Field("norm", "float32", (), "L2 norm of the embedding"),
-        Field(
-            "variance",
-            "float32",
-            (None,),
-            "of the unit embedding, by dimension or one for all",
-            optional=True,
-        ),
-    ),
-    finite=("embedding", "norm"),
-)
-QUALITIES = Schema(
-    "qualities",
-    (STATUS, REASON, Field("quality", "float32", (), "higher = more useful")),
-    finite=("quality",),
-)
-FUSED = Schema(
-    "fused",
-    (
-        STATUS,
-        Field("embedding", "float32", (None,), "unit length, or zeros under fuse.fallback zero"),
-        Field("used", "int32", (), "faces with a weight above 0"),
-        Field("fallback", "bool"),  # its weights vanished, and fuse.fallback decided
-    ),
-    finite=("embedding",),
-)
-SCORES = Schema(
-    "scores",
-    (
-        Field("score", "float32", (), "cosine; nan if a template failed"),
-        Field(
-            "failed", "uint8"
-        ),  # 0, or 1 where the first template failed, 2 where the second, 3 where both
-    ),
-)
-CANDIDATES = Schema(
-    "candidates",
-    (
-        STATUS,
-        Field("candidate", "int64", (None,), "row of templates; -1 = none"),
-        Field("score", "float32", (None,), "cosine"),
-    ),
-)
-# One row is one number. `replicates` are its bootstrap values, drawn with the same subject weights
-# in every cell, so that differences between cells can be paired.
-NUMBERS = Schema(
-    "numbers",
-    (
-        Field("metric", "text"),
-        Field("target", "float64"),  # FMR, FPIR or rank asked for; nan if there is none
-        Field("rule", "text"),  # at_most, nearest, script, or empty
-        Field("value", "float64"),
-        Field("low", "float64"),
-        Field("high", "float64"),
-        Field("achieved", "float64"),  # FMR or FPIR actually held
-        Field("threshold", "float64"),
-        Field(
-            "false_matches", "int64"
-        ),  # in 1:N false positives: those behind `achieved`; -1 where it does not apply
-        Field(
-            "nonmated", "int64"
-        ),  # comparisons or probes that `achieved` is over; -1 where it does not apply
-        Field(
-            "subject_pairs", "int64"
-        ),  # distinct pairs of subjects behind `false_matches`; -1 where it does not apply
-        Field(
-            "misses", "int64"
-        ),  # mated comparisons or probes that are wrong at it; -1 where it does not apply
-        Field("trials", "int64"),  # comparisons, probes or templates that `value` is over
-        Field(
-            "subjects", "int64"
-        ),  # those behind `trials`, which are what is independent; -1 where that is not told
-        Field("few", "bool"),  # fewer than 30 false matches decide; `misses` may be few as well
-        Field("replicates", "float64", (None,)),
-    ),
-)
-CURVES = Schema("curves", (Field("curve", "text"), Field("x", "float64"), Field("y", "float64")))
+from stages.tables.comparisons import Comparisons, role_rows
+from stages.tables.schemas import COMPARISONS, FACES, MEMBERS, PAIRINGS, ROLES, TEMPLATES
 
 
 class FaceLayout:
-    """Tables and axes of every face data set: faces, templates, comparisons (a list or all pairs of
-    roles), probes.
+    """Tables and axes of every face data set: faces, templates, comparisons, probes.
+
+    Comparisons are a list or all pairs of roles.
 
     `growing`: faces are added to such a set, or taken out of it, so its first shards are small.
     """
@@ -178,8 +36,9 @@ class FaceLayout:
         self.growing = growing
 
     def same_rows(self, one: str, other: str, tables: Mapping[str, Batch]) -> bool:
-        """Whether two axes number the same rows: faces and templates do where each face is a
-        template, in order.
+        """Whether two axes number the same rows.
+
+        Faces and templates do if every face is a template of its own, in the same order.
         """
         members, count = tables["members"], tables["templates"].rows
         alike = {one, other} == {"faces", "templates"} and members.rows == count == tables[
@@ -209,114 +68,10 @@ class FaceLayout:
 
 
 LAYOUT, GROWING = FaceLayout(), FaceLayout(growing=True)
-_NONE = np.empty(0, np.int64)
-
-
-def role_rows(roles: Batch, role: str) -> Array:
-    """Return the template rows that serve as `role`, in table order (int64)."""
-    rows: Array = roles["template"][roles["role"] == role]
-    return rows
-
-
-def need_role(roles: Batch, role: str, where: str) -> None:
-    """Raise InvalidInput, naming the nearest one, where no template has the role that an option
-    asks for.
-    """
-    known = set(roles["role"].tolist())
-    if role not in known:
-        raise InvalidInput(f"{where}: {unknown('role', role, known)}")
-
-
-def refuse_itself(tables: Mapping[str, Batch], one: str, other: str) -> None:
-    """Raise InvalidInput if a template has both roles: it would be compared with itself, which
-    tells nothing of anyone.
-    """
-    both = np.intersect1d(role_rows(tables["roles"], one), role_rows(tables["roles"], other))
-    if len(both):
-        name = str(tables["templates"]["template_id"][both[0]])
-        raise InvalidInput(
-            f"template {name!r} serves as {one!r} and as {other!r} ({len(both)} such), and would be"
-            " compared with itself: give each side templates of its own."
-        )
-
-
-@dataclass(frozen=True)
-class Comparisons:
-    """The 1:1 comparisons of a data set: a list, or all pairs of two roles or of one, which are
-    never written out.
-    """
-
-    listed: Batch
-    form: Listed | Product | Triangle
-
-    @staticmethod
-    def of(tables: Mapping[str, Batch]) -> Comparisons:
-        """Of a pairing, a role that no template has leaves nothing to pair, and what is listed
-        counts.
-        """
-        pairings, listed = tables["pairings"], tables["comparisons"]
-        names = [str(pairings[name][0]) for name in ("role_a", "role_b")] if pairings.rows else []
-        a, b = (role_rows(tables["roles"], name) for name in names) if names else (_NONE, _NONE)
-        if not (len(a) and len(b)):
-            return Comparisons(listed, Listed(listed["a"], listed["b"]))
-        return Comparisons(listed, Triangle(a) if names[0] == names[1] else Product(a, b))
-
-    @property
-    def a(self) -> Array:
-        """Template rows of the first side: of each comparison, or of the rows of all pairs."""
-        return self.form.a
-
-    @property
-    def b(self) -> Array:
-        return self.form.b
-
-    @property
-    def rows(self) -> int:
-        return self.form.size
-
-    @property
-    def multiple(self) -> int:
-        """Shards of a product hold whole rows of it. Those of a triangle, whose rows differ in
-        length, do not.
-        """
-        return len(self.form.b) if isinstance(self.form, Product) else 1
-
-    def pairs(self, start: int, stop: int) -> tuple[Array, Array]:
-        """Return the template rows (int64) of comparisons start…stop."""
-        if isinstance(self.form, Listed):
-            return self.form.templates(slice(start, stop))
-        return self.form.templates(np.arange(start, stop, dtype=np.int64))
-
-    def refuse_itself(self, tables: Mapping[str, Batch]) -> None:
-        """Raise InvalidInput if a comparison is of a template with itself."""
-        form = self.form
-        if isinstance(form, Product):
-            refuse_itself(
-                tables, *(str(tables["pairings"][name][0]) for name in ("role_a", "role_b"))
-            )
-        elif isinstance(form, Triangle):
-            rows, times = np.unique(form.role, return_counts=True)
-            if len(twice := rows[times > 1]):
-                role, name = (
-                    str(x)
-                    for x in (
-                        tables["pairings"]["role_a"][0],
-                        tables["templates"]["template_id"][twice[0]],
-                    )
-                )
-                raise InvalidInput(
-                    f"template {name!r} is listed more than once as {role!r} ({len(twice)} such),"
-                    " and would be compared with itself: give each template a role once."
-                )
-        elif len(same := np.flatnonzero(form.a == form.b)):
-            raise InvalidInput(
-                f"comparison {same[0]} is of a template with itself ({len(same)} such): take these"
-                " out."
-            )
 
 
 @dataclass
-class Protocol:
+class ProtocolLists:
     """What a reader found, still by id. Order is kept; `build_tables` turns ids into rows."""
 
     face_id: list[str]
@@ -334,15 +89,15 @@ class Protocol:
     comparison_b: list[str] = field(default_factory=list)
     mated: Sequence[bool] = ()
     fold: Sequence[int] = ()
-    all_pairs: tuple[str, str] | None = (
-        None  # of two roles or, where both are one, every unordered pair of it
-    )
+    # all pairs of two roles or, if both are one, every unordered pair of it
+    all_pairs: tuple[str, str] | None = None
     columns: dict[str, Array] = field(default_factory=dict)  # optional columns of faces
 
 
-def build_tables(found: Protocol, where: str) -> dict[str, Batch]:
-    """Return the six tables. Raises InvalidInput listing duplicate and unknown ids (the first ten
-    of each).
+def build_tables(found: ProtocolLists, where: str) -> dict[str, Batch]:
+    """Return the six tables.
+
+    Raises InvalidInput with the first ten duplicate and the first ten unknown ids.
     """
     faces = _numbered(found.face_id, "face", where)
     templates = _numbered(found.template_id, "template", where)
@@ -389,7 +144,11 @@ def build_tables(found: Protocol, where: str) -> dict[str, Batch]:
 
 
 def singletons(face_id: Sequence[str], subject: Sequence[str]) -> dict[str, Any]:
-    """Return the Protocol fields that make every face a template (and a medium) of its own."""
+    """Return the Protocol fields that make every face a template (and a medium) of its own.
+
+    >>> singletons(["a.jpg"], ["Ada"])["template_subject"]
+    ['Ada']
+    """
     ids = list(face_id)
     return {
         "template_id": ids,

@@ -15,7 +15,7 @@ from pipeline.core.schema import Batch
 from pipeline.store import hdf5
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
-from stages.tables.tables import Protocol, build_tables, singletons
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 from tests.accept.command import Check, Place
 from tests.support.same_bits import ALL, config, digests, start
 
@@ -143,7 +143,7 @@ def _crowd() -> dict[str, Batch]:
     embedding = rng.standard_normal((len(names), 512)).astype(np.float32)
     embedding[: ENROLLED // 10] = embedding[ENROLLED - ENROLLED // 10 : ENROLLED]
     embedding[ENROLLED:] += 3 * embedding[:SEEKING]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=[""] * len(names),
         sha256=[""] * len(names),

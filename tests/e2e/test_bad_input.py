@@ -23,7 +23,7 @@ from PIL import Image
 from pipeline.core.schema import Batch
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
-from stages.tables.tables import Protocol, build_tables, singletons
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Qfuse = Callable[..., Answer]
 ALIGN = (
@@ -61,7 +61,7 @@ def tables_of(folder: Path, files: dict[str, bytes | None]) -> None:
         digests.append("" if data is None else hashlib.sha256(data).hexdigest())
     ids = [name.partition(".")[0] for name in files]
     score = {"score": np.full(len(ids), 0.9, np.float32)}  # as if a detector had been there before
-    found = Protocol(
+    found = ProtocolLists(
         face_id=ids,
         path=list(files),
         sha256=digests,

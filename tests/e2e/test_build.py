@@ -19,7 +19,7 @@ from e2e.conftest import CONFIG, Answer, command, commands
 
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
-from stages.tables.tables import Protocol, build_tables, singletons
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Qfuse = Callable[..., Answer]
 ROOT = Path(__file__).parents[2]
@@ -446,7 +446,7 @@ def test_what_is_no_reference_file_or_does_not_fit_is_refused(qfuse: Qfuse, tmp_
 
 def test_a_set_without_a_quality_score_is_no_reference_set(qfuse: Qfuse, tmp_path: Path) -> None:
     faces = [f"f{i}" for i in range(3)]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=faces,
         path=[""] * 3,
         sha256=[""] * 3,

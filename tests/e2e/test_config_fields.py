@@ -33,9 +33,9 @@ from pipeline.run.runner import Runner
 from pipeline.session import open_session
 from stages.datasets.tables_file import write_tables
 from stages.quality.quality import Quality, QualityOptions
-from stages.quality.reference_statistics import to_json
+from stages.quality.reference_statistics import reference_content
 from stages.results.report_options import ReportOptions
-from stages.tables.tables import Protocol, build_tables
+from stages.tables.tables import ProtocolLists, build_tables
 
 STEPS = (
     *(
@@ -270,7 +270,7 @@ def reference() -> dict[str, Any]:
     scored = Quality(QualityOptions(), Context(profile_of("cpu-fp32")))
     row = {name: np.array([0.5]) for name in ("minimum", "maximum", "mean", "deviation")}
     batch = Batch({"count": np.array([9]), **row, "percentiles": np.linspace(0, 1, 101)[None]})
-    return to_json("other", scored.measure, batch)
+    return reference_content("other", scored.measure, batch)
 
 
 def _write(path: Path) -> None:
@@ -487,7 +487,7 @@ def test_templates_of_other_faces_are_never_taken_for_the_same_when_a_shard_befo
     for first in (0, 1):
         kept, embedding = ids[first:], faces[first:]
         template = [f"t{i // 4:02d}" for i in range(len(kept))]
-        found = Protocol(
+        found = ProtocolLists(
             face_id=kept, path=[""] * len(kept), sha256=[""] * len(kept), subject=template,
             template_id=sorted(set(template)), template_subject=sorted(set(template)),
             member_template=template, member_face=kept, member_media=kept,

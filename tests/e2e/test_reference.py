@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from pipeline.core.registry import available
 from pipeline.errors import InvalidInput
-from stages.commands.reference import config_schema, described, listed
+from stages.commands.reference import config_schema, describe_part, list_parts
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -26,15 +26,15 @@ def wrong(config: Any) -> list[str]:
 
 
 def test_every_step_reader_and_rule_is_listed_with_what_it_is_for() -> None:
-    found = {(each["kind"], each["name"]): each["what"] for each in listed()}
+    found = {(each["kind"], each["name"]): each["what"] for each in list_parts()}
     assert {name for kind, name in found if kind == "step"} == set(available("stage"))
     assert {name for kind, name in found if kind == "fusion rule"} == set(available("fusion rule"))
     assert all(found.values()), [key for key, what in found.items() if not what]
 
 
-@pytest.mark.parametrize("name", [each["name"] for each in listed()])
+@pytest.mark.parametrize("name", [each["name"] for each in list_parts()])
 def test_every_part_is_described_with_every_option(name: str) -> None:
-    for part in described(name):
+    for part in describe_part(name):
         kind = {"step": "stage"}.get(part["kind"], part["kind"])
         known = available(kind)[name]
         fields = known.Options.model_fields if hasattr(known, "Options") else known.parameters
@@ -45,14 +45,14 @@ def test_every_part_is_described_with_every_option(name: str) -> None:
 
 
 def test_options_are_told_in_words() -> None:
-    (fuse,) = described("fuse")
+    (fuse,) = describe_part("fuse")
     assert {each["name"]: each["may be"] for each in fuse["options"]} == {
         "rule": "text",
         "features": "unit or raw",
         "media": "none or mean or weighted",
         "fallback": "equal or none or zero",
     }
-    (power,) = described("quality-power(p=3)")
+    (power,) = describe_part("quality-power(p=3)")
     assert (power["what"], power["options"]) == (
         "weight: max(q, 0)^p.",
         [{"name": "p", "default": 2.0, "may be": "number above 0"}],
@@ -64,7 +64,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         InvalidInput,
         match="unknown step, reader or rule 'quality_linear': did you mean 'quality-linear'",
     ):
-        described("quality_linear")
+        describe_part("quality_linear")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -98,7 +98,7 @@ def test_factors_environment_names_and_null_fit_wherever_an_option_stands() -> N
 def test_the_verb_prints_lists_descriptions_and_the_schema(qfuse: Callable[..., Any]) -> None:
     assert "quality-power" in qfuse("steps").out
     assert "none or mean or weighted" in qfuse("steps", "fuse").out
-    assert json.loads(qfuse("steps", "fuse", "--json").out) == described("fuse")
+    assert json.loads(qfuse("steps", "fuse", "--json").out) == describe_part("fuse")
     assert json.loads(qfuse("steps", "--schema").out)["title"] == "A config of qfuse"
     answer = qfuse("steps", "fuze")
     assert answer.code == 3

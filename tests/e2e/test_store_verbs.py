@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.files.digests import file_digest
 from pipeline.store.store import Store
 from stages.datasets.tables_file import write_tables
-from stages.tables.tables import Protocol, build_tables, singletons
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Qfuse = Callable[..., Answer]
 
@@ -150,7 +150,7 @@ def test_store_gc_of_crops_keeps_everything_else(qfuse: Qfuse, tmp_path: Path) -
         Image.fromarray(shades).save(tmp_path / name)
     digests = [file_digest(tmp_path / name) for name in names]
     score = {"score": np.full(4, 0.9, np.float32)}
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=names,
         sha256=digests,

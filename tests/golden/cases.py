@@ -17,7 +17,7 @@ from pipeline.core.registry import available
 from pipeline.core.schema import Batch, Status, text
 from pipeline.core.stage import Context, Source, Stage, Work
 from pipeline.files.file_tree import open_files
-from stages.tables.tables import Protocol, build_tables
+from stages.tables.tables import ProtocolLists, build_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("QFUSE_SHARED", ROOT.parent / "shared"))
@@ -90,7 +90,7 @@ def a_set() -> dict[str, Batch]:
     references enrolled.
     """
     faces, templates = [f"f{i}" for i in range(12)], [f"t{i}" for i in range(4)]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=faces,
         path=[""] * 12,
         sha256=[""] * 12,
@@ -111,7 +111,7 @@ def a_list(rows: int = 12) -> dict[str, Batch]:
     """Every pair of twelve faces of six subjects, in three folds."""
     names, subjects = [f"f{i}" for i in range(rows)], [f"s{i // 2}" for i in range(rows)]
     pairs = [(i, j) for i in range(rows) for j in range(i + 1, rows)]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=names,
         sha256=names,

@@ -19,7 +19,7 @@ from pipeline.core.registry import available, lookup
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import open_files
 from stages.datasets.lfw import LfwOptions, LfwReader
-from stages.datasets.manifests import Counts
+from stages.datasets.manifests import CountsCheck
 from stages.models.cards import find_weights, read_cards, read_weights
 
 from .guard import Breach
@@ -285,7 +285,7 @@ def pairs(rng: Random, folder: Path) -> Callable[[], object]:
         data = damaged(rng, data, most=2)
     (folder / "pairs.txt").write_bytes(data)
 
-    counts: Counts = rng.choice(("published", "any"))
+    counts: CountsCheck = rng.choice(("published", "any"))
 
     def call() -> object:
         tables = LfwReader(LfwOptions(counts=counts)).read(open_files(folder))

@@ -20,7 +20,7 @@ from pipeline.core.schema import Batch, Status, text
 from pipeline.core.stage import Context
 from pipeline.files.file_tree import Folder
 from stages.faces.align import Align, AlignOptions
-from stages.tables.tables import CROPS, DETECTIONS
+from stages.tables.schemas import CROPS, DETECTIONS
 
 from .guard import Breach
 from .mutate import damaged

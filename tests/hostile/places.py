@@ -20,7 +20,7 @@ from stages.datasets.ijb.npy import read_array
 from stages.datasets.lfw import LfwOptions, LfwReader
 from stages.datasets.problems import Problems
 from stages.datasets.tables_file import TablesOptions, TablesReader
-from stages.fusion.templates_file import need_ours
+from stages.fusion.templates_file import need_templates_file
 from stages.models.cards import read_cards, read_weights
 from stages.quality.calibration import read_reference, read_scores
 from stages.results.finished_runs import find_run
@@ -114,7 +114,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "events": lambda path: Events(path.parent).close(),
     "former plan": recalled,
     "output": is_free,
-    "templates": need_ours,
+    "templates": need_templates_file,
     "digests": _digested,
     "store": lambda path: Store(path),
     "artifact": lambda path: _stored(path.parents[2]),

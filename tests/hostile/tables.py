@@ -21,7 +21,7 @@ from pipeline.errors import QfuseError
 from pipeline.files.file_tree import open_files
 from pipeline.store.store import Store
 from stages.datasets.tables_file import TablesOptions, TablesReader, write_tables
-from stages.tables.tables import LAYOUT, Protocol, build_tables, singletons
+from stages.tables.tables import LAYOUT, ProtocolLists, build_tables, singletons
 
 from .guard import SECRET, Breach
 from .mutate import changed, damaged, odd
@@ -38,7 +38,7 @@ def _tables() -> dict[str, Batch]:
     subjects = ["ada", "ada", "bob", "bob"]
     floats = np.arange(1, 17, dtype=np.float32).reshape(4, 4)
     columns = {"embedding": floats, "quality": floats[:, 0].copy(), "box": floats.copy()}
-    found = Protocol(
+    found = ProtocolLists(
         face_id=ids,
         path=["a.jpg"] * 4,
         sha256=[""] * 4,

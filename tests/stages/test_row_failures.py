@@ -12,7 +12,7 @@ from pipeline.run.row_failures import remarks
 from pipeline.run.runner import Runner
 from pipeline.session import open_session
 from stages.datasets.tables_file import write_tables
-from stages.tables.tables import Protocol, build_tables, singletons
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 # the second has no direction, so it fails
 EMBEDDINGS = np.eye(4, dtype=np.float32) * [[1], [0], [1], [1]]
@@ -25,7 +25,7 @@ def test_a_failed_face_is_told_by_its_id_whatever_other_columns_the_data_set_has
     tmp_path: Path, more: dict
 ) -> None:
     ids, whose = ["f0", "f1", "f2", "f3"], ["s0", "s0", "s1", "s1"]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=ids, path=[""] * 4, sha256=[""] * 4, subject=whose, **singletons(ids, whose),
         columns={"embedding": EMBEDDINGS.astype(np.float32), **more},
     )  # fmt: skip

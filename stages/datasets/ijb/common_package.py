@@ -1,5 +1,4 @@
-"""Reader `ijb`: IJB-B and IJB-C as the common package has them, crops with landmarks, or embeddings
-beside the lists.
+"""Reader `ijb`: IJB-B and IJB-C in the common package: crops with landmarks, or embeddings.
 
 Conventions
     Package    the folder that holds meta/ and loose_crop/, wherever in the data set it lies:
@@ -30,23 +29,30 @@ from pipeline.core.schema import Array, Batch, text
 from pipeline.core.stage import Options
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, passed_over
-from stages.datasets.folder import IMAGES, below, file_names, find, folder_of, need_files
+from stages.datasets.folder import (
+    IMAGE_EXTENSIONS,
+    file_names,
+    find_one_file,
+    folder_of,
+    names_below,
+    need_files,
+)
 from stages.datasets.ijb import protocol as protocol
-from stages.datasets.ijb.lists import bad_names, first_line, pieces, read_csv, read_list
+from stages.datasets.ijb.lists import bad_names, first_line, read_csv, read_list, read_pieces
 from stages.datasets.ijb.npy import read_array
-from stages.datasets.problems import SHOWN, Problems
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
 from stages.tables.score_text import separator_of
 from stages.tables.subjects import inferred_subjects
 from stages.tables.tables import LAYOUT, FaceLayout
 
-FACES = {"image": "text", "template": "id", "media": "text"}
-POINTS = {
+FACE_LIST = {"image": "text", "template": "id", "media": "text"}
+LANDMARK_LIST = {
     "image": "text",
     **{f"{axis}{i}": "number" for i in range(1, 6) for axis in "xy"},
     "score": "number",
 }
-PAIRS = {"template 1": "id", "template 2": "id", "label": "label"}
-LISTED = {"TEMPLATE_ID": "id", "SUBJECT_ID": "text"}
+PAIR_LIST = {"template 1": "id", "template 2": "id", "label": "label"}
+IDENTIFICATION_LIST = {"TEMPLATE_ID": "id", "SUBJECT_ID": "text"}
 REQUIRED = ("faces", "points", "pairs")
 # a word where a score should be
 _HEADING = re.compile(r"(?:^|[\s,;])(?!nan$|inf)[a-z_]+(\.scalar)?[,;]?$", re.IGNORECASE)
@@ -57,7 +63,7 @@ class IjbOptions(Options):
 
     name: protocol.Name = "ijbc"
     counts: Literal["published", "any"] = "published"  # any: take what is there
-    root: str = ""  # sub-folder to look in, where the data set holds several packages
+    root: str = ""  # sub-folder to look in, if the data set holds several packages
     probes: Literal["mixed", "img", "video"] = "mixed"  # which list of probes, for 1:N
     embeddings: str | None = None  # path in the package
     quality: str | None = None  # path in the package
@@ -65,8 +71,9 @@ class IjbOptions(Options):
 
 @dataclass(frozen=True)
 class _Package:
-    """Paths in the data set: of the package's folder, and of each list that is there, by what it
-    lists.
+    """Paths in the data set: the package's folder, and each list that is there.
+
+    `lists` is by what a list holds.
     """
 
     base: str
@@ -75,9 +82,7 @@ class _Package:
 
 @register("reader", "ijb")
 class IjbReader:
-    """The common package: a listed 1:1 protocol and, where its lists are there, 1:N with two
-    galleries.
-    """
+    """The common package: a listed 1:1 protocol and, if its lists are there, 1:N searches."""
 
     name: ClassVar[str] = "ijb"
     version: ClassVar[int] = 2
@@ -91,7 +96,7 @@ class IjbReader:
 
     def sources(self, files: Files) -> list[str]:
         """The lists, what lies beside them, and every image; `read` reports missing lists."""
-        names = below(file_names(files), self.options.root)
+        names = names_below(file_names(files), self.options.root)
         package = self._package(names, Problems(files.root))
         images = [name for name in names if name.startswith(f"{package.base}loose_crop/")]
         return [*package.lists.values(), *self._extra(package), *images]
@@ -105,12 +110,12 @@ class IjbReader:
         """
         files = need_files(files, self.name)
         problems = Problems(files.root)
-        names = below(file_names(files), self.options.root)
+        names = names_below(file_names(files), self.options.root)
         package = self._package(names, problems)
         problems.refuse()
         lists = package.lists
-        rows = read_list(files, lists["faces"], FACES, problems)
-        points = read_list(files, lists["points"], POINTS, problems)
+        rows = read_list(files, lists["faces"], FACE_LIST, problems)
+        points = read_list(files, lists["points"], LANDMARK_LIST, problems)
         listed = self._listed(files, lists, problems)
         known = np.unique(rows["template"])
         comparisons, strange = _comparisons(files, lists["pairs"], known, problems)
@@ -125,7 +130,7 @@ class IjbReader:
         wrong = bad_names(rows["image"], files)
         problems.add(
             lists["faces"],
-            [f"line {row + 1}: {what}" for row, what in wrong.items()][:SHOWN],
+            [f"line {row + 1}: {what}" for row, what in wrong.items()][:SHOWN_PROBLEMS],
             len(wrong),
         )
         protocol.need_known(listed.values(), known, lists["faces"], problems)
@@ -148,7 +153,7 @@ class IjbReader:
         if self.options.counts == "published":
             found = self._counts(len(first), known, comparisons, listed)
             images = paths if self.options.embeddings is None else []
-            protocol.need_whole(
+            protocol.need_whole_set(
                 self.options.name, found, f"{package.base}loose_crop/", images, names, problems
             )
         problems.refuse()
@@ -159,7 +164,7 @@ class IjbReader:
             known, subject, comparisons["a"][mated], comparisons["b"][mated]
         )
         faces: dict[str, Array] = {"face_id": rows["image"][first], "path": text(paths)}
-        faces["sha256"] = protocol.digests(files, paths, names)
+        faces["sha256"] = protocol.image_digests(files, paths, names)
         once = len(first) == count
         faces |= {name: values if once else values[first] for name, values in given.items()}
         members = {
@@ -170,7 +175,7 @@ class IjbReader:
         tables = protocol.assembled(
             faces, members, known, subject, comparisons, protocol.roles(listed, known)
         )
-        protocol.contradictions(tables, lists["pairs"], problems)
+        protocol.refuse_contradictions(tables, lists["pairs"], problems)
         problems.refuse()
         return tables
 
@@ -183,9 +188,13 @@ class IjbReader:
                 f"{none:,} of {faces.rows:,} faces have no quality (nan in {self.options.quality})"
             )
             said += [words] if none else []
-        package = self._package(below(file_names(files), self.options.root), Problems(files.root))
+        package = self._package(
+            names_below(file_names(files), self.options.root), Problems(files.root)
+        )
         used = [*package.lists.values(), *self._extra(package), *faces["path"].tolist()]
-        passed = passed_over(files, used, IMAGES, "not in the lists", folder_of(self.options.root))
+        passed = passed_over(
+            files, used, IMAGE_EXTENSIONS, "not in the lists", folder_of(self.options.root)
+        )
         return [*said, *account(files, faces, passed)]
 
     def _extra(self, package: _Package) -> list[str]:
@@ -202,7 +211,10 @@ class IjbReader:
             "set dataset.path to the folder (or .zip) of the package, and dataset.options.name to"
             " ijbc or ijbb"
         )
-        lists = {what: find(names, f"meta/{wanted[what]}", problems, advice) for what in REQUIRED}
+        lists = {
+            what: find_one_file(names, f"meta/{wanted[what]}", problems, advice)
+            for what in REQUIRED
+        }
         at = next((path for path in lists.values() if path is not None), "")
         base = at[: at.rfind("meta/")] if at else ""
         there = set(names)
@@ -213,15 +225,17 @@ class IjbReader:
 
     def _listed(
         self, files: Files, lists: Mapping[str, str], problems: Problems
-    ) -> dict[str, protocol.Listed]:
+    ) -> dict[str, protocol.IdentificationList]:
         """The 1:N lists that are there, by role."""
         found = {}
         for what in (*protocol.GALLERIES, self.options.probes):
             if what in lists:
-                columns = read_csv(files, lists[what], LISTED, problems, ("SUBJECT_ID",))
+                columns = read_csv(
+                    files, lists[what], IDENTIFICATION_LIST, problems, ("SUBJECT_ID",)
+                )
                 role = "probe" if what == self.options.probes else what
                 if "TEMPLATE_ID" in columns:
-                    found[role] = protocol.Listed(
+                    found[role] = protocol.IdentificationList(
                         lists[what], columns["TEMPLATE_ID"], columns.get("SUBJECT_ID")
                     )
         return found
@@ -273,7 +287,7 @@ class IjbReader:
         faces: int,
         known: Array,
         comparisons: Mapping[str, Array],
-        listed: Mapping[str, protocol.Listed],
+        listed: Mapping[str, protocol.IdentificationList],
     ) -> dict[str, int]:
         """What there is, by the words of the manifest; of what it does not count, nothing."""
         rows, mated = len(comparisons["mated"]), int(comparisons["mated"].sum())
@@ -290,8 +304,9 @@ class IjbReader:
 def _comparisons(
     files: Files, name: str, known: Array, problems: Problems
 ) -> tuple[dict[str, Array], list[tuple[str, list[str], int]]]:
-    """Return a, b (int64 rows of `known`) and mated of the pair list, and (file, words, count) of
-    what names no template.
+    """Return a, b (int64 rows of `known`) and mated of the pair list, and unknown templates.
+
+    The latter as (file, words, count) of lines that name no template.
     """
     parts: list[list[Array]] = [
         [np.empty(0, np.int32)],
@@ -300,7 +315,7 @@ def _comparisons(
     ]
     words: list[str] = []
     count = 0
-    for piece in pieces(files, name, PAIRS, " ", problems):
+    for piece in read_pieces(files, name, PAIR_LIST, " ", problems):
         ids = [piece.columns[f"template {i}"] for i in (1, 2)]
         rows = [protocol.rows_of(each, known) for each in ids]
         for each, found in zip(ids, rows, strict=True):
@@ -308,28 +323,28 @@ def _comparisons(
             count += len(strange)
             words += [
                 f"line {piece.line + i}: template {each[i]} has no face"
-                for i in strange[:SHOWN].tolist()
+                for i in strange[:SHOWN_PROBLEMS].tolist()
             ]
         itself = np.flatnonzero((rows[0] == rows[1]) & (rows[0] >= 0))
         count += len(itself)
         words += [
             f"line {piece.line + i}: template {ids[0][i]} is compared with itself"
-            for i in itself[:SHOWN].tolist()
+            for i in itself[:SHOWN_PROBLEMS].tolist()
         ]
         for part, values in zip(parts, (*rows, piece.columns["label"]), strict=True):
             part.append(values.astype(part[0].dtype))
     a, b, mated = (np.concatenate(part) for part in parts)
-    strange_ones = [(name, words[:SHOWN], count)] if count else []
+    strange_ones = [(name, words[:SHOWN_PROBLEMS], count)] if count else []
     return {"a": a.astype(np.int64), "b": b.astype(np.int64), "mated": mated}, strange_ones
 
 
 def _same_images(expected: Array, found: Array, file: str, other: str, problems: Problems) -> None:
-    """Tell where two lists do not name the same image in the same line."""
+    """Tell if two lists do not name the same image in the same line."""
     both = min(len(expected), len(found))
     differ = np.flatnonzero(expected[:both] != found[:both])
     words = [
         f"line {i + 1}: {found[i]!r:.60}, but {other} has {expected[i]!r:.60}"
-        for i in differ[:SHOWN].tolist()
+        for i in differ[:SHOWN_PROBLEMS].tolist()
     ]
     problems.add(file, words, len(differ))
     if len(expected) != len(found):
@@ -345,8 +360,9 @@ def _one_face_an_image(
     lists: Mapping[str, str],
     problems: Problems,
 ) -> tuple[Array, Array]:
-    """Return the face (int64) of each line, and each face's first line; tell of images whose lines
-    contradict each other.
+    """Return each line's face (int64) and each face's first line.
+
+    Images whose lines contradict each other go to `problems`.
     """
     import pandas as pd
 
@@ -359,7 +375,7 @@ def _one_face_an_image(
     before = first[face[again]]
     for name, values in given.items():
         if len(values) != len(face):
-            continue  # told already
+            continue  # reported already
         same = (values[again] == values[before]) | (
             np.isnan(values[again]) & np.isnan(values[before])
         )
@@ -367,7 +383,7 @@ def _one_face_an_image(
         words = [
             f"line {again[i] + 1}: image {rows['image'][again[i]]!r:.60} has another {name} than in"
             f" line {before[i] + 1}"
-            for i in other[:SHOWN].tolist()
+            for i in other[:SHOWN_PROBLEMS].tolist()
         ]
         file = lists["points"] if name in ("landmarks", "score") else name
         problems.add(file, words, len(other))
@@ -376,7 +392,7 @@ def _one_face_an_image(
     )
     words = [
         f"line {i + 1}: image {rows['image'][i]!r:.60} is in template {rows['template'][i]} already"
-        for i in twice[:SHOWN].tolist()
+        for i in twice[:SHOWN_PROBLEMS].tolist()
     ]
     problems.add(lists["faces"], words, len(twice))
     return face, first

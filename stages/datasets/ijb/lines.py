@@ -1,6 +1,4 @@
-"""What is wrong with the lines of a list of IJB-B or IJB-C, in words: looked for only where a piece
-cannot be parsed.
-"""
+"""What is wrong with lines of an IJB list, in words; used only on pieces that do not parse."""
 
 from __future__ import annotations
 
@@ -10,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.core.schema import Array
-from stages.datasets.problems import SHOWN
+from stages.datasets.problems import SHOWN_PROBLEMS
 
-LARGEST = 1e30  # numbers are kept as float32
+LARGEST_NUMBER = 1e30  # numbers are kept as float32
 QUOTES = "; quotes are not understood: write the file without them"
 WANTED = {
     "id": "a whole number from 0",
@@ -24,11 +22,12 @@ WANTED = {
 _WHOLE = re.compile(r"[0-9]{1,18}")
 
 
-def look_through(
+def line_problems(
     chunk: bytes, kinds: Mapping[str, str], separator: str, line: int, which: Array | None
 ) -> tuple[list[str], int]:
-    """Return the first ten problems of a piece in words, and how many there are. `which`: the lines
-    known to be wrong.
+    """Return the first ten problems of a piece in words, and how many there are.
+
+    `which`: the lines known to be wrong.
     """
     words: list[str] = []
     count = 0
@@ -36,8 +35,10 @@ def look_through(
     for i in range(len(lines)) if which is None else np.flatnonzero(which).tolist():
         found = _line_problems(lines[i], kinds, separator)
         count += len(found)
-        if len(words) < SHOWN:
-            words += [f"line {line + i}{problem}" for problem in found[: SHOWN - len(words)]]
+        if len(words) < SHOWN_PROBLEMS:
+            words += [
+                f"line {line + i}{problem}" for problem in found[: SHOWN_PROBLEMS - len(words)]
+            ]
     return words, count
 
 
@@ -53,11 +54,10 @@ def _line_problems(raw: bytes, kinds: Mapping[str, str], separator: str) -> list
     fields = text.split(separator)
     quotes = QUOTES if separator == "," and '"' in text else ""
     if len(fields) != len(kinds) or (separator != "," and "" in fields):
-        form = (
-            separator.join(name for name in kinds)
-            if all(kinds.values())
-            else f"{len(kinds)} fields as the header has"
-        )
+        if all(kinds.values()):
+            form = separator.join(name for name in kinds)
+        else:
+            form = f"{len(kinds)} fields as the header has"
         return [f": expected {form!r}, found {text!r:.80}{quotes}"]
     if separator == ",":
         fields = [value.strip(" \t") for value in fields]
@@ -78,6 +78,6 @@ def _valid(value: str, kind: str, separator: str) -> bool:
         return bool(_WHOLE.fullmatch(value)) and (kind == "id" or value in ("0", "1"))
     try:
         nothing = kind == "score" and value.lower() == "nan"
-        return nothing or (abs(float(value)) <= LARGEST and "_" not in value)
+        return nothing or (abs(float(value)) <= LARGEST_NUMBER and "_" not in value)
     except ValueError:
         return False

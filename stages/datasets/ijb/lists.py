@@ -1,5 +1,4 @@
-"""Lists of IJB-B and IJB-C as columns: read piece by piece, checked, and every problem named with
-file, line and column.
+"""Lists of IJB-B and IJB-C as columns: read piece by piece, with every problem located.
 
 Conventions
     List       UTF-8 lines of fields between single separators: a space (of qualities also a tab or
@@ -27,7 +26,7 @@ from pipeline.core.schema import Array
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import Files, Folder, safe_name
 from pipeline.system.regular_file import open_regular
-from stages.datasets.ijb.lines import LARGEST, QUOTES, look_through
+from stages.datasets.ijb.lines import LARGEST_NUMBER, QUOTES, line_problems
 from stages.datasets.problems import Problems
 
 PIECE = 16 << 20  # bytes parsed at a time
@@ -40,14 +39,12 @@ _DTYPE: dict[str, Any] = {
 }
 _MARK = b"\xef\xbb\xbf"  # byte-order mark
 _TRUTH = (b"rue", b"RUE", b"alse", b"ALSE")  # what the parser would take for the numbers 1 and 0
-_NONE = [word + end for word in ("nan", "NaN", "NAN") for end in ("", " ")]  # of a score
+_NAN_WORDS = [word + end for word in ("nan", "NaN", "NAN") for end in ("", " ")]  # of a score
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some lines of a list: the number of the first one, and a column for each name that was asked
-    for.
-    """
+    """Some lines of a list: the number of the first, and a column for each name asked for."""
 
     line: int
     columns: dict[str, Array]
@@ -57,7 +54,7 @@ def read_list(
     files: Files, name: str, kinds: Mapping[str, str], problems: Problems, separator: str = " "
 ) -> dict[str, Array]:
     """Return the columns of a whole list without a header; what is wrong goes to `problems`."""
-    return joined(pieces(files, name, kinds, separator, problems), kinds)
+    return join_pieces(read_pieces(files, name, kinds, separator, problems), kinds)
 
 
 def first_line(files: Files, name: str) -> str:
@@ -77,8 +74,9 @@ def read_csv(
     optional: Sequence[str] = (),
     older: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Array]:
-    """Return the named columns of a csv file with a header, in whatever order and case; others are
-    not looked at.
+    """Return the named columns of a csv file with a header, in any order and case.
+
+    Other columns are ignored.
 
     `optional`: those that may be missing, and are left out then. `older`: another name of a column,
     if its own is not there.
@@ -111,22 +109,20 @@ def read_csv(
             title if title in wanted else f"#{i}": wanted.get(title, "")
             for i, title in enumerate(there)
         }
-        return joined(_parse(stream, name, every, ",", problems, 2), wanted)
+        return join_pieces(_parse(stream, name, every, ",", problems, 2), wanted)
 
 
-def pieces(
+def read_pieces(
     files: Files, name: str, kinds: Mapping[str, str], separator: str, problems: Problems
 ) -> Iterator[Piece]:
-    """Yield a list without a header, piece by piece; a piece in which something is wrong goes to
-    `problems` instead.
-    """
+    """Yield a list without a header piece by piece; a wrong piece goes to `problems` instead."""
     stream = open_file(files, name, problems)
     if stream is not None:
         with stream:
             yield from _parse(stream, name, kinds, separator, problems, 1)
 
 
-def joined(parts: Iterator[Piece], kinds: Mapping[str, str]) -> dict[str, Array]:
+def join_pieces(parts: Iterator[Piece], kinds: Mapping[str, str]) -> dict[str, Array]:
     """Return the columns of all pieces."""
     found = [piece.columns for piece in parts]
     empty = {name: np.empty(0, _DTYPE[kind]) for name, kind in kinds.items()}
@@ -137,9 +133,7 @@ def joined(parts: Iterator[Piece], kinds: Mapping[str, str]) -> dict[str, Array]
 
 
 def bad_names(names: Array, files: Files) -> dict[int, str]:
-    """Return row → sentence of names (n,) of files that lead out of the data set, or can name no
-    file.
-    """
+    """Return row → sentence for names (n,) that lead out of the data set or name no file."""
     found = {}
     for row, name in enumerate(names.tolist()):
         if not name or "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
@@ -151,9 +145,7 @@ def bad_names(names: Array, files: Files) -> dict[int, str]:
 
 
 def open_file(files: Files, name: str, problems: Problems) -> BinaryIO | None:
-    """Return a stream: in a folder of the file itself, as it may be larger than `Files.read` takes
-    in.
-    """
+    """Return a stream: in a folder that of the file itself, which may exceed `Files.read`."""
     try:
         if isinstance(files, Folder):
             return open_regular(files.path(name))
@@ -175,40 +167,36 @@ def _parse(
     problems: Problems,
     line: int,
 ) -> Iterator[Piece]:
-    for chunk in _chunks(stream, line == 1):
+    for chunk in _whole_lines(stream, line == 1):
         if len(chunk) > 2 * PIECE:
             problems.add(
                 name, [f"line {line}: no end of a line in {PIECE:,} bytes, so this is not a list"]
             )
             return
-        columns = _columns(chunk, kinds, separator)
-        wrong = (
-            None
-            if columns is None or any(word in chunk for word in _TRUTH)
-            else _wrong(columns, kinds)
-        )
-        words, count = (
-            ([], 0)
-            if wrong is not None and not wrong.any()
-            else look_through(chunk, kinds, separator, line, wrong)
-        )
+        columns = _parsed_columns(chunk, kinds, separator)
+        if columns is None or any(word in chunk for word in _TRUTH):
+            wrong = None
+        else:
+            wrong = _wrong_lines(columns, kinds)
+        words, count = list[str](), 0
+        if wrong is None or wrong.any():
+            words, count = line_problems(chunk, kinds, separator, line, wrong)
         if columns is None and not count:
-            words, count = (
-                [
-                    f"the {PIECE:,} bytes from line {line} on are not a list of"
-                    f" {', '.join(filter(None, kinds.values()))}"
-                ],
-                1,
-            )
+            words = [
+                f"the {PIECE:,} bytes from line {line} on are not a list of"
+                f" {', '.join(filter(None, kinds.values()))}"
+            ]
+            count = 1
         problems.add(name, words, count)
         if columns is not None and not count:
             yield Piece(line, columns)
         line += chunk.count(b"\n")
 
 
-def _chunks(stream: BinaryIO, whole_file: bool) -> Iterator[bytes]:
-    """Yield whole lines, each ending in a line feed; without a file's byte-order mark, carriage
-    returns and a blank end.
+def _whole_lines(stream: BinaryIO, whole_file: bool) -> Iterator[bytes]:
+    """Yield whole lines, each ending in a line feed.
+
+    A byte-order mark, carriage returns and blank lines at the end are left out.
     """
     rest = stream.read(3).removeprefix(_MARK) if whole_file else b""
     while data := stream.read(PIECE):
@@ -216,11 +204,10 @@ def _chunks(stream: BinaryIO, whole_file: bool) -> Iterator[bytes]:
         whole, rest = (rest + data[:cut], data[cut:]) if cut else (b"", rest + data)
         text = whole.rstrip(b"\r\n")
         # Blank lines may be those at the list's end: they wait for what follows.
-        rest = (
-            whole[len(text) :].removeprefix(b"\r").removeprefix(b"\n") + rest
-            if text
-            else whole + rest
-        )
+        if text:
+            rest = whole[len(text) :].removeprefix(b"\r").removeprefix(b"\n") + rest
+        else:
+            rest = whole + rest
         if text:
             yield _plain(text + b"\n")
         if len(rest) > PIECE:
@@ -234,9 +221,10 @@ def _plain(chunk: bytes) -> bytes:
     return chunk.replace(b"\r\n", b"\n") if b"\r" in chunk else chunk
 
 
-def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str, Array] | None:
-    """Return the columns of lines that all have one field for each kind; None if a line is not
-    so."""
+def _parsed_columns(
+    chunk: bytes, kinds: Mapping[str, str], separator: str
+) -> dict[str, Array] | None:
+    """Return the columns of lines with one field for each kind; None if a line is not so."""
     import pandas as pd
 
     names: Any = list(kinds)
@@ -266,7 +254,7 @@ def _columns(chunk: bytes, kinds: Mapping[str, str], separator: str) -> dict[str
                 usecols=wanted,
                 dtype={name: _DTYPE[kinds[name]] for name in wanted},
                 engine="c",
-                na_values={name: _NONE for name in wanted if kinds[name] == "score"},
+                na_values={name: _NAN_WORDS for name in wanted if kinds[name] == "score"},
                 keep_default_na=False,
                 skipinitialspace=separator == ",",
                 quoting=3,
@@ -295,12 +283,14 @@ def _not_digits(data: Array, is_end: Array, ends: Array, separator: str) -> Arra
     return found
 
 
-def _wrong(columns: Mapping[str, Array], kinds: Mapping[str, str]) -> Array:
+def _wrong_lines(columns: Mapping[str, Array], kinds: Mapping[str, str]) -> Array:
     """Return which lines (bool) hold a value that its kind does not allow."""
     wrong = np.zeros(len(next(iter(columns.values()))), bool)
     for name, values in columns.items():
         if kinds[name] in ("number", "score"):
-            wrong |= ~(np.abs(values) <= LARGEST) & ~((kinds[name] == "score") & np.isnan(values))
+            wrong |= ~(np.abs(values) <= LARGEST_NUMBER) & ~(
+                (kinds[name] == "score") & np.isnan(values)
+            )
         elif kinds[name] != "text":
             wrong |= (values < 0) | (values > (1 if kinds[name] == "label" else 10**18))
     return wrong

@@ -1,5 +1,4 @@
-"""Reader `ijb_nist`: IJB-B and IJB-C as NIST gives them, whole images and a box for each face, in
-csv protocols.
+"""Reader `ijb_nist`: IJB-B and IJB-C as NIST gives them: whole images, boxes, csv protocols.
 
 Conventions
     Lists      are found by their names anywhere in the tree (data_manifests/ijbc.yaml): the 1:N
@@ -9,10 +8,10 @@ Conventions
                FACE_X, FACE_Y, FACE_WIDTH, FACE_HEIGHT, MEDIA_ID and SIGHTING_ID (may be missing),
                in any order and case; others are not looked at.
     Face       is a box in an image: its id is FILENAME[x,y,width,height].
-    Medium     is the MEDIA_ID where one is given (older lists: a medium has several sightings
+    Medium     is the MEDIA_ID if one is given (older lists: a medium has several sightings
                there), else the sighting; else, of a file frames/V_N.png, video:V; else image: and
                the file.
-    Mated      says no list: two templates are mated where they have one subject.
+    Mated      no list says so: two templates are mated if they have one subject.
     Whole      is a tree whose galleries, mixed probes (with the templates of both) and `matches`
                count as published, and all of whose images are there. Faces are not counted: the
                published number is of the common package's crops.
@@ -30,23 +29,30 @@ from pipeline.core.schema import Array, Batch
 from pipeline.core.stage import Options
 from pipeline.files.file_tree import Files
 from stages.datasets.file_account import account, passed_over
-from stages.datasets.folder import IMAGES, below, file_names, find, is_image, need_files
+from stages.datasets.folder import (
+    IMAGE_EXTENSIONS,
+    file_names,
+    find_one_file,
+    is_image,
+    names_below,
+    need_files,
+)
 from stages.datasets.ijb import protocol as protocol
-from stages.datasets.ijb.lists import bad_names, joined, pieces, read_csv
+from stages.datasets.ijb.lists import bad_names, join_pieces, read_csv, read_pieces
 from stages.datasets.ijb.protocol import Name
-from stages.datasets.problems import SHOWN, Problems
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
 from stages.tables.tables import LAYOUT, FaceLayout
 
 BOX = ("FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT")
 OPTIONAL = ("SUBJECT_ID", "MEDIA_ID", "SIGHTING_ID")
-ROWS = {
+FACE_LIST = {
     "TEMPLATE_ID": "id",
     "FILENAME": "text",
     **dict.fromkeys(OPTIONAL, "text"),
     **dict.fromkeys(BOX, "number"),
 }
 OLDER = {"FILENAME": "FILE"}
-PAIRS = {"template 1": "id", "template 2": "id"}
+PAIR_LIST = {"template 1": "id", "template 2": "id"}
 TEST4 = {
     "gallery_1": "test4/gallery_G1.csv",
     "gallery_2": "test4/gallery_G2.csv",
@@ -59,22 +65,18 @@ class IjbNistOptions(Options):
 
     name: Name = "ijbc"
     counts: Literal["published", "any"] = "published"  # any: take what is there
-    protocol: Literal["1N", "test4"] | None = (
-        None  # whose galleries and probes; null: 1N where it is there
-    )
+    # whose galleries and probes; null: 1N if it is there
+    protocol: Literal["1N", "test4"] | None = None
     probes: Literal["mixed", "img", "video"] = "mixed"  # which list of 1N
     comparisons: Literal["matches", "covariates", "none"] = "matches"
-    root: str = ""  # sub-folder in which the lists lie, where the tree holds several of one name
-    images: str | None = (
-        None  # folder that FILENAME is relative to; null: where the files are found
-    )
+    root: str = ""  # sub-folder in which the lists lie, if the tree holds several of one name
+    # folder that FILENAME is relative to; null: where the files are found
+    images: str | None = None
 
 
 @register("reader", "ijb_nist")
 class IjbNistReader:
-    """NIST's tree: 1:N with two galleries, and a 1:1 list whose mated comparisons follow from the
-    subjects.
-    """
+    """NIST's tree: 1:N with two galleries, and a 1:1 list, mated by its subjects."""
 
     name: ClassVar[str] = "ijb_nist"
     version: ClassVar[int] = 4
@@ -108,58 +110,62 @@ class IjbNistReader:
         lists = self._lists(names, problems)
         problems.refuse()
         found = {
-            what: read_csv(files, path, ROWS, problems, OPTIONAL, OLDER)
+            what: read_csv(files, path, FACE_LIST, problems, OPTIONAL, OLDER)
             for what, path in lists.items()
             if what != "comparisons"
         }
-        pairs = {name: np.empty(0, np.int64) for name in PAIRS}
+        pairs = {name: np.empty(0, np.int64) for name in PAIR_LIST}
         if "comparisons" in lists:
-            pairs = joined(pieces(files, lists["comparisons"], PAIRS, ",", problems), PAIRS)
+            pairs = join_pieces(
+                read_pieces(files, lists["comparisons"], PAIR_LIST, ",", problems), PAIR_LIST
+            )
         problems.refuse()
 
         listed = {
-            what: protocol.Listed(lists[what], columns["TEMPLATE_ID"], columns.get("SUBJECT_ID"))
+            what: protocol.IdentificationList(
+                lists[what], columns["TEMPLATE_ID"], columns.get("SUBJECT_ID")
+            )
             for what, columns in found.items()
         }
         for what, columns in found.items():
             wrong = bad_names(columns["FILENAME"], files)
             problems.add(
                 lists[what],
-                [f"line {i + 2}: {words}" for i, words in wrong.items()][:SHOWN],
+                [f"line {i + 2}: {words}" for i, words in wrong.items()][:SHOWN_PROBLEMS],
                 len(wrong),
             )
             size = np.stack([columns["FACE_WIDTH"], columns["FACE_HEIGHT"]])
             empty = np.flatnonzero((size <= 0).any(axis=0))
             words = [
                 f"line {i + 2}: the box should be larger than 0, found {size[:, i].tolist()}"
-                for i in empty[:SHOWN]
+                for i in empty[:SHOWN_PROBLEMS]
             ]
             problems.add(lists[what], words, len(empty))
         known = np.unique(np.concatenate([each.template for each in listed.values()]))
         subject = protocol.listed_subjects(listed.values(), known, problems)
         subject[[value is None for value in subject]] = ""
-        a, b = (protocol.rows_of(pairs[name], known) for name in PAIRS)
+        a, b = (protocol.rows_of(pairs[name], known) for name in PAIR_LIST)
         if "comparisons" in lists:
             _need_subjects(lists["comparisons"], list(pairs.values()), (a, b), subject, problems)
             protocol.need_once(lists["comparisons"], a, b, known, problems)
         base = self._image_folder(
             files, names, [columns["FILENAME"] for columns in found.values()], problems
         )
-        # the last one is of what is not known, row -1
-        person = np.append(protocol.codes(subject), np.int32(-1))
+        # the last entry is for unknown templates, row -1
+        person = np.append(protocol.subject_codes(subject), np.int32(-1))
         mated = (person[a] == person[b]) & (a >= 0)
         if self.options.counts == "published":
             images = [
                 base + name for columns in found.values() for name in columns["FILENAME"].tolist()
             ]
             counted = self._counts(lists, listed, mated)
-            protocol.need_whole(self.options.name, counted, base, images, names, problems)
+            protocol.need_whole_set(self.options.name, counted, base, images, names, problems)
         problems.refuse()
 
-        faces, members = _faces(list(found.values()), known)
+        faces, members = _faces_and_members(list(found.values()), known)
         paths = [base + name for name in faces.pop("file").tolist()]
         faces["path"] = np.array(paths, dtype=object)
-        faces["sha256"] = protocol.digests(files, paths, names)
+        faces["sha256"] = protocol.image_digests(files, paths, names)
         comparisons = {"a": a, "b": b, "mated": mated}
         return protocol.assembled(
             faces, members, known, subject, comparisons, protocol.roles(listed, known)
@@ -172,13 +178,14 @@ class IjbNistReader:
             *self._lists(file_names(files), Problems(files.root)).values(),
             *faces["path"].tolist(),
         ]
-        return account(files, faces, passed_over(files, used, IMAGES, "not in the lists"))
+        return account(files, faces, passed_over(files, used, IMAGE_EXTENSIONS, "not in the lists"))
 
     def _lists(self, names: Sequence[str], problems: Problems) -> dict[str, str]:
-        """The path of each list that is meant: galleries, probe, comparisons, and the faces of
-        covariate comparisons.
+        """The path of each list that is used.
+
+        They are galleries, probes, comparisons, and the faces of covariate comparisons.
         """
-        wanted, own = self._manifest.lists, below(names, self.options.root)
+        wanted, own = self._manifest.lists, names_below(names, self.options.root)
         endings = {what: wanted[what] for what in protocol.GALLERIES} | {
             "probe": wanted[self.options.probes]
         }
@@ -190,16 +197,23 @@ class IjbNistReader:
             "set dataset.path to NIST's folder or .zip, and dataset.options name, protocol and"
             " probes to what it holds"
         )
-        lists = {what: find(own, ending, problems, advice) for what, ending in endings.items()}
+        lists = {
+            what: find_one_file(own, ending, problems, advice) for what, ending in endings.items()
+        }
         if self.options.comparisons != "none":
             advice = "set dataset.options.comparisons to none, where 1:N is all that is wanted"
-            lists["comparisons"] = find(own, wanted[self.options.comparisons], problems, advice)
+            lists["comparisons"] = find_one_file(
+                own, wanted[self.options.comparisons], problems, advice
+            )
         if self.options.comparisons == "covariates":
-            lists["covariate_faces"] = find(own, wanted["covariate_faces"], problems)
+            lists["covariate_faces"] = find_one_file(own, wanted["covariate_faces"], problems)
         return {what: path for what, path in lists.items() if path is not None}
 
     def _counts(
-        self, lists: Mapping[str, str], listed: Mapping[str, protocol.Listed], mated: Array
+        self,
+        lists: Mapping[str, str],
+        listed: Mapping[str, protocol.IdentificationList],
+        mated: Array,
     ) -> dict[str, int]:
         """What there is of what the manifest counts, by its words."""
         mixed = lists["probe"].endswith(self._manifest.lists["mixed"])
@@ -215,9 +229,7 @@ class IjbNistReader:
     def _image_folder(
         self, files: Files, names: Sequence[str], listed: Sequence[Array], problems: Problems
     ) -> str:
-        """The folder that FILENAME is relative to, as the start of a path: where a listed file is
-        found first.
-        """
+        """The folder that FILENAME is relative to, as a prefix: where a file is found first."""
         if self.options.images is not None:
             return f"{self.options.images.strip('/')}/" if self.options.images.strip("/") else ""
         wanted = {name for column in listed for name in column.tolist()}
@@ -228,7 +240,7 @@ class IjbNistReader:
                 "/".join(parts[:i]) for i in range(len(parts)) if "/".join(parts[i:]) in wanted
             }
         if len(found) > 1:
-            several = ", ".join(repr(folder) for folder in sorted(found)[:SHOWN])
+            several = ", ".join(repr(folder) for folder in sorted(found)[:SHOWN_PROBLEMS])
             words = (
                 f"the files listed lie in several folders: {several}; set dataset.options.images"
                 " to one"
@@ -250,30 +262,34 @@ def _need_subjects(
     file: str, ids: Sequence[Array], rows: Sequence[Array], subject: Array, problems: Problems
 ) -> None:
     """Tell which comparisons name a template that has no face, no subject, or is the other one."""
-    lacks = np.append(subject == "", False)  # the last one is for what is not known, row -1
+    lacks = np.append(subject == "", False)  # the last entry is for unknown templates, row -1
     for each, row in zip(ids, rows, strict=True):
         strange = np.flatnonzero(row < 0)
-        words = [f"line {i + 1}: template {each[i]} has no face" for i in strange[:SHOWN].tolist()]
+        words = [
+            f"line {i + 1}: template {each[i]} has no face"
+            for i in strange[:SHOWN_PROBLEMS].tolist()
+        ]
         problems.add(file, words, len(strange))
         nobody = np.flatnonzero(lacks[row])
         words = [
             f"line {i + 1}: template {each[i]} has no subject, so nothing says whether it is mated"
-            for i in nobody[:SHOWN]
+            for i in nobody[:SHOWN_PROBLEMS]
         ]
         problems.add(file, words, len(nobody))
     itself = np.flatnonzero((rows[0] == rows[1]) & (rows[0] >= 0))
     words = [
         f"line {i + 1}: template {ids[0][i]} is compared with itself"
-        for i in itself[:SHOWN].tolist()
+        for i in itself[:SHOWN_PROBLEMS].tolist()
     ]
     problems.add(file, words, len(itself))
 
 
-def _faces(
+def _faces_and_members(
     found: Sequence[Mapping[str, Array]], known: Array
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the faces in the order of the lists (`file`: FILENAME) and the members of templates,
-    each once.
+    """Return the faces, in the order of the lists, and the members of templates, each once.
+
+    `file` of a face is its FILENAME.
     """
     import pandas as pd
 

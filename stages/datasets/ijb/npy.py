@@ -1,6 +1,4 @@
-"""Embeddings and qualities that lie beside IJB's lists, as .npy files: read within bounds, and no
-pickle.
-"""
+"""Embeddings and qualities beside IJB's lists, as .npy files: bounded, and without pickle."""
 
 from __future__ import annotations
 
@@ -14,16 +12,15 @@ from pipeline.files.file_tree import Files
 from stages.datasets.ijb.lists import open_file
 from stages.datasets.problems import Problems
 
-FLOATS = ("<f2", "<f4", "<f8")
+FLOAT_TYPES = ("<f2", "<f4", "<f8")
 
 
 def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems: Problems) -> Array:
-    """Return a .npy file of this shape (None: any length) as float32; a blank array where
-    `problems` tell why not.
+    """Return a .npy file of this shape (None: any length) as float32.
 
-    It may be of float16, float32 or float64, by row or by column, and one number a row may be a
-    column (n, 1). Its header is compared with its size before memory is taken, and no pickle is
-    read. Rows of nan stay rows.
+    If it is refused, `problems` says why and the array is empty. The file may hold float16, float32
+    or float64, by row or by column, and one number a row may be a column (n, 1). Its header is
+    compared with its size before memory is taken, and no pickle is read. Rows of nan stay rows.
     """
     blank = np.empty([size or 0 for size in shape], np.float32)
     stream = open_file(files, name, problems)
@@ -48,7 +45,7 @@ def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems:
         fits = len(found) == len(shape) and all(
             want in (None, got) for want, got in zip(shape, found, strict=True)
         )
-        if not fits or dtype not in map(np.dtype, FLOATS):
+        if not fits or dtype not in map(np.dtype, FLOAT_TYPES):
             words = (
                 "float16, float32 or float64, of shape ("
                 + ", ".join("any" if n is None else f"{n:,}" for n in shape)
@@ -69,7 +66,7 @@ def read_array(files: Files, name: str, shape: tuple[int | None, ...], problems:
         stream.seek(here)
         values = np.empty(count, dtype)
         stream.readinto(values.view(np.uint8))  # type: ignore[attr-defined]
-        with np.errstate(over="ignore"):  # to an infinity, which fails where it is used
+        with np.errstate(over="ignore"):  # overflow gives infinity, which fails when it is used
             return np.ascontiguousarray(
                 values.reshape(found, order="F" if by_column else "C"), np.float32
             )

@@ -1,10 +1,9 @@
-"""What IJB-B's and IJB-C's layouts have in common: the manifest, which files are meant, who is who,
-and roles.
+"""What IJB-B's and IJB-C's layouts share: the manifest, their files, subjects and roles.
 
 Conventions
     Subject    as the 1:N lists say. A template that they do not name is of the subject of those
                that it is mated with: subjects are the connected components of the mated
-               comparisons, named "s" and their smallest template id where no list names them. A
+               comparisons, named "s" and their smallest template id if no list names them. A
                template in no mated comparison has the subject "" (unknown).
     Roles      gallery_1 and gallery_2 as the 1:N lists say, `gallery` for both together, and
                `probe`.
@@ -25,7 +24,7 @@ from pipeline.core.schema import Array, Batch, text
 from pipeline.errors import counted
 from pipeline.files.file_tree import Files
 from stages.datasets.folder import digest_images
-from stages.datasets.problems import SHOWN, Problems
+from stages.datasets.problems import SHOWN_PROBLEMS, Problems
 from stages.shipped_files import resource
 
 GALLERIES = ("gallery_1", "gallery_2")
@@ -33,9 +32,7 @@ Name = Literal["ijbc", "ijbb"]
 
 
 class Manifest(BaseModel):
-    """A set as published (data_manifests/ijbc.yaml): counts by what is counted, file names by what
-    they list.
-    """
+    """A set as published (data_manifests/ijbc.yaml): counts, and file names by what they list."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,9 +51,10 @@ def manifest(name: Name) -> Manifest:
     return found
 
 
-def digests(files: Files, paths: Sequence[str], names: Sequence[str]) -> Array:
-    """Return the sha256 (text) of each image, as `digest_images`; `names` are all files: none is
-    sought in vain.
+def image_digests(files: Files, paths: Sequence[str], names: Sequence[str]) -> Array:
+    """Return the sha256 (text) of each image, as `digest_images` does.
+
+    `names` are all files of the data set, so that absent ones are not looked for.
     """
     there = set(names)
     found = [path for path in paths if path in there]
@@ -65,7 +63,7 @@ def digests(files: Files, paths: Sequence[str], names: Sequence[str]) -> Array:
 
 
 def rows_of(ids: Array, known: Array) -> Array:
-    """Return the row (int64) of each id in `known`, which is sorted; -1 where it is not in it."""
+    """Return the row (int64) of each id in `known`, which is sorted; -1 if it is not in it."""
     if not len(known):
         return np.full(len(ids), -1)
     rows = np.searchsorted(known, ids)
@@ -75,10 +73,8 @@ def rows_of(ids: Array, known: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A 1:N list: its file, and of each row the template id (int64) and the subject (text), where
-    it has subjects.
-    """
+class IdentificationList:
+    """A 1:N list: its file, and each row's template id (int64) and subject (text), if given."""
 
     file: str
     template: Array
@@ -92,27 +88,30 @@ class Listed:
     @property
     def subjects(self) -> int:
         """How many people it is of; without subjects, how many templates."""
-        return (
-            len(set(self.subject.tolist()))
-            if self.subject is not None
-            else len(np.unique(self.template))
-        )
+        if self.subject is not None:
+            return len(set(self.subject.tolist()))
+        return len(np.unique(self.template))
 
 
-def need_known(listed: Iterable[Listed], known: Array, faces: str, problems: Problems) -> None:
+def need_known(
+    listed: Iterable[IdentificationList], known: Array, faces: str, problems: Problems
+) -> None:
     """Tell which lists name a template that has no face."""
     for each in listed:
         strange = np.flatnonzero(rows_of(each.template, known) < 0)
         words = [
             f"line {row + 2}: template {each.template[row]} is not in {faces}"
-            for row in strange[:SHOWN].tolist()
+            for row in strange[:SHOWN_PROBLEMS].tolist()
         ]
         problems.add(each.file, words, len(strange))
 
 
-def listed_subjects(listed: Iterable[Listed], known: Array, problems: Problems) -> Array:
-    """Return the subject (text) that the lists give each template; None if they give none, or an
-    empty one.
+def listed_subjects(
+    listed: Iterable[IdentificationList], known: Array, problems: Problems
+) -> Array:
+    """Return the subject (text) that the lists give each template.
+
+    It is None if they give none, or an empty one.
     """
     subject = np.full(len(known), None, dtype=object)
     for each in listed:
@@ -129,25 +128,26 @@ def listed_subjects(listed: Iterable[Listed], known: Array, problems: Problems) 
         words = [
             f"line {lines[i] + 2}: template {known[rows[i]]} is of subject {names[i]!r}, and of"
             f" {subject[rows[i]]!r} before"
-            for i in other[:SHOWN].tolist()
+            for i in other[:SHOWN_PROBLEMS].tolist()
         ]
         problems.add(each.file, words, len(other))
     return subject
 
 
-def codes(subject: Array) -> Array:
-    """Return a number (int32) for each subject (text), equal where the subjects are."""
+def subject_codes(subject: Array) -> Array:
+    """Return a number (int32) for each subject (text), equal if the subjects are."""
     import pandas as pd
 
     return np.asarray(pd.factorize(subject)[0], np.int32)
 
 
 def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -> None:
-    """Tell which comparisons, rows of `known` (-1: not in it), are listed before, as they are or
-    the other way round.
+    """Tell which comparisons repeat an earlier one, in either order.
+
+    a, b are rows of `known`; -1: not in it.
     """
     key = np.minimum(a, b) * np.int64(len(known))
-    key += np.maximum(a, b)  # negative where a template is not known
+    key += np.maximum(a, b)  # negative if a template is not known
     in_order = np.sort(key)
     in_order = in_order[np.searchsorted(in_order, 0) :]
     if not (in_order[1:] == in_order[:-1]).any():
@@ -158,38 +158,36 @@ def need_once(file: str, a: Array, b: Array, known: Array, problems: Problems) -
     words = [
         f"line {i + 1}: templates {known[a[i]]} and {known[b[i]]} are compared in line"
         f" {np.argmax(key == key[i]) + 1} already"
-        for i in again[:SHOWN].tolist()
+        for i in again[:SHOWN_PROBLEMS].tolist()
     ]
     problems.add(file, words, len(again))
 
 
-def contradictions(tables: Mapping[str, Batch], file: str, problems: Problems) -> None:
-    """Tell which comparisons are called mated though of two subjects, or non-mated though
-    of one."""
+def refuse_contradictions(tables: Mapping[str, Batch], file: str, problems: Problems) -> None:
+    """Tell which comparisons are called mated but of two subjects, or non-mated but of one."""
     templates, comparisons = tables["templates"], tables["comparisons"]
-    code = codes(templates["subject"])
+    code = subject_codes(templates["subject"])
     unknown = templates["subject"] == ""
     a, b = comparisons["a"], comparisons["b"]
     wrong = (code[a] == code[b]) != comparisons["mated"]
     wrong &= ~(unknown[a] | unknown[b])
     lines = np.flatnonzero(wrong)
     words = []
-    for line in lines[:SHOWN].tolist():
+    for line in lines[:SHOWN_PROBLEMS].tolist():
         (one, two), (s, t) = (
             [templates[column][rows[line]] for rows in (a, b)]
             for column in ("template_id", "subject")
         )
         mated = bool(comparisons["mated"][line])
-        apart = (
-            f"template {one} is of subject {s!r} and {two} of {t!r}"
-            if s != t
-            else f"{one} and {two} are both of {s!r}"
-        )
+        if s != t:
+            apart = f"template {one} is of subject {s!r} and {two} of {t!r}"
+        else:
+            apart = f"{one} and {two} are both of {s!r}"
         words.append(f"line {line + 1}: called {'mated' if mated else 'non-mated'}, but {apart}")
     problems.add(file, words, len(lines))
 
 
-def roles(listed: Mapping[str, Listed], known: Array) -> Batch:
+def roles(listed: Mapping[str, IdentificationList], known: Array) -> Batch:
     """Return the table of roles, from the lists by role; `gallery` is both galleries."""
     rows = {role: each.rows(known) for role, each in listed.items()}
     galleries = [rows[name] for name in GALLERIES if name in rows]
@@ -206,9 +204,10 @@ def roles(listed: Mapping[str, Listed], known: Array) -> Batch:
     )
 
 
-def listed_counts(listed: Mapping[str, Listed], probes: bool) -> dict[str, int]:
-    """Return the subjects of each gallery and, where `probes` says that they are those counted, how
-    many probes there are.
+def listed_counts(listed: Mapping[str, IdentificationList], probes: bool) -> dict[str, int]:
+    """Return the number of subjects in each gallery and, if asked for, the number of probes.
+
+    `probes` says that the listed probes are those the manifest counts.
     """
     found = {role: listed[role].subjects for role in GALLERIES if role in listed}
     return found | (
@@ -217,7 +216,7 @@ def listed_counts(listed: Mapping[str, Listed], probes: bool) -> dict[str, int]:
 
 
 def count_differences(published: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
-    """Return a sentence for each count that is not the published one, where that is known."""
+    """Return a sentence for each count that is not the published one, if that is known."""
     called = {name: f"subjects of {name}" for name in GALLERIES} | {"probe": "probes"}
     return [
         f"{called.get(what, what)}: expected {published[what]:,}, found {count:,}"
@@ -226,7 +225,7 @@ def count_differences(published: Mapping[str, int], found: Mapping[str, int]) ->
     ]
 
 
-def need_whole(
+def need_whole_set(
     name: Name,
     found: Mapping[str, int],
     folder: str,
@@ -234,21 +233,21 @@ def need_whole(
     names: Iterable[str],
     problems: Problems,
 ) -> None:
-    """Tell which counts are not the published ones, and how many images (`paths`, in `folder`) are
-    not among `names`.
+    """Tell which counts are not the published ones, and how many images are missing.
+
+    `paths`, in `folder`, are missing if they are not among `names`.
     """
     words = count_differences(manifest(name).counts, found)
     there, images = set(names), dict.fromkeys(paths)
     lacking = [path for path in images if path not in there]
-    are, first = (
-        "is" if len(lacking) == 1 else "are",
-        lacking[0].removeprefix(folder) if lacking else "",
-    )
-    lack = (
-        [f"{len(lacking):,} of {counted(len(images), 'image')} {are} missing, the first {first}"]
-        if lacking
-        else []
-    )
+    are = "is" if len(lacking) == 1 else "are"
+    first = lacking[0].removeprefix(folder) if lacking else ""
+    if lacking:
+        lack = [
+            f"{len(lacking):,} of {counted(len(images), 'image')} {are} missing, the first {first}"
+        ]
+    else:
+        lack = []
     last = words or lack
     if last:
         last[-1] += (
@@ -266,8 +265,7 @@ def assembled(
     comparisons: Mapping[str, Array],
     of_roles: Batch,
 ) -> dict[str, Batch]:
-    """Return the six tables: faces without their subject, which is that of the first template that
-    holds them.
+    """Return the six tables; a face's subject is that of the first template that holds it.
 
     `members` are (template row, face row, media) in any order; `comparisons` are a, b (rows) and
     mated.

@@ -1,5 +1,4 @@
-"""Write a set in IJB-C's layouts, the common package's and NIST's, for the readers `ijb` and
-`ijb_nist`.
+"""Write a set in IJB-C's layouts, common package and NIST, for `ijb` and `ijb_nist`.
 
 Conventions
     Folders    package/ and nist/ in the folder that is written, which appears when it is complete.
@@ -32,9 +31,7 @@ _ROWS = 1 << 20  # written at a time
 
 @dataclass(frozen=True)
 class JanusSet:
-    """A whole set: T templates, the first S of which are the subjects' references; n faces sorted
-    by template.
-    """
+    """A whole set: T templates, the first S the subjects' references; n faces by template."""
 
     template_id: Array  # (T,) int64, increasing
     subject: Array  # (T,) int64, the subject's number
@@ -71,8 +68,9 @@ class JanusSet:
 
 
 def draw_galleries(subjects: int, rng: np.random.Generator) -> Array:
-    """Return which subjects (bool) are in the first gallery: IJB-C's share of them, at least one in
-    each.
+    """Return which subjects (bool) are in the first gallery.
+
+    Its share is that of IJB-C's; each gallery has at least one subject.
     """
     counts = manifest("ijbc").counts
     share = counts["gallery_1"] / (counts["gallery_1"] + counts["gallery_2"])
@@ -84,10 +82,10 @@ def draw_galleries(subjects: int, rng: np.random.Generator) -> Array:
 def draw_comparisons(
     subject: Array, subjects: int, scale: float, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Return a and b (int64 template rows), sorted: references against probes, IJB-C's numbers
-    times `scale` of each kind.
+    """Return a and b (int64 template rows), sorted: references against probes.
 
-    `subject` is (T,); the first `subjects` templates are the references, in the order of subjects.
+    Of each kind there are IJB-C's number times `scale`. `subject` is (T,); the first `subjects`
+    templates are the references, in the order of subjects.
     """
     counts, probes = manifest("ijbc").counts, len(subject) - subjects
     own = subject[subjects:]
@@ -108,8 +106,9 @@ def draw_template_ids(count: int, rng: np.random.Generator) -> Array:
 def write_set(
     folder: Path, made: JanusSet, layout: Layout, image: Callable[[int], bytes] | None = None
 ) -> None:
-    """Write `made`; `image` gives the bytes of a face's image (JPEG). Raises OSError; the folder
-    must not exist yet.
+    """Write `made`; `image` gives the bytes of a face's image (JPEG).
+
+    The folder must not exist yet. Raises OSError.
     """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
@@ -199,7 +198,7 @@ def _write_pairs(path: Path, made: JanusSet, separator: str, more: Mapping[str, 
 
 
 def _write_array(path: Path, rows: Array) -> None:
-    """Write a .npy file. np.save gives no reason where the disk refuses."""
+    """Write a .npy file. np.save gives no reason if the disk refuses."""
     with path.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
         file.write(np.ascontiguousarray(rows).data)

@@ -29,7 +29,7 @@ from stages.datasets.ijb.write import (
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.faces.images import decode
 from stages.models.cards import read_weights
-from stages.models.detector import Faces, YuNet
+from stages.models.detector import DetectedFaces, YuNet
 
 OPTIONS = SynthOptions(scale=0.004, seed=3, dimension=8)
 COUNTS = manifest("ijbc").counts
@@ -181,10 +181,10 @@ class Marks:
     the image.
     """
 
-    def detect(self, image: np.ndarray) -> Faces:
+    def detect(self, image: np.ndarray) -> DetectedFaces:
         y, x = np.nonzero(image.max(axis=2) > 128)
         if not len(x):
-            return Faces(
+            return DetectedFaces(
                 np.empty((0, 4), np.float32),
                 np.empty((0, 5, 2), np.float32),
                 np.empty(0, np.float32),
@@ -195,7 +195,9 @@ class Marks:
         )
         steps = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
         box = np.concatenate([low, high - low])
-        return Faces(box[None], (low + steps * (high - low))[None], np.array([0.9], np.float32))
+        return DetectedFaces(
+            box[None], (low + steps * (high - low))[None], np.array([0.9], np.float32)
+        )
 
 
 def photograph(number: int, bright: bool = True) -> bytes:

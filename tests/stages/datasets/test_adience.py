@@ -15,7 +15,8 @@ from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import open_files
 from stages.datasets.adience import AdienceReader
-from stages.tables.tables import LAYOUT, Comparisons
+from stages.tables.comparisons import Comparisons
+from stages.tables.tables import LAYOUT
 
 FOLDS = [
     {"7153718@N04": 3, "101@N01": 1},

@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from pipeline.core.schema import Batch
 from stages.datasets.synthetic import (
+    HiddenTruth,
     SyntheticReader,
     SynthOptions,
-    Truth,
     noise_level,
     optimal_weights,
     synthesise,
     synthesise_truth,
 )
 from stages.metrics.verification import operating_points
+from stages.tables.comparisons import Comparisons, role_rows
 from stages.tables.pair_layouts import Product
-from stages.tables.tables import LAYOUT, Comparisons, role_rows
+from stages.tables.tables import LAYOUT
 
 Floats = NDArray[np.floating[Any]]
 SEEDS = (0, 1, 2)
@@ -35,7 +36,7 @@ def made(options: SynthOptions = SynthOptions()) -> dict[str, Batch]:  # noqa: B
 
 
 @cache
-def truth(options: SynthOptions = SynthOptions()) -> Truth:  # noqa: B008  frozen
+def truth(options: SynthOptions = SynthOptions()) -> HiddenTruth:  # noqa: B008  frozen
     return synthesise_truth(options)
 
 

@@ -19,7 +19,7 @@ from pipeline.core.schema import Batch, text
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import open_files
 from stages.datasets.tables_file import TablesOptions, TablesReader, write_tables
-from stages.tables.tables import Protocol, build_tables, singletons
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 
 def example(
@@ -29,7 +29,7 @@ def example(
         {} if embedding is None else {"embedding": embedding, "quality": embedding[:, 0].copy()}
     )
     subjects = ["ada", "ada", "bob"]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=list(ids),
         path=[""] * 3,
         sha256=[""] * 3,

@@ -16,7 +16,8 @@ from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import open_files
 from stages.datasets.tinyface import TinyFaceReader
-from stages.tables.tables import LAYOUT, refuse_itself, role_rows
+from stages.tables.comparisons import refuse_itself, role_rows
+from stages.tables.tables import LAYOUT
 
 
 def read(folder: Path, **options: object) -> dict[str, Batch]:

@@ -22,11 +22,12 @@ from stages.evaluation.discard_identification import (
     DiscardIdentificationOptions,
     EvaluateDiscardIdentification,
 )
-from stages.evaluation.numbers import number
+from stages.evaluation.numbers import find_number
 from stages.metrics import discard
 from stages.metrics.bootstrap import subject_weights
 from stages.metrics.subjects import in_second_half
-from stages.tables.tables import CURVES, NUMBERS, Protocol, build_tables, singletons
+from stages.tables.schemas import CURVES, NUMBERS
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 Found = dict[str, Batch]
@@ -42,7 +43,7 @@ def tables(
     subjects: Any, pairs: Any = (), mated: Any = None, roles: Any = (), product: bool = False
 ) -> Any:
     names = [f"t{i}" for i in range(len(subjects))]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=[""] * len(names),
         sha256=[""] * len(names),
@@ -121,7 +122,7 @@ def same(points: list[tuple[float, float]], expected: Any) -> None:
 def test_numbers_of_a_small_list_by_hand(judge: Make) -> None:
     found = judge(*listed(MATED, NONMATED))
     numbers = found["numbers"]
-    row = number(numbers, "fnmr", 0.25)
+    row = find_number(numbers, "fnmr", 0.25)
     # At .625 one of four non-mated is accepted, and .5 and .125 of the mated are rejected.
     assert (row["threshold"], row["achieved"], row["false_matches"], row["nonmated"]) == (
         0.625,
@@ -138,28 +139,32 @@ def test_numbers_of_a_small_list_by_hand(judge: Make) -> None:
         (0.75, 0),
         (1, 0),
     ]
-    assert number(numbers, "fnm_pauc(0.5)")["value"] == pytest.approx(1 / 4 * 1 / 2 + 1 / 4 * 2 / 3)
-    assert number(numbers, "fnm_pauc(0.5)_over_random")["value"] == pytest.approx(1 / 4 * 1 / 6)
-    assert number(numbers, "fnm_pauc(0.5)_random")["value"] == pytest.approx(1 / 2 * 1 / 2)
-    assert number(numbers, "fnm_pauc(0.5)_pair_oracle")["value"] == pytest.approx(
+    assert find_number(numbers, "fnm_pauc(0.5)")["value"] == pytest.approx(
+        1 / 4 * 1 / 2 + 1 / 4 * 2 / 3
+    )
+    assert find_number(numbers, "fnm_pauc(0.5)_over_random")["value"] == pytest.approx(
+        1 / 4 * 1 / 6
+    )
+    assert find_number(numbers, "fnm_pauc(0.5)_random")["value"] == pytest.approx(1 / 2 * 1 / 2)
+    assert find_number(numbers, "fnm_pauc(0.5)_pair_oracle")["value"] == pytest.approx(
         1 / 4 * 1 / 2 + 1 / 4 * 1 / 3
     )
     # The templates of the two errors are the worst; the one that all have in common is no better
     # than half right.
-    assert number(numbers, "fnm_pauc(0.5)_sample_oracle")["value"] == pytest.approx(
+    assert find_number(numbers, "fnm_pauc(0.5)_sample_oracle")["value"] == pytest.approx(
         1 / 4 * 1 / 2 + 1 / 4 * 1 / 3
     )
-    assert number(numbers, "fnm_pauc(0.5)_perfect")["value"] == pytest.approx(1 / 8)
-    assert number(numbers, "fnm_pauc(0.5)_attainable")["value"] == pytest.approx(
+    assert find_number(numbers, "fnm_pauc(0.5)_perfect")["value"] == pytest.approx(1 / 8)
+    assert find_number(numbers, "fnm_pauc(0.5)_attainable")["value"] == pytest.approx(
         1 / 2 - math.log(2) / 2
     )
     # The one false match has the poorest quality of the non-mated.
     assert curve(found, "fm-edc 0.25") == [(0, 1 / 4), (0.25, 0), (0.5, 0), (0.75, 0), (1, 0)]
-    assert number(numbers, "fm_pauc(0.5)")["value"] == pytest.approx(1 / 4 * 1 / 4)
-    assert number(numbers, "fmr")["value"] == 0.25
+    assert find_number(numbers, "fm_pauc(0.5)")["value"] == pytest.approx(1 / 4 * 1 / 4)
+    assert find_number(numbers, "fmr")["value"] == 0.25
     assert (
-        number(numbers, "comparisons_lost")["value"]
-        == number(numbers, "comparisons_without_quality")["value"]
+        find_number(numbers, "comparisons_lost")["value"]
+        == find_number(numbers, "comparisons_without_quality")["value"]
         == 0
     )
 
@@ -200,14 +205,14 @@ def test_areas_equal_a_plain_sum_over_what_remains(
         wrong, quality = [w for w, _ in found], [q for _, q in found]
         start = sum(wrong) / len(wrong)
         expected = area_by_hand(wrong, quality, 0.5)
-        assert number(numbers, f"{name}r")["value"] == pytest.approx(start)
-        assert number(numbers, f"{name}_pauc(0.5)")["value"] == pytest.approx(expected)
-        assert number(numbers, f"{name}_pauc(0.5)_over_random")["value"] == pytest.approx(
+        assert find_number(numbers, f"{name}r")["value"] == pytest.approx(start)
+        assert find_number(numbers, f"{name}_pauc(0.5)")["value"] == pytest.approx(expected)
+        assert find_number(numbers, f"{name}_pauc(0.5)_over_random")["value"] == pytest.approx(
             expected - start / 2
         )
     assert (
-        number(numbers, "fnm_pauc(0.5)_pair_oracle")["value"]
-        <= number(numbers, "fnm_pauc(0.5)")["value"] + 1e-12
+        find_number(numbers, "fnm_pauc(0.5)_pair_oracle")["value"]
+        <= find_number(numbers, "fnm_pauc(0.5)")["value"] + 1e-12
     )
 
 
@@ -221,7 +226,7 @@ def test_a_product_of_roles_gives_the_numbers_of_its_list(judge: Make) -> None:
     product, plain = (judge(each, score, quality, **options) for each in made)
     assert product["numbers"].digest() == plain["numbers"].digest()
     assert product["curves"].digest() == plain["curves"].digest()
-    assert number(plain["numbers"], "fnmr")["trials"] == 4
+    assert find_number(plain["numbers"], "fnmr")["trials"] == 4
 
 
 def test_comparisons_without_a_quality_are_counted_and_discarded_before_all_others(
@@ -229,8 +234,8 @@ def test_comparisons_without_a_quality_are_counted_and_discarded_before_all_othe
 ) -> None:
     bare, low = (listed([*MATED, (0.0, q), (0.9, q)], [*NONMATED, (1.0, q)]) for q in (None, -7.0))
     found, expected = judge(*bare), judge(*low)
-    assert number(found["numbers"], "comparisons_without_quality")["value"] == 3
-    assert number(found["numbers"], "comparisons_without_quality")["trials"] == 11
+    assert find_number(found["numbers"], "comparisons_without_quality")["value"] == 3
+    assert find_number(found["numbers"], "comparisons_without_quality")["trials"] == 11
     for metric in (
         "fnmr",
         "fnm_pauc(0.5)",
@@ -238,7 +243,10 @@ def test_comparisons_without_a_quality_are_counted_and_discarded_before_all_othe
         "fnm_pauc(0.5)_sample_oracle",
         "erc_auc",
     ):
-        mine, theirs = number(found["numbers"], metric), number(expected["numbers"], metric)
+        mine, theirs = (
+            find_number(found["numbers"], metric),
+            find_number(expected["numbers"], metric),
+        )
         for field in ("value", "threshold", "trials"):
             np.testing.assert_equal(mine[field], theirs[field])
     assert curve(found, "fnm-edc 0.25") == curve(expected, "fnm-edc 0.25")
@@ -270,13 +278,13 @@ def test_comparisons_without_a_score_or_a_quality_can_be_left_out(judge: Make) -
     numbers = judge(made, score, quality, unscored="left_out")["numbers"]
     alone = judge(*listed(MATED, NONMATED))["numbers"]
     assert (
-        number(numbers, "comparisons_lost")["value"],
-        number(numbers, "comparisons_lost")["trials"],
+        find_number(numbers, "comparisons_lost")["value"],
+        find_number(numbers, "comparisons_lost")["trials"],
     ) == (2, 12)
-    without = number(numbers, "comparisons_without_quality")
+    without = find_number(numbers, "comparisons_without_quality")
     assert (without["value"], without["trials"]) == (2, 12)
     for metric in ("fnmr", "fnm_pauc(0.5)", "fm_pauc(0.5)", "fnm_pauc(0.5)_sample_oracle"):
-        mine, theirs = number(numbers, metric), number(alone, metric)
+        mine, theirs = find_number(numbers, metric), find_number(alone, metric)
         assert (mine["value"], mine["threshold"], mine["trials"]) == (
             theirs["value"],
             theirs["threshold"],
@@ -300,9 +308,9 @@ def test_a_half_holds_the_comparisons_of_its_subjects(judge: Make) -> None:
         ]
         alone = judge(tables(subjects, [pairs[k] for k in kept]), score[kept], quality)["numbers"]
         for metric in ("fnmr", "fnm_pauc(0.5)", "fm_pauc(0.5)"):
-            assert number(numbers, metric)["value"] == number(alone, metric)["value"]
-            assert number(numbers, metric)["trials"] == number(alone, metric)["trials"]
-        assert number(numbers, "comparisons_across_halves")["value"] == 16
+            assert find_number(numbers, metric)["value"] == find_number(alone, metric)["value"]
+            assert find_number(numbers, metric)["trials"] == find_number(alone, metric)["trials"]
+        assert find_number(numbers, "comparisons_across_halves")["value"] == 16
 
 
 def test_a_starting_error_is_marked_few_by_the_mated_errors_that_set_its_threshold(
@@ -311,7 +319,7 @@ def test_a_starting_error_is_marked_few_by_the_mated_errors_that_set_its_thresho
     mated = [(i / 128, 1.0 + i % 7) for i in range(100)]
     numbers = judge(*listed(mated, [(0.9, 1.0)]), fmr=(), fnmr=(0.29, 0.3))["numbers"]
     for metric in ("fnmr", "fnm_pauc(0.5)", "fnm_pauc(0.5)_over_random"):
-        assert [bool(number(numbers, metric, start)["few"]) for start in (0.29, 0.3)] == [
+        assert [bool(find_number(numbers, metric, start)["few"]) for start in (0.29, 0.3)] == [
             True,
             False,
         ]
@@ -328,11 +336,14 @@ def test_numbers_are_marked_few_below_thirty_false_matches(judge: Make) -> None:
         "fm_pauc(0.5)",
     ):
         marks = [
-            (number(numbers, metric, t)["false_matches"], number(numbers, metric, t)["few"])
+            (
+                find_number(numbers, metric, t)["false_matches"],
+                find_number(numbers, metric, t)["few"],
+            )
             for t in (0.29, 0.3)
         ]
         assert marks == [(29, True), (30, False)]
-    assert number(numbers, "erc_auc", 0.3)[
+    assert find_number(numbers, "erc_auc", 0.3)[
         "few"
     ]  # of five comparisons that remain none can be thirty
 
@@ -342,7 +353,7 @@ def test_areas_of_mated_errors_count_these(judge: Make) -> None:
     made = listed([(-0.9, 1.0 + i) for i in range(7)] + [(9.0, 1.0)] * 9, many)
     numbers = judge(*made, fmr=(0.3,))["numbers"]
     misses = {
-        m: number(numbers, m, 0.3)["misses"]
+        m: find_number(numbers, m, 0.3)["misses"]
         for m in ("fnmr", "fnm_pauc(0.5)", "erc_auc", "fmr", "fm_pauc(0.5)")
     }
     assert misses == {"fnmr": 7, "fnm_pauc(0.5)": 7, "erc_auc": 7, "fmr": -1, "fm_pauc(0.5)": -1}
@@ -382,7 +393,7 @@ def test_rule_says_how_the_threshold_is_chosen(judge: Make, rule: str, threshold
     numbers = judge(
         *listed(MATED, NONMATED), rule=rule, fmr=(0.4 if rule != "interpolated" else 1.1 / 3,)
     )["numbers"]
-    row = number(numbers, "fnmr")
+    row = find_number(numbers, "fnmr")
     assert row["rule"] == rule
     assert row["threshold"] == pytest.approx(threshold)
     assert row["value"] == sum(s < threshold for s, _ in MATED) / 4
@@ -395,7 +406,9 @@ def test_an_interpolated_threshold_between_neighbouring_scores_is_not_rounded_on
     low = np.float32(0.5)
     high = np.nextafter(low, np.float32(1))
     made, score, quality = listed([(low, 1.0), (high, 2.0)], [(high, 1.0), (low, 2.0)])
-    row = number(judge(made, score, quality, rule="interpolated", fmr=(0.75,))["numbers"], "fnmr")
+    row = find_number(
+        judge(made, score, quality, rule="interpolated", fmr=(0.75,))["numbers"], "fnmr"
+    )
     assert low < row["threshold"] < high
     assert (row["value"], row["false_matches"]) == (0.5, 1)
 
@@ -422,7 +435,7 @@ def test_oracles_and_intervals_are_of_the_standard_form_alone(judge: Make, optio
     names = judge(*listed(MATED, NONMATED), **options, replicates=20)["numbers"]
     assert "fnm_pauc(0.5)_random" in names["metric"]
     assert not {f"fnm_pauc(0.5)_{line}" for line in LINES[1:]} & set(names["metric"].tolist())
-    assert np.isnan(number(names, "fnm_pauc(0.5)")["low"])
+    assert np.isnan(find_number(names, "fnm_pauc(0.5)")["low"])
     standard = judge(*listed(MATED, NONMATED), replicates=20)["numbers"]
     assert {f"fnm_pauc(0.5)_{line}" for line in LINES} <= set(standard["metric"].tolist())
 
@@ -454,7 +467,7 @@ def test_recomputed_areas_are_marked_few_by_the_steps_that_they_reach(judge: Mak
             *listed(MATED, nonmated), threshold="recomputed", fmr=(0.1,), limits=(limit,)
         )["numbers"]
         assert (
-            number(numbers, f"fnm_pauc({limit:g})")["few"] == few
+            find_number(numbers, f"fnm_pauc({limit:g})")["few"] == few
         )  # 40 false matches, 36 after 10 %, 20 after 50 %
 
 
@@ -469,13 +482,13 @@ def test_what_is_discarded_to_the_last_has_no_error_and_leaves_the_area_defined(
     # is the last one left.
     steps = [int(0.05 * k * 8) for k in range(15)]
     expected = sum(0.05 * {0: 1 / 2, 1: 2 / 3, 2: 1 / 2}.get(gone, 0) for gone in steps)
-    assert number(numbers, "fnm_pauc(0.75)")["value"] == pytest.approx(expected)
+    assert find_number(numbers, "fnm_pauc(0.75)")["value"] == pytest.approx(expected)
 
 
 def test_a_starting_error_gives_the_highest_threshold_that_keeps_it(judge: Make) -> None:
     found = judge(*listed(MATED, NONMATED), fmr=(0.25,), fnmr=(0.25, 0.3))
     for start in (0.25, 0.3):
-        row = number(found["numbers"], "fnmr", start, "starting")
+        row = find_number(found["numbers"], "fnmr", start, "starting")
         assert (row["value"], row["threshold"], row["achieved"], row["false_matches"]) == (
             0.25,
             0.5,
@@ -487,7 +500,7 @@ def test_a_starting_error_gives_the_highest_threshold_that_keeps_it(judge: Make)
         curve(found, "fnm-edc fnmr 0.25"), [(0, 1 / 4), (0.25, 1 / 3), (0.5, 0), (0.75, 0), (1, 0)]
     )
     assert (
-        number(found["numbers"], "fnmr", 0.25, "at_most")["value"] == 0.5
+        find_number(found["numbers"], "fnmr", 0.25, "at_most")["value"] == 0.5
     )  # the same number as an FMR is another target
 
 
@@ -497,7 +510,7 @@ def test_the_legacy_curve_is_that_of_the_metric_and_may_be_left_out(judge: Make)
     made, score, quality = listed(mated, nonmated)
     found = judge(made, score, quality)
     expected = discard.legacy_erc(score, np.arange(120) < 60, quality[1:], [0.25])
-    row = number(found["numbers"], "erc_auc")
+    row = find_number(found["numbers"], "erc_auc")
     assert (row["value"], row["rule"], row["few"]) == (
         pytest.approx(expected.auc[0]),
         "nearest",
@@ -510,9 +523,9 @@ def test_the_legacy_curve_is_that_of_the_metric_and_may_be_left_out(judge: Make)
 def test_the_legacy_form_takes_scores_that_are_no_cosines_as_they_are(judge: Make) -> None:
     rng = np.random.default_rng(8)
     made, score, quality = listed(*(rng.integers(0, 64, (2, 60, 2)) / 64))
-    plain = number(judge(made, score, quality)["numbers"], "erc_auc")["value"]
+    plain = find_number(judge(made, score, quality)["numbers"], "erc_auc")["value"]
     far = [10 * s - 20 for s in score]  # −20 … −10: all of them would be clipped to −1
-    assert number(judge(made, far, quality)["numbers"], "erc_auc")["value"] == plain > 0
+    assert find_number(judge(made, far, quality)["numbers"], "erc_auc")["value"] == plain > 0
 
 
 def test_a_det_is_drawn_of_what_remains(judge: Make) -> None:
@@ -535,7 +548,7 @@ def test_a_constant_quality_is_discard_at_random_at_any_limit_below_all(judge: M
     made, score, _ = listed(MATED, NONMATED)
     found = judge(made, score, [1.0] * 9, replicates=40)
     assert curve(found, "fnm-edc 0.25") == [(0, 0.5), (1, 0)]
-    row = number(found["numbers"], "fnm_pauc(0.5)_over_random")
+    row = find_number(found["numbers"], "fnm_pauc(0.5)_over_random")
     np.testing.assert_allclose(row["replicates"][np.isfinite(row["replicates"])], 0, atol=1e-15)
     assert row["value"] == 0
     assert sum(y for _, y in curve(found, "quality, mated")) == pytest.approx(1)
@@ -552,10 +565,12 @@ def test_without_comparisons_of_a_kind_what_needs_them_is_nan(
     ]
     for metric in ("fnmr", "fnm_pauc(0.5)", "fnm_pauc(0.5)_over_random", "erc_auc"):
         assert np.isnan(
-            number(numbers, metric, 0.25, "nearest" if metric == "erc_auc" else "at_most")["value"]
+            find_number(numbers, metric, 0.25, "nearest" if metric == "erc_auc" else "at_most")[
+                "value"
+            ]
         )
-    assert np.isnan(number(numbers, "fmr", rule="at_most")["value"]) == (not nonmated)
-    assert np.isnan(number(numbers, "fnmr", rule="starting")["value"]) == (not mated)
+    assert np.isnan(find_number(numbers, "fmr", rule="at_most")["value"]) == (not nonmated)
+    assert np.isnan(find_number(numbers, "fnmr", rule="starting")["value"]) == (not mated)
 
 
 @pytest.mark.parametrize("product", [True, False])
@@ -622,7 +637,7 @@ def test_replicates_are_the_metrics_of_lists_repeated_as_subjects_were_drawn(jud
             discard.legacy_erc(np.clip(s, -9, 9), m, q, [0.1]).auc[0]
         )
     for key, drawn in expected.items():
-        row = number(numbers, *key.split()[:1], rule=key.split()[1])
+        row = find_number(numbers, *key.split()[:1], rule=key.split()[1])
         np.testing.assert_allclose(row["replicates"], drawn, atol=1e-6, err_msg=key)
         np.testing.assert_allclose(
             [row["low"], row["high"]], np.nanquantile(drawn, [0.05, 0.95]), atol=1e-6
@@ -637,7 +652,7 @@ def test_another_quality_is_judged_on_the_same_draws(judge: Make) -> None:
     first[:4] = second[:4] = 0
     second[23] = 0
     cells = [
-        number(judge(made, score, q, fmr=(0.1,), replicates=60)["numbers"], "fnm_pauc(0.5)")
+        find_number(judge(made, score, q, fmr=(0.1,), replicates=60)["numbers"], "fnm_pauc(0.5)")
         for q in (first, second)
     ]
     without = subject_weights(12, 60, 0)[:, 11] == 0
@@ -659,7 +674,7 @@ def test_against_discard_at_random_a_quality_that_knows_is_told_from_one_that_do
     score = np.concatenate([np.where(wrong, -0.5, 0.5), np.linspace(-0.4, 0.4, 120)])
     knows = np.repeat(np.where(wrong, 0.0, 1.0), 2) + rng.random(240) / 2
     for quality, clear in ((knows, True), (rng.random(240), False)):
-        row = number(
+        row = find_number(
             judge(
                 tables(subjects, pairs), score, quality, fmr=(0.01,), limits=(0.2,), replicates=300
             )["numbers"],
@@ -733,7 +748,7 @@ def test_numbers_of_a_small_search_by_hand(search_judge: Make) -> None:
     found = search_judge(SUBJECTS, [*GALLERY, *PROBES], CANDIDATE, SCORE, QUALITY)
     # At .25 one of two non-mated probes is accepted; b's mate is at rank 2, so that its probe, the
     # poorest, is the one miss.
-    row = number(found["numbers"], "fnir")
+    row = find_number(found["numbers"], "fnir")
     assert (row["threshold"], row["achieved"], row["false_matches"], row["trials"]) == (
         0.25,
         0.5,
@@ -742,14 +757,14 @@ def test_numbers_of_a_small_search_by_hand(search_judge: Make) -> None:
     )
     assert row["value"] == pytest.approx(1 / 3)
     same(curve(found, "fnir-edc 0.5"), [(0, 1 / 3), (1 / 3, 0), (2 / 3, 0), (1, 0)])
-    assert number(found["numbers"], "fnir_pauc(0.5)")["value"] == pytest.approx(1 / 9)
-    assert number(found["numbers"], "fnir_pauc(0.5)_over_random")["value"] == pytest.approx(
+    assert find_number(found["numbers"], "fnir_pauc(0.5)")["value"] == pytest.approx(1 / 9)
+    assert find_number(found["numbers"], "fnir_pauc(0.5)_over_random")["value"] == pytest.approx(
         1 / 9 - 1 / 6
     )
     # The false positive is the poorer of the two non-mated.
     assert curve(found, "fpir-edc 0.5") == [(0, 0.5), (0.5, 0), (1, 0)]
-    assert number(found["numbers"], "fpir_pauc(0.5)")["value"] == 0.25
-    assert number(found["numbers"], "probes_without_quality")["value"] == 0
+    assert find_number(found["numbers"], "fpir_pauc(0.5)")["value"] == 0.25
+    assert find_number(found["numbers"], "probes_without_quality")["value"] == 0
 
 
 def test_a_failed_probe_is_a_miss_and_no_false_positive_at_any_target(search_judge: Make) -> None:
@@ -761,19 +776,21 @@ def test_a_failed_probe_is_a_miss_and_no_false_positive_at_any_target(search_jud
         SUBJECTS, roles, candidate, score, QUALITY, failed=[0, 3], fpir=(0.5, 1.0), replicates=30
     )["numbers"]
     for target in (0.5, 1.0):
-        assert number(found, "fnir", target)["value"] == pytest.approx(
+        assert find_number(found, "fnir", target)["value"] == pytest.approx(
             2 / 3
         )  # a failed, b's mate is at rank 2
         assert (
-            number(found, "fpir", target)["value"]
-            == number(found, "fpir", target)["achieved"]
+            find_number(found, "fpir", target)["value"]
+            == find_number(found, "fpir", target)["achieved"]
             == 0.5
         )
         weights = subject_weights(5, 30, 0).astype(float)
         n = weights[:, 3:].sum(axis=1)
         accepted = np.where(weights[:, 4] <= target * n, weights[:, 4], 0)
         expected = np.divide(accepted, n, where=n > 0, out=np.full(30, np.nan))
-        np.testing.assert_allclose(number(found, "fpir", target)["replicates"], expected, atol=1e-6)
+        np.testing.assert_allclose(
+            find_number(found, "fpir", target)["replicates"], expected, atol=1e-6
+        )
 
 
 def test_probes_without_a_subject_are_left_out_and_those_without_a_quality_discarded_first(
@@ -788,8 +805,8 @@ def test_probes_without_a_subject_are_left_out_and_those_without_a_quality_disca
         "numbers"
     ]
     unlabelled, bare = (
-        number(numbers, "probes_unlabelled"),
-        number(numbers, "probes_without_quality"),
+        find_number(numbers, "probes_unlabelled"),
+        find_number(numbers, "probes_without_quality"),
     )
     assert (unlabelled["value"], unlabelled["trials"], bare["value"], bare["trials"]) == (
         2,
@@ -798,8 +815,8 @@ def test_probes_without_a_subject_are_left_out_and_those_without_a_quality_disca
         7,
     )
     for metric in ("fnir", "fnir_pauc(0.5)", "fpir", "fpir_pauc(0.5)"):
-        assert number(numbers, metric)["value"] == number(alone, metric)["value"]
-        assert number(numbers, metric)["trials"] == number(alone, metric)["trials"]
+        assert find_number(numbers, metric)["value"] == find_number(alone, metric)["value"]
+        assert find_number(numbers, metric)["trials"] == find_number(alone, metric)["trials"]
     assert "probes_unlabelled" not in alone["metric"]
 
 
@@ -851,7 +868,7 @@ def test_replicates_of_a_search_choose_the_threshold_anew(search_judge: Make) ->
         expected.append([fnir.y[0], fnir.area(0.5), fpir.y[0], fpir.area(0.5)])
     for column, metric in enumerate(("fnir", "fnir_pauc(0.5)", "fpir", "fpir_pauc(0.5)")):
         np.testing.assert_allclose(
-            number(numbers, metric)["replicates"], np.array(expected)[:, column], atol=1e-6
+            find_number(numbers, metric)["replicates"], np.array(expected)[:, column], atol=1e-6
         )
 
 
@@ -862,5 +879,5 @@ def test_a_half_of_a_search_holds_the_probes_of_its_subjects(search_judge: Make)
         numbers = search_judge(
             subjects, roles, candidate, score, quality, half=half, replicates=10
         )["numbers"]
-        trials[half] = int(number(numbers, "fnir")["trials"])
+        trials[half] = int(find_number(numbers, "fnir")["trials"])
     assert trials == {"choose": 2 * int((~second[:12]).sum()), "report": 2 * int(second[:12].sum())}

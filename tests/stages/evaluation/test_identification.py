@@ -13,11 +13,12 @@ from pipeline.core.schema import Batch, Status
 from pipeline.core.stage import Work
 from pipeline.errors import InvalidInput
 from stages.evaluation.identification import EvaluateIdentification, IdentificationOptions
-from stages.evaluation.numbers import number
+from stages.evaluation.numbers import find_number
 from stages.faces.embed import Embed, EmbedOptions
 from stages.metrics.bootstrap import subject_weights
 from stages.metrics.subjects import in_second_half
-from stages.tables.tables import CURVES, NUMBERS, Protocol, build_tables, singletons
+from stages.tables.schemas import CURVES, NUMBERS
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 Numbers = dict[str, Batch]
@@ -25,7 +26,7 @@ Numbers = dict[str, Batch]
 
 def tables(subjects: Any, roles: Any) -> dict[str, Batch]:
     names = [f"t{i}" for i in range(len(subjects))]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=names,
         sha256=names,
@@ -80,8 +81,8 @@ def test_numbers_of_a_small_search_by_hand(identify: Make) -> None:
     candidate = [[0, 1], [2, 1], [2, 0], [1, 0], [0, 2]]
     score = [[0.75, 0], [0.5, 0.25], [0.25, 0], [0.5, 0], [0.125, 0]]
     numbers = identify(SUBJECTS, [*GALLERY, *PROBES], candidate, score)["numbers"]
-    assert [number(numbers, "rank", k)["value"] for k in (1, 2)] == [pytest.approx(2 / 3), 1]
-    row = number(numbers, "tpir", 0.5)
+    assert [find_number(numbers, "rank", k)["value"] for k in (1, 2)] == [pytest.approx(2 / 3), 1]
+    row = find_number(numbers, "tpir", 0.5)
     # The threshold is .25, the lowest that accepts one non-mated probe of two (.5): a and c are at
     # rank 1 and at or above.
     assert (row["threshold"], row["achieved"], row["false_matches"], row["trials"]) == (
@@ -91,7 +92,7 @@ def test_numbers_of_a_small_search_by_hand(identify: Make) -> None:
         3,
     )
     assert row["value"] == pytest.approx(2 / 3)
-    row = number(
+    row = find_number(
         identify(SUBJECTS, [*GALLERY, *PROBES], candidate, score, fpir=(0.1,))["numbers"],
         "tpir",
         0.1,
@@ -104,10 +105,10 @@ def test_a_failed_probe_is_a_miss_and_no_false_positive(identify: Make) -> None:
     candidate = [[0, 1], NONE, [2, 0], NONE, [0, 2]]
     score = [[0.75, 0], NAN, [0.25, 0], NAN, [0.5, 0]]
     numbers = identify(SUBJECTS, [*GALLERY, *PROBES], candidate, score, failed=[1, 3])["numbers"]
-    assert number(numbers, "rank", 1)["value"] == pytest.approx(2 / 3)
-    row = number(numbers, "tpir", 0.5)
+    assert find_number(numbers, "rank", 1)["value"] == pytest.approx(2 / 3)
+    row = find_number(numbers, "tpir", 0.5)
     assert (row["achieved"], row["value"], row["trials"]) == (0.5, pytest.approx(2 / 3), 3)
-    assert (number(numbers, "fta")["value"], number(numbers, "fta")["trials"]) == (0.4, 5)
+    assert (find_number(numbers, "fta")["value"], find_number(numbers, "fta")["trials"]) == (0.4, 5)
 
 
 def test_a_mate_that_failed_to_enrol_is_a_miss(identify: Make) -> None:
@@ -115,21 +116,24 @@ def test_a_mate_that_failed_to_enrol_is_a_miss(identify: Make) -> None:
     candidate = [[0, 2], [0, 2], [2, 0], [0, 2], [2, 0]]
     score = [[0.75, 0], [0.5, 0], [0.75, 0], [0.25, 0], [0.25, 0]]
     numbers = identify(SUBJECTS, [*GALLERY, *PROBES], candidate, score)["numbers"]
-    assert number(numbers, "rank", 2)["value"] == pytest.approx(2 / 3)
-    assert number(numbers, "rank", 2)["trials"] == 3
+    assert find_number(numbers, "rank", 2)["value"] == pytest.approx(2 / 3)
+    assert find_number(numbers, "rank", 2)["trials"] == 3
 
 
 def test_where_every_template_of_the_gallery_failed_no_rate_is_defined(identify: Make) -> None:
     numbers = identify(SUBJECTS, [*GALLERY, *PROBES], [NONE] * 5, [NAN] * 5)["numbers"]
     assert np.isnan(
-        [number(numbers, metric, at)["value"] for metric, at in (("rank", 1), ("tpir", 0.5))]
+        [find_number(numbers, metric, at)["value"] for metric, at in (("rank", 1), ("tpir", 0.5))]
     ).all()
-    assert number(numbers, "fta")["value"] == 0
+    assert find_number(numbers, "fta")["value"] == 0
     # Where every probe failed, and somebody may well be enrolled, each is a miss.
     numbers = identify(SUBJECTS, [*GALLERY, *PROBES], [NONE] * 5, [NAN] * 5, failed=range(5))[
         "numbers"
     ]
-    assert [number(numbers, "rank", 1)["value"], number(numbers, "fta")["value"]] == [0, 1]
+    assert [find_number(numbers, "rank", 1)["value"], find_number(numbers, "fta")["value"]] == [
+        0,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(("subjects", "told"), [(SUBJECTS, 0), (["a", "a", "a", *SUBJECTS[3:]], 1)])
@@ -143,7 +147,7 @@ def test_a_gallery_of_one_subject_is_told(context: Make, subjects: Any, told: in
 def test_any_template_of_the_subject_is_a_mate(identify: Make) -> None:
     roles = [(0, "gallery"), (1, "gallery"), (2, "gallery"), (3, "probe")]
     numbers = identify(["a", "b", "a", "a"], roles, [[1, 2]], [[0.75, 0.5]])["numbers"]
-    assert [number(numbers, "rank", k)["value"] for k in (1, 2)] == [0, 1]
+    assert [find_number(numbers, "rank", k)["value"] for k in (1, 2)] == [0, 1]
 
 
 @pytest.mark.parametrize("replicates", [0, 6])
@@ -156,9 +160,9 @@ def test_without_probes_of_a_kind_its_rates_are_nan(
         SUBJECTS, roles, [[0, 1]] * len(probes), [[0.5, 0.25]] * len(probes), replicates=replicates
     )
     numbers = made["numbers"]
-    assert np.isnan(number(numbers, "rank", 1)["value"]) == (probes != PROBES[:3])
-    assert np.isnan(number(numbers, "tpir", 0.5)["value"])
-    assert np.isnan(number(numbers, "fta")["value"]) == (not probes)
+    assert np.isnan(find_number(numbers, "rank", 1)["value"]) == (probes != PROBES[:3])
+    assert np.isnan(find_number(numbers, "tpir", 0.5)["value"])
+    assert np.isnan(find_number(numbers, "fta")["value"]) == (not probes)
 
 
 def a_search(seed: int) -> tuple[list[str], Any, np.ndarray, np.ndarray]:
@@ -216,7 +220,11 @@ def test_rates_and_replicates_equal_a_count_probe_by_probe(identify: Make, seed:
     drawn = [
         dict(zip(names, w.tolist(), strict=True)) for w in subject_weights(len(names), 40, seed)
     ]
-    rows = [number(numbers, "rank", 1), number(numbers, "rank", 3), number(numbers, "tpir", 0.25)]
+    rows = [
+        find_number(numbers, "rank", 1),
+        find_number(numbers, "rank", 3),
+        find_number(numbers, "tpir", 0.25),
+    ]
     once = rates_by_hand(subjects, candidate, score, dict.fromkeys(names, 1), 0.25)
     assert [row["value"] for row in rows] == pytest.approx(once)
     expected = np.array([rates_by_hand(subjects, candidate, score, often, 0.25) for often in drawn])
@@ -230,7 +238,7 @@ def test_cmc_is_the_rank_rate_at_every_rank_that_was_kept(identify: Make) -> Non
     mine = made["curves"]["curve"] == "cmc"
     assert made["curves"]["x"][mine].tolist() == [1, 2, 3]
     assert made["curves"]["y"][mine].tolist() == [
-        number(made["numbers"], "rank", k)["value"] for k in (1, 2, 3)
+        find_number(made["numbers"], "rank", k)["value"] for k in (1, 2, 3)
     ]
 
 
@@ -249,7 +257,7 @@ def test_a_rank_beyond_a_gallery_that_was_kept_whole_is_known(identify: Make) ->
         [[1, np.nan]] * 2,
         ranks=(10,),
     )
-    assert number(numbers["numbers"], "rank", 10)["value"] == 1
+    assert find_number(numbers["numbers"], "rank", 10)["value"] == 1
 
 
 def test_probes_of_unknown_subject_are_left_out_and_counted(identify: Make) -> None:
@@ -257,13 +265,13 @@ def test_probes_of_unknown_subject_are_left_out_and_counted(identify: Make) -> N
     candidate = [[0, 1], [1, 2], [2, 0], [1, 0], [0, 2]]
     score = [[0.75, 0], [0.5, 0.25], [0.5, 0], [0.25, 0], [0.99, 0]]
     numbers = identify(subjects, [*GALLERY, *PROBES], candidate, score, fpir=(0.5,))["numbers"]
-    row = number(numbers, "tpir")
+    row = find_number(numbers, "tpir")
     assert (row["nonmated"], row["trials"], row["value"]) == (
         1,
         3,
         1,
     )  # the best score of the unknown probe does not count
-    assert number(numbers, "probes_unlabelled")["value"] == 1
+    assert find_number(numbers, "probes_unlabelled")["value"] == 1
 
 
 def test_a_search_of_another_gallery_is_refused(identify: Make) -> None:
@@ -295,7 +303,7 @@ def test_false_positives_are_counted_by_pairs_of_subjects_as_well(identify: Make
     candidate = [[0, 1], [0, 2], [1, 0], [0, 1]]
     score = [[0.75, 0], [0.5, 0], [0.25, 0], [0.125, 0]]
     numbers = identify(subjects, roles, candidate, score, fpir=(0.5, 1.0))["numbers"]
-    found = [number(numbers, "tpir", target) for target in (0.5, 1.0)]
+    found = [find_number(numbers, "tpir", target) for target in (0.5, 1.0)]
     assert [(row["false_matches"], row["subject_pairs"]) for row in found] == [(2, 1), (4, 3)]
 
 
@@ -316,12 +324,12 @@ def test_a_half_holds_the_probes_of_its_subjects_in_the_whole_gallery(identify: 
         numbers = identify(subjects, roles, candidate, score, half=half, replicates=20, ranks=(1,))[
             "numbers"
         ]
-        row = number(numbers, "tpir")
+        row = find_number(numbers, "tpir")
         found[half] = (
-            number(numbers, "rank", 1)["value"],
+            find_number(numbers, "rank", 1)["value"],
             row["trials"],
             row["nonmated"],
-            number(numbers, "fta")["trials"],
+            find_number(numbers, "fta")["trials"],
         )
     # The mated probe of the second half finds the other half's subject first.
     assert found == {"choose": (1, 1, 1, 2), "report": (0, 1, 1, 2)}
@@ -340,7 +348,7 @@ def test_enrolled_templates_that_failed_are_failures_to_enrol(source: Make, cont
     }
     inputs = {"candidates": source(Batch(lists)), "templates": source(built)}
     numbers = stage.compute(Work(0, 5, tables(SUBJECTS, [*GALLERY, *PROBES]), inputs))["numbers"]
-    fte, fallback = number(numbers, "fte"), number(numbers, "fused_fallback")
+    fte, fallback = find_number(numbers, "fte"), find_number(numbers, "fused_fallback")
     assert (fte["value"], fte["trials"]) == (pytest.approx(1 / 3), 3)
     assert (fallback["value"], fallback["trials"]) == (2, 8)
 
@@ -371,5 +379,5 @@ def test_templates_without_a_subject_are_drawn_in_neither_half(identify: Make) -
             *[""] * unknown,
         ]
         made = identify(subjects, roles, candidate, score, half="report", replicates=9)
-        found.append(number(made["numbers"], "rank", 1)["replicates"])
+        found.append(find_number(made["numbers"], "rank", 1)["replicates"])
     np.testing.assert_array_equal(*found)

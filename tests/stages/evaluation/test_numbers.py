@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pipeline.core.schema import Batch, text
 from stages.evaluation.numbers import (
     Numbers,
-    histogram,
-    number,
+    find_number,
+    histogram_curve,
     number_half,
     number_subjects,
     score_edges,
@@ -34,7 +34,7 @@ def test_a_histogram_of_ascending_scores_is_numpys_with_what_is_beyond_in_the_en
     values: list[float], dtype: type
 ) -> None:
     scores = np.sort(np.array(values, dtype))
-    name, x, y = histogram("h", scores, EDGES)
+    name, x, y = histogram_curve("h", scores, EDGES)
     expected = np.histogram(np.clip(scores.astype(np.float64), -1, 1), EDGES)[0] / max(
         1, len(values)
     )
@@ -96,6 +96,6 @@ def test_a_number_is_found_at_its_own_target_however_small() -> None:
     numbers = Numbers(0, 0.95)
     for target in (1e-8, 1e-9):
         numbers.add("tar", target, target=target)
-    assert number(numbers.batch(), "tar", 1e-9)["value"] == 1e-9
+    assert find_number(numbers.batch(), "tar", 1e-9)["value"] == 1e-9
     with pytest.raises(KeyError, match="no number tar at 0"):
-        number(numbers.batch(), "tar", 0.0)
+        find_number(numbers.batch(), "tar", 0.0)

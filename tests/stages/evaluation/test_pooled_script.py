@@ -13,10 +13,11 @@ import pytest
 from pipeline.core.schema import Batch, Status
 from pipeline.core.stage import Work
 from pipeline.errors import InvalidInput
-from stages.evaluation.numbers import number
+from stages.evaluation.numbers import find_number
 from stages.evaluation.pooled_script import EvaluatePooledScript, PooledScriptOptions
 from stages.metrics.identification import pooled_script
-from stages.tables.tables import CURVES, NUMBERS, Protocol, build_tables, singletons
+from stages.tables.schemas import CURVES, NUMBERS
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 
@@ -25,7 +26,7 @@ def a_set(probes: list[str], gallery: int = 6) -> dict[str, Batch]:
     """Templates of the subjects s0 … of the gallery, then one probe of each name given."""
     subjects = [f"s{i}" for i in range(gallery)] + probes
     names = [f"t{i}" for i in range(len(subjects))]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=names,
         sha256=names,
@@ -85,7 +86,7 @@ def test_lists_that_reach_far_enough_give_what_the_whole_matrix_gives(
     score = (np.round(rng.random((30, 6)), 1) + 0.4 * own).astype(np.float32)  # ties abound
     found = pooled(probes, score, k, (0.05, 0.1, 0.3))
     for target in (0.05, 0.1, 0.3):
-        row = number(found, "pooled_script", target)
+        row = find_number(found, "pooled_script", target)
         assert (row["threshold"], row["value"]) == by_the_script(probes, score, target)
         assert (row["trials"], row["rule"], row["few"]) == (30, "", False)
 
@@ -94,16 +95,16 @@ def test_a_mate_counts_at_whatever_rank_and_above_the_threshold_only(pooled: Mak
     # Two impostors at .75 stand before the mate of s0, whose .5 is above the third largest
     # impostor, .25; that of s1 ties.
     score = np.float32([[0.5, 0.75, 0.75], [0.0, 0.25, 0.25]])
-    row = number(pooled(["s0", "s1"], score, 3, (1.0,), gallery=3), "pooled_script")
+    row = find_number(pooled(["s0", "s1"], score, 3, (1.0,), gallery=3), "pooled_script")
     assert (row["threshold"], row["value"]) == (0.75, 0)
     score[0, 2] = 0.125
-    row = number(pooled(["s0", "s1"], score, 3, (1.0,), gallery=3), "pooled_script")
+    row = find_number(pooled(["s0", "s1"], score, 3, (1.0,), gallery=3), "pooled_script")
     assert (row["threshold"], row["value"]) == (0.25, 0.5)
 
 
 def test_a_probe_that_failed_is_a_miss(pooled: Make) -> None:
     score = np.float32([[0.5, 0.25], [np.nan, np.nan]])
-    row = number(pooled(["s0", "s1"], score, 2, (0.5,), gallery=2), "pooled_script")
+    row = find_number(pooled(["s0", "s1"], score, 2, (0.5,), gallery=2), "pooled_script")
     assert (row["threshold"], row["value"], row["trials"]) == (0.25, 0.5, 2)
 
 
@@ -115,7 +116,9 @@ def test_lists_that_may_lack_impostors_that_count_are_refused(pooled: Make) -> N
     ):
         pooled(["s0", "s5"], score - [[0], [0.5]], 2, (1.0,))
     assert (
-        number(pooled(["s0", "s5"], score - [[0], [0.5]], 6, (1.0,)), "pooled_script")["threshold"]
+        find_number(pooled(["s0", "s5"], score - [[0], [0.5]], 6, (1.0,)), "pooled_script")[
+            "threshold"
+        ]
         == 0.25
     )
 
@@ -130,5 +133,5 @@ def test_a_target_that_is_a_whole_count_is_not_lost_to_rounding() -> None:
 
 
 def test_without_probes_there_is_no_number(pooled: Make) -> None:
-    row = number(pooled([], np.zeros((0, 6), np.float32), 2, (0.1,)), "pooled_script")
+    row = find_number(pooled([], np.zeros((0, 6), np.float32), 2, (0.1,)), "pooled_script")
     assert np.isnan([row["value"], row["threshold"]]).all()

@@ -16,13 +16,14 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from pipeline.core.schema import Batch
 from pipeline.core.stage import Work
 from pipeline.errors import InvalidInput
-from stages.evaluation.numbers import number
+from stages.evaluation.numbers import find_number
 from stages.evaluation.verification import EvaluateVerification, VerificationOptions
 from stages.faces.embed import Embed, EmbedOptions
 from stages.fusion.fuse import Fuse, FuseOptions
 from stages.metrics.bootstrap import subject_weights
 from stages.metrics.subjects import in_second_half
-from stages.tables.tables import CURVES, NUMBERS, Protocol, build_tables, singletons
+from stages.tables.schemas import CURVES, NUMBERS
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 Numbers = dict[str, Batch]
@@ -45,7 +46,7 @@ def tables(
     """
     roles = roles if triangle is None else [(i, "face") for i in triangle]
     names = [f"t{i}" for i in range(len(subjects))]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=[""] * len(names),
         sha256=[""] * len(names),
@@ -110,7 +111,7 @@ def test_error_rates_equal_scikit_learn(
     numbers = verify(*listed(mated, nonmated), fmr=(target,))["numbers"]
     truth = [1] * len(mated) + [0] * len(nonmated)
     fpr, tpr, threshold = roc_curve(truth, [*mated, *nonmated], drop_intermediate=False)
-    assert number(numbers, "auc")["value"] == pytest.approx(
+    assert find_number(numbers, "auc")["value"] == pytest.approx(
         roc_auc_score(truth, [*mated, *nonmated])
     )
     for rule in ("at_most", "nearest"):
@@ -121,7 +122,7 @@ def test_error_rates_equal_scikit_learn(
         )
         # Of equally near points the most lenient one: the last of the curve.
         point = len(distance) - 1 - int(np.argmin(distance[::-1]))
-        row = number(numbers, "tar", target, rule)
+        row = find_number(numbers, "tar", target, rule)
         assert row["value"] == pytest.approx(tpr[point])
         assert row["achieved"] == pytest.approx(fpr[point])
         assert row["threshold"] == threshold[point]
@@ -134,7 +135,7 @@ def test_numbers_of_a_small_list_by_hand(verify: Make) -> None:
     numbers = verify(*listed([0.875, 0.75, 0.5, 0.125], [0.625, 0.5, 0.25, 0.0]), fmr=(0.3, 0.4))[
         "numbers"
     ]
-    strict, nearest = (number(numbers, "tar", 0.4, rule) for rule in ("at_most", "nearest"))
+    strict, nearest = (find_number(numbers, "tar", 0.4, rule) for rule in ("at_most", "nearest"))
     # At .625 one of four non-mated is accepted; at .5 two are, and three of four mated ones.
     assert (strict["achieved"], strict["threshold"], strict["false_matches"], strict["value"]) == (
         0.25,
@@ -148,24 +149,30 @@ def test_numbers_of_a_small_list_by_hand(verify: Make) -> None:
         nearest["false_matches"],
         nearest["value"],
     ) == (0.5, 0.5, 2, 0.75)
-    assert number(numbers, "tar", 0.3, "nearest")["threshold"] == 0.625
-    assert number(numbers, "frr", 0.4, "at_most")["value"] == 0.5
+    assert find_number(numbers, "tar", 0.3, "nearest")["threshold"] == 0.625
+    assert find_number(numbers, "frr", 0.4, "at_most")["value"] == 0.5
     # Between .625 (FMR 1/4, FNMR 1/2) and .5 (1/2, 1/4) the rates cross at 3/8. Of 16 orders 12 are
     # right, one is a tie.
-    assert number(numbers, "eer")["value"] == 0.375
-    assert number(numbers, "auc")["value"] == 11.5 / 16
-    assert number(numbers, "fta")["value"] == 0
-    assert number(numbers, "comparisons_lost")["value"] == 0
+    assert find_number(numbers, "eer")["value"] == 0.375
+    assert find_number(numbers, "auc")["value"] == 11.5 / 16
+    assert find_number(numbers, "fta")["value"] == 0
+    assert find_number(numbers, "comparisons_lost")["value"] == 0
 
 
 def test_points_are_marked_few_below_thirty_false_matches(verify: Make) -> None:
     nonmated = [i / 128 for i in range(100)]
     numbers = verify(*listed([1.0], nonmated), fmr=(0.29, 0.3))["numbers"]
-    assert (number(numbers, "tar", 0.29)["false_matches"], number(numbers, "tar", 0.29)["few"]) == (
+    assert (
+        find_number(numbers, "tar", 0.29)["false_matches"],
+        find_number(numbers, "tar", 0.29)["few"],
+    ) == (
         29,
         True,
     )
-    assert (number(numbers, "tar", 0.3)["false_matches"], number(numbers, "tar", 0.3)["few"]) == (
+    assert (
+        find_number(numbers, "tar", 0.3)["false_matches"],
+        find_number(numbers, "tar", 0.3)["few"],
+    ) == (
         30,
         False,
     )
@@ -175,7 +182,7 @@ def test_mated_errors_are_counted_beside_the_false_matches(verify: Make) -> None
     mated, nonmated = [-1.0] * 7 + [1.0] * 93, [i / 128 for i in range(100)]
     numbers = verify(*listed(mated, nonmated), fmr=(0.4,))["numbers"]
     rows = [
-        number(numbers, metric, 0.4, rule)
+        find_number(numbers, metric, 0.4, rule)
         for metric in ("tar", "frr")
         for rule in ("at_most", "nearest")
     ]
@@ -190,7 +197,7 @@ def test_eer_has_the_errors_of_both_kinds_at_its_threshold(
         [0.25] * wrong + [0.75] * (100 - wrong),
         [0.75] * wrong + [0.25] * (100 - wrong),
     )
-    row = number(verify(*listed(mated, nonmated))["numbers"], "eer")
+    row = find_number(verify(*listed(mated, nonmated))["numbers"], "eer")
     assert (row["value"], row["misses"], row["false_matches"], row["few"]) == (
         wrong / 100,
         wrong,
@@ -212,9 +219,9 @@ def test_where_no_error_was_seen_intervals_reach_to_the_bound_over_subjects(veri
         ("frr", 0, bound),
         ("fta", 0, bound),
     ):
-        row = number(numbers, metric)
+        row = find_number(numbers, metric)
         assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high)), metric
-    assert number(numbers, "tar")["subjects"] == 20
+    assert find_number(numbers, "tar")["subjects"] == 20
 
 
 def test_the_rule_of_the_scripts_has_no_interval(verify: Make) -> None:
@@ -224,7 +231,8 @@ def test_the_rule_of_the_scripts_has_no_interval(verify: Make) -> None:
         tables(subjects, pairs), [(7 * i % 23) / 23 for i in range(len(pairs))], replicates=20
     )["numbers"]
     low = {
-        rule: number(numbers, "tar", 0.3, rule)["low"] for rule in ("at_most", "nearest", "script")
+        rule: find_number(numbers, "tar", 0.3, rule)["low"]
+        for rule in ("at_most", "nearest", "script")
     }
     assert {rule: bool(np.isnan(end)) for rule, end in low.items()} == {
         "at_most": False,
@@ -238,7 +246,7 @@ def test_in_a_product_mated_is_what_shares_a_subject(verify: Make) -> None:
     made = tables(["a", "b", "a", "b", "c"], roles=roles, product=True)
     #        a·a   a·b  a·c  b·a  b·b  b·c
     score = [0.75, 0.5, 0.0, 0.0, 0.25, 0.125]
-    row = number(verify(made, score, fmr=(0.25,))["numbers"], "tar", 0.25, "at_most")
+    row = find_number(verify(made, score, fmr=(0.25,))["numbers"], "tar", 0.25, "at_most")
     assert (row["trials"], row["value"], row["achieved"], row["threshold"]) == (2, 1, 0.25, 0.25)
 
 
@@ -249,10 +257,10 @@ def test_where_mated_follows_from_subjects_templates_without_one_are_left_out_an
     numbers = verify(
         tables(["", "a", "b", "a"], roles=roles, product=True), [0.5, 0.25, 0, 1], replicates=5
     )["numbers"]
-    row = number(numbers, "tar")
+    row = find_number(numbers, "tar")
     assert (row["trials"], row["nonmated"], row["value"]) == (1, 1, 1)
-    assert number(numbers, "comparisons_unlabelled")["value"] == 2
-    assert (number(numbers, "fte")["trials"], number(numbers, "fta")["trials"]) == (1, 2)
+    assert find_number(numbers, "comparisons_unlabelled")["value"] == 2
+    assert (find_number(numbers, "fte")["trials"], find_number(numbers, "fta")["trials"]) == (1, 2)
 
 
 @pytest.mark.parametrize("replicates", [0, 9])
@@ -282,7 +290,7 @@ def test_all_pairs_of_a_role_give_the_numbers_of_the_list_of_those_with_subjects
     assert mine["curves"].digest() == theirs["curves"].digest()
     assert unlabelled.any() == (len(told) < len(pairs))
     if unlabelled.any():
-        row = number(numbers, "comparisons_unlabelled")
+        row = find_number(numbers, "comparisons_unlabelled")
         assert (row["value"], row["trials"]) == (len(pairs) - len(told), len(pairs))
 
 
@@ -292,7 +300,10 @@ def test_in_all_pairs_of_a_role_every_failure_is_one_to_acquire(verify: Make) ->
         found = verify(
             tables(["a", "b", "b"], triangle=range(count)), score, [2, 0, 1][: len(score)]
         )["numbers"]
-        assert (number(found, "fta")["value"], number(found, "fta")["trials"]) == (1 / count, count)
+        assert (find_number(found, "fta")["value"], find_number(found, "fta")["trials"]) == (
+            1 / count,
+            count,
+        )
         assert not {"fte", "gfrr"} & set(found["metric"])
 
 
@@ -303,7 +314,7 @@ def test_fallen_back_templates_of_all_pairs_are_counted_among_those_with_subject
     scores = source(Batch({"score": np.zeros(3, np.float32), "failed": np.zeros(3, np.uint8)}))
     built = source(Batch({"status": np.zeros(4, np.uint8), "fallback": np.ones(4, bool)}))
     stage = EvaluateVerification(VerificationOptions(replicates=0, templates=True), context())
-    row = number(
+    row = find_number(
         stage.compute(Work(0, 3, made, {"scores": scores, "templates": built}))["numbers"],
         "fused_fallback",
     )
@@ -342,16 +353,16 @@ def test_failed_probes_count_in_fta_and_frr_and_in_no_matching_rate(verify: Make
     made = tables(["a", "b", "a", "b", "b"], roles=roles, product=True)
     nan = np.nan  # template 3 failed
     numbers = verify(made, [-0.25, nan, 0.5, 0.0, nan, 0.75], fmr=(0.5,))["numbers"]
-    assert number(numbers, "fta")["value"] == pytest.approx(1 / 3)
-    assert (number(numbers, "fta")["trials"], number(numbers, "fte")["trials"]) == (3, 2)
+    assert find_number(numbers, "fta")["value"] == pytest.approx(1 / 3)
+    assert (find_number(numbers, "fta")["trials"], find_number(numbers, "fte")["trials"]) == (3, 2)
     assert (
-        number(numbers, "tar")["value"] == 1 / 2
+        find_number(numbers, "tar")["value"] == 1 / 2
     )  # mated -.25 and .75, non-mated .5 and 0: one false match is allowed
-    assert number(numbers, "frr")["value"] == pytest.approx(1 / 3 + 1 / 2 * 2 / 3)
-    assert number(numbers, "gfrr")["value"] == number(numbers, "frr")["value"]
+    assert find_number(numbers, "frr")["value"] == pytest.approx(1 / 3 + 1 / 2 * 2 / 3)
+    assert find_number(numbers, "gfrr")["value"] == find_number(numbers, "frr")["value"]
     assert (
-        number(numbers, "comparisons_lost")["value"],
-        number(numbers, "comparisons_lost")["trials"],
+        find_number(numbers, "comparisons_lost")["value"],
+        find_number(numbers, "comparisons_lost")["trials"],
     ) == (2, 6)
 
 
@@ -363,7 +374,7 @@ def test_failed_references_count_in_fte_and_with_the_probes_in_gfrr(verify: Make
     nan = np.nan
     score, failed = [nan, 0.5, 0.0, nan, nan, nan], [2, 0, 0, 3, 1, 1]
     numbers = verify(made, score, failed, fmr=(0.5,), replicates=20)["numbers"]
-    assert (number(numbers, "fte")["value"], number(numbers, "fta")["value"]) == (
+    assert (find_number(numbers, "fte")["value"], find_number(numbers, "fta")["value"]) == (
         1 / 2,
         pytest.approx(1 / 3),
     )
@@ -371,10 +382,13 @@ def test_failed_references_count_in_fte_and_with_the_probes_in_gfrr(verify: Make
     numbers = verify(
         listed_so, [0.75, 0.5, nan, nan, 0.25], [0, 0, 1, 1, 0], fmr=(0.0,), replicates=20
     )["numbers"]
-    assert (number(numbers, "fte")["value"], number(numbers, "fta")["value"]) == (1 / 2, 0)
-    tar, frr, gfrr = (number(numbers, metric) for metric in ("tar", "frr", "gfrr"))
+    assert (find_number(numbers, "fte")["value"], find_number(numbers, "fta")["value"]) == (
+        1 / 2,
+        0,
+    )
+    tar, frr, gfrr = (find_number(numbers, metric) for metric in ("tar", "frr", "gfrr"))
     assert (tar["value"], frr["value"], gfrr["value"]) == (0.5, 0.5, 1 / 2 + 1 / 2 * 1 / 2)
-    fte = number(numbers, "fte")["replicates"]
+    fte = find_number(numbers, "fte")["replicates"]
     np.testing.assert_allclose(gfrr["replicates"], fte + (1 - fte) * frr["replicates"])
 
 
@@ -384,16 +398,16 @@ def test_where_a_template_stands_on_both_sides_every_failure_is_one_to_acquire(
     # Of five templates 1 and 3 failed; template 0 is good and has no comparison with a score.
     made = tables(["a", "a", "b", "b", "b"], [(0, 1), (2, 3), (2, 4), (4, 2)])
     numbers = verify(made, [np.nan, np.nan, 0.5, 0.5], failed=[2, 2, 0, 0])["numbers"]
-    assert number(numbers, "fta")["value"] == pytest.approx(2 / 5)
+    assert find_number(numbers, "fta")["value"] == pytest.approx(2 / 5)
     for metric in ("fte", "gfrr"):
         with pytest.raises(KeyError):
-            number(numbers, metric)
+            find_number(numbers, metric)
 
 
 def test_a_template_that_is_compared_with_failed_ones_only_has_not_failed(verify: Make) -> None:
     made = tables(["a", "a", "b", "b", "b"], [(0, 1), (2, 3), (2, 4)])
     numbers = verify(made, [np.nan, np.nan, 0.5], failed=[2, 2, 0])["numbers"]
-    assert (number(numbers, "fte")["value"], number(numbers, "fta")["value"]) == (
+    assert (find_number(numbers, "fte")["value"], find_number(numbers, "fta")["value"]) == (
         0,
         pytest.approx(2 / 3),
     )
@@ -405,14 +419,14 @@ def test_behind_false_matches_stands_the_number_of_distinct_pairs_of_subjects(ve
     pairs = [(0, 1), (4, 3), (3, 1), (2, 0), (5, 4), (0, 3)]
     made, score = tables(subjects, pairs), [0.75, 0.5, 0.5, 0.25, 0.0, 1.0]
     found = verify(made, score, fmr=(0.2, 0.6, 0.8, 1.0))["numbers"]
-    rows = [number(found, "tar", target) for target in (0.2, 0.6, 0.8, 1.0)]
+    rows = [find_number(found, "tar", target) for target in (0.2, 0.6, 0.8, 1.0)]
     assert [(row["false_matches"], row["subject_pairs"]) for row in rows] == [
         (1, 1),
         (3, 1),
         (4, 2),
         (5, 3),
     ]
-    assert number(found, "eer")["subject_pairs"] == -1
+    assert find_number(found, "eer")["subject_pairs"] == -1
 
 
 def test_in_a_product_the_pairs_of_subjects_are_those_of_its_rows_and_columns(verify: Make) -> None:
@@ -420,7 +434,7 @@ def test_in_a_product_the_pairs_of_subjects_are_those_of_its_rows_and_columns(ve
     made = tables(["a", "b", "a", "b", "c"], roles=roles, product=True)
     #        a·a   a·b  a·c  b·a  b·b  b·c
     score = [0.75, 0.5, 0.0, 0.5, 0.25, 0.125]
-    row = number(verify(made, score, fmr=(0.5,))["numbers"], "tar", 0.5)
+    row = find_number(verify(made, score, fmr=(0.5,))["numbers"], "tar", 0.5)
     assert (row["false_matches"], row["subject_pairs"]) == (2, 1)
 
 
@@ -453,11 +467,11 @@ def test_a_half_holds_the_comparisons_of_its_subjects_and_counts_those_across(
             tables(subjects, [pairs[k] for k in small]), [score[k] for k in small], replicates=30
         )["numbers"]
         for metric in ("tar", "eer", "auc", "fta", "fte"):
-            mine, theirs = number(numbers, metric), number(alone, metric)
+            mine, theirs = find_number(numbers, metric), find_number(alone, metric)
             assert (mine["value"], mine["trials"]) == (theirs["value"], theirs["trials"]), metric
-        across = number(numbers, "comparisons_across_halves")
+        across = find_number(numbers, "comparisons_across_halves")
         assert (across["value"], across["trials"]) == (8, 16)
-        apart[half] = number(numbers, "tar")["trials"]
+        apart[half] = find_number(numbers, "tar")["trials"]
     assert apart == {"choose": 2, "report": 2}
 
 
@@ -469,10 +483,10 @@ def test_a_half_holds_no_comparison_of_a_template_without_a_subject(verify: Make
     score, trials = [0.5] * len(pairs), 0
     for half in ("choose", "report"):
         numbers = verify(made, score, half=half)["numbers"]
-        assert number(numbers, "comparisons_across_halves")["value"] == 17
-        trials += int(number(numbers, "auc")["trials"])
+        assert find_number(numbers, "comparisons_across_halves")["value"] == 17
+        trials += int(find_number(numbers, "auc")["trials"])
     assert trials == 3
-    assert number(verify(made, score)["numbers"], "auc")["trials"] == len(pairs)
+    assert find_number(verify(made, score)["numbers"], "auc")["trials"] == len(pairs)
 
 
 def test_whether_the_first_side_is_enrolled_follows_from_the_whole_list_and_not_from_a_half(
@@ -496,20 +510,20 @@ def test_which_side_is_enrolled_may_be_said(verify: Make) -> None:
     first, none = (
         verify(made, score, failed, enrolled=which)["numbers"] for which in ("first", "none")
     )
-    assert (number(first, "fte")["value"], number(first, "fta")["value"]) == (
+    assert (find_number(first, "fte")["value"], find_number(first, "fta")["value"]) == (
         1 / 2,
         pytest.approx(1 / 3),
     )
-    assert number(none, "fta")["value"] == pytest.approx(2 / 5)
+    assert find_number(none, "fta")["value"] == pytest.approx(2 / 5)
     assert not {"fte", "gfrr"} & set(none["metric"])
     # Template 2 stands on both sides, and failed on both.
     both = tables(["a", "b", "c", "d"], [(0, 1), (2, 3), (1, 2)])
     found = verify(both, [0.5, nan, nan], [0, 1, 2], enrolled="first")["numbers"]
-    assert (number(found, "fte")["value"], number(found, "fte")["trials"]) == (
+    assert (find_number(found, "fte")["value"], find_number(found, "fte")["trials"]) == (
         pytest.approx(1 / 3),
         3,
     )
-    assert (number(found, "fta")["value"], number(found, "fta")["trials"]) == (
+    assert (find_number(found, "fta")["value"], find_number(found, "fta")["trials"]) == (
         pytest.approx(1 / 3),
         3,
     )
@@ -518,16 +532,16 @@ def test_which_side_is_enrolled_may_be_said(verify: Make) -> None:
 def test_a_half_without_comparisons_has_an_undefined_fte(verify: Make) -> None:
     (a, b), _ = halves(2)
     made = tables([a, b, a, b], [(0, 2), (1, 3)])
-    fte = number(verify(made, [0.5, 0.5], half="report", replicates=4)["numbers"], "fte")
+    fte = find_number(verify(made, [0.5, 0.5], half="report", replicates=4)["numbers"], "fte")
     assert (np.isnan(fte["value"]), fte["trials"]) == (True, 0)
 
 
 def test_with_every_template_failed_fta_and_frr_say_so(verify: Make) -> None:
     made, _ = listed([0.5, 0.5], [0.25])
     numbers = verify(made, [np.nan] * 3, failed=[3] * 3, replicates=5)["numbers"]
-    assert number(numbers, "fta")["value"] == 1
-    assert number(numbers, "comparisons_lost")["value"] == 3
-    assert np.isnan(number(numbers, "tar")["value"])
+    assert find_number(numbers, "fta")["value"] == 1
+    assert find_number(numbers, "comparisons_lost")["value"] == 3
+    assert np.isnan(find_number(numbers, "tar")["value"])
 
 
 @pytest.mark.parametrize("replicates", [0, 7])
@@ -537,16 +551,16 @@ def test_an_empty_class_gives_nan_and_no_interval(
 ) -> None:
     numbers = verify(*listed(mated, nonmated), replicates=replicates)["numbers"]
     for metric in ("eer", "auc", "tar", "frr"):
-        row = number(numbers, metric)
+        row = find_number(numbers, metric)
         assert np.isnan([row["value"], row["low"], row["high"]]).all(), metric
         assert row["replicates"].shape == (replicates,)
-    assert np.isnan(number(numbers, "fta")["value"]) == (not mated and not nonmated)
+    assert np.isnan(find_number(numbers, "fta")["value"]) == (not mated and not nonmated)
 
 
 def test_one_comparison_of_each_kind_is_enough(verify: Make) -> None:
     numbers = verify(*listed([0.5], [0.25]), replicates=20)["numbers"]
-    assert [number(numbers, metric)["value"] for metric in METRICS] == [1, 0, 0, 1, 0]
-    assert number(numbers, "tar")["threshold"] == 0.5
+    assert [find_number(numbers, metric)["value"] for metric in METRICS] == [1, 0, 0, 1, 0]
+    assert find_number(numbers, "tar")["threshold"] == 0.5
 
 
 def test_accuracy_is_decided_at_the_threshold_of_the_other_folds(verify: Make) -> None:
@@ -564,13 +578,13 @@ def test_accuracy_is_decided_at_the_threshold_of_the_other_folds(verify: Make) -
         }
         threshold = max(tried, key=lambda t: (tried[t], -t))
         accuracy.append(np.mean((score[~rest] >= threshold) == truth[~rest]))
-    assert number(numbers, "accuracy")["value"] == pytest.approx(np.mean(accuracy))
-    assert number(numbers, "accuracy_deviation")["value"] == pytest.approx(np.std(accuracy))
+    assert find_number(numbers, "accuracy")["value"] == pytest.approx(np.mean(accuracy))
+    assert find_number(numbers, "accuracy_deviation")["value"] == pytest.approx(np.std(accuracy))
 
 
 def test_without_folds_there_is_no_accuracy(verify: Make) -> None:
     with pytest.raises(KeyError, match="accuracy"):
-        number(verify(*listed([0.5], [0.25]))["numbers"], "accuracy")
+        find_number(verify(*listed([0.5], [0.25]))["numbers"], "accuracy")
 
 
 def drawn_by_hand(
@@ -620,7 +634,7 @@ def test_replicates_are_the_metrics_of_lists_repeated_as_subjects_were_drawn(ver
     numbers = verify(made, score, fmr=(0.1,), replicates=60, seed=5, level=0.9)["numbers"]
     expected = drawn_by_hand(subjects, made, score, 0.1, 60, 5)
     for column, metric in enumerate(("tar", "eer", "auc")):
-        row = number(numbers, metric)
+        row = find_number(numbers, metric)
         np.testing.assert_allclose(row["replicates"], expected[:, column], atol=1e-6)
         bounds = np.quantile(expected[:, column], [0.05, 0.95])
         np.testing.assert_allclose([row["low"], row["high"]], bounds, atol=1e-6)
@@ -629,9 +643,11 @@ def test_replicates_are_the_metrics_of_lists_repeated_as_subjects_were_drawn(ver
     weights = subject_weights(12, 60, 5).astype(float)[:, subject]  # of each template
     lost = np.unique(made["comparisons"]["b"][[3, 40, 99]])
     fta = weights[:, lost].sum(axis=1) / weights.sum(axis=1)
-    np.testing.assert_allclose(number(numbers, "fta")["replicates"], fta, atol=1e-12)
+    np.testing.assert_allclose(find_number(numbers, "fta")["replicates"], fta, atol=1e-12)
     np.testing.assert_allclose(
-        number(numbers, "frr")["replicates"], fta + (1 - expected[:, 0]) * (1 - fta), atol=1e-12
+        find_number(numbers, "frr")["replicates"],
+        fta + (1 - expected[:, 0]) * (1 - fta),
+        atol=1e-12,
     )
 
 
@@ -645,7 +661,7 @@ def test_cells_are_paired_replicate_by_replicate(verify: Make) -> None:
     better = score.copy()
     better[own[3]] = 10
     cells = [
-        number(verify(made, s, fmr=(0.1,), replicates=50)["numbers"], "tar")["replicates"]
+        find_number(verify(made, s, fmr=(0.1,), replicates=50)["numbers"], "tar")["replicates"]
         for s in (score, better)
     ]
     weights = subject_weights(12, 50, 0)
@@ -658,7 +674,7 @@ def test_a_failure_in_one_cell_leaves_its_draws_paired_with_the_others(verify: M
     mine = (made["comparisons"]["a"] == 23) | (made["comparisons"]["b"] == 23)
     lost[mine] = np.nan
     cells = [
-        number(verify(made, s, replicates=50)["numbers"], "auc")["replicates"]
+        find_number(verify(made, s, replicates=50)["numbers"], "auc")["replicates"]
         for s in (score, lost)
     ]
     assert np.corrcoef(*cells)[0, 1] > 0.9
@@ -670,9 +686,9 @@ def test_another_seed_draws_otherwise_and_the_same_one_alike(verify: Make) -> No
     first, again, other = (verify(made, score, replicates=20, seed=s)["numbers"] for s in (0, 0, 1))
     assert first.digest() == again.digest()
     assert not np.array_equal(
-        number(first, "tar")["replicates"], number(other, "tar")["replicates"]
+        find_number(first, "tar")["replicates"], find_number(other, "tar")["replicates"]
     )
-    assert number(first, "tar")["value"] == number(other, "tar")["value"]
+    assert find_number(first, "tar")["value"] == find_number(other, "tar")["value"]
 
 
 def test_the_roc_curve_is_made_of_points_of_the_roc(verify: Make) -> None:
@@ -718,7 +734,7 @@ def test_a_list_that_contradicts_the_subjects_cannot_be_resampled(verify: Make) 
         made = tables(subjects, [(0, 1)], mated)
         with pytest.raises(InvalidInput, match=message):
             verify(made, [0.5], replicates=2)
-        assert number(verify(made, [0.5])["numbers"], "tar")["trials"] == sum(mated)
+        assert find_number(verify(made, [0.5])["numbers"], "tar")["trials"] == sum(mated)
 
 
 @pytest.mark.parametrize(
@@ -744,7 +760,7 @@ def test_templates_that_fell_back_to_equal_weights_are_counted_among_the_compare
                 "fallback": np.array([True, False, False, True])[:rows],
             }
         )
-        return number(
+        return find_number(
             stage.compute(Work(0, 2, made, {"scores": scores, "templates": source(built)}))[
                 "numbers"
             ],

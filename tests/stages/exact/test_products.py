@@ -74,7 +74,7 @@ def test_scores_are_within_1e_7_of_the_float64_cosine_of_the_vectors() -> None:
     wide = given.astype(np.float64)
     expected = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     unit = vectors.units(given)
-    apart = np.abs(products.as_scores(products.cosines(unit, unit)) - expected @ expected.T)
+    apart = np.abs(products.to_scores(products.cosines(unit, unit)) - expected @ expected.T)
     assert apart.max() < 1e-7
 
 
@@ -84,7 +84,7 @@ def test_vectors_that_all_round_one_way_stay_within_the_bound_and_minus_1_and_1(
     width: int, scale: float
 ) -> None:
     unit = vectors.units(np.float32([[scale] * width, [-scale] * width]))
-    score = products.as_scores(products.cosines(unit, unit))
+    score = products.to_scores(products.cosines(unit, unit))
     assert np.abs(score - [[1, -1], [-1, 1]]).max() <= width**0.5 * 2.0**-26 + 2.0**-23 + 2.0**-25
     assert np.abs(score).max() <= 1
 
@@ -98,7 +98,7 @@ def test_a_row_without_direction_is_zeros_and_scores_0() -> None:
 
 
 def test_a_score_of_0_has_no_sign() -> None:
-    assert not np.signbit(products.as_scores(np.array([-0.0, 0.0, -1e-60]))).any()
+    assert not np.signbit(products.to_scores(np.array([-0.0, 0.0, -1e-60]))).any()
 
 
 @pytest.mark.parametrize("width", [1, 7, 512, 4096])
@@ -106,7 +106,7 @@ def test_a_score_of_0_has_no_sign() -> None:
 def test_a_float32_product_is_within_the_doubt(width: int, kind: str) -> None:
     given = np.abs(drawn(60, width, 5)) if kind == "alike" else drawn(60, width, 5)
     unit = vectors.units(np.concatenate([given, -given]) if kind == "opposed" else given)
-    exact = products.as_scores(products.cosines(unit, unit))
+    exact = products.to_scores(products.cosines(unit, unit))
     one_by_one = np.zeros(exact.shape, np.float32)  # the worst order: every sum is rounded
     for column in unit.T:
         one_by_one += np.outer(column, column)
@@ -120,5 +120,5 @@ def test_a_bfloat16_product_is_within_the_doubt(width: int) -> None:
 
     unit = vectors.units(np.abs(drawn(80, width, 6)))
     half = torch.from_numpy(unit).to(torch.bfloat16)
-    apart = (half @ half.T).double().numpy() - products.as_scores(products.cosines(unit, unit))
+    apart = (half @ half.T).double().numpy() - products.to_scores(products.cosines(unit, unit))
     assert np.abs(apart).max() <= products.doubt(width, products.BFLOAT16) + products.BFLOAT16

@@ -82,11 +82,10 @@ def test_shares_are_multiples_of_the_grid_that_sum_to_between_a_half_and_one(
     assert ((share / GRID) % 1 == 0).all()
     for g in set(group.tolist()):
         assert 0.5 - 1e-6 <= share[group == g].sum() <= 1 + 1e-6
-        ratio = (
-            share[group == g] / share[group == g].sum()
-            - weight[group == g] / weight[group == g].sum()
-        )
-        assert np.abs(ratio).max() <= 4 * GRID
+        own, given_weight = share[group == g], weight[group == g]
+        # Every share may be off by a rounding, and so may the sum, by as many as it has terms.
+        off = np.abs(own / own.sum() - given_weight / given_weight.sum())
+        assert off.max() <= 2 * (1 + len(own)) * GRID
 
 
 def test_weights_that_all_vanish_stay_0() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stages.evaluation.numbers import number_half
 from stages.explain.changed_decisions import Evaluated, choose
-from stages.tables.tables import Protocol, build_tables
+from stages.tables.tables import ProtocolLists, build_tables
 
 Tables = dict[str, Any]
 TEMPLATES = 14
@@ -46,7 +46,7 @@ def tables_of(
             "mated": [subjects[a] == subjects[b] for a, b in pairs],
         }
     return build_tables(
-        Protocol(**faces, **members, template_id=names, template_subject=subjects, **compared),
+        ProtocolLists(**faces, **members, template_id=names, template_subject=subjects, **compared),
         "a set",
     )
 

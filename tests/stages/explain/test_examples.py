@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.session import Results
 from stages.datasets.tables_file import write_tables
-from stages.evaluation.numbers import number
+from stages.evaluation.numbers import find_number
 from stages.explain.compared_pair import chosen_cells, find_pair
 from stages.explain.examples import MOST_FACES, Examples, examples
 from stages.explain.explain import explained
@@ -26,7 +26,7 @@ from stages.report.page import render
 from stages.results import ranking
 from stages.results.ranking import Ranking, rank
 from stages.summary.summary import summarise
-from stages.tables.tables import Protocol, build_tables
+from stages.tables.tables import ProtocolLists, build_tables
 
 Runs = Callable[..., Results]
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -65,7 +65,7 @@ def test_what_is_won_less_what_is_lost_makes_the_difference_of_the_two_rates(
     shown: Examples,
 ) -> None:
     q = shown.quantity
-    tar = [number(row.cells[0].numbers, q.metric, q.target, q.rule) for row in shown.rows]
+    tar = [find_number(row.cells[0].numbers, q.metric, q.target, q.rule) for row in shown.rows]
     (won, _), (lost, _), (false, _) = (shown.kinds[name] for name in ("won", "lost", "false"))
     assert q.metric == "tar"
     assert won > 0
@@ -104,7 +104,7 @@ def test_of_rows_that_are_means_the_first_cells_are_shown_with_their_own_thresho
     assert pictured.cell == {"seed": 0}
     assert [len(row.cells) for row in pictured.rows] == [2, 2]
     assert pictured.thresholds == tuple(
-        number(cell.numbers, q.metric, q.target, q.rule)["threshold"] for (cell,) in cells
+        find_number(cell.numbers, q.metric, q.target, q.rule)["threshold"] for (cell,) in cells
     )
 
 
@@ -294,7 +294,7 @@ def test_names_of_templates_subjects_faces_and_media_are_text(tmp_path: Path, ru
     faces = centre[of] + np.where(spoilt, 6.0, 0.7)[:, None] * rng.standard_normal((len(of), 16))
     names = [f"{HOSTILE}face {i}" for i in range(len(of))]
     templates = [f'"{HOSTILE}template {i}' for i in range(2 * subjects)]
-    tables = Protocol(
+    tables = ProtocolLists(
         face_id=names,
         path=[""] * len(of),
         sha256=[""] * len(of),

@@ -19,11 +19,11 @@ from rich.console import Console
 from pipeline.errors import InvalidInput, UsageError
 from pipeline.session import Results, plain
 from stages.datasets.tables_file import write_tables
-from stages.explain.compared_pair import Pair, chosen_cells, find_pair
+from stages.explain.compared_pair import ComparedPair, chosen_cells, find_pair
 from stages.explain.explain import Scored, explained
 from stages.matching.compare import unit_rows
 from stages.report import explain_text
-from stages.tables.tables import Protocol, build_tables, singletons
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Runs = Callable[..., Results]
 properties = settings(deadline=None, max_examples=15)
@@ -73,7 +73,7 @@ def listed(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Results:
     embedding = rng.standard_normal((8, 6)).astype(np.float32)
     embedding[7] = np.nan
     pairs = [(0, 1, True, 0), (2, 4, False, 0), (3, 2, True, 1), (0, 6, False, 1), (6, 7, True, 1)]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=[""] * 8,
         sha256=[""] * 8,
@@ -98,15 +98,15 @@ def listed(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Results:
     return runs(config, folder)
 
 
-def pair_of(results: Results, a: str, b: str) -> Pair:
+def pair_of(results: Results, a: str, b: str) -> ComparedPair:
     return find_pair(results.session.dataset.tables, a, b)
 
 
-def cells(results: Results, pair: Pair, *where: str) -> list[Scored]:
+def cells(results: Results, pair: ComparedPair, *where: str) -> list[Scored]:
     return list(explained(results.session, pair, chosen_cells(results.session, where)))
 
 
-def pairs(results: Results, seed: int) -> Pair:
+def pairs(results: Results, seed: int) -> ComparedPair:
     """A reference and a probe."""
     rng, ids = (
         np.random.default_rng(seed),

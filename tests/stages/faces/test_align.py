@@ -22,8 +22,8 @@ from pipeline.files.file_tree import open_files
 from stages.datasets.folder import digest_images
 from stages.faces.align import SIZE, TEMPLATE, Align, AlignOptions, similarity, unlike_a_face, warp
 from stages.faces.images import decode
-from stages.models.detector import Faces
-from stages.tables.tables import CROPS, DETECTIONS
+from stages.models.detector import DetectedFaces
+from stages.tables.schemas import CROPS, DETECTIONS
 
 Make = Callable[..., Any]
 properties = settings(deadline=None, max_examples=50)
@@ -479,11 +479,11 @@ class Finder:
     def __init__(self, scores: tuple[float, ...]) -> None:
         self.scores, self.looks = scores, 0
 
-    def detect(self, image: np.ndarray) -> Faces:
+    def detect(self, image: np.ndarray) -> DetectedFaces:
         score = np.float32([s for s in [self.scores[self.looks]] if s])
         self.looks += 1
         box, landmarks = np.float32([[40, 40, 112, 112]]), np.float32([TEMPLATE + 40])
-        return Faces(box[: len(score)], landmarks[: len(score)], score)
+        return DetectedFaces(box[: len(score)], landmarks[: len(score)], score)
 
 
 def test_a_face_of_which_the_detector_is_not_sure_says_so(tmp_path: Path, context: Make) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.schema import Batch, Status, text
-from stages.faces.degrade import DEGRADED, KINDS, Degrade, DegradeOptions, degrade
+from stages.faces.degrade import DEGRADATIONS, DEGRADED, Degrade, DegradeOptions, degrade
 
 Make = Callable[..., Any]
 FACES = 60
@@ -73,7 +73,7 @@ def test_a_fraction_of_zero_changes_nothing_and_one_changes_every_usable_crop(
     assert np.array_equal(none["crop"], crops["crop"])
     assert set(none["kind"]) == {""}
     usable = crops["status"] == Status.OK
-    assert set(every["kind"][usable]) == set(KINDS)
+    assert set(every["kind"][usable]) == set(DEGRADATIONS)
     assert not (every["crop"][usable] == crops["crop"][usable]).all(axis=(1, 2, 3)).any()
 
 
@@ -98,7 +98,7 @@ def test_the_crops_read_are_left_as_they_were(spoil: Make, crops: Batch) -> None
     assert crops.digest() == before
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_each_kind_loses_what_it_says(crops: Batch, kind: str) -> None:
     clean = crops["crop"][1]
     for seed in range(5):

@@ -16,7 +16,7 @@ from pipeline.core.schema import Batch, Status, text
 from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
 from stages.faces.embed import Embed, EmbedOptions
-from stages.tables.tables import EMBEDDINGS
+from stages.tables.schemas import EMBEDDINGS
 
 Make = Callable[..., Any]
 

@@ -18,7 +18,8 @@ from pipeline.plan.dataset import Dataset
 from stages.fusion import rules
 from stages.fusion.fuse import Fuse, FuseOptions
 from stages.quality.reference_statistics import Statistics
-from stages.tables.tables import FUSED, LAYOUT, Protocol, build_tables
+from stages.tables.schemas import FUSED
+from stages.tables.tables import LAYOUT, ProtocolLists, build_tables
 
 Make = Callable[..., Any]
 properties = settings(deadline=None, max_examples=25)
@@ -102,7 +103,7 @@ class Set:
         """Fuse in shards of `shards` templates, reading inputs whose shards end at `cuts`."""
         names = [f"t{t}" for t in range(self.templates)]
         face_names = [f"f{f}" for f in range(self.faces)]
-        found = Protocol(
+        found = ProtocolLists(
             face_id=face_names,
             path=[""] * self.faces,
             sha256=[""] * self.faces,

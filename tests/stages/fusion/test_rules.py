@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.core import registry
 from pipeline.errors import InvalidInput
-from stages.fusion.rules import Faces, rule_named, weight_rule
+from stages.fusion.rules import UsableFaces, fusion_rule_named, weight_rule
 
 properties = settings(deadline=None, max_examples=40)
 STATISTICS = ("minimum", "maximum", "mean", "deviation")
@@ -37,7 +37,7 @@ def sets(quality: Any) -> Any:
 some_sets = st.one_of(sets(few), sets(any_size), few.flatmap(lambda value: sets(st.just(value))))
 
 
-def made(templates: list[list[Any]], **statistics: float) -> Faces:
+def made(templates: list[list[Any]], **statistics: float) -> UsableFaces:
     """Faces as `fuse` gives them; statistics are those of all their qualities unless given."""
     rows = [(t, *one) for t, members in enumerate(templates) for one in members]
     number = np.array([t for t, *_ in rows], np.int64)
@@ -46,19 +46,19 @@ def made(templates: list[list[Any]], **statistics: float) -> Faces:
     own = dict(
         zip(STATISTICS, (quality.min(), quality.max(), quality.mean(), quality.std()), strict=True)
     )
-    return Faces(number, medium, norm, detector, quality, **{**own, **statistics})
+    return UsableFaces(number, medium, norm, detector, quality, **{**own, **statistics})
 
 
-def shares(label: str, faces: Faces) -> np.ndarray:
+def shares(label: str, faces: UsableFaces) -> np.ndarray:
     """Weights as fractions of their template's total; zeros where all vanish."""
-    weight = rule_named(label).weigh(faces)
+    weight = fusion_rule_named(label).weigh(faces)
     assert weight.dtype == np.float64
     assert (weight >= 0).all()
     total = np.bincount(faces.template, weight)[faces.template]
     return np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
 
 
-def slow(name: str, members: list[Any], faces: Faces, parameter: float) -> list[Any]:
+def slow(name: str, members: list[Any], faces: UsableFaces, parameter: float) -> list[Any]:
     """The weights of one template, face by face, in numbers that neither overflow nor round."""
     n, q = len(members), [Fraction(quality) for *_, quality in members]
     if name == "mean":
@@ -159,7 +159,11 @@ def test_without_ties_the_order_of_faces_in_a_template_changes_nothing(
 
 @pytest.mark.parametrize(
     "label",
-    [label for label in LABELS if "quality" in rule_named(label).needs and label[:5] != "thres"],
+    [
+        label
+        for label in LABELS
+        if "quality" in fusion_rule_named(label).needs and label[:5] != "thres"
+    ],
 )
 @properties
 @given(templates=some_sets, power=st.integers(-8, 8))
@@ -215,7 +219,7 @@ def test_top_k_of_no_fewer_than_there_are_is_the_mean(templates: list[list[Any]]
 
 def test_minmax_keeps_to_zero_and_one_beyond_its_reference_set() -> None:
     faces = made([[(0, 1, 1, q) for q in (-1.0, 0.5, 9.0)]], minimum=0.0, maximum=2.0)
-    assert rule_named("quality-minmax").weigh(faces).tolist() == [0, 0.25, 1]
+    assert fusion_rule_named("quality-minmax").weigh(faces).tolist() == [0, 0.25, 1]
 
 
 @pytest.mark.parametrize("label", ["quality-minmax", "quality-softmax"])
@@ -234,16 +238,18 @@ def test_a_reference_set_without_spread_or_without_faces_weighs_equally(label: s
 def test_no_faces_have_no_weights(label: str) -> None:
     none = np.empty(0)
     numbers = np.empty(0, np.int64)
-    assert rule_named(label).weigh(Faces(numbers, numbers, none, none, none)).shape == (0,)
+    assert fusion_rule_named(label).weigh(
+        UsableFaces(numbers, numbers, none, none, none)
+    ).shape == (0,)
 
 
 def test_a_rule_asks_only_for_the_inputs_it_reads() -> None:
-    needs = {label: rule_named(label).needs for label in LABELS}
+    needs = {label: fusion_rule_named(label).needs for label in LABELS}
     assert needs["mean"] == needs["norm"] == ()
     assert needs["detector"] == ("detections",)
     assert needs["best"] == ("quality",)
     assert needs["quality-minmax"] == ("quality", "statistics")
-    assert [rule_named(f"insightface-script(detector={flag})").needs for flag in (0, 1)] == [
+    assert [fusion_rule_named(f"insightface-script(detector={flag})").needs for flag in (0, 1)] == [
         (),
         ("detections",),
     ]
@@ -280,7 +286,7 @@ def test_parameters_have_defaults_and_may_be_spaced() -> None:
 )
 def test_a_label_that_names_no_rule_is_a_sentence(label: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        rule_named(label)
+        fusion_rule_named(label)
 
 
 def test_a_rule_of_ones_own_works_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,14 +296,14 @@ def test_a_rule_of_ones_own_works_once_it_is_registered(monkeypatch: pytest.Monk
         lambda faces, least: np.float64(faces.quality > least)
     )
     faces = made([[(0, 1, 1, q) for q in (1.0, 2.0, 0.6)]])
-    assert rule_named("above(least=0.8)").weigh(faces).tolist() == [1, 1, 0]
-    assert rule_named("above").weigh(faces).tolist() == [1, 1, 1]
+    assert fusion_rule_named("above(least=0.8)").weigh(faces).tolist() == [1, 1, 0]
+    assert fusion_rule_named("above").weigh(faces).tolist() == [1, 1, 1]
 
 
 def test_threshold_keeps_the_best_where_no_face_reaches_it() -> None:
     faces = made([[(0, 1, 1, q) for q in (0.1, 0.3, 0.3)], [(0, 1, 1, q) for q in (0.7, 0.2)]])
-    assert rule_named("threshold(t=0.6)").weigh(faces).tolist() == [0, 1, 0, 1, 0]
-    assert rule_named("threshold(t=-5)").weigh(faces).tolist() == [1] * 5
+    assert fusion_rule_named("threshold(t=0.6)").weigh(faces).tolist() == [0, 1, 0, 1, 0]
+    assert fusion_rule_named("threshold(t=-5)").weigh(faces).tolist() == [1] * 5
 
 
 @properties
@@ -306,7 +312,7 @@ def test_a_fraction_of_the_faces_is_rounded_up_as_in_exact_arithmetic(
     count: int, tenths: int
 ) -> None:
     faces = made([[(0, 1, 1, float(i)) for i in range(count)]])
-    assert rule_named(f"top-fraction(f={tenths / 10})").weigh(faces).sum() == -(
+    assert fusion_rule_named(f"top-fraction(f={tenths / 10})").weigh(faces).sum() == -(
         -count * tenths // 10
     )
 
@@ -316,19 +322,19 @@ def test_a_fraction_of_the_faces_is_rounded_up_as_in_exact_arithmetic(
 )
 def test_rank_is_the_share_of_the_reference_set_below(q: float, weight: float) -> None:
     faces = made([[(0, 1, 1, q)]], percentiles=np.linspace(0, 1, 101))
-    assert rule_named("quality-rank").weigh(faces)[0] == pytest.approx(weight)
+    assert fusion_rule_named("quality-rank").weigh(faces)[0] == pytest.approx(weight)
 
 
 def test_rank_takes_the_middle_of_equal_percentiles_and_none_without_a_reference_set() -> None:
     coarse = np.repeat([0.0, 1.0, 2.0], [21, 60, 20])
     faces = made([[(0, 1, 1, q) for q in (0.0, 1.0, 2.0)]], percentiles=coarse)
-    np.testing.assert_allclose(rule_named("quality-rank").weigh(faces), [0.10, 0.505, 0.905])
-    assert rule_named("quality-rank").weigh(
+    np.testing.assert_allclose(fusion_rule_named("quality-rank").weigh(faces), [0.10, 0.505, 0.905])
+    assert fusion_rule_named("quality-rank").weigh(
         made([[(0, 1, 1, 5.0)]], percentiles=np.full(101, np.nan))
     ).tolist() == [1]
 
 
-def with_vectors(sizes: list[int], seed: int) -> Faces:
+def with_vectors(sizes: list[int], seed: int) -> UsableFaces:
     """Random faces with embeddings of 4 dimensions."""
     rng = np.random.default_rng(seed)
     number = np.repeat(np.arange(len(sizes)), sizes)
@@ -336,7 +342,7 @@ def with_vectors(sizes: list[int], seed: int) -> Faces:
         0.5, 30, (len(number), 1)
     ).astype(np.float32)
     none = np.empty(0)
-    return Faces(
+    return UsableFaces(
         number,
         np.arange(len(number)),
         np.linalg.norm(x, axis=1).astype(np.float64),
@@ -346,7 +352,7 @@ def with_vectors(sizes: list[int], seed: int) -> Faces:
     )
 
 
-def cosines(faces: Faces, template: int) -> tuple[np.ndarray, np.ndarray]:
+def cosines(faces: UsableFaces, template: int) -> tuple[np.ndarray, np.ndarray]:
     """(rows, cosine of each pair of faces) of one template, in float64."""
     rows = np.flatnonzero(faces.template == template)
     unit = (
@@ -360,7 +366,7 @@ def cosines(faces: Faces, template: int) -> tuple[np.ndarray, np.ndarray]:
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 10**6))
 def test_medoid_is_the_face_nearest_to_all_others(sizes: list[int], seed: int) -> None:
     faces = with_vectors(sizes, seed)
-    weight = rule_named("medoid").weigh(faces)
+    weight = fusion_rule_named("medoid").weigh(faces)
     for template in range(len(sizes)):
         rows, near = cosines(faces, template)
         assert weight[rows].sum() == 1
@@ -379,7 +385,7 @@ def test_trimmed_leaves_out_the_faces_farthest_from_the_mean(
     sizes: list[int], seed: int, tenths: int
 ) -> None:
     faces = with_vectors(sizes, seed)
-    weight = rule_named(f"trimmed(f={tenths / 10})").weigh(faces)
+    weight = fusion_rule_named(f"trimmed(f={tenths / 10})").weigh(faces)
     for template, size in enumerate(sizes):
         rows, near = cosines(faces, template)
         out = rows[weight[rows] == 0]
@@ -392,12 +398,12 @@ def test_trimmed_leaves_out_the_faces_farthest_from_the_mean(
 
 def test_the_script_of_cr_fiqa_weighs_raw_features_by_scaled_quality_inside_media() -> None:
     faces = made([[(0, 2.0, 1, 1.0), (0, 4.0, 1, 3.0), (1, 8.0, 1, 5.0)]], minimum=1.0, maximum=5.0)
-    assert rule_named("crfiqa-script").weigh(faces).tolist() == [0, 4 * 0.5 / 2, 8]
+    assert fusion_rule_named("crfiqa-script").weigh(faces).tolist() == [0, 4 * 0.5 / 2, 8]
     # of another reference set
     below = made([[(0, 2.0, 1, q) for q in (-9.0, 3.0)]], minimum=1.0, maximum=5.0)
-    assert rule_named("crfiqa-script").weigh(below).tolist() == [0, 0.5]
+    assert fusion_rule_named("crfiqa-script").weigh(below).tolist() == [0, 0.5]
     with pytest.raises(InvalidInput, match="the scores are all equal"):
-        rule_named("crfiqa-script").weigh(made([[(0, 2.0, 1, 1.0)]]))
+        fusion_rule_named("crfiqa-script").weigh(made([[(0, 2.0, 1, 1.0)]]))
 
 
 @pytest.mark.parametrize(
@@ -413,7 +419,7 @@ def test_the_common_script_has_a_weight_for_each_of_its_switches(
     label: str, weights: list[float]
 ) -> None:
     faces = made([[(0, 4.0, 0.5, 1.0), (0, 4.0, 0.25, 1.0), (1, 8.0, 0.5, 1.0)]])
-    assert rule_named(label).weigh(faces).tolist() == weights
+    assert fusion_rule_named(label).weigh(faces).tolist() == weights
 
 
 @properties
@@ -430,7 +436,7 @@ def test_inverse_variance_equals_a_plain_loop(sizes: list[int], seed: int, width
         .astype(np.float32)
     )
     unit = faces.embedding / faces.norm[:, None].astype(np.float32)
-    vectors, share = rule_named("inverse-variance").combine(
+    vectors, share = fusion_rule_named("inverse-variance").combine(
         replace(faces, variance=variance), unit, len(sizes)
     )
     for template, size in enumerate(sizes):
@@ -446,6 +452,6 @@ def test_inverse_variance_equals_a_plain_loop(sizes: list[int], seed: int, width
 
 
 def test_a_rule_for_vectors_has_no_weights_and_says_what_it_reads() -> None:
-    rule = rule_named("inverse-variance")
+    rule = fusion_rule_named("inverse-variance")
     assert rule.weigh is None
     assert rule.reads == ("variance",)

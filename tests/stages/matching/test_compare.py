@@ -19,9 +19,10 @@ from pipeline.core.stage import Options, Work
 from pipeline.plan.dataset import Dataset
 from pipeline.run.shard_computer import tables_of
 from stages.matching import compare as module
-from stages.matching.compare import TILE, Compare
+from stages.matching.compare import TILE_ROWS, Compare
 from stages.tables.pair_layouts import Triangle
-from stages.tables.tables import LAYOUT, SCORES, Protocol, build_tables, singletons
+from stages.tables.schemas import SCORES
+from stages.tables.tables import LAYOUT, ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 properties = settings(deadline=None, max_examples=25)
@@ -47,7 +48,7 @@ def tables(
     """
     roles = roles if triangle is None else [(i, "face") for i in triangle]
     names = [f"t{i}" for i in range(rows)]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=[""] * rows,
         sha256=[""] * rows,
@@ -135,15 +136,15 @@ def test_all_pairs_of_a_role_score_as_the_list_of_them_does(
     )
 
 
-@pytest.mark.parametrize("columns", [module.WIDTH, 200])
+@pytest.mark.parametrize("columns", [module.TILE_COLUMNS, 200])
 @pytest.mark.parametrize("width", [7, 128])
 def test_shards_of_all_pairs_of_a_role_change_no_bit(
     source: Make, context: Make, monkeypatch: pytest.MonkeyPatch, width: int, columns: int
 ) -> None:
-    monkeypatch.setattr(module, "WIDTH", columns)
-    rows = 2 * TILE + 37
+    monkeypatch.setattr(module, "TILE_COLUMNS", columns)
+    rows = 2 * TILE_ROWS + 37
     batch, role = (
-        templates(rows, width, failed=[5, TILE, rows - 1]),
+        templates(rows, width, failed=[5, TILE_ROWS, rows - 1]),
         np.random.default_rng(0).permutation(rows),
     )
     made, size = tables(rows, triangle=role), rows * (rows - 1) // 2
@@ -238,7 +239,7 @@ def test_a_template_of_zeros_scores_0_with_all_of_another_role(source: Make, con
 
 @pytest.mark.parametrize("width", [7, 128, 512])
 def test_shards_of_a_product_change_no_bit(source: Make, context: Make, width: int) -> None:
-    references, probes = 2 * TILE + 37, 61
+    references, probes = 2 * TILE_ROWS + 37, 61
     rows = references + probes
     batch = templates(rows, width, failed=[5, references + 3])
     made = tables(
@@ -247,7 +248,7 @@ def test_shards_of_a_product_change_no_bit(source: Make, context: Make, width: i
         product=True,
     )
     whole = compare(source, context, made, batch)
-    for lines in (1, 7, TILE - 1, TILE, TILE + 1, 2 * TILE):
+    for lines in (1, 7, TILE_ROWS - 1, TILE_ROWS, TILE_ROWS + 1, 2 * TILE_ROWS):
         assert np.array_equal(
             compare(source, context, made, batch, shards=lines * probes), whole, equal_nan=True
         )
@@ -266,7 +267,7 @@ def test_shards_of_a_list_change_no_bit(source: Make, context: Make, rows: int) 
 
 
 def test_a_list_of_all_pairs_scores_as_the_product_does(source: Make, context: Make) -> None:
-    references, probes = TILE + 30, 90
+    references, probes = TILE_ROWS + 30, 90
     rows = references + probes
     batch = templates(rows, 128, failed=[7, references + 3])
     roles = [(i, "reference" if i < references else "probe") for i in range(rows)]
@@ -277,14 +278,17 @@ def test_a_list_of_all_pairs_scores_as_the_product_does(source: Make, context: M
     )
 
 
-@pytest.mark.parametrize("block", [module.LISTED, 100])
-@pytest.mark.parametrize("width", [module.WIDTH, 64])
+@pytest.mark.parametrize("block", [module.COMPARISONS_ORDERED, 100])
+@pytest.mark.parametrize("width", [module.TILE_COLUMNS, 64])
 def test_the_order_of_a_list_changes_no_bit(
     source: Make, context: Make, monkeypatch: pytest.MonkeyPatch, width: int, block: int
 ) -> None:
-    monkeypatch.setattr(module, "WIDTH", width)
-    monkeypatch.setattr(module, "LISTED", block)
-    made, batch = a_list(2 * TILE + 90, 15_000), templates(2 * TILE + 90, 32, failed=[600])
+    monkeypatch.setattr(module, "TILE_COLUMNS", width)
+    monkeypatch.setattr(module, "COMPARISONS_ORDERED", block)
+    made, batch = (
+        a_list(2 * TILE_ROWS + 90, 15_000),
+        templates(2 * TILE_ROWS + 90, 32, failed=[600]),
+    )
     rows = made["comparisons"]
     sorted_by_tile = compare(
         source, context, {**made, "comparisons": rows.take(np.argsort(rows["a"]))}, batch

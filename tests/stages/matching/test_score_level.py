@@ -25,7 +25,8 @@ from stages.matching.compare_faces import CompareFaces, CompareFacesOptions
 from stages.matching.qmagface import QMagFace, QMagFaceOptions
 from stages.matching.score_rules import score_rule, score_rule_named
 from stages.quality.template_quality import TemplateQuality, TemplateQualityOptions
-from stages.tables.tables import LAYOUT, QUALITIES, SCORES, Protocol, build_tables
+from stages.tables.schemas import QUALITIES, SCORES
+from stages.tables.tables import LAYOUT, ProtocolLists, build_tables
 
 Make = Callable[..., Any]
 properties = settings(deadline=None, max_examples=25)
@@ -80,7 +81,7 @@ class Set:
             order = rng.permutation(templates)
             self.pairs = list(combinations(order.tolist(), 2))
         names, face_names = [f"t{i}" for i in range(templates)], [f"f{i}" for i in range(faces)]
-        found = Protocol(
+        found = ProtocolLists(
             face_id=face_names,
             path=[""] * faces,
             sha256=[""] * faces,
@@ -206,7 +207,7 @@ def test_shards_change_no_bit_of_a_score_of_faces(
     made = Set(seed, form=form)
     stage = CompareFaces(CompareFacesOptions(rule="softmax"), context())
     inputs = {"embeddings": source(made.embeddings(), 5)}
-    with patch("stages.matching.compare_faces.BLOCK", 5):
+    with patch("stages.matching.compare_faces.FACES_AT_ONCE", 5):
         assert (
             made.run(stage, inputs, SCORES, shard).digest()
             == made.run(stage, inputs, SCORES).digest()

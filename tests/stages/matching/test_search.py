@@ -21,9 +21,9 @@ from pipeline.core.stage import Work
 from stages.exact import vectors
 from stages.exact.grid import GRID
 from stages.matching import candidates, search
-from stages.matching.compare import TILE
+from stages.matching.compare import TILE_ROWS
 from stages.matching.search import Search, SearchOptions
-from stages.tables.tables import CANDIDATES
+from stages.tables.schemas import CANDIDATES
 
 Make = Callable[..., Any]
 WAYS = ("tiles", "faiss", "torch")  # of a small gallery, and of a large one by back end
@@ -61,7 +61,9 @@ class Set:
                 {"roles": self.roles},
                 {"templates": source(self.templates)},
             )
-            with patch.object(search, "SMALL", search.SMALL if way == "tiles" else -1):
+            with patch.object(
+                search, "SMALL_GALLERY", search.SMALL_GALLERY if way == "tiles" else -1
+            ):
                 parts.append(CANDIDATES.check(compute(stage, work)[""]))
         return Batch({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
@@ -211,7 +213,7 @@ def test_shards_of_probes_and_the_back_end_change_no_bit(source: Make, context: 
     whole = made.search(source, context, "tiles", k=20)
     check(whole, made.slow(20))
     for way in WAYS:
-        for shards in (199, TILE):
+        for shards in (199, TILE_ROWS):
             assert made.search(source, context, way, k=20, shards=shards).digest() == whole.digest()
 
 
@@ -268,7 +270,7 @@ def test_products_of_lower_precision_select_the_same_lists(select: Make) -> None
     gallery = vectors.units(rng.standard_normal((5000, 32)) + 0.5)
     probes = vectors.units(gallery[:20] + rng.standard_normal((20, 32)) * 0.02)
     expected = search._top_of_all(gallery, probes, 9)
-    with patch.object(candidates, "COLUMNS", 1000):
+    with patch.object(candidates, "COLUMNS_AT_ONCE", 1000):
         found = search.exact_top(gallery, probes, 9, select(gallery))
     for ours, right in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, right)

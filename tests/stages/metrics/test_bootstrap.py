@@ -85,7 +85,7 @@ def test_more_replicates_extend_the_same_rows() -> None:
 
 def test_rows_do_not_depend_on_how_they_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = subject_weights(20, 40, seed=3)
-    monkeypatch.setattr(weighted, "CELLS", 50)
+    monkeypatch.setattr(weighted, "CELLS_AT_ONCE", 50)
     np.testing.assert_array_equal(subject_weights(20, 40, seed=3), whole)
 
 
@@ -168,7 +168,7 @@ def both(data: Comparisons | tuple[object, ...], weights: object) -> np.ndarray:
 def test_blocks_do_not_change_results(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data, weights = comparisons(300, 9, seed=4), subject_weights(9, 30, seed=4)
     expected = tar_replicates(*data, TARGETS, weights), both(data, weights)
-    monkeypatch.setattr(weighted, "CELLS", cells)
+    monkeypatch.setattr(weighted, "CELLS_AT_ONCE", cells)
     np.testing.assert_array_equal(tar_replicates(*data, TARGETS, weights), expected[0])
     np.testing.assert_array_equal(both(data, weights), expected[1])
 

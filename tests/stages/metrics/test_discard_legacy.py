@@ -167,7 +167,7 @@ def test_the_legacy_form_equals_trying_every_observed_score(
     start: int, listed: list[Comparison], goals: list[float]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discard_steps, "START", start)
+        patch.setattr(discard_steps, "FIRST_READ", start)
         found = legacy_erc(*columns(listed), goals)
     check(found, listed, goals, "legacy")
 
@@ -229,7 +229,7 @@ def test_an_observed_threshold_equals_trying_every_score(
     start: int, discard: str, rule: str, listed: list[Comparison], goals: list[float]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discard_steps, "START", start)
+        patch.setattr(discard_steps, "FIRST_READ", start)
         found = recomputed(*columns(listed), goals, FRACTIONS, discard, rule)  # type: ignore[arg-type]
     check(found, listed, goals, rule, discard == "separate")
 
@@ -247,7 +247,7 @@ def test_an_interpolated_threshold_is_the_quantile_of_what_remains(
     # Multiples of 1/4 of scores that are multiples of 1/8: every product and sum is exact in
     # float64.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discard_steps, "START", start)
+        patch.setattr(discard_steps, "FIRST_READ", start)
         found = recomputed(*columns(listed), goals, FRACTIONS, discard, "interpolated")  # type: ignore[arg-type]
     check(found, listed, goals, "interpolated", discard == "separate")
 
@@ -257,7 +257,7 @@ def test_an_answer_beyond_what_is_read_first_is_found(
     rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Every non-mated score is the higher the worse its quality: at each step all the best are gone.
-    monkeypatch.setattr(discard_steps, "START", 4)
+    monkeypatch.setattr(discard_steps, "FIRST_READ", 4)
     nonmated = [Comparison(-i / 1024, False, i / 1024) for i in range(400)]
     listed = nonmated + [Comparison(-i / 512 + 1 / 4096, True, i / 512) for i in range(200)]
     found = recomputed(*columns(listed), [0.0, 1 / 64], [0.0, 0.5, 0.75, 0.875], rule=rule)  # type: ignore[arg-type]

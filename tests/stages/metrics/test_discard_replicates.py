@@ -108,7 +108,7 @@ def test_a_threshold_decides_as_that_of_the_repeated_list(
 ) -> None:
     weights, own = subject_weights(6, 4, seed), data.of(False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discard_replicates, "START", start)
+        patch.setattr(discard_replicates, "FIRST_READ", start)
         found = threshold_replicates(own.score, own.a, own.b, TARGETS, weights, rule)  # type: ignore[arg-type]
     assert found.shape == (4, len(TARGETS))
     for row, thresholds in zip(weights, found, strict=True):
@@ -176,7 +176,7 @@ def test_an_area_equals_that_of_the_repeated_list(
     weights, own = subject_weights(6, 4, seed), data.of(False)
     thresholds = threshold_replicates(own.score, own.a, own.b, TARGETS, weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weighted, "CELLS", cells)
+        patch.setattr(weighted, "CELLS_AT_ONCE", cells)
         found = replicates(data, thresholds, weights, mated)
     expected = [
         [areas(data.repeated(row), t, mated) for t in own_t]
@@ -259,7 +259,7 @@ def test_a_legacy_area_equals_that_of_the_repeated_list(
 ) -> None:
     weights = subject_weights(6, 4, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discard_legacy_replicates, "START", start)
+        patch.setattr(discard_legacy_replicates, "FIRST_READ", start)
         found = legacy(data, targets, weights)
     expected = [legacy_erc(*data.repeated(row)[:3], targets).auc for row in weights]
     np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -272,7 +272,7 @@ def test_a_legacy_area_of_a_longer_list_equals_that_of_the_repeated_list(
 ) -> None:
     # Long enough that hardly a step lacks a kind, and that the best of the non-mated must be read
     # further.
-    monkeypatch.setattr(discard_legacy_replicates, "START", start)
+    monkeypatch.setattr(discard_legacy_replicates, "FIRST_READ", start)
     data = comparisons(
         900, 40, seed, scores=[30, 10_000][seed % 2], qualities=[7, 10_000][seed // 2 % 2]
     )

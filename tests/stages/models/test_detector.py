@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.errors import InvalidInput
 from stages.models.cards import WeightFile, read_weights
-from stages.models.detector import Faces, YuNet
+from stages.models.detector import DetectedFaces, YuNet
 
-FACES = Faces(
+FACES = DetectedFaces(
     np.array([[0, 0, 40, 40], [45, 45, 10, 10]], np.float32),
     np.zeros((2, 5, 2), np.float32),
     np.array([0.9, 0.8], np.float32),
@@ -59,7 +59,7 @@ def test_faces_of_a_turned_image_are_turned_back(quarters: int) -> None:
     y, x = np.nonzero(seen)
     box = np.float32([[x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]])
     landmarks = np.argwhere(seen == 2)[:, ::-1].astype(np.float32)
-    faces = Faces(box, np.tile(landmarks, (1, 5, 1)), np.float32([0.9])).turned_back(
+    faces = DetectedFaces(box, np.tile(landmarks, (1, 5, 1)), np.float32([0.9])).turned_back(
         quarters, image.shape
     )
     assert faces.box.tolist() == [[50, 10, 9, 4]]
@@ -190,7 +190,9 @@ def test_of_one_face_at_several_scales_the_best_is_kept_and_of_two_faces_both() 
     box = np.float32(
         [[0, 0, 100, 100], [5, 5, 95, 95], [30, 30, 20, 20], [300, 0, 100, 100], [400, 0, 90, 90]]
     )
-    found = Faces(box, np.zeros((5, 2), np.float32), np.float32([0.92, 0.91, 0.7, 0.8, 0.9]))
+    found = DetectedFaces(
+        box, np.zeros((5, 2), np.float32), np.float32([0.92, 0.91, 0.7, 0.8, 0.9])
+    )
     kept = found.best_of_scales(np.array([0.5, 1, 1, 1, 1]))
     assert kept.box[:, 0].tolist() == [
         5,

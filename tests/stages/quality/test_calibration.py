@@ -24,12 +24,12 @@ from stages.quality.calibration import (
     as_integers,
     calibrated,
     completed_table,
+    placement_sentence,
     read_reference,
     read_scores,
     reference_set,
     refuse_other,
     scores_table,
-    told,
 )
 from stages.quality.quality import Quality, QualityOptions
 from stages.quality.reference_statistics import Statistics, StatisticsOptions
@@ -500,10 +500,10 @@ def test_a_table_that_is_not_what_it_should_be_is_a_sentence(
 
 
 def test_it_is_told_how_many_scores_lie_beyond_the_set(context: Make) -> None:
-    said = told(np.float32([-1, 0.5, 2, 3, np.nan]), a_set(context, [0, 1]))
+    said = placement_sentence(np.float32([-1, 0.5, 2, 3, np.nan]), a_set(context, [0, 1]))
     assert (
         said
         == "4 scores in the reference set a set (2 faces), the median at 75.0; 1 below its least, 2"
         " above its greatest, 1 without a score"
     )
-    assert "median" not in told(np.float32([np.nan]), a_set(context, [0, 1]))
+    assert "median" not in placement_sentence(np.float32([np.nan]), a_set(context, [0, 1]))

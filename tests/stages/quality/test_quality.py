@@ -25,7 +25,7 @@ from stages.faces.embed import Embed, EmbedOptions
 from stages.models.iresnet import iresnet50
 from stages.quality.quality import Quality, QualityOptions
 from stages.quality.reference_statistics import STATISTICS, Statistics
-from stages.tables.tables import QUALITIES
+from stages.tables.schemas import QUALITIES
 
 Make = Callable[..., Any]
 

@@ -18,7 +18,7 @@ from stages.datasets.tables_file import write_tables
 from stages.explain.compared_pair import chosen_cells, find_pair
 from stages.explain.explain import explained
 from stages.report.report import write_report
-from stages.tables.tables import Protocol, build_tables
+from stages.tables.tables import ProtocolLists, build_tables
 
 Runs = Callable[..., Results]
 COUNT = 40  # templates, of three faces each
@@ -46,7 +46,7 @@ def run(runs: Runs, folder: Path, listed: bool) -> Results:
             "comparison_b": [templates[b] for _, b in PAIRS],
         }
         compared["mated"] = [subject[a] == subject[b] for a, b in PAIRS]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=[""] * len(of),
         sha256=[""] * len(of),

@@ -13,11 +13,11 @@ import pytest
 
 from pipeline.session import Results
 from stages.datasets.tables_file import write_tables
-from stages.evaluation.numbers import number
+from stages.evaluation.numbers import find_number
 from stages.explain.compared_pair import chosen_cells, find_pair
 from stages.explain.explain import explained
 from stages.report import explain_text
-from stages.tables.tables import Protocol, build_tables, singletons
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 NAMES = ["a0", "a1", "b0", "b1"]
 PAIRS = [("a0", "a1", True), ("b0", "b1", True), ("a0", "b0", False), ("a1", "b1", False)]
@@ -28,7 +28,7 @@ def run(runs: Callable[..., Results], folder: Path, fallback: str) -> Results:
     weight.
     """
     embedding = np.float32([[1, 0, 0], [1, 0, 0], [0, 1, 0], [-0.6, 0.8, 0]])
-    found = Protocol(
+    found = ProtocolLists(
         face_id=NAMES,
         path=[""] * 4,
         sha256=[""] * 4,
@@ -67,14 +67,14 @@ def test_it_scores_0_and_stays_in_the_list(zeros: Results) -> None:
     np.testing.assert_allclose(scores["score"], [1, 0, 0, -0.6], atol=1e-6)
     assert (scores["score"][1:3] == 0).all()
     assert not scores["failed"].any()
-    assert number(zeros.read(evaluation, "numbers"), "comparisons_lost")["value"] == 0
-    assert number(zeros.read(evaluation, "numbers"), "fused_fallback")["value"] == 1
+    assert find_number(zeros.read(evaluation, "numbers"), "comparisons_lost")["value"] == 0
+    assert find_number(zeros.read(evaluation, "numbers"), "fused_fallback")["value"] == 1
 
 
 def test_under_none_its_comparisons_are_lost(runs: Callable[..., Results], tmp_path: Path) -> None:
     results = run(runs, tmp_path, "none")
     (evaluation,) = results.cells("evaluate_verification")
-    assert number(results.read(evaluation, "numbers"), "comparisons_lost")["value"] == 2
+    assert find_number(results.read(evaluation, "numbers"), "comparisons_lost")["value"] == 2
 
 
 def test_explain_says_what_became_of_it(zeros: Results) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import InvalidInput
 from pipeline.session import Results
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.datasets.tables_file import write_tables
-from stages.evaluation.numbers import number
+from stages.evaluation.numbers import find_number
 from stages.metrics import bootstrap
 from stages.report.cells import chosen_difference
 from stages.report.report import write_report
@@ -31,7 +31,7 @@ from stages.results.quantities import Quantity
 from stages.results.ranking import rank
 from stages.results.report_options import Choose, read_options
 from stages.results.rule_table import Difference, cells, rule_table
-from stages.tables.tables import role_rows
+from stages.tables.comparisons import role_rows
 
 Make = Callable[..., Any]
 POWERS = ["quality-power(p=1)", "quality-power(p=4)"]
@@ -281,7 +281,10 @@ def test_fallbacks_and_failures_to_enrol_stand_beside_the_others(
 ) -> None:
     tables = two.session.dataset.tables
     for cell in (cell for cell in cells(two) if cell.kind != "1:N, pooled script"):
-        fallback, fte = number(cell.numbers, "fused_fallback"), number(cell.numbers, "fte")
+        fallback, fte = (
+            find_number(cell.numbers, "fused_fallback"),
+            find_number(cell.numbers, "fte"),
+        )
         assert (fallback["value"], fte["value"]) == (0, 0)
         if cell.kind == "1:N":
             assert fte["trials"] == len(role_rows(tables["roles"], cell.factors["gallery"]))

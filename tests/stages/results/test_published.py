@@ -27,7 +27,7 @@ from stages.results.published import PublishedNumber, published_numbers, read_pu
 from stages.results.ranking import rank
 from stages.shipped_files import resource
 from stages.summary.summary import summarise
-from stages.tables.tables import Comparisons
+from stages.tables.comparisons import Comparisons
 
 Make = Callable[..., Any]
 ROOT = Path(__file__).parents[3]

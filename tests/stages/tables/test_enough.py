@@ -23,7 +23,7 @@ from stages.matching.qmagface import QMagFace, QMagFaceOptions
 from stages.matching.search import Search, SearchOptions
 from stages.metrics.subjects import in_second_half
 from stages.tables.enough import need_both_kinds
-from stages.tables.tables import Protocol, build_tables, singletons
+from stages.tables.tables import ProtocolLists, build_tables, singletons
 
 Make = Callable[..., Any]
 STAGES_1_1 = [
@@ -51,7 +51,7 @@ def tables(
     """
     names = [f"t{i}" for i in range(len(subjects))]
     whose = [letter.strip("-") for letter in subjects]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=names,
         sha256=names,

@@ -15,22 +15,21 @@ from hypothesis import strategies as st
 
 from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
+from stages.tables.comparisons import Comparisons, role_rows
 from stages.tables.pair_layouts import Listed, Product
 from stages.tables.tables import (
     GROWING,
     LAYOUT,
-    Comparisons,
     FaceLayout,
-    Protocol,
+    ProtocolLists,
     build_tables,
-    role_rows,
     singletons,
 )
 
 properties = settings(deadline=None, max_examples=40)
 
 
-def protocol(**fields: Any) -> Protocol:
+def protocol(**fields: Any) -> ProtocolLists:
     """Three faces, two templates; `fields` replace what they name."""
     given_fields = {
         "face_id": ["f0", "f1", "f2"],
@@ -43,7 +42,7 @@ def protocol(**fields: Any) -> Protocol:
         "member_face": ["f1", "f2", "f0"],
         "member_media": ["m1", "m2", "m0"],
     }
-    return Protocol(**{**given_fields, **fields})
+    return ProtocolLists(**{**given_fields, **fields})
 
 
 def product(references: list[int], probes: list[int]) -> dict[str, Batch]:
@@ -55,7 +54,7 @@ def product(references: list[int], probes: list[int]) -> dict[str, Batch]:
 
 def paired(roles: list[tuple[int, str]], pairing: tuple[str, str]) -> dict[str, Batch]:
     names = [f"t{i}" for i in range(10)]
-    found = Protocol(
+    found = ProtocolLists(
         face_id=names,
         path=names,
         sha256=names,
@@ -151,7 +150,7 @@ def test_of_many_unknown_ids_ten_are_named_and_all_counted() -> None:
 
 
 def test_singletons_make_each_face_a_template_and_a_medium() -> None:
-    found = Protocol(
+    found = ProtocolLists(
         face_id=["b", "a"],
         path=["", ""],
         sha256=["", ""],

@@ -111,7 +111,7 @@ def test_an_id_is_read_exactly_where_it_is_digits(value: str, separator: str) ->
     problems = Problems("here")
     kinds = {"a": "id", "b": "text"}
     tree = janus.Tree({"l": f"5{separator}x\n{value}{separator}y.1\n"})
-    columns = lists.joined(lists.pieces(tree, "l", kinds, separator, problems), kinds)
+    columns = lists.join_pieces(lists.read_pieces(tree, "l", kinds, separator, problems), kinds)
     digits = value.strip(" ") if separator == "," else value
     assert bool(problems) != digits.isdecimal()
     if not problems:
