@@ -14,7 +14,7 @@ import sys
 
 from pipeline.plan.ticket import Order
 from pipeline.run.crash_probe import END
-from pipeline.run.shard_computer import Workshop
+from pipeline.run.shard_computer import ShardComputer
 
 
 def main() -> None:
@@ -24,13 +24,13 @@ def main() -> None:
     asked = json.load(sys.stdin)
     try:
         plan, store = Order(**asked["order"]).open("a trial process")
-        workshop = Workshop(plan, store, workers=1)
+        computer = ShardComputer(plan, store, workers=1)
         step = plan.steps[asked["step"]]
-        workshop.open(step)
-        rows, inputs = workshop.shard_rows(step, step.tasks[asked["shard"]])
+        computer.open(step)
+        rows, inputs = computer.shard_rows(step, step.tasks[asked["shard"]])
         for piece in asked["rows"]:
             print(*piece, sep="-", file=told, flush=True)
-            workshop.run_rows(step, rows, inputs, tuple(piece))
+            computer.run_rows(step, rows, inputs, tuple(piece))
     finally:
         print(END, file=told, flush=True)
 

@@ -1,8 +1,8 @@
 """What runs on a worker of a cluster: shards of the plan that an order describes. Outcomes travel,
 never arrays.
 
-A worker keeps a workshop for each run that it serves, and with it the opened models and what only
-memory keeps.
+A worker keeps a `ShardComputer` for each run that it serves, and with it the opened models and what
+only memory keeps.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from pipeline.plan.check import open_all
 from pipeline.plan.instruction_mix import OPTION, computing
 from pipeline.plan.plan import Plan
 from pipeline.plan.ticket import Order, OtherKeys
-from pipeline.run.shard_computer import Outcome, Workshop
+from pipeline.run.shard_computer import Outcome, ShardComputer
 from pipeline.system.available import available_memory
 from pipeline.system.instruction_sets import lacks_bf16
 
 RUNS = 4  # that one worker keeps open while none of their shards is under way
-_workshops: OrderedDict[str, Workshop] = OrderedDict()
+_computers: OrderedDict[str, ShardComputer] = OrderedDict()
 _ended: set[str] = set()
 _busy: Counter[str] = Counter()  # shards under way of each run
 _lock = threading.Lock()
@@ -60,15 +60,15 @@ def greet(
     Steps on a GPU are opened where there is one to be had.
     """
     try:
-        workshop = _workshop(order, threads, dask_worker)
+        computer = _computer_for(order, threads, dask_worker)
         gpu = dask_worker.state.total_resources.get("GPU")
-        found = [workshop.plan.steps[name] for name in steps]
-        open_all((step for step in found if gpu or not step.stage.gpu), workshop.open)
+        found = [computer.plan.steps[name] for name in steps]
+        open_all((step for step in found if gpu or not step.stage.gpu), computer.open)
     except (CorruptArtifact, OtherKeys, ResourceRefused) as problem:
         return problem
     except QfuseError as problem:  # of a config that is fine where the run began
         return InvalidInput(f"the worker {dask_worker.address} cannot open the config: {problem}")
-    known = (step for step in workshop.plan.steps.values() if gpu or not step.stage.gpu)
+    known = (step for step in computer.plan.steps.values() if gpu or not step.stage.gpu)
     return Greeting(computing(known), lacks_bf16())
 
 
@@ -89,9 +89,9 @@ def compute(
                 raise Interrupted(INTERRUPTED)
             _busy[order.token] += 1
         try:
-            workshop = _workshop(order, threads, get_worker())
-            found = workshop.plan.steps[step]
-            return workshop.compute(
+            computer = _computer_for(order, threads, get_worker())
+            found = computer.plan.steps[step]
+            return computer.compute(
                 found, replace(found.tasks[shard], missing=set(missing)), example
             )
         finally:
@@ -111,15 +111,18 @@ def end(token: str) -> None:
     """
     with _lock:
         _ended.add(token)
-        workshop = _workshops.pop(token, None)
-    if workshop is not None:
-        workshop.close()
+        computer = _computers.pop(token, None)
+    if computer is not None:
+        computer.close()
 
 
-def _workshop(order: Order, threads: int | None, here: Any) -> Workshop:
-    """Return the workshop for an order. Raises the QfuseError of a worker that cannot take part."""
+def _computer_for(order: Order, threads: int | None, here: Any) -> ShardComputer:
+    """Return the computer of an order's shards, made when the order is first seen.
+
+    Raises the QfuseError of a worker that cannot take part.
+    """
     with _lock:
-        if order.token not in _workshops:
+        if order.token not in _computers:
             plan, store = order.open(f"the worker {here.address}")
             path = plan.dataset.path
             if path is not None and not path.exists():
@@ -133,13 +136,13 @@ def _workshop(order: Order, threads: int | None, here: Any) -> Workshop:
             )
             count = threads or here.state.nthreads
             budget = (available_memory() or 8 << 30) // 8
-            _workshops[order.token] = Workshop(plan, store, count, budget=budget)
-            idle = [token for token in _workshops if not _busy[token] and token != order.token]
+            _computers[order.token] = ShardComputer(plan, store, count, budget=budget)
+            idle = [token for token in _computers if not _busy[token] and token != order.token]
             # of drivers that were killed, or wait for others
-            for token in idle[: len(_workshops) - RUNS]:
-                _workshops.pop(token).close()
-        _workshops.move_to_end(order.token)
-        return _workshops[order.token]
+            for token in idle[: len(_computers) - RUNS]:
+                _computers.pop(token).close()
+        _computers.move_to_end(order.token)
+        return _computers[order.token]
 
 
 def _refuse_mixing(order: Order, plan: Plan, address: str) -> None:

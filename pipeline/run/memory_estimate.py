@@ -20,8 +20,8 @@ from pipeline.core.schema import Field
 from pipeline.errors import CorruptArtifact, ResourceRefused
 from pipeline.plan.graph import Ref, Step, Task
 from pipeline.plan.plan import Plan
+from pipeline.plan.shard_tables import tables_of_shard
 from pipeline.run.ready_queue import Board, Job
-from pipeline.run.shard_computer import tables_of
 from pipeline.store.store import Store
 from pipeline.system.available import available_memory
 
@@ -218,7 +218,7 @@ class _Sizes:
         name = (*asked, repr(rows), repr(sizes))
         if name not in self._told:
             self._told[name] = stage.memory(
-                rows, sizes, tables_of(stage, dataset, task.start, stop)
+                rows, sizes, tables_of_shard(stage, dataset, task.start, stop)
             )
         return self._told[name]
 

@@ -8,6 +8,7 @@ run: a failed row would be kept under a healthy key.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from pipeline.core.schema import Batch, Status, concat
 from pipeline.core.stage import Stage
 from pipeline.errors import InvalidInput, QfuseError, ResourceRefused, advice, no_memory, no_thread
+from pipeline.plan.graph import Step, Task
+from pipeline.store.claims import Rows
 
 
 class DecoderCrash(InvalidInput):
@@ -40,6 +43,25 @@ class Lost:
 
 
 Part = dict[str, Batch] | Lost
+
+
+def micro_batches(step: Step, task: Task) -> Iterator[Rows]:
+    """Yield the rows (of the shard) of each micro-batch; one, an empty one, if there are none."""
+    size, count = step.stage.context.profile.compute_batch, task.stop - task.start
+    for start in range(0, max(count, 1), size):
+        yield start, min(start + size, count)
+
+
+def cut_around(rows: Rows, alone: Collection[int]) -> Iterator[Rows]:
+    """Cut a range of rows so that each of the rows in `alone` is a range by itself."""
+    start, stop = rows
+    for row in sorted(row for row in alone if start <= row < stop):
+        if row > start:
+            yield start, row
+        yield row, row + 1
+        start = row + 1
+    if start < stop or start == rows[0]:
+        yield start, stop
 
 
 def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list[Part]:

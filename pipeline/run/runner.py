@@ -26,7 +26,7 @@ from pipeline.run.events import Events
 from pipeline.run.memory_estimate import require_memory
 from pipeline.run.microbatch import refusal
 from pipeline.run.ready_queue import Board, Job
-from pipeline.run.shard_computer import Barren, Busy, Done, Outcome, Workshop
+from pipeline.run.shard_computer import Barren, Busy, Done, Outcome, ShardComputer
 from pipeline.store.store import Store
 
 AGAIN = 0.25  # seconds until a shard is asked for again that another process works on
@@ -77,10 +77,10 @@ class Here:
 
     memory = True
 
-    def __init__(self, workshop: Workshop) -> None:
-        self.slots = workshop.workers + 1
+    def __init__(self, computer: ShardComputer) -> None:
+        self.slots = computer.workers + 1
         self.outcomes: queue.SimpleQueue[tuple[Job, Outcome | BaseException]] = queue.SimpleQueue()
-        self._workshop = workshop
+        self._computer = computer
         self._threads = ThreadPoolExecutor(self.slots, "qfuse-shard")
 
     def submit(self, job: Job, example: int | None) -> None:
@@ -91,13 +91,13 @@ class Here:
 
     def close(self, whole: bool) -> None:
         if not whole:
-            self._workshop.close()
+            self._computer.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, job: Job, example: int | None) -> None:
         outcome: Outcome | BaseException
         try:
-            outcome = self._workshop.compute(job.step, job.task, example)
+            outcome = self._computer.compute(job.step, job.task, example)
         except BaseException as error:
             outcome = error
         self.outcomes.put((job, outcome))
@@ -124,7 +124,7 @@ class Runner:
         self.dask = dask or plan.config.cluster
         self.workers = workers or plan.config.run.workers
         self.summary = Summary()
-        self.workshop = Workshop(
+        self.computer = ShardComputer(
             plan, store, self.workers or len(os.sched_getaffinity(0)), self.events
         )
         self._status: dict[str, dict[int, dict[str, int]]] = defaultdict(dict)
@@ -178,15 +178,15 @@ class Runner:
     def results(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
         """Return all rows of one output of a step."""
         with doubting(self.plan):
-            return self.workshop.source(step, output, range(len(step.tasks))).read(columns)
+            return self.computer.source(step, output, range(len(step.tasks))).read(columns)
 
     def source(self, step: Step, output: str, shards: Sequence[int]) -> Source:
         """Return the named shards of one output of a step, each read when it is asked for."""
-        return self.workshop.source(step, output, shards)
+        return self.computer.source(step, output, shards)
 
     def work(self, step: Step, task: Task) -> Work:
         """Return what a group, tile or reduce step is given for one shard."""
-        return self.workshop.work(step, task)
+        return self.computer.work(step, task)
 
     def _run(self, steps: list[Step]) -> None:
         told: dict[str, Any] = {
@@ -203,7 +203,7 @@ class Runner:
         else:
             for profile in {step.stage.context.profile for step in steps if step.stage.gpu}:
                 require_device(profile)
-            executor = Here(self.workshop)
+            executor = Here(self.computer)
             self.summary.notes = notes_here(self.plan, self.store)
         whole = False
         try:
@@ -284,7 +284,7 @@ class Runner:
         self.events.send("step_finished", step=name, seconds=round(self.summary.seconds[name], 3))
         for ref in step.inputs.values():
             if not any(board.unfinished(reader) for reader in self._readers[ref.step]):
-                self.workshop.kept.forget(ref.step)
+                self.computer.kept.forget(ref.step)
 
     def _judge_former(self) -> None:
         """Raise TooManyFailures if a step that former runs finished lost more rows than is
