@@ -23,11 +23,11 @@ from pipeline.files.digests import file_digest
 from pipeline.plan.dataset import Dataset, ingest
 from pipeline.plan.graph import Step
 from pipeline.plan.last_plan import remember
-from pipeline.plan.plan import Plan, build, context_of
-from pipeline.run.dask_workers import LocalWorkers
+from pipeline.plan.plan import Plan, build_plan, context_of
 from pipeline.run.events import Events
+from pipeline.run.local_workers import LocalWorkers
 from pipeline.run.runner import Runner, Summary
-from pipeline.store.maintenance import GONE, Problem
+from pipeline.store.maintenance import GONE, DamagedArtifact
 from pipeline.store.store import Store, is_store
 from pipeline.system.atomic_text import replace_text
 from pipeline.system.canonical_json import key_of
@@ -36,7 +36,7 @@ from pipeline.system.signs_of_life import pulse
 
 T = TypeVar("T")
 _ASIDE, _HIDDEN = ("was set aside", "were set aside"), ("counts as absent", "count as absent")
-_TOLD = 5  # damaged artifacts that are named one by one
+_NAMED = 5  # damaged artifacts that are named one by one
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def open_session(
     context = context_of(loaded, lambda: dataset.files)
     folder = loaded.run_folder()
     try:
-        plan = build(loaded, dataset, opened, context, until, folder / "plan.json")
+        plan = build_plan(loaded, dataset, opened, context, until, folder / "plan.json")
     except InvalidInput as problem:  # what was found of the files may well be why
         raise InvalidInput(
             "\n".join([str(problem), *(f"note: {note}" for note in dataset.notes)])
@@ -246,7 +246,9 @@ def mended(
             store, hiding, away = Store.existing(damage.root), None, _ASIDE
             try:
                 aside = store.set_aside(*name, str(damage))
-                then = _what(str(damage), away[0]) if aside else "It is no longer as it was found"
+                then = "It is no longer as it was found"
+                if aside:
+                    then = _what_was_done(str(damage), away[0])
                 tell(f"{damage} {then}.")
             except ResourceRefused as refused:
                 if hide is None:
@@ -276,7 +278,7 @@ def mended(
             met.setdefault(damage.root, set()).add(name)
 
 
-def _what(reason: str, done: str) -> str:
+def _what_was_done(reason: str, done: str) -> str:
     """Say of what is damaged what was done with it: of a file that is gone only the receipt can be
     set aside.
     """
@@ -284,12 +286,12 @@ def _what(reason: str, done: str) -> str:
 
 
 def _tell_others(
-    problems: Sequence[Problem], away: tuple[str, str], tell: Callable[[str], None]
+    problems: Sequence[DamagedArtifact], away: tuple[str, str], tell: Callable[[str], None]
 ) -> None:
-    for problem in problems[:_TOLD]:
-        tell(f"{problem.path}: {problem.reason}. {_what(problem.reason, away[0])}.")
-    if len(problems) > _TOLD:
-        counts = Counter(problem.output for problem in problems[_TOLD:])
+    for problem in problems[:_NAMED]:
+        tell(f"{problem.path}: {problem.reason}. {_what_was_done(problem.reason, away[0])}.")
+    if len(problems) > _NAMED:
+        counts = Counter(problem.output for problem in problems[_NAMED:])
         by = ", ".join(f"{output}: {count:,}" for output, count in counts.items())
         one = counts.total() == 1
         are, they = ("is", f"It {away[0]}") if one else ("are", f"They {away[1]}")
@@ -317,13 +319,13 @@ def current_report(session: Session, tell: Callable[[str], None], anew: bool = F
         return []
     return kept_pages(
         folder,
-        [config.origin.command, *shown(session)],
+        [config.origin.command, *page_inputs(session)],
         lambda: kept_apart(folder, config.name, config.origin, lambda: make_report(session), tell),
         anew,
     )
 
 
-def shown(session: Session) -> list[Any]:
+def page_inputs(session: Session) -> list[Any]:
     """Return what a page of a session depends on: a page shows the whole config, and what was found
     of the files.
     """
@@ -341,18 +343,21 @@ def kept_pages(
     with suppress(OSError, ValueError):
         seal, *names = read_regular(made).decode("utf-8", "surrogatepass").split("\n")
         files = [folder / name for name in names]
-        if not anew and seal == _seal(of, files):
+        if not anew and seal == _report_digest(of, files):
             return files
     pulse.at("writing the report")
     files = make()
     with suppress(FileNotFoundError):  # a file that was not made is asked for again
         replace_text(
-            made, "\n".join([_seal(of, files), *(os.path.relpath(path, folder) for path in files)])
+            made,
+            "\n".join(
+                [_report_digest(of, files), *(os.path.relpath(path, folder) for path in files)]
+            ),
         )
     return files
 
 
-def _seal(of: list[Any], files: Sequence[Path]) -> str:
+def _report_digest(of: list[Any], files: Sequence[Path]) -> str:
     """Return a digest of what a report is of and of its files' names and bytes. Raises OSError if
     one is not there.
     """

@@ -156,11 +156,9 @@ def plan_table(plan: Plan) -> Table:
     for base, steps in bases.items():
         running = [step for step in steps if step.to_run]
         reasons = list(dict.fromkeys(part for step in running for part in step.reason.split("; ")))
-        why = (
-            "; ".join(reasons[:3]) + (" …" if len(reasons) > 3 else "")
-            if running
-            else steps[0].status
-        )
+        why = steps[0].status
+        if running:
+            why = "; ".join(reasons[:3]) + (" …" if len(reasons) > 3 else "")
         shards, todo = sum(len(s.tasks) for s in steps), sum(len(s.to_run) for s in steps)
         table.add_row(base, steps[0].stage.name, str(len(steps)), str(shards), str(todo), why)
     return table

@@ -46,7 +46,7 @@ class Ran:
         report is.
         """
         from pipeline.cli.display import summary_table
-        from pipeline.run.row_failures import told
+        from pipeline.run.row_failures import remark_lines
 
         config = self.session.config
         if not self.ran:
@@ -58,7 +58,7 @@ class Ran:
             show(summary_table(self.summary))
         for note in self.session.dataset.notes:
             say(f"note: {note}")
-        for line in told(self.failed, 5):
+        for line in remark_lines(self.failed, 5):
             say(line)
         if len(self.failed) > 5:
             chosen = f" --set benchmark={config.benchmark}" if config.benchmark else ""

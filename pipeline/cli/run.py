@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.outcome import Ran, results_table
-from pipeline.cli.sessions import compute, need_step
+from pipeline.cli.sessions import compute_missing, need_step
 from pipeline.cli.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, warn
 from pipeline.errors import TooManyFailures
 
 if TYPE_CHECKING:
     from pipeline.config.config import Config
-    from pipeline.run.dask_workers import LocalWorkers
+    from pipeline.run.local_workers import LocalWorkers
 
 Until = Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step or stage.")]
 
@@ -50,7 +50,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Compute whatever of a config is not stored yet, then report."""
-    from pipeline.cli.benchmarks import run_all
+    from pipeline.cli.config_benchmarks import run_all
     from pipeline.config.config import config_of, load_layers
 
     def ran(loaded: Config) -> Ran:
@@ -60,7 +60,7 @@ def run(
     if found.several:
         run_all(found, ran, until is None, as_json)
         return
-    done = ran(config_of(found, found.only()))
+    done = ran(config_of(found, found.only_benchmark()))
     if as_json:
         emit(done.to_json())
     else:
@@ -80,8 +80,8 @@ def run_one(
     """
     from pipeline.config.cluster import need_cluster
     from pipeline.plan.check import check_report
-    from pipeline.run.dask_workers import local_workers
-    from pipeline.run.row_failures import remarks, told
+    from pipeline.run.local_workers import local_workers
+    from pipeline.run.row_failures import remark_lines, remarks
     from pipeline.session import current_report, mended, open_session, other_store
 
     need_step(config, until)
@@ -101,9 +101,9 @@ def run_one(
             check_report(session.config)
         ran.extend(step.name for step in session.plan.to_run if step.name not in ran)
         try:
-            summary = compute(session, quiet, workers, where)
+            summary = compute_missing(session, quiet, workers, where)
         except TooManyFailures:
-            warn("\n".join(told(remarks(session.plan, session.store, notes=False), 10)))
+            warn("\n".join(remark_lines(remarks(session.plan, session.store, notes=False), 10)))
             raise
         files = current_report(session, warn) if until is None else []
         results = results_table(session) if until is None and not quiet else None

@@ -15,14 +15,14 @@ from pipeline.system.available import require_to_compute
 
 if TYPE_CHECKING:
     from pipeline.config.config import Config
-    from pipeline.run.dask_workers import LocalWorkers
+    from pipeline.run.local_workers import LocalWorkers
     from pipeline.run.runner import Summary
     from pipeline.session import Session
 
 T = TypeVar("T")
 
 
-def compute(
+def compute_missing(
     session: Session,
     quiet: bool,
     workers: int | None = None,
@@ -87,7 +87,7 @@ def looked_into(
             )
         if session.plan.to_run:
             session = open_session(config, store=store)
-            compute(session, quiet, where=config.cluster)
+            compute_missing(session, quiet, where=config.cluster)
         return look(session)
 
     return with_session(config, store, whole, warn, readonly=True)

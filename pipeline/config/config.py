@@ -100,9 +100,8 @@ class RunConfig(Section):
     max_failures: float = Field(0.5, ge=0, le=1)
     # GB that a run may use; default: what the system says is free
     memory: float | None = Field(None, gt=0)
-    mixed_instruction_sets: bool = (
-        False  # whether networks may be computed with several: their last bits differ
-    )
+    # whether networks may be computed with several instruction sets, whose last bits differ
+    mixed_instruction_sets: bool = False
 
 
 class ReportConfig(Section):
@@ -189,20 +188,20 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     chosen.
     """
     found = load_layers(path, overrides)
-    return config_of(found, found.only())
+    return config_of(found, found.only_benchmark())
 
 
 def load_layers(path: Path, overrides: Sequence[str] = ()) -> Layers:
     """Read a config file and what it extends, not validated yet but for which benchmarks it has.
     Raises as `load_config`.
     """
-    data, told = _read_extended(path, ()), tuple(overrides)
+    data, as_typed = _read_extended(path, ()), tuple(overrides)
     return layers(
         path,
         data,
-        [_override(text) for text in told],
+        [_override(text) for text in as_typed],
         lambda value: _expand(value, str(path)),
-        told,
+        as_typed,
     )
 
 
@@ -210,14 +209,14 @@ def config_of(found: Layers, benchmark: str = "") -> Config:
     """Return the config of one benchmark, or of a file that has none. Raises InvalidInput, as
     `load_config`.
     """
-    data = found.of(benchmark)
+    data = found.merged(benchmark)
     if "base" in data:
         raise InvalidInput(f"{found.path}: unknown key 'base'.")
     where = str(found.path)
     config: Config = validate(
         Config, {**_expand(data, where), "base": found.path.parent.absolute()}, where
     )
-    config._origin = Origin.of(found.path, found.told)
+    config._origin = Origin.of(found.path, found.as_typed)
     return config
 
 
@@ -227,11 +226,10 @@ def report_of(found: Layers) -> ReportConfig | None:
     """
     overrides = [override for override in found.overrides if override.field[0] == "report"]
     section, where = overridden(found.common, overrides).get("report"), str(found.path)
-    return (
-        None
-        if section is None
-        else validate(_OnlyReport, {"report": _expand(section, where)}, where).report
-    )
+    if section is None:
+        return None
+    validated: _OnlyReport = validate(_OnlyReport, {"report": _expand(section, where)}, where)
+    return validated.report
 
 
 class _OnlyReport(Section):
@@ -325,13 +323,10 @@ def _expected(problem: Any) -> str:
     kind, given = problem["type"], problem.get("ctx", {})
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(given["pattern"], f"text of the form {given['pattern']}")
-    if kind in ("too_short", "too_long"):
-        least, most = given.get("min_length"), given.get("max_length")
-        return (
-            f"at least {counted(least, 'value')}"
-            if kind == "too_short"
-            else f"at most {counted(most, 'value')}"
-        )
+    if kind == "too_short":
+        return f"at least {counted(given['min_length'], 'value')}"
+    if kind == "too_long":
+        return f"at most {counted(given['max_length'], 'value')}"
     shown = {
         name: f"{value:,.12g}" if isinstance(value, float) else value
         for name, value in given.items()
@@ -347,11 +342,8 @@ def _explain(model: Any, problem: Any) -> str:
     location = _at(problem["loc"])
     parent = _model_at(model, problem["loc"][:-1])
     if problem["type"] == "extra_forbidden":
-        known = (
-            [name for name in parent.model_fields if name not in ("base", "benchmark")]
-            if parent
-            else []
-        )
+        fields = parent.model_fields if parent else ()
+        known = [name for name in fields if name not in ("base", "benchmark")]
         # two keys are no fields, because they are gone when a config is put together
         if parent is Config:
             known += get_close_matches(str(problem["loc"][-1]), ("benchmarks", "extends"), 1)
@@ -375,11 +367,8 @@ def _explain(model: Any, problem: Any) -> str:
 
 def _model_at(model: Any, location: Sequence[Any]) -> Any:
     for part in location:
-        annotation = (
-            model.model_fields[part].annotation
-            if part in getattr(model, "model_fields", {})
-            else model
-        )
+        fields = getattr(model, "model_fields", {})
+        annotation = fields[part].annotation if part in fields else model
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(
             (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model

@@ -45,14 +45,14 @@ class Layers:
     benchmarks: dict[str, Layer]
     chosen: bool
     overrides: tuple[Override, ...]
-    told: tuple[str, ...] = ()  # every override of the command line as it was written
+    as_typed: tuple[str, ...] = ()  # every override of the command line as it was written
 
     @property
     def several(self) -> bool:
         """Whether the file has benchmarks, be it one, and all of them are meant."""
         return bool(self.benchmarks) and not self.chosen
 
-    def of(self, benchmark: str = "") -> Layer:
+    def merged(self, benchmark: str = "") -> Layer:
         """Return the parts merged: with one benchmark's, or without any. Raises InvalidInput for
         what is not a section.
         """
@@ -74,7 +74,7 @@ class Layers:
                     f"--set {kind}.{name}=null: {unknown(kind.removesuffix('s'), name[:60], known)}"
                 )
 
-    def only(self) -> str:
+    def only_benchmark(self) -> str:
         """Return the name of the only benchmark, "" of a plain config. Raises UsageError if there
         are several.
         """
@@ -91,7 +91,7 @@ def layers(
     data: Layer,
     overrides: Iterable[Override],
     expand: Callable[[Any], Any],
-    told: tuple[str, ...] = (),
+    as_typed: tuple[str, ...] = (),
 ) -> Layers:
     """Return the parts of what a file says, `benchmark` and `benchmarks` taken out of it; `expand`
     puts variables in.
@@ -111,7 +111,7 @@ def layers(
     for name in (o.field[1] for o in early if len(o.field) > 1):
         if isinstance(known, dict) and name not in known:
             raise UsageError(f"--set benchmarks.{name}: {unknown('benchmark', name[:60], known)}")
-    benchmarks = {} if given is None else _checked(path, given)
+    benchmarks = {} if given is None else _benchmarks_of(path, given)
     if name := "" if chosen is None else str(chosen):
         if not benchmarks:
             raise UsageError(f"{path} has no `benchmarks`, so there is no {name!r:.60} to choose.")
@@ -119,11 +119,16 @@ def layers(
             raise UsageError(f"{path}: {unknown('benchmark', name[:60], benchmarks)}")
         benchmarks = {name: benchmarks[name]}
     return Layers(
-        path, common, benchmarks, bool(name), tuple(o for o in overrides if o not in early), told
+        path,
+        common,
+        benchmarks,
+        bool(name),
+        tuple(o for o in overrides if o not in early),
+        as_typed,
     )
 
 
-def _checked(path: Path, given: Any) -> dict[str, Layer]:
+def _benchmarks_of(path: Path, given: Any) -> dict[str, Layer]:
     """Return the benchmarks that are not left out. Raises InvalidInput for names and fields that
     they cannot have.
     """

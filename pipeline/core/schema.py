@@ -112,11 +112,9 @@ class Schema:
                     f"{where}: column {field.name!r} should be {field.dtype} with rows of shape"
                     f" {field.shape}, found {array.dtype} with rows of shape {row}."
                 )
-            strange = (
-                [value for value in array if not isinstance(value, str)]
-                if field.dtype == "text"
-                else []
-            )
+            if field.dtype != "text":
+                continue
+            strange = [value for value in array if not isinstance(value, str)]
             if strange:
                 raise InvalidInput(
                     f"{where}: column {field.name!r} should hold text, found {strange[0]!r:.40}."
@@ -232,11 +230,7 @@ def encode_text(array: Array) -> tuple[Array, Array]:
     trip.
     """
     encoded = [value.encode("utf-8", "surrogatepass") for value in array]
-    ends = (
-        np.cumsum([len(value) for value in encoded], dtype=np.int64)
-        if encoded
-        else np.empty(0, np.int64)
-    )
+    ends = np.cumsum([len(value) for value in encoded], dtype=np.int64)
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
 
 

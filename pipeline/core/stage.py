@@ -121,11 +121,9 @@ class Source:
 def _span(rows: Array) -> slice | Array:
     """Return consecutive rows as a slice, others as they are."""
     first, count = int(rows[0]), len(rows)
-    return (
-        slice(first, first + count)
-        if np.array_equal(rows, np.arange(first, first + count))
-        else rows
-    )
+    if np.array_equal(rows, np.arange(first, first + count)):
+        return slice(first, first + count)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -165,9 +163,8 @@ class Stage:
     consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that decide numbers
     # table → columns that only say where to find things
     locates: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    members: ClassVar[tuple[str, str, str] | None] = (
-        None  # group: (table, column that numbers upstream rows, their axis)
-    )
+    # group: (table, column that numbers upstream rows, their axis)
+    members: ClassVar[tuple[str, str, str] | None] = None
     # input name → the axis whose rows it must have, where that matters
     rows: ClassVar[Mapping[str, str]] = {}
     # outputs that are the bulk of a store and can be made again

@@ -71,11 +71,9 @@ def open_files(root: Path, digests: DigestCache | None = None) -> Files:
         return pack
     if os.path.isfile(root) and zipfile.is_zipfile(root):
         return Zip(root, digests.digest(root) if digests is not None else "")
-    state = (
-        "is neither a folder, a zip archive nor a pack of pairs (.bin)"
-        if os.path.exists(root)
-        else "does not exist"
-    )
+    state = "does not exist"
+    if os.path.exists(root):
+        state = "is neither a folder, a zip archive nor a pack of pairs (.bin)"
     raise InvalidInput(
         f"data set path {root} {state}; set dataset.path to the folder or the .zip (or the .bin)"
         " that holds it."
@@ -292,13 +290,8 @@ class Zip:
             if error.errno in _DAMAGED_OFFSET:
                 raise self._damaged(name, error) from error
             raise cannot_read(self.root, error) from error
-        except (
-            *_DAMAGE,
-            EOFError,
-            RuntimeError,
-            ValueError,
-            OverflowError,
-        ) as error:  # RuntimeError: encrypted
+        # zipfile raises RuntimeError for a member that is encrypted.
+        except (*_DAMAGE, EOFError, RuntimeError, ValueError, OverflowError) as error:
             raise self._damaged(name, error) from error
 
     def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
@@ -311,11 +304,9 @@ class Zip:
             return ""
         except InvalidInput:
             return UNREADABLE
-        return (
-            UNREADABLE
-            if limit is not None and len(data) > limit
-            else hashlib.sha256(data).hexdigest()
-        )
+        if limit is not None and len(data) > limit:
+            return UNREADABLE
+        return hashlib.sha256(data).hexdigest()
 
     def _damaged(self, name: str, error: Exception) -> InvalidInput:
         return InvalidInput(f"{self.root}: {name} is damaged inside the archive ({error}).")

@@ -107,11 +107,9 @@ class _Machine:
                 name = next(
                     (op.name for op in pickletools.opcodes if op.code.encode("latin-1") == code), ""
                 )
-                what = (
-                    f"is the instruction {name}"
-                    if name
-                    else f"is {code[0]:#x}, which is not an instruction"
-                )
+                what = f"is {code[0]:#x}, which is not an instruction"
+                if name:
+                    what = f"is the instruction {name}"
                 raise _Refused(f"{what}, which no pack of images needs: refused")
             act(self)
         else:
@@ -302,11 +300,9 @@ class _Machine:
         return Bytes1D(dtype.code, held)
 
     def size(self, held: Chunk) -> int:
-        return (
-            held.stop - held.start
-            if held.kind == "bytes"
-            else self.latin[Chunk(held.start, held.stop, "text")][1]
-        )
+        if held.kind == "bytes":
+            return held.stop - held.start
+        return self.latin[Chunk(held.start, held.stop, "text")][1]
 
     def empty_array(
         self, kind: Any = None, shape: Any = None, code: Any = None, *_: Any

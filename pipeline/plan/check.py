@@ -30,7 +30,7 @@ from pipeline.plan.graph import (
     stage_of,
 )
 from pipeline.plan.instruction_mix import computes_here, slow_bf16
-from pipeline.plan.plan import Plan, build, context_of, need_few_shards, need_rows
+from pipeline.plan.plan import Plan, build_plan, context_of, need_few_shards, need_rows
 from pipeline.store.store import Store
 from pipeline.system import interruption
 from pipeline.system.instruction_sets import lacks_bf16
@@ -52,7 +52,7 @@ class Problems:
 
 
 @dataclass(frozen=True)
-class Checked:
+class ConfigCheck:
     """What is wrong with a config, one by one and as one sentence; rows by table, steps and notes
     of one that is fine.
     """
@@ -64,20 +64,20 @@ class Checked:
     steps: int = 0
 
 
-def checked(path: Path, load: Callable[[], Config]) -> Checked:
+def check_config(path: Path, load: Callable[[], Config]) -> ConfigCheck:
     """Check the config that `load` returns, or say why it returns none."""
     try:
-        problems, plan, notes = check(load())
+        problems, plan, notes = find_problems(load())
     except InvalidInput as problem:
-        return Checked([str(problem)], str(problem))
+        return ConfigCheck([str(problem)], str(problem))
     if plan is None:
-        return Checked(problems, f"{path}: {listed(problems)}", notes)
+        return ConfigCheck(problems, f"{path}: {listed(problems)}", notes)
     tables = {name: batch.rows for name, batch in plan.dataset.tables.items()}
     notes += slow_bf16(plan.steps.values(), computes_here(plan.config) and lacks_bf16())
-    return Checked(problems, "", notes, tables, len(plan.steps))
+    return ConfigCheck(problems, "", notes, tables, len(plan.steps))
 
 
-def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
+def find_problems(config: Config) -> tuple[list[str], Plan | None, list[str]]:
     """Return every problem, each a sentence; the plan of a config that has none; and what is worth
     knowing of its data set.
 
@@ -99,7 +99,7 @@ def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
             config, lambda: dataset.files if dataset is not None else Folder(Path(nowhere))
         )
         _check_steps(config, context, dataset, attempt)
-        plan = None if problems.found else attempt(build, config, dataset, store, context)
+        plan = None if problems.found else attempt(build_plan, config, dataset, store, context)
     notes = list(dataset.notes) if dataset is not None else []
     return list(problems.found), plan, notes + (doubts(plan) if plan is not None else [])
 
@@ -182,11 +182,9 @@ def open_all(
 
 def listed(problems: Sequence[str]) -> str:
     """Return one problem as it is, several as a list of lines."""
-    return (
-        problems[0]
-        if len(problems) == 1
-        else "\n  - ".join([f"{len(problems)} problems:", *problems])
-    )
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  - ".join([f"{len(problems)} problems:", *problems])
 
 
 def check_report(config: Config) -> None:

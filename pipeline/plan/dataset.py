@@ -48,11 +48,10 @@ class Axis:
         rows.
         """
         step = self._most
-        stops = (
-            [*range(step, self.rows, step), self.rows]
-            if self.names is None
-            else _cuts(self.names, step, self.growing)
-        )
+        if self.names is None:
+            stops = [*range(step, self.rows, step), self.rows]
+        else:
+            stops = _cuts(self.names, step, self.growing)
         return tuple(zip([0, *stops[:-1]], stops, strict=True))
 
     @property

@@ -114,7 +114,7 @@ def slow_bf16(steps: Iterable[Step], slow: bool) -> list[str]:
     ]
 
 
-def refusal(plan: Plan, where: str, workers: Mapping[str, Computing]) -> str:
+def mixing_refusal(plan: Plan, where: str, workers: Mapping[str, Computing]) -> str:
     """Return a sentence that names workers (by address) of different instruction sets; "" if there
     are none.
     """

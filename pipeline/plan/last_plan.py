@@ -27,11 +27,9 @@ def recalled(path: Path | None) -> dict[str, Any]:
         data = json.loads(read_regular(path), parse_constant=str) if path is not None else {}
     except (OSError, ValueError, RecursionError):
         return {}  # only reasons are lost
-    return (
-        {name: value for name, value in data.items() if isinstance(value, dict)}
-        if isinstance(data, dict)
-        else {}
-    )
+    if not isinstance(data, dict):
+        return {}
+    return {name: value for name, value in data.items() if isinstance(value, dict)}
 
 
 def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
@@ -39,7 +37,9 @@ def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
     remembered before.
     """
     former = recalled(path)
-    now = {f"{s.name}#{t.index}": t.preimage for s in steps for t in s.tasks if _there(s, t, store)}
+    now = {
+        f"{s.name}#{t.index}": t.preimage for s in steps for t in s.tasks if _is_stored(s, t, store)
+    }
     kept = {**former, **now}
     if kept != former:
         try:
@@ -49,7 +49,7 @@ def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
         replace_text(path, text)
 
 
-def _there(step: Step, task: Task, store: Store) -> bool:
+def _is_stored(step: Step, task: Task, store: Store) -> bool:
     return not step.stored or all(
         store.has(step.output(output), task.keys[output]) for output in task.missing
     )

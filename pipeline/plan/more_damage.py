@@ -18,7 +18,7 @@ def doubting(plan: Plan) -> Iterator[None]:
     try:
         yield
     except CorruptArtifact as damage:
-        damage.doubted = plan.live() - _unread_bulk(plan)
+        damage.doubted = plan.live_artifacts() - _unread_bulk(plan)
         raise
 
 

@@ -31,7 +31,7 @@ from pipeline.plan.graph import (
 )
 from pipeline.plan.last_plan import recalled
 from pipeline.store.store import Store
-from pipeline.system.canonical_json import KEY_FORMAT, difference, key_of
+from pipeline.system.canonical_json import KEY_FORMAT, changed_fields, key_of
 
 MAX_SHARDS = 250_000  # of all steps of a plan: each takes 2 kB, and planning it 0.2 ms
 SET_ASIDE = "set aside as damaged"
@@ -80,7 +80,7 @@ class Plan:
             for task in step.tasks if step.name not in kept else ():
                 task.missing = set()
 
-    def live(self) -> set[tuple[str, str]]:
+    def live_artifacts(self) -> set[tuple[str, str]]:
         """Return (output, key) of everything this plan would keep."""
         kept = {
             (s.output(o), key)
@@ -126,7 +126,7 @@ def context_of(config: Config, files: Callable[[], Files]) -> Context:
     )
 
 
-def build(
+def build_plan(
     config: Config,
     dataset: Dataset,
     store: Store,
@@ -167,7 +167,7 @@ def build(
         step.stored |= step.name not in read  # what nothing reads is what was asked for
         step.tasks = list(_tasks(step, steps, dataset, lists))
     plan = Plan(config, dataset, steps, context, until)
-    _mark(plan, store, recalled(recall))
+    _mark_missing(plan, store, recalled(recall))
     return plan
 
 
@@ -302,7 +302,7 @@ def _keys_of(step: Step, output: str, shards: tuple[int, ...], lists: dict[Any, 
     return lists[name]
 
 
-def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
+def _mark_missing(plan: Plan, store: Store, former: dict[str, Any]) -> None:
     """From the leaves up, mark the tasks whose outputs are wanted and not stored, and say why.
 
     What was set aside as damaged is wanted, even if no missing shard would read it.
@@ -315,11 +315,10 @@ def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
     aside = store.aside()
     for step in reversed(plan.steps.values()):
         for task in step.tasks:
-            hurt = (
-                {o for o, key in task.keys.items() if (step.output(o), key[:16]) in aside}
-                if step.stored
-                else set()
-            )
+            hurt: set[str] = set()
+            if step.stored:
+                # A name in quarantine/ holds the first 16 digits of the key.
+                hurt = {o for o, key in task.keys.items() if (step.output(o), key[:16]) in aside}
             outputs = [
                 o
                 for o in step.stage.produces
@@ -355,7 +354,7 @@ def _reason(step: Step, task: Task, former: dict[str, Any] | None) -> str:
     if former is None:
         return "never computed"
     try:
-        changes = difference(former, task.preimage)
+        changes = changed_fields(former, task.preimage)
     except (ValueError, RecursionError):  # what is remembered may be damaged in any way
         return "never computed"
     if not changes:
@@ -364,11 +363,8 @@ def _reason(step: Step, task: Task, former: dict[str, Any] | None) -> str:
     for change in changes:
         section, _, rest = change.partition(".")
         if section == "inputs":
-            words.append(
-                f"{step.inputs[rest.partition(':')[0]].step} changed"
-                if rest.partition(":")[0] in step.inputs
-                else "inputs changed"
-            )
+            above = step.inputs.get(rest.partition(":")[0])
+            words.append(f"{above.step if above else 'inputs'} changed")
         elif section == "tables":
             words.append(f"the data set's {rest.partition(':')[0]} changed")
         else:

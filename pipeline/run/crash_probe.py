@@ -20,25 +20,25 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from pipeline.errors import INTERRUPTED, Interrupted, ResourceRefused
-from pipeline.plan.ticket import Order
-from pipeline.store.claims import Rows
+from pipeline.plan.ticket import Ticket
+from pipeline.store.claims import RowRange
 
 END = "end"
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def crashing(
-    order: Order, step: str, shard: int, suspects: Iterable[Rows], stop: threading.Event
+    ticket: Ticket, step: str, shard: int, suspects: Iterable[RowRange], stop: threading.Event
 ) -> dict[int, str]:
     """Return the rows (of the shard) that end a process, each with a sentence that says how.
 
     Raises Interrupted once `stop` is set; ResourceRefused if a trial is killed from outside.
     """
     found: dict[int, str] = {}
-    deaths: Counter[Rows] = Counter()
+    deaths: Counter[RowRange] = Counter()
     waiting = deque(suspects)
     while waiting:
-        ended, code = _try(order, step, shard, list(waiting), stop)
+        ended, code = _try(ticket, step, shard, list(waiting), stop)
         for _ in range(ended):
             waiting.popleft()
         if not waiting:
@@ -62,13 +62,13 @@ def crashing(
 
 
 def _try(
-    order: Order, step: str, shard: int, ranges: list[Rows], stop: threading.Event
+    ticket: Ticket, step: str, shard: int, ranges: list[RowRange], stop: threading.Event
 ) -> tuple[int, int]:
     """Let a process run the ranges of rows in turn. Returns how many it survived, and how it died
     in the next, if it did.
     """
     asked: str | None = json.dumps(
-        {"order": asdict(order), "step": step, "shard": shard, "rows": ranges}
+        {"ticket": asdict(ticket), "step": step, "shard": shard, "rows": ranges}
     )
     environment = {name: value for name, value in os.environ.items() if name != "QFUSE_FAULT"}
     with subprocess.Popen(

@@ -2,7 +2,7 @@
 
     python -m pipeline.run.crash_probe_child
 
-reads {"order": …, "step": …, "shard": …, "rows": [[0, 32], …]} on standard input and writes a line
+reads {"ticket": …, "step": …, "shard": …, "rows": [[0, 32], …]} on standard input and writes a line
 for each range as it begins, and "end" after the last.
 """
 
@@ -12,7 +12,7 @@ import json
 import os
 import sys
 
-from pipeline.plan.ticket import Order
+from pipeline.plan.ticket import Ticket
 from pipeline.run.crash_probe import END
 from pipeline.run.shard_computer import ShardComputer
 
@@ -23,7 +23,7 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is not for whoever listens here
     asked = json.load(sys.stdin)
     try:
-        plan, store = Order(**asked["order"]).open("a trial process")
+        plan, store = Ticket(**asked["ticket"]).open("a trial process")
         computer = ShardComputer(plan, store, workers=1)
         step = plan.steps[asked["step"]]
         computer.open(step)

@@ -29,25 +29,26 @@ from distributed.comm.core import CommClosedError
 
 from pipeline.config.cluster import ADDRESS, no_cluster
 from pipeline.errors import InvalidInput, QfuseError, ResourceRefused
-from pipeline.plan.instruction_mix import notes, refusal
+from pipeline.plan.instruction_mix import mixing_refusal, notes
 from pipeline.plan.plan import Plan
-from pipeline.plan.ticket import Order, OtherKeys
+from pipeline.plan.ticket import OtherKeys, Ticket
 from pipeline.run import dask_worker
-from pipeline.run.dask_workers import SETTINGS, SLOTS, LocalWorkers, local_workers
-from pipeline.run.ready_queue import Job, Name
+from pipeline.run.local_workers import SETTINGS, SHARDS_AT_ONCE, LocalWorkers, local_workers
+from pipeline.run.ready_queue import Job, ShardName
 from pipeline.run.shard_computer import Outcome
 from pipeline.store.store import Store
-from pipeline.system.canonical_json import difference
+from pipeline.system.canonical_json import changed_fields
 
-ANSWER = 10  # seconds in which a scheduler answers
-LONELY = 60.0  # seconds without any worker after which the run ends
-FATAL = 2  # times that the scheduler may give up a shard, each after several deaths of workers
+ANSWER_SECONDS = 10  # in which a scheduler answers
+LONELY_SECONDS = 60.0  # without any worker, after which the run ends
+# times that the scheduler may give up a shard, each time after several deaths of workers
+MAX_GIVEN_UP = 2
 for _name in ("distributed", "distributed.client", "tornado.application"):
     # what concerns a run is told by its own sentences
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
-class Cluster:
+class ClusterExecutor:
     """An executor of shards on a cluster. Raises UsageError or ResourceRefused if it cannot be
     reached or used.
     """
@@ -59,8 +60,8 @@ class Cluster:
     ) -> None:
         self.outcomes: queue.SimpleQueue[tuple[Job, Outcome | BaseException]] = queue.SimpleQueue()
         self._where, self._plan, self._store = where, plan, store
-        self._futures: dict[Name, Any] = {}
-        self._given_up: Counter[Name] = Counter()
+        self._futures: dict[ShardName, Any] = {}
+        self._given_up: Counter[ShardName] = Counter()
         self._alone_since: float | None = None
         self._looked = time.monotonic()
         self._stack = ExitStack()
@@ -68,7 +69,7 @@ class Cluster:
         try:
             self._stack.enter_context(dask.config.set(SETTINGS))
             self._client, self._threads = self._connect(where, threads)
-            self._order = self._stack.enter_context(Order.of(plan, store).shown())
+            self._ticket = self._stack.enter_context(Ticket.of(plan, store).with_token())
             self.workers = self._greet()
         except CommClosedError:
             self._stack.close()
@@ -76,12 +77,12 @@ class Cluster:
         except BaseException:
             self._stack.close()
             raise
-        self.slots = SLOTS * sum(self._workers().values())
+        self.slots = SHARDS_AT_ONCE * sum(self._workers().values())
 
     def submit(self, job: Job, example: int | None) -> None:
         future = self._client.submit(
-            dask_worker.compute,
-            self._order,
+            dask_worker.compute_shard,
+            self._ticket,
             self._threads,
             job.step.name,
             job.index,
@@ -104,10 +105,10 @@ class Cluster:
         self._looked = now
         workers = self._workers()
         if workers and (self._offer_gpu() or not self._gpu):
-            self.slots, self._alone_since = SLOTS * sum(workers.values()), None
+            self.slots, self._alone_since = SHARDS_AT_ONCE * sum(workers.values()), None
             return
         self._alone_since = self._alone_since or now
-        if now - self._alone_since > LONELY:
+        if now - self._alone_since > LONELY_SECONDS:
             raise ResourceRefused(
                 f"{self._where} has had no worker{' with a GPU' * self._gpu} for a minute: start"
                 " some, and run the same command again; every finished shard is kept."
@@ -135,7 +136,7 @@ class Cluster:
         with suppress(Exception):
             # without its scheduler it would try for long to find one
             if self._client.status == "running":
-                self._client.run(dask_worker.end, self._order.token)
+                self._client.run(dask_worker.end_run, self._ticket.token)
 
     def _connect(self, where: str | LocalWorkers, threads: int | None) -> tuple[Any, int | None]:
         """Return a client, and the threads of each worker; None if each is to use as many as it
@@ -151,10 +152,10 @@ class Cluster:
             raise no_cluster(where)
         address = {"address" if re.fullmatch(ADDRESS, where) else "scheduler_file": where}
         try:
-            client = self._stack.enter_context(Client(**address, timeout=ANSWER))
-        except (
-            Exception
-        ) as error:  # nobody there, another file, TLS without settings, a transport not installed
+            client = self._stack.enter_context(Client(**address, timeout=ANSWER_SECONDS))
+        # Whatever kind it is: nobody may be there, the file may be another, TLS may lack its
+        # settings, or a transport may not be installed.
+        except Exception as error:
             raise ResourceRefused(
                 f"no Dask scheduler answers at {where}"
                 f" ({str(error) or 'it is not a scheduler file'}): start one with `dask scheduler`."
@@ -162,12 +163,12 @@ class Cluster:
         return client, threads
 
     def _greet(self) -> int:
-        """Let every worker open the order; return their number. Raises the QfuseError of one that
+        """Let every worker open the ticket; return their number. Raises the QfuseError of one that
         cannot take part.
         """
         if not self._workers():
             with suppress(TimeoutError):
-                self._client.wait_for_workers(1, timeout=LONELY)
+                self._client.wait_for_workers(1, timeout=LONELY_SECONDS)
         if not self._workers():
             raise ResourceRefused(f"{self._where} has no workers: start some with `dask worker`.")
         if self._gpu and not self._offer_gpu():
@@ -177,7 +178,7 @@ class Cluster:
             )
         answers = self._client.run(
             dask_worker.greet,
-            self._order,
+            self._ticket,
             self._threads,
             tuple(step.name for step in self._plan.to_run),
             on_error="return",
@@ -186,7 +187,7 @@ class Cluster:
         living = {at: one for at, one in answers.items() if not isinstance(one, CommClosedError)}
         for problem in living.values():
             if isinstance(problem, QfuseError):
-                raise self._told(problem)
+                raise self._with_differences(problem)
             if not isinstance(problem, dask_worker.Greeting):
                 raise ResourceRefused(
                     f"a worker of {self._where} cannot be used"
@@ -204,11 +205,11 @@ class Cluster:
             name: what for one in greetings.values() for name, what in one.computing.items()
         }
         if not self._plan.config.run.mixed_instruction_sets:
-            if sentence := refusal(
+            if sentence := mixing_refusal(
                 self._plan, str(self._where), {at: one.computing for at, one in greetings.items()}
             ):
                 raise ResourceRefused(sentence)
-            self._order = replace(self._order, computing=computing)  # for workers that join later
+            self._ticket = replace(self._ticket, computing=computing)  # for workers that join later
         self.notes = notes(
             self._plan, self._store, computing, any(one.slow_bf16 for one in greetings.values())
         )
@@ -224,7 +225,7 @@ class Cluster:
             outcome = future.result(timeout=60)
         except KilledWorker:
             self._given_up[job.name] += 1
-            if self._given_up[job.name] < FATAL:
+            if self._given_up[job.name] < MAX_GIVEN_UP:
                 self.submit(job, example)
                 return
             outcome = ResourceRefused(
@@ -237,14 +238,14 @@ class Cluster:
         except Exception as error:
             outcome = error
         self._futures.pop(job.name, None)
-        self.outcomes.put((job, self._told(outcome) if isinstance(outcome, OtherKeys) else outcome))
+        self.outcomes.put((job, self._with_differences(outcome)))
 
-    def _told(self, problem: BaseException) -> BaseException:
+    def _with_differences(self, problem: BaseException) -> BaseException:
         """Say in which fields of the keys a worker differs."""
         if not isinstance(problem, OtherKeys):
             return problem
         for step in self._plan.steps.values():
-            changes = difference(step.tasks[0].preimage, problem.preimages.get(step.name, {}))
+            changes = changed_fields(step.tasks[0].preimage, problem.preimages.get(step.name, {}))
             if changes:
                 return InvalidInput(
                     f"{problem} In {step.name}: {'; '.join(changes[:3])}. Install the same versions"

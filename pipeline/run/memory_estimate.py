@@ -21,20 +21,19 @@ from pipeline.errors import CorruptArtifact, ResourceRefused
 from pipeline.plan.graph import Ref, Step, Task
 from pipeline.plan.plan import Plan
 from pipeline.plan.shard_tables import tables_of_shard
-from pipeline.run.ready_queue import Board, Job
+from pipeline.run.ready_queue import Job, ReadyQueue
 from pipeline.store.store import Store
 from pipeline.system.available import available_memory
 
 # bytes of a text: its place in the array; what most rows share (no reason) is one text for all of
 # them
-TEXT = 8
-OPEN = (
-    512  # the length of an open dimension of which neither stage, tables, inputs nor the store tell
-)
+TEXT_BYTES = 8
+# the length of an open dimension that neither stage, tables, inputs nor the store tell
+OPEN_LENGTH = 512
 
 
 @dataclass(frozen=True)
-class Part:
+class Arrays:
     """Arrays of one step that are there at one time: so many `rows` of them, where they
     are rows."""
 
@@ -44,12 +43,10 @@ class Part:
     rows: int = 0
 
     def __str__(self) -> str:
-        rows = (
-            f"{self.rows:,} {self.what} of {self.bytes // self.rows:,} bytes"
-            if self.rows
-            else self.what
-        )
-        return f"{rows} = {in_words(self.bytes)}"
+        rows = self.what
+        if self.rows:
+            rows = f"{self.rows:,} {self.what} of {self.bytes // self.rows:,} bytes"
+        return f"{rows} = {size_in_words(self.bytes)}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Need:
     """
 
     step: str
-    parts: tuple[Part, ...]  # the largest first
+    parts: tuple[Arrays, ...]  # the largest first
 
     @property
     def bytes(self) -> int:
@@ -71,18 +68,18 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
     read but receipts.
     """
     workers = workers or plan.config.run.workers or len(os.sched_getaffinity(0))
-    sizes, board = _Sizes(plan, store), Board(plan, memory=True)
+    sizes, ready = _Sizes(plan, store), ReadyQueue(plan, memory=True)
     readers: dict[str, set[str]] = defaultdict(set)
     for step in plan.steps.values():
         for ref in step.inputs.values():
             readers[ref.step].add(step.name)
-    flying: list[_Load] = []
-    kept: dict[str, list[Part]] = defaultdict(list)
-    worst: dict[str, tuple[int, list[Part]]] = {}
-    while board.left:
+    flying: list[_ShardLoad] = []
+    kept: dict[str, list[Arrays]] = defaultdict(list)
+    worst: dict[str, tuple[int, list[Arrays]]] = {}
+    while ready.left:
         # one more than compute at once, as in a run
-        while len(flying) <= workers and (job := board.next()) is not None:
-            flying.append(_Load(job, *sizes.load(job.step, job.task)))
+        while len(flying) <= workers and (job := ready.next()) is not None:
+            flying.append(_ShardLoad(job, *sizes.load(job.step, job.task)))
         parts = [part for held in kept.values() for part in held] + list(
             _under_way(flying, workers)
         )
@@ -93,12 +90,12 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
         load = flying.pop(0)
         step = load.job.step
         if not step.stored:
-            kept[step.name] = _together([*kept[step.name], *load.writes])
-        if board.done(load.job):
+            kept[step.name] = _merged([*kept[step.name], *load.writes])
+        if ready.done(load.job):
             for ref in step.inputs.values():
-                if not any(board.unfinished(reader) for reader in readers[ref.step]):
+                if not any(ready.unfinished(reader) for reader in readers[ref.step]):
                     kept.pop(ref.step, None)
-    return [Need(name, tuple(_together(worst[name][1]))) for name in plan.steps if name in worst]
+    return [Need(name, tuple(_merged(worst[name][1]))) for name in plan.steps if name in worst]
 
 
 def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None:
@@ -112,7 +109,9 @@ def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None
     largest = worst.parts[0]
     step, alone = plan.steps[largest.step], max(need.bytes for need in estimate(plan, store, 1))
     axis = plan.dataset.axes[step.stage.axis]
-    todo = [f"use one worker (--workers 1: about {in_words(alone)})"] if alone <= available else []
+    todo = []
+    if alone <= available:
+        todo.append(f"use one worker (--workers 1: about {size_in_words(alone)})")
     of_a_shard = step.stored or largest.what not in {
         schema.name for schema in step.stage.produces.values()
     }
@@ -130,8 +129,8 @@ def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None
     shown = [part for part in worst.parts[:4] if part.bytes > 0.02 * worst.bytes]
     listed = [f"{part}" if part.step == step.name else f"{part.step}: {part}" for part in shown]
     raise ResourceRefused(
-        f"{step.name} would take at least {in_words(worst.bytes)} of memory, and"
-        f" {in_words(available)} are available:"
+        f"{step.name} would take at least {size_in_words(worst.bytes)} of memory, and"
+        f" {size_in_words(available)} are available:"
         f" {'; '.join(listed)}."
         f" Nothing was computed: {', or '.join(todo)}."
     )
@@ -141,23 +140,23 @@ def outlook(plan: Plan, needs: Iterable[Need]) -> str:
     """Return the line that tells a plan's peak; empty if nothing is to run."""
     peak = max((need.bytes for need in needs), default=0)
     available = available_memory(plan.config.run.memory)
-    known = "" if available is None else f" of {in_words(available)} available"
-    return f"peak memory about {in_words(peak)}{known}" if peak else ""
+    known = "" if available is None else f" of {size_in_words(available)} available"
+    return f"peak memory about {size_in_words(peak)}{known}" if peak else ""
 
 
-def in_words(size: int) -> str:
+def size_in_words(size: int) -> str:
     """Return bytes as GB, or as MB where they are fewer than one GB."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
 
 
 @dataclass(frozen=True)
-class _Load:
+class _ShardLoad:
     """One shard under way. A map's `reads` are one shard's, and `holds` one micro-batch's."""
 
     job: Job
-    reads: list[Part]
-    writes: list[Part]
-    holds: list[Part]
+    reads: list[Arrays]
+    writes: list[Arrays]
+    holds: list[Arrays]
 
 
 class _Sizes:
@@ -166,9 +165,9 @@ class _Sizes:
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan, self._store = plan, store
         self._columns: dict[tuple[str, str], dict[str, int]] = {}
-        self._told: dict[tuple[object, ...], Mapping[str, int]] = {}
+        self._stated: dict[tuple[object, ...], Mapping[str, int]] = {}
 
-    def load(self, step: Step, task: Task) -> tuple[list[Part], list[Part], list[Part]]:
+    def load(self, step: Step, task: Task) -> tuple[list[Arrays], list[Arrays], list[Arrays]]:
         """Return what a shard reads, writes and holds besides. What memory keeps anyway is read
         without a copy.
         """
@@ -176,14 +175,19 @@ class _Sizes:
         for key, ref in step.inputs.items():
             above = self._plan.steps[ref.step]
             if above.stored or len(task.needs[key]) > 1:
-                rows, name = _rows(above, task.needs[key]), above.stage.produces[ref.output].name
+                rows, name = (
+                    _rows_of_shards(above, task.needs[key]),
+                    above.stage.produces[ref.output].name,
+                )
                 reads.append(
-                    Part(step.name, f"{name} to read", rows * sum(self.columns(ref).values()), rows)
+                    Arrays(
+                        step.name, f"{name} to read", rows * sum(self.columns(ref).values()), rows
+                    )
                 )
         for output, schema in step.stage.produces.items():
-            rows = _rows(step, (task.index,))
+            rows = _rows_of_shards(step, (task.index,))
             writes.append(
-                Part(
+                Arrays(
                     step.name,
                     schema.name,
                     rows * sum(self.columns(Ref(step.name, output)).values()),
@@ -191,21 +195,25 @@ class _Sizes:
                 )
             )
         columns = {field.name for schema in step.stage.produces.values() for field in schema.fields}
-        told = {what: size for what, size in self.told(step, task).items() if what not in columns}
-        return reads, writes, [Part(step.name, what, size) for what, size in told.items()]
+        stated = {
+            what: size for what, size in self.stated(step, task).items() if what not in columns
+        }
+        return reads, writes, [Arrays(step.name, what, size) for what, size in stated.items()]
 
-    def told(self, step: Step, task: Task) -> Mapping[str, int]:
+    def stated(self, step: Step, task: Task) -> Mapping[str, int]:
         """Return what a stage says of one shard; of a map, of the first micro-batch."""
         stage, dataset, mapped = step.stage, self._plan.dataset, step.stage.grain == "map"
-        stop = (
-            min(task.stop, task.start + stage.context.profile.compute_batch)
-            if mapped
-            else task.stop
-        )
-        rows = {
-            key: stop - task.start if mapped else _rows(self._plan.steps[ref.step], task.needs[key])
-            for key, ref in step.inputs.items()
-        }
+        stop = task.stop
+        if mapped:
+            stop = min(stop, task.start + stage.context.profile.compute_batch)
+        if mapped:
+            # A micro-batch reads the same rows of every input.
+            rows = dict.fromkeys(step.inputs, stop - task.start)
+        else:
+            rows = {
+                key: _rows_of_shards(self._plan.steps[ref.step], task.needs[key])
+                for key, ref in step.inputs.items()
+            }
         rows[""] = stop - task.start
         sizes = {key: self.columns(ref) for key, ref in step.inputs.items()}
         asked = (
@@ -216,11 +224,11 @@ class _Sizes:
         )
         # cells that differ in what they read alone are asked once
         name = (*asked, repr(rows), repr(sizes))
-        if name not in self._told:
-            self._told[name] = stage.memory(
+        if name not in self._stated:
+            self._stated[name] = stage.memory(
                 rows, sizes, tables_of_shard(stage, dataset, task.start, stop)
             )
-        return self._told[name]
+        return self._stated[name]
 
     def columns(self, ref: Ref) -> dict[str, int]:
         """Return the bytes that a row of an output has in each column."""
@@ -228,14 +236,16 @@ class _Sizes:
         if name not in self._columns:
             step = self._plan.steps[ref.step]
             fields = step.stage.produces[ref.output].fields
-            found = {f.name: _bytes(f) for f in fields if None not in f.shape}
+            found = {f.name: _row_bytes(f) for f in fields if None not in f.shape}
             for field in fields:
                 if None in field.shape:
-                    found[field.name] = self._open(step, ref.output, field, sum(found.values()))
+                    found[field.name] = self._open_length_bytes(
+                        step, ref.output, field, sum(found.values())
+                    )
             self._columns[name] = found
         return self._columns[name]
 
-    def _open(self, step: Step, output: str, field: Field, others: int) -> int:
+    def _open_length_bytes(self, step: Step, output: str, field: Field, others: int) -> int:
         """Return the bytes a row of a column of open length: as the stage says, as in what it comes
         from, as stored.
         """
@@ -243,8 +253,8 @@ class _Sizes:
         batch = task.stop - task.start
         if step.stage.grain == "map":
             batch = min(batch, step.stage.context.profile.compute_batch)
-        if batch and (told := self.told(step, task).get(field.name)) is not None:
-            return told // batch
+        if batch and (stated := self.stated(step, task).get(field.name)) is not None:
+            return stated // batch
         for table, columns in step.stage.consumed().items():
             if (
                 field.name in columns
@@ -267,10 +277,12 @@ class _Sizes:
                 with suppress(CorruptArtifact):  # told when it is needed
                     receipt = self._store.receipt(step.output(output), task.keys[output])
                     return max(0, receipt.bytes // max(1, receipt.rows) - others)
-        return _bytes(replace(field, shape=tuple(OPEN if n is None else n for n in field.shape)))
+        return _row_bytes(
+            replace(field, shape=tuple(OPEN_LENGTH if n is None else n for n in field.shape))
+        )
 
 
-def _rows(step: Step, shards: Iterable[int]) -> int:
+def _rows_of_shards(step: Step, shards: Iterable[int]) -> int:
     """Return how many rows shards of a step's output have; none for a reduce step, whose table is
     small.
     """
@@ -279,14 +291,14 @@ def _rows(step: Step, shards: Iterable[int]) -> int:
     return sum(step.tasks[i].stop - step.tasks[i].start for i in shards)
 
 
-def _bytes(field: Field) -> int:
-    size = TEXT if field.dtype == "text" else field.numpy.itemsize
+def _row_bytes(field: Field) -> int:
+    size = TEXT_BYTES if field.dtype == "text" else field.numpy.itemsize
     for length in field.shape:
         size *= length or 0
     return size
 
 
-def _under_way(flying: list[_Load], workers: int) -> Iterator[Part]:
+def _under_way(flying: list[_ShardLoad], workers: int) -> Iterator[Arrays]:
     """Yield what shards under way hold: of map steps one at a time computes, and the others have
     read what it will be of.
     """
@@ -307,9 +319,9 @@ def _under_way(flying: list[_Load], workers: int) -> Iterator[Part]:
             yield from (replace(part, bytes=part.bytes * batches) for part in load.holds)
 
 
-def _together(parts: Iterable[Part]) -> list[Part]:
+def _merged(parts: Iterable[Arrays]) -> list[Arrays]:
     """Return one part for all of one step that are the same, the largest first."""
-    found: dict[tuple[str, str], Part] = {}
+    found: dict[tuple[str, str], Arrays] = {}
     for part in parts:
         name = part.step, part.what
         former = found.get(name, replace(part, bytes=0, rows=0))

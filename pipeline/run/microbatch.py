@@ -17,7 +17,7 @@ from pipeline.core.schema import Batch, Status, concat
 from pipeline.core.stage import Stage
 from pipeline.errors import InvalidInput, QfuseError, ResourceRefused, advice, no_memory, no_thread
 from pipeline.plan.graph import Step, Task
-from pipeline.store.claims import Rows
+from pipeline.store.claims import RowRange
 
 
 class DecoderCrash(InvalidInput):
@@ -25,7 +25,7 @@ class DecoderCrash(InvalidInput):
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostRow:
     """One row on which a stage raised, or died. It becomes a failed row when a good one has shown
     the columns' shapes.
     """
@@ -42,17 +42,17 @@ class Lost:
         return f"{stage.name} raised {type(self.error).__name__}: {self.error}".splitlines()[0]
 
 
-Part = dict[str, Batch] | Lost
+Part = dict[str, Batch] | LostRow
 
 
-def micro_batches(step: Step, task: Task) -> Iterator[Rows]:
+def micro_batches(step: Step, task: Task) -> Iterator[RowRange]:
     """Yield the rows (of the shard) of each micro-batch; one, an empty one, if there are none."""
     size, count = step.stage.context.profile.compute_batch, task.stop - task.start
     for start in range(0, max(count, 1), size):
         yield start, min(start + size, count)
 
 
-def cut_around(rows: Rows, alone: Collection[int]) -> Iterator[Rows]:
+def cut_around(rows: RowRange, alone: Collection[int]) -> Iterator[RowRange]:
     """Cut a range of rows so that each of the rows in `alone` is a range by itself."""
     start, stop = rows
     for row in sorted(row for row in alone if start <= row < stop):
@@ -69,16 +69,16 @@ def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list
     alone.
     """
     try:
-        return [_checked(stage, stage.run(rows, inputs, stage.load(rows)))]
+        return [_with_nan_failed(stage, stage.run(rows, inputs, stage.load(rows)))]
     except QfuseError:
         raise
     except Exception as error:
-        if refused := refusal(stage.name, error):
+        if refused := machine_refusal(stage.name, error):
             raise refused from error
         if rows.rows == 0:
             raise
         if rows.rows == 1:
-            return [Lost(error)]
+            return [LostRow(error)]
     ones = (slice(i, i + 1) for i in range(rows.rows))
     return [
         part
@@ -87,7 +87,7 @@ def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list
     ]
 
 
-def refusal(where: str, error: Exception) -> ResourceRefused | None:
+def machine_refusal(where: str, error: Exception) -> ResourceRefused | None:
     """Return the sentence for an error that is the machine's; None for one that its rows may have
     caused.
     """
@@ -114,19 +114,19 @@ def refusal(where: str, error: Exception) -> ResourceRefused | None:
 
 def good_part(parts: list[Part]) -> dict[str, Batch] | None:
     """Return the first part that did not raise."""
-    return next((part for part in parts if not isinstance(part, Lost)), None)
+    return next((part for part in parts if not isinstance(part, LostRow)), None)
 
 
 def first_error(parts: list[Part]) -> Exception:
     """Return what the first lost row raised."""
-    return next(part.error for part in parts if isinstance(part, Lost))
+    return next(part.error for part in parts if isinstance(part, LostRow))
 
 
 def assemble(stage: Stage, parts: list[Part], example: dict[str, Batch]) -> dict[str, Batch]:
     """Return a whole shard, lost rows as failed ones whose columns have the shapes of `example`."""
     filled = []
     for part in parts:
-        if isinstance(part, Lost):
+        if isinstance(part, LostRow):
             part = {
                 o: schema.blank(1, example[o], part.status, part.reason(stage))
                 for o, schema in stage.produces.items()
@@ -135,7 +135,7 @@ def assemble(stage: Stage, parts: list[Part], example: dict[str, Batch]) -> dict
     return {output: concat([part[output] for part in filled]) for output in filled[0]}
 
 
-def _checked(stage: Stage, outputs: dict[str, Batch]) -> dict[str, Batch]:
+def _with_nan_failed(stage: Stage, outputs: dict[str, Batch]) -> dict[str, Batch]:
     """Turn rows that claim to be OK but hold nan or infinity into failed rows."""
     for output, batch in outputs.items():
         schema = stage.produces[output]

@@ -77,7 +77,7 @@ def _of_step(step: Step, plan: Plan, store: Store, notes: bool) -> Iterator[Rema
             )
 
 
-def told(found: Sequence[Remark], most: int | None) -> list[str]:
+def remark_lines(found: Sequence[Remark], most: int | None) -> list[str]:
     """Return lines for a terminal: what failed, by step and status, then the notes; at most `most`
     rows of each.
     """
@@ -100,18 +100,18 @@ def told(found: Sequence[Remark], most: int | None) -> list[str]:
     return lines
 
 
-def together(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def by_config_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return status rows with the cells of each config step added up."""
     cells: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         cells.setdefault(row["step"].partition("[")[0], []).append(row)
-    together = []
+    rows_of_steps = []
     for base, same in cells.items():
         states = {row["status"] for row in same}
         counts: Counter[str] = Counter()
         for row in same:
             counts.update(row["rows"])
-        together.append(
+        rows_of_steps.append(
             {
                 "step": base if len(same) == 1 else f"{base} ({len(same)} cells)",
                 "status": next(
@@ -122,4 +122,4 @@ def together(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "rows": counts,
             }
         )
-    return together
+    return rows_of_steps

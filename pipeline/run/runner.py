@@ -21,15 +21,15 @@ from pipeline.plan.graph import Step, Task
 from pipeline.plan.instruction_mix import notes_here
 from pipeline.plan.more_damage import doubting
 from pipeline.plan.plan import Plan
-from pipeline.run.dask_workers import LocalWorkers
 from pipeline.run.events import Events
+from pipeline.run.local_workers import LocalWorkers
 from pipeline.run.memory_estimate import require_memory
-from pipeline.run.microbatch import refusal
-from pipeline.run.ready_queue import Board, Job
-from pipeline.run.shard_computer import Barren, Busy, Done, Outcome, ShardComputer
+from pipeline.run.microbatch import machine_refusal
+from pipeline.run.ready_queue import Job, ReadyQueue
+from pipeline.run.shard_computer import Busy, Done, NoGoodRow, Outcome, ShardComputer
 from pipeline.store.store import Store
 
-AGAIN = 0.25  # seconds until a shard is asked for again that another process works on
+RETRY_SECONDS = 0.25  # until a shard is asked for again that another process works on
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Executor(Protocol):
         """
 
 
-class Here:
+class LocalExecutor:
     """This process: a few threads, each of which sees one shard through."""
 
     memory = True
@@ -167,7 +167,7 @@ class Runner:
         except QfuseError:
             raise
         except Exception as error:
-            if refused := refusal("the run", error):
+            if refused := machine_refusal("the run", error):
                 raise refused from error
             raise
         self.events.send(
@@ -189,48 +189,48 @@ class Runner:
         return self.computer.work(step, task)
 
     def _run(self, steps: list[Step]) -> None:
-        told: dict[str, Any] = {
+        announced: dict[str, Any] = {
             "steps": len(steps),
             "shards": sum(len(step.to_run) for step in steps),
         }
         executor: Executor
         if self.dask and steps:
-            from pipeline.run.dask_executor import Cluster
+            from pipeline.run.dask_executor import ClusterExecutor
 
-            executor = cluster = Cluster(self.dask, self.plan, self.store, self.workers)
-            told |= {"workers": cluster.workers, "dashboard": cluster.dashboard}
+            executor = cluster = ClusterExecutor(self.dask, self.plan, self.store, self.workers)
+            announced |= {"workers": cluster.workers, "dashboard": cluster.dashboard}
             self.summary.notes = cluster.notes
         else:
             for profile in {step.stage.context.profile for step in steps if step.stage.gpu}:
                 require_device(profile)
-            executor = Here(self.computer)
+            executor = LocalExecutor(self.computer)
             self.summary.notes = notes_here(self.plan, self.store)
         whole = False
         try:
-            self.events.send("run_started", **told, notes=self.summary.notes)
+            self.events.send("run_started", **announced, notes=self.summary.notes)
             self._hand_out(executor)
             whole = True
         finally:
             executor.close(whole)
 
     def _hand_out(self, executor: Executor) -> None:
-        board = Board(self.plan, executor.memory)
-        barren: dict[str, list[tuple[Job, Exception]]] = defaultdict(list)
+        ready = ReadyQueue(self.plan, executor.memory)
+        held_back: dict[str, list[tuple[Job, Exception]]] = defaultdict(list)
         flying = 0
-        while board.left:
-            while flying < executor.slots and (job := board.next()) is not None:
+        while ready.left:
+            while flying < executor.slots and (job := ready.next()) is not None:
                 executor.submit(job, self._good.get(job.step.name))
                 flying += 1
                 if job.step.name not in self._spans:
                     self._spans[job.step.name] = []
-                    rows = (
-                        _rows(job.step) if job.step.stage.grain == "map" else len(job.step.to_run)
-                    )
+                    rows = len(job.step.to_run)  # a shard counts as one, unless it comes in rows
+                    if job.step.stage.grain == "map":
+                        rows = _rows_to_run(job.step)
                     self.events.send("step_started", step=job.step.name, rows=rows)
             executor.watch()
             try:
                 job, outcome = executor.outcomes.get(
-                    timeout=min(1.0, board.patience()) if flying < executor.slots else 1.0
+                    timeout=min(1.0, ready.patience()) if flying < executor.slots else 1.0
                 )
             except queue.Empty:
                 continue
@@ -238,30 +238,30 @@ class Runner:
             if isinstance(outcome, BaseException):
                 raise outcome
             if isinstance(outcome, Busy):
-                board.later(job, AGAIN)
-            elif isinstance(outcome, Barren):
-                barren[job.step.name].append((job, outcome.error))
+                ready.later(job, RETRY_SECONDS)
+            elif isinstance(outcome, NoGoodRow):
+                held_back[job.step.name].append((job, outcome.error))
             else:
                 self._note(job, outcome, executor.memory)
-                if board.done(job):
-                    self._finish(job.step, board)
-            held = barren[job.step.name]
+                if ready.done(job):
+                    self._finish(job.step, ready)
+            held = held_back[job.step.name]
             if held and job.step.name in self._good:
                 while held:
-                    board.later(held.pop()[0], 0)
-            elif held and len(held) == board.unfinished(job.step.name):
+                    ready.later(held.pop()[0], 0)
+            elif held and len(held) == ready.unfinished(job.step.name):
                 # every row of every shard raised, so it is the stage that is wrong
                 raise held[0][1]
         for step in self.plan.to_run:
             if step.name in self._status and step.name not in self.summary.seconds:
-                self._finish(step, board)  # of what only memory kept, on a cluster
+                self._finish(step, ready)  # of what only memory kept, on a cluster
 
     def _note(self, job: Job, outcome: Done, live: bool) -> None:
         step, now = job.step, time.perf_counter()
         self._good.setdefault(step.name, job.index)
         self._status[step.name][job.index] = outcome.status
         self._spans[step.name].append((now - outcome.seconds, now))
-        for (name, index), (status, seconds) in outcome.inner.items():
+        for (name, index), (status, seconds) in outcome.on_the_way.items():
             self._status[name][index] = status
             self._spans[name].append((now - seconds, now))
             self._judge(self.plan.steps[name], whole=False)
@@ -269,7 +269,7 @@ class Runner:
             rows = job.task.stop - job.task.start if step.stage.grain == "map" else 1
             self.events.send("advance", step=step.name, rows=rows)
 
-    def _finish(self, step: Step, board: Board) -> None:
+    def _finish(self, step: Step, ready: ReadyQueue) -> None:
         """Judge a step of which everything that is wanted is there, and drop from memory what
         nobody reads any more.
         """
@@ -279,12 +279,12 @@ class Runner:
         for counts in self._status[name].values():
             failed.update({status: count for status, count in counts.items() if status != "ok"})
         self.summary.failures[name] = dict(failed)
-        self.summary.seconds[name] = _length(self._spans[name])
-        self.summary.rows[name] = _rows(step)
+        self.summary.seconds[name] = _covered_seconds(self._spans[name])
+        self.summary.rows[name] = _rows_to_run(step)
         self.events.send("step_finished", step=name, seconds=round(self.summary.seconds[name], 3))
         for ref in step.inputs.values():
-            if not any(board.unfinished(reader) for reader in self._readers[ref.step]):
-                self.computer.kept.forget(ref.step)
+            if not any(ready.unfinished(reader) for reader in self._readers[ref.step]):
+                self.computer.cache.forget(ref.step)
 
     def _judge_former(self) -> None:
         """Raise TooManyFailures if a step that former runs finished lost more rows than is
@@ -324,11 +324,11 @@ class Runner:
             )
 
 
-def _rows(step: Step) -> int:
+def _rows_to_run(step: Step) -> int:
     return sum(task.stop - task.start for task in step.to_run)
 
 
-def _length(spans: Sequence[tuple[float, float]]) -> float:
+def _covered_seconds(spans: Sequence[tuple[float, float]]) -> float:
     """Return the seconds during which at least one of the spans lasted."""
     total, end = 0.0, float("-inf")
     for start, stop in sorted(spans):

@@ -29,12 +29,12 @@ from pipeline.errors import INTERRUPTED, Interrupted
 from pipeline.plan.graph import Ref, Step, Task
 from pipeline.plan.plan import Plan
 from pipeline.plan.shard_tables import columns_seen, tables_of_shard
-from pipeline.plan.ticket import Order
+from pipeline.plan.ticket import Ticket
 from pipeline.run import crash_probe
 from pipeline.run.events import Events
 from pipeline.run.microbatch import (
     DecoderCrash,
-    Lost,
+    LostRow,
     Part,
     assemble,
     cut_around,
@@ -43,29 +43,29 @@ from pipeline.run.microbatch import (
     micro_batches,
     run_micro_batch,
 )
-from pipeline.run.shard_cache import Kept
-from pipeline.store.claims import Claim, Journal, Rows
+from pipeline.run.shard_cache import ShardCache
+from pipeline.store.claims import Claim, Journal, RowRange
 from pipeline.store.store import Store
 from pipeline.system import fault_points
 from pipeline.system.disk import writing
 
 T = TypeVar("T")
 # (step, shard) → (rows by status, seconds)
-Inner = dict[tuple[str, int], tuple[dict[str, int], float]]
+ShardStats = dict[tuple[str, int], tuple[dict[str, int], float]]
 
 
 @dataclass(frozen=True)
 class Done:
     """A shard that is there: rows of its first output by status, and how long it took.
 
-    The seconds are 0 where it was there before. `inner` says the same of shards that only memory
-    keeps and that were computed on the way.
+    The seconds are 0 where it was there before. `on_the_way` says the same of shards that were
+    computed because this one read them, and that only memory keeps.
     """
 
     status: dict[str, int]
     seconds: float = 0.0
     computed: bool = False
-    inner: Inner = field(default_factory=dict)
+    on_the_way: ShardStats = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class Busy:
 
 
 @dataclass(frozen=True)
-class Barren:
+class NoGoodRow:
     """A shard whose every row raised: only a good row of another can show how failed rows look."""
 
     error: Exception
 
 
-Outcome = Done | Busy | Barren
+Outcome = Done | Busy | NoGoodRow
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ class ShardComputer:
         budget: int | None = None,
     ) -> None:
         self.plan, self.store, self.workers = plan, store, workers
-        self.kept = Kept(budget)
+        self.cache = ShardCache(budget)
         self.stop = threading.Event()
         self._events = events or Events()
         self._pool = ThreadPoolExecutor(workers, "qfuse")
         self._turn = threading.Lock()  # of the map shard whose micro-batches go to the pool
         self._lock = threading.RLock()
         self._opened: set[str] = set()
-        self._inner: Inner = {}
+        self._on_the_way: ShardStats = {}
         self._journal = Journal(store.root)
         self._read = {ref for step in plan.steps.values() for ref in step.inputs.values()}
 
@@ -154,16 +154,16 @@ class ShardComputer:
                 return self._found(step, task)
             examples = self._first_row(step, example)
             computed = self._compute(step, task, claim, self._in_pool, examples)
-            if isinstance(computed, Barren):
+            if isinstance(computed, NoGoodRow):
                 return computed
             outputs, begin = computed
             if step.stored:
                 self._commit(step, task, outputs)
             else:
-                self.kept.put((step.name, task.index), outputs)
+                self.cache.put((step.name, task.index), outputs)
         with self._lock:
-            inner, self._inner = self._inner, {}
-        return Done(_statuses(outputs), time.perf_counter() - begin, True, inner)
+            on_the_way, self._on_the_way = self._on_the_way, {}
+        return Done(_statuses(outputs), time.perf_counter() - begin, True, on_the_way)
 
     def source(self, step: Step, output: str, shards: Sequence[int]) -> Source:
         """Return the named shards of an output, each read when it is asked for."""
@@ -195,7 +195,7 @@ class ShardComputer:
         return rows, inputs
 
     def run_rows(
-        self, step: Step, rows: Batch, inputs: dict[str, Batch], piece: Rows
+        self, step: Step, rows: Batch, inputs: dict[str, Batch], piece: RowRange
     ) -> list[Part]:
         """Run a range of the rows that `shard_rows` gave, in this thread."""
         taken = slice(*piece)
@@ -214,7 +214,7 @@ class ShardComputer:
         """Return a shard of an output: from the store or from memory, or else computed now."""
         if step.stored:
             return self.store.read(step.output(output), task.keys[output], columns)
-        outputs = self.kept.get((step.name, task.index), lambda: self._recomputed(step, task))
+        outputs = self.cache.get((step.name, task.index), lambda: self._recomputed(step, task))
         return outputs[output] if columns is None else outputs[output].select(columns)
 
     def _recomputed(self, step: Step, task: Task) -> dict[str, Batch]:
@@ -222,11 +222,14 @@ class ShardComputer:
         with self._claimed(step, task) as claim:
             examples = self._good_rows_of_others(step, task)
             computed = self._compute(step, task, claim, self._in_this_thread, examples)
-        if isinstance(computed, Barren):
+        if isinstance(computed, NoGoodRow):
             raise computed.error
         outputs, begin = computed
         with self._lock:
-            self._inner[step.name, task.index] = _statuses(outputs), time.perf_counter() - begin
+            self._on_the_way[step.name, task.index] = (
+                _statuses(outputs),
+                time.perf_counter() - begin,
+            )
         return outputs
 
     def _compute(
@@ -236,7 +239,7 @@ class ShardComputer:
         claim: Claim | None,
         compute: Compute,
         examples: Iterator[dict[str, Batch]],
-    ) -> tuple[dict[str, Batch], float] | Barren:
+    ) -> tuple[dict[str, Batch], float] | NoGoodRow:
         """Compute a shard's outputs; return them, and when their computation began.
 
         `compute` is `_in_pool` or `_in_this_thread`. `examples` are good rows of other shards,
@@ -247,7 +250,7 @@ class ShardComputer:
         parts = [part for piece in computed for part in piece.parts]
         good = good_part(parts) or next(examples, None)
         if good is None:
-            return Barren(first_error(parts))
+            return NoGoodRow(first_error(parts))
         outputs = assemble(step.stage, parts, good)
         for output, batch in outputs.items():
             step.stage.produces[output].check(batch, f"{step.name} {output}".strip())
@@ -260,7 +263,7 @@ class ShardComputer:
         rows, inputs = self.shard_rows(step, task)
         fatal = self._fatal_rows(step, task, claim)
 
-        def piece(cut: Rows) -> _Piece:
+        def piece(cut: RowRange) -> _Piece:
             return _Piece(
                 cut[1] - cut[0], lambda: self._micro_batch(step, rows, inputs, cut, fatal, claim)
             )
@@ -272,7 +275,7 @@ class ShardComputer:
         step: Step,
         rows: Batch,
         inputs: dict[str, Batch],
-        cut: Rows,
+        cut: RowRange,
         fatal: dict[int, str],
         claim: Claim | None,
     ) -> list[Part]:
@@ -280,7 +283,7 @@ class ShardComputer:
         parts: list[Part] = []
         for piece in cut_around(cut, fatal):
             if piece[0] in fatal:
-                parts.append(Lost(DecoderCrash(fatal[piece[0]])))
+                parts.append(LostRow(DecoderCrash(fatal[piece[0]])))
                 continue
             # If a row kills the process in between, the journal tells the next one where to look.
             if claim is not None:
@@ -396,7 +399,7 @@ class ShardComputer:
         if not suspects:
             return {}
         return crash_probe.crashing(
-            Order.of(self.plan, self.store), step.name, task.index, suspects, self.stop
+            Ticket.of(self.plan, self.store), step.name, task.index, suspects, self.stop
         )
 
     def _is_stored(self, step: Step, task: Task) -> bool:

@@ -34,7 +34,7 @@ GONE = "the file is gone"
 
 
 @dataclass(frozen=True)
-class Problem:
+class DamagedArtifact:
     """One artifact that is not what its receipt says: its HDF5 file, there or not, and what is
     wrong.
     """
@@ -51,7 +51,7 @@ class Problem:
         return self.path.stem
 
 
-def check(receipt_path: Path, whole: bool = True) -> Problem | None:
+def check_artifact(receipt_path: Path, whole: bool = True) -> DamagedArtifact | None:
     """Compare one artifact with its receipt: the receipt's seal and name, the file's size and, if
     `whole`, every byte of it.
 
@@ -59,25 +59,25 @@ def check(receipt_path: Path, whole: bool = True) -> Problem | None:
     the machine refuses.
     """
     path = receipt_path.with_suffix(".h5")
-    named = Problem(path, "")
+    named = DamagedArtifact(path, "")
     try:
         receipt = unsealed(read_regular(receipt_path), named.output, named.key)
-        if reason := difference(path, receipt, whole):
-            return Problem(path, reason)
+        if reason := file_difference(path, receipt, whole):
+            return DamagedArtifact(path, reason)
     except FileNotFoundError:
-        return Problem(path, GONE) if os.path.lexists(receipt_path) else None
+        return DamagedArtifact(path, GONE) if os.path.lexists(receipt_path) else None
     except ValueError as error:
-        return Problem(path, str(error))
+        return DamagedArtifact(path, str(error))
     except NotRegular as error:
-        return Problem(path, f"{Path(error.filename).name}: {error.strerror}")
+        return DamagedArtifact(path, f"{Path(error.filename).name}: {error.strerror}")
     except OSError as error:
         if error.errno != errno.EIO:
             raise cannot_read(Path(error.filename or path), error) from error
-        return Problem(path, f"it cannot be read ({error.strerror})")
+        return DamagedArtifact(path, f"it cannot be read ({error.strerror})")
     return None
 
 
-def difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
+def file_difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
     """Say in what a file differs from its receipt, byte for byte or, unless `whole`, in size; "" if
     it does not.
 
@@ -93,13 +93,13 @@ def difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
 
 def verify(
     receipts: Sequence[Path], workers: int, advance: Callable[[int], object]
-) -> list[Problem]:
+) -> list[DamagedArtifact]:
     """Check many artifacts in `workers` threads; `advance` is told the bytes of each file that is
     done.
     """
     with ThreadPoolExecutor(workers, "qfuse-verify") as pool:
         problems = []
-        for path, problem in zip(receipts, pool.map(check, receipts), strict=True):
+        for path, problem in zip(receipts, pool.map(check_artifact, receipts), strict=True):
             problems += [problem] if problem else []
             advance(size_of(path.with_suffix(".h5")))
         return problems

@@ -27,7 +27,7 @@ from pipeline.core.schema import Batch, Schema, status_counts
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused, cannot_read
 from pipeline.files.digests import DigestCache, file_digest
 from pipeline.store import hdf5, maintenance
-from pipeline.store.maintenance import NO_OUTPUTS, Problem
+from pipeline.store.maintenance import NO_OUTPUTS, DamagedArtifact
 from pipeline.store.receipt import Receipt, sealed, unsealed
 from pipeline.system import fault_points
 from pipeline.system.canonical_json import canonical
@@ -179,7 +179,7 @@ class Store:
             if not known:
                 # The chunks' checksums are not enough: to fletcher32 two bytes of zeros are two of
                 # ones.
-                if reason := maintenance.difference(path, receipt):
+                if reason := maintenance.file_difference(path, receipt):
                     raise CorruptArtifact(f"{path}: the file is damaged ({reason}).")
                 self._sound.add((output, key))
             return hdf5.read(path, columns, rows, checked=not known)
@@ -270,20 +270,20 @@ class Store:
                     path for path in folder.glob("*.json") if not path.name.startswith(".")
                 )
 
-    def check(self, receipt_path: Path) -> Problem | None:
+    def check_artifact(self, receipt_path: Path) -> DamagedArtifact | None:
         """Compare one artifact with its receipt, byte for byte (see `upkeep.check`)."""
-        return maintenance.check(receipt_path)
+        return maintenance.check_artifact(receipt_path)
 
-    def damaged(self, doubted: Container[tuple[str, str]] = ()) -> list[Problem]:
+    def damaged(self, doubted: Container[tuple[str, str]] = ()) -> list[DamagedArtifact]:
         """Return what is damaged: of what is `doubted` (output, key) every byte is looked at.
 
         Of the others that shows without reading their files: a receipt is damaged, or a file is
         gone or cut short.
         """
 
-        def look(path: Path) -> Problem | None:
+        def look(path: Path) -> DamagedArtifact | None:
             try:
-                return maintenance.check(
+                return maintenance.check_artifact(
                     path, whole=(path.parent.parent.name, path.stem) in doubted
                 )
             except ResourceRefused:  # told when it is needed
@@ -305,7 +305,7 @@ class Store:
         self._sound.discard((output, key))
         path = self.path(output, key)
         with writing(self.root), suppress(FileNotFoundError), alone(path.parent) as folder:
-            if maintenance.check(path.with_suffix(".json")) is not None:
+            if maintenance.check_artifact(path.with_suffix(".json")) is not None:
                 maintenance.move_aside(self.root, path, reason)
                 os.fsync(folder)
                 return True

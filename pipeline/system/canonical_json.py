@@ -22,14 +22,14 @@ def key_of(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def difference(old: Any, new: Any, path: str = "") -> list[str]:
+def changed_fields(old: Any, new: Any, path: str = "") -> list[str]:
     """Return the fields in which two key pre-images differ, as sentences such as 'options.flip:
     none → add'.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
         for name in sorted({*old, *new}):
-            found += difference(
+            found += changed_fields(
                 old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}.{name}" if path else name
             )
         return found

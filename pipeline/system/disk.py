@@ -83,7 +83,7 @@ def alone(folder: Path) -> Iterator[int]:
                 except BlockingIOError:
                     time.sleep(0.005)
         except OSError:
-            marked = _mark(mark, until)
+            marked = _make_lock_link(mark, until)
         yield handle
     finally:
         if marked:
@@ -91,7 +91,7 @@ def alone(folder: Path) -> Iterator[int]:
         os.close(handle)  # which gives the lock back
 
 
-def _mark(path: Path, until: float) -> bool:
+def _make_lock_link(path: Path, until: float) -> bool:
     """Make the link that stands for a lock, which leads to this process's name; whether it could be
     made.
 

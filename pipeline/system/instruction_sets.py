@@ -29,6 +29,7 @@ _X86 = {
     "avx512+amx": {*_AVX512, "amx_tile", "amx_bf16"},
 }
 _ARM = {"neon": set[str](), "neon+bf16": {"bf16"}, "sve": {"sve"}, "sve+bf16": {"sve", "bf16"}}
+_LEVELS = {"x86_64": _X86, "AMD64": _X86, "aarch64": _ARM, "arm64": _ARM}
 
 # The variables by which a library of a back end uses less than the processor has.
 _ONEDNN = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
@@ -65,13 +66,7 @@ def instruction_set(
     (ONEDNN_MAX_CPU_ISA=SSE41)".
     """
     found = processor_flags() if flags is None else frozenset(flags)
-    levels = (
-        _X86
-        if machine in ("x86_64", "AMD64")
-        else _ARM
-        if machine in ("aarch64", "arm64")
-        else {machine: set[str]()}
-    )
+    levels = _LEVELS.get(machine, {machine: set[str]()})
     name = [level for level, needed in levels.items() if needed <= found][-1]
     variables = dict.fromkeys(
         variable for backend in backends for variable in _LIMITS.get(backend, ())
@@ -87,11 +82,9 @@ def gpu_architecture() -> str:
     seconds.
     """
     torch = sys.modules.get("torch")
-    return (
-        "cuda sm_{}{}".format(*torch.cuda.get_device_capability())
-        if torch and torch.cuda.is_available()
-        else ""
-    )
+    if not torch or not torch.cuda.is_available():
+        return ""
+    return "cuda sm_{}{}".format(*torch.cuda.get_device_capability())
 
 
 def lacks_bf16(

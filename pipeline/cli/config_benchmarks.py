@@ -24,7 +24,7 @@ from pipeline.errors import Interrupted, InvalidInput, QfuseError
 
 if TYPE_CHECKING:
     from pipeline.cli.outcome import Ran
-    from pipeline.plan.check import Checked
+    from pipeline.plan.check import ConfigCheck
     from pipeline.session import Session
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def on_each(
     """
     found = load_layers(path, overrides or [])
     if not found.several:
-        value = work(config_of(found, found.only()))
+        value = work(config_of(found, found.only_benchmark()))
         if as_json:
             emit(value)
         return
@@ -65,11 +65,11 @@ def attempted(found: Layers, work: Callable[[Config], T], quiet: bool) -> dict[s
         except Interrupted:
             raise
         except QfuseError as error:
-            done[name] = told(error, name)
+            done[name] = print_error(error, name)
     return done
 
 
-def told(error: QfuseError, name: str = "") -> QfuseError:
+def print_error(error: QfuseError, name: str = "") -> QfuseError:
     """Return an error that has been printed as the one that ends a command is, with its benchmark's
     name.
     """
@@ -90,7 +90,7 @@ def leave(done: Iterable[Any]) -> None:
             raise typer.Exit(one.exit_code)
 
 
-def live(path: Path, root: Path) -> set[tuple[str, str]]:
+def live_artifacts(path: Path, root: Path) -> set[tuple[str, str]]:
     """Return (output, key) of all that a config, or any of its benchmarks, would keep in the store
     at `root`.
 
@@ -101,7 +101,9 @@ def live(path: Path, root: Path) -> set[tuple[str, str]]:
     found, kept = load_layers(path), set[tuple[str, str]]()
     for name in found.benchmarks or [""]:
         try:
-            kept |= looked_at(config_of(found, name), root, lambda session: session.plan.live())
+            kept |= looked_at(
+                config_of(found, name), root, lambda session: session.plan.live_artifacts()
+            )
         except QfuseError as error:
             if name:
                 error.args = (f"benchmark {name}: {error}",)
@@ -115,17 +117,17 @@ def store_of(path: Path) -> Path:
     return config_of(found, next(iter(found.benchmarks), "")).store_folder()
 
 
-def check_all(path: Path, overrides: Sequence[str] | None) -> dict[str, Checked]:
+def check_all(path: Path, overrides: Sequence[str] | None) -> dict[str, ConfigCheck]:
     """Return what is wrong with a config, by "", or with each of its benchmarks."""
-    from pipeline.plan.check import Checked, checked
+    from pipeline.plan.check import ConfigCheck, check_config
 
     try:
         found = load_layers(path, overrides or [])
     except InvalidInput as problem:
-        return {"": Checked([str(problem)], str(problem))}
+        return {"": ConfigCheck([str(problem)], str(problem))}
     if not found.several:
-        return {"": checked(path, lambda: config_of(found, found.only()))}
-    return {name: checked(path, partial(config_of, found, name)) for name in found.benchmarks}
+        return {"": check_config(path, lambda: config_of(found, found.only_benchmark()))}
+    return {name: check_config(path, partial(config_of, found, name)) for name in found.benchmarks}
 
 
 def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: bool) -> None:
@@ -159,7 +161,7 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
         except Interrupted:
             raise
         except QfuseError as error:
-            met.append(told(error, "the report of all"))
+            met.append(print_error(error, "the report of all"))
     if as_json:
         benchmarks = {
             name: ran[name].to_json() if name in ran else as_value(one)
@@ -191,7 +193,7 @@ def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -
     """
     from pipeline.config.origin import kept_apart
     from pipeline.core.registry import available
-    from pipeline.session import Results, StudyReport, kept_pages, shown
+    from pipeline.session import Results, StudyReport, kept_pages, page_inputs
 
     make: StudyReport | None = available("study report").get(section.kind) if section else None
     if make is None or section is None or not sessions:
@@ -202,7 +204,7 @@ def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -
     of = [
         section.model_dump(mode="json"),
         origin.command,
-        *([name, *shown(session)] for name, session in sessions.items()),
+        *([name, *page_inputs(session)] for name, session in sessions.items()),
     ]
 
     def written() -> list[Path]:

@@ -25,8 +25,9 @@ from pipeline.system.available import require_threads, require_to_compute
 
 # shards at a time for a local worker, and for a thread of any: while one is committed, the next is
 # computed
-SLOTS = 2
-DRIVER, WORKER = 14, 9  # threads: of the driver for its cluster, and of a worker process
+SHARDS_AT_ONCE = 2
+DRIVER_THREADS = 14  # of the driver, for its cluster
+WORKER_THREADS = 9  # of a worker process
 SETTINGS: dict[str, Any] = {
     # One thread a library, as numerics profiles want it; without Dask's MALLOC_TRIM_THRESHOLD_,
     # which makes every large array cost its page faults anew.
@@ -53,7 +54,7 @@ def local_workers(where: str | None) -> LocalWorkers | None:
     if not match:
         return None
     require_to_compute(1)
-    require_threads(DRIVER + int(match[1]) * WORKER)
+    require_threads(DRIVER_THREADS + int(match[1]) * WORKER_THREADS)
     return LocalWorkers(int(match[1]))
 
 
@@ -110,7 +111,7 @@ def _start(count: int, folder: str) -> Any:
     with dask.config.set({**SETTINGS, "temporary-directory": folder}):
         return LocalCluster(
             n_workers=count,
-            threads_per_worker=SLOTS,
+            threads_per_worker=SHARDS_AT_ONCE,
             processes=True,
             host="127.0.0.1",
             security=_credentials(),
