@@ -84,15 +84,17 @@ def _folded(name: str) -> str:
 
 
 def counted(count: int, word: str, plural: str = "") -> str:
-    """Return a number with its noun, as in "1 file" and "2 files"; `plural` is that of an irregular
-    noun.
+    """Return a number with its noun, as in "1 file" and "2 files".
+
+    `plural` is given for an irregular noun.
     """
     return f"{count:,} {word if count == 1 else plural or word + 's'}"
 
 
 def in_words(value: object) -> str:
-    """Return what was found where something else was expected; YAML's null is what an empty field
-    is.
+    """Return, in words for a message, the value that was found where another was expected.
+
+    YAML's null is what an empty field is.
     """
     return "nothing" if value is None else f"{value!r:.60}"
 
@@ -161,8 +163,9 @@ def no_thread(error: BaseException) -> bool:
 
 
 def _librarys(error: BaseException) -> bool:
-    """Whether a message is a library's own, and not of a ValueError or its like, which may quote a
-    file.
+    """Whether a message is a library's own.
+
+    That of a ValueError or its like may quote a file.
     """
     return type(error) in (RuntimeError, ImportError) or type(error).__module__ != "builtins"
 

@@ -50,16 +50,12 @@ class Session:
     folder: Path
 
     def read(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
-        """Return an output of a step of a finished run: from the store or, if it is not stored,
-        made of what is.
-        """
+        """Return an output of a step of a finished run; what is not stored is computed."""
         return self.reader.results(step, output, columns)
 
     @cached_property
     def reader(self) -> Runner:
-        """What reads a finished run: single shards (`source`), and what a shard was computed from
-        (`work`), too.
-        """
+        """What reads single shards of a finished run, and what each was computed from."""
         return Runner(self.plan, self.store)
 
 
@@ -82,9 +78,7 @@ class Results:
         return list(self.plan.cells(stage))
 
     def upstream(self, step: Step, stage: str) -> Step | None:
-        """Return the step of the named stage that `step` depends on, nearest first; None if there
-        is none.
-        """
+        """Return the nearest step of the named stage that `step` depends on, or None."""
         waiting = [self.plan.steps[ref.step] for ref in step.inputs.values()]
         while waiting:
             found = waiting.pop(0)
@@ -97,9 +91,7 @@ class Results:
         return self.session.read(step, output, columns)
 
     def available(self, step: Step, output: str = "") -> bool:
-        """Whether an output can be read: false after crops were collected, or for what was never
-        stored.
-        """
+        """Whether an output is stored: crops may have been collected, others are never stored."""
         return all(
             self.session.store.has(step.output(output), task.keys[output]) for task in step.tasks
         )
@@ -112,12 +104,11 @@ class Report(Protocol):
 
 
 class StudyReport(Protocol):
-    """Makes files of a config's benchmarks together, in the folder. Registered under the kind
-    'study report'.
+    """Makes files of a config's benchmarks together, in the folder.
 
-    `results` are those of the benchmarks that ran, by name, in the order of the file; `options`
-    those of the report section that stands for all. A benchmark may have factors and steps that
-    another has not.
+    Registered under the kind 'study report'. `results` are those of the benchmarks that ran, by
+    name, in the order of the file; `options` those of the report section that stands for all. A
+    benchmark may have factors and steps that another has not.
     """
 
     def __call__(
@@ -131,8 +122,9 @@ def store_root(config: Config, store: Path | None) -> Path:
 
 
 def other_store(config: Config, store: Path | None) -> str | None:
-    """Return a sentence where the config has no store at its own place yet and the working folder
-    has one; else None.
+    """Return a hint if the config's own place has no store yet but the working folder has one.
+
+    None otherwise.
     """
     own, here = store_root(config, store), Path.cwd() / config.run.store
     if store is not None or own == here or is_store(own) or not is_store(here):
@@ -151,10 +143,10 @@ def open_session(
     readonly: bool = False,
     absent: Container[tuple[str, str]] = (),
 ) -> Session:
-    """Load a config, ingest its data set and plan it. Raises the QfuseError of whatever is wrong
-    first.
+    """Load a config, ingest its data set and plan it.
 
-    `absent`: artifacts (output, key) that count as absent. Verbs open sessions with `with_session`.
+    Raises the QfuseError of whatever is wrong first. `absent`: artifacts (output, key) that count
+    as absent. Verbs open sessions with `with_session`.
     """
     pulse.at("reading the data set and planning")
     loaded = config if isinstance(config, Config) else load_config(config, overrides)
@@ -177,8 +169,7 @@ def execute(
     workers: int | None = None,
     dask: str | LocalWorkers | None = None,
 ) -> Summary:
-    """Run what the plan lacks, if anything, and remember the plan for the reasons of the next
-    one."""
+    """Run what the plan lacks, if anything; remember the plan for the reasons of the next."""
     runner = Runner(session.plan, session.store, events, workers, dask)
     try:
         summary = runner.run()
@@ -201,11 +192,10 @@ def with_session(
     until: str | None = None,
     readonly: bool = False,
 ) -> T:
-    """Open a config and return what `work` makes of its session. What either finds damaged is
-    mended, as `mended` says.
+    """Open a config and return what `work` makes of its session.
 
-    So whoever reads a store reads it here. A store that a `readonly` session cannot fix is seen
-    without what is damaged.
+    What either finds damaged is mended, as `mended` says. So whoever reads a store reads it here. A
+    store that a `readonly` session cannot fix is seen without what is damaged.
     """
     if note := other_store(config, store):
         tell(note)
@@ -224,8 +214,9 @@ def mended(
     tell: Callable[[str], None],
     hide: Callable[[tuple[str, str]], None] | None = None,
 ) -> T:
-    """Return what `work` returns. A stored artifact that it finds damaged is set aside, and `work`
-    begins anew.
+    """Return what `work` returns.
+
+    A stored artifact that it finds damaged is set aside, and `work` begins anew.
 
     So exactly what is damaged is computed again. With the first one go all others that are found
     damaged: of those that `work` would go on to read (`doubted`) whatever is, of the rest what
@@ -279,9 +270,7 @@ def mended(
 
 
 def _what_was_done(reason: str, done: str) -> str:
-    """Say of what is damaged what was done with it: of a file that is gone only the receipt can be
-    set aside.
-    """
+    """Say what was done about damage: of a file that is gone, only the receipt can be set aside."""
     return f"{'Its receipt' if GONE in reason and done in _ASIDE else 'It'} {done}"
 
 
@@ -308,8 +297,9 @@ def make_report(session: Session) -> list[Path]:
 
 
 def current_report(session: Session, tell: Callable[[str], None], anew: bool = False) -> list[Path]:
-    """Return the report's files, written again unless they are of these very results, names,
-    options and config.
+    """Return the report's files.
+
+    They are written again unless they show these very results, names, options and config.
 
     `tell` gets a sentence where the report of another config, or of other overrides, makes way for
     them.
@@ -326,9 +316,7 @@ def current_report(session: Session, tell: Callable[[str], None], anew: bool = F
 
 
 def page_inputs(session: Session) -> list[Any]:
-    """Return what a page of a session depends on: a page shows the whole config, and what was found
-    of the files.
-    """
+    """Return what a session's page depends on: the whole config, and notes on the files."""
     config = session.config.model_dump(mode="json", exclude={"base", "run"})
     return [config, session.plan.digest, list(session.dataset.notes)]
 
@@ -336,8 +324,9 @@ def page_inputs(session: Session) -> list[Any]:
 def kept_pages(
     folder: Path, shown: list[Any], make: Callable[[], list[Path]], anew: bool = False
 ) -> list[Path]:
-    """Return the files of a report in `folder`; `make` writes them again unless they are whole and
-    of what is `shown`.
+    """Return the files of a report in `folder`, which `make` writes unless they are current.
+
+    They are if they are whole, and were made of what is `shown`.
     """
     made, of = folder / "report.of", [version("qfuse"), *shown]
     with suppress(OSError, ValueError):
@@ -358,8 +347,9 @@ def kept_pages(
 
 
 def _report_digest(of: list[Any], files: Sequence[Path]) -> str:
-    """Return a digest of what a report is of and of its files' names and bytes. Raises OSError if
-    one is not there.
+    """Return a digest of what a report is of and of its files' names and bytes.
+
+    Raises OSError if one is not there.
     """
     return key_of([of, [[path.name, file_digest(path)] for path in files]])
 
@@ -370,9 +360,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as what JSON can hold: NumPy scalars as numbers, nan as null, infinity as
-    text.
-    """
+    """Return `value` as JSON can hold it: NumPy scalars as numbers, nan as null, inf as text."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

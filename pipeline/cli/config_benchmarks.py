@@ -1,5 +1,4 @@
-"""A config of several benchmarks: the work of a verb on one after another, and the page of all of
-them.
+"""A verb's work on each benchmark of a config that has several, and the page of all of them.
 
 What one benchmark cannot do (a QfuseError) is told at once and does not keep the others from their
 work; the command ends with the exit code of the first such error. An interruption, and whatever is
@@ -33,8 +32,7 @@ T = TypeVar("T")
 def on_each(
     path: Path, overrides: Sequence[str] | None, work: Callable[[Config], Any], as_json: bool
 ) -> None:
-    """Do a verb's work on a config, or on each benchmark of one that has several, below a heading
-    each.
+    """Do a verb's work on a config or, below a heading each, on every benchmark that it has.
 
     With `as_json` what `work` returns is printed: as it is, or in a mapping by benchmark, an error
     as {"error": SENTENCE}.
@@ -52,8 +50,9 @@ def on_each(
 
 
 def attempted(found: Layers, work: Callable[[Config], T], quiet: bool) -> dict[str, T | QfuseError]:
-    """Return by benchmark what `work` returns for its config, or the error that it met, which is
-    told already.
+    """Return by benchmark what `work` returns for its config, or the error that it raised.
+
+    The error has been printed by then.
     """
     done: dict[str, T | QfuseError] = {}
     for name in found.benchmarks:
@@ -70,9 +69,7 @@ def attempted(found: Layers, work: Callable[[Config], T], quiet: bool) -> dict[s
 
 
 def print_error(error: QfuseError, name: str = "") -> QfuseError:
-    """Return an error that has been printed as the one that ends a command is, with its benchmark's
-    name.
-    """
+    """Print an error like the one that ends a command, with its benchmark's name; return it."""
     sys.stdout.flush()  # where both go into one file, the error stays below its heading
     warn(f"qfuse: {name}{': ' if name else ''}{error}")
     return error
@@ -91,8 +88,7 @@ def leave(done: Iterable[Any]) -> None:
 
 
 def live_artifacts(path: Path, root: Path) -> set[tuple[str, str]]:
-    """Return (output, key) of all that a config, or any of its benchmarks, would keep in the store
-    at `root`.
+    """Return (output, key) of all that a config and its benchmarks would keep in that store.
 
     Raises the first QfuseError: nobody knows what a benchmark needs whose plan cannot be made.
     """
@@ -131,9 +127,7 @@ def check_all(path: Path, overrides: Sequence[str] | None) -> dict[str, ConfigCh
 
 
 def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: bool) -> None:
-    """Run every benchmark, each told below its heading, then write the page of all that ran, where
-    `report` says so.
-    """
+    """Run every benchmark below its heading, then write the page of all, where `report` says so."""
     from pipeline.session import mended
 
     section = report_section(found) if report else None
@@ -174,8 +168,9 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
 
 
 def report_section(found: Layers) -> ReportConfig | None:
-    """Return the report section that stands for all benchmarks. Raises InvalidInput if its kind is
-    unknown.
+    """Return the report section that stands for all benchmarks.
+
+    Raises InvalidInput if its kind is unknown.
     """
     from pipeline.core.registry import lookup
 
@@ -186,8 +181,9 @@ def report_section(found: Layers) -> ReportConfig | None:
 
 
 def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -> list[Path]:
-    """Return the files of the report of all benchmarks that ran, written again only where one of
-    their results changed.
+    """Return the report's files of all benchmarks that ran.
+
+    They are written again only where one of the results changed.
 
     No file where no report is asked for, or of a kind that has no such page.
     """

@@ -1,5 +1,6 @@
-"""What the terminal shows: live progress, plan, status and store tables. Built on rich, imported
-when first needed.
+"""What the terminal shows: live progress, plan, status and store tables.
+
+Built on rich, imported when first needed.
 """
 
 from __future__ import annotations
@@ -110,9 +111,7 @@ class Progress:
 
 @contextmanager
 def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of bytes on standard error, where that is a terminal; give the function that moves
-    it on.
-    """
+    """Show a bar of bytes on standard error, if that is a terminal; yield what moves it on."""
     console = Console(stderr=True)
     columns = (
         BarColumn(bar_width=30),

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ran:
-    """A run that came to its end. `ran`: the steps that it computed, those computed anew after
-    damage among them.
+    """A run that came to its end.
+
+    `ran`: the steps that it computed, those computed anew after damage among them.
     """
 
     session: Session
@@ -42,9 +43,7 @@ class Ran:
         }
 
     def tell(self, path: Path) -> None:
-        """Print what was done for the config at `path`, what failed, the results and where the
-        report is.
-        """
+        """Print what was done for the config at `path`, what failed, and where the report is."""
         from pipeline.cli.display import summary_table
         from pipeline.run.row_failures import remark_lines
 
@@ -72,8 +71,9 @@ class Ran:
 
 
 def without_report(session: Session) -> str:
-    """Return how to get the numbers of a run whose config asks for no report; empty where it does,
-    or evaluates nothing.
+    """Return how to see the numbers of a run whose config asks for no report.
+
+    Empty if it asks for one, or evaluates nothing.
     """
     evaluated = any("numbers" in step.stage.produces for step in session.plan.steps.values())
     if session.config.report is not None or not evaluated:

@@ -75,9 +75,7 @@ def run_one(
     where: str | None,
     quiet: bool,
 ) -> Ran:
-    """Compute whatever of one config is missing or found damaged, then report unless `until` stops
-    before the end.
-    """
+    """Compute what one config lacks or has damaged; then report, unless `until` stops earlier."""
     from pipeline.config.cluster import need_cluster
     from pipeline.plan.check import check_report
     from pipeline.run.local_workers import local_workers

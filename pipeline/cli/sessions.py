@@ -1,6 +1,4 @@
-"""How verbs open a config: to look at its plan, to look into a finished run, to compute what is
-missing.
-"""
+"""How verbs open a config: to see its plan, to read a finished run, to compute what is missing."""
 
 from __future__ import annotations
 
@@ -28,8 +26,9 @@ def compute_missing(
     workers: int | None = None,
     where: str | LocalWorkers | None = None,
 ) -> Summary:
-    """Compute what is missing of a plan, with a progress display; `where`: on which cluster, None
-    for this process.
+    """Compute what a plan lacks, with a progress display.
+
+    `where` names the cluster; None is this process.
     """
     from pipeline.cli.display import Progress
     from pipeline.config.cluster import need_cluster
@@ -70,8 +69,9 @@ def looked_into(
     quiet: bool,
     accept: Callable[[Session], object] = lambda session: None,
 ) -> T:
-    """Return what `look` makes of the session of a config that has been run; what was set aside is
-    computed again before.
+    """Return what `look` makes of the session of a finished run.
+
+    What was set aside as damaged is computed again first.
 
     Raises what `accept` does, then InvalidInput if steps have not run yet; `path` is the config's.
     """

@@ -59,8 +59,9 @@ def store_verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every artifact with its receipt, byte for byte. Damaged ones are set aside and
-    recomputed by the next run.
+    """Compare every artifact with its receipt, byte for byte.
+
+    Damaged ones are set aside and recomputed by the next run.
     """
     from pipeline.cli.display import bytes_bar
     from pipeline.store.maintenance import ORPHAN, QUARANTINE, obstacles, size_of, verify

@@ -1,7 +1,7 @@
-"""The verbs of the command, thin over `pipeline.session`. Plug-ins add theirs through the entry
-point `qfuse.commands`.
+"""The verbs of the command, thin over `pipeline.session`.
 
-Nothing heavy is imported before a verb needs it, so that `--help` answers at once.
+Plug-ins add theirs through the entry point `qfuse.commands`. Nothing heavy is imported before a
+verb needs it, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -199,9 +199,7 @@ def status(
 
 @app.command(epilog="Example: qfuse check configs/lfw.yaml")
 def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a config, its data set and its weights without computing, and say all that is wrong at
-    once.
-    """
+    """Check a config, its data set and its weights without computing; name all problems at once."""
     from pipeline.cli.config_benchmarks import check_all
     from pipeline.plan.check import listed
 

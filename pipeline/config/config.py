@@ -80,17 +80,16 @@ class StepConfig(Section):
 
 
 class ModelsConfig(Section):
-    """Further model cards beside the built-in ones, and the folders in which weights are looked
-    for.
-    """
+    """More model cards beside the built-in ones, and the folders in which to look for weights."""
 
     cards: list[str] = []
     folders: list[str] = []
 
 
 class RunConfig(Section):
-    """Execution settings: none of them changes a number. Relative paths start at the config's
-    `home`.
+    """Execution settings: none of them changes a number.
+
+    Relative paths start at the config's `home`.
     """
 
     store: str = ".qfuse/store"
@@ -112,8 +111,9 @@ class ReportConfig(Section):
 
 
 class Config(Section):
-    """A whole experiment, on one data set. `benchmark`: which of its file's benchmarks it is, "" if
-    there are none.
+    """A whole experiment, on one data set.
+
+    `benchmark`: which of its file's benchmarks it is, "" if there are none.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -155,8 +155,9 @@ class Config(Section):
 
     @property
     def home(self) -> Path:
-        """Where its store and its runs are: the folder of its file. Configs that ship with qfuse
-        use the working folder.
+        """Where its store and its runs are: the folder of its file.
+
+        Configs that ship with qfuse use the working folder.
         """
         base = self.base.resolve()
         return Path.cwd() if base in _SHIPPED else base
@@ -180,8 +181,9 @@ class Config(Section):
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read, merge, override and validate a config file of one benchmark, chosen or the only one, or
-    of none.
+    """Read, merge, override and validate the config in a file.
+
+    Of a file with several benchmarks, `benchmark` chooses one.
 
     Raises InvalidInput naming the file, the field, what was expected and what was found; UsageError
     for an override that is not FIELD=VALUE, and where several benchmarks are there and none is
@@ -193,6 +195,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def load_layers(path: Path, overrides: Sequence[str] = ()) -> Layers:
     """Read a config file and what it extends, not validated yet but for which benchmarks it has.
+
     Raises as `load_config`.
     """
     data, as_typed = _read_extended(path, ()), tuple(overrides)
@@ -206,8 +209,9 @@ def load_layers(path: Path, overrides: Sequence[str] = ()) -> Layers:
 
 
 def config_of(found: Layers, benchmark: str = "") -> Config:
-    """Return the config of one benchmark, or of a file that has none. Raises InvalidInput, as
-    `load_config`.
+    """Return the config of one benchmark, or of a file that has none.
+
+    Raises InvalidInput, as `load_config`.
     """
     data = found.merged(benchmark)
     if "base" in data:
@@ -221,8 +225,9 @@ def config_of(found: Layers, benchmark: str = "") -> Config:
 
 
 def report_of(found: Layers) -> ReportConfig | None:
-    """Return the report section that stands for all benchmarks of a file. Raises InvalidInput if it
-    is not valid.
+    """Return the report section that stands for all benchmarks of a file.
+
+    Raises InvalidInput if it is not valid.
     """
     overrides = [override for override in found.overrides if override.field[0] == "report"]
     section, where = overridden(found.common, overrides).get("report"), str(found.path)
@@ -246,8 +251,9 @@ def _override(text: str) -> Override:
 
 
 def validate(model: type[Any], data: Any, where: str) -> Any:
-    """Return `model` validated from `data`. Raises InvalidInput with one line for every wrong
-    field.
+    """Return `model` validated from `data`.
+
+    Raises InvalidInput with one line for every wrong field.
     """
     try:
         return model.model_validate(data)
@@ -261,8 +267,9 @@ def validate(model: type[Any], data: Any, where: str) -> Any:
 
 
 def explained(model: Any, error: ValidationError) -> list[str]:
-    """Return a plain sentence for every wrong field of `model`. A field that may be one of several
-    kinds is told once.
+    """Return a plain sentence for every wrong field of `model`.
+
+    A field that may be one of several kinds is told once.
     """
     found: dict[tuple[Any, ...], list[Any]] = {}
     for problem in error.errors():
@@ -377,8 +384,7 @@ def _model_at(model: Any, location: Sequence[Any]) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error instead of a silent choice, and so is an
-    alias.
+    """Safe YAML in which a key given twice is an error, not a silent choice, and so is an alias.
 
     A page of aliases of aliases unfolds to more than any memory holds; a whole number of more than
     64 bits can be put in no key, and one of thousands of digits not even in a sentence.
@@ -437,8 +443,9 @@ def _parse(text: str, where: str, kind: str = "config") -> Any:
 
 
 def read_yaml(path: Path, kind: str = "config") -> Any:
-    """Return a YAML file's value. Raises InvalidInput, which asks for a `kind`, where it is missing
-    or not YAML.
+    """Return a YAML file's value.
+
+    Raises InvalidInput, which asks for a `kind`, where it is missing or not YAML.
     """
     try:
         with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
@@ -478,8 +485,9 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 def _expand(value: Any, where: str) -> Any:
-    """Return `value` with environment variables put in. Raises InvalidInput for what no key or path
-    can hold.
+    """Return `value` with environment variables put in.
+
+    Raises InvalidInput for what no key or path can hold.
     """
     if isinstance(value, dict):
         return {name: _expand(item, where) for name, item in value.items()}

@@ -1,5 +1,4 @@
-"""What a config is put together of: what it extends, its benchmarks, the overrides of the command
-line.
+"""The parts that make a config: what it extends, its benchmarks, the command line's overrides.
 
 All of them are plain mappings that nobody has validated yet. Mappings merge, null removes, and the
 later one wins: the file over what it extends, a benchmark over the rest of its file, `--set` over
@@ -36,8 +35,9 @@ class Override:
 
 @dataclass(frozen=True)
 class Layers:
-    """One config's parts. `benchmarks` are in the order of the file: none of a plain config, one
-    where one was chosen.
+    """One config's parts.
+
+    `benchmarks` are in the order of the file: none of a plain config, one where one was chosen.
     """
 
     path: Path
@@ -53,8 +53,9 @@ class Layers:
         return bool(self.benchmarks) and not self.chosen
 
     def merged(self, benchmark: str = "") -> Layer:
-        """Return the parts merged: with one benchmark's, or without any. Raises InvalidInput for
-        what is not a section.
+        """Return the parts merged: with one benchmark's, or without any.
+
+        Raises InvalidInput for what is not a section.
         """
         data = self.common
         if benchmark:
@@ -63,9 +64,7 @@ class Layers:
         return overridden(data, self.overrides)
 
     def _need_removed(self) -> None:
-        """Raise InvalidInput for a step or factor that is to be removed and is in no part of the
-        config.
-        """
+        """Raise InvalidInput for a step or factor to be removed that no part of the config has."""
         for kind, name in (o.field for o in self.overrides if _removes(o)):
             parts = (part.get(kind) for part in (self.common, *self.benchmarks.values()))
             known = {str(each) for part in parts if isinstance(part, dict) for each in part}
@@ -75,8 +74,9 @@ class Layers:
                 )
 
     def only_benchmark(self) -> str:
-        """Return the name of the only benchmark, "" of a plain config. Raises UsageError if there
-        are several.
+        """Return the name of the only benchmark, "" of a plain config.
+
+        Raises UsageError if there are several.
         """
         if len(self.benchmarks) > 1:
             names, first = ", ".join(self.benchmarks), next(iter(self.benchmarks))
@@ -93,8 +93,9 @@ def layers(
     expand: Callable[[Any], Any],
     as_typed: tuple[str, ...] = (),
 ) -> Layers:
-    """Return the parts of what a file says, `benchmark` and `benchmarks` taken out of it; `expand`
-    puts variables in.
+    """Return the parts of what a file says, with `benchmark` and `benchmarks` taken out of it.
+
+    `expand` puts variables in.
 
     Raises InvalidInput for benchmarks that are not valid, UsageError if one is chosen that is not
     there.
@@ -129,8 +130,9 @@ def layers(
 
 
 def _benchmarks_of(path: Path, given: Any) -> dict[str, Layer]:
-    """Return the benchmarks that are not left out. Raises InvalidInput for names and fields that
-    they cannot have.
+    """Return the benchmarks that are not left out.
+
+    Raises InvalidInput for names and fields that they cannot have.
     """
     if not isinstance(given, dict):
         raise InvalidInput(
@@ -172,8 +174,9 @@ def _listed() -> str:
 
 
 def extended(base: Layer, over: Layer) -> Layer:
-    """Return a file's parts merged over those of what it extends; a null of a benchmark waits for
-    what it is to remove.
+    """Return a file's parts merged over those of what it extends.
+
+    A null of a benchmark is kept until what it removes has been merged in.
     """
     merged = merge(base, over)
     former, given = base.get("benchmarks"), over.get("benchmarks")
@@ -183,8 +186,9 @@ def extended(base: Layer, over: Layer) -> Layer:
 
 
 def merge(base: Layer, over: Layer, keep: bool = False) -> Layer:
-    """Return `over` merged over `base`, neither of them changed; `keep` the nulls, which remove
-    something else later.
+    """Return `over` merged over `base`, and change neither.
+
+    With `keep`, nulls stay: they remove something later.
     """
     merged = dict(base)
     for name, value in over.items():
@@ -198,8 +202,9 @@ def merge(base: Layer, over: Layer, keep: bool = False) -> Layer:
 
 
 def overridden(data: Layer, overrides: Iterable[Override]) -> Layer:
-    """Return `data` with every override in its place, `data` unchanged. Raises InvalidInput for
-    what is not a section.
+    """Return `data` with every override in its place, `data` unchanged.
+
+    Raises InvalidInput for what is not a section.
     """
     data = dict(data)
     for override in overrides:
@@ -218,8 +223,9 @@ def overridden(data: Layer, overrides: Iterable[Override]) -> Layer:
 
 
 def _removes(override: Override) -> bool:
-    """Whether an override takes a step or a factor out. A null elsewhere is a value, as of an
-    option.
+    """Whether an override takes a step or a factor out.
+
+    A null elsewhere is a value, as of an option.
     """
     return (
         override.value is None

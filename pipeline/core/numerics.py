@@ -46,9 +46,7 @@ ALIKE = {"numpy", "scipy"}
 
 
 def profile_of(spec: str | dict[str, Any]) -> Profile:
-    """Return a profile from its name, or from {profile: NAME, threads: 2, …} with fields
-    overridden.
-    """
+    """Return a profile by its name, or from {profile: NAME, threads: 2, …}, fields overridden."""
     fields = dict(spec) if isinstance(spec, dict) else {"profile": spec}
     name = fields.pop("profile", "cpu-fp32")
     if not isinstance(name, str) or name not in PROFILES:

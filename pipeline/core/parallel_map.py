@@ -1,6 +1,4 @@
-"""spread: pieces of one shard, computed by the thread that asks and by others that have nothing
-else to do.
-"""
+"""Pieces of one shard, computed by the thread that asks and by others that have nothing to do."""
 
 from __future__ import annotations
 
@@ -18,8 +16,9 @@ R = TypeVar("R")
 def spread(
     function: Callable[[T], R], items: Iterable[T], pool: Executor | None = None, threads: int = 1
 ) -> list[R]:
-    """Return the function's result of each item, in order, on at most `threads` threads: this one
-    and idle ones of `pool`.
+    """Return the function's result of each item, in order, on at most `threads` threads.
+
+    They are this one and idle ones of `pool`.
 
     This thread may be one of the pool's: it waits for nothing that no thread has begun, so nothing
     can lock up. Raises what the function raises, when no other thread computes any of it any more.

@@ -67,8 +67,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of one kind of table. `finite` names float columns that must be finite in rows
-    that are OK.
+    """The columns of one kind of table.
+
+    `finite` names float columns that must be finite in rows that are OK.
     """
 
     name: str
@@ -174,9 +175,7 @@ class Batch(Mapping[str, Array]):
         return Batch({name: self[name] for name in names})
 
     def digest(self) -> str:
-        """sha256 (hex) of names, dtypes, shapes and values; the same for equal columns wherever
-        they are kept.
-        """
+        """sha256 (hex) of names, dtypes, shapes and values, wherever the columns are kept."""
         sha = hashlib.sha256()
         for name in sorted(self.columns):
             array = self.columns[name]
@@ -189,8 +188,9 @@ class Batch(Mapping[str, Array]):
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
-    """Return the rows of all batches in order. Raises InvalidInput if they have not the same
-    columns.
+    """Return the rows of all batches in order.
+
+    Raises InvalidInput if they have not the same columns.
     """
     if len(batches) == 1:
         return batches[0]
@@ -203,8 +203,9 @@ def concat(batches: Sequence[Batch]) -> Batch:
 
 
 def status_counts(batch: Batch) -> dict[str, int]:
-    """Return how many rows have each status, by its name in small letters; empty for a batch
-    without statuses.
+    """Return how many rows have each status, by its name in small letters.
+
+    Empty for a batch without statuses.
     """
     if "status" not in batch:
         return {}

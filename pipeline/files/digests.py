@@ -56,8 +56,9 @@ class DigestCache:
             self._known = {name: (stat, digest, seal) for name, stat, digest, seal in rows}
 
     def digests(self, paths: Iterable[Path], real: bool = False) -> list[str]:
-        """Return the sha256 (hex) of every file, in order; empty if there is none, UNREADABLE
-        without permission.
+        """Return the sha256 (hex) of every file, in order.
+
+        It is empty where there is no file, and UNREADABLE without permission.
 
         `real`: no path leads over a symbolic link, so that none is looked for.
         Raises ResourceRefused if the machine fails: what fails for a moment must not be kept as

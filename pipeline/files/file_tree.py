@@ -1,5 +1,6 @@
-"""A data set's files, in a folder, a zip or a pack of images, read by relative name and never from
-outside it.
+"""A data set's files in a folder, a zip or a pack of images, read by relative name.
+
+Nothing outside the root is ever read.
 
 `Files` is safe to use from several threads. Names that climb out of the root, files above a size
 limit and zip members that expand beyond it are refused. Members are stored or deflated: other
@@ -60,10 +61,10 @@ class Files(Protocol):
 
 
 def open_files(root: Path, digests: DigestCache | None = None) -> Files:
-    """Return the files of a folder, of a zip archive or of a pack. Raises InvalidInput if `root` is
-    none of them.
+    """Return the files of a folder, of a zip archive or of a pack.
 
-    `digests` remembers the digests of a folder's files and of the whole archive (`Zip.sha256`).
+    Raises InvalidInput if `root` is none of them. `digests` remembers the digests of a folder's
+    files and of the whole archive (`Zip.sha256`).
     """
     if os.path.isdir(root):  # os.path: a name too long to exist is no error
         return Folder(root, digests)
@@ -81,8 +82,9 @@ def open_files(root: Path, digests: DigestCache | None = None) -> Files:
 
 
 def safe_name(name: str, where: Path) -> str:
-    """Return `name` normalised. Raises InvalidInput if it is absolute, climbs out of the root, or
-    can name no file.
+    """Return `name` normalised.
+
+    Raises InvalidInput if it is absolute, climbs out of the root, or can name no file.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name:
@@ -111,17 +113,16 @@ class Folder:
         self.passed_over: Mapping[str, str] = {}
 
     def names(self) -> list[str]:
-        """Walk the tree, once. Links to folders are followed, inside the root, and each folder once
-        by links at most.
+        """Walk the tree, once.
+
+        Links to folders are followed, inside the root, and each folder once by links at most.
         """
         if self._names is None:
             self._names, self.passed_over = self._walked()
         return list(self._names)
 
     def _walked(self) -> tuple[list[str], dict[str, str]]:
-        """Return the names of all files, sorted, and of what else was met why it is no file to be
-        read.
-        """
+        """Return the sorted names of all files, and of all else why it cannot be read."""
         found, passed = list[str](), dict[str, str]()
         root, linked = str(self._real), set[str]()
         # name, real paths down to it, by a link

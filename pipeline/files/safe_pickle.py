@@ -1,5 +1,6 @@
-"""Reads a pickle of plain values without the pickle module: nothing that a file asks for is ever
-looked up or called.
+"""Read a pickle of plain values without the pickle module.
+
+Nothing that a file asks for is ever looked up or called.
 
 A small machine of its own runs the instructions that lists, tuples, bytes, truth values, numbers
 and arrays of bytes are written with (protocols 2 to 5), and refuses every other one by name. Bytes
@@ -29,9 +30,7 @@ _MARK = object()
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes at start…stop of the file: as they are, as UTF-8 text, or as the text whose Latin-1
-    code they are.
-    """
+    """Bytes start…stop of the file: as they are, or as a text in UTF-8 or in Latin-1."""
 
     start: int
     stop: int
@@ -44,8 +43,9 @@ class Chunk:
 
 @dataclass(slots=True)
 class Bytes1D:
-    """A line of bytes ("u1"), truth values ("b1") or whole numbers ("i4", "i8": little-endian) that
-    NumPy wrote.
+    """A one-dimensional array that NumPy wrote, as bytes of the file.
+
+    Its dtype is "u1" (bytes), "b1" (truth values), "i4" or "i8" (whole numbers, little-endian).
 
     `chunk` is None while it is being made.
     """
@@ -273,8 +273,9 @@ class _Machine:
         order: Any = None,
         axes: Any = None,
     ) -> Bytes1D:
-        """An array of one line of values that are there, or of one column: in both `order` and
-        `axes` say nothing.
+        """Return an array that was pickled in several values, if it has one row or one column.
+
+        Of such a one, `order` and `axes` change nothing.
         """
         if not isinstance(dtype, _Dtype) or not isinstance(held, Chunk) or held.kind == "text":
             raise _Refused(
@@ -348,9 +349,7 @@ class _Machine:
         return Chunk(0, 0)
 
     def byte_array(self, *given: Any) -> Chunk:
-        """A bytearray as protocols 2 to 4 write it: of nothing, of bytes, or of a text to be
-        encoded.
-        """
+        """Return a bytearray as protocols 2 to 4 write it: of nothing, bytes, or encoded text."""
         if len(given) == 1 and isinstance(given[0], Chunk) and given[0].kind != "text":
             return given[0]
         return self.encoded(*given) if len(given) == 2 else self.no_bytes(*given)

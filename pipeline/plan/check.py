@@ -1,5 +1,6 @@
-"""Check a config without computing: every problem of its data set, steps, weights and report at
-once.
+"""Check a config without computing, and find every problem at once.
+
+Its data set, steps, weights and report are looked at.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class Problems:
 
 @dataclass(frozen=True)
 class ConfigCheck:
-    """What is wrong with a config, one by one and as one sentence; rows by table, steps and notes
-    of one that is fine.
+    """What is wrong with a config, one by one and as one sentence.
+
+    Of a config with nothing wrong: the rows of its tables, the number of its steps, and notes.
     """
 
     problems: list[str]
@@ -78,8 +80,7 @@ def check_config(path: Path, load: Callable[[], Config]) -> ConfigCheck:
 
 
 def find_problems(config: Config) -> tuple[list[str], Plan | None, list[str]]:
-    """Return every problem, each a sentence; the plan of a config that has none; and what is worth
-    knowing of its data set.
+    """Return every problem as a sentence, the plan if there is none, and notes on the data set.
 
     Nothing is written.
     """
@@ -116,9 +117,7 @@ def doubts(plan: Plan) -> list[str]:
 def _check_steps(
     config: Config, context: Context, dataset: Dataset | None, attempt: Callable[..., Any]
 ) -> None:
-    """Attempt whatever of the steps can be: what is wrong with one, or with the data set, hides
-    nothing of another.
-    """
+    """Attempt all that can be checked of the steps: one problem must not hide another."""
     known = [
         name
         for name, section in config.steps.items()
@@ -148,8 +147,9 @@ def _check_steps(
 def _steps(
     config: Config, order: Sequence[str], context: Context, attempt: Callable[..., Any]
 ) -> dict[str, Step]:
-    """Return the steps that can be made, and attempt every combination of factors of one that
-    cannot.
+    """Return the steps that can be made.
+
+    Of a config step that cannot, every combination of its factors is attempted.
     """
     steps: dict[str, Step] = {}
     for name in order:
@@ -188,8 +188,9 @@ def listed(problems: Sequence[str]) -> str:
 
 
 def check_report(config: Config) -> None:
-    """Check the report's kind and, where a kind registers such a check as 'report options', its
-    options.
+    """Check the report's kind and its options.
+
+    A kind checks them if it registers such a check under 'report options'.
 
     Such a check takes the options and the config. Raises InvalidInput: better before a run than
     after it.

@@ -1,5 +1,4 @@
-"""Config → the steps of its DAG: which reads what, and one step for each combination of the factors
-that reach it.
+"""Config → the steps of its DAG: what each reads, and one step for each combination of factors.
 
 A step that names a factor (`$model`) is made once for each of its values; steps below inherit the
 factors of the inputs they actually use, so a cell that does not depend on a factor exists once.
@@ -98,8 +97,9 @@ def _refs(config: Config, name: str) -> dict[str, Ref]:
 
 
 def ordered(config: Config) -> list[str]:
-    """Config steps so that each comes after what it may read. An input no step provides is only an
-    error if used.
+    """Config steps so that each comes after what it may read.
+
+    An input no step provides is only an error if used.
     """
     order: list[str] = []
     visiting: list[str] = []
@@ -124,8 +124,9 @@ def ordered(config: Config) -> list[str]:
 
 
 def count_cells(config: Config, names: Iterable[str]) -> int:
-    """Return how many cells the factors make of the config steps, in this order; too many where
-    some do not read all inputs.
+    """Return how many cells the factors make of the config steps, which come in running order.
+
+    It may count too many where some steps do not read all of their inputs.
 
     Nothing is expanded: the factors that a step's options name, and those of what it reads,
     multiply. Raises InvalidInput where there are more than a config may have.
@@ -166,8 +167,9 @@ def down_to(steps: dict[str, Step], bases: set[str]) -> dict[str, Step]:
 
 
 def with_all_above(steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
-    """Return the names of some steps and of all that they read, directly or not; `steps` has each
-    after what it reads.
+    """Return the names of some steps and of all that they read, directly or not.
+
+    `steps` has each step after what it reads.
     """
     kept = set(names)
     for name in reversed(list(steps)):
@@ -177,8 +179,9 @@ def with_all_above(steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
 
 
 def own_factors(config: Config, name: str) -> list[str]:
-    """Return the factors that a step's own options or numerics name. Raises InvalidInput for one
-    that is unknown.
+    """Return the factors that a step's own options or numerics name.
+
+    Raises InvalidInput for one that is unknown.
     """
     step = config.steps[name]
     found = set(_variables([step.options, step.numerics]))
@@ -246,8 +249,9 @@ def stage_of(name: str, config: Config, context: Context, own: dict[str, Any]) -
 
 
 def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) -> Iterator[Step]:
-    """Yield the steps of one config step over the `steps` that it may read, one for each
-    combination of factors.
+    """Yield the steps of one config step, one for each combination of factors that reach it.
+
+    `steps` are those that it may read.
 
     Raises InvalidInput for an option, an input or numerics that do not exist or do not fit.
     """
@@ -272,9 +276,7 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
 
 
 def _lacks(name: str, key: str, ref: Ref, options: BaseModel) -> str:
-    """Return the sentence for a step that is read because nothing else is said, and is not in the
-    config.
-    """
+    """Return the error for an input that is read by default and is not a step of the config."""
     chosen = ", ".join(
         f"{field}: {value}" for field, value in options.model_dump(exclude_defaults=True).items()
     )
@@ -310,9 +312,7 @@ def _check_ref(where: str, cls: type[Stage], ref: Ref, config: Config) -> None:
 def _joined(
     own: dict[str, Any], refs: dict[str, Ref], steps: dict[str, Step]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Ref]]]:
-    """Yield every combination of input steps whose factors agree with each other and with this
-    step's own.
-    """
+    """Yield every choice of input steps whose factors agree, with each other and with `own`."""
     found: list[tuple[dict[str, Any], dict[str, Ref]]] = [(own, {})]
     for key, ref in refs.items():
         candidates = [step for step in steps.values() if step.base == ref.step]
@@ -326,9 +326,7 @@ def _joined(
 
 
 def depth_first(steps: dict[str, Step]) -> dict[str, Step]:
-    """Return the steps in an order in which what is computed is soon used by all that read it, and
-    its memory freed.
-    """
+    """Order the steps so that each result is soon used by all its readers, and its memory freed."""
     found: dict[str, Step] = {}
     reads = {step.name: {ref.step for ref in step.inputs.values()} for step in steps.values()}
     readers: dict[str, list[Step]] = {name: [] for name in steps}

@@ -1,5 +1,6 @@
-"""What a former plan's keys were made of, kept in the run folder: from it the next plan tells why a
-step is stale.
+"""What a former plan's keys were made of, kept in the run folder.
+
+From it the next plan can tell why a step is stale.
 
 Only shards that are there now replace what was remembered of them, so that an interrupted run, or
 one of a part of the steps, takes no reason away.
@@ -20,9 +21,7 @@ from pipeline.system.regular_file import read_regular
 
 
 def recalled(path: Path | None) -> dict[str, Any]:
-    """Return the remembered pre-images by `STEP#SHARD`; nothing if there are none or they cannot be
-    read.
-    """
+    """Return the remembered pre-images by `STEP#SHARD`; none if missing or unreadable."""
     try:
         data = json.loads(read_regular(path), parse_constant=str) if path is not None else {}
     except (OSError, ValueError, RecursionError):
@@ -33,9 +32,7 @@ def recalled(path: Path | None) -> dict[str, Any]:
 
 
 def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
-    """Keep the pre-images of what is stored, and of what is never stored, beside what was
-    remembered before.
-    """
+    """Remember the pre-images of what is stored and of what never is, beside those known before."""
     former = recalled(path)
     now = {
         f"{s.name}#{t.index}": t.preimage for s in steps for t in s.tasks if _is_stored(s, t, store)

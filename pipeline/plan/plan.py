@@ -60,8 +60,9 @@ class Plan:
 
     @property
     def finished(self) -> bool:
-        """Whether a run has computed all that was asked for. What was set aside since, as damaged,
-        does not count.
+        """Whether a run has computed all that was asked for.
+
+        What was set aside since, as damaged, does not count.
         """
         read = {ref.step for step in self.steps.values() for ref in step.inputs.values()}
         lacking = (task for step in self.to_run if step.name not in read for task in step.to_run)
@@ -72,8 +73,9 @@ class Plan:
         return (step for step in self.steps.values() if step.stage.name == stage)
 
     def narrow(self, names: Iterable[str]) -> None:
-        """Keep to do only what is missing of the named steps and of all that they read. No key
-        changes.
+        """Keep to do only what is missing of the named steps and of all that they read.
+
+        No key changes.
         """
         kept = with_all_above(self.steps, names)
         for step in self.steps.values():
@@ -91,9 +93,7 @@ class Plan:
         return kept | {(f"ingest.{name}", self.dataset.key) for name in self.dataset.tables}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plan as JSON: what `qfuse plan --json` prints and what `why` compares with
-        later.
-        """
+        """Return the plan as JSON, which `qfuse plan --json` prints."""
         return {
             "config": self.config.name,
             "dataset": self.dataset.key,
@@ -172,8 +172,9 @@ def build_plan(
 
 
 def need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
-    """Raise InvalidInput if all steps together have more shards than a plan may have, before any is
-    cut.
+    """Raise InvalidInput if all steps together have more shards than a plan may have.
+
+    They are counted before any is cut.
     """
     shards, cells = dict[str, int](), Counter[str]()
     for step in steps:
@@ -246,8 +247,9 @@ def _tasks(
 
 
 def _numerics(stage: Stage) -> dict[str, Any] | None:
-    """Return what of how a stage computes may change its numbers: versions of libraries, and the
-    profile where it does.
+    """Return what may change the numbers in how a stage computes.
+
+    That is the versions of libraries, and the numerics profile where it matters.
     """
     backends = {name: backend_version(name) for name in stage.backends()}
     profile = (

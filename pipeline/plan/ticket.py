@@ -24,8 +24,7 @@ from pipeline.store.store import Store
 
 
 class OtherKeys(InvalidInput):
-    """Another process plans other keys; `preimages` are those of each of its steps' first
-    shards."""
+    """Another process plans other keys; `preimages` are of the first shard of each of its steps."""
 
     def __init__(self, sentence: str, preimages: dict[str, Any]) -> None:
         super().__init__(sentence, preimages)
@@ -37,8 +36,10 @@ class OtherKeys(InvalidInput):
 
 @dataclass(frozen=True)
 class Ticket:
-    """A validated config (JSON), the store, the data set by key, where to stop, and the digest of
-    all keys of the plan.
+    """All that another process needs to make the same plan, and the digest of its keys as proof.
+
+    `config` is a validated config (JSON); `dataset` is the data set's key; `until` says where to
+    stop.
 
     `computing`: step → what it has to be computed with, where a run does not mix instruction sets.
     """
@@ -81,9 +82,7 @@ class Ticket:
 
     @contextmanager
     def with_token(self) -> Iterator[Ticket]:
-        """Lay a file into the store whose random name proves to whoever finds it that it sees this
-        very store.
-        """
+        """Lay a file of random name into the store: whoever finds it there sees this very store."""
         token = secrets.token_hex(16)
         with kept_alive(Path(self.store) / "journal" / f"token-{token}"):
             yield replace(self, token=token)

@@ -1,5 +1,6 @@
-"""Trials: which rows end the process that runs them. A process of its own tries, so that only it
-dies.
+"""Trials: which rows end the process that runs them.
+
+A process of its own tries, so that only it dies.
 
 After a process died without a word, the rows that it had in flight are tried here before anything
 else is: all together first, for mostly they are innocent; then, if that process dies too, one by
@@ -64,8 +65,9 @@ def crashing(
 def _try(
     ticket: Ticket, step: str, shard: int, ranges: list[RowRange], stop: threading.Event
 ) -> tuple[int, int]:
-    """Let a process run the ranges of rows in turn. Returns how many it survived, and how it died
-    in the next, if it did.
+    """Let a process run the ranges of rows in turn.
+
+    Returns how many it survived, and how it died in the next, if it did.
     """
     asked: str | None = json.dumps(
         {"ticket": asdict(ticket), "step": step, "shard": shard, "rows": ranges}

@@ -1,5 +1,6 @@
-"""The same plan on dask.distributed: one future a shard, which brings an outcome; workers meet in
-the store alone.
+"""Run a plan on dask.distributed: one future a shard, which brings an outcome, not arrays.
+
+Workers meet in the store alone.
 
 `local:N` starts N worker processes here; `tcp://HOST:PORT` or a scheduler file joins a cluster that
 is there. A worker that dies loses only the shards it was at: the scheduler gives them to another
@@ -49,8 +50,9 @@ for _name in ("distributed", "distributed.client", "tornado.application"):
 
 
 class ClusterExecutor:
-    """An executor of shards on a cluster. Raises UsageError or ResourceRefused if it cannot be
-    reached or used.
+    """An executor of shards on a cluster.
+
+    Raises UsageError or ResourceRefused if it cannot be reached or used.
     """
 
     memory = False
@@ -116,9 +118,7 @@ class ClusterExecutor:
 
     @property
     def dashboard(self) -> str:
-        """The address of the scheduler's pages: Dask's dashboard, or where bokeh is not installed
-        its list of workers.
-        """
+        """The address of Dask's dashboard or, if bokeh is not installed, of its list of workers."""
         link = str(self._client.dashboard_link)
         return link if find_spec("bokeh") else link.replace("/status", "/info/main/workers.html")
 
@@ -139,9 +139,7 @@ class ClusterExecutor:
                 self._client.run(dask_worker.end_run, self._ticket.token)
 
     def _connect(self, where: str | LocalWorkers, threads: int | None) -> tuple[Any, int | None]:
-        """Return a client, and the threads of each worker; None if each is to use as many as it
-        offers.
-        """
+        """Return a client, and the threads of each worker; None if each is to use all it offers."""
         if isinstance(where, str) and (started := local_workers(where)):
             where = self._stack.enter_context(started)
         if isinstance(where, LocalWorkers):
@@ -163,8 +161,9 @@ class ClusterExecutor:
         return client, threads
 
     def _greet(self) -> int:
-        """Let every worker open the ticket; return their number. Raises the QfuseError of one that
-        cannot take part.
+        """Let every worker open the ticket; return their number.
+
+        Raises the QfuseError of one that cannot take part.
         """
         if not self._workers():
             with suppress(TimeoutError):
@@ -198,8 +197,9 @@ class ClusterExecutor:
         return len(living)
 
     def _compare(self, greetings: Mapping[str, dask_worker.Greeting]) -> None:
-        """Look at what the workers compute with. Raises ResourceRefused if they would mix
-        instruction sets unasked.
+        """Look at what the workers compute with.
+
+        Raises ResourceRefused if they would mix instruction sets unasked.
         """
         computing = {
             name: what for one in greetings.values() for name, what in one.computing.items()

@@ -1,8 +1,7 @@
-"""What runs on a worker of a cluster: shards of the plan that a ticket describes. Outcomes travel,
-never arrays.
+"""What runs on a worker of a cluster: shards of the plan that a ticket describes.
 
-A worker keeps a `ShardComputer` for each run that it serves, and with it the opened models and what
-only memory keeps.
+Outcomes travel, never arrays. A worker keeps a `ShardComputer` for each run that it serves, and
+with it the opened models and what only memory keeps.
 """
 
 from __future__ import annotations
@@ -43,9 +42,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a worker computes with: each step's instruction set, and whether it lacks instructions
-    for bf16.
-    """
+    """What a worker computes with: each step's instruction set, and whether it lacks bf16."""
 
     computing: dict[str, str]
     slow_bf16: bool
@@ -54,8 +51,9 @@ class Greeting:
 def greet(
     ticket: Ticket, threads: int | None, steps: Sequence[str], dask_worker: Any
 ) -> Greeting | QfuseError:
-    """Open a ticket and its steps that are to run, ahead of their shards; return the error of a
-    worker that cannot.
+    """Open a ticket and those of its steps that are to run, before any shard of them comes.
+
+    Returns the error of a worker that cannot.
 
     Steps on a GPU are opened where there is one to be had.
     """
@@ -80,8 +78,9 @@ def compute_shard(
     missing: frozenset[str],
     example: int | None,
 ) -> Outcome | BaseException:
-    """Compute and commit one shard. What is raised is returned, so that it reaches the driver as it
-    is.
+    """Compute and commit one shard.
+
+    What is raised is returned, so that it reaches the driver as it is.
     """
     try:
         with _lock:
@@ -106,8 +105,10 @@ def compute_shard(
 
 
 def end_run(token: str) -> None:
-    """Forget a run. Its shards, if any are under way, end at their next micro-batch, and what is
-    committed is committed.
+    """Forget a run.
+
+    Its shards, if any are under way, end at their next micro-batch, and what is committed is
+    committed.
     """
     with _lock:
         _ended.add(token)
@@ -146,8 +147,7 @@ def _computer_for(ticket: Ticket, threads: int | None, here: Any) -> ShardComput
 
 
 def _refuse_mixing(ticket: Ticket, plan: Plan, address: str) -> None:
-    """Raise ResourceRefused on a worker that joins a run whose others have another instruction
-    set."""
+    """Raise ResourceRefused on a worker whose instruction set is not that of the run's others."""
     for step, here in computing(plan.steps.values()).items():
         wanted = ticket.computing.get(step)
         if here and wanted and here != wanted:

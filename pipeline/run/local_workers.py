@@ -1,5 +1,4 @@
-"""Dask workers of this machine: processes that start while the driver still reads the data set and
-plans.
+"""Dask workers of this machine, which start while the driver still reads the data set and plans.
 
 They, the scheduler and the driver talk by TLS with a certificate that only they have, so that no
 other account of the machine can give them work; and what they write lies in a folder that only this
@@ -44,8 +43,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def local_workers(where: str | None) -> LocalWorkers | None:
-    """Begin to start the workers that `local:N` asks for; None if another cluster, or none, is
-    meant.
+    """Begin to start the workers that `local:N` asks for; return None if it is not `local:N`.
 
     Raises ResourceRefused if the limits of this process, which are also theirs, leave too little
     for them.
@@ -72,8 +70,10 @@ class LocalWorkers:
         return f"local:{self.count}"
 
     def cluster(self) -> Any:
-        """Return the distributed.LocalCluster, once it is there. Raises what kept it from
-        starting."""
+        """Return the distributed.LocalCluster, once it is there.
+
+        Raises what kept it from starting.
+        """
         return self._cluster.result()
 
     def __enter__(self) -> LocalWorkers:
@@ -124,8 +124,7 @@ def _start(count: int, folder: str) -> Any:
 
 
 def _credentials() -> Any:
-    """Return distributed's Security with a key and a certificate of this run alone, which are in
-    memory only.
+    """Return distributed's Security: a key and a certificate for this run, in memory only.
 
     As `Security.temporary` makes them, but valid whatever the clock does, and of a curve, whose
     keys are made at once.

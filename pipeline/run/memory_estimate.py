@@ -1,5 +1,6 @@
-"""How much memory a plan takes at its peak, told before any work starts, and a refusal where that
-cannot be had.
+"""How much memory a plan takes at its peak, estimated before any work starts.
+
+A plan that cannot get that much is refused.
 
 The estimate follows the order in which a run in one process hands out its shards and counts arrays:
 what the shards under way read and write, what their stages say that they hold besides, and what
@@ -34,8 +35,7 @@ OPEN_LENGTH = 512
 
 @dataclass(frozen=True)
 class Arrays:
-    """Arrays of one step that are there at one time: so many `rows` of them, where they
-    are rows."""
+    """Arrays that one step holds at one time: so many `rows` of them, if they are rows."""
 
     step: str
     what: str
@@ -51,8 +51,9 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Need:
-    """What is in memory when a step takes most: its own, that of what runs beside it, and what
-    waits for its readers.
+    """What is in memory when a step takes most.
+
+    That is its own arrays, those of what runs beside it, and those that wait for their readers.
     """
 
     step: str
@@ -64,8 +65,9 @@ class Need:
 
 
 def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]:
-    """Return what each step that will run needs at its peak, in the order of the plan. Nothing is
-    read but receipts.
+    """Return what each step that will run needs at its peak, in the order of the plan.
+
+    Nothing is read but receipts.
     """
     workers = workers or plan.config.run.workers or len(os.sched_getaffinity(0))
     sizes, ready = _Sizes(plan, store), ReadyQueue(plan, memory=True)
@@ -99,8 +101,9 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
 
 
 def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None:
-    """Raise ResourceRefused if a plan needs more memory than this process may use; where that is
-    unknown, never.
+    """Raise ResourceRefused if a plan needs more memory than this process may use.
+
+    Where that is unknown, nothing is refused.
     """
     available = available_memory(plan.config.run.memory)
     worst = max(estimate(plan, store, workers), key=lambda need: need.bytes, default=None)
@@ -168,8 +171,9 @@ class _Sizes:
         self._stated: dict[tuple[object, ...], Mapping[str, int]] = {}
 
     def load(self, step: Step, task: Task) -> tuple[list[Arrays], list[Arrays], list[Arrays]]:
-        """Return what a shard reads, writes and holds besides. What memory keeps anyway is read
-        without a copy.
+        """Return what a shard reads, writes and holds besides.
+
+        What memory keeps anyway is read without a copy.
         """
         reads, writes = [], []
         for key, ref in step.inputs.items():
@@ -246,8 +250,10 @@ class _Sizes:
         return self._columns[name]
 
     def _open_length_bytes(self, step: Step, output: str, field: Field, others: int) -> int:
-        """Return the bytes a row of a column of open length: as the stage says, as in what it comes
-        from, as stored.
+        """Return the bytes a row takes in a column of open length.
+
+        They are those that the stage says, those of what the column comes from, or those in the
+        store.
         """
         task = max(step.tasks, key=lambda task: task.stop - task.start)
         batch = task.stop - task.start
@@ -283,9 +289,7 @@ class _Sizes:
 
 
 def _rows_of_shards(step: Step, shards: Iterable[int]) -> int:
-    """Return how many rows shards of a step's output have; none for a reduce step, whose table is
-    small.
-    """
+    """Return how many rows some shards of a step have; 0 for a reduce step's small table."""
     if step.stage.grain == "reduce":
         return 0
     return sum(step.tasks[i].stop - step.tasks[i].start for i in shards)
@@ -299,8 +303,9 @@ def _row_bytes(field: Field) -> int:
 
 
 def _under_way(flying: list[_ShardLoad], workers: int) -> Iterator[Arrays]:
-    """Yield what shards under way hold: of map steps one at a time computes, and the others have
-    read what it will be of.
+    """Yield what the shards under way hold.
+
+    Of map steps one shard at a time computes; the others have read their inputs.
     """
     mapping = False
     for place, load in enumerate(flying):

@@ -26,8 +26,9 @@ class DecoderCrash(InvalidInput):
 
 @dataclass(frozen=True)
 class LostRow:
-    """One row on which a stage raised, or died. It becomes a failed row when a good one has shown
-    the columns' shapes.
+    """One row on which a stage raised, or died.
+
+    It becomes a failed row when a good one has shown the columns' shapes.
     """
 
     error: Exception
@@ -65,9 +66,7 @@ def cut_around(rows: RowRange, alone: Collection[int]) -> Iterator[RowRange]:
 
 
 def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list[Part]:
-    """Run a micro-batch; if that raises, run it row by row, so that the rows to blame are lost
-    alone.
-    """
+    """Run a micro-batch; if that raises, row by row, so that only the rows to blame are lost."""
     try:
         return [_with_nan_failed(stage, stage.run(rows, inputs, stage.load(rows)))]
     except QfuseError:
@@ -88,9 +87,7 @@ def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list
 
 
 def machine_refusal(where: str, error: Exception) -> ResourceRefused | None:
-    """Return the sentence for an error that is the machine's; None for one that its rows may have
-    caused.
-    """
+    """Return the refusal for an error of the machine's; None for one that rows may have caused."""
     if no_memory(error):
         problem = "memory ran out"
         todo = "use fewer workers, or a smaller numerics.compute_batch or dataset.shard_rows"

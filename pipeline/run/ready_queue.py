@@ -29,8 +29,9 @@ class Job:
 
 
 class ReadyQueue:
-    """The jobs of a plan. Without `memory`, shards that are not stored are no jobs: whoever reads
-    one computes it.
+    """The jobs of a plan.
+
+    Without `memory`, shards that are not stored are no jobs: whoever reads one computes it.
     """
 
     def __init__(self, plan: Plan, memory: bool) -> None:
@@ -88,8 +89,7 @@ class ReadyQueue:
         return self._unfinished[step]
 
     def _reads(self, step: Step, task: Task) -> frozenset[ShardName]:
-        """Return the jobs whose outputs a shard reads, directly or through what only memory
-        keeps."""
+        """Return the jobs whose outputs a shard reads, also through what only memory keeps."""
         found: set[ShardName] = set()
         for key, ref in step.inputs.items():
             above = self._plan.steps[ref.step]

@@ -1,6 +1,4 @@
-"""Which rows failed and why, and which carry a note: read from the store, at the step that said so
-first.
-"""
+"""Which rows failed and why, and which carry a note, as the first step to say so stored it."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ from pipeline.system.streams import visible_line
 
 @dataclass(frozen=True)
 class Remark:
-    """What a step said about one row: a failure, or (status ok) a note. `row` counts along the
-    step's axis.
+    """What a step said about one row: a failure, or (status ok) a note.
+
+    `row` counts along the step's axis.
     """
 
     step: str
@@ -36,8 +35,9 @@ class Remark:
 
 
 def remarks(plan: Plan, store: Store, notes: bool = True) -> list[Remark]:
-    """Return every stored remark in the order of the plan, failures first; the same one in several
-    cells counts once.
+    """Return every stored remark in the order of the plan, failures first.
+
+    A remark that several cells share counts once.
 
     Without `notes` only failures are returned, and only shards whose receipt counts one are opened.
     Rows that a step takes over as failed from the step above it have no reason of their own and are
@@ -78,8 +78,9 @@ def _of_step(step: Step, plan: Plan, store: Store, notes: bool) -> Iterator[Rema
 
 
 def remark_lines(found: Sequence[Remark], most: int | None) -> list[str]:
-    """Return lines for a terminal: what failed, by step and status, then the notes; at most `most`
-    rows of each.
+    """Return lines for a terminal: what failed, by step and status, then notes.
+
+    At most `most` rows are listed of each.
     """
     lines = []
     failed, notes = [r for r in found if r.status != "ok"], [r for r in found if r.status == "ok"]

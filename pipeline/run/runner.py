@@ -34,9 +34,7 @@ RETRY_SECONDS = 0.25  # until a shard is asked for again that another process wo
 
 @dataclass
 class Summary:
-    """What a run did: seconds and rows a step, failed rows by status, and what was to be known
-    before.
-    """
+    """What a run did: seconds and rows of each step, failed rows by status, and notes."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
@@ -44,8 +42,7 @@ class Summary:
     notes: list[str] = field(default_factory=list)
 
     def by_stage(self) -> dict[str, tuple[int, int, float]]:
-        """Return (steps, rows, seconds of work) for each config step, its factors taken
-        together."""
+        """Return (steps, rows, seconds of work) for each config step, all its cells together."""
         totals: dict[str, tuple[int, int, float]] = {}
         for name, seconds in self.seconds.items():
             steps, rows, spent = totals.get(name.partition("[")[0], (0, 0, 0.0))
@@ -54,8 +51,9 @@ class Summary:
 
 
 class Executor(Protocol):
-    """Where shards are computed. `memory`: whether outputs that are not stored stay where the next
-    shard finds them.
+    """Where shards are computed.
+
+    `memory`: whether outputs that are not stored stay where the next shard finds them.
     """
 
     memory: bool
@@ -67,9 +65,7 @@ class Executor(Protocol):
         """Raise ResourceRefused if nothing will ever come back."""
 
     def close(self, whole: bool) -> None:
-        """End; unless the run is `whole`, stop what is under way and wait for what is being
-        committed.
-        """
+        """End; unless the run is `whole`, stop what is under way, but wait for commits."""
 
 
 class LocalExecutor:
@@ -104,11 +100,10 @@ class LocalExecutor:
 
 
 class Runner:
-    """Computes what a plan lacks. `results` reads any output of the plan, from memory or from the
-    store.
+    """Computes what a plan lacks.
 
-    `dask` says where: None for this process; `local:N`, workers that are on their way, an address
-    or a scheduler file.
+    `results` reads any output of the plan, from memory or from the store. `dask` says where: None
+    for this process; `local:N`, workers that are on their way, an address or a scheduler file.
     """
 
     def __init__(
@@ -270,9 +265,7 @@ class Runner:
             self.events.send("advance", step=step.name, rows=rows)
 
     def _finish(self, step: Step, ready: ReadyQueue) -> None:
-        """Judge a step of which everything that is wanted is there, and drop from memory what
-        nobody reads any more.
-        """
+        """Judge a step that is complete, and drop from memory what nobody reads any more."""
         name = step.name
         self._judge(step)
         failed = Counter[str]()
@@ -287,15 +280,13 @@ class Runner:
                 self.computer.cache.forget(ref.step)
 
     def _judge_former(self) -> None:
-        """Raise TooManyFailures if a step that former runs finished lost more rows than is
-        allowed."""
+        """Raise TooManyFailures if a step finished by former runs lost more rows than allowed."""
         for step in self.plan.steps.values():
             if not step.to_run:
                 self._judge(step)
 
     def _judge(self, step: Step, whole: bool = True) -> None:
-        """Raise TooManyFailures if more of a step's rows failed, now or in a former run, than is
-        allowed.
+        """Raise TooManyFailures if more of a step's rows failed, now or formerly, than is allowed.
 
         As long as a step is not `whole`, its other rows count as good.
         """

@@ -1,6 +1,4 @@
-"""Outputs that only memory keeps: shards of steps that are not stored, until nobody reads them any
-more.
-"""
+"""Shards of steps that are not stored, kept in memory until nobody reads them any more."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ from pipeline.run.ready_queue import ShardName
 
 
 class ShardCache:
-    """Shards by (step, number). Beyond `budget` bytes, where there is one, those go first that were
-    read longest ago.
+    """Shards by (step, number).
+
+    Beyond `budget` bytes, where there is one, those go first that were read longest ago.
     """
 
     def __init__(self, budget: int | None = None) -> None:
@@ -31,9 +30,7 @@ class ShardCache:
                 self._size -= _size_of(self._shards.popitem(last=False)[1])
 
     def get(self, shard: ShardName, make: Callable[[], dict[str, Batch]]) -> dict[str, Batch]:
-        """Return a shard's outputs; what `make` returns if there are none, made by one thread for
-        all that ask.
-        """
+        """Return a shard's outputs; if there are none, one thread calls `make` for all that ask."""
         with self._lock:
             making = self._making.setdefault(shard, threading.Lock())
         with making:

@@ -1,5 +1,4 @@
-"""Who computes which shard right now, and which rows are in flight: one small file a shard under
-STORE/journal/.
+"""Who computes which shard right now, and which rows are in flight: files in STORE/journal/.
 
 The file is a claim: two runs on one store do not compute the same shard at the same time. It also
 outlives its writer: if a process died without a word, one of the rows that were in flight may have
@@ -64,8 +63,9 @@ class Claim:
                 os.write(self._file, line)
 
     def release(self, whole: bool) -> None:
-        """Give the claim up. Where the shard is not `whole`, whoever takes it next has the same
-        suspects.
+        """Give the claim up.
+
+        Where the shard is not `whole`, whoever takes it next has the same suspects.
         """
         with self._guard, _lock:
             with suppress(OSError):
@@ -88,8 +88,10 @@ class Journal:
         self._seen: dict[Path, tuple[int, float]] = {}
 
     def claim(self, key: str) -> Claim | None:
-        """Claim a shard by its key; None while another living process works on it. Raises
-        OSError."""
+        """Claim a shard by its key; None while another living process works on it.
+
+        Raises OSError.
+        """
         _make_folder(self.folder)
         path = self.folder / key
         with _lock:
@@ -144,9 +146,7 @@ class Journal:
 
 @contextmanager
 def kept_alive(path: Path) -> Iterator[None]:
-    """Keep a file that is not a claim, with this process's name in it, from being taken for a dead
-    one's.
-    """
+    """Keep a file that names this process, and is no claim, from passing for a dead one's."""
     _make_folder(path.parent)
     path.write_text(_claim_text(process()))
     with _lock:
@@ -194,8 +194,9 @@ def _beat_from_now_on() -> None:
 
 
 def _read_claim(path: Path) -> tuple[str, list[RowRange]]:
-    """Return a claim's process and the rows that began and did not end. What is torn or not ours to
-    read names nobody.
+    """Return a claim's process and the rows that began and did not end.
+
+    What is torn or not ours to read names nobody.
     """
     try:
         owner, *lines = read_regular(path).decode(errors="replace").splitlines(keepends=True)

@@ -50,12 +50,11 @@ def write(path: Path, batch: Batch, schema: str) -> None:
 
 
 def image(fill: Callable[[h5py.File], None], size: int) -> memoryview:
-    """Return the bytes of a new file of about `size` bytes, into which `fill` writes. Raises
-    MemoryError.
+    """Return the bytes of a new file of about `size` bytes, into which `fill` writes.
 
-    HDF5 crashes the process, at once or when it ends, where it cannot write a file to the end: a
-    disk that is full, a quota, a limit on files, a Python file that raises. So every file is made
-    in memory, and written by Python.
+    Raises MemoryError. HDF5 crashes the process, at once or when it ends, where it cannot write a
+    file to the end: a disk that is full, a quota, a limit on files, a Python file that raises. So
+    every file is made in memory, and written by Python.
     """
     # what memory refuses is raised here: inside HDF5 it is such a crash
     np.empty(size + max(size // 4, 32 << 20), np.uint8)

@@ -1,6 +1,4 @@
-"""Looking after a store: artifacts against their receipts, what is damaged set aside, and what
-nobody needs.
-"""
+"""Looking after a store: compare artifacts with receipts, set damage aside, find garbage."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ GONE = "the file is gone"
 
 @dataclass(frozen=True)
 class DamagedArtifact:
-    """One artifact that is not what its receipt says: its HDF5 file, there or not, and what is
-    wrong.
-    """
+    """An artifact that is not what its receipt says: the path of its HDF5 file, and why."""
 
     path: Path
     reason: str
@@ -52,8 +48,7 @@ class DamagedArtifact:
 
 
 def check_artifact(receipt_path: Path, whole: bool = True) -> DamagedArtifact | None:
-    """Compare one artifact with its receipt: the receipt's seal and name, the file's size and, if
-    `whole`, every byte of it.
+    """Compare one artifact with its receipt: seal, name, size and, if `whole`, every byte.
 
     An artifact that has gone meanwhile, with its receipt, has no problem. Raises ResourceRefused if
     the machine refuses.
@@ -78,8 +73,9 @@ def check_artifact(receipt_path: Path, whole: bool = True) -> DamagedArtifact | 
 
 
 def file_difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
-    """Say in what a file differs from its receipt, byte for byte or, unless `whole`, in size; "" if
-    it does not.
+    """Say in what a file differs from its receipt, by every byte or, unless `whole`, by size.
+
+    Returns "" if it does not.
 
     Raises OSError.
     """
@@ -94,9 +90,7 @@ def file_difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
 def verify(
     receipts: Sequence[Path], workers: int, advance: Callable[[int], object]
 ) -> list[DamagedArtifact]:
-    """Check many artifacts in `workers` threads; `advance` is told the bytes of each file that is
-    done.
-    """
+    """Check many artifacts in `workers` threads; `advance` gets the bytes of each checked file."""
     with ThreadPoolExecutor(workers, "qfuse-verify") as pool:
         problems = []
         for path, problem in zip(receipts, pool.map(check_artifact, receipts), strict=True):
@@ -106,8 +100,9 @@ def verify(
 
 
 def move_aside(root: Path, path: Path, reason: str) -> None:
-    """Move an artifact's receipt and file to ROOT/quarantine/, beside a line that says why; replace
-    nothing there.
+    """Move an artifact's receipt and file to ROOT/quarantine/, beside a line that says why.
+
+    Nothing there is replaced.
     """
     aside = root / QUARANTINE
     aside.mkdir(exist_ok=True)
@@ -128,9 +123,7 @@ def move_aside(root: Path, path: Path, reason: str) -> None:
 
 
 def obstacles(root: Path, outputs: Iterable[str]) -> list[Path]:
-    """Return what is where a folder should be: one of the store's own, of `outputs`, or of keys
-    that begin alike.
-    """
+    """Return what stands in the place of a folder of the store, of `outputs`, or of keys."""
     folders = {root / name for name in (*outputs, *NO_OUTPUTS)} | set(root.glob("ingest.*"))
     folders |= {path for path in root.glob("*/??") if path.parent.name not in NO_OUTPUTS}
     return sorted(path for path in folders if os.path.lexists(path) and not path.is_dir())
@@ -142,8 +135,9 @@ def garbage(
     outputs: Iterable[str] | None = None,
     aside: bool = False,
 ) -> dict[Path, str]:
-    """Return the files that no live (output, key) needs, each with its class; with `live` None
-    every artifact is live.
+    """Return the files that no live (output, key) needs, each with its class.
+
+    With `live` None every artifact is live.
 
     With `outputs`, only those outputs are considered, and of these what was set aside too. With
     `aside`, all that was set aside is garbage.
@@ -181,8 +175,9 @@ def garbage(
 
 
 def delete(found: Mapping[Path, str]) -> None:
-    """Delete garbage, an artifact as a whole: its receipt, and right after that its file, while its
-    folder is held.
+    """Delete garbage, an artifact as a whole: its receipt, then at once its file.
+
+    Its folder is held meanwhile.
 
     So nobody commits it in between; and cut short at any point this leaves no receipt without its
     file. A file that has got a receipt since it was found without one stays.
@@ -215,8 +210,9 @@ def size_of(path: Path) -> int:
 
 
 def _forgotten(claim: Path) -> bool:
-    """Whether a file of the journal is a dead process's. For a day it may still tell a run which
-    row killed that process.
+    """Whether a file of the journal is a dead process's.
+
+    For a day it may still tell a run which row killed that process.
     """
     try:
         with open_regular(claim) as file:

@@ -77,8 +77,9 @@ def unsealed(data: bytes, output: str, key: str) -> Receipt:
 
 
 def _of_its_key(receipt: Receipt) -> bool:
-    """Whether the key is the hash of what the provenance says it is of; true where it says nothing
-    that this qfuse hashes.
+    """Whether the key is the hash of what the provenance says it was made of.
+
+    True where the provenance says nothing that this qfuse hashes.
     """
     identity, preimage = receipt.provenance.get("identity"), receipt.provenance.get("preimage")
     try:

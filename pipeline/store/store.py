@@ -47,9 +47,7 @@ class Store:
     def __init__(
         self, root: Path, readonly: bool = False, absent: Container[tuple[str, str]] = ()
     ) -> None:
-        """`absent`: artifacts (output, key) that count as absent, because they are damaged and
-        cannot be set aside.
-        """
+        """`absent`: damaged artifacts (output, key) that cannot be set aside; they are ignored."""
         self.root = root
         self.readonly = readonly
         self._absent = absent
@@ -74,8 +72,9 @@ class Store:
 
     @classmethod
     def existing(cls, root: Path) -> Store:
-        """Return the store that is there, for a process which knows that it was. Raises
-        ResourceRefused if it vanished.
+        """Return the store that is there, for a process which knows that it was.
+
+        Raises ResourceRefused if it vanished.
         """
         store = cls(root, readonly=True)
         store.require()
@@ -88,9 +87,7 @@ class Store:
         return not self.readonly and os.access(self.root, os.W_OK)
 
     def open_digests(self) -> DigestCache:
-        """Return the file-digest cache kept in this store; it is read, not written, where the store
-        may not be.
-        """
+        """Return the store's cache of file digests; read-only where the store cannot be written."""
         return DigestCache(self.root / "digests.sqlite", readonly=not self.writable)
 
     def path(self, output: str, key: str) -> Path:
@@ -102,8 +99,9 @@ class Store:
         )
 
     def present(self, output: str) -> set[str]:
-        """Return the keys of all committed artifacts of one output whose files are there (one scan,
-        no file opened).
+        """Return the keys of an output's artifacts, files included.
+
+        One folder scan: no file is opened.
         """
         keys: set[str] = set()
         try:
@@ -124,8 +122,9 @@ class Store:
         return {key for key in keys if (output, key) not in self._absent} if self._absent else keys
 
     def aside(self) -> set[tuple[str, str]]:
-        """Return (output, first 16 digits of the key) of every artifact that was set aside (one
-        folder scan).
+        """Return (output, first 16 digits of the key) of all that was set aside.
+
+        One folder scan: no file is opened.
         """
         try:
             names = os.listdir(self.root / maintenance.QUARANTINE)
@@ -166,8 +165,9 @@ class Store:
     def read(
         self, output: str, key: str, columns: Iterable[str] | None = None, rows: slice = slice(None)
     ) -> Batch:
-        """Return columns of an artifact, whose file is compared with its receipt, byte for byte,
-        when it is first read.
+        """Return columns of an artifact.
+
+        When it is first read, its file is compared with its receipt, byte for byte.
 
         Raises CorruptArtifact if the file is damaged or gone, ResourceRefused if the machine
         refuses to read it.
@@ -293,8 +293,9 @@ class Store:
             return list(filter(None, pool.map(look, self.receipts())))
 
     def set_aside(self, output: str, key: str, reason: str) -> bool:
-        """Set a damaged artifact aside (receipt, file and a line saying why), so that the next run
-        computes it again.
+        """Set a damaged artifact aside, so that the next run computes it again.
+
+        Its receipt, its file and a line that says why are kept.
 
         It is checked once more before: what is sound, or gone because another process was faster,
         stays as it is. Returns whether something was set aside. Raises ResourceRefused if the store
@@ -317,18 +318,14 @@ class Store:
         outputs: Iterable[str] | None = None,
         aside: bool = False,
     ) -> dict[Path, str]:
-        """Return the files that no live (output, key) needs, each with its class (see
-        `upkeep.garbage`).
-        """
+        """Return the files that no live (output, key) needs: see `maintenance.garbage`."""
         return maintenance.garbage(self.root, live, outputs, aside)
 
     def _receipt_path(self, output: str, key: str) -> str:
         return f"{self.root}/{output}/{key[:2]}/{key}.json"
 
     def require(self, done: str = "") -> None:
-        """Raise ResourceRefused if the store is no longer there or, with what is to be done, may
-        not be written.
-        """
+        """Raise ResourceRefused if the store vanished, or forbids what is to be `done` in it."""
         if done and self.readonly:
             raise ResourceRefused(f"{self.root} was opened read-only; nothing can be {done} in it.")
         if not os.path.exists(self._marker):
@@ -338,9 +335,7 @@ class Store:
             )
 
     def _adopted(self, output: str, key: str) -> Receipt | None:
-        """Return the receipt of an artifact that is there, as far as that shows without reading the
-        file.
-        """
+        """Return the receipt of an artifact that is there, checked without reading the file."""
         if not self.has(output, key):
             return None
         try:
@@ -382,15 +377,14 @@ def is_store(root: Path) -> bool:
 
 
 def _holds_others(root: Path) -> bool:
-    """Whether a folder holds anything besides what another driver, opening a new store at this
-    moment, puts there.
-    """
+    """Whether a folder holds more than what another driver puts there as it opens a new store."""
     return root.exists() and any(not entry.name.endswith("format.json") for entry in root.iterdir())
 
 
 def _format_of(marker: Path) -> int:
-    """Return a store's format number. Raises InvalidInput if the file that tells it is damaged, or
-    no file.
+    """Return a store's format number.
+
+    Raises InvalidInput if the file that tells it is damaged, or no file.
     """
     line = canonical({"format": FORMAT})
     todo = (

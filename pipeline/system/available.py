@@ -1,5 +1,6 @@
-"""What this process may still use: memory, the least that the system, its control groups and its
-own limits leave; threads.
+"""What this process may still use: threads, and memory within the limits of all around it.
+
+Those are the system's, its control groups' and its own; the tightest counts.
 
 Libraries do not say so where a limit leaves them too little: they end the process, or wait for
 ever. So a command that cannot do with its limits is refused before it imports them.
@@ -29,8 +30,9 @@ def require_limits() -> None:
 
 
 def require_to_compute(workers: int | None) -> None:
-    """Raise ResourceRefused if this process may not do what so many workers (None: as many as
-    cores) need.
+    """Raise ResourceRefused if this process may not start what so many workers need.
+
+    None stands for as many as there are cores.
     """
     threads = 2 * (workers or len(os.sched_getaffinity(0))) + 1
     require_address_space(COMPUTING + threads * THREAD)
@@ -79,8 +81,9 @@ def require_threads(count: int) -> None:
 def available_memory(
     allowed: float | None = None, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Return the bytes that this process may still use: `allowed` (GB) if given, else the least of
-    what limits it.
+    """Return the bytes that this process may still use.
+
+    They are `allowed` (GB) if given, else what the tightest limit leaves.
 
     Those are the memory that the system can give, the limits of its control groups less what they
     use (files that are cached can be given back, and do not count) and the address space that it

@@ -23,9 +23,7 @@ def key_of(value: Any) -> str:
 
 
 def changed_fields(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return the fields in which two key pre-images differ, as sentences such as 'options.flip:
-    none → add'.
-    """
+    """Return the fields in which two key pre-images differ, as in 'options.flip: none → add'."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
         for name in sorted({*old, *new}):

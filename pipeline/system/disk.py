@@ -1,6 +1,4 @@
-"""What the store asks of a file system: writing that lasts, folders one at a time, and refusals
-said in one sentence.
-"""
+"""What the store asks of a file system: lasting writes, one writer a folder, clear refusals."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ _ADVICE = {
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Turn the operating system's refusals (OSError) into ResourceRefused: one sentence with what
-    to do.
-    """
+    """Turn refusals of the operating system (OSError) into ResourceRefused, with what to do."""
     try:
         yield
     except OSError as error:
@@ -54,9 +50,7 @@ def writing(root: Path) -> Iterator[None]:
 
 
 def in_the_way(error: OSError) -> str:
-    """Say what stands where a folder should be, if that is why the operating system refused; else
-    "".
-    """
+    """Say what stands where a folder should be, if that is why the system refused; else ""."""
     blocked = error.errno in (errno.EEXIST, errno.ENOTDIR) and isinstance(
         error.filename, str | Path
     )
@@ -65,8 +59,7 @@ def in_the_way(error: OSError) -> str:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[int]:
-    """Hold a folder, an open file number of which is given, against others that ask for it in this
-    way.
+    """Hold a folder, given by the number of its open file, against others that ask for it this way.
 
     Where the file system has no locks (NFS has none on folders) a link beside the folder, which
     only one process can make, stands for one. Where the holder does not let go for long, it goes on
@@ -92,8 +85,7 @@ def alone(folder: Path) -> Iterator[int]:
 
 
 def _make_lock_link(path: Path, until: float) -> bool:
-    """Make the link that stands for a lock, which leads to this process's name; whether it could be
-    made.
+    """Make the link that stands for a lock and names this process; return whether it could be made.
 
     One of a process that is no more is taken away, and any other one when the time is over.
     """
@@ -111,9 +103,7 @@ def _make_lock_link(path: Path, until: float) -> bool:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and the one it lies in, never more: a store that vanished is not made anew in
-    part.
-    """
+    """Make a folder and the one it lies in, no more: a vanished store is not made anew in part."""
     if folder.is_dir():
         return
     for path in (folder.parent, folder):
@@ -123,9 +113,7 @@ def make_folders(folder: Path) -> None:
 
 
 def link_new(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole, on the disk, or not at all; one that is there already
-    stays as it is.
-    """
+    """Write a file so that it appears on the disk whole or not at all; never replace one."""
     part = temporary(path)
     try:
         part.write_bytes(data)

@@ -45,9 +45,7 @@ _NO_BF16 = {"sse41", "avx", "avx2", "avx2_vnni", "avx512_core", "avx512_core_vnn
 
 @cache
 def processor_flags() -> frozenset[str]:
-    """Return what the processor can do, in the kernel's words; nothing where the kernel does not
-    tell.
-    """
+    """Return the processor's flags, as the kernel calls them; none if the kernel does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -62,8 +60,9 @@ def instruction_set(
     environment: Mapping[str, str] = os.environ,
     machine: str = platform.machine(),
 ) -> str:
-    """Return what these back ends compute with here, such as "avx2" or "avx512+amx
-    (ONEDNN_MAX_CPU_ISA=SSE41)".
+    """Return what these back ends compute with here.
+
+    For instance "avx2" or "avx512+amx (ONEDNN_MAX_CPU_ISA=SSE41)".
     """
     found = processor_flags() if flags is None else frozenset(flags)
     levels = _LEVELS.get(machine, {machine: set[str]()})
@@ -78,9 +77,7 @@ def instruction_set(
 
 
 def gpu_architecture() -> str:
-    """Return the GPU's, such as "cuda sm_90"; "" as long as torch is not imported, which takes
-    seconds.
-    """
+    """Return the GPU's, such as "cuda sm_90"; "" if torch is not imported: that takes seconds."""
     torch = sys.modules.get("torch")
     if not torch or not torch.cuda.is_available():
         return ""
@@ -90,9 +87,7 @@ def gpu_architecture() -> str:
 def lacks_bf16(
     flags: Collection[str] | None = None, environment: Mapping[str, str] = os.environ
 ) -> bool:
-    """Whether PyTorch has to compute bf16 without instructions for it; False if the kernel does not
-    tell.
-    """
+    """Whether PyTorch has no instructions for bf16 here; False if the kernel does not say."""
     found = processor_flags() if flags is None else frozenset(flags)
     most = next((environment[name].lower() for name in _ONEDNN if environment.get(name)), "")
     return bool(found) and (

@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM end the command with one sentence and exit code 130, at once, whatever it is
-doing.
+"""Ctrl-C and SIGTERM end the command at once, with one sentence and exit code 130.
+
+It does not matter what it is doing.
 
 The first signal raises KeyboardInterrupt in the main thread, so that what is open is closed well.
 That alone is not enough: a library may swallow the exception, and what is waited for may take long.
@@ -40,8 +41,9 @@ _over = False  # the command has done its work
 
 
 def interruptible(call: Callable[[], int]) -> int:
-    """Return what `call` returns; from now on SIGINT and SIGTERM end this process, with 130. One
-    that is ignored stays so.
+    """Return what `call` returns; from now on SIGINT and SIGTERM end this process, with 130.
+
+    One that is ignored stays so.
     """
     global _over
     _over = False
@@ -56,9 +58,7 @@ def interruptible(call: Callable[[], int]) -> int:
 
 
 def end() -> NoReturn:
-    """Print the sentence and end this process, and all that it started, without waiting for
-    anything.
-    """
+    """Print the sentence; end this process and all that it started, and wait for nothing."""
     _tell()
     for child in _descendants():
         try:  # noqa: SIM105 - contextlib is not light
@@ -93,8 +93,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(seen: int) -> None:
-    """Wait for a signal, which is told here even while the main thread is deep in a library, and
-    end GRACE seconds later.
+    """Wait for a signal, and end GRACE seconds after it.
+
+    A signal arrives here even while the main thread is deep in a library.
     """
     while os.read(seen, 1)[0] not in SIGNALS:
         pass
@@ -104,9 +105,7 @@ def _watch(seen: int) -> None:
 
 
 def _tell() -> None:
-    """Print the sentence, once; whatever this process or what it starts would say after it is not
-    to be seen.
-    """
+    """Print the sentence, once; silence what this process and its children would say after it."""
     if not _told.acquire(blocking=False):
         if _printed.acquire(timeout=1):  # by another thread, before this one ends the process
             _printed.release()
@@ -135,8 +134,9 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _descendants() -> list[int]:
-    """Return the processes below this one; not Python's resource trackers, which tidy up and then
-    end by themselves.
+    """Return the processes below this one, without Python's resource trackers.
+
+    Those tidy up and then end by themselves.
     """
     below: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():

@@ -1,5 +1,6 @@
-"""What is at a path: a regular file is opened, anything else is refused at once, and what stands in
-a folder's way is named.
+"""What is at a path: a regular file is opened, and anything else is refused at once.
+
+What stands in a folder's way is named.
 
 Opening a pipe waits for whoever writes to it, a device may never end, and libraries that are given
 a path open whatever is there. So every file is opened here, or looked at here before a library
@@ -29,8 +30,9 @@ class NotRegular(OSError):
 
 
 def need_regular(path: str | Path) -> None:
-    """Raise OSError if no regular file is at `path`: NotRegular if it is something else,
-    FileNotFoundError …
+    """Raise NotRegular if something other than a regular file is at `path`.
+
+    Raises FileNotFoundError, or another OSError, if nothing is there or it cannot be looked at.
     """
     try:
         mode = os.stat(path).st_mode

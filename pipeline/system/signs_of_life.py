@@ -1,5 +1,4 @@
-"""Signs of life of a command that takes long, for whoever reads them in a log: a line now and then
-of what it is at.
+"""Signs of life of a long command, for whoever reads its log: a line now and then on its progress.
 
 There are none on a terminal, which has bars, none with --json, and none of a command that ends
 within EVERY seconds.
