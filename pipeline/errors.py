@@ -39,8 +39,8 @@ class TooManyFailures(QfuseError):
 class CorruptArtifact(QfuseError):
     """A stored artifact no longer holds what was written.
 
-    `output` and `key` name it in the store at `root`, where it is known which it is; `doubted` are
-    others (output, key) whose every byte is to be looked at, because who met this one would go on
+    `output` and `key` name it in the store at `root`, if it is known which one it is. `doubted` are
+    others (output, key) to be checked byte by byte, because the work that met this one would go on
     to read them.
     """
 
@@ -127,8 +127,8 @@ def cannot_write(path: Path, error: OSError) -> ResourceRefused:
     return ResourceRefused(f"{path} cannot be written ({error.strerror or error}): {what}.")
 
 
-# How libraries say it that have no exception of their own for it: PyTorch on a CPU, OpenCV, ONNX
-# Runtime, the loader of any.
+# The words of libraries that have no exception of their own for a lack of memory: PyTorch on a CPU,
+# OpenCV, ONNX Runtime, and the loader of shared libraries.
 _NO_MEMORY = (
     *(
         "DefaultCPUAllocator",
@@ -148,7 +148,7 @@ _NO_THREAD = (
 
 def no_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in whichever library."""
-    # PyTorch's, without importing it
+    # PyTorch's own, known by name so as not to import it
     named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
     if named or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
@@ -165,7 +165,7 @@ def no_thread(error: BaseException) -> bool:
 def _librarys(error: BaseException) -> bool:
     """Whether a message is a library's own.
 
-    That of a ValueError or its like may quote a file.
+    A message of ValueError or its like may quote a file instead.
     """
     return type(error) in (RuntimeError, ImportError) or type(error).__module__ != "builtins"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from pipeline.config.config import Config, load_config
 from pipeline.config.origin import kept_apart
 from pipeline.core.registry import lookup
 from pipeline.core.schema import Batch
-from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused, counted
+from pipeline.errors import InvalidInput
 from pipeline.files.digests import file_digest
 from pipeline.plan.dataset import Dataset, ingest
 from pipeline.plan.graph import Step
@@ -27,7 +26,7 @@ from pipeline.plan.plan import Plan, build_plan, context_of
 from pipeline.run.events import Events
 from pipeline.run.local_workers import LocalWorkers
 from pipeline.run.runner import Runner, Summary
-from pipeline.store.maintenance import GONE, DamagedArtifact
+from pipeline.store.mending import mended
 from pipeline.store.store import Store, is_store
 from pipeline.system.atomic_text import replace_text
 from pipeline.system.canonical_json import key_of
@@ -35,8 +34,6 @@ from pipeline.system.regular_file import read_regular
 from pipeline.system.signs_of_life import pulse
 
 T = TypeVar("T")
-_ASIDE, _HIDDEN = ("was set aside", "were set aside"), ("counts as absent", "count as absent")
-_NAMED = 5  # damaged artifacts that are named one by one
 
 
 @dataclass(frozen=True)
@@ -122,10 +119,7 @@ def store_root(config: Config, store: Path | None) -> Path:
 
 
 def other_store(config: Config, store: Path | None) -> str | None:
-    """Return a hint if the config's own place has no store yet but the working folder has one.
-
-    None otherwise.
-    """
+    """Return a hint if only the working folder has a store, and not the config's own; else None."""
     own, here = store_root(config, store), Path.cwd() / config.run.store
     if store is not None or own == here or is_store(own) or not is_store(here):
         return None
@@ -156,7 +150,7 @@ def open_session(
     folder = loaded.run_folder()
     try:
         plan = build_plan(loaded, dataset, opened, context, until, folder / "plan.json")
-    except InvalidInput as problem:  # what was found of the files may well be why
+    except InvalidInput as problem:  # what was noted about the files may well be why
         raise InvalidInput(
             "\n".join([str(problem), *(f"note: {note}" for note in dataset.notes)])
         ) from problem
@@ -174,7 +168,7 @@ def execute(
     try:
         summary = runner.run()
     except BaseException:
-        with suppress(OSError):  # the error that is on its way says more
+        with suppress(OSError):  # the error that is being raised says more
             remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
         raise
     remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
@@ -194,8 +188,8 @@ def with_session(
 ) -> T:
     """Open a config and return what `work` makes of its session.
 
-    What either finds damaged is mended, as `mended` says. So whoever reads a store reads it here. A
-    store that a `readonly` session cannot fix is seen without what is damaged.
+    Damage that either meets is mended (see `mended`), which is why every verb that reads a store
+    comes through here. A `readonly` session cannot set anything aside; it ignores what is damaged.
     """
     if note := other_store(config, store):
         tell(note)
@@ -207,84 +201,6 @@ def with_session(
         tell,
         absent.add if readonly else None,
     )
-
-
-def mended(
-    work: Callable[[], T],
-    tell: Callable[[str], None],
-    hide: Callable[[tuple[str, str]], None] | None = None,
-) -> T:
-    """Return what `work` returns.
-
-    A stored artifact that it finds damaged is set aside, and `work` begins anew.
-
-    So exactly what is damaged is computed again. With the first one go all others that are found
-    damaged: of those that `work` would go on to read (`doubted`) whatever is, of the rest what
-    shows without reading them. So a thousand lost files, or flipped bits, are one beginning and not
-    a thousand. `tell` gets a sentence for each of the first few. Raises CorruptArtifact if the same
-    artifact is found damaged twice, ResourceRefused if it may not be set aside; then `hide`, where
-    given, is told its name instead, and has to keep `work` from meeting it again.
-    """
-    met: dict[Path, set[tuple[str, str]]] = {}  # by store
-    hidden: set[tuple[str, str]] = set()
-    while True:
-        try:
-            return work()
-        except CorruptArtifact as damage:
-            name = damage.output, damage.key
-            if not damage.key or damage.root is None or name in met.get(damage.root, ()):
-                raise
-            store, hiding, away = Store.existing(damage.root), None, _ASIDE
-            try:
-                aside = store.set_aside(*name, str(damage))
-                then = "It is no longer as it was found"
-                if aside:
-                    then = _what_was_done(str(damage), away[0])
-                tell(f"{damage} {then}.")
-            except ResourceRefused as refused:
-                if hide is None:
-                    raise
-                hiding, away = hide, _HIDDEN
-                tell(f"{damage} It {away[0]}, because it cannot be set aside: {refused}")
-                hide(name)
-                hidden.add(name)
-            if damage.root not in met or damage.doubted:
-                pulse.at("looking for what else is damaged in the store")
-                others = [
-                    found
-                    for found in store.damaged(damage.doubted)
-                    if (found.output, found.key) not in hidden
-                ]
-                if hiding is None:
-                    others = [
-                        found
-                        for found in others
-                        if store.set_aside(found.output, found.key, found.reason)
-                    ]
-                else:
-                    for found in others:
-                        hiding((found.output, found.key))
-                        hidden.add((found.output, found.key))
-                _tell_others(others, away, tell)
-            met.setdefault(damage.root, set()).add(name)
-
-
-def _what_was_done(reason: str, done: str) -> str:
-    """Say what was done about damage: of a file that is gone, only the receipt can be set aside."""
-    return f"{'Its receipt' if GONE in reason and done in _ASIDE else 'It'} {done}"
-
-
-def _tell_others(
-    problems: Sequence[DamagedArtifact], away: tuple[str, str], tell: Callable[[str], None]
-) -> None:
-    for problem in problems[:_NAMED]:
-        tell(f"{problem.path}: {problem.reason}. {_what_was_done(problem.reason, away[0])}.")
-    if len(problems) > _NAMED:
-        counts = Counter(problem.output for problem in problems[_NAMED:])
-        by = ", ".join(f"{output}: {count:,}" for output, count in counts.items())
-        one = counts.total() == 1
-        are, they = ("is", f"It {away[0]}") if one else ("are", f"They {away[1]}")
-        tell(f"{counted(counts.total(), 'more artifact')} {are} damaged ({by}). {they}.")
 
 
 def make_report(session: Session) -> list[Path]:
@@ -326,7 +242,7 @@ def kept_pages(
 ) -> list[Path]:
     """Return the files of a report in `folder`, which `make` writes unless they are current.
 
-    They are if they are whole, and were made of what is `shown`.
+    They are current if they are whole and were made of what is `shown`.
     """
     made, of = folder / "report.of", [version("qfuse"), *shown]
     with suppress(OSError, ValueError):

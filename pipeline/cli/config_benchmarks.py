@@ -1,6 +1,6 @@
 """A verb's work on each benchmark of a config that has several, and the page of all of them.
 
-What one benchmark cannot do (a QfuseError) is told at once and does not keep the others from their
+A benchmark that fails (a QfuseError) is reported at once and does not keep the others from their
 work; the command ends with the exit code of the first such error. An interruption, and whatever is
 no QfuseError, ends everything.
 """
@@ -22,7 +22,7 @@ from pipeline.config.layers import Layers
 from pipeline.errors import Interrupted, InvalidInput, QfuseError
 
 if TYPE_CHECKING:
-    from pipeline.cli.outcome import Ran
+    from pipeline.cli.outcome import FinishedRun
     from pipeline.plan.check import ConfigCheck
     from pipeline.session import Session
 
@@ -70,7 +70,8 @@ def attempted(found: Layers, work: Callable[[Config], T], quiet: bool) -> dict[s
 
 def print_error(error: QfuseError, name: str = "") -> QfuseError:
     """Print an error like the one that ends a command, with its benchmark's name; return it."""
-    sys.stdout.flush()  # where both go into one file, the error stays below its heading
+    # If both streams go into one file, the error then stands below its heading.
+    sys.stdout.flush()
     warn(f"qfuse: {name}{': ' if name else ''}{error}")
     return error
 
@@ -126,13 +127,15 @@ def check_all(path: Path, overrides: Sequence[str] | None) -> dict[str, ConfigCh
     return {name: check_config(path, partial(config_of, found, name)) for name in found.benchmarks}
 
 
-def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: bool) -> None:
+def run_all(
+    found: Layers, run: Callable[[Config], FinishedRun], report: bool, as_json: bool
+) -> None:
     """Run every benchmark below its heading, then write the page of all, where `report` says so."""
-    from pipeline.session import mended
+    from pipeline.store.mending import mended
 
     section = report_section(found) if report else None
 
-    def one(config: Config) -> Ran:
+    def one(config: Config) -> FinishedRun:
         ran = run(config)
         if not as_json:
             ran.tell(found.path)
@@ -144,7 +147,8 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
     passes = itertools.count()
 
     def page() -> list[Path]:
-        if next(passes):  # what was found damaged is set aside now: compute it again
+        # On every pass but the first, compute again what the last one found damaged and set aside.
+        if next(passes):
             ran.update({name: run(one.session.config) for name, one in ran.items()})
         return page_of_all(section, {name: one.session for name, one in ran.items()})
 
@@ -185,7 +189,7 @@ def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -
 
     They are written again only where one of the results changed.
 
-    No file where no report is asked for, or of a kind that has no such page.
+    No files if no report is asked for, or its kind has no such page.
     """
     from pipeline.config.origin import kept_apart
     from pipeline.core.registry import available

@@ -58,7 +58,7 @@ class Progress:
             )
         self._tasks: dict[str, TaskID] = {}
         self._cells = Counter(step.base for step in plan.to_run)
-        self._counts: Counter[str] = Counter()  # of the steps that are under way
+        self._counts: Counter[str] = Counter()  # of the steps under way
         pulse.at(self._line)
 
     def on_event(self, event: Event) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ran:
+class FinishedRun:
     """A run that came to its end.
 
     `ran`: the steps that it computed, those computed anew after damage among them.

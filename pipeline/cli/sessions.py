@@ -36,11 +36,12 @@ def compute_missing(
     from pipeline.run.events import Events
     from pipeline.session import execute
 
-    need_cluster(str(where or ""))  # also where all is stored: whoever names one wants it to be one
+    # Even if there is nothing to compute: a name that is no cluster is a mistake.
+    need_cluster(str(where or ""))
     todo = session.plan.to_run
     if todo and not where:
         require_to_compute(workers or session.config.run.workers)
-    if not where:  # workers open them for themselves; here there may be no GPU
+    if not where:  # workers open stages themselves; here there may be no GPU
         open_all(todo)
     with Progress(session.plan, quiet=quiet or not todo) as progress:
         events = Events(session.folder if todo else None, progress.on_event)

@@ -30,7 +30,7 @@ HERE = Path(".qfuse/store")
 def store_list(store: StoreFolder = HERE, as_json: AsJson = False) -> None:
     """Show what the store holds: artifacts, rows and bytes by output."""
     from pipeline.cli.display import store_rows, store_table
-    from pipeline.session import mended
+    from pipeline.store.mending import mended
 
     rows = mended(lambda: store_rows(existing_store(store)), warn)
     if as_json:

@@ -203,7 +203,7 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     from pipeline.cli.config_benchmarks import check_all
     from pipeline.plan.check import listed
 
-    require_to_compute(None)  # what opens the models
+    require_to_compute(None)  # imported here because it opens the models
     found = check_all(config, overrides)
     values = {
         name: {
@@ -251,7 +251,7 @@ def report(
     loaded = load_config(config, overrides or [])
     if loaded.report is None:
         raise InvalidInput(f"{config} has no `report` section; add `report: {{}}` to get one.")
-    check_report(loaded)  # before the report of other overrides makes way
+    check_report(loaded)  # before a report for other overrides is moved away
     files = looked_into(
         loaded, store, lambda session: current_report(session, warn, anew=True), config, as_json
     )
@@ -268,7 +268,7 @@ def _add_more() -> None:
 def command() -> int:
     """Run what the command line asks for, and return the exit code. Raises what the verb raises."""
     _add_more()
-    # A terminal has bars, and who asks for JSON reads nothing else.
+    # A terminal has bars, and whoever asks for JSON reads nothing else.
     quiet = sys.stderr.isatty() or "--json" in sys.argv
     try:
         with contextlib.nullcontext() if quiet else pulse.beating():

@@ -14,8 +14,8 @@ MOST = 256  # as of --workers
 def need_cluster(where: str | None) -> None:
     """Raise UsageError if this names no cluster at all.
 
-    Whether one answers is seen when there is something to compute. A scheduler's file comes and
-    goes with it, and what is stored needs no cluster: so a name of one need not be there.
+    Whether it answers is seen when there is something to compute. A scheduler's file exists only
+    while the scheduler runs, and stored results need no cluster, so the file may be missing here.
     """
     if (
         where

@@ -16,9 +16,9 @@ from typing import Any
 from pipeline.errors import InvalidInput, UsageError, in_words, unknown
 
 Layer = dict[str, Any]
-# what a benchmark may say for itself
+# the fields that a benchmark may have of its own
 PARTIAL = ("dataset", "description", "factors", "numerics", "report", "steps")
-# what stands for all of them
+# the fields that hold for all benchmarks of a file
 _COMMON = ("base", "benchmark", "benchmarks", "extends", "models", "name", "run")
 MAX_BENCHMARKS = 100  # each is a run of its own
 # as of steps: it names a folder, and `--set benchmarks.NAME.…` names it

@@ -18,10 +18,9 @@ def spread(
 ) -> list[R]:
     """Return the function's result of each item, in order, on at most `threads` threads.
 
-    They are this one and idle ones of `pool`.
-
-    This thread may be one of the pool's: it waits for nothing that no thread has begun, so nothing
-    can lock up. Raises what the function raises, when no other thread computes any of it any more.
+    They are this thread and idle ones of `pool`. This thread may be one of the pool's: it waits for
+    nothing that no thread has begun, so nothing can lock up. Raises what the function raises, when
+    no other thread computes any of it any more.
     """
     todo = list(items)
     results: dict[int, R] = {}
@@ -40,7 +39,8 @@ def spread(
         if pool is not None:
             try:
                 helpers.extend(pool.submit(work) for _ in range(min(threads, len(todo)) - 1))
-            except RuntimeError as refused:  # the pool is being closed, so this thread does it all
+            # If the pool is being closed, this thread computes everything itself.
+            except RuntimeError as refused:
                 if no_thread(refused):
                     raise
         work()

@@ -96,7 +96,7 @@ class Source:
         if len(used) == 0:
             return self.read_shard(0, columns).take(slice(0, 0))
         if len(used) == 1:
-            # a span is no copy
+            # consecutive rows become a slice, which copies nothing
             return self.read_shard(int(used[0]), columns).take(_span(rows - self.starts[used[0]]))
         found: dict[str, Array] = {}
         # one after another: no more than one shard is held beside what is returned
@@ -135,13 +135,12 @@ class Work:
     tables: Mapping[str, Batch]
     inputs: Mapping[str, Source]
     pool: Executor | None = field(default=None, repr=False)
-    threads: int = 1  # that compute shards, this one included
+    threads: int = 1  # that compute shards, counting this one
 
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Return the function's result of each item, in order, with the help of idle threads.
 
-        The items are to be of whole pieces that no number of threads moves, so that it moves no bit
-        of a result either.
+        The items must not depend on the number of threads, so that no bit of a result either.
         """
         return spread(function, items, self.pool, self.threads)
 
@@ -171,7 +170,7 @@ class Stage:
     def __init__(self, options: Any, context: Context) -> None:
         self.options = options
         self.context = context
-        self.above: Mapping[str, Stage] = {}  # the stages of its inputs, told while planning
+        self.above: Mapping[str, Stage] = {}  # the stages of its inputs, set while planning
 
     def uses(self) -> tuple[str, ...]:
         """The inputs that these options need.
@@ -220,7 +219,7 @@ class Stage:
     def gpu(self) -> bool:
         """Whether it computes on the GPU of the numerics profile.
 
-        On a cluster, its shards then ask for one.
+        If so, its shards ask a cluster for one.
         """
         return self.context.profile.device == "cuda" and not ON_DEVICE.isdisjoint(self.backends())
 
@@ -237,12 +236,10 @@ class Stage:
     ) -> Mapping[str, int]:
         """Bytes that one shard surely holds besides its inputs and outputs, by what they are.
 
-        Of a map, it is one micro-batch that is asked about.
-
-        `rows` counts those of the shard (under "") and of each input, `sizes` has the bytes a row
-        of each input's columns, `tables` are the shard's own. An entry that is called like an
-        output's column of open length stands for that column. Asked before any work starts; nothing
-        is open yet.
+        A map is asked about one micro-batch. `rows` counts the rows of the shard (under "") and of
+        each input, `sizes` has the bytes that a row takes in each column of an input, and `tables`
+        are the shard's own. An entry named like an output's column of open length says how many
+        bytes that column takes. This is asked before any work starts, when nothing is open yet.
         """
         return {}
 

@@ -66,7 +66,7 @@ def open_files(root: Path, digests: DigestCache | None = None) -> Files:
     Raises InvalidInput if `root` is none of them. `digests` remembers the digests of a folder's
     files and of the whole archive (`Zip.sha256`).
     """
-    if os.path.isdir(root):  # os.path: a name too long to exist is no error
+    if os.path.isdir(root):  # unlike Path.is_dir, this is False for a name that is too long
         return Folder(root, digests)
     if (pack := open_pack(root)) is not None:
         return pack
@@ -106,9 +106,9 @@ class Folder:
         self.root = root
         self._real = root.resolve()
         self._cache = digests or DigestCache(None)
-        # of the first reading: keys and tables are made of the same one
+        # kept from the first reading, so that keys and tables are made of the same files
         self._digests: dict[str, str] = {}
-        self._folders: dict[str, str] = {}  # the real path of each folder that was met
+        self._folders: dict[str, str] = {}  # the real path of every folder met so far
         self._names: list[str] | None = None
         self.passed_over: Mapping[str, str] = {}
 
@@ -140,7 +140,7 @@ class Folder:
                 passed[folder] = "an empty folder"
             for entry in entries:
                 name, link = f"{folder}{entry.name}", entry.is_symlink()
-                # to the former a circle of links is no error
+                # unlike Path's, these do not raise for a circle of links
                 if os.path.isfile(entry.path) if link else entry.is_file():
                     found.append(name)
                 elif not (os.path.isdir(entry.path) if link else entry.is_dir()):
@@ -219,7 +219,7 @@ class Folder:
                 self._digests[name] not in ("", UNREADABLE)
                 and os.path.getsize(self.path(name)) > limit
             )
-        except OSError:  # it has gone meanwhile
+        except OSError:  # it was removed meanwhile
             return False
 
 
@@ -256,7 +256,7 @@ class Zip:
                     " them."
                 )
             self._info[name] = info
-        every = sorted([*self._info, *folders])  # what lies in a folder follows it
+        every = sorted([*self._info, *folders])  # the files of a folder come after it
         empty = (
             name
             for name, after in zip(every, [*every[1:], ""], strict=True)

@@ -38,7 +38,7 @@ def open_pack(root: Path) -> Pack | None:
     try:
         with open_regular(root) as file:
             beginning = file.read(2)
-    except OSError:  # whoever looks for something else there will tell
+    except OSError:  # the caller looks for another kind of file there, and reports
         return None
     return Pack(root) if beginning in _BEGINNINGS else None
 
@@ -53,7 +53,7 @@ class Pack:
         self.root = root
         self.passed_over: Mapping[str, str] = {}
         try:
-            self._file = open_regular(root)  # for as long as images may be asked for
+            self._file = open_regular(root)  # stays open as long as images may be asked for
         except OSError as error:
             raise cannot_read(root, error) from error
         try:

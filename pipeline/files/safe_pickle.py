@@ -1,11 +1,10 @@
 """Read a pickle of plain values without the pickle module.
 
-Nothing that a file asks for is ever looked up or called.
-
-A small machine of its own runs the instructions that lists, tuples, bytes, truth values, numbers
-and arrays of bytes are written with (protocols 2 to 5), and refuses every other one by name. Bytes
-are not copied: what comes of them is their place in the file. So a file costs memory for its
-instructions, of which there is a limit, and for nothing that it announces.
+Nothing that a file asks for is ever looked up or called. A small machine of its own runs the few
+instructions (protocols 2 to 5) that write lists, tuples, bytes, truth values, numbers and arrays of
+bytes, and refuses every other one by name. Bytes are not copied; a `Chunk` says where they are in
+the file. So the memory that a file can cost depends on the number of its instructions, which is
+limited, and not on any size that it announces.
 
     names      the few that NumPy arrays and Python 2's bytes are written with; each stands for code
                of this module
@@ -88,15 +87,16 @@ def load(data: bytes, where: str) -> Any:
 class _Machine:
     data: bytes
     at: int = 0
-    began: int = 0  # of the instruction that runs
+    began: int = 0  # where the running instruction began
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
-    # texts known to be Latin-1, and how many letters
+    # texts known to be Latin-1, and their lengths in letters
     latin: dict[Chunk, tuple[Chunk, int]] = field(default_factory=dict)
 
     def run(self) -> Any:
         if self.data[:1] != b"\x80":
             raise _Refused("does not begin a pickle of protocol 2 or later")
+        # A bounded loop, because an instruction costs memory and a file may hold any number.
         for _ in range(MAX_INSTRUCTIONS):
             self.began = self.at
             code = self.take(1)
@@ -165,7 +165,7 @@ class _Machine:
             return ""
         return self.data[value.start : value.stop].decode("ascii", "backslashreplace")
 
-    # What instructions do; each begins after its code.
+    # What the instructions do. When one is called, its code has been read.
 
     def protocol(self) -> None:
         version = self.number(1)
@@ -232,6 +232,7 @@ class _Machine:
 
     def reduce(self) -> None:
         arguments, called = self.pop(), self.pop()
+        # `called` is one of our own names or nothing: the file cannot bring a function.
         make = self.MAKERS.get(called.name) if isinstance(called, _Name) else None
         if make is None or not isinstance(arguments, tuple):
             raise _Refused("calls what is not to be called: refused")
@@ -240,6 +241,7 @@ class _Machine:
     def build(self) -> None:
         state, made = self.pop(), self.top()
         if isinstance(made, _Dtype):
+            # NumPy's state of a dtype: (version, byte order, no subarray, no names, no fields, …).
             order = "|" if ITEM_BYTES[made.code] == 1 else "<"
             if not (
                 isinstance(state, tuple)
@@ -257,13 +259,14 @@ class _Machine:
             and isinstance(state, tuple)
             and len(state) == 5
         ):
+            # NumPy's state of an array: (version, shape, dtype, Fortran order, bytes).
             _, shape, dtype, _, held = state
             whole = self.line(held, dtype, shape)
             made.dtype, made.chunk = whole.dtype, whole.chunk
         else:
             raise _Refused("sets the state of what has none: refused")
 
-    # What the known names make.
+    # What a call of a known name makes.
 
     def line(
         self,
@@ -275,7 +278,7 @@ class _Machine:
     ) -> Bytes1D:
         """Return an array that was pickled in several values, if it has one row or one column.
 
-        Of such a one, `order` and `axes` change nothing.
+        For such an array `order` and `axes` change nothing.
         """
         if not isinstance(dtype, _Dtype) or not isinstance(held, Chunk) or held.kind == "text":
             raise _Refused(
@@ -333,6 +336,8 @@ class _Machine:
             or self.word(code) not in ("latin1", "latin-1")
         ):
             raise _Refused("encodes something else than text as Latin-1: refused")
+        # Remembered, because a text that is asked for again would be decoded again: a small file
+        # could cost hours.
         if value not in self.latin:
             try:
                 size = len(self.data[value.start : value.stop].decode().encode("latin-1"))

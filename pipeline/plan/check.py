@@ -1,7 +1,4 @@
-"""Check a config without computing, and find every problem at once.
-
-Its data set, steps, weights and report are looked at.
-"""
+"""Check a config without computing, and find all problems of its data set, steps and report."""
 
 from __future__ import annotations
 
@@ -92,7 +89,7 @@ def find_problems(config: Config) -> tuple[list[str], Plan | None, list[str]]:
         interruption.folders.add(nowhere)
         store = Store(Path(nowhere) / "store", readonly=True)
         dataset = attempt(ingest, config, store, DigestCache(None))
-        # told already; the steps are looked at all the same
+        # already among the problems; the steps are checked all the same
         if attempt(profile_of, config.numerics) is None:
             config = config.model_copy(update={"numerics": "cpu-fp32"})
         # Where the data set is wrong the weights are looked at all the same.
@@ -137,7 +134,8 @@ def _check_steps(
     if dataset is not None:
         attempt(need_few_shards, steps.values(), dataset)
     expanded = {step.base for step in steps.values()}
-    for name in (name for name in order if name not in expanded):  # as what it reads is wrong
+    # The other steps could not be made, because what they read is wrong.
+    for name in (name for name in order if name not in expanded):
         used = attempt(own_factors, config, name)
         for own in combinations(config, used) if used is not None else ():
             if stage := attempt(stage_of, name, config, context, own):
@@ -190,10 +188,8 @@ def listed(problems: Sequence[str]) -> str:
 def check_report(config: Config) -> None:
     """Check the report's kind and its options.
 
-    A kind checks them if it registers such a check under 'report options'.
-
-    Such a check takes the options and the config. Raises InvalidInput: better before a run than
-    after it.
+    A kind may register a check of its options, which takes them and the config, under 'report
+    options'. Raises InvalidInput, before a run rather than after it.
     """
     if config.report is not None:
         lookup("report", config.report.kind)

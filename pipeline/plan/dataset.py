@@ -15,7 +15,8 @@ from zlib import crc32
 
 import numpy as np
 
-from pipeline.config.config import Config, validate
+from pipeline.config.config import Config
+from pipeline.config.validation import validate
 from pipeline.core.numerics import backend_version
 from pipeline.core.registry import lookup
 from pipeline.core.schema import Array, Batch, Schema
@@ -85,7 +86,7 @@ def _cuts(names: Array, most: int, growing: bool) -> list[int]:
     hashes = np.fromiter(
         (crc32(name.encode("utf-8", "surrogatepass")) for name in names), np.uint32, len(names)
     )
-    hashes *= np.uint32(2654435761)  # spreads the hashes of consecutive names
+    hashes *= np.uint32(2654435761)  # spreads the hashes of consecutive names over all numbers
     start, stops = 0, []
     while len(names) - start > (size := _size_at(start, most) if growing else most):
         first = start + (size - 1) // 2  # the first row that may be a shard's last
@@ -157,7 +158,7 @@ class Dataset:
     axes: Mapping[str, Axis]
     layout: Layout
     path: Path | None
-    notes: Sequence[str] = ()  # what its reader tells of it
+    notes: Sequence[str] = ()  # sentences of its reader about it
     _digests: dict[Any, str] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -189,7 +190,7 @@ class Dataset:
         """Return the id of each row of an axis; None if it is no table, or its rows have no ids."""
         if axis not in self.tables:
             return None
-        # not the first of the batch: a stored one has its columns by name
+        # by the schema, because a stored batch has its columns sorted by name
         first = self.layout.schemas[axis].fields[0]
         return self.tables[axis][first.name] if first.dtype == "text" else None
 
@@ -232,7 +233,8 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
     tables = _stored_tables(store, names, key)
     if tables is None:
         tables = reader.read(files)
-        # Tables of other bytes than their key speaks of would be taken for the right ones for ever.
+        # The files must not have changed while they were read: the tables would be kept under the
+        # key of other bytes.
         if path is not None and _sources(reader, open_files(path, digests)) != sources:
             raise InvalidInput(
                 f"{path}: files changed while they were read; run again when they are complete."

@@ -13,13 +13,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config.config import Config, StepConfig, validate
+from pipeline.config.config import Config, StepConfig
+from pipeline.config.validation import validate
 from pipeline.core.numerics import profile_of
 from pipeline.core.registry import lookup
 from pipeline.core.stage import Context, Stage
 from pipeline.errors import InvalidInput, unknown
 
-MAX_CELLS = 10_000  # of a config: planning takes a millisecond for each
+MAX_CELLS = 10_000  # that a config may have: planning takes a millisecond for each
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ def with_all_above(steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
     `steps` has each step after what it reads.
     """
     kept = set(names)
+    # Backwards: by the time a step is met, whatever reads it has been.
     for name in reversed(list(steps)):
         if name in kept:
             kept |= {ref.step for ref in steps[name].inputs.values()}
@@ -258,6 +260,7 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
     section: StepConfig = config.steps[name]
     cls: type[Stage] = lookup("stage", _stage_name(config, name))
     for own in combinations(config, own_factors(config, name)):
+        # Made once without inputs, only to ask which inputs these options need.
         alone = stage_of(name, config, context, own)
         options, needed = alone.options, alone.uses()
         refs = {key: ref for key, ref in _refs(config, name).items() if key in needed}
@@ -265,6 +268,7 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
             if ref.step not in config.steps and key not in section.inputs:
                 raise InvalidInput(_lacks(name, key, ref, options))
             _check_ref(f"steps.{name}.inputs.{key}", cls, ref, config)
+        # The inputs bring factors of their own: one step for every choice of inputs that agree.
         for factors, inputs in _joined(own, refs, steps):
             ordered = {factor: factors[factor] for factor in config.factors if factor in factors}
             label = ",".join(f"{factor}={value}" for factor, value in ordered.items())
@@ -313,6 +317,8 @@ def _joined(
     own: dict[str, Any], refs: dict[str, Ref], steps: dict[str, Step]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Ref]]]:
     """Yield every choice of input steps whose factors agree, with each other and with `own`."""
+    # A natural join, input by input: what is found so far, times the cells of the next input that
+    # give every factor they share the same value.
     found: list[tuple[dict[str, Any], dict[str, Ref]]] = [(own, {})]
     for key, ref in refs.items():
         candidates = [step for step in steps.values() if step.base == ref.step]
@@ -334,13 +340,14 @@ def depth_first(steps: dict[str, Step]) -> dict[str, Step]:
         for name in reads[step.name]:
             readers[name].append(step)
 
-    def release(step: Step) -> None:
+    # Follow a step at once with each reader whose other inputs are there too.
+    def place(step: Step) -> None:
         found[step.name] = step
         for reader in readers[step.name]:
             if reader.name not in found and reads[reader.name] <= found.keys():
-                release(reader)
+                place(reader)
 
     for step in steps.values():
         if not reads[step.name]:
-            release(step)
+            place(step)
     return found

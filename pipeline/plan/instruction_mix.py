@@ -36,7 +36,8 @@ def computed(step: Step, store: Store) -> Counter[str]:
     found, output = Counter[str](), next(iter(step.stage.produces))
     for task in step.tasks if step.stored else ():
         name = step.output(output), task.keys[output]
-        with suppress(CorruptArtifact):  # told, and mended, by whoever needs the shard
+        # Whoever needs the shard reports the damage, and has it computed again.
+        with suppress(CorruptArtifact):
             if store.has(*name) and (what := store.receipt(*name).provenance.get("computed_with")):
                 found[str(what)] += 1
     return found
@@ -45,7 +46,7 @@ def computed(step: Step, store: Store) -> Counter[str]:
 def computed_otherwise(plan: Plan, store: Store, here: Computing) -> list[str]:
     """Return a line for each config step whose stored shards mix instruction sets.
 
-    They mix among themselves, or with those that are going to be computed `here`.
+    They may differ from each other, or from those that will be computed `here`.
     """
     stored: dict[str, Counter[str]] = defaultdict(Counter)
     now: dict[str, set[str]] = defaultdict(set)

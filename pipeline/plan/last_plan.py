@@ -25,7 +25,7 @@ def recalled(path: Path | None) -> dict[str, Any]:
     try:
         data = json.loads(read_regular(path), parse_constant=str) if path is not None else {}
     except (OSError, ValueError, RecursionError):
-        return {}  # only reasons are lost
+        return {}  # all that is lost is the reason why a step is stale
     if not isinstance(data, dict):
         return {}
     return {name: value for name, value in data.items() if isinstance(value, dict)}
@@ -41,7 +41,8 @@ def remember(steps: Iterable[Step], store: Store, path: Path) -> None:
     if kept != former:
         try:
             text = canonical(kept)
-        except (ValueError, RecursionError):  # the file is damaged in what it says of others
+        # What the file says of other shards is damaged: drop it.
+        except (ValueError, RecursionError):
             text = canonical(now)
         replace_text(path, text)
 

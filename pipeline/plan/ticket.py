@@ -23,7 +23,7 @@ from pipeline.store.claims import kept_alive
 from pipeline.store.store import Store
 
 
-class OtherKeys(InvalidInput):
+class DifferentKeys(InvalidInput):
     """Another process plans other keys; `preimages` are of the first shard of each of its steps."""
 
     def __init__(self, sentence: str, preimages: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ class Ticket:
     def open(self, where: str) -> tuple[Plan, Store]:
         """Return the plan and the store, seen from the process that calls itself `where`.
 
-        Raises ResourceRefused if the store is not the one of the ticket; OtherKeys where this
+        Raises ResourceRefused if the store is not the one of the ticket; DifferentKeys where this
         process would name artifacts otherwise, because another library or version is installed
         here.
         """
@@ -77,7 +77,9 @@ class Ticket:
         )
         if plan.digest != self.plan:
             first = {step.name: step.tasks[0].preimage for step in plan.steps.values()}
-            raise OtherKeys(f"{where} would compute other numbers: its plan has other keys.", first)
+            raise DifferentKeys(
+                f"{where} would compute other numbers: its plan has other keys.", first
+            )
         return plan, store
 
     @contextmanager

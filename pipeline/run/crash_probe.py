@@ -73,15 +73,16 @@ def _try(
         {"ticket": asdict(ticket), "step": step, "shard": shard, "rows": ranges}
     )
     environment = {name: value for name, value in os.environ.items() if name != "QFUSE_FAULT"}
+    # -P keeps Python from importing whatever is called pipeline in the user's folder.
     with subprocess.Popen(
-        # -P: not whatever is called pipeline in the user's folder
         [sys.executable, "-P", "-m", "pipeline.run.crash_probe_child"],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        start_new_session=True,  # a terminal's Ctrl-C is for us, who then stop it
+        # Ctrl-C on a terminal then reaches this process alone, which stops the child.
+        start_new_session=True,
     ) as child:
         while True:
             try:
@@ -93,7 +94,8 @@ def _try(
                     child.kill()
                     raise Interrupted(INTERRUPTED) from None
     begun = out.split()
-    # also where it raised, which will be met again, and told, where it is computed
+    # An end with an exception counts as survived: the row raises again, and is reported, where its
+    # shard is computed.
     if not begun or begun[-1] == END:
         return len(ranges), 0
     return len(begun) - 1, child.returncode

@@ -20,7 +20,7 @@ from pipeline.run.shard_computer import ShardComputer
 def main() -> None:
     """Run the ranges of rows that standard input names."""
     told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is not for whoever listens here
+    os.dup2(2, 1)  # what libraries print must not get into the answer
     asked = json.load(sys.stdin)
     try:
         plan, store = Ticket(**asked["ticket"]).open("a trial process")

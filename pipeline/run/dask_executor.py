@@ -32,7 +32,7 @@ from pipeline.config.cluster import ADDRESS, no_cluster
 from pipeline.errors import InvalidInput, QfuseError, ResourceRefused
 from pipeline.plan.instruction_mix import mixing_refusal, notes
 from pipeline.plan.plan import Plan
-from pipeline.plan.ticket import OtherKeys, Ticket
+from pipeline.plan.ticket import DifferentKeys, Ticket
 from pipeline.run import dask_worker
 from pipeline.run.local_workers import SETTINGS, SHARDS_AT_ONCE, LocalWorkers, local_workers
 from pipeline.run.ready_queue import Job, ShardName
@@ -45,7 +45,7 @@ LONELY_SECONDS = 60.0  # without any worker, after which the run ends
 # times that the scheduler may give up a shard, each time after several deaths of workers
 MAX_GIVEN_UP = 2
 for _name in ("distributed", "distributed.client", "tornado.application"):
-    # what concerns a run is told by its own sentences
+    # qfuse reports in its own sentences whatever concerns a run
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
@@ -82,6 +82,7 @@ class ClusterExecutor:
         self.slots = SHARDS_AT_ONCE * sum(self._workers().values())
 
     def submit(self, job: Job, example: int | None) -> None:
+        # The key is new each time: under an old one Dask would return the old outcome.
         future = self._client.submit(
             dask_worker.compute_shard,
             self._ticket,
@@ -103,7 +104,7 @@ class ClusterExecutor:
         if self._client.status not in ("running", "connecting"):
             raise ResourceRefused(self._gone())
         if now - self._looked < 5:
-            return
+            return  # asking the scheduler takes a round trip
         self._looked = now
         workers = self._workers()
         if workers and (self._offer_gpu() or not self._gpu):
@@ -124,7 +125,7 @@ class ClusterExecutor:
 
     def close(self, whole: bool) -> None:
         with self._stack:
-            # the cluster may be what has failed
+            # in a thread, because a failed cluster may never answer
             told = threading.Thread(target=self._tell_the_end, daemon=True)
             told.start()
             told.join(10)
@@ -134,7 +135,7 @@ class ClusterExecutor:
 
     def _tell_the_end(self) -> None:
         with suppress(Exception):
-            # without its scheduler it would try for long to find one
+            # a client that has lost its scheduler would try for long to find it
             if self._client.status == "running":
                 self._client.run(dask_worker.end_run, self._ticket.token)
 
@@ -145,7 +146,7 @@ class ClusterExecutor:
         if isinstance(where, LocalWorkers):
             threads = math.ceil((threads or len(os.sched_getaffinity(0))) / where.count)
             return self._stack.enter_context(Client(where.cluster())), threads
-        # to which a name too long is no error
+        # os.path.isfile is False for a name that is too long, and does not raise
         if not re.fullmatch(ADDRESS, where) and not os.path.isfile(where):
             raise no_cluster(where)
         address = {"address" if re.fullmatch(ADDRESS, where) else "scheduler_file": where}
@@ -182,7 +183,7 @@ class ClusterExecutor:
             tuple(step.name for step in self._plan.to_run),
             on_error="return",
         )
-        # a death ends no run
+        # a worker that has died meanwhile does not end the run
         living = {at: one for at, one in answers.items() if not isinstance(one, CommClosedError)}
         for problem in living.values():
             if isinstance(problem, QfuseError):
@@ -209,7 +210,8 @@ class ClusterExecutor:
                 self._plan, str(self._where), {at: one.computing for at, one in greetings.items()}
             ):
                 raise ResourceRefused(sentence)
-            self._ticket = replace(self._ticket, computing=computing)  # for workers that join later
+            # Workers that join later compare themselves with this.
+            self._ticket = replace(self._ticket, computing=computing)
         self.notes = notes(
             self._plan, self._store, computing, any(one.slow_bf16 for one in greetings.values())
         )
@@ -224,6 +226,8 @@ class ClusterExecutor:
         try:
             outcome = future.result(timeout=60)
         except KilledWorker:
+            # Perhaps one row killed them all: the next worker finds that row by the journal. Only
+            # if they go on dying is it something else.
             self._given_up[job.name] += 1
             if self._given_up[job.name] < MAX_GIVEN_UP:
                 self.submit(job, example)
@@ -233,7 +237,7 @@ class ClusterExecutor:
                 " single row is to blame. Memory may be short: use fewer workers, or smaller"
                 " dataset.shard_rows."
             )
-        except (CancelledError, OSError):  # a TimeoutError is one
+        except (CancelledError, OSError):  # OSError includes TimeoutError
             outcome = ResourceRefused(self._gone())
         except Exception as error:
             outcome = error
@@ -242,7 +246,7 @@ class ClusterExecutor:
 
     def _with_differences(self, problem: BaseException) -> BaseException:
         """Say in which fields of the keys a worker differs."""
-        if not isinstance(problem, OtherKeys):
+        if not isinstance(problem, DifferentKeys):
             return problem
         for step in self._plan.steps.values():
             changes = changed_fields(step.tasks[0].preimage, problem.preimages.get(step.name, {}))

@@ -28,12 +28,12 @@ from pipeline.errors import (
 from pipeline.plan.check import open_all
 from pipeline.plan.instruction_mix import OPTION, computing
 from pipeline.plan.plan import Plan
-from pipeline.plan.ticket import OtherKeys, Ticket
+from pipeline.plan.ticket import DifferentKeys, Ticket
 from pipeline.run.shard_computer import Outcome, ShardComputer
 from pipeline.system.available import available_memory
 from pipeline.system.instruction_sets import lacks_bf16
 
-MAX_IDLE_RUNS = 4  # that one worker keeps open while none of their shards is under way
+MAX_IDLE_RUNS = 4  # that a worker keeps open although it computes none of their shards
 _computers: OrderedDict[str, ShardComputer] = OrderedDict()
 _ended: set[str] = set()
 _busy: Counter[str] = Counter()  # shards under way of each run
@@ -62,9 +62,9 @@ def greet(
         gpu = dask_worker.state.total_resources.get("GPU")
         found = [computer.plan.steps[name] for name in steps]
         open_all((step for step in found if gpu or not step.stage.gpu), computer.open)
-    except (CorruptArtifact, OtherKeys, ResourceRefused) as problem:
+    except (CorruptArtifact, DifferentKeys, ResourceRefused) as problem:
         return problem
-    except QfuseError as problem:  # of a config that is fine where the run began
+    except QfuseError as problem:  # the same config was fine where the run began
         return InvalidInput(f"the worker {dask_worker.address} cannot open the config: {problem}")
     known = (step for step in computer.plan.steps.values() if gpu or not step.stage.gpu)
     return Greeting(computing(known), lacks_bf16())
@@ -139,7 +139,7 @@ def _computer_for(ticket: Ticket, threads: int | None, here: Any) -> ShardComput
             budget = (available_memory() or 8 << 30) // 8
             _computers[ticket.token] = ShardComputer(plan, store, count, budget=budget)
             idle = [token for token in _computers if not _busy[token] and token != ticket.token]
-            # of drivers that were killed, or wait for others
+            # these runs' drivers were killed, or wait for other runs
             for token in idle[: len(_computers) - MAX_IDLE_RUNS]:
                 _computers.pop(token).close()
         _computers.move_to_end(ticket.token)

@@ -53,7 +53,7 @@ class Events:
 
     def close(self) -> None:
         if self._file is not None:
-            with suppress(OSError):  # what was not written has been told
+            with suppress(OSError):  # an event that could not be written has been reported
                 self._file.close()
 
 

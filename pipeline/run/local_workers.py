@@ -80,7 +80,7 @@ class LocalWorkers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
-        # which wait for nobody: see interruption
+        # an interruption waits for nobody: see `interruption`
         if kind is None or not issubclass(kind, KeyboardInterrupt | Interrupted):
             self.close()
 
@@ -102,7 +102,7 @@ def _start(count: int, folder: str) -> Any:
     # Python's resource tracker tidies up after workers that are killed. It need not say so.
     warnings = filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"))
     os.environ["PYTHONWARNINGS"] = ",".join(warnings)
-    resource_tracker.ensure_running()  # now, because it unblocks signals
+    resource_tracker.ensure_running()  # before the mask below, because it unblocks signals
     # A terminal's Ctrl-C reaches every process of the group. It is the driver's: what this thread
     # starts inherits the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -116,10 +116,10 @@ def _start(count: int, folder: str) -> Any:
             host="127.0.0.1",
             security=_credentials(),
             dashboard_address="127.0.0.1:0",
-            preload=["pipeline.run.dask_worker"],  # so that it is imported while the driver plans
+            preload=["pipeline.run.dask_worker"],  # imports it while the driver still plans
             silence_logs=logging.CRITICAL,
-            memory_limit=0,  # nothing is kept in a worker that it could give up
-            resources={"GPU": 1},  # asked for by steps on a GPU alone
+            memory_limit=0,  # a worker keeps nothing that it could spill
+            resources={"GPU": 1},  # only steps on a GPU ask for it
         )
 
 

@@ -75,13 +75,14 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
     for step in plan.steps.values():
         for ref in step.inputs.values():
             readers[ref.step].add(step.name)
+    # Play the run through: the same queue hands out the same shards, and the oldest ends first.
     flying: list[_ShardLoad] = []
     kept: dict[str, list[Arrays]] = defaultdict(list)
     worst: dict[str, tuple[int, list[Arrays]]] = {}
     while ready.left:
-        # one more than compute at once, as in a run
+        # One more than compute at once: as in a run, it reads while the others compute.
         while len(flying) <= workers and (job := ready.next()) is not None:
-            flying.append(_ShardLoad(job, *sizes.load(job.step, job.task)))
+            flying.append(_ShardLoad(job, *sizes.arrays(job.step, job.task)))
         parts = [part for held in kept.values() for part in held] + list(
             _under_way(flying, workers)
         )
@@ -89,6 +90,7 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
         for load in flying:
             if total > worst.get(load.job.step.name, (-1, []))[0]:
                 worst[load.job.step.name] = total, parts
+        # The first ends. What it wrote stays in memory until the last reader of its step is done.
         load = flying.pop(0)
         step = load.job.step
         if not step.stored:
@@ -170,7 +172,7 @@ class _Sizes:
         self._columns: dict[tuple[str, str], dict[str, int]] = {}
         self._stated: dict[tuple[object, ...], Mapping[str, int]] = {}
 
-    def load(self, step: Step, task: Task) -> tuple[list[Arrays], list[Arrays], list[Arrays]]:
+    def arrays(self, step: Step, task: Task) -> tuple[list[Arrays], list[Arrays], list[Arrays]]:
         """Return what a shard reads, writes and holds besides.
 
         What memory keeps anyway is read without a copy.
@@ -226,7 +228,7 @@ class _Sizes:
             stage.context.profile,
             rows[""] if mapped else (task.start, stop),
         )
-        # cells that differ in what they read alone are asked once
+        # Cells that differ only in which step they read are asked once.
         name = (*asked, repr(rows), repr(sizes))
         if name not in self._stated:
             self._stated[name] = stage.memory(
@@ -272,15 +274,15 @@ class _Sizes:
             if any(f.name == field.name and None in f.shape for f in above):
                 return self.columns(ref)[field.name]
         if field.optional:
-            return 0  # nothing brings it
-        # in the largest, what is around them is least
+            return 0  # no input has it, so the output will not either
+        # the largest first: headers weigh least in it
         for task in sorted(step.tasks, key=lambda task: task.start - task.stop):
             if (
                 not task.missing
                 and step.stored
                 and self._store.has(step.output(output), task.keys[output])
             ):
-                with suppress(CorruptArtifact):  # told when it is needed
+                with suppress(CorruptArtifact):  # reported when it is needed
                     receipt = self._store.receipt(step.output(output), task.keys[output])
                     return max(0, receipt.bytes // max(1, receipt.rows) - others)
         return _row_bytes(
@@ -317,7 +319,7 @@ def _under_way(flying: list[_ShardLoad], workers: int) -> Iterator[Arrays]:
         if not mapping:
             mapping = True
             yield from load.writes
-            # of which the whole is made
+            # the pieces are still there while they are put together
             yield from (replace(part, what=f"{part.what} in pieces") for part in load.writes)
             task, batch = load.job.task, load.job.step.stage.context.profile.compute_batch
             batches = min(workers, -(-(task.stop - task.start) // batch))

@@ -124,8 +124,8 @@ class Runner:
         )
         self._status: dict[str, dict[int, dict[str, int]]] = defaultdict(dict)
         self._spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        # A shard of each step that is there and came out well, to show what the columns of failed
-        # rows look like.
+        # Of each step one shard that is there: its rows show what the columns of failed ones look
+        # like.
         self._good = {
             step.name: task.index
             for step in plan.to_run
@@ -151,7 +151,7 @@ class Runner:
             (step.stage.context.profile.threads for step in self.plan.steps.values()), default=1
         )
         self._judge_former()
-        # the memory of other machines is not ours to judge
+        # Nothing is known of the memory of other machines.
         if self.dask is None or str(self.dask).startswith("local:"):
             require_memory(self.plan, self.store, self.workers)
         try:
@@ -213,6 +213,8 @@ class Runner:
         held_back: dict[str, list[tuple[Job, Exception]]] = defaultdict(list)
         flying = 0
         while ready.left:
+            # No more than there are slots: a job that becomes ready later may come earlier in the
+            # plan.
             while flying < executor.slots and (job := ready.next()) is not None:
                 executor.submit(job, self._good.get(job.step.name))
                 flying += 1
@@ -223,6 +225,8 @@ class Runner:
                         rows = _rows_to_run(job.step)
                     self.events.send("step_started", step=job.step.name, rows=rows)
             executor.watch()
+            # Wait at most a second, so that `watch` is called again; less if a slot is free and a
+            # shard that was given back may be tried again sooner.
             try:
                 job, outcome = executor.outcomes.get(
                     timeout=min(1.0, ready.patience()) if flying < executor.slots else 1.0
@@ -240,19 +244,21 @@ class Runner:
                 self._note(job, outcome, executor.memory)
                 if ready.done(job):
                     self._finish(job.step, ready)
+            # Shards without a good row wait until another shard of the step has one. If no other is
+            # left, every row of every shard raised, and it is the stage that is wrong.
             held = held_back[job.step.name]
             if held and job.step.name in self._good:
                 while held:
                     ready.later(held.pop()[0], 0)
             elif held and len(held) == ready.unfinished(job.step.name):
-                # every row of every shard raised, so it is the stage that is wrong
                 raise held[0][1]
         for step in self.plan.to_run:
             if step.name in self._status and step.name not in self.summary.seconds:
-                self._finish(step, ready)  # of what only memory kept, on a cluster
+                self._finish(step, ready)  # kept in the memory of workers only, so never a job
 
     def _note(self, job: Job, outcome: Done, live: bool) -> None:
         step, now = job.step, time.perf_counter()
+        # Any `Done` will do: even if all of its rows failed, they have the step's columns.
         self._good.setdefault(step.name, job.index)
         self._status[step.name][job.index] = outcome.status
         self._spans[step.name].append((now - outcome.seconds, now))
@@ -260,6 +266,7 @@ class Runner:
             self._status[name][index] = status
             self._spans[name].append((now - seconds, now))
             self._judge(self.plan.steps[name], whole=False)
+        # Only this process sends `advance` while it computes; of all else it is told here, at once.
         if not (live and outcome.computed):
             rows = job.task.stop - job.task.start if step.stage.grain == "map" else 1
             self.events.send("advance", step=step.name, rows=rows)
@@ -293,6 +300,7 @@ class Runner:
         first, schema = next(iter(step.stage.produces.items()))
         if all(field.name != "status" for field in schema.fields):
             return
+        # What this run computed is known; of the rest the receipts tell, and no file is opened.
         rows, failed, known = 0, Counter[str](), self._status[step.name]
         for task in step.tasks:
             if task.index in known:

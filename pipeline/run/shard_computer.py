@@ -1,6 +1,6 @@
 """Computes single shards of a plan in one process: for a run, a worker or a trial.
 
-Whoever wants a shard, `_compute` makes it, and always in the same way: it cuts it into pieces (a
+Whoever wants a shard, `_make` makes it, and always in the same way: it cuts it into pieces (a
 map's micro-batches; any other shard is one piece), has them computed, and puts them together.
 Two things depend on who asks:
 
@@ -85,25 +85,25 @@ Outcome = Done | Busy | NoGoodRow
 
 @dataclass(frozen=True)
 class _Piece:
-    """What one thread computes at a time: a micro-batch, or the whole shard of a step not a map."""
+    """What one thread computes at a time: a micro-batch, or a whole shard of any step but a map."""
 
     rows: int  # for the display of progress; a shard that is one piece counts as one
-    compute: Callable[[], list[Part]]
+    run: Callable[[], list[Part]]
 
-    def __call__(self) -> _Computed:
+    def __call__(self) -> _Result:
         begin = time.perf_counter()
-        return _Computed(self.compute(), begin)
+        return _Result(self.run(), begin)
 
 
 @dataclass(frozen=True)
-class _Computed:
+class _Result:
     """The parts that came of a piece, and when its computation began."""
 
     parts: list[Part]
     begin: float
 
 
-Compute = Callable[[Step, Sequence[_Piece]], list[_Computed]]
+RunPieces = Callable[[Step, Sequence[_Piece]], list[_Result]]
 
 
 class ShardComputer:
@@ -125,12 +125,12 @@ class ShardComputer:
         self.stop = threading.Event()
         self._events = events or Events()
         self._pool = ThreadPoolExecutor(workers, "qfuse")
-        self._turn = threading.Lock()  # of the map shard whose micro-batches go to the pool
-        self._lock = threading.RLock()
+        self._turn = threading.Lock()  # held by the map shard that hands over micro-batches
+        self._lock = threading.RLock()  # guards the two below
         self._opened: set[str] = set()
-        self._on_the_way: ShardStats = {}
+        self._on_the_way: ShardStats = {}  # made for readers, and not yet told in a `Done`
         self._journal = Journal(store.root)
-        self._read = {ref for step in plan.steps.values() for ref in step.inputs.values()}
+        self._read_refs = {ref for step in plan.steps.values() for ref in step.inputs.values()}
 
     def close(self) -> None:
         """Let nothing new begin; what computes now comes to its end by itself."""
@@ -153,7 +153,7 @@ class ShardComputer:
             if step.stored and self._is_stored(step, task):
                 return self._found(step, task)
             examples = self._first_row(step, example)
-            computed = self._compute(step, task, claim, self._in_pool, examples)
+            computed = self._make(step, task, claim, self._in_pool, examples)
             if isinstance(computed, NoGoodRow):
                 return computed
             outputs, begin = computed
@@ -171,7 +171,7 @@ class ShardComputer:
         return Source(
             tuple(task.start for task in tasks),
             tuple(task.stop for task in tasks),
-            lambda index, columns: self._shard(step, output, tasks[index], columns),
+            lambda index, columns: self._read_shard(step, output, tasks[index], columns),
         )
 
     def work(self, step: Step, task: Task) -> Work:
@@ -205,23 +205,26 @@ class ShardComputer:
 
     def open(self, step: Step) -> None:
         """Open a step's stage, once."""
+        # The lock is held while a model is loaded, so that nobody loads it a second time.
         with self._lock:
             if step.name not in self._opened:
                 step.stage.open()
                 self._opened.add(step.name)
 
-    def _shard(self, step: Step, output: str, task: Task, columns: Sequence[str] | None) -> Batch:
+    def _read_shard(
+        self, step: Step, output: str, task: Task, columns: Sequence[str] | None
+    ) -> Batch:
         """Return a shard of an output: from the store or from memory, or else computed now."""
         if step.stored:
             return self.store.read(step.output(output), task.keys[output], columns)
-        outputs = self.cache.get((step.name, task.index), lambda: self._recomputed(step, task))
+        outputs = self.cache.get((step.name, task.index), lambda: self._make_for_reader(step, task))
         return outputs[output] if columns is None else outputs[output].select(columns)
 
-    def _recomputed(self, step: Step, task: Task) -> dict[str, Batch]:
+    def _make_for_reader(self, step: Step, task: Task) -> dict[str, Batch]:
         """Compute, in this very thread, a shard that a reader needs and memory does not hold."""
         with self._claimed(step, task) as claim:
             examples = self._good_rows_of_others(step, task)
-            computed = self._compute(step, task, claim, self._in_this_thread, examples)
+            computed = self._make(step, task, claim, self._in_this_thread, examples)
         if isinstance(computed, NoGoodRow):
             raise computed.error
         outputs, begin = computed
@@ -232,22 +235,23 @@ class ShardComputer:
             )
         return outputs
 
-    def _compute(
+    def _make(
         self,
         step: Step,
         task: Task,
         claim: Claim | None,
-        compute: Compute,
+        run_pieces: RunPieces,
         examples: Iterator[dict[str, Batch]],
     ) -> tuple[dict[str, Batch], float] | NoGoodRow:
         """Compute a shard's outputs; return them, and when their computation began.
 
-        `compute` is `_in_pool` or `_in_this_thread`. `examples` are good rows of other shards,
+        `run_pieces` is `_in_pool` or `_in_this_thread`. `examples` are good rows of other shards,
         looked for only if this one has none.
         """
         self.open(step)
-        computed = compute(step, self._pieces(step, task, claim))
+        computed = run_pieces(step, self._pieces(step, task, claim))
         parts = [part for piece in computed for part in piece.parts]
+        # A failed row needs columns, and some have lengths that only data shows.
         good = good_part(parts) or next(examples, None)
         if good is None:
             return NoGoodRow(first_error(parts))
@@ -294,25 +298,25 @@ class ShardComputer:
                 claim.end(piece)
         return parts
 
-    def _in_pool(self, step: Step, pieces: Sequence[_Piece]) -> list[_Computed]:
+    def _in_pool(self, step: Step, pieces: Sequence[_Piece]) -> list[_Result]:
         """Compute pieces on the threads of the pool, and say so as each is done."""
-        flying: deque[tuple[_Piece, Future[_Computed]]] = deque()
-        landed: list[_Computed] = []
+        flying: deque[tuple[_Piece, Future[_Result]]] = deque()
+        landed: list[_Result] = []
 
         def land() -> None:
             piece, future = flying.popleft()
             landed.append(self._wait(future))
             self._events.send("advance", step=step.name, rows=piece.rows)
 
-        # One map shard at a time hands over micro-batches, so that shards are finished one after
-        # the other. The turn goes on when the last is handed over, not when it is computed: the
-        # next shard's follow at once, and no thread waits while this shard is put together.
+        # One map shard at a time hands over its micro-batches, so that shards end one after the
+        # other. It passes the turn on when the last is handed over, not when it is computed: those
+        # of the next shard follow at once, and no thread idles while this shard is committed.
         try:
             with self._turn if step.stage.grain == "map" else nullcontext():
                 for piece in pieces:
                     if self.stop.is_set():
                         raise Interrupted(INTERRUPTED)
-                    # More would only be results that lie in memory earlier than they are needed.
+                    # More in flight would keep no thread busier, and hold more results in memory.
                     if len(flying) >= 2 * self.workers:
                         land()
                     flying.append((piece, self._pool.submit(piece)))
@@ -324,11 +328,11 @@ class ShardComputer:
             raise
         return landed
 
-    def _in_this_thread(self, step: Step, pieces: Sequence[_Piece]) -> list[_Computed]:
+    def _in_this_thread(self, step: Step, pieces: Sequence[_Piece]) -> list[_Result]:
         """Compute pieces one after the other; no progress is told, for nobody counts on them."""
         return list(self._one_by_one(pieces))
 
-    def _one_by_one(self, pieces: Sequence[_Piece]) -> Iterator[_Computed]:
+    def _one_by_one(self, pieces: Sequence[_Piece]) -> Iterator[_Result]:
         for piece in pieces:
             if self.stop.is_set():
                 raise Interrupted(INTERRUPTED)
@@ -336,6 +340,7 @@ class ShardComputer:
 
     def _wait(self, future: Future[T]) -> T:
         """Return what a future of the pool brings, or give up when this computer is closed."""
+        # In short waits, because a long one would not notice `stop`.
         while not self.stop.is_set():
             try:
                 return future.result(0.2)
@@ -353,7 +358,7 @@ class ShardComputer:
         if shard is not None:
             task = step.tasks[shard]
             yield {
-                output: self._shard(step, output, task, None).take(slice(0, 1))
+                output: self._read_shard(step, output, task, None).take(slice(0, 1))
                 for output in step.stage.produces
             }
 
@@ -423,7 +428,7 @@ class ShardComputer:
         # What others read is committed last: where it is present, a killed run has left nothing of
         # the shard out.
         for output, batch in sorted(
-            outputs.items(), key=lambda item: Ref(step.name, item[0]) in self._read
+            outputs.items(), key=lambda item: Ref(step.name, item[0]) in self._read_refs
         ):
             self.store.commit(
                 step.output(output),

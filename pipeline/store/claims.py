@@ -32,7 +32,7 @@ SILENCE_SECONDS = 120.0  # how long an untouched claim of another machine is hon
 
 _EVENT = re.compile(r"([+-]) ([0-9]{1,12}) ([0-9]{1,12})\n")
 RowRange = tuple[int, int]
-_held: set[Path] = set()  # the claims of this process, whichever of its journals keeps them
+_held: set[Path] = set()  # the claims of this process, in whichever store
 _lock = threading.Lock()
 
 
@@ -58,7 +58,7 @@ class Claim:
 
     def _write(self, line: bytes) -> None:
         with self._guard:
-            # a micro-batch may outlive its shard, and the number be another file's by then
+            # A micro-batch may outlive its shard; by then the number may be another file's.
             if self._file >= 0:
                 os.write(self._file, line)
 
@@ -69,7 +69,7 @@ class Claim:
         """
         with self._guard, _lock:
             with suppress(OSError):
-                # else another has taken it over
+                # If another file is there now, another process has taken the claim over.
                 if os.path.samestat(os.fstat(self._file), self.path.stat()):
                     if whole or not self.suspects:
                         self.path.unlink()
@@ -103,6 +103,7 @@ class Journal:
 
     def _take(self, path: Path) -> Claim | None:
         suspects: list[RowRange] = []
+        # The file gets its content before it gets its name: nobody ever reads half a claim.
         part = temporary(path)
         file = os.open(part, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
         try:
@@ -129,7 +130,7 @@ class Journal:
 
     def _is_alive(self, owner: str, path: Path) -> bool:
         if owner == process():
-            return False  # of a run in this process that did not end well
+            return False  # left by a run of this process that did not end well
         known = alive(owner)
         if known is not None:
             return known
@@ -137,6 +138,8 @@ class Journal:
             touched = path.stat().st_mtime_ns
         except OSError:
             return False
+        # Clocks of two machines may differ, so only this one counts: how long the other's file has
+        # not changed, since this process first looked at it.
         before, since = self._seen.get(path, (0, 0.0))
         if before != touched:
             self._seen[path] = (touched, time.monotonic())

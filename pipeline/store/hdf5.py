@@ -56,7 +56,7 @@ def image(fill: Callable[[h5py.File], None], size: int) -> memoryview:
     file to the end: a disk that is full, a quota, a limit on files, a Python file that raises. So
     every file is made in memory, and written by Python.
     """
-    # what memory refuses is raised here: inside HDF5 it is such a crash
+    # A lack of memory is raised here; inside HDF5 it would be such a crash.
     np.empty(size + max(size // 4, 32 << 20), np.uint8)
     made = BytesIO()
     with h5py.File(made, "w", libver=LIBVER, track_order=False) as file:
@@ -112,7 +112,7 @@ def read(
         if isinstance(error, FileNotFoundError):
             raise
         if isinstance(error, OSError) and error.errno in _MACHINE:
-            # HDF5's words are many
+            # shorter than HDF5's own message
             raise cannot_read(path, OSError(error.errno, os.strerror(error.errno))) from error
         raise CorruptArtifact(f"{path}: the file is damaged ({_first_line(error)}).") from error
 

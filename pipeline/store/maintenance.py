@@ -114,9 +114,11 @@ def move_aside(root: Path, path: Path, reason: str) -> None:
             suppress(FileExistsError),
             (aside / f"{name}.reason").open("x", encoding="utf-8", errors="replace") as file,
         ):
-            file.write(f"{path}: {reason}\n")  # whoever made this file has the name to himself
+            # Only one process can create this file, and so owns the name.
+            file.write(f"{path}: {reason}\n")
             break
-    for suffix in (".json", ".h5"):  # no receipt without its file, also where this is cut short
+    # The receipt first: if this is cut short, no receipt is left without its file.
+    for suffix in (".json", ".h5"):
         with suppress(FileNotFoundError):
             os.rename(path.with_suffix(suffix), aside / f"{name}{suffix}")
         fault_points.at(f"set_aside:after_{suffix[1:]}", path.parent.parent.name)
@@ -144,7 +146,7 @@ def garbage(
     """
     wanted = None if outputs is None else set(outputs)
     found: dict[Path, str] = {}
-    busy: set[Path] = set()  # what running processes are about to commit
+    busy: set[Path] = set()  # files that running processes are about to commit
     for path in sorted(root.glob("*/??/*")):  # temporary files first: their names begin with a dot
         output = path.parent.parent.name
         if output in NO_OUTPUTS or (wanted is not None and output not in wanted) or path.is_dir():
@@ -177,12 +179,11 @@ def garbage(
 def delete(found: Mapping[Path, str]) -> None:
     """Delete garbage, an artifact as a whole: its receipt, then at once its file.
 
-    Its folder is held meanwhile.
-
-    So nobody commits it in between; and cut short at any point this leaves no receipt without its
-    file. A file that has got a receipt since it was found without one stays.
+    Its folder is held meanwhile, so that nobody commits in between. Cut short at any point, this
+    leaves no receipt without its file. A file that has got a receipt since it was found without
+    one stays.
     """
-    # by folder, less their suffixes: a name may hold further dots
+    # folder → paths without suffix (a name may hold more dots) → class
     artifacts: dict[Path, dict[str, str]] = {}
     for path, kind in found.items():
         if kind in (UNNEEDED, ORPHAN):
@@ -194,7 +195,7 @@ def delete(found: Mapping[Path, str]) -> None:
             for name, kind in of_folder.items():
                 if kind == ORPHAN and os.path.lexists(f"{name}.json"):
                     continue
-                # twice: of one who committed meanwhile, where no lock can be had
+                # The receipt twice: without locks somebody may have committed in between.
                 for suffix in ".json", ".h5", ".json":
                     with suppress(FileNotFoundError, IsADirectoryError):
                         Path(f"{name}{suffix}").unlink()

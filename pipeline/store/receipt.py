@@ -83,7 +83,7 @@ def _of_its_key(receipt: Receipt) -> bool:
     """
     identity, preimage = receipt.provenance.get("identity"), receipt.provenance.get("preimage")
     try:
-        if isinstance(identity, list) and identity[:1] == [KEY_FORMAT]:  # of a table of a data set
+        if isinstance(identity, list) and identity[:1] == [KEY_FORMAT]:  # a table of a data set
             return receipt.key == key_of(identity)
         if isinstance(preimage, dict) and preimage.get("format") == KEY_FORMAT:
             name = receipt.output.removeprefix(str(preimage.get("stage")))

@@ -175,6 +175,8 @@ class Store:
         path = self.path(output, key)
         receipt = self.receipt(output, key)
         try:
+            # The whole file is hashed when this process first reads it. Later reads rely on the
+            # checksums of its chunks.
             known = (output, key) in self._sound
             if not known:
                 # The chunks' checksums are not enough: to fletcher32 two bytes of zeros are two of
@@ -220,6 +222,7 @@ class Store:
                 fault_points.at("commit:before_write", output)
                 hdf5.write(part, batch, schema.name)
                 fsync(part)
+                # Nothing is committed that cannot be read: a bad disk shows here, not in a year.
                 if not _reads_back(part, digest):
                     raise CorruptArtifact(
                         f"{part}: what was read back is not what was written; check the disk."
@@ -238,6 +241,7 @@ class Store:
                     time.time(),
                     provenance,
                 )
+                # From here on no other writer, and nobody who deletes or sets aside, comes between.
                 with alone(path.parent) as folder:
                     if former := self._adopted(output, key):
                         return former
@@ -248,18 +252,20 @@ class Store:
                             path,
                             "its receipt is damaged, or the file is not of its length",
                         )
+                    # The receipt comes last: it is what makes an artifact present.
                     fault_points.at("commit:before_link", output)
                     self._link(part, path, sha256)
                     fault_points.at("commit:before_receipt", output)
                     link_new(path.with_suffix(".json"), sealed(receipt))
-                    # where no lock can be had, `gc` may have found it without a receipt
+                    # without locks, `gc` may have met the file without a receipt, and deleted it
                     if not os.path.exists(path):
                         self._link(part, path, sha256)
                     os.fsync(folder)
                 self._sound.add((output, key))
                 fault_points.at("commit:after_receipt", output)
             finally:
-                remove(part)  # as long as it is there, `garbage` spares the file without a receipt
+                # As long as `part` is there, `garbage` spares the file, which has no receipt yet.
+                remove(part)
         return receipt
 
     def receipts(self, output: str | None = None) -> Iterator[Path]:
@@ -271,14 +277,14 @@ class Store:
                 )
 
     def check_artifact(self, receipt_path: Path) -> DamagedArtifact | None:
-        """Compare one artifact with its receipt, byte for byte (see `upkeep.check`)."""
+        """Compare one artifact with its receipt: see `maintenance.check_artifact`."""
         return maintenance.check_artifact(receipt_path)
 
     def damaged(self, doubted: Container[tuple[str, str]] = ()) -> list[DamagedArtifact]:
-        """Return what is damaged: of what is `doubted` (output, key) every byte is looked at.
+        """Return the damaged artifacts; those `doubted` (output, key) are checked byte by byte.
 
-        Of the others that shows without reading their files: a receipt is damaged, or a file is
-        gone or cut short.
+        The files of the others are not read: they are damaged if their receipt is, or if their file
+        is gone or cut short.
         """
 
         def look(path: Path) -> DamagedArtifact | None:
@@ -286,7 +292,7 @@ class Store:
                 return maintenance.check_artifact(
                     path, whole=(path.parent.parent.name, path.stem) in doubted
                 )
-            except ResourceRefused:  # told when it is needed
+            except ResourceRefused:  # reported when it is needed
                 return None
 
         with ThreadPoolExecutor(_LOOKERS, "qfuse-look") as pool:
@@ -297,8 +303,8 @@ class Store:
 
         Its receipt, its file and a line that says why are kept.
 
-        It is checked once more before: what is sound, or gone because another process was faster,
-        stays as it is. Returns whether something was set aside. Raises ResourceRefused if the store
+        It is checked once more first: if it is sound, or another process was faster, nothing is
+        done. Returns whether something was set aside. Raises ResourceRefused if the store
         cannot be written.
         """
         self.require("set aside")
@@ -361,7 +367,7 @@ class Store:
                 if not path.is_symlink():
                     continue  # another driver has just set it aside
             except NotRegular:
-                pass  # a folder, say
+                pass  # for instance a folder
             maintenance.move_aside(self.root, path, "a file without a receipt held other bytes")
 
 
@@ -373,7 +379,7 @@ def _reads_back(part: Path, digest: str) -> bool:
 
 
 def is_store(root: Path) -> bool:
-    return os.path.exists(root / "format.json")  # which `Store` refuses where it is no file
+    return os.path.exists(root / "format.json")  # if that is not a file, `Store` refuses it
 
 
 def _holds_others(root: Path) -> bool:

@@ -49,7 +49,7 @@ def replace_bytes(path: Path, data: bytes | memoryview) -> None:
             make_way(path)
             os.replace(part, path)
     except OSError as error:
-        error.filename = str(path)  # a full disk does not say which file it refused
+        error.filename = str(path)  # the error of a full disk names no file
         raise
     finally:
         part.unlink(missing_ok=True)

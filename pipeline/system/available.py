@@ -1,9 +1,9 @@
 """What this process may still use: threads, and memory within the limits of all around it.
 
-Those are the system's, its control groups' and its own; the tightest counts.
+Limits are set by the system, by control groups and by the process; the tightest counts.
 
-Libraries do not say so where a limit leaves them too little: they end the process, or wait for
-ever. So a command that cannot do with its limits is refused before it imports them.
+Libraries that get too little do not say so: they end the process, or wait for ever. So a command
+whose limits are too tight is refused before it imports them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FEWER = "--workers 1, OPENBLAS_NUM_THREADS=1"
 
 def require_limits() -> None:
     """Raise ResourceRefused if this process may not even import what every verb needs."""
-    threads = 2 * _library_threads()  # NumPy and SciPy have a pool each
+    threads = 2 * _library_threads()  # NumPy's and SciPy's pools
     require_address_space(IMPORTED + threads * THREAD)
     require_threads(threads)
 
@@ -83,11 +83,9 @@ def available_memory(
 ) -> int | None:
     """Return the bytes that this process may still use.
 
-    They are `allowed` (GB) if given, else what the tightest limit leaves.
-
-    Those are the memory that the system can give, the limits of its control groups less what they
-    use (files that are cached can be given back, and do not count) and the address space that it
-    may have. None where nothing is known.
+    They are `allowed` (GB) if given, else what the tightest limit leaves: the memory that the
+    system can give, the limits of the control groups less what they use (cached files do not count,
+    they can be given back), and the address space that is left. None if nothing is known.
     """
     if allowed is not None:
         return int(allowed * 1e9)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-KEY_FORMAT = "qfuse/1"  # stands in what every key is made of, and says how it is hashed
+KEY_FORMAT = "qfuse/1"  # part of every pre-image: says how keys are hashed
 
 
 def canonical(value: Any) -> str:

@@ -14,7 +14,7 @@ from pipeline.errors import ResourceRefused
 from pipeline.system.processes import alive, process, temporary
 from pipeline.system.regular_file import obstacle
 
-# seconds: nobody waits for ever for a process that was stopped while it had a folder to itself
+# seconds to wait for a process that may have been stopped while it held a folder
 _PATIENCE = 10.0
 
 _FULL = "the disk is full: free some space (`qfuse store gc`) and run again"
@@ -61,9 +61,9 @@ def in_the_way(error: OSError) -> str:
 def alone(folder: Path) -> Iterator[int]:
     """Hold a folder, given by the number of its open file, against others that ask for it this way.
 
-    Where the file system has no locks (NFS has none on folders) a link beside the folder, which
-    only one process can make, stands for one. Where the holder does not let go for long, it goes on
-    without.
+    Where the file system has no locks (NFS has none on folders), a link beside the folder, which
+    only one process can make, stands for a lock. If the holder does not let go for long, this goes
+    on without.
     """
     handle, mark = os.open(folder, os.O_RDONLY), folder.with_name(f".{folder.name}.lock")
     marked, until = False, time.monotonic() + _PATIENCE
@@ -81,13 +81,13 @@ def alone(folder: Path) -> Iterator[int]:
     finally:
         if marked:
             remove(mark)
-        os.close(handle)  # which gives the lock back
+        os.close(handle)  # and with it the lock
 
 
 def _make_lock_link(path: Path, until: float) -> bool:
     """Make the link that stands for a lock and names this process; return whether it could be made.
 
-    One of a process that is no more is taken away, and any other one when the time is over.
+    The link of a dead process is removed at once, any other when the time is up.
     """
     while True:
         try:

@@ -40,7 +40,7 @@ def at(point: str, name: str) -> None:
 
 def _do(action: str, where: str) -> None:
     if action in _SIGNALS:
-        # to this very thread: another one might be late to take it
+        # to this very thread, because another one might take it too late
         signal.raise_signal(_SIGNALS[action])
     elif action == "raise":
         raise RuntimeError(f"fault at {where}")

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
-# back ends whose results depend on it; NumPy's and SciPy's are made not to
+# back ends whose results depend on it; those of NumPy and SciPy are made not to
 DEPENDENT = {"torch", "onnxruntime", "opencv"}
 
 # From the least to the most, by the flags of /proc/cpuinfo.
@@ -39,7 +39,7 @@ _LIMITS = {
     "numpy": ("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE"),
     "scipy": ("OPENBLAS_CORETYPE",),
 }
-# oneDNN's names of what lacks it
+# oneDNN's names of levels without bf16
 _NO_BF16 = {"sse41", "avx", "avx2", "avx2_vnni", "avx512_core", "avx512_core_vnni"}
 
 

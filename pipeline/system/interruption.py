@@ -1,13 +1,11 @@
 """Ctrl-C and SIGTERM end the command at once, with one sentence and exit code 130.
 
-It does not matter what it is doing.
-
-The first signal raises KeyboardInterrupt in the main thread, so that what is open is closed well.
-That alone is not enough: a library may swallow the exception, and what is waited for may take long.
-So a thread ends the process GRACE seconds later, wherever it is. That harms nothing, because files
-appear whole or not at all. A second signal ends it without that moment, and so does a first one
-amid an import: native modules do not survive an exception there, or go on without a part of
-themselves.
+It does not matter what the command is doing. The first signal raises KeyboardInterrupt in the main
+thread, so that what is open is closed well. That alone is not enough: a library may swallow the
+exception, and what is waited for may take long. So a thread ends the process GRACE seconds later,
+wherever it is. That harms nothing, because files appear whole or not at all. A second signal ends
+it without that moment, and so does a first one amid an import: native modules do not survive an
+exception there, or go on without a part of themselves.
 
 This is in place before anything else is imported, and imports next to nothing itself: until then
 Python shows a traceback.
@@ -31,19 +29,19 @@ if TYPE_CHECKING:
 GRACE = 1.0  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-folders: set[str] = set()  # temporary ones, which are removed when the process ends at once
+folders: set[str] = set()  # temporary folders to remove if the process ends at once
 
-_told = _thread.allocate_lock()  # held by whoever prints the sentence, for good
+_told = _thread.allocate_lock()  # taken by the thread that prints the sentence, and never released
 _printed = _thread.allocate_lock()  # held until the sentence is printed
 _printed.acquire()
-_raised = _thread.allocate_lock()  # held once KeyboardInterrupt was raised, for good
+_raised = _thread.allocate_lock()  # taken when KeyboardInterrupt is raised, and never released
 _over = False  # the command has done its work
 
 
 def interruptible(call: Callable[[], int]) -> int:
     """Return what `call` returns; from now on SIGINT and SIGTERM end this process, with 130.
 
-    One that is ignored stays so.
+    A signal that is ignored stays ignored.
     """
     global _over
     _over = False
@@ -66,7 +64,7 @@ def end() -> NoReturn:
         except OSError:
             pass
     for folder in folders:
-        import shutil  # whoever made the folder has imported it
+        import shutil  # the code that made the folder has imported it
 
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(130)
@@ -81,7 +79,7 @@ def _install() -> None:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     try:
         _thread.start_new_thread(_watch, (seen,))
-    except RuntimeError:  # no thread to be had, so nobody ends the process but the main thread
+    except RuntimeError:  # no thread is allowed, so only the main thread can end the process
         os.close(seen)
 
 
@@ -114,7 +112,7 @@ def _tell() -> None:
     error = 2
     try:
         error = os.dup(2)
-        # first, lest the bars be drawn over the sentence
+        # first, so that the bars are not drawn over the sentence
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     except OSError:  # closed, or no more files may be open
         pass

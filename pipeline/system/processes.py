@@ -15,7 +15,7 @@ from pathlib import Path
 _PROCESS = re.compile(r"(?P<host>[0-9a-f]{8})-(?P<pid>[1-9][0-9]{0,8})-(?P<start>[0-9]{1,20})")
 _NAME = re.compile(rf"\.(?P<process>{_PROCESS.pattern})-[0-9]+-(?P<name>.+)", re.DOTALL)
 _DAY = 86400.0
-# no name comes twice, whatever the clock does after this moment
+# so that no name comes twice, whatever the clock does
 _number = itertools.count(time.time_ns())
 
 
@@ -45,7 +45,7 @@ def process() -> str:
 def alive(process: str) -> bool | None:
     """Whether the process of that name still runs; None if it cannot be asked, being elsewhere.
 
-    That is on another host or in another container.
+    It is elsewhere if it is on another host or in another container.
     """
     match = _PROCESS.fullmatch(process)
     if match is None:
@@ -55,7 +55,7 @@ def alive(process: str) -> bool | None:
     try:
         os.kill(int(match["pid"]), 0)
     except PermissionError:
-        pass  # it runs, as another user's
+        pass  # it runs, and is another user's
     except (OSError, OverflowError):
         return False
     state, start = _state(int(match["pid"]))
@@ -66,7 +66,7 @@ def alive(process: str) -> bool | None:
 def temporary(path: Path) -> Path:
     """Return a new hidden name beside `path`, to write what becomes `path`.
 
-    It has only the end of a long name.
+    Of a long name only the end is kept.
     """
     name = os.fsdecode(os.fsencode(path.name)[-150:])
     return path.with_name(f".{process()}-{next(_number)}-{name}")

@@ -52,7 +52,7 @@ def need_regular(path: str | Path) -> None:
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading. Raises OSError, as `need_regular` does."""
     need_regular(path)
-    # Should it have become a pipe meanwhile, that is not waited for either.
+    # If it has become a pipe meanwhile, opening it must not wait either.
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 

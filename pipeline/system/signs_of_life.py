@@ -53,7 +53,7 @@ class Pulse:
                 self.look()
 
         self._begun = self._last = self._clock()
-        with suppress(RuntimeError):  # no thread to be had
+        with suppress(RuntimeError):  # no thread is allowed
             threading.Thread(target=beat, name="qfuse-pulse", daemon=True).start()
         try:
             yield

@@ -113,7 +113,7 @@ def diff(
     """Compare two finished runs: the config fields that differ, and the numbers, with the intervals
     of their differences.
     """
-    from pipeline.session import mended
+    from pipeline.store.mending import mended
     from stages.report import diff_text
     from stages.results.diff import diff as compare
     from stages.results.finished_runs import RUNS, find_run

@@ -347,7 +347,7 @@ def test_the_versions_of_numpy_are_in_the_key_of_whole_shards(
 ) -> None:
     monkeypatch.setattr(toy.Overall, "backends", lambda self: ("numpy",))
     lab.run()
-    monkeypatch.setattr("pipeline.plan.plan.backend_version", lambda name: "9.9")
+    monkeypatch.setattr("pipeline.plan.shard_keys.backend_version", lambda name: "9.9")
     assert "numerics.backends.numpy: " in reasons(lab.session().plan)["overall"]
 
 

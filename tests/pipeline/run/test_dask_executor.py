@@ -240,7 +240,7 @@ def test_workers_of_several_instruction_sets_are_refused_unless_the_config_allow
     ):
         other = replace(ticket, computing={"measure": "avx2"})
         found = client.submit(
-            dask_worker.compute, other, 1, "measure", 0, frozenset({"number"}), None
+            dask_worker.compute_shard, other, 1, "measure", 0, frozenset({"number"}), None
         ).result(timeout=60)
     assert isinstance(found, ResourceRefused)
     assert re.search(

@@ -28,7 +28,7 @@ from pipeline.system.processes import temporary
 
 def only(store: Store) -> DamagedArtifact:
     """The one problem of a store."""
-    (problem,) = filter(None, map(store.check, store.receipts()))
+    (problem,) = filter(None, map(store.check_artifact, store.receipts()))
     return problem
 
 
@@ -130,7 +130,7 @@ def test_every_flipped_bit_is_found_and_never_read_as_data(store: Store) -> None
             assert str(path) in str(damage)
         path.write_bytes(image)
     assert met > 100
-    assert not any(map(store.check, store.receipts()))
+    assert not any(map(store.check_artifact, store.receipts()))
 
 
 def read_again(

@@ -28,8 +28,8 @@ from laboratory import NUMBERS, Lab
 from pipeline.errors import CorruptArtifact
 from pipeline.plan.plan import Plan
 from pipeline.run.events import Event, Events
-from pipeline.session import mended
 from pipeline.store import hdf5, maintenance
+from pipeline.store.mending import mended
 from pipeline.store.store import Store
 
 Name = tuple[str, str]  # output, key

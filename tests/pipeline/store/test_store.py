@@ -295,7 +295,7 @@ def test_a_commit_adopts_no_artifact_that_is_seen_to_be_damaged(
     damage(store.path("toy", KEY))
     again = Store(store.root)
     commit(again)
-    assert [again.check(path) for path in again.receipts()] == [None]
+    assert [again.check_artifact(path) for path in again.receipts()] == [None]
     assert len(list((store.root / "quarantine").glob("*.json"))) == 1
 
 
