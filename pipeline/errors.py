@@ -31,7 +31,7 @@ class InvalidInput(QfuseError):
 
 
 class TooManyFailures(QfuseError):
-    """More rows failed to acquire than the run allows."""
+    """More rows failed than the run allows."""
 
     exit_code = 4
 
@@ -114,7 +114,7 @@ def advice(error: OSError) -> str:
 
 
 def cannot_write(path: Path, error: OSError) -> ResourceRefused:
-    """Return the sentence for a file that the machine refuses to write."""
+    """Return the error for a file that the machine refuses to write."""
     known = {
         errno.ENOSPC: "free some space, or choose another place",
         errno.EDQUOT: "free some space, or choose another place",
@@ -171,7 +171,7 @@ def _librarys(error: BaseException) -> bool:
 
 
 def cannot_read(path: Path, error: OSError) -> ResourceRefused:
-    """Return the sentence for a file that the machine, not the file's owner, refuses to read."""
+    """Return the error for a file that the machine, not the file's owner, refuses to read."""
     return ResourceRefused(
         f"{path} cannot be read ({error.strerror or error}): {advice(error)}, and run again."
     )

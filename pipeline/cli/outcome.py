@@ -1,4 +1,4 @@
-"""What a run came to: what it computed, what failed, its results and report, printed or as JSON."""
+"""What a run achieved: what it computed, what failed, results and report, as text or JSON."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that came to its end.
+    """A run that has ended well.
 
-    `ran`: the steps that it computed, those computed anew after damage among them.
+    `ran` names the steps that it computed, including those computed again after damage.
     """
 
     session: Session

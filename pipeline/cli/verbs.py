@@ -130,7 +130,7 @@ def why(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which field made a step stale, against the last run of this config."""
+    """Say which field has changed since the last run of this config, so that a step is stale."""
     from pipeline.config.config import load_config
 
     steps = looked_at(

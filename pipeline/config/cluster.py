@@ -31,6 +31,6 @@ def need_cluster(where: str | None) -> None:
 
 
 def no_cluster(where: str) -> UsageError:
-    """Return the sentence for what names no cluster."""
+    """Return the error for a text that names no cluster."""
     expected = "expected local:N, an address such as tcp://HOST:8786, or a scheduler file"
     return UsageError(f"--dask (or run.dask) {where}: {expected}.")

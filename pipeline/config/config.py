@@ -98,7 +98,7 @@ class RunConfig(Section):
 
 
 class ReportConfig(Section):
-    """What is made of the results when the run ends."""
+    """Which report is made of the results when the run ends."""
 
     kind: str = "html"
     options: dict[str, Any] = {}
@@ -127,7 +127,7 @@ class Config(Section):
 
     @model_serializer(mode="wrap")
     def _dumped(self, dump: Any) -> dict[str, Any]:
-        """A config that is no benchmark does not say so."""
+        """Leave `benchmark` out of the dump if it is empty."""
         return {name: value for name, value in dump(self).items() if name != "benchmark" or value}
 
     @property
@@ -141,12 +141,12 @@ class Config(Section):
 
     @property
     def origin(self) -> Origin:
-        """What it was asked for by. Of a config that was not read from a file nothing is known."""
+        """The file and overrides it was made from; empty if it was not read from a file."""
         return self._origin.of_benchmark(self.benchmark)
 
     @property
     def origin_of_all(self) -> Origin:
-        """What its file was asked for by, with whatever was said of other benchmarks."""
+        """Its file and all overrides, with those of other benchmarks."""
         return self._origin
 
     @property
@@ -163,7 +163,7 @@ class Config(Section):
 
     @property
     def cluster(self) -> str | None:
-        """`run.dask`, as it is seen from any folder where it names a scheduler file."""
+        """`run.dask`; the path of a scheduler file is made absolute."""
         file = self.home / os.path.expanduser(self.run.dask or "")
         return str(file) if os.path.isfile(file) else self.run.dask
 
@@ -190,7 +190,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_layers(path: Path, overrides: Sequence[str] = ()) -> Layers:
-    """Read a config file and what it extends, not validated yet but for which benchmarks it has.
+    """Read a config file and what it extends; of all its fields only `benchmarks` is checked.
 
     Raises as `load_config`.
     """
@@ -205,7 +205,7 @@ def load_layers(path: Path, overrides: Sequence[str] = ()) -> Layers:
 
 
 def config_of(found: Layers, benchmark: str = "") -> Config:
-    """Return the config of one benchmark, or of a file that has none.
+    """Return the config of one benchmark, or of a file without benchmarks.
 
     Raises InvalidInput, as `load_config`.
     """

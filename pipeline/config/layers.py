@@ -35,7 +35,7 @@ class Override:
 
 @dataclass(frozen=True)
 class Layers:
-    """One config's parts.
+    """The parts of one config, not merged yet.
 
     `benchmarks` are in the order of the file: none of a plain config, one where one was chosen.
     """
@@ -49,7 +49,7 @@ class Layers:
 
     @property
     def several(self) -> bool:
-        """Whether the file has benchmarks, be it one, and all of them are meant."""
+        """Whether the file has benchmarks (one, perhaps) and none of them was chosen."""
         return bool(self.benchmarks) and not self.chosen
 
     def merged(self, benchmark: str = "") -> Layer:
@@ -130,7 +130,7 @@ def layers(
 
 
 def _benchmarks_of(path: Path, given: Any) -> dict[str, Layer]:
-    """Return the benchmarks that are not left out.
+    """Return the benchmarks of a file without those set to null.
 
     Raises InvalidInput for names and fields that they cannot have.
     """

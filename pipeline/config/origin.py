@@ -46,7 +46,7 @@ class Origin:
         return cls(file.parent.resolve() / file.name, tuple(sorted(kept)))
 
     def of_benchmark(self, name: str) -> Origin:
-        """Return it without the overrides of other benchmarks."""
+        """Return this origin without the overrides of other benchmarks."""
         own = f"benchmarks.{name}."
         return Origin(
             self.file,
@@ -74,7 +74,7 @@ class Origin:
 
 
 class _Record(BaseModel):
-    """What a folder says of its report.
+    """The record in a run folder that says whose report it holds.
 
     `config` is relative to the folder, so that both may move.
     """
@@ -134,7 +134,7 @@ def _aside(folder: Path, name: str, origin: Origin) -> Path:
 
 
 def _read(folder: Path) -> _Record | None:
-    """Return what a folder says of its report; None if it does not, or is damaged."""
+    """Return a folder's record; None if there is none, or it is damaged."""
     try:
         return _Record.model_validate_json(read_regular(folder / _RECORD))
     except (OSError, ValueError):

@@ -95,7 +95,7 @@ _PATTERNS = {
 
 
 def _expected(problem: Any) -> str:
-    """Return what a field should have held; "" for a sentence that pydantic has from us."""
+    """Return what a field should have held; "" if the error's message is a sentence of ours."""
     kind, given = problem["type"], problem.get("ctx", {})
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(given["pattern"], f"text of the form {given['pattern']}")

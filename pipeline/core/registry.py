@@ -1,4 +1,4 @@
-"""Names → classes.
+"""Names → classes and functions of each kind, built in or from plug-ins.
 
 Built-in and third-party parts register in the same way: a decorator, loaded by entry point. A
 distribution adds parts by naming a module under the entry-point group `qfuse.plugins`; importing it

@@ -164,7 +164,7 @@ class Batch(Mapping[str, Array]):
 
     @property
     def nbytes(self) -> int:
-        """The bytes of its columns; of text, those that lead to it."""
+        """The bytes of its columns; of a text column, only those of the references."""
         return sum(array.nbytes for array in self.columns.values())
 
     def take(self, rows: slice | Array) -> Batch:

@@ -196,7 +196,7 @@ class Stage:
         return []
 
     def identity(self) -> Any:
-        """What else decides numbers: weights by digest, a model's preprocessing. JSON."""
+        """Whatever else decides numbers, as JSON: digests of weights, a model's preprocessing."""
         return None
 
     def backends(self) -> tuple[str, ...]:

@@ -29,7 +29,11 @@ _MARK = object()
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes start…stop of the file: as they are, or as a text in UTF-8 or in Latin-1."""
+    """Bytes start…stop of the file, which stand for themselves or for a text.
+
+    They are the bytes meant, or a text in UTF-8; of kind "latin" they are a text in UTF-8 whose
+    Latin-1 code are the bytes meant.
+    """
 
     start: int
     stop: int
@@ -55,7 +59,7 @@ class Bytes1D:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """A name that a pickle asked for and that is known here; never the thing itself."""
+    """A known name that a pickle asked for; never the thing that Python has under it."""
 
     name: str
 

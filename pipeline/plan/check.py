@@ -35,13 +35,13 @@ from pipeline.system.instruction_sets import lacks_bf16
 
 
 class Problems:
-    """Sentences in the order in which they were met, each once."""
+    """The problems found so far, in order, each once."""
 
     def __init__(self) -> None:
         self.found: dict[str, QfuseError] = {}
 
     def attempt(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a call returns; None, and its problem kept, where it raises one."""
+        """Return what a call returns; if it raises a problem, keep that and return None."""
         try:
             return call(*arguments)
         except QfuseError as problem:
@@ -103,7 +103,7 @@ def find_problems(config: Config) -> tuple[list[str], Plan | None, list[str]]:
 
 
 def doubts(plan: Plan) -> list[str]:
-    """Return what the steps of a plan say of its data set, each sentence once."""
+    """Return what the steps of a plan remark on its data set, each sentence once."""
     return list(
         dict.fromkeys(
             said for step in plan.steps.values() for said in step.stage.doubts(plan.dataset.tables)

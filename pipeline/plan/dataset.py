@@ -54,7 +54,7 @@ class Axis:
 
     @property
     def fewest(self) -> int:
-        """How many shards there are at least, without cutting them."""
+        """The least number of shards that there can be, known without cutting them."""
         return max(1, -(-self.rows // self._most))
 
     @property

@@ -46,7 +46,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """One of its keys, for all of them."""
+        """The first of its keys, which stands for all of them."""
         return next(iter(self.keys.values()))
 
 

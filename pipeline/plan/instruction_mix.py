@@ -23,7 +23,7 @@ Computing = Mapping[str, str]
 
 
 def computing(steps: Iterable[Step]) -> dict[str, str]:
-    """Return what this process computes each step with, of those whose results depend on it."""
+    """Return, for each step whose results depend on it, what this process computes it with."""
     return {
         step.name: step.stage.computed_with
         for step in steps

@@ -1,4 +1,4 @@
-"""Where one artifact of a plan is damaged, more may be: which of them are then checked at once."""
+"""Where one artifact of a plan is damaged, more may be: which ones are then checked at once."""
 
 from __future__ import annotations
 

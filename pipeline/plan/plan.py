@@ -71,7 +71,7 @@ class Plan:
         return (step for step in self.steps.values() if step.stage.name == stage)
 
     def narrow(self, names: Iterable[str]) -> None:
-        """Keep to do only what is missing of the named steps and of all that they read.
+        """Leave to do only what is missing of the named steps and of all that they read.
 
         No key changes.
         """

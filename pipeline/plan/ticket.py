@@ -1,4 +1,4 @@
-"""A ticket: the little that another process needs to make the same plan, and the proof that it did.
+"""A ticket: what another process needs to make the same plan, and the proof that it did.
 
 Workers of a cluster and trial processes get a ticket instead of a plan: they read the data set's
 tables from the store that all share, plan for themselves and compare every key with the one who

@@ -1,4 +1,4 @@
-"""Trials: which rows end the process that runs them.
+"""Trials: find the rows that end the process which runs them.
 
 A process of its own tries, so that only it dies.
 

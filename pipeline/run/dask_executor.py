@@ -198,7 +198,7 @@ class ClusterExecutor:
         return len(living)
 
     def _compare(self, greetings: Mapping[str, dask_worker.Greeting]) -> None:
-        """Look at what the workers compute with.
+        """Compare what the workers compute with, and note what is worth knowing.
 
         Raises ResourceRefused if they would mix instruction sets unasked.
         """
@@ -245,7 +245,7 @@ class ClusterExecutor:
         self.outcomes.put((job, self._with_differences(outcome)))
 
     def _with_differences(self, problem: BaseException) -> BaseException:
-        """Say in which fields of the keys a worker differs."""
+        """Return a problem; of different keys, with the fields in which they differ."""
         if not isinstance(problem, DifferentKeys):
             return problem
         for step in self._plan.steps.values():

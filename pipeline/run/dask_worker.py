@@ -55,7 +55,7 @@ def greet(
 
     Returns the error of a worker that cannot.
 
-    Steps on a GPU are opened where there is one to be had.
+    Steps on a GPU are opened only if this worker has one.
     """
     try:
         computer = _computer_for(ticket, threads, dask_worker)
@@ -105,7 +105,7 @@ def compute_shard(
 
 
 def end_run(token: str) -> None:
-    """Forget a run.
+    """End a run on this worker, and forget it.
 
     Its shards, if any are under way, end at their next micro-batch, and what is committed is
     committed.

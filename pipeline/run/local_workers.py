@@ -57,7 +57,7 @@ def local_workers(where: str | None) -> LocalWorkers | None:
 
 
 class LocalWorkers:
-    """A cluster of `count` worker processes on its way. Whoever made it closes it."""
+    """A cluster of `count` worker processes that is being started; its maker has to close it."""
 
     def __init__(self, count: int) -> None:
         self.count = count

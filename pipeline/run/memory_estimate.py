@@ -207,7 +207,7 @@ class _Sizes:
         return reads, writes, [Arrays(step.name, what, size) for what, size in stated.items()]
 
     def stated(self, step: Step, task: Task) -> Mapping[str, int]:
-        """Return what a stage says of one shard; of a map, of the first micro-batch."""
+        """Return what a stage says that a shard (map: its first micro-batch) holds in memory."""
         stage, dataset, mapped = step.stage, self._plan.dataset, step.stage.grain == "map"
         stop = task.stop
         if mapped:
@@ -327,7 +327,7 @@ def _under_way(flying: list[_ShardLoad], workers: int) -> Iterator[Arrays]:
 
 
 def _merged(parts: Iterable[Arrays]) -> list[Arrays]:
-    """Return one part for all of one step that are the same, the largest first."""
+    """Add up the arrays of the same step and kind; return the sums, the largest first."""
     found: dict[tuple[str, str], Arrays] = {}
     for part in parts:
         name = part.step, part.what

@@ -21,7 +21,7 @@ from pipeline.store.claims import RowRange
 
 
 class DecoderCrash(InvalidInput):
-    """What stands for the error of a row that ends the process which runs it."""
+    """Stands for the error of a row that ends the process which runs it."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class ReadyQueue:
         return max(0.01, self._later[0][0] - time.monotonic()) if self._later else math.inf
 
     def done(self, job: Job) -> bool:
-        """Note that a job is done. Returns whether it was the last one of its step."""
+        """Note that a job is done; return whether it was the last one of its step."""
         for name in self._readers[job.name]:
             self._waits[name].discard(job.name)
             if not self._waits[name]:

@@ -62,14 +62,14 @@ class Executor(Protocol):
 
     def submit(self, job: Job, example: int | None) -> None: ...
     def watch(self) -> None:
-        """Raise ResourceRefused if nothing will ever come back."""
+        """Raise ResourceRefused if no outcome can come any more."""
 
     def close(self, whole: bool) -> None:
         """End; unless the run is `whole`, stop what is under way, but wait for commits."""
 
 
 class LocalExecutor:
-    """This process: a few threads, each of which sees one shard through."""
+    """Computes in this process, on a few threads, each of which sees one shard through."""
 
     memory = True
 

@@ -329,7 +329,7 @@ class ShardComputer:
         return landed
 
     def _in_this_thread(self, step: Step, pieces: Sequence[_Piece]) -> list[_Result]:
-        """Compute pieces one after the other; no progress is told, for nobody counts on them."""
+        """Compute pieces one after the other; they are not part of the progress shown."""
         return list(self._one_by_one(pieces))
 
     def _one_by_one(self, pieces: Sequence[_Piece]) -> Iterator[_Result]:

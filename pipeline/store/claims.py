@@ -149,7 +149,7 @@ class Journal:
 
 @contextmanager
 def kept_alive(path: Path) -> Iterator[None]:
-    """Keep a file that names this process, and is no claim, from passing for a dead one's."""
+    """Keep a file that names this process alive as its claims are, though it is none."""
     _make_folder(path.parent)
     path.write_text(_claim_text(process()))
     with _lock:
@@ -176,7 +176,7 @@ def _claim_text(owner: str, suspects: Iterable[RowRange] = ()) -> str:
 
 
 def _in_flight(rows: Iterable[RowRange]) -> str:
-    """Return the lines that say of ranges of rows that they have begun."""
+    """Return the lines which say that ranges of rows have begun."""
     return "".join(f"+ {first} {stop}\n" for first, stop in rows)
 
 
@@ -199,7 +199,7 @@ def _beat_from_now_on() -> None:
 def _read_claim(path: Path) -> tuple[str, list[RowRange]]:
     """Return a claim's process and the rows that began and did not end.
 
-    What is torn or not ours to read names nobody.
+    A file that is damaged or cannot be read names nobody.
     """
     try:
         owner, *lines = read_regular(path).decode(errors="replace").splitlines(keepends=True)

@@ -149,7 +149,7 @@ def _values(node: Any, path: Path, rows: slice, checked: bool) -> Any:
 
 
 def _chunks(node: Any) -> Array:
-    """Return all rows, each chunk read from the file to its place as it is."""
+    """Return all rows; each chunk is read straight into its place."""
     found = np.empty(node.shape, node.dtype)
     flat: Any = found.reshape(-1).view(np.uint8)
     row_bytes, total = found.nbytes // len(found), 0

@@ -43,7 +43,7 @@ def sealed(receipt: Receipt) -> bytes:
 
 
 def unsealed(data: bytes, output: str, key: str) -> Receipt:
-    """Return the receipt that a file holds, which is to be that of (output, key).
+    """Return the receipt that a file holds, which must be that of (output, key).
 
     Raises ValueError, saying what is wrong, where it is damaged or another artifact's.
     """

@@ -125,7 +125,7 @@ def link_new(path: Path, data: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file as far as the disk allows; what has gone wrong before is told, not this."""
+    """Remove a file if the disk allows; an error here must not hide an earlier one."""
     with suppress(OSError):
         path.unlink()
 

@@ -73,7 +73,7 @@ def temporary(path: Path) -> Path:
 
 
 def being_written(file: Path) -> str:
-    """Return the name that a temporary file is going to have; empty if whoever made it is no more.
+    """Return the name that a temporary file will get; empty if the process that made it is dead.
 
     Files of processes that cannot be asked are taken for live ones for a day.
     """

@@ -57,7 +57,7 @@ def open_regular(path: str | Path) -> BufferedReader:
 
 
 def obstacle(folder: str | Path) -> str:
-    """Say what is where a folder, or one of those that it lies in, should be; "" if nothing is."""
+    """Say what stands in the place of a folder, or of one above it; "" if nothing does."""
     for place in (Path(folder), *Path(folder).parents):
         if os.path.isdir(place):
             break

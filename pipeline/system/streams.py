@@ -79,7 +79,7 @@ def put(text: str) -> None:
 
 
 def prepare() -> None:
-    """Let there be streams, and let no encoding lack a character."""
+    """Open missing streams, and make every character printable in any encoding."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream: Any = getattr(sys, name)
         if stream is None:
