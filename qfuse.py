@@ -542,6 +542,7 @@ def run(
     from pipeline import session
     from pipeline.plan.check import open_all
     from pipeline.run.events import Events
+    from pipeline.store.mending import mended
 
     loaded = load_config(config, overrides)
 
@@ -551,7 +552,7 @@ def run(
         session.execute(opened, Events(opened.folder if opened.plan.to_run else None), workers)
         return session.current_report(opened, warnings.warn)
 
-    return session.mended(once, warnings.warn)
+    return mended(once, warnings.warn)
 
 
 def results(run: str | Path) -> pd.DataFrame:

@@ -37,7 +37,7 @@ from benchmarks.material import (
 )
 from pipeline.core.schema import Batch, concat
 from pipeline.core.stage import Source, Work
-from pipeline.run.shard_computer import tables_of
+from pipeline.plan.shard_tables import tables_of_shard
 from pipeline.store.store import Store
 from stages.evaluation.verification import EvaluateVerification
 from stages.fusion import fuse
@@ -149,7 +149,7 @@ def streamed(folder: Path) -> dict[str, float]:
     key, begin = f"{os.getpid():064x}", time.perf_counter()
 
     def shard(bounds: tuple[int, int]) -> Batch:
-        part = tables_of(stage, data, *bounds)
+        part = tables_of_shard(stage, data, *bounds)
         return stage.compute(
             Work(*bounds, part, {"embeddings": _stored(store, faces, part)}, pool, WORKERS)
         )[""]

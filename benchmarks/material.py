@@ -15,7 +15,7 @@ from pipeline.core.numerics import PROFILES
 from pipeline.core.schema import Array, Batch, concat, text
 from pipeline.core.stage import Context, Source, Stage, Work
 from pipeline.plan.dataset import Dataset
-from pipeline.run.shard_computer import tables_of
+from pipeline.plan.shard_tables import tables_of_shard
 from stages.datasets.synthetic import SynthOptions, synthesise
 from stages.faces import embed
 from stages.fusion import fuse
@@ -156,7 +156,7 @@ def run(stage: Stage, data: Dataset, **inputs: Batch | Source) -> Batch:
 
     def shard(bounds: tuple[int, int]) -> Batch:
         found = stage.compute(
-            Work(*bounds, tables_of(stage, data, *bounds), sources, pool, WORKERS)
+            Work(*bounds, tables_of_shard(stage, data, *bounds), sources, pool, WORKERS)
         )
         return next(iter(found.values()))
 

@@ -31,7 +31,7 @@ class InvalidInput(QfuseError):
 
 
 class TooManyFailures(QfuseError):
-    """More rows failed to acquire than the run allows."""
+    """More rows failed than the run allows."""
 
     exit_code = 4
 
@@ -39,8 +39,8 @@ class TooManyFailures(QfuseError):
 class CorruptArtifact(QfuseError):
     """A stored artifact no longer holds what was written.
 
-    `output` and `key` name it in the store at `root`, where it is known which it is; `doubted` are
-    others (output, key) whose every byte is to be looked at, because who met this one would go on
+    `output` and `key` name it in the store at `root`, if it is known which one it is. `doubted` are
+    others (output, key) to be checked byte by byte, because the work that met this one would go on
     to read them.
     """
 
@@ -84,15 +84,17 @@ def _folded(name: str) -> str:
 
 
 def counted(count: int, word: str, plural: str = "") -> str:
-    """Return a number with its noun, as in "1 file" and "2 files"; `plural` is that of an irregular
-    noun.
+    """Return a number with its noun, as in "1 file" and "2 files".
+
+    `plural` is given for an irregular noun.
     """
     return f"{count:,} {word if count == 1 else plural or word + 's'}"
 
 
 def in_words(value: object) -> str:
-    """Return what was found where something else was expected; YAML's null is what an empty field
-    is.
+    """Return, in words for a message, the value that was found where another was expected.
+
+    YAML's null is what an empty field is.
     """
     return "nothing" if value is None else f"{value!r:.60}"
 
@@ -112,7 +114,7 @@ def advice(error: OSError) -> str:
 
 
 def cannot_write(path: Path, error: OSError) -> ResourceRefused:
-    """Return the sentence for a file that the machine refuses to write."""
+    """Return the error for a file that the machine refuses to write."""
     known = {
         errno.ENOSPC: "free some space, or choose another place",
         errno.EDQUOT: "free some space, or choose another place",
@@ -125,8 +127,8 @@ def cannot_write(path: Path, error: OSError) -> ResourceRefused:
     return ResourceRefused(f"{path} cannot be written ({error.strerror or error}): {what}.")
 
 
-# How libraries say it that have no exception of their own for it: PyTorch on a CPU, OpenCV, ONNX
-# Runtime, the loader of any.
+# The words of libraries that have no exception of their own for a lack of memory: PyTorch on a CPU,
+# OpenCV, ONNX Runtime, and the loader of shared libraries.
 _NO_MEMORY = (
     *(
         "DefaultCPUAllocator",
@@ -146,7 +148,7 @@ _NO_THREAD = (
 
 def no_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in whichever library."""
-    # PyTorch's, without importing it
+    # PyTorch's own, known by name so as not to import it
     named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
     if named or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
@@ -161,14 +163,15 @@ def no_thread(error: BaseException) -> bool:
 
 
 def _librarys(error: BaseException) -> bool:
-    """Whether a message is a library's own, and not of a ValueError or its like, which may quote a
-    file.
+    """Whether a message is a library's own.
+
+    A message of ValueError or its like may quote a file instead.
     """
     return type(error) in (RuntimeError, ImportError) or type(error).__module__ != "builtins"
 
 
 def cannot_read(path: Path, error: OSError) -> ResourceRefused:
-    """Return the sentence for a file that the machine, not the file's owner, refuses to read."""
+    """Return the error for a file that the machine, not the file's owner, refuses to read."""
     return ResourceRefused(
         f"{path} cannot be read ({error.strerror or error}): {advice(error)}, and run again."
     )

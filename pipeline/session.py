@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,16 +17,16 @@ from pipeline.config.config import Config, load_config
 from pipeline.config.origin import kept_apart
 from pipeline.core.registry import lookup
 from pipeline.core.schema import Batch
-from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused, counted
+from pipeline.errors import InvalidInput
 from pipeline.files.digests import file_digest
 from pipeline.plan.dataset import Dataset, ingest
 from pipeline.plan.graph import Step
 from pipeline.plan.last_plan import remember
-from pipeline.plan.plan import Plan, build, context_of
-from pipeline.run.dask_workers import LocalWorkers
+from pipeline.plan.plan import Plan, build_plan, context_of
 from pipeline.run.events import Events
+from pipeline.run.local_workers import LocalWorkers
 from pipeline.run.runner import Runner, Summary
-from pipeline.store.maintenance import GONE, Problem
+from pipeline.store.mending import mended
 from pipeline.store.store import Store, is_store
 from pipeline.system.atomic_text import replace_text
 from pipeline.system.canonical_json import key_of
@@ -35,8 +34,6 @@ from pipeline.system.regular_file import read_regular
 from pipeline.system.signs_of_life import pulse
 
 T = TypeVar("T")
-_ASIDE, _HIDDEN = ("was set aside", "were set aside"), ("counts as absent", "count as absent")
-_TOLD = 5  # damaged artifacts that are named one by one
 
 
 @dataclass(frozen=True)
@@ -50,16 +47,12 @@ class Session:
     folder: Path
 
     def read(self, step: Step, output: str = "", columns: Sequence[str] | None = None) -> Batch:
-        """Return an output of a step of a finished run: from the store or, if it is not stored,
-        made of what is.
-        """
+        """Return an output of a step of a finished run; what is not stored is computed."""
         return self.reader.results(step, output, columns)
 
     @cached_property
     def reader(self) -> Runner:
-        """What reads a finished run: single shards (`source`), and what a shard was computed from
-        (`work`), too.
-        """
+        """What reads single shards of a finished run, and what each was computed from."""
         return Runner(self.plan, self.store)
 
 
@@ -82,9 +75,7 @@ class Results:
         return list(self.plan.cells(stage))
 
     def upstream(self, step: Step, stage: str) -> Step | None:
-        """Return the step of the named stage that `step` depends on, nearest first; None if there
-        is none.
-        """
+        """Return the nearest step of the named stage that `step` depends on, or None."""
         waiting = [self.plan.steps[ref.step] for ref in step.inputs.values()]
         while waiting:
             found = waiting.pop(0)
@@ -97,9 +88,7 @@ class Results:
         return self.session.read(step, output, columns)
 
     def available(self, step: Step, output: str = "") -> bool:
-        """Whether an output can be read: false after crops were collected, or for what was never
-        stored.
-        """
+        """Whether an output is stored: crops may have been collected, others are never stored."""
         return all(
             self.session.store.has(step.output(output), task.keys[output]) for task in step.tasks
         )
@@ -112,12 +101,11 @@ class Report(Protocol):
 
 
 class StudyReport(Protocol):
-    """Makes files of a config's benchmarks together, in the folder. Registered under the kind
-    'study report'.
+    """Makes files of a config's benchmarks together, in the folder.
 
-    `results` are those of the benchmarks that ran, by name, in the order of the file; `options`
-    those of the report section that stands for all. A benchmark may have factors and steps that
-    another has not.
+    Registered under the kind 'study report'. `results` are those of the benchmarks that ran, by
+    name, in the order of the file; `options` those of the report section that stands for all. A
+    benchmark may have factors and steps that another has not.
     """
 
     def __call__(
@@ -131,9 +119,7 @@ def store_root(config: Config, store: Path | None) -> Path:
 
 
 def other_store(config: Config, store: Path | None) -> str | None:
-    """Return a sentence where the config has no store at its own place yet and the working folder
-    has one; else None.
-    """
+    """Return a hint if only the working folder has a store, and not the config's own; else None."""
     own, here = store_root(config, store), Path.cwd() / config.run.store
     if store is not None or own == here or is_store(own) or not is_store(here):
         return None
@@ -151,10 +137,10 @@ def open_session(
     readonly: bool = False,
     absent: Container[tuple[str, str]] = (),
 ) -> Session:
-    """Load a config, ingest its data set and plan it. Raises the QfuseError of whatever is wrong
-    first.
+    """Load a config, ingest its data set and plan it.
 
-    `absent`: artifacts (output, key) that count as absent. Verbs open sessions with `with_session`.
+    Raises the QfuseError of whatever is wrong first. `absent`: artifacts (output, key) that count
+    as absent. Verbs open sessions with `with_session`.
     """
     pulse.at("reading the data set and planning")
     loaded = config if isinstance(config, Config) else load_config(config, overrides)
@@ -163,8 +149,8 @@ def open_session(
     context = context_of(loaded, lambda: dataset.files)
     folder = loaded.run_folder()
     try:
-        plan = build(loaded, dataset, opened, context, until, folder / "plan.json")
-    except InvalidInput as problem:  # what was found of the files may well be why
+        plan = build_plan(loaded, dataset, opened, context, until, folder / "plan.json")
+    except InvalidInput as problem:  # what was noted about the files may well be why
         raise InvalidInput(
             "\n".join([str(problem), *(f"note: {note}" for note in dataset.notes)])
         ) from problem
@@ -177,13 +163,12 @@ def execute(
     workers: int | None = None,
     dask: str | LocalWorkers | None = None,
 ) -> Summary:
-    """Run what the plan lacks, if anything, and remember the plan for the reasons of the next
-    one."""
+    """Run what the plan lacks, if anything; remember the plan for the reasons of the next."""
     runner = Runner(session.plan, session.store, events, workers, dask)
     try:
         summary = runner.run()
     except BaseException:
-        with suppress(OSError):  # the error that is on its way says more
+        with suppress(OSError):  # the error that is being raised says more
             remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
         raise
     remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
@@ -201,11 +186,10 @@ def with_session(
     until: str | None = None,
     readonly: bool = False,
 ) -> T:
-    """Open a config and return what `work` makes of its session. What either finds damaged is
-    mended, as `mended` says.
+    """Open a config and return what `work` makes of its session.
 
-    So whoever reads a store reads it here. A store that a `readonly` session cannot fix is seen
-    without what is damaged.
+    Damage that either meets is mended (see `mended`), which is why every verb that reads a store
+    comes through here. A `readonly` session cannot set anything aside; it ignores what is damaged.
     """
     if note := other_store(config, store):
         tell(note)
@@ -219,83 +203,6 @@ def with_session(
     )
 
 
-def mended(
-    work: Callable[[], T],
-    tell: Callable[[str], None],
-    hide: Callable[[tuple[str, str]], None] | None = None,
-) -> T:
-    """Return what `work` returns. A stored artifact that it finds damaged is set aside, and `work`
-    begins anew.
-
-    So exactly what is damaged is computed again. With the first one go all others that are found
-    damaged: of those that `work` would go on to read (`doubted`) whatever is, of the rest what
-    shows without reading them. So a thousand lost files, or flipped bits, are one beginning and not
-    a thousand. `tell` gets a sentence for each of the first few. Raises CorruptArtifact if the same
-    artifact is found damaged twice, ResourceRefused if it may not be set aside; then `hide`, where
-    given, is told its name instead, and has to keep `work` from meeting it again.
-    """
-    met: dict[Path, set[tuple[str, str]]] = {}  # by store
-    hidden: set[tuple[str, str]] = set()
-    while True:
-        try:
-            return work()
-        except CorruptArtifact as damage:
-            name = damage.output, damage.key
-            if not damage.key or damage.root is None or name in met.get(damage.root, ()):
-                raise
-            store, hiding, away = Store.existing(damage.root), None, _ASIDE
-            try:
-                aside = store.set_aside(*name, str(damage))
-                then = _what(str(damage), away[0]) if aside else "It is no longer as it was found"
-                tell(f"{damage} {then}.")
-            except ResourceRefused as refused:
-                if hide is None:
-                    raise
-                hiding, away = hide, _HIDDEN
-                tell(f"{damage} It {away[0]}, because it cannot be set aside: {refused}")
-                hide(name)
-                hidden.add(name)
-            if damage.root not in met or damage.doubted:
-                pulse.at("looking for what else is damaged in the store")
-                others = [
-                    found
-                    for found in store.damaged(damage.doubted)
-                    if (found.output, found.key) not in hidden
-                ]
-                if hiding is None:
-                    others = [
-                        found
-                        for found in others
-                        if store.set_aside(found.output, found.key, found.reason)
-                    ]
-                else:
-                    for found in others:
-                        hiding((found.output, found.key))
-                        hidden.add((found.output, found.key))
-                _tell_others(others, away, tell)
-            met.setdefault(damage.root, set()).add(name)
-
-
-def _what(reason: str, done: str) -> str:
-    """Say of what is damaged what was done with it: of a file that is gone only the receipt can be
-    set aside.
-    """
-    return f"{'Its receipt' if GONE in reason and done in _ASIDE else 'It'} {done}"
-
-
-def _tell_others(
-    problems: Sequence[Problem], away: tuple[str, str], tell: Callable[[str], None]
-) -> None:
-    for problem in problems[:_TOLD]:
-        tell(f"{problem.path}: {problem.reason}. {_what(problem.reason, away[0])}.")
-    if len(problems) > _TOLD:
-        counts = Counter(problem.output for problem in problems[_TOLD:])
-        by = ", ".join(f"{output}: {count:,}" for output, count in counts.items())
-        one = counts.total() == 1
-        are, they = ("is", f"It {away[0]}") if one else ("are", f"They {away[1]}")
-        tell(f"{counted(counts.total(), 'more artifact')} {are} damaged ({by}). {they}.")
-
-
 def make_report(session: Session) -> list[Path]:
     """Write the report of a run whose every step is stored. Returns the files, the page first."""
     section = session.config.report
@@ -306,8 +213,9 @@ def make_report(session: Session) -> list[Path]:
 
 
 def current_report(session: Session, tell: Callable[[str], None], anew: bool = False) -> list[Path]:
-    """Return the report's files, written again unless they are of these very results, names,
-    options and config.
+    """Return the report's files.
+
+    They are written again unless they show these very results, names, options and config.
 
     `tell` gets a sentence where the report of another config, or of other overrides, makes way for
     them.
@@ -317,16 +225,14 @@ def current_report(session: Session, tell: Callable[[str], None], anew: bool = F
         return []
     return kept_pages(
         folder,
-        [config.origin.command, *shown(session)],
+        [config.origin.command, *page_inputs(session)],
         lambda: kept_apart(folder, config.name, config.origin, lambda: make_report(session), tell),
         anew,
     )
 
 
-def shown(session: Session) -> list[Any]:
-    """Return what a page of a session depends on: a page shows the whole config, and what was found
-    of the files.
-    """
+def page_inputs(session: Session) -> list[Any]:
+    """Return what a session's page depends on: the whole config, and notes on the files."""
     config = session.config.model_dump(mode="json", exclude={"base", "run"})
     return [config, session.plan.digest, list(session.dataset.notes)]
 
@@ -334,27 +240,32 @@ def shown(session: Session) -> list[Any]:
 def kept_pages(
     folder: Path, shown: list[Any], make: Callable[[], list[Path]], anew: bool = False
 ) -> list[Path]:
-    """Return the files of a report in `folder`; `make` writes them again unless they are whole and
-    of what is `shown`.
+    """Return the files of a report in `folder`, which `make` writes unless they are current.
+
+    They are current if they are whole and were made of what is `shown`.
     """
     made, of = folder / "report.of", [version("qfuse"), *shown]
     with suppress(OSError, ValueError):
         seal, *names = read_regular(made).decode("utf-8", "surrogatepass").split("\n")
         files = [folder / name for name in names]
-        if not anew and seal == _seal(of, files):
+        if not anew and seal == _report_digest(of, files):
             return files
     pulse.at("writing the report")
     files = make()
     with suppress(FileNotFoundError):  # a file that was not made is asked for again
         replace_text(
-            made, "\n".join([_seal(of, files), *(os.path.relpath(path, folder) for path in files)])
+            made,
+            "\n".join(
+                [_report_digest(of, files), *(os.path.relpath(path, folder) for path in files)]
+            ),
         )
     return files
 
 
-def _seal(of: list[Any], files: Sequence[Path]) -> str:
-    """Return a digest of what a report is of and of its files' names and bytes. Raises OSError if
-    one is not there.
+def _report_digest(of: list[Any], files: Sequence[Path]) -> str:
+    """Return a digest of what a report is of and of its files' names and bytes.
+
+    Raises OSError if one is not there.
     """
     return key_of([of, [[path.name, file_digest(path)] for path in files]])
 
@@ -365,9 +276,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as what JSON can hold: NumPy scalars as numbers, nan as null, infinity as
-    text.
-    """
+    """Return `value` as JSON can hold it: NumPy scalars as numbers, nan as null, inf as text."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

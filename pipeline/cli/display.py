@@ -1,5 +1,6 @@
-"""What the terminal shows: live progress, plan, status and store tables. Built on rich, imported
-when first needed.
+"""What the terminal shows: live progress, plan, status and store tables.
+
+Built on rich, imported when first needed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Progress:
             )
         self._tasks: dict[str, TaskID] = {}
         self._cells = Counter(step.base for step in plan.to_run)
-        self._counts: Counter[str] = Counter()  # of the steps that are under way
+        self._counts: Counter[str] = Counter()  # of the steps under way
         pulse.at(self._line)
 
     def on_event(self, event: Event) -> None:
@@ -110,9 +111,7 @@ class Progress:
 
 @contextmanager
 def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of bytes on standard error, where that is a terminal; give the function that moves
-    it on.
-    """
+    """Show a bar of bytes on standard error, if that is a terminal; yield what moves it on."""
     console = Console(stderr=True)
     columns = (
         BarColumn(bar_width=30),
@@ -156,11 +155,9 @@ def plan_table(plan: Plan) -> Table:
     for base, steps in bases.items():
         running = [step for step in steps if step.to_run]
         reasons = list(dict.fromkeys(part for step in running for part in step.reason.split("; ")))
-        why = (
-            "; ".join(reasons[:3]) + (" …" if len(reasons) > 3 else "")
-            if running
-            else steps[0].status
-        )
+        why = steps[0].status
+        if running:
+            why = "; ".join(reasons[:3]) + (" …" if len(reasons) > 3 else "")
         shards, todo = sum(len(s.tasks) for s in steps), sum(len(s.to_run) for s in steps)
         table.add_row(base, steps[0].stage.name, str(len(steps)), str(shards), str(todo), why)
     return table

@@ -13,22 +13,21 @@ from pipeline.system.interruption import end, interruptible
 
 
 def main() -> None:
-    """Run the command line; every known error ends as one sentence on standard error and its exit
-    code.
-    """
+    """Run the command line; a known error becomes a sentence on stderr and an exit code."""
     _open_closed()
     sys.exit(interruptible(_settled))
 
 
 def _open_closed() -> None:
-    """Open whichever of standard input, output and error is closed: else the next file to be opened
-    takes its place.
+    """Open whichever of standard input, output and error is closed.
+
+    Otherwise the next file to be opened would get its number.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 def _settled() -> int:

@@ -1,4 +1,4 @@
-"""What a run came to: what it computed, what failed, its results and report, printed or as JSON."""
+"""What a run achieved: what it computed, what failed, results and report, as text or JSON."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ran:
-    """A run that came to its end. `ran`: the steps that it computed, those computed anew after
-    damage among them.
+class FinishedRun:
+    """A run that has ended well.
+
+    `ran` names the steps that it computed, including those computed again after damage.
     """
 
     session: Session
@@ -42,11 +43,9 @@ class Ran:
         }
 
     def tell(self, path: Path) -> None:
-        """Print what was done for the config at `path`, what failed, the results and where the
-        report is.
-        """
+        """Print what was done for the config at `path`, what failed, and where the report is."""
         from pipeline.cli.display import summary_table
-        from pipeline.run.row_failures import told
+        from pipeline.run.row_failures import remark_lines
 
         config = self.session.config
         if not self.ran:
@@ -58,7 +57,7 @@ class Ran:
             show(summary_table(self.summary))
         for note in self.session.dataset.notes:
             say(f"note: {note}")
-        for line in told(self.failed, 5):
+        for line in remark_lines(self.failed, 5):
             say(line)
         if len(self.failed) > 5:
             chosen = f" --set benchmark={config.benchmark}" if config.benchmark else ""
@@ -72,8 +71,9 @@ class Ran:
 
 
 def without_report(session: Session) -> str:
-    """Return how to get the numbers of a run whose config asks for no report; empty where it does,
-    or evaluates nothing.
+    """Return how to see the numbers of a run whose config asks for no report.
+
+    Empty if it asks for one, or evaluates nothing.
     """
     evaluated = any("numbers" in step.stage.produces for step in session.plan.steps.values())
     if session.config.report is not None or not evaluated:

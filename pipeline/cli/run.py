@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.outcome import Ran, results_table
-from pipeline.cli.sessions import compute, need_step
+from pipeline.cli.outcome import FinishedRun, results_table
+from pipeline.cli.sessions import compute_missing, need_step
 from pipeline.cli.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, warn
 from pipeline.errors import TooManyFailures
 
 if TYPE_CHECKING:
     from pipeline.config.config import Config
-    from pipeline.run.dask_workers import LocalWorkers
+    from pipeline.run.local_workers import LocalWorkers
 
 Until = Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step or stage.")]
 
@@ -50,17 +50,17 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Compute the results of a config that are not stored yet, then write the report."""
-    from pipeline.cli.benchmarks import run_all
+    from pipeline.cli.config_benchmarks import run_all
     from pipeline.config.config import config_of, load_layers
 
-    def ran(loaded: Config) -> Ran:
+    def run_loaded(loaded: Config) -> FinishedRun:
         return run_one(loaded, store, until, workers, dask or loaded.cluster, as_json)
 
     found = load_layers(config, overrides or [])
     if found.several:
-        run_all(found, ran, until is None, as_json)
+        run_all(found, run_loaded, until is None, as_json)
         return
-    done = ran(config_of(found, found.only()))
+    done = run_loaded(config_of(found, found.only_benchmark()))
     if as_json:
         emit(done.to_json())
     else:
@@ -74,15 +74,14 @@ def run_one(
     workers: int | None,
     where: str | None,
     quiet: bool,
-) -> Ran:
-    """Compute whatever of one config is missing or found damaged, then report unless `until` stops
-    before the end.
-    """
+) -> FinishedRun:
+    """Compute what one config lacks or has damaged; then report, unless `until` stops earlier."""
     from pipeline.config.cluster import need_cluster
     from pipeline.plan.check import check_report
-    from pipeline.run.dask_workers import local_workers
-    from pipeline.run.row_failures import remarks, told
-    from pipeline.session import current_report, mended, open_session, other_store
+    from pipeline.run.local_workers import local_workers
+    from pipeline.run.row_failures import remark_lines, remarks
+    from pipeline.session import current_report, open_session, other_store
+    from pipeline.store.mending import mended
 
     need_step(config, until)
     need_cluster(where)
@@ -90,25 +89,27 @@ def run_one(
         warn(note)
     ran: list[str] = []
 
-    def once() -> Ran:
+    def attempt() -> FinishedRun:
+        # Workers start while the data set is still read and planned.
         started = local_workers(where)
         with started or contextlib.nullcontext():
-            return at(started or where)
+            return run_on(started or where)
 
-    def at(where: str | LocalWorkers | None) -> Ran:
+    def run_on(where: str | LocalWorkers | None) -> FinishedRun:
         session = open_session(config, store=store, until=until)
         if until is None:
             check_report(session.config)
+        # What an earlier attempt computed, before it met damage, is in this list too.
         ran.extend(step.name for step in session.plan.to_run if step.name not in ran)
         try:
-            summary = compute(session, quiet, workers, where)
+            summary = compute_missing(session, quiet, workers, where)
         except TooManyFailures:
-            warn("\n".join(told(remarks(session.plan, session.store, notes=False), 10)))
+            warn("\n".join(remark_lines(remarks(session.plan, session.store, notes=False), 10)))
             raise
         files = current_report(session, warn) if until is None else []
         results = results_table(session) if until is None and not quiet else None
-        return Ran(
+        return FinishedRun(
             session, ran, summary, files, remarks(session.plan, session.store, notes=False), results
         )
 
-    return mended(once, warn)
+    return mended(attempt, warn)

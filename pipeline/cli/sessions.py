@@ -1,6 +1,4 @@
-"""How verbs open a config: to look at its plan, to look into a finished run, to compute what is
-missing.
-"""
+"""How verbs open a config: to see its plan, to read a finished run, to compute what is missing."""
 
 from __future__ import annotations
 
@@ -15,21 +13,22 @@ from pipeline.system.available import require_to_compute
 
 if TYPE_CHECKING:
     from pipeline.config.config import Config
-    from pipeline.run.dask_workers import LocalWorkers
+    from pipeline.run.local_workers import LocalWorkers
     from pipeline.run.runner import Summary
     from pipeline.session import Session
 
 T = TypeVar("T")
 
 
-def compute(
+def compute_missing(
     session: Session,
     quiet: bool,
     workers: int | None = None,
     where: str | LocalWorkers | None = None,
 ) -> Summary:
-    """Compute what is missing of a plan, with a progress display; `where`: on which cluster, None
-    for this process.
+    """Compute what a plan lacks, with a progress display.
+
+    `where` names the cluster; None is this process.
     """
     from pipeline.cli.display import Progress
     from pipeline.config.cluster import need_cluster
@@ -37,11 +36,12 @@ def compute(
     from pipeline.run.events import Events
     from pipeline.session import execute
 
-    need_cluster(str(where or ""))  # also where all is stored: whoever names one wants it to be one
+    # Even if there is nothing to compute: a name that is no cluster is a mistake.
+    need_cluster(str(where or ""))
     todo = session.plan.to_run
     if todo and not where:
         require_to_compute(workers or session.config.run.workers)
-    if not where:  # workers open them for themselves; here there may be no GPU
+    if not where:  # workers open stages themselves; here there may be no GPU
         open_all(todo)
     with Progress(session.plan, quiet=quiet or not todo) as progress:
         events = Events(session.folder if todo else None, progress.on_event)
@@ -70,8 +70,9 @@ def looked_into(
     quiet: bool,
     accept: Callable[[Session], object] = lambda session: None,
 ) -> T:
-    """Return what `look` makes of the session of a config that has been run; what was set aside is
-    computed again before.
+    """Return what `look` makes of the session of a finished run.
+
+    What was set aside as damaged is computed again first.
 
     Raises what `accept` does, then InvalidInput if steps have not run yet; `path` is the config's.
     """
@@ -87,7 +88,7 @@ def looked_into(
             )
         if session.plan.to_run:
             session = open_session(config, store=store)
-            compute(session, quiet, where=config.cluster)
+            compute_missing(session, quiet, where=config.cluster)
         return look(session)
 
     return with_session(config, store, whole, warn, readonly=True)

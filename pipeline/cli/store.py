@@ -30,7 +30,7 @@ HERE = Path(".qfuse/store")
 def store_list(store: StoreFolder = HERE, as_json: AsJson = False) -> None:
     """Show what the store holds: artifacts, rows and bytes by output."""
     from pipeline.cli.display import store_rows, store_table
-    from pipeline.session import mended
+    from pipeline.store.mending import mended
 
     rows = mended(lambda: store_rows(existing_store(store)), warn)
     if as_json:
@@ -99,16 +99,12 @@ def store_verify(
         outcome = {"damaged": damaged, "problems": found, "set_aside": aside and bool(problems)}
         emit({**sums, **outcome, "in_the_way": list(map(str, blocked))})
     else:
-        by = (
-            f" ({', '.join(f'{output}: {count:,}' for output, count in damaged.items())})"
-            if problems
-            else ""
-        )
-        by += (
-            f", and {len(blocked):,} in the way of {'a folder' if len(blocked) == 1 else 'folders'}"
-            if blocked
-            else ""
-        )
+        by = ""
+        if problems:
+            by = f" ({', '.join(f'{output}: {count:,}' for output, count in damaged.items())})"
+        if blocked:
+            folders = "a folder" if len(blocked) == 1 else "folders"
+            by += f", and {len(blocked):,} in the way of {folders}"
         checked = (
             f"{counted(len(receipts), 'artifact')}, {size / 1e6:,.1f} MB checked in {seconds:.1f} s"
         )
@@ -126,11 +122,9 @@ def store_verify(
     if problems:
         done = "set aside in quarantine/; the next run recomputes them"
         if not aside:
-            done = (
-                "left where they are"
-                if keep
-                else "left where they are, because the store cannot be written"
-            )
+            done = "left where they are"
+            if not keep:
+                done += ", because the store cannot be written"
         told.append(f"{_first([f'{p.path}: {p.reason}' for p in problems])} — {done}.")
     if blocked:
         told.append(f"{_first(list(blocked.values()))} — move that away and run again.")
@@ -178,8 +172,7 @@ def store_gc(
     as_json: AsJson = False,
 ) -> None:
     """Delete what no given config needs, files without a receipt, and remains of killed writers."""
-    from pipeline.cli.benchmarks import live as needed_by
-    from pipeline.cli.benchmarks import store_of
+    from pipeline.cli.config_benchmarks import live_artifacts, store_of
     from pipeline.store.maintenance import UNNEEDED, size_of
     from pipeline.store.maintenance import delete as delete_files
 
@@ -202,7 +195,7 @@ def store_gc(
     opened = existing_store(stores[0])
     bulk, live = bulk_outputs(), set[tuple[str, str]]()
     for config in configs or []:
-        live |= needed_by(config, opened.root)
+        live |= live_artifacts(config, opened.root)
     found = opened.garbage(live, bulk if crops else None, quarantine)
     sizes = {path: size_of(path) for path in found}
     classes: dict[str, list[Path]] = {}
@@ -261,11 +254,9 @@ def existing_store(root: Path) -> Any:
     from pipeline.store.store import Store, is_store
 
     if not is_store(root):
-        found = (
-            f"{root.absolute()} is not a qfuse store"
-            if root.exists()
-            else f"there is no store at {root.absolute()}"
-        )
+        found = f"there is no store at {root.absolute()}"
+        if root.exists():
+            found = f"{root.absolute()} is not a qfuse store"
         raise InvalidInput(
             f"{found}: give its folder with --store; `qfuse status CONFIG` names the store of a"
             " config."

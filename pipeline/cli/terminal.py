@@ -1,6 +1,4 @@
-"""What every verb of the command line shares: its common options, and how text, tables and JSON are
-printed.
-"""
+"""What all verbs share: common options, and how text, tables and JSON are printed."""
 
 from __future__ import annotations
 
@@ -66,10 +64,10 @@ def hand_over(content: str) -> None:
 
 
 def console(file: IO[str] | None = None) -> Console:
-    """Return standard output for tables. A pipe or a file is 120 columns wide, so that nothing
-    wraps that need not.
+    """Return standard output for tables.
 
-    What is drawn goes into `file`, if one is given, as it would be drawn there.
+    A pipe or a file is 120 columns wide, so that nothing wraps that need not. What is drawn goes
+    into `file`, if one is given, as it would be drawn there.
     """
     from rich.console import Console
 

@@ -1,7 +1,7 @@
-"""The verbs of the command, thin over `pipeline.session`. Plug-ins add theirs through the entry
-point `qfuse.commands`.
+"""The verbs of the command, thin over `pipeline.session`.
 
-Nothing heavy is imported before a verb needs it, so that `--help` answers at once.
+Plug-ins add theirs through the entry point `qfuse.commands`. Nothing heavy is imported before a
+verb needs it, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what would run, and why, without running anything."""
-    from pipeline.cli.benchmarks import on_each
+    from pipeline.cli.config_benchmarks import on_each
     from pipeline.cli.display import plan_table
     from pipeline.plan.check import doubts
     from pipeline.plan.instruction_mix import notes_here
     from pipeline.run.memory_estimate import estimate, outlook
 
-    def told(loaded: Config) -> Any:
+    def plan_of_one(loaded: Config) -> Any:
         def look(session: Session) -> tuple[Plan, list[Need], list[str]]:
             plan = session.plan
             notes = [*session.dataset.notes, *doubts(plan), *notes_here(plan, session.store)]
@@ -107,18 +107,17 @@ def plan(
             }
         show(plan_table(planned))
         shards = sum(len(step.to_run) for step in planned.to_run)
-        say(
-            f"{counted(shards, 'shard')} to run; start with `qfuse run`"
-            if shards
-            else "nothing to do"
-        )
+        if shards:
+            say(f"{counted(shards, 'shard')} to run; start with `qfuse run`")
+        else:
+            say("nothing to do")
         if needs:
             say(outlook(planned, needs))
         for note in notes:
             say(f"note: {note}")
         return None
 
-    on_each(config, overrides, told, as_json)
+    on_each(config, overrides, plan_of_one, as_json)
 
 
 @app.command(epilog="Example: qfuse why configs/lfw.yaml embed --set steps.embed.options.flip=none")
@@ -171,15 +170,14 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show which results of a config are stored, which rows failed, and why."""
-    from pipeline.cli.benchmarks import on_each
+    from pipeline.cli.config_benchmarks import on_each
     from pipeline.cli.display import status_rows, status_table
     from pipeline.plan.instruction_mix import computed_otherwise, computing
-    from pipeline.run.row_failures import remarks, together
-    from pipeline.run.row_failures import told as lines
+    from pipeline.run.row_failures import by_config_step, remark_lines, remarks
     from pipeline.session import store_root
     from pipeline.store.store import is_store
 
-    def told(loaded: Config) -> Any:
+    def status_of_one(loaded: Config) -> Any:
         def look(session: Session) -> tuple[list[dict[str, Any]], list[Remark], list[str]]:
             plan, opened = session.plan, session.store
             here = computing(plan.steps.values())
@@ -189,17 +187,17 @@ def status(
         rows, found, notes = looked_at(loaded, store, look)
         root = store_root(loaded, store)
         if as_json:
-            told_rows = [asdict(remark) for remark in found]
-            return {"steps": rows, "rows": told_rows, "notes": notes, "store": str(root)}
-        show(status_table(rows if every else together(rows)))
+            found_rows = [asdict(remark) for remark in found]
+            return {"steps": rows, "rows": found_rows, "notes": notes, "store": str(root)}
+        show(status_table(rows if every else by_config_step(rows)))
         say(f"store: {root}{'' if is_store(root) else ' (not there yet)'}")
-        for line in lines(found, None if every else 10):
+        for line in remark_lines(found, None if every else 10):
             say(line)
         for note in notes:
             say(f"note: {note}")
         return None
 
-    on_each(config, overrides, told, as_json)
+    on_each(config, overrides, status_of_one, as_json)
 
 
 @app.command(epilog="Example: qfuse check configs/lfw.yaml")
@@ -208,10 +206,10 @@ def check(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
 
     Computes and writes nothing.
     """
-    from pipeline.cli.benchmarks import check_all
+    from pipeline.cli.config_benchmarks import check_all
     from pipeline.plan.check import listed
 
-    require_to_compute(None)  # what opens the models
+    require_to_compute(None)  # imported here because it opens the models
     found = check_all(config, overrides)
     values = {
         name: {
@@ -259,7 +257,7 @@ def report(
     loaded = load_config(config, overrides or [])
     if loaded.report is None:
         raise InvalidInput(f"{config} has no `report` section; add `report: {{}}` to get one.")
-    check_report(loaded)  # before the report of other overrides makes way
+    check_report(loaded)  # before a report for other overrides is moved away
     files = looked_into(
         loaded, store, lambda session: current_report(session, warn, anew=True), config, as_json
     )
@@ -276,7 +274,7 @@ def _add_more() -> None:
 def command() -> int:
     """Run what the command line asks for, and return the exit code. Raises what the verb raises."""
     _add_more()
-    # A terminal has bars, and who asks for JSON reads nothing else.
+    # A terminal has bars, and whoever asks for JSON reads nothing else.
     quiet = sys.stderr.isatty() or "--json" in sys.argv
     try:
         with contextlib.nullcontext() if quiet else pulse.beating():

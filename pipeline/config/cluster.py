@@ -1,6 +1,4 @@
-"""What `--dask` and run.dask may name: processes of this machine, a scheduler's address, or its
-file.
-"""
+"""What `--dask` and run.dask may name: local processes, a scheduler's address, or its file."""
 
 from __future__ import annotations
 
@@ -14,11 +12,10 @@ MOST = 256  # as of --workers
 
 
 def need_cluster(where: str | None) -> None:
-    """Raise UsageError if this names no cluster at all. Whether one answers is seen when there is
-    something to compute.
+    """Raise UsageError if this names no cluster at all.
 
-    A scheduler's file comes and goes with it, and what is stored needs no cluster: so a name of one
-    need not be there.
+    Whether it answers is seen when there is something to compute. A scheduler's file exists only
+    while the scheduler runs, and stored results need no cluster, so the file may be missing here.
     """
     if (
         where
@@ -34,6 +31,6 @@ def need_cluster(where: str | None) -> None:
 
 
 def no_cluster(where: str) -> UsageError:
-    """Return the sentence for what names no cluster."""
+    """Return the error for a text that names no cluster."""
     expected = "expected local:N, an address such as tcp://HOST:8786, or a scheduler file"
     return UsageError(f"--dask (or run.dask) {where}: {expected}.")

@@ -1,5 +1,4 @@
-"""What a config is put together of: what it extends, its benchmarks, the overrides of the command
-line.
+"""The parts that make a config: what it extends, its benchmarks, the command line's overrides.
 
 All of them are plain mappings that nobody has validated yet. Mappings merge, null removes, and the
 later one wins: the file over what it extends, a benchmark over the rest of its file, `--set` over
@@ -17,9 +16,9 @@ from typing import Any
 from pipeline.errors import InvalidInput, UsageError, in_words, unknown
 
 Layer = dict[str, Any]
-# what a benchmark may say for itself
+# the fields that a benchmark may have of its own
 PARTIAL = ("dataset", "description", "factors", "numerics", "report", "steps")
-# what stands for all of them
+# the fields that hold for all benchmarks of a file
 _COMMON = ("base", "benchmark", "benchmarks", "extends", "models", "name", "run")
 MAX_BENCHMARKS = 100  # each is a run of its own
 # as of steps: it names a folder, and `--set benchmarks.NAME.…` names it
@@ -36,8 +35,9 @@ class Override:
 
 @dataclass(frozen=True)
 class Layers:
-    """One config's parts. `benchmarks` are in the order of the file: none of a plain config, one
-    where one was chosen.
+    """The parts of one config, not merged yet.
+
+    `benchmarks` are in the order of the file: none of a plain config, one where one was chosen.
     """
 
     path: Path
@@ -45,16 +45,17 @@ class Layers:
     benchmarks: dict[str, Layer]
     chosen: bool
     overrides: tuple[Override, ...]
-    told: tuple[str, ...] = ()  # every override of the command line as it was written
+    as_typed: tuple[str, ...] = ()  # every override of the command line as it was written
 
     @property
     def several(self) -> bool:
-        """Whether the file has benchmarks, be it one, and all of them are meant."""
+        """Whether the file has benchmarks (one, perhaps) and none of them was chosen."""
         return bool(self.benchmarks) and not self.chosen
 
-    def of(self, benchmark: str = "") -> Layer:
-        """Return the parts merged: with one benchmark's, or without any. Raises InvalidInput for
-        what is not a section.
+    def merged(self, benchmark: str = "") -> Layer:
+        """Return the parts merged: with one benchmark's, or without any.
+
+        Raises InvalidInput for what is not a section.
         """
         data = self.common
         if benchmark:
@@ -63,9 +64,7 @@ class Layers:
         return overridden(data, self.overrides)
 
     def _need_removed(self) -> None:
-        """Raise InvalidInput for a step or factor that is to be removed and is in no part of the
-        config.
-        """
+        """Raise InvalidInput for a step or factor to be removed that no part of the config has."""
         for kind, name in (o.field for o in self.overrides if _removes(o)):
             parts = (part.get(kind) for part in (self.common, *self.benchmarks.values()))
             known = {str(each) for part in parts if isinstance(part, dict) for each in part}
@@ -74,9 +73,10 @@ class Layers:
                     f"--set {kind}.{name}=null: {unknown(kind.removesuffix('s'), name[:60], known)}"
                 )
 
-    def only(self) -> str:
-        """Return the name of the only benchmark, "" of a plain config. Raises UsageError if there
-        are several.
+    def only_benchmark(self) -> str:
+        """Return the name of the only benchmark, "" of a plain config.
+
+        Raises UsageError if there are several.
         """
         if len(self.benchmarks) > 1:
             names, first = ", ".join(self.benchmarks), next(iter(self.benchmarks))
@@ -91,10 +91,11 @@ def layers(
     data: Layer,
     overrides: Iterable[Override],
     expand: Callable[[Any], Any],
-    told: tuple[str, ...] = (),
+    as_typed: tuple[str, ...] = (),
 ) -> Layers:
-    """Return the parts of what a file says, `benchmark` and `benchmarks` taken out of it; `expand`
-    puts variables in.
+    """Return the parts of what a file says, with `benchmark` and `benchmarks` taken out of it.
+
+    `expand` puts variables in.
 
     Raises InvalidInput for benchmarks that are not valid, UsageError if one is chosen that is not
     there.
@@ -111,7 +112,7 @@ def layers(
     for name in (o.field[1] for o in early if len(o.field) > 1):
         if isinstance(known, dict) and name not in known:
             raise UsageError(f"--set benchmarks.{name}: {unknown('benchmark', name[:60], known)}")
-    benchmarks = {} if given is None else _checked(path, given)
+    benchmarks = {} if given is None else _benchmarks_of(path, given)
     if name := "" if chosen is None else str(chosen):
         if not benchmarks:
             raise UsageError(f"{path} has no `benchmarks`, so there is no {name!r:.60} to choose.")
@@ -119,13 +120,19 @@ def layers(
             raise UsageError(f"{path}: {unknown('benchmark', name[:60], benchmarks)}")
         benchmarks = {name: benchmarks[name]}
     return Layers(
-        path, common, benchmarks, bool(name), tuple(o for o in overrides if o not in early), told
+        path,
+        common,
+        benchmarks,
+        bool(name),
+        tuple(o for o in overrides if o not in early),
+        as_typed,
     )
 
 
-def _checked(path: Path, given: Any) -> dict[str, Layer]:
-    """Return the benchmarks that are not left out. Raises InvalidInput for names and fields that
-    they cannot have.
+def _benchmarks_of(path: Path, given: Any) -> dict[str, Layer]:
+    """Return the benchmarks of a file without those set to null.
+
+    Raises InvalidInput for names and fields that they cannot have.
     """
     if not isinstance(given, dict):
         raise InvalidInput(
@@ -167,8 +174,9 @@ def _listed() -> str:
 
 
 def extended(base: Layer, over: Layer) -> Layer:
-    """Return a file's parts merged over those of what it extends; a null of a benchmark waits for
-    what it is to remove.
+    """Return a file's parts merged over those of what it extends.
+
+    A null of a benchmark is kept until what it removes has been merged in.
     """
     merged = merge(base, over)
     former, given = base.get("benchmarks"), over.get("benchmarks")
@@ -178,8 +186,9 @@ def extended(base: Layer, over: Layer) -> Layer:
 
 
 def merge(base: Layer, over: Layer, keep: bool = False) -> Layer:
-    """Return `over` merged over `base`, neither of them changed; `keep` the nulls, which remove
-    something else later.
+    """Return `over` merged over `base`, and change neither.
+
+    With `keep`, nulls stay: they remove something later.
     """
     merged = dict(base)
     for name, value in over.items():
@@ -193,8 +202,9 @@ def merge(base: Layer, over: Layer, keep: bool = False) -> Layer:
 
 
 def overridden(data: Layer, overrides: Iterable[Override]) -> Layer:
-    """Return `data` with every override in its place, `data` unchanged. Raises InvalidInput for
-    what is not a section.
+    """Return `data` with every override in its place, `data` unchanged.
+
+    Raises InvalidInput for what is not a section.
     """
     data = dict(data)
     for override in overrides:
@@ -213,8 +223,9 @@ def overridden(data: Layer, overrides: Iterable[Override]) -> Layer:
 
 
 def _removes(override: Override) -> bool:
-    """Whether an override takes a step or a factor out. A null elsewhere is a value, as of an
-    option.
+    """Whether an override takes a step or a factor out.
+
+    A null elsewhere is a value, as of an option.
     """
     return (
         override.value is None

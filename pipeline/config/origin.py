@@ -1,5 +1,6 @@
-"""What a run was asked for by, and its report kept apart: from those of other overrides, and of
-other configs of its name.
+"""What a run was asked for by, so that reports of other overrides or other configs stay apart.
+
+Two configs may have the same name.
 
 A run's folder holds the report of the last run. `run.json` beside it says whose that is. Before the
 report of another config or of other overrides is replaced, it is copied to `FOLDER+WHAT`, where
@@ -36,15 +37,16 @@ class Origin:
 
     @classmethod
     def of(cls, file: Path, overrides: Sequence[str]) -> Origin:
-        """Return the origin of a config file and all overrides of the command line; the last one of
-        a field counts.
+        """Return the origin of a config file and all overrides of the command line.
+
+        Of two overrides of one field the last counts.
         """
         last = {text.partition("=")[0]: text for text in overrides}
         kept = (text for name, text in last.items() if not re.match(_ELSEWHERE, name))
         return cls(file.parent.resolve() / file.name, tuple(sorted(kept)))
 
     def of_benchmark(self, name: str) -> Origin:
-        """Return it without the overrides of other benchmarks."""
+        """Return this origin without the overrides of other benchmarks."""
         own = f"benchmarks.{name}."
         return Origin(
             self.file,
@@ -64,9 +66,7 @@ class Origin:
         )
 
     def label(self, name: str) -> str:
-        """Return what tells this origin from others of configs called `name`, fit for the name of a
-        folder.
-        """
+        """Return what tells this origin from others of configs called `name`, as a folder name."""
         stem = [self.file.stem] if self.file and self.file.stem != name else []
         text = ",".join([*stem, *self.overrides]) or "plain"
         safe = re.sub(r"[^A-Za-z0-9._=,-]+", "_", text)[:_LONGEST]
@@ -74,8 +74,10 @@ class Origin:
 
 
 class _Record(BaseModel):
-    """What a folder says of its report. `config` is relative to the folder, so that both may
-    move."""
+    """The record in a run folder that says whose report it holds.
+
+    `config` is relative to the folder, so that both may move.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -96,8 +98,9 @@ def kept_apart(
     make: Callable[[], list[Path]],
     tell: Callable[[str], None],
 ) -> list[Path]:
-    """Return the report's files that `make` writes into `folder`, once those of another origin are
-    copied out of its way.
+    """Return the report's files that `make` writes into `folder`.
+
+    Those of another origin are first copied out of the way.
     """
     former = _read(folder)
     if former is not None and (whose := former.origin(folder)) != origin:
@@ -119,9 +122,7 @@ def kept_apart(
 
 
 def report_folder(folder: Path, name: str, origin: Origin) -> Path:
-    """Return where the report of an origin is: in its `folder`, or beside it if that holds
-    another's.
-    """
+    """Return where an origin's report is: in its `folder`, or beside it if that holds another's."""
     found = _read(folder)
     return (
         folder if found is None or found.origin(folder) == origin else _aside(folder, name, origin)
@@ -133,7 +134,7 @@ def _aside(folder: Path, name: str, origin: Origin) -> Path:
 
 
 def _read(folder: Path) -> _Record | None:
-    """Return what a folder says of its report; None if it does not, or is damaged."""
+    """Return a folder's record; None if there is none, or it is damaged."""
     try:
         return _Record.model_validate_json(read_regular(folder / _RECORD))
     except (OSError, ValueError):

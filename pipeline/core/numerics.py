@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 
 
@@ -41,14 +41,12 @@ PROFILES = {
 
 
 ON_DEVICE = {"torch", "onnxruntime"}  # the back ends that compute on a profile's device
-# of which a profile sets the threads of a product alone, and what a stage multiplies is exact
+# A profile sets nothing of these but the threads of a product, and stages multiply exactly.
 ALIKE = {"numpy", "scipy"}
 
 
 def profile_of(spec: str | dict[str, Any]) -> Profile:
-    """Return a profile from its name, or from {profile: NAME, threads: 2, …} with fields
-    overridden.
-    """
+    """Return a profile by its name, or from {profile: NAME, threads: 2, …}, fields overridden."""
     fields = dict(spec) if isinstance(spec, dict) else {"profile": spec}
     name = fields.pop("profile", "cpu-fp32")
     if not isinstance(name, str) or name not in PROFILES:

@@ -1,6 +1,4 @@
-"""spread: pieces of one shard, computed by the thread that asks and by others that have nothing
-else to do.
-"""
+"""Pieces of one shard, computed by the thread that asks and by others that have nothing to do."""
 
 from __future__ import annotations
 
@@ -18,11 +16,11 @@ R = TypeVar("R")
 def spread(
     function: Callable[[T], R], items: Iterable[T], pool: Executor | None = None, threads: int = 1
 ) -> list[R]:
-    """Return the function's result of each item, in order, on at most `threads` threads: this one
-    and idle ones of `pool`.
+    """Return the function's result of each item, in order, on at most `threads` threads.
 
-    This thread may be one of the pool's: it waits for nothing that no thread has begun, so nothing
-    can lock up. Raises what the function raises, when no other thread computes any of it any more.
+    They are this thread and idle ones of `pool`. This thread may be one of the pool's: it waits for
+    nothing that no thread has begun, so nothing can lock up. Raises what the function raises, when
+    no other thread computes any of it any more.
     """
     todo = list(items)
     results: dict[int, R] = {}
@@ -41,7 +39,8 @@ def spread(
         if pool is not None:
             try:
                 helpers.extend(pool.submit(work) for _ in range(min(threads, len(todo)) - 1))
-            except RuntimeError as refused:  # the pool is being closed, so this thread does it all
+            # If the pool is being closed, this thread computes everything itself.
+            except RuntimeError as refused:
                 if no_thread(refused):
                     raise
         work()

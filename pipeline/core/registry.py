@@ -1,8 +1,8 @@
-"""Names → classes. Built-in and third-party parts register in the same way: a decorator, loaded by
-entry point.
+"""Names → classes and functions of each kind, built in or from plug-ins.
 
-A distribution adds parts by naming a module under the entry-point group `qfuse.plugins`; importing
-it registers them.
+Built-in and third-party parts register in the same way: a decorator, loaded by entry point. A
+distribution adds parts by naming a module under the entry-point group `qfuse.plugins`; importing it
+registers them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ _loaded = False
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
-    """Return a decorator that makes a part known as `name`. Raises ValueError if the name is
-    taken."""
+    """Return a decorator that makes a part known as `name`.
+
+    Raises ValueError if the name is taken.
+    """
 
     def decorate(part: T) -> T:
         taken = _parts.setdefault(kind, {}).setdefault(name, part)

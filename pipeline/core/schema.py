@@ -67,8 +67,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of one kind of table. `finite` names float columns that must be finite in rows
-    that are OK.
+    """The columns of one kind of table.
+
+    `finite` names float columns that must be finite in rows that are OK.
     """
 
     name: str
@@ -112,11 +113,9 @@ class Schema:
                     f"{where}: column {field.name!r} should be {field.dtype} with rows of shape"
                     f" {field.shape}, found {array.dtype} with rows of shape {row}."
                 )
-            strange = (
-                [value for value in array if not isinstance(value, str)]
-                if field.dtype == "text"
-                else []
-            )
+            if field.dtype != "text":
+                continue
+            strange = [value for value in array if not isinstance(value, str)]
             if strange:
                 raise InvalidInput(
                     f"{where}: column {field.name!r} should hold text, found {strange[0]!r:.40}."
@@ -165,7 +164,7 @@ class Batch(Mapping[str, Array]):
 
     @property
     def nbytes(self) -> int:
-        """The bytes of its columns; of text, those that lead to it."""
+        """The bytes of its columns; of a text column, only those of the references."""
         return sum(array.nbytes for array in self.columns.values())
 
     def take(self, rows: slice | Array) -> Batch:
@@ -176,9 +175,7 @@ class Batch(Mapping[str, Array]):
         return Batch({name: self[name] for name in names})
 
     def digest(self) -> str:
-        """sha256 (hex) of names, dtypes, shapes and values; the same for equal columns wherever
-        they are kept.
-        """
+        """sha256 (hex) of names, dtypes, shapes and values, wherever the columns are kept."""
         sha = hashlib.sha256()
         for name in sorted(self.columns):
             array = self.columns[name]
@@ -191,8 +188,9 @@ class Batch(Mapping[str, Array]):
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
-    """Return the rows of all batches in order. Raises InvalidInput if they have not the same
-    columns.
+    """Return the rows of all batches in order.
+
+    Raises InvalidInput if they have not the same columns.
     """
     if len(batches) == 1:
         return batches[0]
@@ -205,8 +203,9 @@ def concat(batches: Sequence[Batch]) -> Batch:
 
 
 def status_counts(batch: Batch) -> dict[str, int]:
-    """Return how many rows have each status, by its name in small letters; empty for a batch
-    without statuses.
+    """Return how many rows have each status, by its name in small letters.
+
+    Empty for a batch without statuses.
     """
     if "status" not in batch:
         return {}
@@ -232,11 +231,7 @@ def encode_text(array: Array) -> tuple[Array, Array]:
     trip.
     """
     encoded = [value.encode("utf-8", "surrogatepass") for value in array]
-    ends = (
-        np.cumsum([len(value) for value in encoded], dtype=np.int64)
-        if encoded
-        else np.empty(0, np.int64)
-    )
+    ends = np.cumsum([len(value) for value in encoded], dtype=np.int64)
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
 
 

@@ -1,5 +1,6 @@
-"""What a stage is: typed column batches in, typed column batches out. It knows no scheduler and
-commits nothing.
+"""What a stage is: typed column batches in, typed column batches out.
+
+It knows no scheduler and commits nothing.
 
 Four grains say how a stage reads what is above it:
 
@@ -34,8 +35,9 @@ R = TypeVar("R")
 
 
 class Options(BaseModel):
-    """Base of a stage's options. Every field is a result option, and in the key, unless made by
-    `execution`.
+    """Base of a stage's options.
+
+    Every field is a result option, and in the key, unless made by `execution`.
     """
 
     # a folder may be called 2024
@@ -47,9 +49,7 @@ class Options(BaseModel):
 
 
 def execution(default: Any) -> Any:
-    """Declare an option that may change speed or wording but never a number: it stays out of the
-    key.
-    """
+    """Declare an option that may change speed or wording but no number: it is not in the key."""
     return PydanticField(default, json_schema_extra={"execution": True})
 
 
@@ -96,7 +96,7 @@ class Source:
         if len(used) == 0:
             return self.read_shard(0, columns).take(slice(0, 0))
         if len(used) == 1:
-            # a span is no copy
+            # consecutive rows become a slice, which copies nothing
             return self.read_shard(int(used[0]), columns).take(_span(rows - self.starts[used[0]]))
         found: dict[str, Array] = {}
         # one after another: no more than one shard is held beside what is returned
@@ -121,32 +121,26 @@ class Source:
 def _span(rows: Array) -> slice | Array:
     """Return consecutive rows as a slice, others as they are."""
     first, count = int(rows[0]), len(rows)
-    return (
-        slice(first, first + count)
-        if np.array_equal(rows, np.arange(first, first + count))
-        else rows
-    )
+    if np.array_equal(rows, np.arange(first, first + count)):
+        return slice(first, first + count)
+    return rows
 
 
 @dataclass(frozen=True)
 class Work:
-    """One shard of a group, tile or reduce stage: its range on the axis, its tables, its inputs,
-    and who may help.
-    """
+    """One shard of a group, tile or reduce stage: its rows, tables and inputs, and who may help."""
 
     start: int
     stop: int
     tables: Mapping[str, Batch]
     inputs: Mapping[str, Source]
     pool: Executor | None = field(default=None, repr=False)
-    threads: int = 1  # that compute shards, this one included
+    threads: int = 1  # that compute shards, counting this one
 
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Return the function's result of each item, in order, with the help of threads that have
-        no shard to compute.
+        """Return the function's result of each item, in order, with the help of idle threads.
 
-        The items are to be of whole pieces that no number of threads moves, so that it moves no bit
-        of a result either.
+        The items must not depend on the number of threads, so that no bit of a result either.
         """
         return spread(function, items, self.pool, self.threads)
 
@@ -165,9 +159,8 @@ class Stage:
     consumes: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # table → columns that decide numbers
     # table → columns that only say where to find things
     locates: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    members: ClassVar[tuple[str, str, str] | None] = (
-        None  # group: (table, column that numbers upstream rows, their axis)
-    )
+    # group: (table, column that numbers upstream rows, their axis)
+    members: ClassVar[tuple[str, str, str] | None] = None
     # input name → the axis whose rows it must have, where that matters
     rows: ClassVar[Mapping[str, str]] = {}
     # outputs that are the bulk of a store and can be made again
@@ -177,11 +170,12 @@ class Stage:
     def __init__(self, options: Any, context: Context) -> None:
         self.options = options
         self.context = context
-        self.above: Mapping[str, Stage] = {}  # the stages of its inputs, told while planning
+        self.above: Mapping[str, Stage] = {}  # the stages of its inputs, set while planning
 
     def uses(self) -> tuple[str, ...]:
-        """The inputs that these options need; a factor that reaches a step only through others is
-        pruned.
+        """The inputs that these options need.
+
+        A factor that reaches a step only through other inputs is pruned.
         """
         return tuple(self.inputs)
 
@@ -198,18 +192,17 @@ class Stage:
         """Raise InvalidInput if a data set lacks what these options need; asked while planning."""
 
     def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
-        """Return sentences on what of a data set will not be of use to these options, though it
-        `fits`.
-        """
+        """Return sentences on what these options cannot use of a data set that `fits`."""
         return []
 
     def identity(self) -> Any:
-        """What else decides numbers: weights by digest, a model's preprocessing. JSON."""
+        """Whatever else decides numbers, as JSON: digests of weights, a model's preprocessing."""
         return None
 
     def backends(self) -> tuple[str, ...]:
-        """Libraries whose version may change the last bits; with any but NumPy and SciPy, so may
-        the numerics profile.
+        """Libraries whose version may change the last bits.
+
+        With any but NumPy and SciPy, the numerics profile may change them too.
         """
         return ()
 
@@ -224,16 +217,15 @@ class Stage:
 
     @property
     def gpu(self) -> bool:
-        """Whether it computes on the GPU of the numerics profile: on a cluster, its shards ask for
-        one.
+        """Whether it computes on the GPU of the numerics profile.
+
+        If so, its shards ask a cluster for one.
         """
         return self.context.profile.device == "cuda" and not ON_DEVICE.isdisjoint(self.backends())
 
     @property
     def computed_with(self) -> str:
-        """The instruction set of this process that decides last bits here, on a GPU its
-        architecture; "" if unknown.
-        """
+        """The instruction set that decides last bits here, or the GPU's kind; "" if unknown."""
         return gpu_architecture() if self.gpu else instruction_set(self.backends())
 
     def memory(
@@ -242,13 +234,12 @@ class Stage:
         sizes: Mapping[str, Mapping[str, int]],
         tables: Mapping[str, Batch],
     ) -> Mapping[str, int]:
-        """Bytes that one shard (map: one micro-batch) surely holds besides its inputs and outputs,
-        by what they are.
+        """Bytes that one shard surely holds besides its inputs and outputs, by what they are.
 
-        `rows` counts those of the shard (under "") and of each input, `sizes` has the bytes a row
-        of each input's columns, `tables` are the shard's own. An entry that is called like an
-        output's column of open length stands for that column. Asked before any work starts; nothing
-        is open yet.
+        A map is asked about one micro-batch. `rows` counts the rows of the shard (under "") and of
+        each input, `sizes` has the bytes that a row takes in each column of an input, and `tables`
+        are the shard's own. An entry named like an output's column of open length says how many
+        bytes that column takes. This is asked before any work starts, when nothing is open yet.
         """
         return {}
 
@@ -263,8 +254,7 @@ class Stage:
         return None
 
     def run(self, rows: Batch, inputs: Mapping[str, Batch], loaded: Any) -> dict[str, Batch]:
-        """map only: one micro-batch of table rows and input rows → the same rows of every
-        output."""
+        """map only: table rows and input rows of a micro-batch → these rows of every output."""
         raise NotImplementedError(f"{type(self).__name__}.run")
 
     def compute(self, work: Work) -> dict[str, Batch]:

@@ -20,7 +20,7 @@ from pipeline.system.regular_file import need_regular, open_regular
 
 # stands for the digest of a file that is there and may not or cannot be read, whoever tries
 UNREADABLE = "unreadable"
-# the last: its table is another
+# the name of the cache's current table; older ones differ
 _NO_CACHE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
@@ -35,9 +35,9 @@ class DigestCache:
     """File digests by path and stat, in one small SQLite file beside the artifacts.
 
     A file whose size, times of modification and of change, and inode are unchanged is not read
-    again. (A program may set the first time back, never the second.) Without a place (`path` None)
-    it remembers for the life of the process only; a read-only, locked or damaged cache costs time,
-    never an answer: each row carries a seal, and one whose seal does not fit is as good as none.
+    again. (A program may set the first time back, never the second.) Without a file (`path` None)
+    it remembers as long as the process lives. A read-only, locked or damaged cache costs time but
+    gives no wrong answer: each row carries a seal, and a row whose seal does not fit is ignored.
     """
 
     def __init__(self, path: Path | None, readonly: bool = False) -> None:
@@ -50,18 +50,17 @@ class DigestCache:
                 # later it is only opened: a folder that vanishes meanwhile is not given one anew
                 path.touch()
         with suppress(sqlite3.Error, OSError), closing(_connect(path, "ro", 1)) as db:
-            # whose seal does not fit then
+            # then its seal does not fit
             db.text_factory = lambda data: data.decode("utf-8", "replace")
             rows = db.execute("SELECT path, stat, sha256, seal FROM file_digest")
             self._known = {name: (stat, digest, seal) for name, stat, digest, seal in rows}
 
     def digests(self, paths: Iterable[Path], real: bool = False) -> list[str]:
-        """Return the sha256 (hex) of every file, in order; empty if there is none, UNREADABLE
-        without permission.
+        """Return the sha256 (hex) of every file, in order.
 
-        `real`: no path leads over a symbolic link, so that none is looked for.
-        Raises ResourceRefused if the machine fails: what fails for a moment must not be kept as
-        what a file is.
+        It is empty where there is no file, and UNREADABLE without permission. `real` says that no
+        path leads over a symbolic link, so none is looked for. Raises ResourceRefused if the
+        machine fails, because a passing failure must not be remembered as the file's digest.
         """
         found: list[str] = []
         fresh: list[tuple[str, str, str, str]] = []
@@ -105,7 +104,7 @@ def _seal(name: str, state: str, digest: str) -> str:
 
 
 def _connect(path: Path, mode: str, timeout: float) -> sqlite3.Connection:
-    need_regular(path)  # SQLite opens whatever is there
+    need_regular(path)  # SQLite would open anything
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", timeout=timeout, uri=True)
 
 
@@ -124,4 +123,4 @@ def _keep(path: Path, fresh: list[tuple[str, str, str, str]]) -> None:
             with suppress(OSError):
                 os.truncate(path, 0)  # an empty file is an empty cache, for the next run to fill
     except OSError:
-        return  # it has gone meanwhile
+        return  # it was removed meanwhile

@@ -1,5 +1,6 @@
-"""A data set's files, in a folder, a zip or a pack of images, read by relative name and never from
-outside it.
+"""A data set's files in a folder, a zip or a pack of images, read by relative name.
+
+Nothing outside the root is ever read.
 
 `Files` is safe to use from several threads. Names that climb out of the root, files above a size
 limit and zip members that expand beyond it are refused. Members are stored or deflated: other
@@ -60,22 +61,20 @@ class Files(Protocol):
 
 
 def open_files(root: Path, digests: DigestCache | None = None) -> Files:
-    """Return the files of a folder, of a zip archive or of a pack. Raises InvalidInput if `root` is
-    none of them.
+    """Return the files of a folder, of a zip archive or of a pack.
 
-    `digests` remembers the digests of a folder's files and of the whole archive (`Zip.sha256`).
+    Raises InvalidInput if `root` is none of them. `digests` remembers the digests of a folder's
+    files and of the whole archive (`Zip.sha256`).
     """
-    if os.path.isdir(root):  # os.path: a name too long to exist is no error
+    if os.path.isdir(root):  # unlike Path.is_dir, this is False for a name that is too long
         return Folder(root, digests)
     if (pack := open_pack(root)) is not None:
         return pack
     if os.path.isfile(root) and zipfile.is_zipfile(root):
         return Zip(root, digests.digest(root) if digests is not None else "")
-    state = (
-        "is neither a folder, a zip archive nor a pack of pairs (.bin)"
-        if os.path.exists(root)
-        else "does not exist"
-    )
+    state = "does not exist"
+    if os.path.exists(root):
+        state = "is neither a folder, a zip archive nor a pack of pairs (.bin)"
     raise InvalidInput(
         f"data set path {root} {state}; set dataset.path to the folder or the .zip (or the .bin)"
         " that holds it."
@@ -83,8 +82,9 @@ def open_files(root: Path, digests: DigestCache | None = None) -> Files:
 
 
 def safe_name(name: str, where: Path) -> str:
-    """Return `name` normalised. Raises InvalidInput if it is absolute, climbs out of the root, or
-    can name no file.
+    """Return `name` normalised.
+
+    Raises InvalidInput if it is absolute, climbs out of the root, or can name no file.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name:
@@ -106,24 +106,23 @@ class Folder:
         self.root = root
         self._real = root.resolve()
         self._cache = digests or DigestCache(None)
-        # of the first reading: keys and tables are made of the same one
+        # kept from the first reading, so that keys and tables are made of the same files
         self._digests: dict[str, str] = {}
-        self._folders: dict[str, str] = {}  # the real path of each folder that was met
+        self._folders: dict[str, str] = {}  # the real path of every folder met so far
         self._names: list[str] | None = None
         self.passed_over: Mapping[str, str] = {}
 
     def names(self) -> list[str]:
-        """Walk the tree, once. Links to folders are followed, inside the root, and each folder once
-        by links at most.
+        """Walk the tree, once.
+
+        Links to folders are followed, inside the root, and each folder once by links at most.
         """
         if self._names is None:
             self._names, self.passed_over = self._walked()
         return list(self._names)
 
     def _walked(self) -> tuple[list[str], dict[str, str]]:
-        """Return the names of all files, sorted, and of what else was met why it is no file to be
-        read.
-        """
+        """Return the sorted names of all files, and of all else why it cannot be read."""
         found, passed = list[str](), dict[str, str]()
         root, linked = str(self._real), set[str]()
         # name, real paths down to it, by a link
@@ -141,7 +140,7 @@ class Folder:
                 passed[folder] = "an empty folder"
             for entry in entries:
                 name, link = f"{folder}{entry.name}", entry.is_symlink()
-                # to the former a circle of links is no error
+                # unlike Path's, these do not raise for a circle of links
                 if os.path.isfile(entry.path) if link else entry.is_file():
                     found.append(name)
                 elif not (os.path.isdir(entry.path) if link else entry.is_dir()):
@@ -220,7 +219,7 @@ class Folder:
                 self._digests[name] not in ("", UNREADABLE)
                 and os.path.getsize(self.path(name)) > limit
             )
-        except OSError:  # it has gone meanwhile
+        except OSError:  # it was removed meanwhile
             return False
 
 
@@ -257,7 +256,7 @@ class Zip:
                     " them."
                 )
             self._info[name] = info
-        every = sorted([*self._info, *folders])  # what lies in a folder follows it
+        every = sorted([*self._info, *folders])  # the files of a folder come after it
         empty = (
             name
             for name, after in zip(every, [*every[1:], ""], strict=True)
@@ -292,13 +291,8 @@ class Zip:
             if error.errno in _DAMAGED_OFFSET:
                 raise self._damaged(name, error) from error
             raise cannot_read(self.root, error) from error
-        except (
-            *_DAMAGE,
-            EOFError,
-            RuntimeError,
-            ValueError,
-            OverflowError,
-        ) as error:  # RuntimeError: encrypted
+        # zipfile raises RuntimeError for a member that is encrypted.
+        except (*_DAMAGE, EOFError, RuntimeError, ValueError, OverflowError) as error:
             raise self._damaged(name, error) from error
 
     def digests(self, names: Iterable[str], limit: int | None = None) -> list[str]:
@@ -311,11 +305,9 @@ class Zip:
             return ""
         except InvalidInput:
             return UNREADABLE
-        return (
-            UNREADABLE
-            if limit is not None and len(data) > limit
-            else hashlib.sha256(data).hexdigest()
-        )
+        if limit is not None and len(data) > limit:
+            return UNREADABLE
+        return hashlib.sha256(data).hexdigest()
 
     def _damaged(self, name: str, error: Exception) -> InvalidInput:
         return InvalidInput(f"{self.root}: {name} is damaged inside the archive ({error}).")

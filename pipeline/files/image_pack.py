@@ -1,5 +1,6 @@
-"""A pack of images: one pickle of (2n encoded images, n truth values), as face benchmarks are
-handed round in (lfw.bin).
+"""A pack of images: one pickle of (2n encoded images, n truth values).
+
+Face-recognition test sets are handed round in this form (lfw.bin).
 
 Images 2i and 2i + 1 are pair i, which is mated where truth value i says so. A pack is offered as
 files (`file_tree`): `pairs.txt`, a line of which is 1 (mated) or 0 for each pair, and
@@ -28,29 +29,31 @@ _BEGINNINGS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 
 
 def open_pack(root: Path) -> Pack | None:
-    """Return the pack at `root`; None if the file there, if any, begins no pickle. Raises
-    InvalidInput as `Pack` does.
+    """Return the pack at `root`; None if the file there, if any, begins no pickle.
+
+    Raises InvalidInput as `Pack` does.
     """
     if not os.path.isfile(root):
         return None
     try:
         with open_regular(root) as file:
             beginning = file.read(2)
-    except OSError:  # whoever looks for something else there will tell
+    except OSError:  # the caller looks for another kind of file there, and reports
         return None
     return Pack(root) if beginning in _BEGINNINGS else None
 
 
 class Pack:
-    """The files of a pack. Raises InvalidInput if it holds anything but images and truth values, or
-    too much.
+    """The files of a pack.
+
+    Raises InvalidInput if it holds anything but images and truth values, or too much.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.passed_over: Mapping[str, str] = {}
         try:
-            self._file = open_regular(root)  # for as long as images may be asked for
+            self._file = open_regular(root)  # stays open as long as images may be asked for
         except OSError as error:
             raise cannot_read(root, error) from error
         try:
@@ -122,8 +125,9 @@ def _short(data: bytes) -> bytes:
 
 
 def _parts(found: Any, data: bytes, where: str) -> tuple[list[Chunk], list[bool]]:
-    """Return where each image is, and which pairs are mated. Raises InvalidInput naming the first
-    thing out of place.
+    """Return where each image is, and which pairs are mated.
+
+    Raises InvalidInput naming the first thing out of place.
     """
     shape = "should be a pair: the list of 2n encoded images, and the list of n truth values"
     if not isinstance(found, tuple | list) or len(found) != 2:

@@ -1,10 +1,10 @@
-"""Reads a pickle of plain values without the pickle module: nothing that a file asks for is ever
-looked up or called.
+"""Read a pickle of plain values without the pickle module.
 
-A small machine of its own runs the instructions that lists, tuples, bytes, truth values, numbers
-and arrays of bytes are written with (protocols 2 to 5), and refuses every other one by name. Bytes
-are not copied: what comes of them is their place in the file. So a file costs memory for its
-instructions, of which there is a limit, and for nothing that it announces.
+Nothing that a file asks for is ever looked up or called. A small machine of its own runs the few
+instructions (protocols 2 to 5) that write lists, tuples, bytes, truth values, numbers and arrays of
+bytes, and refuses every other one by name. Bytes are not copied; a `Chunk` says where they are in
+the file. So the memory that a file can cost depends on the number of its instructions, which is
+limited, and not on any size that it announces.
 
     names      the few that NumPy arrays and Python 2's bytes are written with; each stands for code
                of this module
@@ -29,8 +29,10 @@ _MARK = object()
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes at start…stop of the file: as they are, as UTF-8 text, or as the text whose Latin-1
-    code they are.
+    """Bytes start…stop of the file, which stand for themselves or for a text.
+
+    They are the bytes meant, or a text in UTF-8; of kind "latin" they are a text in UTF-8 whose
+    Latin-1 code are the bytes meant.
     """
 
     start: int
@@ -44,8 +46,9 @@ class Chunk:
 
 @dataclass(slots=True)
 class Bytes1D:
-    """A line of bytes ("u1"), truth values ("b1") or whole numbers ("i4", "i8": little-endian) that
-    NumPy wrote.
+    """A one-dimensional array that NumPy wrote, as bytes of the file.
+
+    Its dtype is "u1" (bytes), "b1" (truth values), "i4" or "i8" (whole numbers, little-endian).
 
     `chunk` is None while it is being made.
     """
@@ -56,7 +59,7 @@ class Bytes1D:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """A name that a pickle asked for and that is known here; never the thing itself."""
+    """A known name that a pickle asked for; never the thing that Python has under it."""
 
     name: str
 
@@ -88,15 +91,16 @@ def load(data: bytes, where: str) -> Any:
 class _Machine:
     data: bytes
     at: int = 0
-    began: int = 0  # of the instruction that runs
+    began: int = 0  # where the running instruction began
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
-    # texts known to be Latin-1, and how many letters
+    # texts known to be Latin-1, and their lengths in letters
     latin: dict[Chunk, tuple[Chunk, int]] = field(default_factory=dict)
 
     def run(self) -> Any:
         if self.data[:1] != b"\x80":
             raise _Refused("does not begin a pickle of protocol 2 or later")
+        # A bounded loop, because an instruction costs memory and a file may hold any number.
         for _ in range(MAX_INSTRUCTIONS):
             self.began = self.at
             code = self.take(1)
@@ -107,11 +111,9 @@ class _Machine:
                 name = next(
                     (op.name for op in pickletools.opcodes if op.code.encode("latin-1") == code), ""
                 )
-                what = (
-                    f"is the instruction {name}"
-                    if name
-                    else f"is {code[0]:#x}, which is not an instruction"
-                )
+                what = f"is {code[0]:#x}, which is not an instruction"
+                if name:
+                    what = f"is the instruction {name}"
                 raise _Refused(f"{what}, which no pack of images needs: refused")
             act(self)
         else:
@@ -167,7 +169,7 @@ class _Machine:
             return ""
         return self.data[value.start : value.stop].decode("ascii", "backslashreplace")
 
-    # What instructions do; each begins after its code.
+    # What the instructions do. When one is called, its code has been read.
 
     def protocol(self) -> None:
         version = self.number(1)
@@ -234,6 +236,7 @@ class _Machine:
 
     def reduce(self) -> None:
         arguments, called = self.pop(), self.pop()
+        # `called` is one of our own names or nothing: the file cannot bring a function.
         make = self.MAKERS.get(called.name) if isinstance(called, _Name) else None
         if make is None or not isinstance(arguments, tuple):
             raise _Refused("calls what is not to be called: refused")
@@ -242,6 +245,7 @@ class _Machine:
     def build(self) -> None:
         state, made = self.pop(), self.top()
         if isinstance(made, _Dtype):
+            # NumPy's state of a dtype: (version, byte order, no subarray, no names, no fields, …).
             order = "|" if ITEM_BYTES[made.code] == 1 else "<"
             if not (
                 isinstance(state, tuple)
@@ -259,13 +263,14 @@ class _Machine:
             and isinstance(state, tuple)
             and len(state) == 5
         ):
+            # NumPy's state of an array: (version, shape, dtype, Fortran order, bytes).
             _, shape, dtype, _, held = state
             whole = self.line(held, dtype, shape)
             made.dtype, made.chunk = whole.dtype, whole.chunk
         else:
             raise _Refused("sets the state of what has none: refused")
 
-    # What the known names make.
+    # What a call of a known name makes.
 
     def line(
         self,
@@ -275,8 +280,9 @@ class _Machine:
         order: Any = None,
         axes: Any = None,
     ) -> Bytes1D:
-        """An array of one line of values that are there, or of one column: in both `order` and
-        `axes` say nothing.
+        """Return an array that was pickled in several values, if it has one row or one column.
+
+        For such an array `order` and `axes` change nothing.
         """
         if not isinstance(dtype, _Dtype) or not isinstance(held, Chunk) or held.kind == "text":
             raise _Refused(
@@ -302,11 +308,9 @@ class _Machine:
         return Bytes1D(dtype.code, held)
 
     def size(self, held: Chunk) -> int:
-        return (
-            held.stop - held.start
-            if held.kind == "bytes"
-            else self.latin[Chunk(held.start, held.stop, "text")][1]
-        )
+        if held.kind == "bytes":
+            return held.stop - held.start
+        return self.latin[Chunk(held.start, held.stop, "text")][1]
 
     def empty_array(
         self, kind: Any = None, shape: Any = None, code: Any = None, *_: Any
@@ -336,6 +340,8 @@ class _Machine:
             or self.word(code) not in ("latin1", "latin-1")
         ):
             raise _Refused("encodes something else than text as Latin-1: refused")
+        # Remembered, because a text that is asked for again would be decoded again: a small file
+        # could cost hours.
         if value not in self.latin:
             try:
                 size = len(self.data[value.start : value.stop].decode().encode("latin-1"))
@@ -352,9 +358,7 @@ class _Machine:
         return Chunk(0, 0)
 
     def byte_array(self, *given: Any) -> Chunk:
-        """A bytearray as protocols 2 to 4 write it: of nothing, of bytes, or of a text to be
-        encoded.
-        """
+        """Return a bytearray as protocols 2 to 4 write it: of nothing, bytes, or encoded text."""
         if len(given) == 1 and isinstance(given[0], Chunk) and given[0].kind != "text":
             return given[0]
         return self.encoded(*given) if len(given) == 2 else self.no_bytes(*given)

@@ -1,6 +1,4 @@
-"""Check a config without computing: every problem of its data set, steps, weights and report at
-once.
-"""
+"""Check a config without computing, and find all problems of its data set, steps and report."""
 
 from __future__ import annotations
 
@@ -30,20 +28,20 @@ from pipeline.plan.graph import (
     stage_of,
 )
 from pipeline.plan.instruction_mix import computes_here, slow_bf16
-from pipeline.plan.plan import Plan, build, context_of, need_few_shards, need_rows
+from pipeline.plan.plan import Plan, build_plan, context_of, need_few_shards, need_rows
 from pipeline.store.store import Store
 from pipeline.system import interruption
 from pipeline.system.instruction_sets import lacks_bf16
 
 
 class Problems:
-    """Sentences in the order in which they were met, each once."""
+    """The problems found so far, in order, each once."""
 
     def __init__(self) -> None:
         self.found: dict[str, QfuseError] = {}
 
     def attempt(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a call returns; None, and its problem kept, where it raises one."""
+        """Return what a call returns; if it raises a problem, keep that and return None."""
         try:
             return call(*arguments)
         except QfuseError as problem:
@@ -52,9 +50,10 @@ class Problems:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What is wrong with a config, one by one and as one sentence; rows by table, steps and notes
-    of one that is fine.
+class ConfigCheck:
+    """What is wrong with a config, one by one and as one sentence.
+
+    Of a config with nothing wrong: the rows of its tables, the number of its steps, and notes.
     """
 
     problems: list[str]
@@ -64,22 +63,21 @@ class Checked:
     steps: int = 0
 
 
-def checked(path: Path, load: Callable[[], Config]) -> Checked:
+def check_config(path: Path, load: Callable[[], Config]) -> ConfigCheck:
     """Check the config that `load` returns, or say why it returns none."""
     try:
-        problems, plan, notes = check(load())
+        problems, plan, notes = find_problems(load())
     except InvalidInput as problem:
-        return Checked([str(problem)], str(problem))
+        return ConfigCheck([str(problem)], str(problem))
     if plan is None:
-        return Checked(problems, f"{path}: {listed(problems)}", notes)
+        return ConfigCheck(problems, f"{path}: {listed(problems)}", notes)
     tables = {name: batch.rows for name, batch in plan.dataset.tables.items()}
     notes += slow_bf16(plan.steps.values(), computes_here(plan.config) and lacks_bf16())
-    return Checked(problems, "", notes, tables, len(plan.steps))
+    return ConfigCheck(problems, "", notes, tables, len(plan.steps))
 
 
-def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
-    """Return every problem, each a sentence; the plan of a config that has none; and what is worth
-    knowing of its data set.
+def find_problems(config: Config) -> tuple[list[str], Plan | None, list[str]]:
+    """Return every problem as a sentence, the plan if there is none, and notes on the data set.
 
     Nothing is written.
     """
@@ -91,7 +89,7 @@ def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
         interruption.folders.add(nowhere)
         store = Store(Path(nowhere) / "store", readonly=True)
         dataset = attempt(ingest, config, store, DigestCache(None))
-        # told already; the steps are looked at all the same
+        # already among the problems; the steps are checked all the same
         if attempt(profile_of, config.numerics) is None:
             config = config.model_copy(update={"numerics": "cpu-fp32"})
         # Where the data set is wrong the weights are looked at all the same.
@@ -99,13 +97,13 @@ def check(config: Config) -> tuple[list[str], Plan | None, list[str]]:
             config, lambda: dataset.files if dataset is not None else Folder(Path(nowhere))
         )
         _check_steps(config, context, dataset, attempt)
-        plan = None if problems.found else attempt(build, config, dataset, store, context)
+        plan = None if problems.found else attempt(build_plan, config, dataset, store, context)
     notes = list(dataset.notes) if dataset is not None else []
     return list(problems.found), plan, notes + (doubts(plan) if plan is not None else [])
 
 
 def doubts(plan: Plan) -> list[str]:
-    """Return what the steps of a plan say of its data set, each sentence once."""
+    """Return what the steps of a plan remark on its data set, each sentence once."""
     return list(
         dict.fromkeys(
             said for step in plan.steps.values() for said in step.stage.doubts(plan.dataset.tables)
@@ -116,9 +114,7 @@ def doubts(plan: Plan) -> list[str]:
 def _check_steps(
     config: Config, context: Context, dataset: Dataset | None, attempt: Callable[..., Any]
 ) -> None:
-    """Attempt whatever of the steps can be: what is wrong with one, or with the data set, hides
-    nothing of another.
-    """
+    """Attempt all that can be checked of the steps: one problem must not hide another."""
     known = [
         name
         for name, section in config.steps.items()
@@ -138,7 +134,8 @@ def _check_steps(
     if dataset is not None:
         attempt(need_few_shards, steps.values(), dataset)
     expanded = {step.base for step in steps.values()}
-    for name in (name for name in order if name not in expanded):  # as what it reads is wrong
+    # The other steps could not be made, because what they read is wrong.
+    for name in (name for name in order if name not in expanded):
         used = attempt(own_factors, config, name)
         for own in combinations(config, used) if used is not None else ():
             if stage := attempt(stage_of, name, config, context, own):
@@ -148,8 +145,9 @@ def _check_steps(
 def _steps(
     config: Config, order: Sequence[str], context: Context, attempt: Callable[..., Any]
 ) -> dict[str, Step]:
-    """Return the steps that can be made, and attempt every combination of factors of one that
-    cannot.
+    """Return the steps that can be made.
+
+    Of a config step that cannot, every combination of its factors is attempted.
     """
     steps: dict[str, Step] = {}
     for name in order:
@@ -182,19 +180,16 @@ def open_all(
 
 def listed(problems: Sequence[str]) -> str:
     """Return one problem as it is, several as a list of lines."""
-    return (
-        problems[0]
-        if len(problems) == 1
-        else "\n  - ".join([f"{len(problems)} problems:", *problems])
-    )
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  - ".join([f"{len(problems)} problems:", *problems])
 
 
 def check_report(config: Config) -> None:
-    """Check the report's kind and, where a kind registers such a check as 'report options', its
-    options.
+    """Check the report's kind and its options.
 
-    Such a check takes the options and the config. Raises InvalidInput: better before a run than
-    after it.
+    A kind may register a check of its options, which takes them and the config, under 'report
+    options'. Raises InvalidInput, before a run rather than after it.
     """
     if config.report is not None:
         lookup("report", config.report.kind)

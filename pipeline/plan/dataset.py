@@ -15,7 +15,8 @@ from zlib import crc32
 
 import numpy as np
 
-from pipeline.config.config import Config, validate
+from pipeline.config.config import Config
+from pipeline.config.validation import validate
 from pipeline.core.numerics import backend_version
 from pipeline.core.registry import lookup
 from pipeline.core.schema import Array, Batch, Schema
@@ -28,8 +29,7 @@ from pipeline.system.canonical_json import KEY_FORMAT, key_of
 
 @dataclass(frozen=True)
 class Axis:
-    """A numbered line of rows that is cut into shards of at most `shard_rows`, which end at a
-    multiple of `multiple`.
+    """Numbered rows, cut into shards of at most `shard_rows` that end at a multiple of `multiple`.
 
     With `names` (one text a row), shards end where the hashes of names say so: a row that comes or
     goes changes the shard that it lies in, rarely the next, and never all that follow. If
@@ -44,20 +44,17 @@ class Axis:
 
     @cached_property
     def shards(self) -> tuple[tuple[int, int], ...]:
-        """(first, one past last) row of every shard; at least one shard, also when there are no
-        rows.
-        """
+        """(first, one past last) row of every shard; there is one, empty, if there are no rows."""
         step = self._most
-        stops = (
-            [*range(step, self.rows, step), self.rows]
-            if self.names is None
-            else _cuts(self.names, step, self.growing)
-        )
+        if self.names is None:
+            stops = [*range(step, self.rows, step), self.rows]
+        else:
+            stops = _cuts(self.names, step, self.growing)
         return tuple(zip([0, *stops[:-1]], stops, strict=True))
 
     @property
     def fewest(self) -> int:
-        """How many shards there are at least, without cutting them."""
+        """The least number of shards that there can be, known without cutting them."""
         return max(1, -(-self.rows // self._most))
 
     @property
@@ -78,8 +75,9 @@ class Axis:
 
 
 def _cuts(names: Array, most: int, growing: bool) -> list[int]:
-    """Return the ends of shards of size/2 … size rows, each after the row of that range whose name
-    has the lowest hash.
+    """Return the ends of shards of size/2 … size rows.
+
+    Each shard ends after the row in that range whose name has the lowest hash.
 
     What is left at the end, up to `size` rows, is one shard. The size is `most`. If `growing`, it
     depends on how many rows lie before, not on how many there are in all: a set that grows keeps
@@ -88,7 +86,7 @@ def _cuts(names: Array, most: int, growing: bool) -> list[int]:
     hashes = np.fromiter(
         (crc32(name.encode("utf-8", "surrogatepass")) for name in names), np.uint32, len(names)
     )
-    hashes *= np.uint32(2654435761)  # spreads the hashes of consecutive names
+    hashes *= np.uint32(2654435761)  # spreads the hashes of consecutive names over all numbers
     start, stops = 0, []
     while len(names) - start > (size := _size_at(start, most) if growing else most):
         first = start + (size - 1) // 2  # the first row that may be a shard's last
@@ -98,8 +96,9 @@ def _cuts(names: Array, most: int, growing: bool) -> list[int]:
 
 
 def _size_at(row: int, most: int) -> int:
-    """Return the size of a shard that begins at `row`: an eighth of `most`, and twice that with
-    each eightfold of rows.
+    """Return the size of a shard that begins at `row`.
+
+    It is an eighth of `most` at first, and doubles whenever the row number has grown eightfold.
     """
     size, limit = max(1, most // 8), most // 2
     while size < most and row >= limit:
@@ -144,8 +143,10 @@ class Reader(Protocol):
         """Names of the files that the tables depend on."""
 
     def read(self, files: Files | None) -> dict[str, Batch]:
-        """All tables of the layout. Raises InvalidInput listing what is wrong, with file
-        and row."""
+        """All tables of the layout.
+
+        Raises InvalidInput listing what is wrong, with file and row.
+        """
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Dataset:
     axes: Mapping[str, Axis]
     layout: Layout
     path: Path | None
-    notes: Sequence[str] = ()  # what its reader tells of it
+    notes: Sequence[str] = ()  # sentences of its reader about it
     _digests: dict[Any, str] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -167,8 +168,7 @@ class Dataset:
         return open_files(self.path)
 
     def part(self, table: str, columns: tuple[str, ...], axis: str, start: int, stop: int) -> Batch:
-        """Return the rows of a table that belong to rows start…stop of an axis; the whole table if
-        it has no such index.
+        """Return a table's rows of rows start…stop of an axis; all, if it is not cut along it.
 
         Columns that are optional and absent are left out. Index columns that number the axis are
         rebased to `start`.
@@ -187,12 +187,10 @@ class Dataset:
         return part
 
     def ids(self, axis: str) -> Array | None:
-        """Return the id of each row of an axis; None if it is no table, or one whose rows have no
-        ids.
-        """
+        """Return the id of each row of an axis; None if it is no table, or its rows have no ids."""
         if axis not in self.tables:
             return None
-        # not the first of the batch: a stored one has its columns by name
+        # by the schema, because a stored batch has its columns sorted by name
         first = self.layout.schemas[axis].fields[0]
         return self.tables[axis][first.name] if first.dtype == "text" else None
 
@@ -211,8 +209,9 @@ class Dataset:
 
 
 def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
-    """Return the data set of a config, from the store where its files are unchanged, else read and
-    committed.
+    """Return the data set of a config: from the store if its files are unchanged, else read anew.
+
+    What is read is committed.
 
     Raises InvalidInput for an unknown reader or option, missing files, or tables that contradict
     each other; CorruptArtifact for a stored table that is damaged.
@@ -234,7 +233,8 @@ def ingest(config: Config, store: Store, digests: DigestCache) -> Dataset:
     tables = _stored_tables(store, names, key)
     if tables is None:
         tables = reader.read(files)
-        # Tables of other bytes than their key speaks of would be taken for the right ones for ever.
+        # The files must not have changed while they were read: the tables would be kept under the
+        # key of other bytes.
         if path is not None and _sources(reader, open_files(path, digests)) != sources:
             raise InvalidInput(
                 f"{path}: files changed while they were read; run again when they are complete."

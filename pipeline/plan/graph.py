@@ -1,5 +1,4 @@
-"""Config → the steps of its DAG: which reads what, and one step for each combination of the factors
-that reach it.
+"""Config → the steps of its DAG: what each reads, and one step for each combination of factors.
 
 A step that names a factor (`$model`) is made once for each of its values; steps below inherit the
 factors of the inputs they actually use, so a cell that does not depend on a factor exists once.
@@ -14,13 +13,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config.config import Config, StepConfig, validate
+from pipeline.config.config import Config, StepConfig
+from pipeline.config.validation import validate
 from pipeline.core.numerics import profile_of
 from pipeline.core.registry import lookup
 from pipeline.core.stage import Context, Stage
 from pipeline.errors import InvalidInput, unknown
 
-MAX_CELLS = 10_000  # of a config: planning takes a millisecond for each
+MAX_CELLS = 10_000  # that a config may have: planning takes a millisecond for each
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """One of its keys, for all of them."""
+        """The first of its keys, which stands for all of them."""
         return next(iter(self.keys.values()))
 
 
@@ -98,8 +98,9 @@ def _refs(config: Config, name: str) -> dict[str, Ref]:
 
 
 def ordered(config: Config) -> list[str]:
-    """Config steps so that each comes after what it may read. An input no step provides is only an
-    error if used.
+    """Config steps so that each comes after what it may read.
+
+    An input no step provides is only an error if used.
     """
     order: list[str] = []
     visiting: list[str] = []
@@ -124,8 +125,9 @@ def ordered(config: Config) -> list[str]:
 
 
 def count_cells(config: Config, names: Iterable[str]) -> int:
-    """Return how many cells the factors make of the config steps, in this order; too many where
-    some do not read all inputs.
+    """Return how many cells the factors make of the config steps, which come in running order.
+
+    It may count too many where some steps do not read all of their inputs.
 
     Nothing is expanded: the factors that a step's options name, and those of what it reads,
     multiply. Raises InvalidInput where there are more than a config may have.
@@ -166,10 +168,12 @@ def down_to(steps: dict[str, Step], bases: set[str]) -> dict[str, Step]:
 
 
 def with_all_above(steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
-    """Return the names of some steps and of all that they read, directly or not; `steps` has each
-    after what it reads.
+    """Return the names of some steps and of all that they read, directly or not.
+
+    `steps` has each step after what it reads.
     """
     kept = set(names)
+    # Backwards: by the time a step is met, whatever reads it has been.
     for name in reversed(list(steps)):
         if name in kept:
             kept |= {ref.step for ref in steps[name].inputs.values()}
@@ -177,8 +181,9 @@ def with_all_above(steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
 
 
 def own_factors(config: Config, name: str) -> list[str]:
-    """Return the factors that a step's own options or numerics name. Raises InvalidInput for one
-    that is unknown.
+    """Return the factors that a step's own options or numerics name.
+
+    Raises InvalidInput for one that is unknown.
     """
     step = config.steps[name]
     found = set(_variables([step.options, step.numerics]))
@@ -246,14 +251,16 @@ def stage_of(name: str, config: Config, context: Context, own: dict[str, Any]) -
 
 
 def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) -> Iterator[Step]:
-    """Yield the steps of one config step over the `steps` that it may read, one for each
-    combination of factors.
+    """Yield the steps of one config step, one for each combination of factors that reach it.
+
+    `steps` are those that it may read.
 
     Raises InvalidInput for an option, an input or numerics that do not exist or do not fit.
     """
     section: StepConfig = config.steps[name]
     cls: type[Stage] = lookup("stage", _stage_name(config, name))
     for own in combinations(config, own_factors(config, name)):
+        # Made once without inputs, only to ask which inputs these options need.
         alone = stage_of(name, config, context, own)
         options, needed = alone.options, alone.uses()
         refs = {key: ref for key, ref in _refs(config, name).items() if key in needed}
@@ -261,6 +268,7 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
             if ref.step not in config.steps and key not in section.inputs:
                 raise InvalidInput(_lacks(name, key, ref, options))
             _check_ref(f"steps.{name}.inputs.{key}", cls, ref, config)
+        # The inputs bring factors of their own: one step for every choice of inputs that agree.
         for factors, inputs in _joined(own, refs, steps):
             ordered = {factor: factors[factor] for factor in config.factors if factor in factors}
             label = ",".join(f"{factor}={value}" for factor, value in ordered.items())
@@ -272,9 +280,7 @@ def expand(name: str, config: Config, context: Context, steps: dict[str, Step]) 
 
 
 def _lacks(name: str, key: str, ref: Ref, options: BaseModel) -> str:
-    """Return the sentence for a step that is read because nothing else is said, and is not in the
-    config.
-    """
+    """Return the error for an input that is read by default and is not a step of the config."""
     chosen = ", ".join(
         f"{field}: {value}" for field, value in options.model_dump(exclude_defaults=True).items()
     )
@@ -310,9 +316,9 @@ def _check_ref(where: str, cls: type[Stage], ref: Ref, config: Config) -> None:
 def _joined(
     own: dict[str, Any], refs: dict[str, Ref], steps: dict[str, Step]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Ref]]]:
-    """Yield every combination of input steps whose factors agree with each other and with this
-    step's own.
-    """
+    """Yield every choice of input steps whose factors agree, with each other and with `own`."""
+    # A natural join, input by input: what is found so far, times the cells of the next input that
+    # give every factor they share the same value.
     found: list[tuple[dict[str, Any], dict[str, Ref]]] = [(own, {})]
     for key, ref in refs.items():
         candidates = [step for step in steps.values() if step.base == ref.step]
@@ -326,9 +332,7 @@ def _joined(
 
 
 def depth_first(steps: dict[str, Step]) -> dict[str, Step]:
-    """Return the steps in an order in which what is computed is soon used by all that read it, and
-    its memory freed.
-    """
+    """Order the steps so that each result is soon used by all its readers, and its memory freed."""
     found: dict[str, Step] = {}
     reads = {step.name: {ref.step for ref in step.inputs.values()} for step in steps.values()}
     readers: dict[str, list[Step]] = {name: [] for name in steps}
@@ -336,13 +340,14 @@ def depth_first(steps: dict[str, Step]) -> dict[str, Step]:
         for name in reads[step.name]:
             readers[name].append(step)
 
-    def release(step: Step) -> None:
+    # Follow a step at once with each reader whose other inputs are there too.
+    def place(step: Step) -> None:
         found[step.name] = step
         for reader in readers[step.name]:
             if reader.name not in found and reads[reader.name] <= found.keys():
-                release(reader)
+                place(reader)
 
     for step in steps.values():
         if not reads[step.name]:
-            release(step)
+            place(step)
     return found

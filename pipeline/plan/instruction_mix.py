@@ -1,5 +1,4 @@
-"""What the processors mean for a plan: instruction sets that mix in one store, and bf16 without
-instructions for it.
+"""What processors mean for a plan: mixed instruction sets in one store, and bf16 in software.
 
 Only steps of networks and of OpenCV are looked at: what follows from embeddings is the same, to the
 bit, everywhere.
@@ -24,7 +23,7 @@ Computing = Mapping[str, str]
 
 
 def computing(steps: Iterable[Step]) -> dict[str, str]:
-    """Return what this process computes each step with, of those whose results depend on it."""
+    """Return, for each step whose results depend on it, what this process computes it with."""
     return {
         step.name: step.stage.computed_with
         for step in steps
@@ -37,15 +36,17 @@ def computed(step: Step, store: Store) -> Counter[str]:
     found, output = Counter[str](), next(iter(step.stage.produces))
     for task in step.tasks if step.stored else ():
         name = step.output(output), task.keys[output]
-        with suppress(CorruptArtifact):  # told, and mended, by whoever needs the shard
+        # Whoever needs the shard reports the damage, and has it computed again.
+        with suppress(CorruptArtifact):
             if store.has(*name) and (what := store.receipt(*name).provenance.get("computed_with")):
                 found[str(what)] += 1
     return found
 
 
 def computed_otherwise(plan: Plan, store: Store, here: Computing) -> list[str]:
-    """Return a line for each config step with stored shards of several instruction sets, or of
-    another than `here`.
+    """Return a line for each config step whose stored shards mix instruction sets.
+
+    They may differ from each other, or from those that will be computed `here`.
     """
     stored: dict[str, Counter[str]] = defaultdict(Counter)
     now: dict[str, set[str]] = defaultdict(set)
@@ -62,8 +63,9 @@ def computed_otherwise(plan: Plan, store: Store, here: Computing) -> list[str]:
 
 
 def notes(plan: Plan, store: Store, here: Computing, slow: bool) -> list[str]:
-    """Return what to know before a plan runs where `here` computes it; `slow`: without instructions
-    for bf16.
+    """Return what to know before a plan is computed `here`.
+
+    `slow`: without instructions for bf16.
     """
     found = slow_bf16(plan.to_run, slow)
     if plan.config.run.mixed_instruction_sets or here.keys().isdisjoint(
@@ -80,9 +82,7 @@ def notes(plan: Plan, store: Store, here: Computing, slow: bool) -> list[str]:
 
 
 def notes_here(plan: Plan, store: Store) -> list[str]:
-    """Return what to know before this machine runs a plan; nothing where its config names a cluster
-    of others.
-    """
+    """Return what to know before this machine computes a plan; nothing if a cluster is to do it."""
     if not computes_here(plan.config):
         return []
     return notes(plan, store, computing(plan.steps.values()), lacks_bf16())
@@ -94,9 +94,7 @@ def computes_here(config: Config) -> bool:
 
 
 def slow_bf16(steps: Iterable[Step], slow: bool) -> list[str]:
-    """Return a sentence where a processor without instructions for bf16 is to compute networks in
-    it.
-    """
+    """Return a warning if a processor without bf16 instructions is to compute networks in bf16."""
     profiles = {
         step.base: step.stage.context.profile for step in steps if "torch" in step.stage.backends()
     }
@@ -114,10 +112,8 @@ def slow_bf16(steps: Iterable[Step], slow: bool) -> list[str]:
     ]
 
 
-def refusal(plan: Plan, where: str, workers: Mapping[str, Computing]) -> str:
-    """Return a sentence that names workers (by address) of different instruction sets; "" if there
-    are none.
-    """
+def mixing_refusal(plan: Plan, where: str, workers: Mapping[str, Computing]) -> str:
+    """Return a sentence that names workers (by address) of several instruction sets, or ""."""
     for step in plan.to_run:
         groups: dict[str, list[str]] = defaultdict(list)
         for address, here in workers.items():

@@ -1,5 +1,4 @@
-"""Where one artifact of a plan is damaged, more may be: which ones are looked at then, all at
-once."""
+"""Where one artifact of a plan is damaged, more may be: which ones are then checked at once."""
 
 from __future__ import annotations
 
@@ -12,20 +11,19 @@ from pipeline.plan.plan import Plan
 
 @contextmanager
 def doubting(plan: Plan) -> Iterator[None]:
-    """Let the damage that is met say what else is doubted: else every flipped bit would be met in a
-    pass of its own.
+    """Let an artifact that proves damaged cast doubt on others of the plan, to be checked now.
+
+    Otherwise every flipped bit would take a pass of its own to be found.
     """
     try:
         yield
     except CorruptArtifact as damage:
-        damage.doubted = plan.live() - _unread_bulk(plan)
+        damage.doubted = plan.live_artifacts() - _unread_bulk(plan)
         raise
 
 
 def _unread_bulk(plan: Plan) -> set[tuple[str, str]]:
-    """Return (output, key) of crops that no missing shard reads: checking every byte of them would
-    take long.
-    """
+    """Return (output, key) of crops that no missing shard reads: checking them takes long."""
     read = {(ref.step, ref.output) for step in plan.to_run for ref in step.inputs.values()}
     return {
         (step.output(output), task.keys[output])

@@ -9,15 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.config.config import Config
-from pipeline.core.numerics import backend_version, profile_of
-from pipeline.core.schema import Batch
-from pipeline.core.stage import Context, Stage
+from pipeline.core.numerics import profile_of
+from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput, unknown
 from pipeline.files.file_tree import Files
-from pipeline.plan.dataset import Axis, Dataset
+from pipeline.plan.dataset import Dataset
 from pipeline.plan.graph import (
     Step,
     Task,
@@ -30,10 +27,11 @@ from pipeline.plan.graph import (
     with_all_above,
 )
 from pipeline.plan.last_plan import recalled
+from pipeline.plan.shard_keys import tasks_of
 from pipeline.store.store import Store
-from pipeline.system.canonical_json import KEY_FORMAT, difference, key_of
+from pipeline.system.canonical_json import changed_fields, key_of
 
-MAX_SHARDS = 250_000  # of all steps of a plan: each takes 2 kB, and planning it 0.2 ms
+MAX_SHARDS = 250_000  # that a plan may have: each takes 2 kB, and 0.2 ms to plan
 SET_ASIDE = "set aside as damaged"
 
 
@@ -60,8 +58,9 @@ class Plan:
 
     @property
     def finished(self) -> bool:
-        """Whether a run has computed all that was asked for. What was set aside since, as damaged,
-        does not count.
+        """Whether a run has computed all that was asked for.
+
+        What has been set aside as damaged since then does not count.
         """
         read = {ref.step for step in self.steps.values() for ref in step.inputs.values()}
         lacking = (task for step in self.to_run if step.name not in read for task in step.to_run)
@@ -72,15 +71,16 @@ class Plan:
         return (step for step in self.steps.values() if step.stage.name == stage)
 
     def narrow(self, names: Iterable[str]) -> None:
-        """Keep to do only what is missing of the named steps and of all that they read. No key
-        changes.
+        """Leave to do only what is missing of the named steps and of all that they read.
+
+        No key changes.
         """
         kept = with_all_above(self.steps, names)
         for step in self.steps.values():
             for task in step.tasks if step.name not in kept else ():
                 task.missing = set()
 
-    def live(self) -> set[tuple[str, str]]:
+    def live_artifacts(self) -> set[tuple[str, str]]:
         """Return (output, key) of everything this plan would keep."""
         kept = {
             (s.output(o), key)
@@ -91,9 +91,7 @@ class Plan:
         return kept | {(f"ingest.{name}", self.dataset.key) for name in self.dataset.tables}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plan as JSON: what `qfuse plan --json` prints and what `why` compares with
-        later.
-        """
+        """Return the plan as JSON, which `qfuse plan --json` prints."""
         return {
             "config": self.config.name,
             "dataset": self.dataset.key,
@@ -126,7 +124,7 @@ def context_of(config: Config, files: Callable[[], Files]) -> Context:
     )
 
 
-def build(
+def build_plan(
     config: Config,
     dataset: Dataset,
     store: Store,
@@ -147,6 +145,7 @@ def build(
         )
     steps: dict[str, Step] = {}
     order = ordered(config)
+    # Counted before any is made: a few factors too many would take minutes and all memory.
     count_cells(config, order)
     for name in order:
         steps |= {step.name: step for step in expand(name, config, context, steps)}
@@ -156,24 +155,27 @@ def build(
             raise InvalidInput(unknown("step", until, config.steps))
         steps = down_to(steps, wanted)
     else:
+        # Not for a part of the steps: another part may use the factor.
         need_used_factors(config)
     steps = depth_first(steps)
     read = {ref.step for step in steps.values() for ref in step.inputs.values()}
-    lists: dict[Any, str] = {}
+    # digests of lists of keys, and of rows, that several shards share
+    digests: dict[Any, str] = {}
     need_few_shards(steps.values(), dataset)
     for step in steps.values():
         need_rows(step, steps, dataset)
         step.stage.fits(dataset.tables)
-        step.stored |= step.name not in read  # what nothing reads is what was asked for
-        step.tasks = list(_tasks(step, steps, dataset, lists))
+        step.stored |= step.name not in read  # a step that nothing reads is what was asked for
+        step.tasks = list(tasks_of(step, steps, dataset, digests))
     plan = Plan(config, dataset, steps, context, until)
-    _mark(plan, store, recalled(recall))
+    _mark_missing(plan, store, recalled(recall))
     return plan
 
 
 def need_few_shards(steps: Collection[Step], dataset: Dataset) -> None:
-    """Raise InvalidInput if all steps together have more shards than a plan may have, before any is
-    cut.
+    """Raise InvalidInput if all steps together have more shards than a plan may have.
+
+    They are counted before any is cut.
     """
     shards, cells = dict[str, int](), Counter[str]()
     for step in steps:
@@ -207,102 +209,7 @@ def need_rows(step: Step, steps: Mapping[str, Step], dataset: Dataset) -> None:
             )
 
 
-def _tasks(
-    step: Step, steps: dict[str, Step], dataset: Dataset, lists: dict[Any, str]
-) -> Iterator[Task]:
-    stage = step.stage
-    axis: Axis = dataset.axes[stage.axis]
-    fixed = {
-        "format": KEY_FORMAT,
-        "stage": stage.name,
-        "version": stage.version,
-        "produces": {name: schema.fingerprint for name, schema in stage.produces.items()},
-        "options": stage.options.result_options(),
-        "identity": stage.identity(),
-        "numerics": _numerics(stage),
-    }
-    consumed = stage.consumed()
-    for index, (start, stop) in enumerate(
-        axis.shards if stage.grain != "reduce" else [(0, axis.rows)]
-    ):
-        needs = {
-            key: _needed_shards(stage, steps[ref.step], index, dataset, start, stop)
-            for key, ref in step.inputs.items()
-        }
-        preimage = {
-            **fixed,
-            "inputs": {
-                key: _keys_of(steps[ref.step], ref.output, needs[key], lists)
-                for key, ref in step.inputs.items()
-            },
-            "tables": {
-                table: _table_digest(dataset, stage, table, columns, start, stop, lists)
-                for table, columns in consumed.items()
-            },
-            "range": [start, stop] if stage.grain == "tile" else None,
-        }
-        keys = {output: key_of([preimage, output]) for output in stage.produces}
-        yield Task(index, start, stop, keys, preimage, needs)
-
-
-def _numerics(stage: Stage) -> dict[str, Any] | None:
-    """Return what of how a stage computes may change its numbers: versions of libraries, and the
-    profile where it does.
-    """
-    backends = {name: backend_version(name) for name in stage.backends()}
-    profile = (
-        stage.context.profile.model_dump(mode="json", exclude={"name"}) if stage.profiled else {}
-    )
-    return {**profile, "backends": backends} if backends else None
-
-
-def _table_digest(
-    dataset: Dataset,
-    stage: Stage,
-    table: str,
-    columns: tuple[str, ...],
-    start: int,
-    stop: int,
-    lists: dict[Any, str],
-) -> str:
-    axis = stage.cut_along
-    if not axis or stage.members is None or stage.members[0] != table:
-        return dataset.digest(table, columns, axis, start, stop)
-    name = (stage.members, columns, stage.axis, start, stop)
-    if name not in lists:
-        # A row is told by its place among the shards that are read, not by its number: a number
-        # would mean another row when a shard before grows or shrinks.
-        part = dataset.part(table, columns, stage.axis, start, stop)
-        shard, within = dataset.axes[stage.members[2]].places(part[stage.members[1]])
-        _, place = np.unique(shard, return_inverse=True)
-        lists[name] = Batch(
-            {**part.columns, stage.members[1]: within, "shard": place.astype(np.int64)}
-        ).digest()
-    return lists[name]
-
-
-def _needed_shards(
-    stage: Stage, upstream: Step, index: int, dataset: Dataset, start: int, stop: int
-) -> tuple[int, ...]:
-    if stage.grain == "map":
-        return (index,)
-    if stage.members and upstream.stage.axis == stage.members[2] and upstream.stage.grain == "map":
-        table, column, axis = stage.members
-        shard, _ = dataset.axes[axis].places(
-            dataset.part(table, (column,), stage.axis, start, stop)[column]
-        )
-        return tuple(np.unique(shard).tolist()) or (0,)
-    return tuple(range(len(upstream.tasks)))
-
-
-def _keys_of(step: Step, output: str, shards: tuple[int, ...], lists: dict[Any, str]) -> str:
-    name = (step.name, output, shards)
-    if name not in lists:
-        lists[name] = key_of([step.tasks[i].keys[output] for i in shards])
-    return lists[name]
-
-
-def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
+def _mark_missing(plan: Plan, store: Store, former: dict[str, Any]) -> None:
     """From the leaves up, mark the tasks whose outputs are wanted and not stored, and say why.
 
     What was set aside as damaged is wanted, even if no missing shard would read it.
@@ -310,16 +217,17 @@ def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
     leaves = plan.steps.keys() - {
         ref.step for step in plan.steps.values() for ref in step.inputs.values()
     }
+    # (step, output) → the shards that a missing shard below would read
     wanted: dict[tuple[str, str], set[int]] = {}
     present: Callable[[str], set[str]] = _remembered(store)
     aside = store.aside()
+    # Backwards, so that what is missing below has said which shards it would read.
     for step in reversed(plan.steps.values()):
         for task in step.tasks:
-            hurt = (
-                {o for o, key in task.keys.items() if (step.output(o), key[:16]) in aside}
-                if step.stored
-                else set()
-            )
+            hurt: set[str] = set()
+            if step.stored:
+                # A name in quarantine/ holds the first 16 digits of the key.
+                hurt = {o for o, key in task.keys.items() if (step.output(o), key[:16]) in aside}
             outputs = [
                 o
                 for o in step.stage.produces
@@ -331,7 +239,7 @@ def _mark(plan: Plan, store: Store, former: dict[str, Any]) -> None:
                 if not (step.stored and task.keys[o] in present(step.output(o)))
             }
             if not task.missing:
-                continue
+                continue  # it needs nothing from the steps above
             for key, ref in step.inputs.items():
                 wanted.setdefault((ref.step, ref.output), set()).update(task.needs[key])
             known = task.missing <= hurt
@@ -355,20 +263,18 @@ def _reason(step: Step, task: Task, former: dict[str, Any] | None) -> str:
     if former is None:
         return "never computed"
     try:
-        changes = difference(former, task.preimage)
-    except (ValueError, RecursionError):  # what is remembered may be damaged in any way
+        changes = changed_fields(former, task.preimage)
+    except (ValueError, RecursionError):  # the remembered pre-image may be damaged in any way
         return "never computed"
     if not changes:
         return "not in the store" if step.stored else "kept in memory only, and needed below"
     words = []
     for change in changes:
+        # Keys and digests of a pre-image mean nothing to a user: name the step or table instead.
         section, _, rest = change.partition(".")
         if section == "inputs":
-            words.append(
-                f"{step.inputs[rest.partition(':')[0]].step} changed"
-                if rest.partition(":")[0] in step.inputs
-                else "inputs changed"
-            )
+            above = step.inputs.get(rest.partition(":")[0])
+            words.append(f"{above.step if above else 'inputs'} changed")
         elif section == "tables":
             words.append(f"the data set's {rest.partition(':')[0]} changed")
         else:

@@ -1,8 +1,8 @@
-"""An order: the little that another process needs to make the same plan, and the proof that it did.
+"""A ticket: what another process needs to make the same plan, and the proof that it did.
 
-Workers of a cluster and trial processes get an order instead of a plan: they read the data set's
+Workers of a cluster and trial processes get a ticket instead of a plan: they read the data set's
 tables from the store that all share, plan for themselves and compare every key with the one who
-sent the order.
+sent the ticket.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from typing import Any
 from pipeline.config.config import Config
 from pipeline.errors import InvalidInput, ResourceRefused
 from pipeline.plan.dataset import stored_dataset
-from pipeline.plan.plan import Plan, build, context_of
-from pipeline.store.claims import alive_as_long
+from pipeline.plan.plan import Plan, build_plan, context_of
+from pipeline.store.claims import kept_alive
 from pipeline.store.store import Store
 
 
-class OtherKeys(InvalidInput):
-    """Another process plans other keys; `preimages` are those of each of its steps' first
-    shards."""
+class DifferentKeys(InvalidInput):
+    """Another process plans other keys; `preimages` are of the first shard of each of its steps."""
 
     def __init__(self, sentence: str, preimages: dict[str, Any]) -> None:
         super().__init__(sentence, preimages)
@@ -36,9 +35,11 @@ class OtherKeys(InvalidInput):
 
 
 @dataclass(frozen=True)
-class Order:
-    """A validated config (JSON), the store, the data set by key, where to stop, and the digest of
-    all keys of the plan.
+class Ticket:
+    """All that another process needs to make the same plan, and the digest of its keys as proof.
+
+    `config` is a validated config (JSON); `dataset` is the data set's key; `until` says where to
+    stop.
 
     `computing`: step → what it has to be computed with, where a run does not mix instruction sets.
     """
@@ -52,14 +53,14 @@ class Order:
     computing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: Plan, store: Store) -> Order:
+    def of(cls, plan: Plan, store: Store) -> Ticket:
         config = plan.config.model_dump(mode="json")
         return cls(config, str(store.root), plan.dataset.key, plan.until, plan.digest)
 
     def open(self, where: str) -> tuple[Plan, Store]:
         """Return the plan and the store, seen from the process that calls itself `where`.
 
-        Raises ResourceRefused if the store is not the one of the order; OtherKeys where this
+        Raises ResourceRefused if the store is not the one of the ticket; DifferentKeys where this
         process would name artifacts otherwise, because another library or version is installed
         here.
         """
@@ -71,19 +72,21 @@ class Order:
             )
         config, store = Config.model_validate(self.config), Store.existing(root)
         dataset = stored_dataset(config, store, self.dataset)
-        plan = build(config, dataset, store, context_of(config, lambda: dataset.files), self.until)
+        plan = build_plan(
+            config, dataset, store, context_of(config, lambda: dataset.files), self.until
+        )
         if plan.digest != self.plan:
             first = {step.name: step.tasks[0].preimage for step in plan.steps.values()}
-            raise OtherKeys(f"{where} would compute other numbers: its plan has other keys.", first)
+            raise DifferentKeys(
+                f"{where} would compute other numbers: its plan has other keys.", first
+            )
         return plan, store
 
     @contextmanager
-    def shown(self) -> Iterator[Order]:
-        """Lay a file into the store whose random name proves to whoever finds it that it sees this
-        very store.
-        """
+    def with_token(self) -> Iterator[Ticket]:
+        """Lay a file of random name into the store: whoever finds it there sees this very store."""
         token = secrets.token_hex(16)
-        with alive_as_long(Path(self.store) / "journal" / f"token-{token}"):
+        with kept_alive(Path(self.store) / "journal" / f"token-{token}"):
             yield replace(self, token=token)
 
 

@@ -1,5 +1,6 @@
-"""Trials: which rows end the process that runs them. A process of its own tries, so that only it
-dies.
+"""Trials: find the rows that end the process which runs them.
+
+A process of its own tries, so that only it dies.
 
 After a process died without a word, the rows that it had in flight are tried here before anything
 else is: all together first, for mostly they are innocent; then, if that process dies too, one by
@@ -20,25 +21,25 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from pipeline.errors import INTERRUPTED, Interrupted, ResourceRefused
-from pipeline.plan.ticket import Order
-from pipeline.store.claims import Rows
+from pipeline.plan.ticket import Ticket
+from pipeline.store.claims import RowRange
 
 END = "end"
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def crashing(
-    order: Order, step: str, shard: int, suspects: Iterable[Rows], stop: threading.Event
+    ticket: Ticket, step: str, shard: int, suspects: Iterable[RowRange], stop: threading.Event
 ) -> dict[int, str]:
     """Return the rows (of the shard) that end a process, each with a sentence that says how.
 
     Raises Interrupted once `stop` is set; ResourceRefused if a trial is killed from outside.
     """
     found: dict[int, str] = {}
-    deaths: Counter[Rows] = Counter()
+    deaths: Counter[RowRange] = Counter()
     waiting = deque(suspects)
     while waiting:
-        ended, code = _try(order, step, shard, list(waiting), stop)
+        ended, code = _try(ticket, step, shard, list(waiting), stop)
         for _ in range(ended):
             waiting.popleft()
         if not waiting:
@@ -62,24 +63,26 @@ def crashing(
 
 
 def _try(
-    order: Order, step: str, shard: int, ranges: list[Rows], stop: threading.Event
+    ticket: Ticket, step: str, shard: int, ranges: list[RowRange], stop: threading.Event
 ) -> tuple[int, int]:
-    """Let a process run the ranges of rows in turn. Returns how many it survived, and how it died
-    in the next, if it did.
+    """Let a process run the ranges of rows in turn.
+
+    Returns how many it survived, and how it died in the next, if it did.
     """
     asked: str | None = json.dumps(
-        {"order": asdict(order), "step": step, "shard": shard, "rows": ranges}
+        {"ticket": asdict(ticket), "step": step, "shard": shard, "rows": ranges}
     )
     environment = {name: value for name, value in os.environ.items() if name != "QFUSE_FAULT"}
+    # -P keeps Python from importing whatever is called pipeline in the user's folder.
     with subprocess.Popen(
-        # -P: not whatever is called pipeline in the user's folder
         [sys.executable, "-P", "-m", "pipeline.run.crash_probe_child"],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        start_new_session=True,  # a terminal's Ctrl-C is for us, who then stop it
+        # Ctrl-C on a terminal then reaches this process alone, which stops the child.
+        start_new_session=True,
     ) as child:
         while True:
             try:
@@ -91,7 +94,8 @@ def _try(
                     child.kill()
                     raise Interrupted(INTERRUPTED) from None
     begun = out.split()
-    # also where it raised, which will be met again, and told, where it is computed
+    # An end with an exception counts as survived: the row raises again, and is reported, where its
+    # shard is computed.
     if not begun or begun[-1] == END:
         return len(ranges), 0
     return len(begun) - 1, child.returncode

@@ -1,5 +1,6 @@
-"""The same plan on dask.distributed: one future a shard, which brings an outcome; workers meet in
-the store alone.
+"""Run a plan on dask.distributed: one future a shard, which brings an outcome, not arrays.
+
+Workers meet in the store alone.
 
 `local:N` starts N worker processes here; `tcp://HOST:PORT` or a scheduler file joins a cluster that
 is there. A worker that dies loses only the shards it was at: the scheduler gives them to another
@@ -29,27 +30,29 @@ from distributed.comm.core import CommClosedError
 
 from pipeline.config.cluster import ADDRESS, no_cluster
 from pipeline.errors import InvalidInput, QfuseError, ResourceRefused
-from pipeline.plan.instruction_mix import notes, refusal
+from pipeline.plan.instruction_mix import mixing_refusal, notes
 from pipeline.plan.plan import Plan
-from pipeline.plan.ticket import Order, OtherKeys
+from pipeline.plan.ticket import DifferentKeys, Ticket
 from pipeline.run import dask_worker
-from pipeline.run.dask_workers import SETTINGS, SLOTS, LocalWorkers, local_workers
-from pipeline.run.ready_queue import Job, Name
+from pipeline.run.local_workers import SETTINGS, SHARDS_AT_ONCE, LocalWorkers, local_workers
+from pipeline.run.ready_queue import Job, ShardName
 from pipeline.run.shard_computer import Outcome
 from pipeline.store.store import Store
-from pipeline.system.canonical_json import difference
+from pipeline.system.canonical_json import changed_fields
 
-ANSWER = 10  # seconds in which a scheduler answers
-LONELY = 60.0  # seconds without any worker after which the run ends
-FATAL = 2  # times that the scheduler may give up a shard, each after several deaths of workers
+ANSWER_SECONDS = 10  # in which a scheduler answers
+LONELY_SECONDS = 60.0  # without any worker, after which the run ends
+# times that the scheduler may give up a shard, each time after several deaths of workers
+MAX_GIVEN_UP = 2
 for _name in ("distributed", "distributed.client", "tornado.application"):
-    # what concerns a run is told by its own sentences
+    # qfuse reports in its own sentences whatever concerns a run
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
-class Cluster:
-    """An executor of shards on a cluster. Raises UsageError or ResourceRefused if it cannot be
-    reached or used.
+class ClusterExecutor:
+    """An executor of shards on a cluster.
+
+    Raises UsageError or ResourceRefused if it cannot be reached or used.
     """
 
     memory = False
@@ -59,8 +62,8 @@ class Cluster:
     ) -> None:
         self.outcomes: queue.SimpleQueue[tuple[Job, Outcome | BaseException]] = queue.SimpleQueue()
         self._where, self._plan, self._store = where, plan, store
-        self._futures: dict[Name, Any] = {}
-        self._given_up: Counter[Name] = Counter()
+        self._futures: dict[ShardName, Any] = {}
+        self._given_up: Counter[ShardName] = Counter()
         self._alone_since: float | None = None
         self._looked = time.monotonic()
         self._stack = ExitStack()
@@ -68,7 +71,7 @@ class Cluster:
         try:
             self._stack.enter_context(dask.config.set(SETTINGS))
             self._client, self._threads = self._connect(where, threads)
-            self._order = self._stack.enter_context(Order.of(plan, store).shown())
+            self._ticket = self._stack.enter_context(Ticket.of(plan, store).with_token())
             self.workers = self._greet()
         except CommClosedError:
             self._stack.close()
@@ -76,12 +79,13 @@ class Cluster:
         except BaseException:
             self._stack.close()
             raise
-        self.slots = SLOTS * sum(self._workers().values())
+        self.slots = SHARDS_AT_ONCE * sum(self._workers().values())
 
     def submit(self, job: Job, example: int | None) -> None:
+        # The key is new each time: under an old one Dask would return the old outcome.
         future = self._client.submit(
-            dask_worker.compute,
-            self._order,
+            dask_worker.compute_shard,
+            self._ticket,
             self._threads,
             job.step.name,
             job.index,
@@ -100,14 +104,14 @@ class Cluster:
         if self._client.status not in ("running", "connecting"):
             raise ResourceRefused(self._gone())
         if now - self._looked < 5:
-            return
+            return  # asking the scheduler takes a round trip
         self._looked = now
         workers = self._workers()
         if workers and (self._offer_gpu() or not self._gpu):
-            self.slots, self._alone_since = SLOTS * sum(workers.values()), None
+            self.slots, self._alone_since = SHARDS_AT_ONCE * sum(workers.values()), None
             return
         self._alone_since = self._alone_since or now
-        if now - self._alone_since > LONELY:
+        if now - self._alone_since > LONELY_SECONDS:
             raise ResourceRefused(
                 f"{self._where} has had no worker{' with a GPU' * self._gpu} for a minute: start"
                 " some, and run the same command again; every finished shard is kept."
@@ -115,15 +119,13 @@ class Cluster:
 
     @property
     def dashboard(self) -> str:
-        """The address of the scheduler's pages: Dask's dashboard, or where bokeh is not installed
-        its list of workers.
-        """
+        """The address of Dask's dashboard or, if bokeh is not installed, of its list of workers."""
         link = str(self._client.dashboard_link)
         return link if find_spec("bokeh") else link.replace("/status", "/info/main/workers.html")
 
     def close(self, whole: bool) -> None:
         with self._stack:
-            # the cluster may be what has failed
+            # in a thread, because a failed cluster may never answer
             told = threading.Thread(target=self._tell_the_end, daemon=True)
             told.start()
             told.join(10)
@@ -133,28 +135,26 @@ class Cluster:
 
     def _tell_the_end(self) -> None:
         with suppress(Exception):
-            # without its scheduler it would try for long to find one
+            # a client that has lost its scheduler would try for long to find it
             if self._client.status == "running":
-                self._client.run(dask_worker.end, self._order.token)
+                self._client.run(dask_worker.end_run, self._ticket.token)
 
     def _connect(self, where: str | LocalWorkers, threads: int | None) -> tuple[Any, int | None]:
-        """Return a client, and the threads of each worker; None if each is to use as many as it
-        offers.
-        """
+        """Return a client, and the threads of each worker; None if each is to use all it offers."""
         if isinstance(where, str) and (started := local_workers(where)):
             where = self._stack.enter_context(started)
         if isinstance(where, LocalWorkers):
             threads = math.ceil((threads or len(os.sched_getaffinity(0))) / where.count)
             return self._stack.enter_context(Client(where.cluster())), threads
-        # to which a name too long is no error
+        # os.path.isfile is False for a name that is too long, and does not raise
         if not re.fullmatch(ADDRESS, where) and not os.path.isfile(where):
             raise no_cluster(where)
         address = {"address" if re.fullmatch(ADDRESS, where) else "scheduler_file": where}
         try:
-            client = self._stack.enter_context(Client(**address, timeout=ANSWER))
-        except (
-            Exception
-        ) as error:  # nobody there, another file, TLS without settings, a transport not installed
+            client = self._stack.enter_context(Client(**address, timeout=ANSWER_SECONDS))
+        # Whatever kind it is: nobody may be there, the file may be another, TLS may lack its
+        # settings, or a transport may not be installed.
+        except Exception as error:
             raise ResourceRefused(
                 f"no Dask scheduler answers at {where}"
                 f" ({str(error) or 'it is not a scheduler file'}): start one with `dask scheduler`."
@@ -162,12 +162,13 @@ class Cluster:
         return client, threads
 
     def _greet(self) -> int:
-        """Let every worker open the order; return their number. Raises the QfuseError of one that
-        cannot take part.
+        """Let every worker open the ticket; return their number.
+
+        Raises the QfuseError of one that cannot take part.
         """
         if not self._workers():
             with suppress(TimeoutError):
-                self._client.wait_for_workers(1, timeout=LONELY)
+                self._client.wait_for_workers(1, timeout=LONELY_SECONDS)
         if not self._workers():
             raise ResourceRefused(f"{self._where} has no workers: start some with `dask worker`.")
         if self._gpu and not self._offer_gpu():
@@ -177,16 +178,16 @@ class Cluster:
             )
         answers = self._client.run(
             dask_worker.greet,
-            self._order,
+            self._ticket,
             self._threads,
             tuple(step.name for step in self._plan.to_run),
             on_error="return",
         )
-        # a death ends no run
+        # a worker that has died meanwhile does not end the run
         living = {at: one for at, one in answers.items() if not isinstance(one, CommClosedError)}
         for problem in living.values():
             if isinstance(problem, QfuseError):
-                raise self._told(problem)
+                raise self._with_differences(problem)
             if not isinstance(problem, dask_worker.Greeting):
                 raise ResourceRefused(
                     f"a worker of {self._where} cannot be used"
@@ -197,18 +198,20 @@ class Cluster:
         return len(living)
 
     def _compare(self, greetings: Mapping[str, dask_worker.Greeting]) -> None:
-        """Look at what the workers compute with. Raises ResourceRefused if they would mix
-        instruction sets unasked.
+        """Compare what the workers compute with, and note what is worth knowing.
+
+        Raises ResourceRefused if they would mix instruction sets unasked.
         """
         computing = {
             name: what for one in greetings.values() for name, what in one.computing.items()
         }
         if not self._plan.config.run.mixed_instruction_sets:
-            if sentence := refusal(
+            if sentence := mixing_refusal(
                 self._plan, str(self._where), {at: one.computing for at, one in greetings.items()}
             ):
                 raise ResourceRefused(sentence)
-            self._order = replace(self._order, computing=computing)  # for workers that join later
+            # Workers that join later compare themselves with this.
+            self._ticket = replace(self._ticket, computing=computing)
         self.notes = notes(
             self._plan, self._store, computing, any(one.slow_bf16 for one in greetings.values())
         )
@@ -223,8 +226,10 @@ class Cluster:
         try:
             outcome = future.result(timeout=60)
         except KilledWorker:
+            # Perhaps one row killed them all: the next worker finds that row by the journal. Only
+            # if they go on dying is it something else.
             self._given_up[job.name] += 1
-            if self._given_up[job.name] < FATAL:
+            if self._given_up[job.name] < MAX_GIVEN_UP:
                 self.submit(job, example)
                 return
             outcome = ResourceRefused(
@@ -232,19 +237,19 @@ class Cluster:
                 " single row is to blame. Memory may be short: use fewer workers, or smaller"
                 " dataset.shard_rows."
             )
-        except (CancelledError, OSError):  # a TimeoutError is one
+        except (CancelledError, OSError):  # OSError includes TimeoutError
             outcome = ResourceRefused(self._gone())
         except Exception as error:
             outcome = error
         self._futures.pop(job.name, None)
-        self.outcomes.put((job, self._told(outcome) if isinstance(outcome, OtherKeys) else outcome))
+        self.outcomes.put((job, self._with_differences(outcome)))
 
-    def _told(self, problem: BaseException) -> BaseException:
-        """Say in which fields of the keys a worker differs."""
-        if not isinstance(problem, OtherKeys):
+    def _with_differences(self, problem: BaseException) -> BaseException:
+        """Return a problem; of different keys, with the fields in which they differ."""
+        if not isinstance(problem, DifferentKeys):
             return problem
         for step in self._plan.steps.values():
-            changes = difference(step.tasks[0].preimage, problem.preimages.get(step.name, {}))
+            changes = changed_fields(step.tasks[0].preimage, problem.preimages.get(step.name, {}))
             if changes:
                 return InvalidInput(
                     f"{problem} In {step.name}: {'; '.join(changes[:3])}. Install the same versions"

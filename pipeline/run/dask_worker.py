@@ -1,8 +1,7 @@
-"""What runs on a worker of a cluster: shards of the plan that an order describes. Outcomes travel,
-never arrays.
+"""What runs on a worker of a cluster: shards of the plan that a ticket describes.
 
-A worker keeps a workshop for each run that it serves, and with it the opened models and what only
-memory keeps.
+Outcomes travel, never arrays. A worker keeps a `ShardComputer` for each run that it serves, and
+with it the opened models and what only memory keeps.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from pipeline.errors import (
 from pipeline.plan.check import open_all
 from pipeline.plan.instruction_mix import OPTION, computing
 from pipeline.plan.plan import Plan
-from pipeline.plan.ticket import Order, OtherKeys
-from pipeline.run.shard_computer import Outcome, Workshop
+from pipeline.plan.ticket import DifferentKeys, Ticket
+from pipeline.run.shard_computer import Outcome, ShardComputer
 from pipeline.system.available import available_memory
 from pipeline.system.instruction_sets import lacks_bf16
 
-RUNS = 4  # that one worker keeps open while none of their shards is under way
-_workshops: OrderedDict[str, Workshop] = OrderedDict()
+MAX_IDLE_RUNS = 4  # that a worker keeps open although it computes none of their shards
+_computers: OrderedDict[str, ShardComputer] = OrderedDict()
 _ended: set[str] = set()
 _busy: Counter[str] = Counter()  # shards under way of each run
 _lock = threading.Lock()
@@ -43,110 +42,114 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a worker computes with: each step's instruction set, and whether it lacks instructions
-    for bf16.
-    """
+    """What a worker computes with: each step's instruction set, and whether it lacks bf16."""
 
     computing: dict[str, str]
     slow_bf16: bool
 
 
 def greet(
-    order: Order, threads: int | None, steps: Sequence[str], dask_worker: Any
+    ticket: Ticket, threads: int | None, steps: Sequence[str], dask_worker: Any
 ) -> Greeting | QfuseError:
-    """Open an order and its steps that are to run, ahead of their shards; return the error of a
-    worker that cannot.
+    """Open a ticket and those of its steps that are to run, before any shard of them comes.
 
-    Steps on a GPU are opened where there is one to be had.
+    Returns the error of a worker that cannot.
+
+    Steps on a GPU are opened only if this worker has one.
     """
     try:
-        workshop = _workshop(order, threads, dask_worker)
+        computer = _computer_for(ticket, threads, dask_worker)
         gpu = dask_worker.state.total_resources.get("GPU")
-        found = [workshop.plan.steps[name] for name in steps]
-        open_all((step for step in found if gpu or not step.stage.gpu), workshop.open)
-    except (CorruptArtifact, OtherKeys, ResourceRefused) as problem:
+        found = [computer.plan.steps[name] for name in steps]
+        open_all((step for step in found if gpu or not step.stage.gpu), computer.open)
+    except (CorruptArtifact, DifferentKeys, ResourceRefused) as problem:
         return problem
-    except QfuseError as problem:  # of a config that is fine where the run began
+    except QfuseError as problem:  # the same config was fine where the run began
         return InvalidInput(f"the worker {dask_worker.address} cannot open the config: {problem}")
-    known = (step for step in workshop.plan.steps.values() if gpu or not step.stage.gpu)
+    known = (step for step in computer.plan.steps.values() if gpu or not step.stage.gpu)
     return Greeting(computing(known), lacks_bf16())
 
 
-def compute(
-    order: Order,
+def compute_shard(
+    ticket: Ticket,
     threads: int | None,
     step: str,
     shard: int,
     missing: frozenset[str],
     example: int | None,
 ) -> Outcome | BaseException:
-    """Compute and commit one shard. What is raised is returned, so that it reaches the driver as it
-    is.
+    """Compute and commit one shard.
+
+    What is raised is returned, so that it reaches the driver as it is.
     """
     try:
         with _lock:
-            if order.token in _ended:
+            if ticket.token in _ended:
                 raise Interrupted(INTERRUPTED)
-            _busy[order.token] += 1
+            _busy[ticket.token] += 1
         try:
-            workshop = _workshop(order, threads, get_worker())
-            found = workshop.plan.steps[step]
-            return workshop.compute(
+            computer = _computer_for(ticket, threads, get_worker())
+            found = computer.plan.steps[step]
+            return computer.compute(
                 found, replace(found.tasks[shard], missing=set(missing)), example
             )
         finally:
             with _lock:
-                _busy[order.token] -= 1
+                _busy[ticket.token] -= 1
     except Exception as error:
         if not isinstance(error, QfuseError):
             error.add_note(f"on {get_worker().address}:\n{traceback.format_exc()}")
-        return (
-            error if _travels(error) else RuntimeError("".join(traceback.format_exception(error)))
-        )
+        if _can_be_sent(error):
+            return error
+        return RuntimeError("".join(traceback.format_exception(error)))
 
 
-def end(token: str) -> None:
-    """Forget a run. Its shards, if any are under way, end at their next micro-batch, and what is
-    committed is committed.
+def end_run(token: str) -> None:
+    """End a run on this worker, and forget it.
+
+    Its shards, if any are under way, end at their next micro-batch, and what is committed is
+    committed.
     """
     with _lock:
         _ended.add(token)
-        workshop = _workshops.pop(token, None)
-    if workshop is not None:
-        workshop.close()
+        computer = _computers.pop(token, None)
+    if computer is not None:
+        computer.close()
 
 
-def _workshop(order: Order, threads: int | None, here: Any) -> Workshop:
-    """Return the workshop for an order. Raises the QfuseError of a worker that cannot take part."""
+def _computer_for(ticket: Ticket, threads: int | None, here: Any) -> ShardComputer:
+    """Return the computer of a plan's shards, made when its ticket is first seen.
+
+    Raises the QfuseError of a worker that cannot take part.
+    """
     with _lock:
-        if order.token not in _workshops:
-            plan, store = order.open(f"the worker {here.address}")
+        if ticket.token not in _computers:
+            plan, store = ticket.open(f"the worker {here.address}")
             path = plan.dataset.path
             if path is not None and not path.exists():
                 raise InvalidInput(
                     f"the worker {here.address} does not see the data set {path}: put it on a"
                     " shared disk."
                 )
-            _refuse_mixing(order, plan, here.address)
+            _refuse_mixing(ticket, plan, here.address)
             threadpool_limits(
                 max(step.stage.context.profile.threads for step in plan.steps.values())
             )
             count = threads or here.state.nthreads
             budget = (available_memory() or 8 << 30) // 8
-            _workshops[order.token] = Workshop(plan, store, count, budget=budget)
-            idle = [token for token in _workshops if not _busy[token] and token != order.token]
-            # of drivers that were killed, or wait for others
-            for token in idle[: len(_workshops) - RUNS]:
-                _workshops.pop(token).close()
-        _workshops.move_to_end(order.token)
-        return _workshops[order.token]
+            _computers[ticket.token] = ShardComputer(plan, store, count, budget=budget)
+            idle = [token for token in _computers if not _busy[token] and token != ticket.token]
+            # these runs' drivers were killed, or wait for other runs
+            for token in idle[: len(_computers) - MAX_IDLE_RUNS]:
+                _computers.pop(token).close()
+        _computers.move_to_end(ticket.token)
+        return _computers[ticket.token]
 
 
-def _refuse_mixing(order: Order, plan: Plan, address: str) -> None:
-    """Raise ResourceRefused on a worker that joins a run whose others have another instruction
-    set."""
+def _refuse_mixing(ticket: Ticket, plan: Plan, address: str) -> None:
+    """Raise ResourceRefused on a worker whose instruction set is not that of the run's others."""
     for step, here in computing(plan.steps.values()).items():
-        wanted = order.computing.get(step)
+        wanted = ticket.computing.get(step)
         if here and wanted and here != wanted:
             raise ResourceRefused(
                 f"the worker {address} computes {step} with {here}, the others with {wanted}, and"
@@ -155,7 +158,7 @@ def _refuse_mixing(order: Order, plan: Plan, address: str) -> None:
             )
 
 
-def _travels(error: BaseException) -> bool:
+def _can_be_sent(error: BaseException) -> bool:
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  our own, a moment ago
     except Exception:

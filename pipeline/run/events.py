@@ -1,5 +1,6 @@
-"""What a run tells while it works: one JSON object an event, kept as a line in the run folder and
-shown as it comes.
+"""What a run reports while it works: one JSON object an event.
+
+Events are lines in the run folder, and are shown as they come.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Events:
 
     def close(self) -> None:
         if self._file is not None:
-            with suppress(OSError):  # what was not written has been told
+            with suppress(OSError):  # an event that could not be written has been reported
                 self._file.close()
 
 
@@ -65,8 +66,9 @@ def _refused(folder: Path | None, error: OSError) -> ResourceRefused:
 
 
 def _appended(path: Path) -> IO[str]:
-    """Open a file of lines to append to it. A last line that was cut short is ended; what is not a
-    file is renamed.
+    """Open a file of lines to append to it.
+
+    A last line that was cut short is ended; what is not a file is renamed.
     """
     try:
         need_regular(path)

@@ -1,5 +1,6 @@
-"""How much memory a plan takes at its peak, told before any work starts, and a refusal where that
-cannot be had.
+"""How much memory a plan takes at its peak, estimated before any work starts.
+
+A plan that cannot get that much is refused.
 
 The estimate follows the order in which a run in one process hands out its shards and counts arrays:
 what the shards under way read and write, what their stages say that they hold besides, and what
@@ -20,23 +21,21 @@ from pipeline.core.schema import Field
 from pipeline.errors import CorruptArtifact, ResourceRefused
 from pipeline.plan.graph import Ref, Step, Task
 from pipeline.plan.plan import Plan
-from pipeline.run.ready_queue import Board, Job
-from pipeline.run.shard_computer import tables_of
+from pipeline.plan.shard_tables import tables_of_shard
+from pipeline.run.ready_queue import Job, ReadyQueue
 from pipeline.store.store import Store
 from pipeline.system.available import available_memory
 
 # bytes of a text: its place in the array; what most rows share (no reason) is one text for all of
 # them
-TEXT = 8
-OPEN = (
-    512  # the length of an open dimension of which neither stage, tables, inputs nor the store tell
-)
+TEXT_BYTES = 8
+# the length of an open dimension that neither stage, tables, inputs nor the store tell
+OPEN_LENGTH = 512
 
 
 @dataclass(frozen=True)
-class Part:
-    """Arrays of one step that are there at one time: so many `rows` of them, where they
-    are rows."""
+class Arrays:
+    """Arrays that one step holds at one time: so many `rows` of them, if they are rows."""
 
     step: str
     what: str
@@ -44,22 +43,21 @@ class Part:
     rows: int = 0
 
     def __str__(self) -> str:
-        rows = (
-            f"{self.rows:,} {self.what} of {self.bytes // self.rows:,} bytes"
-            if self.rows
-            else self.what
-        )
-        return f"{rows} = {in_words(self.bytes)}"
+        rows = self.what
+        if self.rows:
+            rows = f"{self.rows:,} {self.what} of {self.bytes // self.rows:,} bytes"
+        return f"{rows} = {size_in_words(self.bytes)}"
 
 
 @dataclass(frozen=True)
 class Need:
-    """What is in memory when a step takes most: its own, that of what runs beside it, and what
-    waits for its readers.
+    """What is in memory when a step takes most.
+
+    That is its own arrays, those of what runs beside it, and those that wait for their readers.
     """
 
     step: str
-    parts: tuple[Part, ...]  # the largest first
+    parts: tuple[Arrays, ...]  # the largest first
 
     @property
     def bytes(self) -> int:
@@ -67,22 +65,24 @@ class Need:
 
 
 def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]:
-    """Return what each step that will run needs at its peak, in the order of the plan. Nothing is
-    read but receipts.
+    """Return what each step that will run needs at its peak, in the order of the plan.
+
+    Nothing is read but receipts.
     """
     workers = workers or plan.config.run.workers or len(os.sched_getaffinity(0))
-    sizes, board = _Sizes(plan, store), Board(plan, memory=True)
+    sizes, ready = _Sizes(plan, store), ReadyQueue(plan, memory=True)
     readers: dict[str, set[str]] = defaultdict(set)
     for step in plan.steps.values():
         for ref in step.inputs.values():
             readers[ref.step].add(step.name)
-    flying: list[_Load] = []
-    kept: dict[str, list[Part]] = defaultdict(list)
-    worst: dict[str, tuple[int, list[Part]]] = {}
-    while board.left:
-        # one more than compute at once, as in a run
-        while len(flying) <= workers and (job := board.next()) is not None:
-            flying.append(_Load(job, *sizes.load(job.step, job.task)))
+    # Play the run through: the same queue hands out the same shards, and the oldest ends first.
+    flying: list[_ShardLoad] = []
+    kept: dict[str, list[Arrays]] = defaultdict(list)
+    worst: dict[str, tuple[int, list[Arrays]]] = {}
+    while ready.left:
+        # One more than compute at once: as in a run, it reads while the others compute.
+        while len(flying) <= workers and (job := ready.next()) is not None:
+            flying.append(_ShardLoad(job, *sizes.arrays(job.step, job.task)))
         parts = [part for held in kept.values() for part in held] + list(
             _under_way(flying, workers)
         )
@@ -90,20 +90,22 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
         for load in flying:
             if total > worst.get(load.job.step.name, (-1, []))[0]:
                 worst[load.job.step.name] = total, parts
+        # The first ends. What it wrote stays in memory until the last reader of its step is done.
         load = flying.pop(0)
         step = load.job.step
         if not step.stored:
-            kept[step.name] = _together([*kept[step.name], *load.writes])
-        if board.done(load.job):
+            kept[step.name] = _merged([*kept[step.name], *load.writes])
+        if ready.done(load.job):
             for ref in step.inputs.values():
-                if not any(board.unfinished(reader) for reader in readers[ref.step]):
+                if not any(ready.unfinished(reader) for reader in readers[ref.step]):
                     kept.pop(ref.step, None)
-    return [Need(name, tuple(_together(worst[name][1]))) for name in plan.steps if name in worst]
+    return [Need(name, tuple(_merged(worst[name][1]))) for name in plan.steps if name in worst]
 
 
 def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None:
-    """Raise ResourceRefused if a plan needs more memory than this process may use; where that is
-    unknown, never.
+    """Raise ResourceRefused if a plan needs more memory than this process may use.
+
+    Where that is unknown, nothing is refused.
     """
     available = available_memory(plan.config.run.memory)
     worst = max(estimate(plan, store, workers), key=lambda need: need.bytes, default=None)
@@ -112,7 +114,9 @@ def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None
     largest = worst.parts[0]
     step, alone = plan.steps[largest.step], max(need.bytes for need in estimate(plan, store, 1))
     axis = plan.dataset.axes[step.stage.axis]
-    todo = [f"use one worker (--workers 1: about {in_words(alone)})"] if alone <= available else []
+    todo = []
+    if alone <= available:
+        todo.append(f"use one worker (--workers 1: about {size_in_words(alone)})")
     of_a_shard = step.stored or largest.what not in {
         schema.name for schema in step.stage.produces.values()
     }
@@ -130,8 +134,8 @@ def require_memory(plan: Plan, store: Store, workers: int | None = None) -> None
     shown = [part for part in worst.parts[:4] if part.bytes > 0.02 * worst.bytes]
     listed = [f"{part}" if part.step == step.name else f"{part.step}: {part}" for part in shown]
     raise ResourceRefused(
-        f"{step.name} would take at least {in_words(worst.bytes)} of memory, and"
-        f" {in_words(available)} are available:"
+        f"{step.name} would take at least {size_in_words(worst.bytes)} of memory, and"
+        f" {size_in_words(available)} are available:"
         f" {'; '.join(listed)}."
         f" Nothing was computed: {', or '.join(todo)}."
     )
@@ -141,23 +145,23 @@ def outlook(plan: Plan, needs: Iterable[Need]) -> str:
     """Return the line that tells a plan's peak; empty if nothing is to run."""
     peak = max((need.bytes for need in needs), default=0)
     available = available_memory(plan.config.run.memory)
-    known = "" if available is None else f" of {in_words(available)} available"
-    return f"peak memory about {in_words(peak)}{known}" if peak else ""
+    known = "" if available is None else f" of {size_in_words(available)} available"
+    return f"peak memory about {size_in_words(peak)}{known}" if peak else ""
 
 
-def in_words(size: int) -> str:
+def size_in_words(size: int) -> str:
     """Return bytes as GB, or as MB where they are fewer than one GB."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
 
 
 @dataclass(frozen=True)
-class _Load:
+class _ShardLoad:
     """One shard under way. A map's `reads` are one shard's, and `holds` one micro-batch's."""
 
     job: Job
-    reads: list[Part]
-    writes: list[Part]
-    holds: list[Part]
+    reads: list[Arrays]
+    writes: list[Arrays]
+    holds: list[Arrays]
 
 
 class _Sizes:
@@ -166,24 +170,30 @@ class _Sizes:
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan, self._store = plan, store
         self._columns: dict[tuple[str, str], dict[str, int]] = {}
-        self._told: dict[tuple[object, ...], Mapping[str, int]] = {}
+        self._stated: dict[tuple[object, ...], Mapping[str, int]] = {}
 
-    def load(self, step: Step, task: Task) -> tuple[list[Part], list[Part], list[Part]]:
-        """Return what a shard reads, writes and holds besides. What memory keeps anyway is read
-        without a copy.
+    def arrays(self, step: Step, task: Task) -> tuple[list[Arrays], list[Arrays], list[Arrays]]:
+        """Return what a shard reads, writes and holds besides.
+
+        What memory keeps anyway is read without a copy.
         """
         reads, writes = [], []
         for key, ref in step.inputs.items():
             above = self._plan.steps[ref.step]
             if above.stored or len(task.needs[key]) > 1:
-                rows, name = _rows(above, task.needs[key]), above.stage.produces[ref.output].name
+                rows, name = (
+                    _rows_of_shards(above, task.needs[key]),
+                    above.stage.produces[ref.output].name,
+                )
                 reads.append(
-                    Part(step.name, f"{name} to read", rows * sum(self.columns(ref).values()), rows)
+                    Arrays(
+                        step.name, f"{name} to read", rows * sum(self.columns(ref).values()), rows
+                    )
                 )
         for output, schema in step.stage.produces.items():
-            rows = _rows(step, (task.index,))
+            rows = _rows_of_shards(step, (task.index,))
             writes.append(
-                Part(
+                Arrays(
                     step.name,
                     schema.name,
                     rows * sum(self.columns(Ref(step.name, output)).values()),
@@ -191,21 +201,25 @@ class _Sizes:
                 )
             )
         columns = {field.name for schema in step.stage.produces.values() for field in schema.fields}
-        told = {what: size for what, size in self.told(step, task).items() if what not in columns}
-        return reads, writes, [Part(step.name, what, size) for what, size in told.items()]
-
-    def told(self, step: Step, task: Task) -> Mapping[str, int]:
-        """Return what a stage says of one shard; of a map, of the first micro-batch."""
-        stage, dataset, mapped = step.stage, self._plan.dataset, step.stage.grain == "map"
-        stop = (
-            min(task.stop, task.start + stage.context.profile.compute_batch)
-            if mapped
-            else task.stop
-        )
-        rows = {
-            key: stop - task.start if mapped else _rows(self._plan.steps[ref.step], task.needs[key])
-            for key, ref in step.inputs.items()
+        stated = {
+            what: size for what, size in self.stated(step, task).items() if what not in columns
         }
+        return reads, writes, [Arrays(step.name, what, size) for what, size in stated.items()]
+
+    def stated(self, step: Step, task: Task) -> Mapping[str, int]:
+        """Return what a stage says that a shard (map: its first micro-batch) holds in memory."""
+        stage, dataset, mapped = step.stage, self._plan.dataset, step.stage.grain == "map"
+        stop = task.stop
+        if mapped:
+            stop = min(stop, task.start + stage.context.profile.compute_batch)
+        if mapped:
+            # A micro-batch reads the same rows of every input.
+            rows = dict.fromkeys(step.inputs, stop - task.start)
+        else:
+            rows = {
+                key: _rows_of_shards(self._plan.steps[ref.step], task.needs[key])
+                for key, ref in step.inputs.items()
+            }
         rows[""] = stop - task.start
         sizes = {key: self.columns(ref) for key, ref in step.inputs.items()}
         asked = (
@@ -214,13 +228,13 @@ class _Sizes:
             stage.context.profile,
             rows[""] if mapped else (task.start, stop),
         )
-        # cells that differ in what they read alone are asked once
+        # Cells that differ only in which step they read are asked once.
         name = (*asked, repr(rows), repr(sizes))
-        if name not in self._told:
-            self._told[name] = stage.memory(
-                rows, sizes, tables_of(stage, dataset, task.start, stop)
+        if name not in self._stated:
+            self._stated[name] = stage.memory(
+                rows, sizes, tables_of_shard(stage, dataset, task.start, stop)
             )
-        return self._told[name]
+        return self._stated[name]
 
     def columns(self, ref: Ref) -> dict[str, int]:
         """Return the bytes that a row of an output has in each column."""
@@ -228,23 +242,27 @@ class _Sizes:
         if name not in self._columns:
             step = self._plan.steps[ref.step]
             fields = step.stage.produces[ref.output].fields
-            found = {f.name: _bytes(f) for f in fields if None not in f.shape}
+            found = {f.name: _row_bytes(f) for f in fields if None not in f.shape}
             for field in fields:
                 if None in field.shape:
-                    found[field.name] = self._open(step, ref.output, field, sum(found.values()))
+                    found[field.name] = self._open_length_bytes(
+                        step, ref.output, field, sum(found.values())
+                    )
             self._columns[name] = found
         return self._columns[name]
 
-    def _open(self, step: Step, output: str, field: Field, others: int) -> int:
-        """Return the bytes a row of a column of open length: as the stage says, as in what it comes
-        from, as stored.
+    def _open_length_bytes(self, step: Step, output: str, field: Field, others: int) -> int:
+        """Return the bytes a row takes in a column of open length.
+
+        They are those that the stage says, those of what the column comes from, or those in the
+        store.
         """
         task = max(step.tasks, key=lambda task: task.stop - task.start)
         batch = task.stop - task.start
         if step.stage.grain == "map":
             batch = min(batch, step.stage.context.profile.compute_batch)
-        if batch and (told := self.told(step, task).get(field.name)) is not None:
-            return told // batch
+        if batch and (stated := self.stated(step, task).get(field.name)) is not None:
+            return stated // batch
         for table, columns in step.stage.consumed().items():
             if (
                 field.name in columns
@@ -256,39 +274,40 @@ class _Sizes:
             if any(f.name == field.name and None in f.shape for f in above):
                 return self.columns(ref)[field.name]
         if field.optional:
-            return 0  # nothing brings it
-        # in the largest, what is around them is least
+            return 0  # no input has it, so the output will not either
+        # the largest first: headers weigh least in it
         for task in sorted(step.tasks, key=lambda task: task.start - task.stop):
             if (
                 not task.missing
                 and step.stored
                 and self._store.has(step.output(output), task.keys[output])
             ):
-                with suppress(CorruptArtifact):  # told when it is needed
+                with suppress(CorruptArtifact):  # reported when it is needed
                     receipt = self._store.receipt(step.output(output), task.keys[output])
                     return max(0, receipt.bytes // max(1, receipt.rows) - others)
-        return _bytes(replace(field, shape=tuple(OPEN if n is None else n for n in field.shape)))
+        return _row_bytes(
+            replace(field, shape=tuple(OPEN_LENGTH if n is None else n for n in field.shape))
+        )
 
 
-def _rows(step: Step, shards: Iterable[int]) -> int:
-    """Return how many rows shards of a step's output have; none for a reduce step, whose table is
-    small.
-    """
+def _rows_of_shards(step: Step, shards: Iterable[int]) -> int:
+    """Return how many rows some shards of a step have; 0 for a reduce step's small table."""
     if step.stage.grain == "reduce":
         return 0
     return sum(step.tasks[i].stop - step.tasks[i].start for i in shards)
 
 
-def _bytes(field: Field) -> int:
-    size = TEXT if field.dtype == "text" else field.numpy.itemsize
+def _row_bytes(field: Field) -> int:
+    size = TEXT_BYTES if field.dtype == "text" else field.numpy.itemsize
     for length in field.shape:
         size *= length or 0
     return size
 
 
-def _under_way(flying: list[_Load], workers: int) -> Iterator[Part]:
-    """Yield what shards under way hold: of map steps one at a time computes, and the others have
-    read what it will be of.
+def _under_way(flying: list[_ShardLoad], workers: int) -> Iterator[Arrays]:
+    """Yield what the shards under way hold.
+
+    Of map steps one shard at a time computes; the others have read their inputs.
     """
     mapping = False
     for place, load in enumerate(flying):
@@ -300,16 +319,16 @@ def _under_way(flying: list[_Load], workers: int) -> Iterator[Part]:
         if not mapping:
             mapping = True
             yield from load.writes
-            # of which the whole is made
+            # the pieces are still there while they are put together
             yield from (replace(part, what=f"{part.what} in pieces") for part in load.writes)
             task, batch = load.job.task, load.job.step.stage.context.profile.compute_batch
             batches = min(workers, -(-(task.stop - task.start) // batch))
             yield from (replace(part, bytes=part.bytes * batches) for part in load.holds)
 
 
-def _together(parts: Iterable[Part]) -> list[Part]:
-    """Return one part for all of one step that are the same, the largest first."""
-    found: dict[tuple[str, str], Part] = {}
+def _merged(parts: Iterable[Arrays]) -> list[Arrays]:
+    """Add up the arrays of the same step and kind; return the sums, the largest first."""
+    found: dict[tuple[str, str], Arrays] = {}
     for part in parts:
         name = part.step, part.what
         former = found.get(name, replace(part, bytes=0, rows=0))

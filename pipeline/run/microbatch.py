@@ -8,6 +8,7 @@ run: a failed row would be kept under a healthy key.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,19 @@ import numpy as np
 from pipeline.core.schema import Batch, Status, concat
 from pipeline.core.stage import Stage
 from pipeline.errors import InvalidInput, QfuseError, ResourceRefused, advice, no_memory, no_thread
+from pipeline.plan.graph import Step, Task
+from pipeline.store.claims import RowRange
 
 
 class DecoderCrash(InvalidInput):
-    """What stands for the error of a row that ends the process which runs it."""
+    """Stands for the error of a row that ends the process which runs it."""
 
 
 @dataclass(frozen=True)
-class Lost:
-    """One row on which a stage raised, or died. It becomes a failed row when a good one has shown
-    the columns' shapes.
+class LostRow:
+    """One row on which a stage raised, or died.
+
+    It becomes a failed row when a good one has shown the columns' shapes.
     """
 
     error: Exception
@@ -39,24 +43,41 @@ class Lost:
         return f"{stage.name} raised {type(self.error).__name__}: {self.error}".splitlines()[0]
 
 
-Part = dict[str, Batch] | Lost
+Part = dict[str, Batch] | LostRow
+
+
+def micro_batches(step: Step, task: Task) -> Iterator[RowRange]:
+    """Yield the rows (of the shard) of each micro-batch; one, an empty one, if there are none."""
+    size, count = step.stage.context.profile.compute_batch, task.stop - task.start
+    for start in range(0, max(count, 1), size):
+        yield start, min(start + size, count)
+
+
+def cut_around(rows: RowRange, alone: Collection[int]) -> Iterator[RowRange]:
+    """Cut a range of rows so that each of the rows in `alone` is a range by itself."""
+    start, stop = rows
+    for row in sorted(row for row in alone if start <= row < stop):
+        if row > start:
+            yield start, row
+        yield row, row + 1
+        start = row + 1
+    if start < stop or start == rows[0]:
+        yield start, stop
 
 
 def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list[Part]:
-    """Run a micro-batch; if that raises, run it row by row, so that the rows to blame are lost
-    alone.
-    """
+    """Run a micro-batch; if that raises, row by row, so that only the rows to blame are lost."""
     try:
-        return [_checked(stage, stage.run(rows, inputs, stage.load(rows)))]
+        return [_with_nan_failed(stage, stage.run(rows, inputs, stage.load(rows)))]
     except QfuseError:
         raise
     except Exception as error:
-        if refused := refusal(stage.name, error):
+        if refused := machine_refusal(stage.name, error):
             raise refused from error
         if rows.rows == 0:
             raise
         if rows.rows == 1:
-            return [Lost(error)]
+            return [LostRow(error)]
     ones = (slice(i, i + 1) for i in range(rows.rows))
     return [
         part
@@ -65,10 +86,8 @@ def run_micro_batch(stage: Stage, rows: Batch, inputs: dict[str, Batch]) -> list
     ]
 
 
-def refusal(where: str, error: Exception) -> ResourceRefused | None:
-    """Return the sentence for an error that is the machine's; None for one that its rows may have
-    caused.
-    """
+def machine_refusal(where: str, error: Exception) -> ResourceRefused | None:
+    """Return the refusal for an error of the machine's; None for one that rows may have caused."""
     if no_memory(error):
         problem = "memory ran out"
         todo = "use fewer workers, or a smaller numerics.compute_batch or dataset.shard_rows"
@@ -92,19 +111,19 @@ def refusal(where: str, error: Exception) -> ResourceRefused | None:
 
 def good_part(parts: list[Part]) -> dict[str, Batch] | None:
     """Return the first part that did not raise."""
-    return next((part for part in parts if not isinstance(part, Lost)), None)
+    return next((part for part in parts if not isinstance(part, LostRow)), None)
 
 
 def first_error(parts: list[Part]) -> Exception:
     """Return what the first lost row raised."""
-    return next(part.error for part in parts if isinstance(part, Lost))
+    return next(part.error for part in parts if isinstance(part, LostRow))
 
 
 def assemble(stage: Stage, parts: list[Part], example: dict[str, Batch]) -> dict[str, Batch]:
     """Return a whole shard, lost rows as failed ones whose columns have the shapes of `example`."""
     filled = []
     for part in parts:
-        if isinstance(part, Lost):
+        if isinstance(part, LostRow):
             part = {
                 o: schema.blank(1, example[o], part.status, part.reason(stage))
                 for o, schema in stage.produces.items()
@@ -113,7 +132,7 @@ def assemble(stage: Stage, parts: list[Part], example: dict[str, Batch]) -> dict
     return {output: concat([part[output] for part in filled]) for output in filled[0]}
 
 
-def _checked(stage: Stage, outputs: dict[str, Batch]) -> dict[str, Batch]:
+def _with_nan_failed(stage: Stage, outputs: dict[str, Batch]) -> dict[str, Batch]:
     """Turn rows that claim to be OK but hold nan or infinity into failed rows."""
     for output, batch in outputs.items():
         schema = stage.produces[output]

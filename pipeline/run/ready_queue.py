@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pipeline.plan.graph import Step, Task
 from pipeline.plan.plan import Plan
 
-Name = tuple[str, int]  # step, shard
+ShardName = tuple[str, int]  # step, shard
 
 
 @dataclass(frozen=True, order=True)
@@ -24,13 +24,14 @@ class Job:
     task: Task = field(compare=False)
 
     @property
-    def name(self) -> Name:
+    def name(self) -> ShardName:
         return self.step.name, self.index
 
 
-class Board:
-    """The jobs of a plan. Without `memory`, shards that are not stored are no jobs: whoever reads
-    one computes it.
+class ReadyQueue:
+    """The jobs of a plan.
+
+    Without `memory`, shards that are not stored are no jobs: whoever reads one computes it.
     """
 
     def __init__(self, plan: Plan, memory: bool) -> None:
@@ -41,11 +42,11 @@ class Board:
             if step.stored or memory
             for task in step.to_run
         }
-        self._through: dict[Name, frozenset[Name]] = {}
+        self._through: dict[ShardName, frozenset[ShardName]] = {}
         self._waits = {
             name: set(self._reads(job.step, job.task)) for name, job in self._jobs.items()
         }
-        self._readers: dict[Name, list[Name]] = {name: [] for name in self._jobs}
+        self._readers: dict[ShardName, list[ShardName]] = {name: [] for name in self._jobs}
         for name, reads in self._waits.items():
             for read in reads:
                 self._readers[read].append(name)
@@ -74,7 +75,7 @@ class Board:
         return max(0.01, self._later[0][0] - time.monotonic()) if self._later else math.inf
 
     def done(self, job: Job) -> bool:
-        """Note that a job is done. Returns whether it was the last one of its step."""
+        """Note that a job is done; return whether it was the last one of its step."""
         for name in self._readers[job.name]:
             self._waits[name].discard(job.name)
             if not self._waits[name]:
@@ -87,10 +88,9 @@ class Board:
         """Return how many jobs of a step are not done."""
         return self._unfinished[step]
 
-    def _reads(self, step: Step, task: Task) -> frozenset[Name]:
-        """Return the jobs whose outputs a shard reads, directly or through what only memory
-        keeps."""
-        found: set[Name] = set()
+    def _reads(self, step: Step, task: Task) -> frozenset[ShardName]:
+        """Return the jobs whose outputs a shard reads, also through what only memory keeps."""
+        found: set[ShardName] = set()
         for key, ref in step.inputs.items():
             above = self._plan.steps[ref.step]
             for index in task.needs[key]:

@@ -1,6 +1,4 @@
-"""Which rows failed and why, and which carry a note: read from the store, at the step that said so
-first.
-"""
+"""Which rows failed and why, and which carry a note, as the first step to say so stored it."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ from pipeline.system.streams import visible_line
 
 @dataclass(frozen=True)
 class Remark:
-    """What a step said about one row: a failure, or (status ok) a note. `row` counts along the
-    step's axis.
+    """What a step said about one row: a failure, or (status ok) a note.
+
+    `row` counts along the step's axis.
     """
 
     step: str
@@ -36,8 +35,9 @@ class Remark:
 
 
 def remarks(plan: Plan, store: Store, notes: bool = True) -> list[Remark]:
-    """Return every stored remark in the order of the plan, failures first; the same one in several
-    cells counts once.
+    """Return every stored remark in the order of the plan, failures first.
+
+    A remark that several cells share counts once.
 
     Without `notes` only failures are returned, and only shards whose receipt counts one are opened.
     Rows that a step takes over as failed from the step above it have no reason of their own and are
@@ -77,9 +77,10 @@ def _of_step(step: Step, plan: Plan, store: Store, notes: bool) -> Iterator[Rema
             )
 
 
-def told(found: Sequence[Remark], most: int | None) -> list[str]:
-    """Return lines for a terminal: what failed, by step and status, then the notes; at most `most`
-    rows of each.
+def remark_lines(found: Sequence[Remark], most: int | None) -> list[str]:
+    """Return lines for a terminal: what failed, by step and status, then notes.
+
+    At most `most` rows are listed of each.
     """
     lines = []
     failed, notes = [r for r in found if r.status != "ok"], [r for r in found if r.status == "ok"]
@@ -100,18 +101,18 @@ def told(found: Sequence[Remark], most: int | None) -> list[str]:
     return lines
 
 
-def together(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def by_config_step(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return status rows with the cells of each config step added up."""
     cells: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         cells.setdefault(row["step"].partition("[")[0], []).append(row)
-    together = []
+    rows_of_steps = []
     for base, same in cells.items():
         states = {row["status"] for row in same}
         counts: Counter[str] = Counter()
         for row in same:
             counts.update(row["rows"])
-        together.append(
+        rows_of_steps.append(
             {
                 "step": base if len(same) == 1 else f"{base} ({len(same)} cells)",
                 "status": next(
@@ -122,4 +123,4 @@ def together(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "rows": counts,
             }
         )
-    return together
+    return rows_of_steps

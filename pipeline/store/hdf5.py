@@ -50,14 +50,13 @@ def write(path: Path, batch: Batch, schema: str) -> None:
 
 
 def image(fill: Callable[[h5py.File], None], size: int) -> memoryview:
-    """Return the bytes of a new file of about `size` bytes, into which `fill` writes. Raises
-    MemoryError.
+    """Return the bytes of a new file of about `size` bytes, into which `fill` writes.
 
-    HDF5 crashes the process, at once or when it ends, where it cannot write a file to the end: a
-    disk that is full, a quota, a limit on files, a Python file that raises. So every file is made
-    in memory, and written by Python.
+    Raises MemoryError. HDF5 crashes the process, at once or when it ends, where it cannot write a
+    file to the end: a disk that is full, a quota, a limit on files, a Python file that raises. So
+    every file is made in memory, and written by Python.
     """
-    # what memory refuses is raised here: inside HDF5 it is such a crash
+    # A lack of memory is raised here; inside HDF5 it would be such a crash.
     np.empty(size + max(size // 4, 32 << 20), np.uint8)
     made = BytesIO()
     with h5py.File(made, "w", libver=LIBVER, track_order=False) as file:
@@ -113,7 +112,7 @@ def read(
         if isinstance(error, FileNotFoundError):
             raise
         if isinstance(error, OSError) and error.errno in _MACHINE:
-            # HDF5's words are many
+            # shorter than HDF5's own message
             raise cannot_read(path, OSError(error.errno, os.strerror(error.errno))) from error
         raise CorruptArtifact(f"{path}: the file is damaged ({_first_line(error)}).") from error
 
@@ -150,7 +149,7 @@ def _values(node: Any, path: Path, rows: slice, checked: bool) -> Any:
 
 
 def _chunks(node: Any) -> Array:
-    """Return all rows, each chunk read from the file to its place as it is."""
+    """Return all rows; each chunk is read straight into its place."""
     found = np.empty(node.shape, node.dtype)
     flat: Any = found.reshape(-1).view(np.uint8)
     row_bytes, total = found.nbytes // len(found), 0

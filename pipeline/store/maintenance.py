@@ -1,6 +1,4 @@
-"""Looking after a store: artifacts against their receipts, what is damaged set aside, and what
-nobody needs.
-"""
+"""Looking after a store: compare artifacts with receipts, set damage aside, find garbage."""
 
 from __future__ import annotations
 
@@ -34,10 +32,8 @@ GONE = "the file is gone"
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One artifact that is not what its receipt says: its HDF5 file, there or not, and what is
-    wrong.
-    """
+class DamagedArtifact:
+    """An artifact that is not what its receipt says: the path of its HDF5 file, and why."""
 
     path: Path
     reason: str
@@ -51,35 +47,35 @@ class Problem:
         return self.path.stem
 
 
-def check(receipt_path: Path, whole: bool = True) -> Problem | None:
-    """Compare one artifact with its receipt: the receipt's seal and name, the file's size and, if
-    `whole`, every byte of it.
+def check_artifact(receipt_path: Path, whole: bool = True) -> DamagedArtifact | None:
+    """Compare one artifact with its receipt: seal, name, size and, if `whole`, every byte.
 
     An artifact that has gone meanwhile, with its receipt, has no problem. Raises ResourceRefused if
     the machine refuses.
     """
     path = receipt_path.with_suffix(".h5")
-    named = Problem(path, "")
+    named = DamagedArtifact(path, "")
     try:
         receipt = unsealed(read_regular(receipt_path), named.output, named.key)
-        if reason := difference(path, receipt, whole):
-            return Problem(path, reason)
+        if reason := file_difference(path, receipt, whole):
+            return DamagedArtifact(path, reason)
     except FileNotFoundError:
-        return Problem(path, GONE) if os.path.lexists(receipt_path) else None
+        return DamagedArtifact(path, GONE) if os.path.lexists(receipt_path) else None
     except ValueError as error:
-        return Problem(path, str(error))
+        return DamagedArtifact(path, str(error))
     except NotRegular as error:
-        return Problem(path, f"{Path(error.filename).name}: {error.strerror}")
+        return DamagedArtifact(path, f"{Path(error.filename).name}: {error.strerror}")
     except OSError as error:
         if error.errno != errno.EIO:
             raise cannot_read(Path(error.filename or path), error) from error
-        return Problem(path, f"it cannot be read ({error.strerror})")
+        return DamagedArtifact(path, f"it cannot be read ({error.strerror})")
     return None
 
 
-def difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
-    """Say in what a file differs from its receipt, byte for byte or, unless `whole`, in size; "" if
-    it does not.
+def file_difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
+    """Say in what a file differs from its receipt, by every byte or, unless `whole`, by size.
+
+    Returns "" if it does not.
 
     Raises OSError.
     """
@@ -93,21 +89,20 @@ def difference(path: Path, receipt: Receipt, whole: bool = True) -> str:
 
 def verify(
     receipts: Sequence[Path], workers: int, advance: Callable[[int], object]
-) -> list[Problem]:
-    """Check many artifacts in `workers` threads; `advance` is told the bytes of each file that is
-    done.
-    """
+) -> list[DamagedArtifact]:
+    """Check many artifacts in `workers` threads; `advance` gets the bytes of each checked file."""
     with ThreadPoolExecutor(workers, "qfuse-verify") as pool:
         problems = []
-        for path, problem in zip(receipts, pool.map(check, receipts), strict=True):
+        for path, problem in zip(receipts, pool.map(check_artifact, receipts), strict=True):
             problems += [problem] if problem else []
             advance(size_of(path.with_suffix(".h5")))
         return problems
 
 
 def move_aside(root: Path, path: Path, reason: str) -> None:
-    """Move an artifact's receipt and file to ROOT/quarantine/, beside a line that says why; replace
-    nothing there.
+    """Move an artifact's receipt and file to ROOT/quarantine/, beside a line that says why.
+
+    Nothing there is replaced.
     """
     aside = root / QUARANTINE
     aside.mkdir(exist_ok=True)
@@ -119,18 +114,18 @@ def move_aside(root: Path, path: Path, reason: str) -> None:
             suppress(FileExistsError),
             (aside / f"{name}.reason").open("x", encoding="utf-8", errors="replace") as file,
         ):
-            file.write(f"{path}: {reason}\n")  # whoever made this file has the name to himself
+            # Only one process can create this file, and so owns the name.
+            file.write(f"{path}: {reason}\n")
             break
-    for suffix in (".json", ".h5"):  # no receipt without its file, also where this is cut short
+    # The receipt first: if this is cut short, no receipt is left without its file.
+    for suffix in (".json", ".h5"):
         with suppress(FileNotFoundError):
             os.rename(path.with_suffix(suffix), aside / f"{name}{suffix}")
         fault_points.at(f"set_aside:after_{suffix[1:]}", path.parent.parent.name)
 
 
 def obstacles(root: Path, outputs: Iterable[str]) -> list[Path]:
-    """Return what is where a folder should be: one of the store's own, of `outputs`, or of keys
-    that begin alike.
-    """
+    """Return what stands in the place of a folder of the store, of `outputs`, or of keys."""
     folders = {root / name for name in (*outputs, *NO_OUTPUTS)} | set(root.glob("ingest.*"))
     folders |= {path for path in root.glob("*/??") if path.parent.name not in NO_OUTPUTS}
     return sorted(path for path in folders if os.path.lexists(path) and not path.is_dir())
@@ -142,15 +137,16 @@ def garbage(
     outputs: Iterable[str] | None = None,
     aside: bool = False,
 ) -> dict[Path, str]:
-    """Return the files that no live (output, key) needs, each with its class; with `live` None
-    every artifact is live.
+    """Return the files that no live (output, key) needs, each with its class.
+
+    With `live` None every artifact is live.
 
     With `outputs`, only those outputs are considered, and of these what was set aside too. With
     `aside`, all that was set aside is garbage.
     """
     wanted = None if outputs is None else set(outputs)
     found: dict[Path, str] = {}
-    busy: set[Path] = set()  # what running processes are about to commit
+    busy: set[Path] = set()  # files that running processes are about to commit
     for path in sorted(root.glob("*/??/*")):  # temporary files first: their names begin with a dot
         output = path.parent.parent.name
         if output in NO_OUTPUTS or (wanted is not None and output not in wanted) or path.is_dir():
@@ -181,13 +177,13 @@ def garbage(
 
 
 def delete(found: Mapping[Path, str]) -> None:
-    """Delete garbage, an artifact as a whole: its receipt, and right after that its file, while its
-    folder is held.
+    """Delete garbage, an artifact as a whole: its receipt, then at once its file.
 
-    So nobody commits it in between; and cut short at any point this leaves no receipt without its
-    file. A file that has got a receipt since it was found without one stays.
+    Its folder is held meanwhile, so that nobody commits in between. Cut short at any point, this
+    leaves no receipt without its file. A file that has got a receipt since it was found without
+    one stays.
     """
-    # by folder, less their suffixes: a name may hold further dots
+    # folder → paths without suffix (a name may hold more dots) → class
     artifacts: dict[Path, dict[str, str]] = {}
     for path, kind in found.items():
         if kind in (UNNEEDED, ORPHAN):
@@ -199,7 +195,7 @@ def delete(found: Mapping[Path, str]) -> None:
             for name, kind in of_folder.items():
                 if kind == ORPHAN and os.path.lexists(f"{name}.json"):
                     continue
-                # twice: of one who committed meanwhile, where no lock can be had
+                # The receipt twice: without locks somebody may have committed in between.
                 for suffix in ".json", ".h5", ".json":
                     with suppress(FileNotFoundError, IsADirectoryError):
                         Path(f"{name}{suffix}").unlink()
@@ -215,8 +211,9 @@ def size_of(path: Path) -> int:
 
 
 def _forgotten(claim: Path) -> bool:
-    """Whether a file of the journal is a dead process's. For a day it may still tell a run which
-    row killed that process.
+    """Whether a file of the journal is a dead process's.
+
+    For a day it may still tell a run which row killed that process.
     """
     try:
         with open_regular(claim) as file:

@@ -43,7 +43,7 @@ def sealed(receipt: Receipt) -> bytes:
 
 
 def unsealed(data: bytes, output: str, key: str) -> Receipt:
-    """Return the receipt that a file holds, which is to be that of (output, key).
+    """Return the receipt that a file holds, which must be that of (output, key).
 
     Raises ValueError, saying what is wrong, where it is damaged or another artifact's.
     """
@@ -77,12 +77,13 @@ def unsealed(data: bytes, output: str, key: str) -> Receipt:
 
 
 def _of_its_key(receipt: Receipt) -> bool:
-    """Whether the key is the hash of what the provenance says it is of; true where it says nothing
-    that this qfuse hashes.
+    """Whether the key is the hash of what the provenance says it was made of.
+
+    True where the provenance says nothing that this qfuse hashes.
     """
     identity, preimage = receipt.provenance.get("identity"), receipt.provenance.get("preimage")
     try:
-        if isinstance(identity, list) and identity[:1] == [KEY_FORMAT]:  # of a table of a data set
+        if isinstance(identity, list) and identity[:1] == [KEY_FORMAT]:  # a table of a data set
             return receipt.key == key_of(identity)
         if isinstance(preimage, dict) and preimage.get("format") == KEY_FORMAT:
             name = receipt.output.removeprefix(str(preimage.get("stage")))

@@ -27,7 +27,7 @@ from pipeline.core.schema import Batch, Schema, status_counts
 from pipeline.errors import CorruptArtifact, InvalidInput, ResourceRefused, cannot_read
 from pipeline.files.digests import DigestCache, file_digest
 from pipeline.store import hdf5, maintenance
-from pipeline.store.maintenance import NO_OUTPUTS, Problem
+from pipeline.store.maintenance import NO_OUTPUTS, DamagedArtifact
 from pipeline.store.receipt import Receipt, sealed, unsealed
 from pipeline.system import fault_points
 from pipeline.system.canonical_json import canonical
@@ -47,9 +47,7 @@ class Store:
     def __init__(
         self, root: Path, readonly: bool = False, absent: Container[tuple[str, str]] = ()
     ) -> None:
-        """`absent`: artifacts (output, key) that count as absent, because they are damaged and
-        cannot be set aside.
-        """
+        """`absent`: damaged artifacts (output, key) that cannot be set aside; they are ignored."""
         self.root = root
         self.readonly = readonly
         self._absent = absent
@@ -74,8 +72,9 @@ class Store:
 
     @classmethod
     def existing(cls, root: Path) -> Store:
-        """Return the store that is there, for a process which knows that it was. Raises
-        ResourceRefused if it vanished.
+        """Return the store that is there, for a process which knows that it was.
+
+        Raises ResourceRefused if it vanished.
         """
         store = cls(root, readonly=True)
         store.require()
@@ -88,9 +87,7 @@ class Store:
         return not self.readonly and os.access(self.root, os.W_OK)
 
     def open_digests(self) -> DigestCache:
-        """Return the file-digest cache kept in this store; it is read, not written, where the store
-        may not be.
-        """
+        """Return the store's cache of file digests; read-only where the store cannot be written."""
         return DigestCache(self.root / "digests.sqlite", readonly=not self.writable)
 
     def path(self, output: str, key: str) -> Path:
@@ -102,8 +99,9 @@ class Store:
         )
 
     def present(self, output: str) -> set[str]:
-        """Return the keys of all committed artifacts of one output whose files are there (one scan,
-        no file opened).
+        """Return the keys of an output's artifacts, files included.
+
+        One folder scan: no file is opened.
         """
         keys: set[str] = set()
         try:
@@ -124,8 +122,9 @@ class Store:
         return {key for key in keys if (output, key) not in self._absent} if self._absent else keys
 
     def aside(self) -> set[tuple[str, str]]:
-        """Return (output, first 16 digits of the key) of every artifact that was set aside (one
-        folder scan).
+        """Return (output, first 16 digits of the key) of all that was set aside.
+
+        One folder scan: no file is opened.
         """
         try:
             names = os.listdir(self.root / maintenance.QUARANTINE)
@@ -166,8 +165,9 @@ class Store:
     def read(
         self, output: str, key: str, columns: Iterable[str] | None = None, rows: slice = slice(None)
     ) -> Batch:
-        """Return columns of an artifact, whose file is compared with its receipt, byte for byte,
-        when it is first read.
+        """Return columns of an artifact.
+
+        When it is first read, its file is compared with its receipt, byte for byte.
 
         Raises CorruptArtifact if the file is damaged or gone, ResourceRefused if the machine
         refuses to read it.
@@ -175,11 +175,13 @@ class Store:
         path = self.path(output, key)
         receipt = self.receipt(output, key)
         try:
+            # The whole file is hashed when this process first reads it. Later reads rely on the
+            # checksums of its chunks.
             known = (output, key) in self._sound
             if not known:
                 # The chunks' checksums are not enough: to fletcher32 two bytes of zeros are two of
                 # ones.
-                if reason := maintenance.difference(path, receipt):
+                if reason := maintenance.file_difference(path, receipt):
                     raise CorruptArtifact(f"{path}: the file is damaged ({reason}).")
                 self._sound.add((output, key))
             return hdf5.read(path, columns, rows, checked=not known)
@@ -220,6 +222,7 @@ class Store:
                 fault_points.at("commit:before_write", output)
                 hdf5.write(part, batch, schema.name)
                 fsync(part)
+                # Nothing is committed that cannot be read: a bad disk shows here, not in a year.
                 if not _reads_back(part, digest):
                     raise CorruptArtifact(
                         f"{part}: what was read back is not what was written; check the disk."
@@ -238,6 +241,7 @@ class Store:
                     time.time(),
                     provenance,
                 )
+                # From here on no other writer, and nobody who deletes or sets aside, comes between.
                 with alone(path.parent) as folder:
                     if former := self._adopted(output, key):
                         return former
@@ -248,18 +252,20 @@ class Store:
                             path,
                             "its receipt is damaged, or the file is not of its length",
                         )
+                    # The receipt comes last: it is what makes an artifact present.
                     fault_points.at("commit:before_link", output)
                     self._link(part, path, sha256)
                     fault_points.at("commit:before_receipt", output)
                     link_new(path.with_suffix(".json"), sealed(receipt))
-                    # where no lock can be had, `gc` may have found it without a receipt
+                    # without locks, `gc` may have met the file without a receipt, and deleted it
                     if not os.path.exists(path):
                         self._link(part, path, sha256)
                     os.fsync(folder)
                 self._sound.add((output, key))
                 fault_points.at("commit:after_receipt", output)
             finally:
-                remove(part)  # as long as it is there, `garbage` spares the file without a receipt
+                # As long as `part` is there, `garbage` spares the file, which has no receipt yet.
+                remove(part)
         return receipt
 
     def receipts(self, output: str | None = None) -> Iterator[Path]:
@@ -270,34 +276,35 @@ class Store:
                     path for path in folder.glob("*.json") if not path.name.startswith(".")
                 )
 
-    def check(self, receipt_path: Path) -> Problem | None:
-        """Compare one artifact with its receipt, byte for byte (see `upkeep.check`)."""
-        return maintenance.check(receipt_path)
+    def check_artifact(self, receipt_path: Path) -> DamagedArtifact | None:
+        """Compare one artifact with its receipt: see `maintenance.check_artifact`."""
+        return maintenance.check_artifact(receipt_path)
 
-    def damaged(self, doubted: Container[tuple[str, str]] = ()) -> list[Problem]:
-        """Return what is damaged: of what is `doubted` (output, key) every byte is looked at.
+    def damaged(self, doubted: Container[tuple[str, str]] = ()) -> list[DamagedArtifact]:
+        """Return the damaged artifacts; those `doubted` (output, key) are checked byte by byte.
 
-        Of the others that shows without reading their files: a receipt is damaged, or a file is
-        gone or cut short.
+        The files of the others are not read: they are damaged if their receipt is, or if their file
+        is gone or cut short.
         """
 
-        def look(path: Path) -> Problem | None:
+        def look(path: Path) -> DamagedArtifact | None:
             try:
-                return maintenance.check(
+                return maintenance.check_artifact(
                     path, whole=(path.parent.parent.name, path.stem) in doubted
                 )
-            except ResourceRefused:  # told when it is needed
+            except ResourceRefused:  # reported when it is needed
                 return None
 
         with ThreadPoolExecutor(_LOOKERS, "qfuse-look") as pool:
             return list(filter(None, pool.map(look, self.receipts())))
 
     def set_aside(self, output: str, key: str, reason: str) -> bool:
-        """Set a damaged artifact aside (receipt, file and a line saying why), so that the next run
-        computes it again.
+        """Set a damaged artifact aside, so that the next run computes it again.
 
-        It is checked once more before: what is sound, or gone because another process was faster,
-        stays as it is. Returns whether something was set aside. Raises ResourceRefused if the store
+        Its receipt, its file and a line that says why are kept.
+
+        It is checked once more first: if it is sound, or another process was faster, nothing is
+        done. Returns whether something was set aside. Raises ResourceRefused if the store
         cannot be written.
         """
         self.require("set aside")
@@ -305,7 +312,7 @@ class Store:
         self._sound.discard((output, key))
         path = self.path(output, key)
         with writing(self.root), suppress(FileNotFoundError), alone(path.parent) as folder:
-            if maintenance.check(path.with_suffix(".json")) is not None:
+            if maintenance.check_artifact(path.with_suffix(".json")) is not None:
                 maintenance.move_aside(self.root, path, reason)
                 os.fsync(folder)
                 return True
@@ -317,18 +324,14 @@ class Store:
         outputs: Iterable[str] | None = None,
         aside: bool = False,
     ) -> dict[Path, str]:
-        """Return the files that no live (output, key) needs, each with its class (see
-        `upkeep.garbage`).
-        """
+        """Return the files that no live (output, key) needs: see `maintenance.garbage`."""
         return maintenance.garbage(self.root, live, outputs, aside)
 
     def _receipt_path(self, output: str, key: str) -> str:
         return f"{self.root}/{output}/{key[:2]}/{key}.json"
 
     def require(self, done: str = "") -> None:
-        """Raise ResourceRefused if the store is no longer there or, with what is to be done, may
-        not be written.
-        """
+        """Raise ResourceRefused if the store vanished, or forbids what is to be `done` in it."""
         if done and self.readonly:
             raise ResourceRefused(f"{self.root} was opened read-only; nothing can be {done} in it.")
         if not os.path.exists(self._marker):
@@ -338,9 +341,7 @@ class Store:
             )
 
     def _adopted(self, output: str, key: str) -> Receipt | None:
-        """Return the receipt of an artifact that is there, as far as that shows without reading the
-        file.
-        """
+        """Return the receipt of an artifact that is there, checked without reading the file."""
         if not self.has(output, key):
             return None
         try:
@@ -366,7 +367,7 @@ class Store:
                 if not path.is_symlink():
                     continue  # another driver has just set it aside
             except NotRegular:
-                pass  # a folder, say
+                pass  # for instance a folder
             maintenance.move_aside(self.root, path, "a file without a receipt held other bytes")
 
 
@@ -378,19 +379,18 @@ def _reads_back(part: Path, digest: str) -> bool:
 
 
 def is_store(root: Path) -> bool:
-    return os.path.exists(root / "format.json")  # which `Store` refuses where it is no file
+    return os.path.exists(root / "format.json")  # if that is not a file, `Store` refuses it
 
 
 def _holds_others(root: Path) -> bool:
-    """Whether a folder holds anything besides what another driver, opening a new store at this
-    moment, puts there.
-    """
+    """Whether a folder holds more than what another driver puts there as it opens a new store."""
     return root.exists() and any(not entry.name.endswith("format.json") for entry in root.iterdir())
 
 
 def _format_of(marker: Path) -> int:
-    """Return a store's format number. Raises InvalidInput if the file that tells it is damaged, or
-    no file.
+    """Return a store's format number.
+
+    Raises InvalidInput if the file that tells it is damaged, or no file.
     """
     line = canonical({"format": FORMAT})
     todo = (

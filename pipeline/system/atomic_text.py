@@ -1,6 +1,4 @@
-"""Files written whole: whoever reads one finds the old bytes or the new ones, and what is in the
-way is kept.
-"""
+"""Files written whole: readers find the old bytes or the new, and what is in the way is kept."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ from pipeline.system.processes import temporary
 
 
 def is_free(path: Path) -> bool:
-    """Whether nothing is at `path`, where something is going to be written. Raises ResourceRefused
-    if nothing can be.
+    """Whether nothing is at `path`, where something is going to be written.
+
+    Raises ResourceRefused if nothing can be.
     """
     try:
         path.lstat()
@@ -32,8 +31,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a file by rename: whoever reads it, also after a power cut, finds the old bytes or the
-    new ones.
+    """Write a file by rename: readers, even after a power cut, find the old bytes or the new.
 
     Makes the folder. Several processes may write one path at once; what one of them wrote stays. A
     folder that is in the way is renamed. Raises OSError; then nothing is left of what was written.
@@ -51,16 +49,14 @@ def replace_bytes(path: Path, data: bytes | memoryview) -> None:
             make_way(path)
             os.replace(part, path)
     except OSError as error:
-        error.filename = str(path)  # a full disk does not say which file it refused
+        error.filename = str(path)  # the error of a full disk names no file
         raise
     finally:
         part.unlink(missing_ok=True)
 
 
 def make_way(path: Path) -> None:
-    """Rename what stands where a file should be, to a name beside it that is free, so that nothing
-    of it is lost.
-    """
+    """Rename what stands where a file should be to a free name beside it: nothing is lost."""
     with suppress(FileNotFoundError):  # another process was faster
         os.rename(
             path,

@@ -1,8 +1,9 @@
-"""What this process may still use: memory, the least that the system, its control groups and its
-own limits leave; threads.
+"""What this process may still use: threads, and memory within the limits of all around it.
 
-Libraries do not say so where a limit leaves them too little: they end the process, or wait for
-ever. So a command that cannot do with its limits is refused before it imports them.
+Limits are set by the system, by control groups and by the process; the tightest counts.
+
+Libraries that get too little do not say so: they end the process, or wait for ever. So a command
+whose limits are too tight is refused before it imports them.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ _FEWER = "--workers 1, OPENBLAS_NUM_THREADS=1"
 
 def require_limits() -> None:
     """Raise ResourceRefused if this process may not even import what every verb needs."""
-    threads = 2 * _library_threads()  # NumPy and SciPy have a pool each
+    threads = 2 * _library_threads()  # NumPy's and SciPy's pools
     require_address_space(IMPORTED + threads * THREAD)
     require_threads(threads)
 
 
 def require_to_compute(workers: int | None) -> None:
-    """Raise ResourceRefused if this process may not do what so many workers (None: as many as
-    cores) need.
+    """Raise ResourceRefused if this process may not start what so many workers need.
+
+    None stands for as many as there are cores.
     """
     threads = 2 * (workers or len(os.sched_getaffinity(0))) + 1
     require_address_space(COMPUTING + threads * THREAD)
@@ -79,12 +81,11 @@ def require_threads(count: int) -> None:
 def available_memory(
     allowed: float | None = None, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Return the bytes that this process may still use: `allowed` (GB) if given, else the least of
-    what limits it.
+    """Return the bytes that this process may still use.
 
-    Those are the memory that the system can give, the limits of its control groups less what they
-    use (files that are cached can be given back, and do not count) and the address space that it
-    may have. None where nothing is known.
+    They are `allowed` (GB) if given, else what the tightest limit leaves: the memory that the
+    system can give, the limits of the control groups less what they use (cached files do not count,
+    they can be given back), and the address space that is left. None if nothing is known.
     """
     if allowed is not None:
         return int(allowed * 1e9)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-KEY_FORMAT = "qfuse/1"  # stands in what every key is made of, and says how it is hashed
+KEY_FORMAT = "qfuse/1"  # part of every pre-image: says how keys are hashed
 
 
 def canonical(value: Any) -> str:
@@ -22,14 +22,12 @@ def key_of(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def difference(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return the fields in which two key pre-images differ, as sentences such as 'options.flip:
-    none → add'.
-    """
+def changed_fields(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return the fields in which two key pre-images differ, as in 'options.flip: none → add'."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
         for name in sorted({*old, *new}):
-            found += difference(
+            found += changed_fields(
                 old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}.{name}" if path else name
             )
         return found

@@ -1,6 +1,4 @@
-"""What the store asks of a file system: writing that lasts, folders one at a time, and refusals
-said in one sentence.
-"""
+"""What the store asks of a file system: lasting writes, one writer a folder, clear refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from pipeline.errors import ResourceRefused
 from pipeline.system.processes import alive, process, temporary
 from pipeline.system.regular_file import obstacle
 
-# seconds: nobody waits for ever for a process that was stopped while it had a folder to itself
+# seconds to wait for a process that may have been stopped while it held a folder
 _PATIENCE = 10.0
 
 _FULL = "the disk is full: free some space (`qfuse store gc`) and run again"
@@ -40,9 +38,7 @@ _ADVICE = {
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Turn the operating system's refusals (OSError) into ResourceRefused: one sentence with what
-    to do.
-    """
+    """Turn refusals of the operating system (OSError) into ResourceRefused, with what to do."""
     try:
         yield
     except OSError as error:
@@ -54,9 +50,7 @@ def writing(root: Path) -> Iterator[None]:
 
 
 def in_the_way(error: OSError) -> str:
-    """Say what stands where a folder should be, if that is why the operating system refused; else
-    "".
-    """
+    """Say what stands where a folder should be, if that is why the system refused; else ""."""
     blocked = error.errno in (errno.EEXIST, errno.ENOTDIR) and isinstance(
         error.filename, str | Path
     )
@@ -65,12 +59,11 @@ def in_the_way(error: OSError) -> str:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[int]:
-    """Hold a folder, an open file number of which is given, against others that ask for it in this
-    way.
+    """Hold a folder, given by the number of its open file, against others that ask for it this way.
 
-    Where the file system has no locks (NFS has none on folders) a link beside the folder, which
-    only one process can make, stands for one. Where the holder does not let go for long, it goes on
-    without.
+    Where the file system has no locks (NFS has none on folders), a link beside the folder, which
+    only one process can make, stands for a lock. If the holder does not let go for long, this goes
+    on without.
     """
     handle, mark = os.open(folder, os.O_RDONLY), folder.with_name(f".{folder.name}.lock")
     marked, until = False, time.monotonic() + _PATIENCE
@@ -83,19 +76,18 @@ def alone(folder: Path) -> Iterator[int]:
                 except BlockingIOError:
                     time.sleep(0.005)
         except OSError:
-            marked = _mark(mark, until)
+            marked = _make_lock_link(mark, until)
         yield handle
     finally:
         if marked:
             remove(mark)
-        os.close(handle)  # which gives the lock back
+        os.close(handle)  # and with it the lock
 
 
-def _mark(path: Path, until: float) -> bool:
-    """Make the link that stands for a lock, which leads to this process's name; whether it could be
-    made.
+def _make_lock_link(path: Path, until: float) -> bool:
+    """Make the link that stands for a lock and names this process; return whether it could be made.
 
-    One of a process that is no more is taken away, and any other one when the time is over.
+    The link of a dead process is removed at once, any other when the time is up.
     """
     while True:
         try:
@@ -111,9 +103,7 @@ def _mark(path: Path, until: float) -> bool:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and the one it lies in, never more: a store that vanished is not made anew in
-    part.
-    """
+    """Make a folder and the one it lies in, no more: a vanished store is not made anew in part."""
     if folder.is_dir():
         return
     for path in (folder.parent, folder):
@@ -123,9 +113,7 @@ def make_folders(folder: Path) -> None:
 
 
 def link_new(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole, on the disk, or not at all; one that is there already
-    stays as it is.
-    """
+    """Write a file so that it appears on the disk whole or not at all; never replace one."""
     part = temporary(path)
     try:
         part.write_bytes(data)
@@ -137,7 +125,7 @@ def link_new(path: Path, data: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file as far as the disk allows; what has gone wrong before is told, not this."""
+    """Remove a file if the disk allows; an error here must not hide an earlier one."""
     with suppress(OSError):
         path.unlink()
 

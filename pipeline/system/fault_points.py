@@ -1,5 +1,6 @@
-"""Faults on demand, so that tests can stop a process at a named point. Without QFUSE_FAULT nothing
-here does anything.
+"""Faults on demand, so that tests can stop a process at a named point.
+
+Without QFUSE_FAULT nothing here does anything.
 
     QFUSE_FAULT="commit:before_link:embed:3=kill"
 
@@ -20,9 +21,7 @@ _passed: Counter[tuple[str, str]] = Counter()
 
 
 def at(point: str, name: str) -> None:
-    """Pass a point, such as `commit:before_link`, with what is worked on; do what QFUSE_FAULT asks
-    for there.
-    """
+    """Pass a named point, such as `commit:before_link`; do what QFUSE_FAULT asks for there."""
     wanted = os.environ.get("QFUSE_FAULT")
     if not wanted:
         return
@@ -41,7 +40,7 @@ def at(point: str, name: str) -> None:
 
 def _do(action: str, where: str) -> None:
     if action in _SIGNALS:
-        # to this very thread: another one might be late to take it
+        # to this very thread, because another one might take it too late
         signal.raise_signal(_SIGNALS[action])
     elif action == "raise":
         raise RuntimeError(f"fault at {where}")

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
-# back ends whose results depend on it; NumPy's and SciPy's are made not to
+# back ends whose results depend on it; those of NumPy and SciPy are made not to
 DEPENDENT = {"torch", "onnxruntime", "opencv"}
 
 # From the least to the most, by the flags of /proc/cpuinfo.
@@ -29,6 +29,7 @@ _X86 = {
     "avx512+amx": {*_AVX512, "amx_tile", "amx_bf16"},
 }
 _ARM = {"neon": set[str](), "neon+bf16": {"bf16"}, "sve": {"sve"}, "sve+bf16": {"sve", "bf16"}}
+_LEVELS = {"x86_64": _X86, "AMD64": _X86, "aarch64": _ARM, "arm64": _ARM}
 
 # The variables by which a library of a back end uses less than the processor has.
 _ONEDNN = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
@@ -38,15 +39,13 @@ _LIMITS = {
     "numpy": ("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE"),
     "scipy": ("OPENBLAS_CORETYPE",),
 }
-# oneDNN's names of what lacks it
+# oneDNN's names of levels without bf16
 _NO_BF16 = {"sse41", "avx", "avx2", "avx2_vnni", "avx512_core", "avx512_core_vnni"}
 
 
 @cache
 def processor_flags() -> frozenset[str]:
-    """Return what the processor can do, in the kernel's words; nothing where the kernel does not
-    tell.
-    """
+    """Return the processor's flags, as the kernel calls them; none if the kernel does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -61,17 +60,12 @@ def instruction_set(
     environment: Mapping[str, str] = os.environ,
     machine: str = platform.machine(),
 ) -> str:
-    """Return what these back ends compute with here, such as "avx2" or "avx512+amx
-    (ONEDNN_MAX_CPU_ISA=SSE41)".
+    """Return what these back ends compute with here.
+
+    For instance "avx2" or "avx512+amx (ONEDNN_MAX_CPU_ISA=SSE41)".
     """
     found = processor_flags() if flags is None else frozenset(flags)
-    levels = (
-        _X86
-        if machine in ("x86_64", "AMD64")
-        else _ARM
-        if machine in ("aarch64", "arm64")
-        else {machine: set[str]()}
-    )
+    levels = _LEVELS.get(machine, {machine: set[str]()})
     name = [level for level, needed in levels.items() if needed <= found][-1]
     variables = dict.fromkeys(
         variable for backend in backends for variable in _LIMITS.get(backend, ())
@@ -83,23 +77,17 @@ def instruction_set(
 
 
 def gpu_architecture() -> str:
-    """Return the GPU's, such as "cuda sm_90"; "" as long as torch is not imported, which takes
-    seconds.
-    """
+    """Return the GPU's, such as "cuda sm_90"; "" if torch is not imported: that takes seconds."""
     torch = sys.modules.get("torch")
-    return (
-        "cuda sm_{}{}".format(*torch.cuda.get_device_capability())
-        if torch and torch.cuda.is_available()
-        else ""
-    )
+    if not torch or not torch.cuda.is_available():
+        return ""
+    return "cuda sm_{}{}".format(*torch.cuda.get_device_capability())
 
 
 def lacks_bf16(
     flags: Collection[str] | None = None, environment: Mapping[str, str] = os.environ
 ) -> bool:
-    """Whether PyTorch has to compute bf16 without instructions for it; False if the kernel does not
-    tell.
-    """
+    """Whether PyTorch has no instructions for bf16 here; False if the kernel does not say."""
     found = processor_flags() if flags is None else frozenset(flags)
     most = next((environment[name].lower() for name in _ONEDNN if environment.get(name)), "")
     return bool(found) and (

@@ -1,12 +1,11 @@
-"""Ctrl-C and SIGTERM end the command with one sentence and exit code 130, at once, whatever it is
-doing.
+"""Ctrl-C and SIGTERM end the command at once, with one sentence and exit code 130.
 
-The first signal raises KeyboardInterrupt in the main thread, so that what is open is closed well.
-That alone is not enough: a library may swallow the exception, and what is waited for may take long.
-So a thread ends the process GRACE seconds later, wherever it is. That harms nothing, because files
-appear whole or not at all. A second signal ends it without that moment, and so does a first one
-amid an import: native modules do not survive an exception there, or go on without a part of
-themselves.
+It does not matter what the command is doing. The first signal raises KeyboardInterrupt in the main
+thread, so that what is open is closed well. That alone is not enough: a library may swallow the
+exception, and what is waited for may take long. So a thread ends the process GRACE seconds later,
+wherever it is. That harms nothing, because files appear whole or not at all. A second signal ends
+it without that moment, and so does a first one amid an import: native modules do not survive an
+exception there, or go on without a part of themselves.
 
 This is in place before anything else is imported, and imports next to nothing itself: until then
 Python shows a traceback.
@@ -30,18 +29,19 @@ if TYPE_CHECKING:
 GRACE = 1.0  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-folders: set[str] = set()  # temporary ones, which are removed when the process ends at once
+folders: set[str] = set()  # temporary folders to remove if the process ends at once
 
-_told = _thread.allocate_lock()  # held by whoever prints the sentence, for good
+_told = _thread.allocate_lock()  # taken by the thread that prints the sentence, and never released
 _printed = _thread.allocate_lock()  # held until the sentence is printed
 _printed.acquire()
-_raised = _thread.allocate_lock()  # held once KeyboardInterrupt was raised, for good
+_raised = _thread.allocate_lock()  # taken when KeyboardInterrupt is raised, and never released
 _over = False  # the command has done its work
 
 
 def interruptible(call: Callable[[], int]) -> int:
-    """Return what `call` returns; from now on SIGINT and SIGTERM end this process, with 130. One
-    that is ignored stays so.
+    """Return what `call` returns; from now on SIGINT and SIGTERM end this process, with 130.
+
+    A signal that is ignored stays ignored.
     """
     global _over
     _over = False
@@ -56,9 +56,7 @@ def interruptible(call: Callable[[], int]) -> int:
 
 
 def end() -> NoReturn:
-    """Print the sentence and end this process, and all that it started, without waiting for
-    anything.
-    """
+    """Print the sentence; end this process and all that it started, and wait for nothing."""
     _tell()
     for child in _descendants():
         try:  # noqa: SIM105 - contextlib is not light
@@ -66,7 +64,7 @@ def end() -> NoReturn:
         except OSError:
             pass
     for folder in folders:
-        import shutil  # whoever made the folder has imported it
+        import shutil  # the code that made the folder has imported it
 
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(130)
@@ -81,7 +79,7 @@ def _install() -> None:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     try:
         _thread.start_new_thread(_watch, (seen,))
-    except RuntimeError:  # no thread to be had, so nobody ends the process but the main thread
+    except RuntimeError:  # no thread is allowed, so only the main thread can end the process
         os.close(seen)
 
 
@@ -93,8 +91,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(seen: int) -> None:
-    """Wait for a signal, which is told here even while the main thread is deep in a library, and
-    end GRACE seconds later.
+    """Wait for a signal, and end GRACE seconds after it.
+
+    A signal arrives here even while the main thread is deep in a library.
     """
     while os.read(seen, 1)[0] not in SIGNALS:
         pass
@@ -104,9 +103,7 @@ def _watch(seen: int) -> None:
 
 
 def _tell() -> None:
-    """Print the sentence, once; whatever this process or what it starts would say after it is not
-    to be seen.
-    """
+    """Print the sentence, once; silence what this process and its children would say after it."""
     if not _told.acquire(blocking=False):
         if _printed.acquire(timeout=1):  # by another thread, before this one ends the process
             _printed.release()
@@ -115,7 +112,7 @@ def _tell() -> None:
     error = 2
     try:
         error = os.dup(2)
-        # first, lest the bars be drawn over the sentence
+        # first, so that the bars are not drawn over the sentence
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     except OSError:  # closed, or no more files may be open
         pass
@@ -135,8 +132,9 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _descendants() -> list[int]:
-    """Return the processes below this one; not Python's resource trackers, which tidy up and then
-    end by themselves.
+    """Return the processes below this one, without Python's resource trackers.
+
+    Those tidy up and then end by themselves.
     """
     below: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():

@@ -1,6 +1,4 @@
-"""Who writes: a name for a process, whether it still runs, and names of files that tell who is
-writing them.
-"""
+"""Who writes: a name for a process, whether it still runs, and file names that tell the writer."""
 
 from __future__ import annotations
 
@@ -17,14 +15,15 @@ from pathlib import Path
 _PROCESS = re.compile(r"(?P<host>[0-9a-f]{8})-(?P<pid>[1-9][0-9]{0,8})-(?P<start>[0-9]{1,20})")
 _NAME = re.compile(rf"\.(?P<process>{_PROCESS.pattern})-[0-9]+-(?P<name>.+)", re.DOTALL)
 _DAY = 86400.0
-# no name comes twice, whatever the clock does after this moment
+# so that no name comes twice, whatever the clock does
 _number = itertools.count(time.time_ns())
 
 
 @cache
 def host() -> str:
-    """Return a name (8 hex digits) for where a process number means one process: this start of this
-    machine or container.
+    """Return a name (8 hex digits) for the start of this machine or container.
+
+    Within it a process number means one process.
     """
     known = [platform.node()]
     with suppress(OSError):
@@ -36,15 +35,17 @@ def host() -> str:
 
 
 def process() -> str:
-    """Return this process's name, `host-pid-start`: another process that is given the same number
-    later has another.
+    """Return this process's name, `host-pid-start`.
+
+    Another process that is given the same number later has another name.
     """
     return f"{host()}-{os.getpid()}-{_state(os.getpid())[1]}"
 
 
 def alive(process: str) -> bool | None:
-    """Whether the process of that name still runs; None for one of another host or container, which
-    cannot be asked.
+    """Whether the process of that name still runs; None if it cannot be asked, being elsewhere.
+
+    It is elsewhere if it is on another host or in another container.
     """
     match = _PROCESS.fullmatch(process)
     if match is None:
@@ -54,7 +55,7 @@ def alive(process: str) -> bool | None:
     try:
         os.kill(int(match["pid"]), 0)
     except PermissionError:
-        pass  # it runs, as another user's
+        pass  # it runs, and is another user's
     except (OSError, OverflowError):
         return False
     state, start = _state(int(match["pid"]))
@@ -63,15 +64,16 @@ def alive(process: str) -> bool | None:
 
 
 def temporary(path: Path) -> Path:
-    """Return a new hidden name beside `path`, for what is going to be `path`; of a long name it has
-    the end only.
+    """Return a new hidden name beside `path`, to write what becomes `path`.
+
+    Of a long name only the end is kept.
     """
     name = os.fsdecode(os.fsencode(path.name)[-150:])
     return path.with_name(f".{process()}-{next(_number)}-{name}")
 
 
 def being_written(file: Path) -> str:
-    """Return the name that a temporary file is going to have; empty if whoever made it is no more.
+    """Return the name that a temporary file will get; empty if the process that made it is dead.
 
     Files of processes that cannot be asked are taken for live ones for a day.
     """
@@ -91,8 +93,9 @@ def untouched(file: Path) -> bool:
 
 
 def _state(pid: int) -> tuple[str, str]:
-    """Return a process's state (a letter) and start (clock ticks since the machine's); "" and "0"
-    where that is not told.
+    """Return a process's state (a letter) and its start, in clock ticks since the machine's.
+
+    They are "" and "0" where the system does not say.
     """
     try:
         # proc(5): the name, in parentheses, may hold anything; the state is the 3rd field and the

@@ -1,5 +1,6 @@
-"""What is at a path: a regular file is opened, anything else is refused at once, and what stands in
-a folder's way is named.
+"""What is at a path: a regular file is opened, and anything else is refused at once.
+
+What stands in a folder's way is named.
 
 Opening a pipe waits for whoever writes to it, a device may never end, and libraries that are given
 a path open whatever is there. So every file is opened here, or looked at here before a library
@@ -29,8 +30,9 @@ class NotRegular(OSError):
 
 
 def need_regular(path: str | Path) -> None:
-    """Raise OSError if no regular file is at `path`: NotRegular if it is something else,
-    FileNotFoundError …
+    """Raise NotRegular if something other than a regular file is at `path`.
+
+    Raises FileNotFoundError, or another OSError, if nothing is there or it cannot be looked at.
     """
     try:
         mode = os.stat(path).st_mode
@@ -50,12 +52,12 @@ def need_regular(path: str | Path) -> None:
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading. Raises OSError, as `need_regular` does."""
     need_regular(path)
-    # Should it have become a pipe meanwhile, that is not waited for either.
+    # If it has become a pipe meanwhile, opening it must not wait either.
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
 def obstacle(folder: str | Path) -> str:
-    """Say what is where a folder, or one of those that it lies in, should be; "" if nothing is."""
+    """Say what stands in the place of a folder, or of one above it; "" if nothing does."""
     for place in (Path(folder), *Path(folder).parents):
         if os.path.isdir(place):
             break

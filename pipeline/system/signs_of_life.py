@@ -1,5 +1,4 @@
-"""Signs of life of a command that takes long, for whoever reads them in a log: a line now and then
-of what it is at.
+"""Signs of life of a long command, for whoever reads its log: a line now and then on its progress.
 
 There are none on a terminal, which has bars, none with --json, and none of a command that ends
 within EVERY seconds.
@@ -19,7 +18,7 @@ EVERY, BEAT = 30.0, 1.0  # seconds
 
 
 class Pulse:
-    """What a command is at. Nothing is told unless it is `beating`."""
+    """What a command is doing now. Nothing is printed unless it is `beating`."""
 
     def __init__(
         self, tell: Callable[[str], None] = warn, clock: Callable[[], float] = time.monotonic
@@ -31,16 +30,16 @@ class Pulse:
         self._lock = threading.Lock()
 
     def at(self, what: str | Callable[[], str]) -> None:
-        """Set what is told from now on, or what says it when it is to be told."""
+        """Set what is reported from now on: a text, or a function that returns it."""
         self._what = what if callable(what) else lambda: what
 
     def look(self) -> None:
-        """Tell what is done, if nothing was told for long."""
+        """Report what is being done, if nothing was reported for long."""
         if self._begun is not None and self._clock() - self._last >= EVERY:
             self._line(self._what())
 
     def done(self, what: str) -> None:
-        """Tell that something has ended, in a command that has taken long."""
+        """Report that something has ended, if the command has taken long."""
         if self._begun is not None and self._clock() - self._begun >= EVERY:
             self._line(what)
 
@@ -54,7 +53,7 @@ class Pulse:
                 self.look()
 
         self._begun = self._last = self._clock()
-        with suppress(RuntimeError):  # no thread to be had
+        with suppress(RuntimeError):  # no thread is allowed
             threading.Thread(target=beat, name="qfuse-pulse", daemon=True).start()
         try:
             yield

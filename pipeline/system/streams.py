@@ -1,5 +1,6 @@
-"""Standard output and standard error, whatever they are: a terminal, a file, a closed pipe, of any
-encoding, or nothing.
+"""Standard output and error, whatever they are: a terminal, a file, a closed pipe, or nothing.
+
+They may have any encoding.
 
 Whatever the command prints passes `visible`: names of files and people are other people's, and a
 terminal obeys what it is given.
@@ -38,9 +39,7 @@ _PLAIN = {
 
 
 def visible(text: str) -> str:
-    """Return a text in which what a terminal would obey, or could not show, is written as in a
-    Python string: `\\x1b`.
-    """
+    """Return a text in which what a terminal would obey or cannot show is escaped, as `\\x1b`."""
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
@@ -62,10 +61,10 @@ def warn(text: str) -> None:
 
 
 def put(text: str) -> None:
-    """Write to standard output as it is. What nobody reads any more (`| head`) is not written, and
-    ends nothing.
+    """Write to standard output as it is.
 
-    Raises ResourceRefused if it cannot be written, as on a full disk.
+    What nobody reads any more (`| head`) is not written, and ends nothing. Raises ResourceRefused
+    if it cannot be written, as on a full disk.
     """
     try:
         sys.stdout.write(text)
@@ -80,7 +79,7 @@ def put(text: str) -> None:
 
 
 def prepare() -> None:
-    """Let there be streams, and let no encoding lack a character."""
+    """Open missing streams, and make every character printable in any encoding."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream: Any = getattr(sys, name)
         if stream is None:
@@ -102,8 +101,9 @@ codecs.register_error("plain", _plain)
 
 
 def settle() -> None:
-    """Write what waits to be written. What cannot be is let go, so that Python has nothing to say
-    of it as it ends.
+    """Write what waits to be written.
+
+    What cannot be is let go, so that Python has nothing to say of it as it ends.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

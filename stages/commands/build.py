@@ -200,7 +200,7 @@ def with_cells(
     None if there is none. Returns what `use` makes of the session and these cells, and the rows and
     seconds of the stage, 0 if all was stored.
     """
-    from pipeline.cli.sessions import compute
+    from pipeline.cli.sessions import compute_missing
     from pipeline.config.config import load_config
     from pipeline.session import with_session
     from stages.commands.destination import need_apart
@@ -224,7 +224,7 @@ def with_cells(
             raise InvalidInput(f"no cell of `{stage}` agrees with {' '.join(where or [])}.")
         accept(steps)
         session.plan.narrow(step.name for step in steps)
-        summary = compute(session, quiet, workers, session.config.cluster)
+        summary = compute_missing(session, quiet, workers, session.config.cluster)
         _, more, spent = summary.by_stage().get(stage, (0, 0, 0.0))
         rows, seconds = rows + more, seconds + spent
         return use(session, steps)

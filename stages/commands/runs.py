@@ -118,7 +118,7 @@ def diff(
 
     Shows the config fields that differ, and the numbers with intervals of their differences.
     """
-    from pipeline.session import mended
+    from pipeline.store.mending import mended
     from stages.report import diff_text
     from stages.results.diff import diff as compare
     from stages.results.finished_runs import RUNS, find_run

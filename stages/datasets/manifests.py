@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.config.config import read_yaml, validate
+from pipeline.config.validation import validate
+from pipeline.config.yaml_text import read_yaml
 from stages.datasets.problems import Problems
 from stages.shipped_files import resource
 

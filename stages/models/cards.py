@@ -20,7 +20,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline.config.config import explained, read_yaml
+from pipeline.config.validation import explained
+from pipeline.config.yaml_text import read_yaml
 from pipeline.errors import InvalidInput, in_words, unknown
 from pipeline.system.regular_file import read_regular
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from pipeline.config.config import Config, Scalar, load_config, load_layers, validate
+from pipeline.config.config import Config, Scalar, load_config, load_layers
 from pipeline.config.origin import report_folder
+from pipeline.config.validation import validate
 from pipeline.core.schema import Array
 from pipeline.errors import InvalidInput, UsageError, unknown
 from pipeline.store.store import Store

@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.config.config import read_yaml, validate
+from pipeline.config.validation import validate
+from pipeline.config.yaml_text import read_yaml
 from pipeline.errors import InvalidInput, in_words
 from pipeline.plan.graph import Step
 from pipeline.session import Results

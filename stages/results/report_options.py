@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from pipeline.config.config import Config, Scalar, validate
+from pipeline.config.config import Config, Scalar
+from pipeline.config.validation import validate
 from pipeline.core.registry import available, register
 from pipeline.core.stage import Options
 from pipeline.errors import InvalidInput, unknown

@@ -15,8 +15,9 @@ import h5py
 
 from pipeline.plan.graph import Step, Task
 from pipeline.run.events import Events
-from pipeline.session import execute, mended, open_session
+from pipeline.session import execute, open_session
 from pipeline.store import maintenance
+from pipeline.store.mending import mended
 from pipeline.store.store import Store
 from tests.accept.command import Check, Place
 from tests.accept.stress import Stamps, configure, stamps

@@ -327,7 +327,7 @@ def test_the_example_in_the_help_of_reference_has_the_step_that_it_needs(tmp_pat
 
 def test_the_help_of_build_says_that_it_replaces_a_file_of_templates(tmp_path: Path) -> None:
     said = re.sub(r"[^\w.,]+", " ", command(tmp_path, "build", "--help").out)
-    assert "A file of templates that is there is replaced." in said
+    assert "An existing file of templates is replaced." in said
 
 
 def test_only_what_is_chosen_is_computed_and_a_wrong_choice_computes_nothing(

@@ -14,7 +14,7 @@ from pipeline.config.config import load_config, load_layers
 from pipeline.config.layers import MAX_BENCHMARKS
 from pipeline.errors import InvalidInput, ResourceRefused
 from pipeline.plan import check as checking
-from pipeline.plan.check import check
+from pipeline.plan.check import find_problems
 from pipeline.plan.graph import MAX_CELLS
 from pipeline.plan.plan import MAX_SHARDS
 from pipeline.session import open_session
@@ -56,7 +56,7 @@ def test_three_factors_of_300_values_are_refused_by_their_count(tmp_path: Path) 
         "a (300) × b (300) × c (300) make 27,000,000 cells of evaluate_verification, and a config"
         f" may have {MAX_CELLS:,}"
     )
-    problems, plan, _ = check(load_config(path))
+    problems, plan, _ = find_problems(load_config(path))
     assert [said in problem for problem in problems] == [True]
     assert plan is None
     with pytest.raises(InvalidInput, match="27,000,000"):
@@ -66,7 +66,7 @@ def test_three_factors_of_300_values_are_refused_by_their_count(tmp_path: Path) 
 @pytest.mark.usefixtures("unexpanded")
 def test_factors_of_numerics_count_as_those_of_options_do(tmp_path: Path) -> None:
     steps = {"embed": {"options": {"model": "$a"}, "numerics": {"threads": "$b"}}}
-    problems, *_ = check(
+    problems, *_ = find_problems(
         load_config(written(tmp_path, steps=steps, factors={"a": VALUES, "b": VALUES}))
     )
     assert ["a (300) × b (300) make 90,000 cells of embed" in problem for problem in problems] == [
@@ -80,7 +80,7 @@ def test_cells_of_all_steps_count_together(tmp_path: Path) -> None:
         f"e{i}": {"stage": "embed", "options": {"model": "given", "threads": "$a"}}
         for i in range(50)
     }
-    problems, *_ = check(
+    problems, *_ = find_problems(
         load_config(written(tmp_path, steps=steps, factors={"a": list(range(MAX_CELLS // 50 + 1))}))
     )
     assert [f"may have {MAX_CELLS:,} cells in all" in problem for problem in problems] == [True]
@@ -100,7 +100,7 @@ def test_a_wrong_step_is_told_once_for_its_own_factors_and_not_for_those_of_othe
     }
     # a product of 54 millions
     factors: dict[str, Any] = {"a": [1, 2], "b": VALUES, "c": VALUES, "d": VALUES}
-    problems, *_ = check(load_config(written(tmp_path, steps=steps, factors=factors)))
+    problems, *_ = find_problems(load_config(written(tmp_path, steps=steps, factors=factors)))
     assert len(problems) == 2
     assert "no-rule" in problems[0]
     assert "x" in problems[1]
@@ -113,7 +113,7 @@ def test_shards_of_one_row_are_refused_by_their_count(tmp_path: Path) -> None:
         "shard_rows": {"faces": 1},
     }
     steps = {"quality": {"options": {"method": "given", "seed": "$a"}}}
-    problems, *_ = check(
+    problems, *_ = find_problems(
         load_config(written(tmp_path, dataset=dataset, steps=steps, factors={"a": list(range(30))}))
     )
     said = (
@@ -138,7 +138,7 @@ def test_more_benchmarks_than_anyone_runs_are_refused(tmp_path: Path) -> None:
 def test_a_list_of_targets_has_an_end(tmp_path: Path, stage: str) -> None:
     name = "ranks" if stage == "evaluate_identification" else "fmr"
     steps = {"embed": STEPS["embed"], stage: {"options": {name: [1] * (MOST_TARGETS + 1)}}}
-    problems, *_ = check(load_config(written(tmp_path, steps=steps)))
+    problems, *_ = find_problems(load_config(written(tmp_path, steps=steps)))
     assert any(f"at most {MOST_TARGETS} values" in problem for problem in problems)
 
 

@@ -95,7 +95,7 @@ def _digested(path: Path) -> object:
 
 def _stored(root: Path) -> object:
     store = Store(root, readonly=True)
-    return store.check(root / f"{_ARTIFACT}.json"), store.read("toy", tables.KEY)
+    return store.check_artifact(root / f"{_ARTIFACT}.json"), store.read("toy", tables.KEY)
 
 
 PLACES: dict[str, Callable[[Path], object]] = {

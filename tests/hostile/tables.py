@@ -392,6 +392,6 @@ def _columns(opened: Store, expected: str) -> None:
 
 def _checked(opened: Store) -> None:
     for path in opened.receipts():
-        problem = opened.check(path)
+        problem = opened.check_artifact(path)
         if problem is not None and not problem.reason:
             raise Breach("a problem without a reason")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.core.schema import Batch
 from stages.datasets.ijb.common_package import IjbReader
 from stages.datasets.ijb.nist import IjbNistReader

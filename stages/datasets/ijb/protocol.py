@@ -19,7 +19,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.config.config import read_yaml, validate
+from pipeline.config.validation import validate
+from pipeline.config.yaml_text import read_yaml
 from pipeline.core.schema import Array, Batch, text
 from pipeline.errors import counted
 from pipeline.files.file_tree import Files

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.benchmarks import store_of
+from pipeline.cli.config_benchmarks import store_of
 from pipeline.cli.store import store_gc
 from pipeline.config.config import config_of, load_config, load_layers
 from pipeline.config.origin import Origin, kept_apart, report_folder

@@ -18,7 +18,7 @@ from machine import public_folder, unprivileged
 from pipeline.errors import ResourceRefused
 from pipeline.files import digests
 from pipeline.files.digests import UNREADABLE, DigestCache
-from pipeline.system.canonical_json import difference, key_of
+from pipeline.system.canonical_json import changed_fields, key_of
 
 JSON = st.recursive(
     st.none()
@@ -65,22 +65,22 @@ def test_a_text_that_is_not_utf8_has_a_key() -> None:
 
 
 def test_equal_pre_images_have_no_difference() -> None:
-    assert difference({"a": {"b": [1, 2, 3, 4]}}, {"a": {"b": [1, 2, 3, 4]}}) == []
+    assert changed_fields({"a": {"b": [1, 2, 3, 4]}}, {"a": {"b": [1, 2, 3, 4]}}) == []
 
 
 def test_a_difference_names_the_field_the_old_and_the_new_value() -> None:
     old = {"options": {"flip": "none", "size": 1}, "version": 1}
     new = {"options": {"flip": "add", "size": 1}, "version": 2}
-    assert difference(old, new) == ["options.flip: none → add", "version: 1 → 2"]
+    assert changed_fields(old, new) == ["options.flip: none → add", "version: 1 → 2"]
 
 
 def test_a_field_that_comes_or_goes_is_a_difference() -> None:
-    assert difference({"a": 1}, {"b": None}) == ["a: 1 → (absent)", "b: (absent) → null"]
+    assert changed_fields({"a": 1}, {"b": None}) == ["a: 1 → (absent)", "b: (absent) → null"]
 
 
 def test_long_values_are_shortened_in_a_difference() -> None:
-    assert difference({"k": "0" * 64}, {"k": "1" * 64}) == [f"k: {'0' * 12}… → {'1' * 12}…"]
-    assert difference({"k": list(range(9))}, {"k": list(range(8))}) == ["k changed"]
+    assert changed_fields({"k": "0" * 64}, {"k": "1" * 64}) == [f"k: {'0' * 12}… → {'1' * 12}…"]
+    assert changed_fields({"k": list(range(9))}, {"k": list(range(8))}) == ["k changed"]
 
 
 @given(JSON, JSON)
@@ -88,7 +88,7 @@ def test_long_values_are_shortened_in_a_difference() -> None:
 @example(0.0, -0.0)
 @settings(max_examples=50, deadline=None)
 def test_a_difference_is_found_exactly_where_keys_differ(a: object, b: object) -> None:
-    assert (difference({"v": a}, {"v": b}) == []) == (key_of(a) == key_of(b))
+    assert (changed_fields({"v": a}, {"v": b}) == []) == (key_of(a) == key_of(b))
 
 
 def test_a_file_digest_is_its_sha256(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 import toy
 from laboratory import Lab
 
-from pipeline.cli.benchmarks import check_all
+from pipeline.cli.config_benchmarks import check_all
 from pipeline.cli.verbs import plan, status
 from pipeline.plan import instruction_mix
-from pipeline.plan.instruction_mix import notes_here, refusal
+from pipeline.plan.instruction_mix import mixing_refusal, notes_here
 from pipeline.system import instruction_sets
 from pipeline.system.instruction_sets import instruction_set
 
@@ -122,14 +122,14 @@ def test_workers_of_several_instruction_sets_are_named_by_them(lab: Lab) -> None
         f"tcp://10.0.0.{i}:1": {"measure": "avx2" if i < 7 else "avx512", "overall": "avx2"}
         for i in range(1, 9)
     }
-    sentence = refusal(lab.session().plan, "the cluster", workers)
+    sentence = mixing_refusal(lab.session().plan, "the cluster", workers)
     assert "between which measure differs" in sentence
     assert (
         "avx2: tcp://10.0.0.1:1, tcp://10.0.0.2:1, tcp://10.0.0.3:1, tcp://10.0.0.4:1 and 2 more;"
         in sentence
     )
     assert "avx512: tcp://10.0.0.7:1, tcp://10.0.0.8:1. " in sentence
-    assert refusal(lab.session().plan, "the cluster", dict(list(workers.items())[:6])) == ""
+    assert mixing_refusal(lab.session().plan, "the cluster", dict(list(workers.items())[:6])) == ""
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ def test_every_key_is_planned_once_and_the_store_holds_exactly_what_the_plan_kee
     ]
     assert len(planned) == len(set(planned))
     assert set(lab.artifacts()) == {(output, key) for output, key in planned if output != "power"}
-    assert plan.live() >= set(planned)
+    assert plan.live_artifacts() >= set(planned)
 
 
 def test_a_plan_is_json(lab: Lab) -> None:
@@ -347,7 +347,7 @@ def test_the_versions_of_numpy_are_in_the_key_of_whole_shards(
 ) -> None:
     monkeypatch.setattr(toy.Overall, "backends", lambda self: ("numpy",))
     lab.run()
-    monkeypatch.setattr("pipeline.plan.plan.backend_version", lambda name: "9.9")
+    monkeypatch.setattr("pipeline.plan.shard_keys.backend_version", lambda name: "9.9")
     assert "numerics.backends.numpy: " in reasons(lab.session().plan)["overall"]
 
 

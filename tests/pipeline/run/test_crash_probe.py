@@ -17,13 +17,13 @@ from children import environment
 from laboratory import Lab
 
 from pipeline.errors import Interrupted, ResourceRefused
-from pipeline.plan.ticket import Order
+from pipeline.plan.ticket import Ticket
 from pipeline.run import crash_probe
-from pipeline.store.claims import Rows
+from pipeline.store.claims import RowRange
 
 ONE = "dataset.shard_rows={faces: 100}"
 # of each trial process: what it was to run, how many it survived, how it ended
-Tries = list[tuple[list[Rows], int, int]]
+Tries = list[tuple[list[RowRange], int, int]]
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> Tries:
     real: Callable[..., tuple[int, int]] = crash_probe._try
 
     def spied(
-        order: Order, step: str, shard: int, ranges: list[Rows], *more: Any
+        ticket: Ticket, step: str, shard: int, ranges: list[RowRange], *more: Any
     ) -> tuple[int, int]:
-        survived, code = real(order, step, shard, ranges, *more)
+        survived, code = real(ticket, step, shard, ranges, *more)
         told.append((ranges, survived, code))
         return survived, code
 
@@ -49,14 +49,14 @@ def ask(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[int, st
     monkeypatch.setenv("PYTHONPATH", environment(lab)["PYTHONPATH"])
 
     def ask(
-        *suspects: Rows,
+        *suspects: RowRange,
         overrides: tuple[str, ...] = (),
         stop: threading.Event | None = None,
         **changed: str,
     ) -> dict[int, str]:
         session = lab.session(ONE, *overrides)
-        order = replace(Order.of(session.plan, session.store), **changed)
-        return crash_probe.crashing(order, "measure", 0, suspects, stop or threading.Event())
+        ticket = replace(Ticket.of(session.plan, session.store), **changed)
+        return crash_probe.crashing(ticket, "measure", 0, suspects, stop or threading.Event())
 
     return ask
 

@@ -18,9 +18,9 @@ from laboratory import Lab
 
 from pipeline.files.digests import file_digest
 from pipeline.plan.more_damage import doubting
-from pipeline.session import mended
 from pipeline.store.hdf5 import read
 from pipeline.store.maintenance import size_of
+from pipeline.store.mending import mended
 from pipeline.store.receipt import sealed, unsealed
 
 
@@ -255,9 +255,9 @@ def test_crops_are_not_looked_through_for_a_run_that_does_not_read_them(
     unread = flip_all(lab, ("measure", "number"), ("measure", "multiples"))[6:]
     mended(lab.run, lambda told: None)
     store = lab.session(readonly=True).store
-    assert {problem.path for problem in filter(None, map(store.check, store.receipts()))} == set(
-        unread
-    )
+    assert {
+        problem.path for problem in filter(None, map(store.check_artifact, store.receipts()))
+    } == set(unread)
 
 
 def test_of_many_that_are_damaged_the_first_are_named_and_the_others_counted(lab: Lab) -> None:
@@ -338,7 +338,7 @@ def test_an_artifact_in_the_place_of_another_is_found_even_with_a_receipt_sealed
     other.write_bytes(one.read_bytes())
     other.with_suffix(".json").write_bytes(sealed(replace(receipt, key=other.stem)))
     store = lab.session(readonly=True).store
-    (problem,) = filter(None, map(store.check, store.receipts()))
+    (problem,) = filter(None, map(store.check_artifact, store.receipts()))
     assert (problem.path, problem.reason.partition(":")[0]) == (
         other,
         "the receipt belongs to another artifact",

@@ -21,7 +21,7 @@ from laboratory import Lab
 
 from pipeline.core.schema import Status
 from pipeline.errors import ResourceRefused
-from pipeline.plan.ticket import Order
+from pipeline.plan.ticket import Ticket
 from pipeline.run import dask_executor, dask_worker
 from pipeline.run.runner import Runner
 
@@ -190,7 +190,7 @@ def test_an_interrupt_ends_a_run_on_local_workers_with_everything_whole(
     )
     assert "Traceback" not in error
     store = slow.session(readonly=True).store
-    assert all(store.check(path) is None for path in store.receipts())
+    assert all(store.check_artifact(path) is None for path in store.receipts())
     assert not list((slow.root / slow.store / "journal").iterdir())
     forked(slow)
     assert digests(slow) == reference(slow)
@@ -235,12 +235,12 @@ def test_workers_of_several_instruction_sets_are_refused_unless_the_config_allow
         Runner(session.plan, session.store, dask=mixed).run()
     # One that joins later, and gets a shard of a run whose workers compute with something else.
     with (
-        Order.of(session.plan, session.store).shown() as order,
+        Ticket.of(session.plan, session.store).with_token() as ticket,
         Client(scheduler_file=mixed) as client,
     ):
-        other = replace(order, computing={"measure": "avx2"})
+        other = replace(ticket, computing={"measure": "avx2"})
         found = client.submit(
-            dask_worker.compute, other, 1, "measure", 0, frozenset({"number"}), None
+            dask_worker.compute_shard, other, 1, "measure", 0, frozenset({"number"}), None
         ).result(timeout=60)
     assert isinstance(found, ResourceRefused)
     assert re.search(
@@ -261,7 +261,7 @@ def test_a_place_that_is_none_is_refused_with_what_is_expected(slow: Lab, where:
 def test_a_scheduler_that_does_not_answer_is_refused_with_what_to_do(
     slow: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask_executor, "ANSWER", 0.5)
+    monkeypatch.setattr(dask_executor, "ANSWER_SECONDS", 0.5)
     session = slow.session()
     with pytest.raises(
         ResourceRefused,

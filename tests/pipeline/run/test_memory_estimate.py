@@ -24,13 +24,13 @@ from pipeline.core.schema import Batch, Field, Schema
 from pipeline.core.stage import Options, Stage, Work
 from pipeline.errors import ResourceRefused
 from pipeline.run.memory_estimate import (
-    OPEN,
-    TEXT,
+    OPEN_LENGTH,
+    TEXT_BYTES,
     Need,
     estimate,
-    in_words,
     outlook,
     require_memory,
+    size_in_words,
 )
 from pipeline.run.runner import Runner
 from pipeline.session import Session
@@ -137,7 +137,7 @@ def test_a_map_step_holds_the_shards_that_it_reads_and_one_in_pieces_and_whole(l
     lab.configure(factors={}, steps={"measure": {}, "power": {"stored": True}})
     lab.run(until="measure")
     found = needs(lab.session(readonly=True), workers=2)["power"]
-    row = 1 + TEXT + 8  # status, reason, value
+    row = 1 + TEXT_BYTES + 8  # status, reason, value
     assert part(found, "power", "number to read") == 3 * 4 * row  # one shard more than workers
     assert part(found, "power", "number") == part(found, "power", "number in pieces") == 4 * row
 
@@ -189,7 +189,7 @@ def test_an_open_length_is_the_one_that_the_stage_says(wide: Lab) -> None:
 
 def test_an_open_length_that_nothing_tells_is_assumed(lab: Lab) -> None:
     found = needs(lab.session(readonly=True), workers=1)["measure"]
-    assert part(found, "measure", "multiples") == 4 * (1 + 4 * OPEN)
+    assert part(found, "measure", "multiples") == 4 * (1 + 4 * OPEN_LENGTH)
 
 
 def test_an_open_length_is_that_of_what_is_stored_already(lab: Lab) -> None:
@@ -208,7 +208,7 @@ def test_a_damaged_receipt_tells_no_length_and_breaks_no_estimate(lab: Lab) -> N
     for path in (lab.root / lab.store).glob("measure*/*/*.json"):
         path.write_bytes(b"{")
     found = needs(lab.session(until="measure", readonly=True))["measure"]
-    assert part(found, "measure", "multiples") == 4 * (1 + 4 * OPEN)
+    assert part(found, "measure", "multiples") == 4 * (1 + 4 * OPEN_LENGTH)
 
 
 def test_an_open_length_is_handed_on_to_columns_of_the_same_name(wide: Lab) -> None:
@@ -315,7 +315,7 @@ def test_the_outlook_is_one_line(wide: Lab) -> None:
     ],
 )
 def test_sizes_in_words(size: int, words: str) -> None:
-    assert in_words(size) == words
+    assert size_in_words(size) == words
 
 
 # What is available

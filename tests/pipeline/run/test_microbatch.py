@@ -17,7 +17,7 @@ from machine import no_more_files
 
 from pipeline.core.schema import Array, Batch
 from pipeline.errors import ResourceRefused
-from pipeline.run.microbatch import refusal
+from pipeline.run.microbatch import machine_refusal
 
 
 class OutOfMemoryError(RuntimeError):
@@ -113,8 +113,8 @@ resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
 try:
     cv2.resize(image, (60_000, 60_000))
 except Exception as error:
-    from pipeline.run.microbatch import refusal
-    print(refusal("align", error))
+    from pipeline.run.microbatch import machine_refusal
+    print(machine_refusal("align", error))
 """
     root = Path(__file__).resolve().parents[3]
     answer = subprocess.run(
@@ -135,4 +135,4 @@ except Exception as error:
     ids=lambda error: type(error).__name__,
 )
 def test_what_rows_may_have_caused_is_not_the_machines_trouble(error: Exception) -> None:
-    assert refusal("align", error) is None
+    assert machine_refusal("align", error) is None

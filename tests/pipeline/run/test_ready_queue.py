@@ -7,17 +7,17 @@ import random
 import pytest
 from laboratory import Lab
 
-from pipeline.run.ready_queue import Board, Job
+from pipeline.run.ready_queue import Job, ReadyQueue
 
 
-def drain(board: Board, seed: int) -> list[Job]:
+def drain(ready: ReadyQueue, seed: int) -> list[Job]:
     """Take and finish every job, in a random order of those that are under way at the same time."""
     chance, flying, finished = random.Random(seed), [], []  # noqa: S311
-    while board.left:
-        while (job := board.next()) is not None:
+    while ready.left:
+        while (job := ready.next()) is not None:
             flying.append(job)
         job = flying.pop(chance.randrange(len(flying)))
-        board.done(job)
+        ready.done(job)
         finished.append(job)
     assert flying == []
     return finished
@@ -29,7 +29,7 @@ def test_every_shard_is_handed_out_once_and_after_what_it_reads(
     lab: Lab, memory: bool, seed: int
 ) -> None:
     plan = lab.session().plan
-    finished = drain(Board(plan, memory), seed)
+    finished = drain(ReadyQueue(plan, memory), seed)
     place = {job.name: i for i, job in enumerate(finished)}
     assert (
         len(place)
@@ -44,9 +44,9 @@ def test_every_shard_is_handed_out_once_and_after_what_it_reads(
 
 
 def test_what_only_memory_keeps_passes_on_what_it_reads(lab: Lab) -> None:
-    board = Board(lab.session("steps.measure.stored=true").plan, memory=False)
+    ready = ReadyQueue(lab.session("steps.measure.stored=true").plan, memory=False)
     first = []
-    while (job := board.next()) is not None:
+    while (job := ready.next()) is not None:
         first.append(job)
     assert {job.step.name for job in first} == {
         "measure"
@@ -54,33 +54,33 @@ def test_what_only_memory_keeps_passes_on_what_it_reads(lab: Lab) -> None:
 
 
 def test_a_shard_can_run_before_the_step_above_it_is_finished(lab: Lab) -> None:
-    board = Board(lab.session().plan, memory=True)
-    job = board.next()
+    ready = ReadyQueue(lab.session().plan, memory=True)
+    job = ready.next()
     assert job is not None
-    board.done(job)
+    ready.done(job)
     found = set()
-    while (other := board.next()) is not None:
+    while (other := ready.next()) is not None:
         found.add(other.name)
     assert {("power[power=1]", job.index), ("power[power=2]", job.index)} <= found
-    assert board.unfinished("measure") > 0
+    assert ready.unfinished("measure") > 0
 
 
 def test_a_shard_that_is_given_back_comes_again(lab: Lab) -> None:
-    board = Board(lab.session().plan, memory=True)
-    job = board.next()
+    ready = ReadyQueue(lab.session().plan, memory=True)
+    job = ready.next()
     assert job is not None
-    board.later(job, 0)
-    assert 0 < board.patience() <= 0.01
+    ready.later(job, 0)
+    assert 0 < ready.patience() <= 0.01
     found = []
-    while (other := board.next()) is not None:
+    while (other := ready.next()) is not None:
         found.append(other.name)
     assert job.name in found
 
 
 def test_a_step_is_finished_with_its_last_shard(lab: Lab) -> None:
-    board = Board(lab.session().plan, memory=True)
+    ready = ReadyQueue(lab.session().plan, memory=True)
     ends = []
-    while (job := board.next()) is not None and job.step.name == "measure":
-        ends.append(board.done(job))
+    while (job := ready.next()) is not None and job.step.name == "measure":
+        ends.append(ready.done(job))
     assert ends[:-1] == [False] * (len(ends) - 1)
     assert ends[-1]

@@ -222,14 +222,14 @@ def test_the_memory_of_an_unstored_step_is_freed_after_its_last_consumer(lab: La
 
     def listen(event: Event) -> None:
         if event["event"] == "step_started":
-            held[event["step"]] = {step for step, _ in runner.workshop.kept._shards}
+            held[event["step"]] = {step for step, _ in runner.computer.cache._shards}
 
     session = lab.session()
     runner = Runner(session.plan, session.store, Events(None, listen))
     runner.run()
     assert "power[power=1]" in held["total[power=1]"]
     assert "power[power=1]" not in held["nearest[power=2]"]
-    assert not runner.workshop.kept._shards
+    assert not runner.computer.cache._shards
 
 
 def test_a_step_that_is_asked_to_be_stored_is_stored(lab: Lab) -> None:

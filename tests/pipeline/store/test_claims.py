@@ -91,7 +91,7 @@ def test_a_claim_of_another_machine_is_honoured_until_it_is_silent_for_two_minut
     monkeypatch.setattr(claims.time, "monotonic", lambda: clock[0])
     here = Journal(tmp_path)
     assert here.claim("k") is None
-    clock[0] += claims.SILENCE - 1
+    clock[0] += claims.SILENCE_SECONDS - 1
     assert here.claim("k") is None
     clock[0] += 2
     assert here.claim("k") is not None

@@ -141,7 +141,7 @@ def test_a_file_that_has_got_its_receipt_since_it_was_found_without_is_not_delet
     found = store.garbage(None)
     commit(store)
     maintenance.delete(found)
-    assert [store.check(path) for path in store.receipts()] == [None]
+    assert [store.check_artifact(path) for path in store.receipts()] == [None]
     assert not other.exists()
 
 
@@ -161,7 +161,7 @@ def test_wherever_deleting_is_cut_short_no_receipt_is_without_its_file(
     monkeypatch.setattr(Path, "unlink", stopped)
     with pytest.raises(KeyboardInterrupt):
         maintenance.delete(found)
-    assert [problem for path in store.receipts() if (problem := store.check(path))] == []
+    assert [problem for path in store.receipts() if (problem := store.check_artifact(path))] == []
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_what_is_committed_while_garbage_is_deleted_has_its_file(
     maintenance.delete(found)
     for thread in threads:
         thread.join(20)
-    assert [problem for path in store.receipts() if (problem := store.check(path))] == []
+    assert [problem for path in store.receipts() if (problem := store.check_artifact(path))] == []
     assert not locks or store.present("toy") == set(names)
 
 
@@ -205,7 +205,7 @@ def test_a_commit_whose_file_is_taken_before_its_receipt_is_there_links_it_again
 
     monkeypatch.setattr("pipeline.store.store.link_new", taken)
     commit(store)
-    assert [store.check(path) for path in store.receipts()] == [None]
+    assert [store.check_artifact(path) for path in store.receipts()] == [None]
 
 
 def test_bulk_outputs_alone_are_collected_as_crops(

@@ -19,22 +19,22 @@ from machine import public_folder, unprivileged
 from pipeline.core.schema import Batch, Field, Schema
 from pipeline.errors import CorruptArtifact, ResourceRefused
 from pipeline.store import maintenance
-from pipeline.store.maintenance import Problem
+from pipeline.store.maintenance import DamagedArtifact
 from pipeline.store.receipt import sealed, unsealed
 from pipeline.store.store import Store
 from pipeline.system.canonical_json import key_of
 from pipeline.system.processes import temporary
 
 
-def only(store: Store) -> Problem:
+def only(store: Store) -> DamagedArtifact:
     """The one problem of a store."""
-    (problem,) = filter(None, map(store.check, store.receipts()))
+    (problem,) = filter(None, map(store.check_artifact, store.receipts()))
     return problem
 
 
 def test_a_sound_artifact_has_no_problem(store: Store) -> None:
     commit(store)
-    assert [store.check(path) for path in store.receipts()] == [None]
+    assert [store.check_artifact(path) for path in store.receipts()] == [None]
 
 
 def swap_receipt(path: Path) -> None:
@@ -69,7 +69,7 @@ def test_every_kind_of_damage_is_found_set_aside_and_made_good(store: Store, kin
     assert store.set_aside("toy", KEY, problem.reason)
     assert store.present("toy") == {OTHER}
     commit(store)
-    assert [store.check(path) for path in store.receipts()] == [None, None]
+    assert [store.check_artifact(path) for path in store.receipts()] == [None, None]
     assert store.read("toy", KEY).digest() == batch().digest()
 
 
@@ -77,7 +77,7 @@ def test_an_artifact_that_has_gone_meanwhile_has_no_problem(store: Store) -> Non
     commit(store)
     (path,) = store.receipts()
     path.unlink()
-    assert store.check(path) is None
+    assert store.check_artifact(path) is None
 
 
 def test_a_disk_that_cannot_give_the_bytes_of_a_file_is_a_problem_of_that_file(
@@ -100,7 +100,7 @@ def test_a_file_that_may_not_be_read_is_no_problem_of_the_file() -> None:
             unprivileged(),
             pytest.raises(ResourceRefused, match=r"\.h5 cannot be read \(Permission denied\)"),
         ):
-            store.check(store.path("toy", KEY).with_suffix(".json"))
+            store.check_artifact(store.path("toy", KEY).with_suffix(".json"))
 
 
 def test_every_flipped_bit_is_found_and_never_read_as_data(store: Store) -> None:
@@ -130,7 +130,7 @@ def test_every_flipped_bit_is_found_and_never_read_as_data(store: Store) -> None
             assert str(path) in str(damage)
         path.write_bytes(image)
     assert met > 100
-    assert not any(map(store.check, store.receipts()))
+    assert not any(map(store.check_artifact, store.receipts()))
 
 
 def read_again(

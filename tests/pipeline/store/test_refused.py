@@ -33,7 +33,7 @@ MOUNT = ("unshare", "--mount", "--map-root-user")
 
 def is_sound(store: Store) -> bool:
     """Whether every artifact that is there is whole."""
-    return all(store.check(path) is None for path in store.receipts())
+    return all(store.check_artifact(path) is None for path in store.receipts())
 
 
 def made_good(root: Path) -> None:
@@ -227,7 +227,7 @@ def refused(work):
     except ResourceRefused as error:
         return str(error)
     return ""
-sound = lambda: all(store.check(path) is None for path in store.receipts())
+sound = lambda: all(store.check_artifact(path) is None for path in store.receipts())
 """
 
     def run(code: str) -> dict[str, object]:

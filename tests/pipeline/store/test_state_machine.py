@@ -28,8 +28,8 @@ from laboratory import NUMBERS, Lab
 from pipeline.errors import CorruptArtifact
 from pipeline.plan.plan import Plan
 from pipeline.run.events import Event, Events
-from pipeline.session import mended
 from pipeline.store import hdf5, maintenance
+from pipeline.store.mending import mended
 from pipeline.store.store import Store
 
 Name = tuple[str, str]  # output, key
@@ -171,7 +171,7 @@ class StoreMachine(RuleBasedStateMachine):
     def collect_garbage(self) -> None:
         before, store = self.whole(), Store(self.root)
         try:
-            live = self.lab.session(*self.overrides, readonly=True).plan.live()
+            live = self.lab.session(*self.overrides, readonly=True).plan.live_artifacts()
         except CorruptArtifact:  # a table of the data set
             assert not self.sound
             return
@@ -193,7 +193,7 @@ class StoreMachine(RuleBasedStateMachine):
     def whole(self) -> dict[Name, tuple[int, ...]]:
         """Artifacts that are what their receipts say → inodes of their two files."""
         store = Store(self.root, readonly=True)
-        paths = [path for path in store.receipts() if store.check(path) is None]
+        paths = [path for path in store.receipts() if store.check_artifact(path) is None]
         files = {
             (path.parent.parent.name, path.stem): (path, path.with_suffix(".h5")) for path in paths
         }

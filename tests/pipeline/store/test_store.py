@@ -248,7 +248,7 @@ def test_two_processes_that_commit_the_same_keys_at_once_leave_sound_artifacts(
     race(tmp_path / "store")
     store = Store(tmp_path / "store")
     assert store.present("toy") == {key_of(i) for i in range(60)}
-    assert all(store.check(path) is None for path in store.receipts())
+    assert all(store.check_artifact(path) is None for path in store.receipts())
     assert all(store.read("toy", key_of(i)).digest() == batch(i).digest() for i in range(60))
     assert len(files(store.root)) == 1 + 2 * 60
 
@@ -260,7 +260,7 @@ def test_two_processes_that_find_the_same_damaged_files_leave_sound_artifacts(st
         path.write_bytes(b"half a file")
     race(store.root)
     assert store.present("toy") == {key_of(i) for i in range(60)}
-    assert all(store.check(path) is None for path in store.receipts())
+    assert all(store.check_artifact(path) is None for path in store.receipts())
 
 
 def test_two_processes_that_find_the_same_artifacts_damaged_leave_sound_ones(store: Store) -> None:
@@ -275,7 +275,7 @@ def test_two_processes_that_find_the_same_artifacts_damaged_leave_sound_ones(sto
 """,
     )
     assert store.present("toy") == {key_of(i) for i in range(60)}
-    assert all(store.check(path) is None for path in store.receipts())
+    assert all(store.check_artifact(path) is None for path in store.receipts())
     assert len(list((store.root / "quarantine").glob("*.h5"))) == 60
     assert store.garbage(None) == {}
 
@@ -295,7 +295,7 @@ def test_a_commit_adopts_no_artifact_that_is_seen_to_be_damaged(
     damage(store.path("toy", KEY))
     again = Store(store.root)
     commit(again)
-    assert [again.check(path) for path in again.receipts()] == [None]
+    assert [again.check_artifact(path) for path in again.receipts()] == [None]
     assert len(list((store.root / "quarantine").glob("*.json"))) == 1
 
 
@@ -306,7 +306,7 @@ def test_a_commit_does_not_wait_for_ever_for_a_process_that_was_stopped(
     store.path("toy", KEY).parent.mkdir(parents=True)
     with disk.alone(store.path("toy", KEY).parent):
         commit(store)
-    assert [store.check(path) for path in store.receipts()] == [None]
+    assert [store.check_artifact(path) for path in store.receipts()] == [None]
 
 
 def test_a_receipt_is_read_once(store: Store) -> None:

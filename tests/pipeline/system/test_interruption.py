@@ -41,9 +41,11 @@ def test_a_run_killed_again_and_again_ends_with_the_same_results_and_computes_no
     ran = slow.run()
     assert {path: finished(slow)[path] for path in kept} == kept
     store = ran.session.store
-    assert all(store.check(path) is None for path in store.receipts())
+    assert all(store.check_artifact(path) is None for path in store.receipts())
     assert [
-        path for path in store.garbage(ran.session.plan.live()) if not path.name.startswith(".")
+        path
+        for path in store.garbage(ran.session.plan.live_artifacts())
+        if not path.name.startswith(".")
     ] == []
     assert ran.digests() == replace(slow, store="another").run().digests()
 

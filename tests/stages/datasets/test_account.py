@@ -14,7 +14,7 @@ import pytest
 from bench_sets import adience, tinyface, tree, xqlfw
 from machine import public_folder, unprivileged
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.core.registry import lookup
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import open_files

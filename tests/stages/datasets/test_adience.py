@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bench_sets import ADIENCE, adience, adience_list, adience_rows, numbers, run, tree
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.core.schema import Batch
 from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput

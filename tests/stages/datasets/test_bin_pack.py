@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.core.schema import Batch, Status, text
 from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import Files, open_files

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bench_sets import numbers, run, tinyface, tree
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.core.schema import Batch
 from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bench_sets import image, lfw_list, tree, xqlfw
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import open_files

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.core.schema import Batch, Status
 from pipeline.core.stage import Options, Work
 from pipeline.plan.dataset import Dataset
-from pipeline.run.shard_computer import tables_of
+from pipeline.plan.shard_tables import tables_of_shard
 from stages.matching import compare as module
 from stages.matching.compare import TILE_ROWS, Compare
 from stages.tables.pair_layouts import Triangle
@@ -81,7 +81,10 @@ def compare(
     stage, scores = Compare(Options(), context()), []
     for start, stop in dataset.axes["comparisons"].shards:
         work = Work(
-            start, stop, tables_of(stage, dataset, start, stop), {"templates": source(batch, *cuts)}
+            start,
+            stop,
+            tables_of_shard(stage, dataset, start, stop),
+            {"templates": source(batch, *cuts)},
         )
         scores.append(SCORES.check(compute(stage, work)[""])["score"])
     return np.concatenate(scores)

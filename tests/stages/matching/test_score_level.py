@@ -20,7 +20,7 @@ from pipeline.core.schema import Batch, Status
 from pipeline.core.stage import Stage, Work
 from pipeline.errors import InvalidInput
 from pipeline.plan.dataset import Dataset
-from pipeline.run.shard_computer import tables_of
+from pipeline.plan.shard_tables import tables_of_shard
 from stages.matching.compare_faces import CompareFaces, CompareFacesOptions
 from stages.matching.qmagface import QMagFace, QMagFaceOptions
 from stages.matching.score_rules import score_rule, score_rule_named
@@ -110,7 +110,7 @@ class Set:
         )
         parts = []
         for start, stop in dataset.axes[stage.axis].shards:
-            work = Work(start, stop, tables_of(stage, dataset, start, stop), inputs)
+            work = Work(start, stop, tables_of_shard(stage, dataset, start, stop), inputs)
             parts.append(schema.check(compute(stage, work)[""]))
         return Batch({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from janus import FACES, PAIRS, package, points, read
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import open_files

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from janus import Tree, read_nist
 
-from pipeline.config.config import validate
+from pipeline.config.validation import validate
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import open_files
 from stages.datasets.ijb.nist import IjbNistReader

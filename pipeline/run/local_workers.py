@@ -1,5 +1,4 @@
-"""Dask workers of this machine: processes that start while the driver still reads the data set and
-plans.
+"""Dask workers of this machine, which start while the driver still reads the data set and plans.
 
 They, the scheduler and the driver talk by TLS with a certificate that only they have, so that no
 other account of the machine can give them work; and what they write lies in a folder that only this
@@ -25,8 +24,9 @@ from pipeline.system.available import require_threads, require_to_compute
 
 # shards at a time for a local worker, and for a thread of any: while one is committed, the next is
 # computed
-SLOTS = 2
-DRIVER, WORKER = 14, 9  # threads: of the driver for its cluster, and of a worker process
+SHARDS_AT_ONCE = 2
+DRIVER_THREADS = 14  # of the driver, for its cluster
+WORKER_THREADS = 9  # of a worker process
 SETTINGS: dict[str, Any] = {
     # One thread a library, as numerics profiles want it; without Dask's MALLOC_TRIM_THRESHOLD_,
     # which makes every large array cost its page faults anew.
@@ -43,8 +43,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def local_workers(where: str | None) -> LocalWorkers | None:
-    """Begin to start the workers that `local:N` asks for; None if another cluster, or none, is
-    meant.
+    """Begin to start the workers that `local:N` asks for; return None if it is not `local:N`.
 
     Raises ResourceRefused if the limits of this process, which are also theirs, leave too little
     for them.
@@ -53,12 +52,12 @@ def local_workers(where: str | None) -> LocalWorkers | None:
     if not match:
         return None
     require_to_compute(1)
-    require_threads(DRIVER + int(match[1]) * WORKER)
+    require_threads(DRIVER_THREADS + int(match[1]) * WORKER_THREADS)
     return LocalWorkers(int(match[1]))
 
 
 class LocalWorkers:
-    """A cluster of `count` worker processes on its way. Whoever made it closes it."""
+    """A cluster of `count` worker processes that is being started; its maker has to close it."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -71,15 +70,17 @@ class LocalWorkers:
         return f"local:{self.count}"
 
     def cluster(self) -> Any:
-        """Return the distributed.LocalCluster, once it is there. Raises what kept it from
-        starting."""
+        """Return the distributed.LocalCluster, once it is there.
+
+        Raises what kept it from starting.
+        """
         return self._cluster.result()
 
     def __enter__(self) -> LocalWorkers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
-        # which wait for nobody: see interruption
+        # an interruption waits for nobody: see `interruption`
         if kind is None or not issubclass(kind, KeyboardInterrupt | Interrupted):
             self.close()
 
@@ -101,7 +102,7 @@ def _start(count: int, folder: str) -> Any:
     # Python's resource tracker tidies up after workers that are killed. It need not say so.
     warnings = filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"))
     os.environ["PYTHONWARNINGS"] = ",".join(warnings)
-    resource_tracker.ensure_running()  # now, because it unblocks signals
+    resource_tracker.ensure_running()  # before the mask below, because it unblocks signals
     # A terminal's Ctrl-C reaches every process of the group. It is the driver's: what this thread
     # starts inherits the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -110,21 +111,20 @@ def _start(count: int, folder: str) -> Any:
     with dask.config.set({**SETTINGS, "temporary-directory": folder}):
         return LocalCluster(
             n_workers=count,
-            threads_per_worker=SLOTS,
+            threads_per_worker=SHARDS_AT_ONCE,
             processes=True,
             host="127.0.0.1",
             security=_credentials(),
             dashboard_address="127.0.0.1:0",
-            preload=["pipeline.run.dask_worker"],  # so that it is imported while the driver plans
+            preload=["pipeline.run.dask_worker"],  # imports it while the driver still plans
             silence_logs=logging.CRITICAL,
-            memory_limit=0,  # nothing is kept in a worker that it could give up
-            resources={"GPU": 1},  # asked for by steps on a GPU alone
+            memory_limit=0,  # a worker keeps nothing that it could spill
+            resources={"GPU": 1},  # only steps on a GPU ask for it
         )
 
 
 def _credentials() -> Any:
-    """Return distributed's Security with a key and a certificate of this run alone, which are in
-    memory only.
+    """Return distributed's Security: a key and a certificate for this run, in memory only.
 
     As `Security.temporary` makes them, but valid whatever the clock does, and of a curve, whose
     keys are made at once.

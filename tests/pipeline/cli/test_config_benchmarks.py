@@ -14,7 +14,7 @@ import toy
 import typer
 from laboratory import Lab
 
-from pipeline.cli.benchmarks import attempted, check_all, live, on_each
+from pipeline.cli.config_benchmarks import attempted, check_all, live_artifacts, on_each
 from pipeline.cli.run import run
 from pipeline.config.config import Config, load_layers
 from pipeline.core import registry
@@ -299,13 +299,13 @@ def test_what_any_benchmark_needs_is_kept_and_an_error_of_one_is_everybodys(
 ) -> None:
     ran()
     path, store = study.root / "config.yaml", study.root / "store"
-    every = live(path, store)
+    every = live_artifacts(path, store)
     assert {name for name in every if name[0] == "overall"} == {
         (p.parent.parent.name, p.stem) for p in (store / "overall").glob("??/*.json")
     }
     os.rename(study.root / "two", study.root / "away")
     with pytest.raises(InvalidInput, match=r"^benchmark two: .*two does not exist"):
-        live(path, store)
+        live_artifacts(path, store)
 
 
 def test_a_check_tells_what_is_wrong_by_benchmark(study: Lab) -> None:

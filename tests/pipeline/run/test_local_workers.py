@@ -13,7 +13,7 @@ import pytest
 from distributed.comm.core import connect
 from distributed.security import Security
 
-from pipeline.run.dask_workers import LocalWorkers
+from pipeline.run.local_workers import LocalWorkers
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_folder_is_gone_with_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "pipeline.run.dask_workers._start", lambda count, folder: Path(folder, "left").touch()
+        "pipeline.run.local_workers._start", lambda count, folder: Path(folder, "left").touch()
     )
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     workers = LocalWorkers(1)

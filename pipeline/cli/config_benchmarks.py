@@ -1,7 +1,6 @@
-"""A config of several benchmarks: the work of a verb on one after another, and the page of all of
-them.
+"""A verb's work on each benchmark of a config that has several, and the page of all of them.
 
-What one benchmark cannot do (a QfuseError) is told at once and does not keep the others from their
+A benchmark that fails (a QfuseError) is reported at once and does not keep the others from their
 work; the command ends with the exit code of the first such error. An interruption, and whatever is
 no QfuseError, ends everything.
 """
@@ -23,8 +22,8 @@ from pipeline.config.layers import Layers
 from pipeline.errors import Interrupted, InvalidInput, QfuseError
 
 if TYPE_CHECKING:
-    from pipeline.cli.outcome import Ran
-    from pipeline.plan.check import Checked
+    from pipeline.cli.outcome import FinishedRun
+    from pipeline.plan.check import ConfigCheck
     from pipeline.session import Session
 
 T = TypeVar("T")
@@ -33,15 +32,14 @@ T = TypeVar("T")
 def on_each(
     path: Path, overrides: Sequence[str] | None, work: Callable[[Config], Any], as_json: bool
 ) -> None:
-    """Do a verb's work on a config, or on each benchmark of one that has several, below a heading
-    each.
+    """Do a verb's work on a config or, below a heading each, on every benchmark that it has.
 
     With `as_json` what `work` returns is printed: as it is, or in a mapping by benchmark, an error
     as {"error": SENTENCE}.
     """
     found = load_layers(path, overrides or [])
     if not found.several:
-        value = work(config_of(found, found.only()))
+        value = work(config_of(found, found.only_benchmark()))
         if as_json:
             emit(value)
         return
@@ -52,8 +50,9 @@ def on_each(
 
 
 def attempted(found: Layers, work: Callable[[Config], T], quiet: bool) -> dict[str, T | QfuseError]:
-    """Return by benchmark what `work` returns for its config, or the error that it met, which is
-    told already.
+    """Return by benchmark what `work` returns for its config, or the error that it raised.
+
+    The error has been printed by then.
     """
     done: dict[str, T | QfuseError] = {}
     for name in found.benchmarks:
@@ -65,15 +64,14 @@ def attempted(found: Layers, work: Callable[[Config], T], quiet: bool) -> dict[s
         except Interrupted:
             raise
         except QfuseError as error:
-            done[name] = told(error, name)
+            done[name] = print_error(error, name)
     return done
 
 
-def told(error: QfuseError, name: str = "") -> QfuseError:
-    """Return an error that has been printed as the one that ends a command is, with its benchmark's
-    name.
-    """
-    sys.stdout.flush()  # where both go into one file, the error stays below its heading
+def print_error(error: QfuseError, name: str = "") -> QfuseError:
+    """Print an error like the one that ends a command, with its benchmark's name; return it."""
+    # If both streams go into one file, the error then stands below its heading.
+    sys.stdout.flush()
     warn(f"qfuse: {name}{': ' if name else ''}{error}")
     return error
 
@@ -90,9 +88,8 @@ def leave(done: Iterable[Any]) -> None:
             raise typer.Exit(one.exit_code)
 
 
-def live(path: Path, root: Path) -> set[tuple[str, str]]:
-    """Return (output, key) of all that a config, or any of its benchmarks, would keep in the store
-    at `root`.
+def live_artifacts(path: Path, root: Path) -> set[tuple[str, str]]:
+    """Return (output, key) of all that a config and its benchmarks would keep in that store.
 
     Raises the first QfuseError: nobody knows what a benchmark needs whose plan cannot be made.
     """
@@ -101,7 +98,9 @@ def live(path: Path, root: Path) -> set[tuple[str, str]]:
     found, kept = load_layers(path), set[tuple[str, str]]()
     for name in found.benchmarks or [""]:
         try:
-            kept |= looked_at(config_of(found, name), root, lambda session: session.plan.live())
+            kept |= looked_at(
+                config_of(found, name), root, lambda session: session.plan.live_artifacts()
+            )
         except QfuseError as error:
             if name:
                 error.args = (f"benchmark {name}: {error}",)
@@ -115,28 +114,28 @@ def store_of(path: Path) -> Path:
     return config_of(found, next(iter(found.benchmarks), "")).store_folder()
 
 
-def check_all(path: Path, overrides: Sequence[str] | None) -> dict[str, Checked]:
+def check_all(path: Path, overrides: Sequence[str] | None) -> dict[str, ConfigCheck]:
     """Return what is wrong with a config, by "", or with each of its benchmarks."""
-    from pipeline.plan.check import Checked, checked
+    from pipeline.plan.check import ConfigCheck, check_config
 
     try:
         found = load_layers(path, overrides or [])
     except InvalidInput as problem:
-        return {"": Checked([str(problem)], str(problem))}
+        return {"": ConfigCheck([str(problem)], str(problem))}
     if not found.several:
-        return {"": checked(path, lambda: config_of(found, found.only()))}
-    return {name: checked(path, partial(config_of, found, name)) for name in found.benchmarks}
+        return {"": check_config(path, lambda: config_of(found, found.only_benchmark()))}
+    return {name: check_config(path, partial(config_of, found, name)) for name in found.benchmarks}
 
 
-def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: bool) -> None:
-    """Run every benchmark, each told below its heading, then write the page of all that ran, where
-    `report` says so.
-    """
-    from pipeline.session import mended
+def run_all(
+    found: Layers, run: Callable[[Config], FinishedRun], report: bool, as_json: bool
+) -> None:
+    """Run every benchmark below its heading, then write the page of all, where `report` says so."""
+    from pipeline.store.mending import mended
 
     section = report_section(found) if report else None
 
-    def one(config: Config) -> Ran:
+    def one(config: Config) -> FinishedRun:
         ran = run(config)
         if not as_json:
             ran.tell(found.path)
@@ -148,7 +147,8 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
     passes = itertools.count()
 
     def page() -> list[Path]:
-        if next(passes):  # what was found damaged is set aside now: compute it again
+        # On every pass but the first, compute again what the last one found damaged and set aside.
+        if next(passes):
             ran.update({name: run(one.session.config) for name, one in ran.items()})
         return page_of_all(section, {name: one.session for name, one in ran.items()})
 
@@ -159,7 +159,7 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
         except Interrupted:
             raise
         except QfuseError as error:
-            met.append(told(error, "the report of all"))
+            met.append(print_error(error, "the report of all"))
     if as_json:
         benchmarks = {
             name: ran[name].to_json() if name in ran else as_value(one)
@@ -172,8 +172,9 @@ def run_all(found: Layers, run: Callable[[Config], Ran], report: bool, as_json: 
 
 
 def report_section(found: Layers) -> ReportConfig | None:
-    """Return the report section that stands for all benchmarks. Raises InvalidInput if its kind is
-    unknown.
+    """Return the report section that stands for all benchmarks.
+
+    Raises InvalidInput if its kind is unknown.
     """
     from pipeline.core.registry import lookup
 
@@ -184,14 +185,15 @@ def report_section(found: Layers) -> ReportConfig | None:
 
 
 def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -> list[Path]:
-    """Return the files of the report of all benchmarks that ran, written again only where one of
-    their results changed.
+    """Return the report's files of all benchmarks that ran.
 
-    No file where no report is asked for, or of a kind that has no such page.
+    They are written again only where one of the results changed.
+
+    No files if no report is asked for, or its kind has no such page.
     """
     from pipeline.config.origin import kept_apart
     from pipeline.core.registry import available
-    from pipeline.session import Results, StudyReport, kept_pages, shown
+    from pipeline.session import Results, StudyReport, kept_pages, page_inputs
 
     make: StudyReport | None = available("study report").get(section.kind) if section else None
     if make is None or section is None or not sessions:
@@ -202,7 +204,7 @@ def page_of_all(section: ReportConfig | None, sessions: Mapping[str, Session]) -
     of = [
         section.model_dump(mode="json"),
         origin.command,
-        *([name, *shown(session)] for name, session in sessions.items()),
+        *([name, *page_inputs(session)] for name, session in sessions.items()),
     ]
 
     def written() -> list[Path]:
