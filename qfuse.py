@@ -223,6 +223,8 @@ def fuse(
             [*(wanted[name] for name in chosen.needs), *(("variance",) if chosen.reads else ())]
         )
     ]
+    if chosen.script or label.startswith("media-mean") or inside_media != "none":
+        needed.append("media")
     for name in needed:
         if name not in given:
             raise InvalidInput(
@@ -231,7 +233,10 @@ def fuse(
     values: dict[str, Any] = {
         name: given[name].astype(np.float32 if name == "variance" else np.float64)
         for name in needed
+        if name != "media"
     }
+    if (variance := values.get("variance")) is not None and (variance <= 0).any():
+        raise InvalidInput(f"variance: expected numbers above 0, found {variance.min():g}.")
     usable = np.isfinite(x).all(axis=1) & (vectors.lengths(np.nan_to_num(x)) > 0)
     for each in values.values():
         usable &= np.isfinite(each.reshape(len(x), -1)).all(axis=1)
@@ -441,7 +446,9 @@ def edc(
 def identify(gallery: ArrayLike, probes: ArrayLike, k: int = 20) -> Candidates:
     """Return the k best gallery templates of every probe, exactly, as the stage search does.
 
-    gallery (g, d), probes (p, d), of any length, finite. Raises InvalidInput for other shapes.
+    gallery (g, d), probes (p, d), of any length. A row that is not finite in float32, or is zero,
+    such as the template that `fuse` makes of no usable face, is nobody's candidate, and a probe
+    like that has none. Raises InvalidInput for other shapes.
 
     >>> found = identify([[1, 0], [0, 1]], [[3, 4]], k=1)
     >>> found.row, found.score
@@ -455,18 +462,27 @@ def identify(gallery: ArrayLike, probes: ArrayLike, k: int = 20) -> Candidates:
     from stages.matching.search import exact_top
 
     enrolled, seeking = (np.asarray(each, np.float32) for each in (gallery, probes))
-    if enrolled.ndim != 2 or seeking.ndim != 2 or enrolled.shape[1] != seeking.shape[1] or k < 1:
+    if enrolled.ndim != 2 or seeking.ndim != 2 or enrolled.shape[1] != seeking.shape[1]:
         raise InvalidInput(
-            f"gallery {enrolled.shape}, probes {seeking.shape}, k {k}: give (g, d), (p, d) and 1 or"
-            " more."
+            f"gallery {enrolled.shape}, probes {seeking.shape}: give (g, d) and (p, d)."
         )
-    unit = vectors.units(enrolled)
-    select, rows, found = candidates.with_numpy(unit), products.wide(unit), []
-    for start in range(0, len(seeking), 256):
-        found.append(exact_top(rows, vectors.units(seeking[start : start + 256]), k, select))
-    if not found:
-        return Candidates(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-    return Candidates(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise InvalidInput(f"k: expected a whole number of candidates, 1 or more, found {k!r}.")
+    usable, asked = (
+        np.flatnonzero(np.isfinite(each).all(axis=1) & (vectors.lengths(np.nan_to_num(each)) > 0))
+        for each in (enrolled, seeking)
+    )
+    row = np.full((len(seeking), k), -1, np.int64)
+    score = np.full((len(seeking), k), np.nan, np.float32)
+    if not len(usable) or not len(asked):
+        return Candidates(row, score)
+    unit = vectors.units(enrolled[usable])
+    select, wide, most = candidates.with_numpy(unit), products.wide(unit), min(k, len(usable))
+    for start in range(0, len(asked), 256):
+        part = asked[start : start + 256]
+        best, cosines = exact_top(wide, vectors.units(seeking[part]), most, select)
+        row[part, :most], score[part, :most] = usable[best], cosines
+    return Candidates(row, score)
 
 
 def identification_rates(
@@ -480,7 +496,8 @@ def identification_rates(
     """Return rank-k rates, and TPIR at FPIR targets, of what `identify` found (docs/metrics.md).
 
     gallery_subject (g,), probe_subject (p,): whom each template is of. A probe is mated if its
-    subject is in the gallery.
+    subject is in the gallery. Raises InvalidInput for other lengths, and for a rank beyond the
+    candidates that `identify` was asked for.
 
     >>> found = identify([[1, 0], [0, 1]], [[3, 4], [4, 3]], k=2)
     >>> rates = identification_rates(found, ["a", "b"], ["b", "c"], fpir=[1.0], ranks=[1])
@@ -489,26 +506,43 @@ def identification_rates(
     """
     import numpy as np
 
+    from pipeline.errors import InvalidInput
     from stages.metrics import identification
 
     enrolled, seeking = np.asarray(gallery_subject), np.asarray(probe_subject)
+    targets = np.atleast_1d(np.asarray(fpir, np.float64)).tolist()
+    wanted = np.atleast_1d(np.asarray(ranks)).tolist()
+    if len(seeking) != len(found.row) or len(enrolled) <= found.row.max(initial=-1):
+        raise InvalidInput(
+            f"gallery_subject has {len(enrolled)} entries and probe_subject {len(seeking)}, for"
+            f" {len(found.row)} probes whose candidates reach row {found.row.max(initial=-1)} of"
+            " the gallery: give one a template."
+        )
+    depth = found.row.shape[1]
+    if wanted and max(wanted) > min(depth, len(enrolled)):
+        deepest = min(depth, len(enrolled))
+        raise InvalidInput(
+            f"ranks: {max(wanted)} is beyond the {deepest} candidates of a probe: ask `identify`"
+            " for a larger k, or for lower ranks."
+        )
     _, number = np.unique(np.concatenate([enrolled, seeking]), return_inverse=True)
     own, probe = number[: len(enrolled)], number[len(enrolled) :]
     mated = np.isin(probe, own)
     rank = identification.mate_rank(np.where(found.row >= 0, own[found.row], -1), probe)
     top = np.where(np.isfinite(found.score[:, 0]), found.score[:, 0], -np.inf)
-    points = identification.tpir_at_fpir(top[~mated], rank[mated], top[mated], list(fpir))
+    points = identification.tpir_at_fpir(top[~mated], rank[mated], top[mated], targets)
     closed = {
         k: float(((rank[mated] > 0) & (rank[mated] <= k)).mean()) if mated.any() else np.nan
-        for k in ranks
+        for k in wanted
     }
     return IdentificationRates(closed, points.tpir, points.fpir, points.threshold)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Return a validated config; `overrides` are given as to --set.
+    """Return a config, its fields checked; `overrides` are given as to --set.
 
-    Raises InvalidInput if anything in it is wrong.
+    Raises InvalidInput if a field is wrong. Whether its steps, rules and data exist is found when
+    it is opened or checked (`open_session`, `qfuse check`).
     """
     from pipeline.config import config
 
@@ -518,9 +552,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def open_session(config: str | Path | Config, overrides: Sequence[str] = ()) -> Session:
     """Return a config opened: its data set, store and plan; nothing is computed.
 
-    Raises what is wrong with them first.
+    `overrides` are given as to --set, and need a config by its path. Raises what is wrong first.
     """
     from pipeline import session
+    from pipeline.config.config import Config
+    from pipeline.errors import InvalidInput
+
+    if isinstance(config, Config) and overrides:
+        raise InvalidInput(
+            "overrides are of a config that is read: give them to load_config, or give open_session"
+            " the config's path."
+        )
 
     return session.open_session(
         Path(config) if isinstance(config, str) else config, list(overrides)

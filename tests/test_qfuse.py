@@ -228,3 +228,50 @@ def test_a_config_is_run_and_its_results_are_a_table(
     tar = found[(found.metric == "tar") & (found.threshold_rule == "at_most")]
     assert tar.rule.tolist() == ["mean", "best"]
     assert qfuse.load_config("c.yaml").name == "c"
+
+
+def test_a_template_of_no_usable_face_is_nobodys_candidate_and_finds_nobody() -> None:
+    fused = qfuse.fuse([[1.0, 0.0], [np.nan, 0.0], [-1.0, 0.1]], ["a", "b", "c"])
+    found = qfuse.identify(fused.embedding, [[-1.0, -1.0]], k=3)
+    assert found.row.tolist() == [[2, 0, -1]]
+    assert np.isnan(found.score[0, 2])
+    none = qfuse.identify([[1.0, 0.0], [0.0, 1.0]], fused.embedding, k=1)
+    assert none.row.tolist() == [[0], [-1], [1]]
+    rates = qfuse.identification_rates(none, ["b", "x"], fused.template, fpir=1.0, ranks=1)
+    assert rates.rank == {1: 0.0}  # the one mated probe, b, has no template
+
+
+def test_the_best_of_an_empty_gallery_is_nobody() -> None:
+    found = qfuse.identify(np.empty((0, 2)), [[1.0, 0.0]], k=2)
+    assert found.row.tolist() == [[-1, -1]]
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True, "2"])
+def test_a_number_of_candidates_that_is_none_is_refused(k: Any) -> None:
+    with pytest.raises(InvalidInput, match="k: expected a whole number"):
+        qfuse.identify([[1.0, 0.0]], [[1.0, 0.0]], k=k)
+
+
+def test_a_rank_beyond_the_candidates_is_refused() -> None:
+    found = qfuse.identify(np.eye(3), np.eye(3), k=2)
+    with pytest.raises(InvalidInput, match="3 is beyond the 2 candidates"):
+        qfuse.identification_rates(found, ["a", "b", "c"], ["a", "b", "c"], ranks=[1, 3])
+    with pytest.raises(InvalidInput, match="give one a template"):
+        qfuse.identification_rates(found, ["a", "b"], ["a", "b", "c"], ranks=[1])
+
+
+@pytest.mark.parametrize("words", [{"rule": "media-mean"}, {"inside_media": "mean"}])
+def test_what_weighs_media_needs_them(words: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="give media"):
+        qfuse.fuse(np.eye(2), ["a", "a"], **words)
+
+
+def test_a_variance_that_is_not_above_0_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="variance: expected numbers above 0"):
+        qfuse.fuse(np.eye(2), ["a", "a"], rule="inverse-variance", variance=[1.0, -1.0])
+
+
+def test_overrides_of_a_config_that_is_read_already_are_refused() -> None:
+    config = qfuse.load_config(ROOT / "configs/demo.yaml")
+    with pytest.raises(InvalidInput, match="give them to load_config"):
+        qfuse.open_session(config, ["steps.fuse.options.rule=best"])

@@ -121,7 +121,9 @@ def _explain(model: Any, problem: Any) -> str:
         fields = parent.model_fields if parent else ()
         known = [name for name in fields if name not in ("base", "benchmark")]
         known += get_close_matches(str(problem["loc"][-1]), getattr(parent, "MERGED_KEYS", ()), 1)
-        return f"{location}: {unknown('key', str(problem['loc'][-1])[:60], known)}"
+        key = str(problem["loc"][-1])[:60]
+        within = f" An option goes below options: {{options: {{{key}: …}}}}."
+        return f"{location}: {unknown('key', key, known)}{within if 'options' in fields else ''}"
     # an index is missing: a list should have more values
     if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
         return (

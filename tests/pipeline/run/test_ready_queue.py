@@ -84,3 +84,17 @@ def test_a_step_is_finished_with_its_last_shard(lab: Lab) -> None:
         ends.append(ready.done(job))
     assert ends[:-1] == [False] * (len(ends) - 1)
     assert ends[-1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_may_run_is_handed_out_in_the_order_of_the_plan(lab: Lab, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    ready, flying = ReadyQueue(lab.session().plan, memory=True), []
+    while ready.left:
+        batch = []
+        while (job := ready.next()) is not None:
+            batch.append(job)
+        assert batch == sorted(batch)
+        flying += batch
+        for _ in range(min(3, len(flying))):
+            ready.done(flying.pop(chance.randrange(len(flying))))

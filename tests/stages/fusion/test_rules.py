@@ -455,3 +455,13 @@ def test_a_rule_for_vectors_has_no_weights_and_says_what_it_reads() -> None:
     rule = fusion_rule_named("inverse-variance")
     assert rule.weigh is None
     assert rule.reads == ("variance",)
+
+
+def test_trimmed_leaves_out_the_whole_share_where_the_product_rounds_down() -> None:
+    assert 0.58 * 50 < 29  # in float64
+    rng = np.random.default_rng(0)
+    faces = replace(
+        made([[(0, 1.0, 0.5, 0.5)] * 50]),
+        embedding=rng.standard_normal((50, 4)).astype(np.float32),
+    )
+    assert np.count_nonzero(fusion_rule_named("trimmed(f=0.58)").weigh(faces) == 0) == 29
