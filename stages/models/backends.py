@@ -268,29 +268,21 @@ class TorchModel:
 
 
 def _network(card: ModelCard) -> nn.Module:
-    from stages.models.iresnet import iresnet50, iresnet100
-    from stages.models.mobilefacenet import MobileFaceNet
+    from stages.models.networks import ARCHITECTURES
 
-    known: dict[str, tuple[Callable[[], nn.Module], int]] = {
-        "mobilefacenet": (MobileFaceNet, 128),
-        "iresnet50": (iresnet50, 512),
-        "iresnet100": (iresnet100, 512),
-        "magface100": (lambda: iresnet100(eps=2e-5), 512),
-        "crfiqa50": (lambda: iresnet50(quality=True), 1),
-        "crfiqa100": (lambda: iresnet100(quality=True), 1),
-    }
-    if card.architecture not in known:
+    if card.architecture not in ARCHITECTURES:
+        known = [*ARCHITECTURES, "onnx", "yunet"]
         raise InvalidInput(
-            f"model {card.name!r}:"
-            f" {unknown('architecture', card.architecture, [*known, 'onnx', 'yunet'])}"
+            f"model {card.name!r}: {unknown('architecture', card.architecture, known)}"
         )
-    build, dimension = known[card.architecture]
-    if card.dimension != dimension or card.input_size != CROP[0]:
+    architecture = ARCHITECTURES[card.architecture]
+    if card.dimension != architecture.dimension or card.input_size != CROP[0]:
         raise InvalidInput(
-            f"model {card.name!r}: architecture {card.architecture} has dimension {dimension} and"
-            f" input size {CROP[0]}; the card says {card.dimension} and {card.input_size}."
+            f"model {card.name!r}: architecture {card.architecture} has dimension"
+            f" {architecture.dimension} and input size {CROP[0]}; the card says"
+            f" {card.dimension} and {card.input_size}."
         )
-    return build()
+    return architecture.build()
 
 
 def _in_batches(

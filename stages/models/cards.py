@@ -16,9 +16,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.config.validation import explained
 from pipeline.config.yaml_text import read_yaml
@@ -29,6 +36,33 @@ Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
 CRFIQA_EMBEDDING = 512
+
+
+class Origin(BaseModel):
+    """Where a file is published: a `member` of a `package` (name==version), or a `url`.
+
+    `sha256` and `bytes` are of what is published, if `mend` makes another file of it: a graph
+    without the inputs that a runtime refuses (stages/models/graph_mending).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    package: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+$"
+    )
+    member: str | None = None
+    url: str | None = Field(default=None, pattern=r"^https://\S+$")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    bytes: int | None = Field(default=None, gt=0)
+    mend: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.url is None) == (self.package is None) or (self.package is None) != (
+            self.member is None
+        ):
+            raise ValueError("needs a package with its member, or a url, and not both")
+        return self
 
 
 class ModelCard(BaseModel):
@@ -51,7 +85,11 @@ class ModelCard(BaseModel):
     dimension: int = Field(gt=0, le=65_536)
     higher_is_better: bool = True
     licence: str
+    page: str = ""  # where it is described
+    training: str = ""  # the data that it was trained on
+    scored: str = ""  # by how much it parts mated from non-mated, or clean from degraded, here
     notes: str = ""
+    origin: Origin | None = None
 
     @field_validator("file")
     @classmethod

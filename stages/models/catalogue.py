@@ -27,7 +27,7 @@ _lock = threading.Lock()
 _cards: dict[Any, dict[str, ModelCard]] = {}
 
 # What of a card never changes a number.
-_PROSE = {"name", "file", "bytes", "licence", "notes"}
+_PROSE = {"name", "file", "bytes", "licence", "page", "training", "scored", "notes", "origin"}
 
 
 def all_cards(context: Context) -> dict[str, ModelCard]:

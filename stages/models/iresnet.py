@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stages.models.layers import Folding
 
-LAYERS = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
+LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 WIDTHS = (64, 128, 256, 512)
 EMBEDDING = 512
 
@@ -54,7 +54,7 @@ class Block(Folding):
 
 
 class IResNet(Folding):
-    """An iresnet of `depth` 50 or 100 layers, with the CR-FIQA quality head if `quality`.
+    """An iresnet of `depth` 18, 34, 50 or 100 layers, with the CR-FIQA quality head if `quality`.
 
     `eps` is that of every batch norm (1e-5; MagFace was trained with 2e-5). `dropout` acts in
     training only.
@@ -98,13 +98,3 @@ class IResNet(Folding):
         x = self.fc(self.dropout(torch.flatten(self.bn2(x), 1)))
         embedding: Tensor = self.features(x.to(self.features.weight.dtype))
         return embedding if self.qs is None else (embedding, self.qs(embedding).squeeze(1))
-
-
-def iresnet50(quality: bool = False) -> IResNet:
-    """Return an untrained iresnet50; with the CR-FIQA head if `quality`."""
-    return IResNet(50, quality)
-
-
-def iresnet100(quality: bool = False, eps: float = 1e-5) -> IResNet:
-    """Return an untrained iresnet100; with the CR-FIQA head if `quality`."""
-    return IResNet(100, quality, eps)

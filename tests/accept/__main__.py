@@ -1,8 +1,9 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: lfw, closeups, fusion, rules, discard, coverage,
-                                          machines, interruptions, threads, kills, flips, dask,
-                                          drivers, idle, hostile; all by default
+    python -m tests.accept [PART ...]     parts: networks, lfw, closeups, fusion, rules,
+                                          discard, coverage, machines, interruptions, threads,
+                                          kills, flips, dask, drivers, idle, hostile; all by
+                                          default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
 """
@@ -28,11 +29,13 @@ from tests.accept.fusion import fusion
 from tests.accept.hostile import hostile
 from tests.accept.kills import kills
 from tests.accept.machines import machines
+from tests.accept.networks import networks
 from tests.accept.recognition import lfw
 from tests.accept.rules import rules
 
 PAGE = ROOT / "docs" / "acceptance.md"
 PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
+    "networks": ("Published networks", networks),
     "lfw": ("LFW: 13,173 photographs, 6,000 pairs, flip-add", lfw),
     "closeups": ("Faces that fill the frame", closeups),
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),

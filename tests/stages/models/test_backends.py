@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.errors import InvalidInput, ResourceRefused
 from stages.models.backends import open_model, preprocess
 from stages.models.cards import ModelCard, read_cards, read_weights
-from stages.models.iresnet import iresnet50
+from stages.models.iresnet import IResNet
 
 Make = Callable[..., Any]
 DIMENSION = 5
@@ -365,7 +365,7 @@ def test_crfiqa_checkpoint_in_the_published_layout_scores(
     tmp_path: Path, profile: Make, crops: np.ndarray
 ) -> None:
     torch.manual_seed(0)
-    network = iresnet50(quality=True).eval()
+    network = IResNet(50, quality=True).eval()
     torch.save(network.state_dict(), tmp_path / "crfiqa.pth")
     card = _card(kind="quality", architecture="crfiqa50", dimension=1)
     pixels = torch.from_numpy(crops[:2].transpose(0, 3, 1, 2) / np.float32(127.5) - 1)

