@@ -32,6 +32,7 @@ ROOMS = (
         "stages.datasets.ijb",
     ),
     *(
+        "stages.networks",
         "stages.models",
         "stages.faces",
         "stages.quality",

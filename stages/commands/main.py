@@ -11,24 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.run import run
-from pipeline.cli.terminal import AsJson, StorePath, emit, say, show
+from pipeline.cli.terminal import AsJson, StorePath, emit, say
 from pipeline.errors import UsageError, counted
 from pipeline.system.available import require_to_compute
-from stages.commands import build, quality, reference, runs, synth
+from stages.commands import build, models, quality, reference, runs, synth
 
-models_app = typer.Typer(
-    help="List the models, and say whether their weights are found.",
-    epilog="Example: qfuse models list --folder weights",
-    no_args_is_help=True,
-)
-Folders = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--folder",
-        metavar="FOLDER",
-        help="Look for weights here; default: the folders that the shipped configs name.",
-    ),
-]
 # kind of config → the shipped one that it starts from, and what is to be done next
 STARTERS = {
     "gallery": (
@@ -69,8 +56,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=build.REFERENCE)(build.reference)
     app.command(epilog=runs.EXPLAIN)(runs.explain)
     app.command(epilog=runs.DIFF)(runs.diff)
-    models_app.command("list", epilog="Example: qfuse models list --folder weights")(models_list)
-    app.add_typer(models_app, name="models")
+    app.add_typer(models.models_app, name="models")
     app.add_typer(quality.quality_app, name="quality")
     app.add_typer(synth.synth_app, name="synth")
 
@@ -120,46 +106,6 @@ def init(
     except OSError as error:
         raise cannot_write(path, error) from None
     say(f"wrote {path}: {advice}; then `qfuse check {path}` and `qfuse run {path}`.")
-
-
-def models_list(folder: Folders = None, as_json: AsJson = False) -> None:
-    """Show every model card, and say whether its weights are found.
-
-    The weights must also have the digest that the card declares.
-    """
-    from rich.table import Table
-
-    from pipeline.core.numerics import PROFILES
-    from pipeline.core.stage import Context
-    from stages.models.catalogue import all_cards
-
-    folders = folder or model_folders()
-    rows: list[dict[str, Any]] = []
-    for name, card in all_cards(Context(PROFILES["cpu-fp32"])).items():
-        path = next((f / card.file for f in folders if os.path.isfile(f / card.file)), None)
-        rows.append(
-            {
-                **card.model_dump(mode="json"),
-                "name": name,
-                "found": path,
-                "state": _state(path, card.sha256),
-            }
-        )
-    if as_json:
-        emit([{**row, "found": str(row["found"]) if row["found"] else None} for row in rows])
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("model", "kind", "file", "there"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("licence")
-    for row in rows:
-        table.add_row(row["name"], row["kind"], row["file"], row["state"], row["licence"])
-    show(table)
-    say(f"looked for in: {', '.join(map(str, folders))}")
-    say(
-        "Nothing is downloaded: obtain a file, accept its licence, put it into one of these folders"
-        " or name yours (--folder)."
-    )
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -218,7 +164,7 @@ def doctor(as_json: AsJson = False) -> None:
         facts["gpu"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     except ImportError:
         facts["gpu"] = "unknown"
-    folders = model_folders()
+    folders = models.model_folders()
     cards = all_cards(Context(PROFILES["cpu-fp32"]))
     there = [
         name
@@ -237,28 +183,6 @@ def doctor(as_json: AsJson = False) -> None:
     for problem in problems:
         say(f"! {problem}")
     say("fine" if not problems else f"{counted(len(problems), 'problem')} to fix")
-
-
-def model_folders() -> list[Path]:
-    """Return the folders in which the shipped configs look for weights.
-
-    They are $QFUSE_MODELS or ./models, and $QFUSE_SHARED/models.
-    """
-    shared = os.environ.get("QFUSE_SHARED")
-    return [
-        Path(os.environ.get("QFUSE_MODELS", "models")),
-        *([Path(shared) / "models"] if shared else []),
-    ]
-
-
-def _state(path: Path | None, sha256: str | None) -> str:
-    if path is None:
-        return "no"
-    from pipeline.files.digests import file_digest
-
-    if sha256 is None:
-        return "undeclared"
-    return "yes" if file_digest(path) == sha256 else "other bytes"
 
 
 def _faiss_version() -> str:

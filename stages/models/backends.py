@@ -221,7 +221,7 @@ class TorchModel:
         import torch
 
         from stages.models.checkpoints import load_checkpoint
-        from stages.models.layers import fold_batch_norms
+        from stages.networks.layers import fold_batch_norms
 
         if profile.device == "cuda":
             if not torch.cuda.is_available():
@@ -268,7 +268,7 @@ class TorchModel:
 
 
 def _network(card: ModelCard) -> nn.Module:
-    from stages.models.networks import ARCHITECTURES
+    from stages.networks.architectures import ARCHITECTURES
 
     if card.architecture not in ARCHITECTURES:
         known = [*ARCHITECTURES, "onnx", "yunet"]

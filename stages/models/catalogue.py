@@ -5,8 +5,10 @@ A process opens a model once for each pair of weights and numerics profile.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.core.stage import Context
@@ -26,16 +28,31 @@ _opened: dict[Any, Any] = {}
 _lock = threading.Lock()
 _cards: dict[Any, dict[str, ModelCard]] = {}
 
+# The file of cards in a folder of weights, which `qfuse models add` writes.
+OWN_CARDS = "cards.yaml"
 # What of a card never changes a number.
 _PROSE = {"name", "file", "bytes", "licence", "page", "training", "scored", "notes", "origin"}
 
 
 def all_cards(context: Context) -> dict[str, ModelCard]:
     """Return the built-in cards and those of the config, which may replace built-in ones."""
-    paths = (resource("data_manifests/models.yaml"), *context.model_cards)
-    if paths not in _cards:
-        _cards[paths] = {name: card for path in paths for name, card in read_cards(path).items()}
-    return _cards[paths]
+    beside = [folder / OWN_CARDS for folder in reversed(context.model_folders)]
+    paths = (
+        resource("data_manifests/models.yaml"),
+        *(path for path in beside if os.path.isfile(path)),
+        *context.model_cards,
+    )
+    known = tuple((path, _changed(path)) for path in paths)
+    if known not in _cards:
+        _cards[known] = {name: card for path in paths for name, card in read_cards(path).items()}
+    return _cards[known]
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def card(context: Context, name: str, kinds: tuple[str, ...]) -> ModelCard:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InvalidInput
 from stages.models.cards import WeightFile
+from stages.networks.architectures import ARCHITECTURES
 
 # Under which names training scripts save the network, among other things; arcface_torch calls it
 # state_dict_backbone.
@@ -105,6 +106,37 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
             + (", or save the network alone." if beside else ".")
         )
     module.load_state_dict(cast, assign=any(tensor.is_meta for tensor in own.values()))
+
+
+def fitting_architectures(weights: WeightFile) -> list[str]:
+    """Return the architectures whose names and shapes a file has, all of them and no others.
+
+    A training head beside the network does not count. Raises InvalidInput as `load_checkpoint`
+    does, if the file cannot be read or asks to run code.
+    """
+    held = _tensors(_read_content(weights), weights)
+    fitting = []
+    for name, architecture in ARCHITECTURES.items():
+        with torch.device("meta"):
+            own = architecture.build().state_dict()
+        state, prefix = _below_prefix(held, own, weights)
+        beside = [each for each in held if not each.startswith(prefix)]
+        needed = {each for each in own if not _is_count(each)}
+        if (
+            needed <= state.keys() <= own.keys()
+            and all(tensor.shape == own[each].shape for each, tensor in state.items())
+            and all(_part(each, prefix) in HEADS for each in beside)
+        ):
+            fitting.append(name)
+    return fitting
+
+
+def as_safetensors(weights: WeightFile) -> bytes:
+    """Return the tensors of a checkpoint in the safetensors form. Raises as `load_checkpoint`."""
+    from safetensors.torch import save
+
+    held = _tensors(_read_content(weights), weights)
+    return save({name: tensor.contiguous() for name, tensor in held.items()})
 
 
 def _read_content(weights: WeightFile) -> Any:

@@ -370,7 +370,7 @@ def test_models_list_says_which_weights_are_there_and_whether_they_are_the_decla
     assert (cards["edgeface_xxs"]["found"], cards["edgeface_xxs"]["state"]) == (None, "no")
     assert all(card["licence"] for card in cards.values())
     said = qfuse("models", "list", "--folder", "weights").out
-    assert "Nothing is downloaded" in said
+    assert "qfuse models fetch NAME" in said
     assert "looked for in: weights" in said
 
 

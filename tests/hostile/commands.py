@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.cli.main import main
 from pipeline.cli.verbs import app
-from stages.commands.main import models_app
+from stages.commands.models import models_app
 
 from . import archives, documents, pictures, tables
 from .guard import Breach

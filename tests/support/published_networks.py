@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.models.ir import IR
-from stages.models.networks import ARCHITECTURES
+from stages.networks.architectures import ARCHITECTURES
+from stages.networks.ir import IR
 
 Layout = Sequence[tuple[str, list[int]]]
 

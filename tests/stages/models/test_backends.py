@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.errors import InvalidInput, ResourceRefused
 from stages.models.backends import open_model, preprocess
 from stages.models.cards import ModelCard, read_cards, read_weights
-from stages.models.iresnet import IResNet
+from stages.networks.iresnet import IResNet
 
 Make = Callable[..., Any]
 DIMENSION = 5

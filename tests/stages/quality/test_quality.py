@@ -22,7 +22,7 @@ from pipeline.errors import InvalidInput
 from stages.faces.align import Align, AlignOptions
 from stages.faces.degrade import Degrade, DegradeOptions
 from stages.faces.embed import Embed, EmbedOptions
-from stages.models.iresnet import IResNet
+from stages.networks.iresnet import IResNet
 from stages.quality.quality import Quality, QualityOptions
 from stages.quality.reference_statistics import STATISTICS, Statistics
 from stages.tables.schemas import QUALITIES

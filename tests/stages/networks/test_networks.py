@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.models.iresnet import Block
-from stages.models.layers import fold_batch_norms
-from stages.models.mobilefacenet import Bottleneck, MobileFaceNet, Separable
+from stages.networks.iresnet import Block
+from stages.networks.layers import fold_batch_norms
+from stages.networks.mobilefacenet import Bottleneck, MobileFaceNet, Separable
 
 
 def test_mobilefacenet_has_307_entries() -> None:

@@ -1,4 +1,4 @@
-"""networks: the architectures that a card may name, each with the published names and shapes."""
+"""architectures: the networks that a card may name, each with the published names and shapes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import partial
 
 from torch import nn
 
-from stages.models.ir import IR
-from stages.models.iresnet import IResNet
-from stages.models.mobilefacenet import MobileFaceNet
+from stages.networks.ir import IR
+from stages.networks.iresnet import IResNet
+from stages.networks.mobilefacenet import MobileFaceNet
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from published_networks import PUBLISHED
 
-from stages.models.networks import ARCHITECTURES
+from stages.networks.architectures import ARCHITECTURES
 
 # One of each form of block and head; all the others, deeper ones, are a matter of `make accept`.
 SOME = (

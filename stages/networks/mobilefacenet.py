@@ -13,7 +13,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from stages.models.layers import Folding
+from stages.networks.layers import Folding
 
 EMBEDDING = 128
 # expansion, channels, blocks, stride of the first (paper, table 1)

@@ -1,0 +1,315 @@
+"""The verbs of models: list, show, fetch, add and convert."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.terminal import AsJson, emit, say, show
+from pipeline.errors import InvalidInput, UsageError
+
+if TYPE_CHECKING:
+    from stages.models.cards import ModelCard
+
+models_app = typer.Typer(
+    help="List, describe, fetch and add models.",
+    epilog="Example: qfuse models list --folder weights",
+    no_args_is_help=True,
+)
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--folder",
+        metavar="FOLDER",
+        help="Look for weights and their cards.yaml here; default: the folders that the shipped"
+        " configs name.",
+    ),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name (`qfuse models list`).")]
+
+
+@models_app.command("list", epilog="Example: qfuse models list --folder weights")
+def list_models(folder: Folders = None, as_json: AsJson = False) -> None:
+    """Show every model card, and say whether its weights are found.
+
+    The weights must also have the digest that the card declares.
+    """
+    from rich.table import Table
+
+    folders = folder or model_folders()
+    rows = [_row(card, folders) for card in _cards(folders).values()]
+    if as_json:
+        emit([{**row, "found": str(row["found"]) if row["found"] else None} for row in rows])
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("model", "kind", "file", "there"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("licence")
+    for row in rows:
+        there = row["state"]
+        if there == "no" and row["origin"]:
+            there = "can be fetched"
+        table.add_row(row["name"], row["kind"], row["file"], there, row["licence"])
+    show(table)
+    say(f"looked for in: {', '.join(map(str, folders))}")
+    say(
+        "`qfuse models fetch NAME` fetches what can be fetched; for a file of your own,"
+        " `qfuse models add FILE`."
+    )
+
+
+@models_app.command("show", epilog="Example: qfuse models show edgeface_xxs")
+def show_model(name: Name, folder: Folders = None, as_json: AsJson = False) -> None:
+    """Show all that is known of a model: what it is fed, what it gives, its licence and source."""
+    from stages.models.fetching import place
+
+    folders = folder or model_folders()
+    card = _card(name, folders)
+    row = _row(card, folders)
+    if as_json:
+        emit({**row, "found": str(row["found"]) if row["found"] else None})
+        return
+    scale = "pixels as they are"
+    if card.kind != "detector":
+        scale = f"{card.colour.upper()}, {card.input_size} × {card.input_size} pixels,"
+        scale += f" (x − {_numbers(card.mean)}) / {_numbers(card.std)}"
+    facts = {
+        "kind": card.kind,
+        "architecture": card.architecture,
+        "is fed": scale,
+        "gives": _gives(card),
+        "file": f"{card.file} ({_there(row)})",
+        "sha256": card.sha256 or "not declared: describe your file with `qfuse models add FILE`",
+        "licence": card.licence,
+        "trained on": card.training,
+        "scored": card.scored,
+        "page": card.page,
+        "fetched from": place(card.origin) if card.origin else "",
+        "notes": card.notes,
+    }
+    for fact, value in facts.items():
+        if value:
+            say(f"{fact:<13} {value}")
+
+
+@models_app.command("fetch", epilog="Example: qfuse models fetch sface --accept-licence")
+def fetch_model(
+    name: Name,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            metavar="FOLDER",
+            help="Where to put the file; default: the first folder of `qfuse models list`.",
+        ),
+    ] = None,
+    local: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Take this file of yours; fetch nothing."),
+    ] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept-licence", metavar="", help="Accept the licence unasked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the weights of a model from where its card says that they are published.
+
+    Shows the licence and asks first. The file must have the size and the digest of the card.
+    """
+    from stages.models.fetching import fetch, place
+
+    folders = [folder] if folder else model_folders()
+    card = _card(name, folders)
+    if not accept:
+        said = f"{name}: {card.licence}"
+        said += f"; from {place(card.origin)}" if card.origin and local is None else ""
+        if not sys.stdin.isatty():
+            raise UsageError(f"{said}. Read the licence, and accept it with --accept-licence.")
+        say(said)
+        typer.confirm("Do you accept this licence?", abort=True)
+    path = fetch(card, folders[0], local)
+    if as_json:
+        emit({"model": name, "path": str(path), "sha256": card.sha256})
+        return
+    say(f"{path}: {path.stat().st_size:,} bytes, with the digest of the card")
+
+
+@models_app.command("add", epilog="Example: qfuse models add weights/my_model.onnx")
+def add_model(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="An ONNX graph, or a checkpoint of a network.")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The model's name; default: the file's, without ending."),
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a checkpoint; default: found by names and shapes."),
+    ] = None,
+    colour: Annotated[
+        str | None, typer.Option(metavar="ORDER", help="The order it is fed: rgb or bgr.")
+    ] = None,
+    licence: Annotated[
+        str, typer.Option(metavar="TEXT", help="The licence of the weights.")
+    ] = "as of the weights you obtained",
+    as_json: AsJson = False,
+) -> None:
+    """Read a weight file and write its card, digest included, into cards.yaml beside it.
+
+    Configs find the card by the folder, which they name in models.folders.
+    """
+    import yaml
+
+    from pipeline.errors import cannot_write
+    from pipeline.system.atomic_text import replace_text
+    from stages.models.cards import ModelCard, read_cards
+    from stages.models.catalogue import OWN_CARDS
+    from stages.models.recognising import recognised
+
+    fields = recognised(file, architecture)
+    fields["licence"] = licence
+    if colour is not None:
+        fields["colour"] = colour
+    chosen = name or file.name.partition(".")[0]
+    path = file.parent / OWN_CARDS
+    known = read_cards(path) if path.exists() else {}
+    if chosen in known:
+        raise InvalidInput(f"{path} has a card {chosen!r} already: give another --name.")
+    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" if known else ""
+    try:
+        ModelCard.model_validate({"name": chosen, **fields})
+    except ValueError as error:
+        raise UsageError(f"--colour: expected rgb or bgr, found {colour!r}.") from error
+    text += yaml.safe_dump({chosen: fields}, sort_keys=False, allow_unicode=True)
+    try:
+        replace_text(path, text)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    if as_json:
+        emit({"model": chosen, "cards": str(path), **fields})
+        return
+    fed = str(fields.get("colour", "rgb")).upper()
+    say(f"{chosen}: {fields['architecture']}, {fields['kind']}, {fields['dimension']} numbers")
+    say(f"wrote its card into {path}; name the folder {file.parent} in models.folders of a config.")
+    say(
+        f"! No file says which colours it wants: the card says {fed}, the usual order. Compare"
+        " with the project that the weights are from."
+    )
+
+
+@models_app.command("convert", epilog="Example: qfuse models convert net.pth net.safetensors")
+def convert_model(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A checkpoint, or an ONNX graph to mend.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to write; it must not exist yet.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint as .safetensors, or an ONNX graph as runtimes want it.
+
+    Graphs of old exporters list their weights as inputs too, which ONNX Runtime refuses.
+    """
+    import hashlib
+
+    from pipeline.errors import cannot_write
+    from pipeline.system.atomic_text import replace_bytes
+    from stages.commands.destination import need_absent, need_name
+    from stages.models.cards import read_weights
+
+    weights = read_weights(file, None)
+    if file.suffix == ".onnx":
+        from stages.models.graph_mending import mended
+
+        need_name(out, "a mended graph is an ONNX graph", ".onnx")
+        need_absent(out)
+        data = mended(weights.data, str(file))
+    else:
+        from stages.models.checkpoints import as_safetensors
+
+        need_name(out, "checkpoints are converted to safetensors", ".safetensors")
+        need_absent(out)
+        data = as_safetensors(weights)
+    try:
+        replace_bytes(out, data)
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    digest = hashlib.sha256(data).hexdigest()
+    if as_json:
+        emit({"path": str(out), "bytes": len(data), "sha256": digest})
+        return
+    say(f"wrote {out}: {len(data):,} bytes, sha256 {digest}")
+
+
+def model_folders() -> list[Path]:
+    """Return the folders in which the shipped configs look for weights.
+
+    These are $QFUSE_MODELS, or ./models without it, and $QFUSE_SHARED/models.
+    """
+    shared = os.environ.get("QFUSE_SHARED")
+    return [
+        Path(os.environ.get("QFUSE_MODELS", "models")),
+        *([Path(shared) / "models"] if shared else []),
+    ]
+
+
+def _cards(folders: list[Path]) -> dict[str, ModelCard]:
+    from pipeline.core.numerics import PROFILES
+    from pipeline.core.stage import Context
+    from stages.models.catalogue import all_cards
+
+    return all_cards(Context(PROFILES["cpu-fp32"], model_folders=tuple(folders)))
+
+
+def _card(name: str, folders: list[Path]) -> ModelCard:
+    from stages.models.cards import card_named
+
+    return card_named(_cards(folders), name)
+
+
+def _row(card: ModelCard, folders: list[Path]) -> dict[str, Any]:
+    path = next((f / card.file for f in folders if os.path.isfile(f / card.file)), None)
+    state = _state(path, card.sha256)
+    return {**card.model_dump(mode="json"), "name": card.name, "found": path, "state": state}
+
+
+def _state(path: Path | None, sha256: str | None) -> str:
+    if path is None:
+        return "no"
+    from pipeline.files.digests import file_digest
+
+    if sha256 is None:
+        return "undeclared"
+    return "yes" if file_digest(path) == sha256 else "other bytes"
+
+
+def _there(row: dict[str, Any]) -> str:
+    words = {
+        "no": "not there",
+        "undeclared": "there, of no declared digest",
+        "yes": "there, with this digest",
+        "other bytes": "there, with ANOTHER digest",
+    }
+    return words[row["state"]]
+
+
+def _gives(card: ModelCard) -> str:
+    if card.kind == "detector":
+        return "boxes and five landmarks"
+    embedding, given = card.embedding_dimension, []
+    if embedding is not None:
+        given.append(f"an embedding of {embedding} numbers")
+    if card.has_quality:
+        better = "higher" if card.higher_is_better else "lower, negated here,"
+        given.append(f"a quality score ({better} = more useful)")
+    return " and ".join(given)
+
+
+def _numbers(values: tuple[float, float, float]) -> str:
+    return f"{values[0]:g}" if len(set(values)) == 1 else f"({', '.join(f'{v:g}' for v in values)})"

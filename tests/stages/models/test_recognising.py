@@ -1,0 +1,121 @@
+"""What a weight file says of itself: the architecture by names and shapes, a graph's ends."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from pipeline.errors import InvalidInput
+from stages.models.cards import WeightFile
+from stages.models.checkpoints import fitting_architectures
+from stages.models.graph_mending import mended
+from stages.models.recognising import recognised
+from stages.networks.architectures import ARCHITECTURES
+
+SAME = {  # published modules that differ in nothing that a file holds
+    **{f"iresnet{depth}": f"magface{depth}" for depth in (18, 50, 100)},
+}
+
+
+def empty_state(architecture: str) -> dict[str, Tensor]:
+    """A state dict whose tensors have one number each in memory and in a file."""
+    with torch.device("meta"):
+        own = ARCHITECTURES[architecture].build().state_dict()
+    return {
+        name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+        for name, tensor in own.items()
+    }
+
+
+def written(content: object) -> WeightFile:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return WeightFile(Path("net.pth"), file.getvalue())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_architecture_is_found_by_its_names_and_shapes(architecture: str) -> None:
+    found = fitting_architectures(written({"state_dict": empty_state(architecture)}))
+    assert architecture in found
+    pairs = [{one, other} for one, other in SAME.items()]
+    assert set(found) == next((pair for pair in pairs if architecture in pair), {architecture})
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "features.module."])
+def test_a_prefix_and_a_training_head_do_not_hide_an_architecture(prefix: str) -> None:
+    state = {prefix + name: tensor for name, tensor in empty_state("adaface18").items()}
+    state |= {"head.weight": torch.zeros(3)}
+    counts = [name for name in state if name.endswith("num_batches_tracked")]
+    for name in counts:  # old files lack them
+        del state[name]
+    assert fitting_architectures(written(state)) == ["adaface18"]
+
+
+def test_a_tensor_more_or_of_another_shape_is_no_fit() -> None:
+    state = empty_state("mobilefacenet")
+    assert fitting_architectures(written({**state, "other.weight": torch.zeros(2)})) == []
+    name = next(iter(state))
+    assert fitting_architectures(written({**state, name: torch.zeros(2)})) == []
+
+
+def test_of_two_that_are_alike_the_files_name_decides(tmp_path: Path) -> None:
+    path = tmp_path / "MagFace_iresnet18.pth"
+    path.write_bytes(written(empty_state("magface18")).data)
+    found = recognised(path)
+    assert (found["architecture"], found["colour"]) == ("magface18", "bgr")
+    assert "iresnet18 and magface18" in found["notes"]
+    assert recognised(path, "iresnet18")["architecture"] == "iresnet18"
+    with pytest.raises(InvalidInput, match="not of adaface18"):
+        recognised(path, "adaface18")
+
+
+def graph(outputs: dict[str, int], spoilt: bool = False) -> bytes:
+    """An image → its mean a channel → as many numbers as each output has."""
+    nodes = [helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0)]
+    weights, ends = [], []
+    for name, length in outputs.items():
+        matrix = np.arange(3.0 * length, dtype=np.float32).reshape(3, length)
+        weights.append(numpy_helper.from_array(matrix, f"{name}_matrix"))
+        nodes.append(helper.make_node("MatMul", ["mean", f"{name}_matrix"], [name]))
+        ends.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", length]))
+    starts = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 96, 96])]
+    if spoilt:  # as old exporters do: weights are inputs too, also such that nothing reads
+        starts += [
+            helper.make_tensor_value_info(w.name, TensorProto.FLOAT, list(w.dims)) for w in weights
+        ]
+        starts.append(helper.make_tensor_value_info("unused", TensorProto.FLOAT, [3]))
+        weights.append(numpy_helper.from_array(np.zeros(4, np.float32), "unread"))
+    made = helper.make_graph(nodes, "g", starts, ends, weights)
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(made, ir_version=8, opset_imports=opset).SerializeToString()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("length", "kind"), [(64, "recognition"), (1, "quality")])
+def test_a_graph_says_its_ends_and_what_it_is(tmp_path: Path, length: int, kind: str) -> None:
+    (tmp_path / "net.onnx").write_bytes(graph({"answer": length}))
+    found = recognised(tmp_path / "net.onnx")
+    assert (found["kind"], found["dimension"], found["input_size"]) == (kind, length, 96)
+    assert (found["input_name"], found["output_name"]) == ("image", "answer")
+
+
+def test_a_graph_of_two_answers_is_left_to_its_user(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(graph({"a": 64, "b": 1}))
+    with pytest.raises(InvalidInput, match="expected one output"):
+        recognised(tmp_path / "net.onnx")
+
+
+def test_a_mended_graph_computes_the_same_and_has_its_image_for_input_alone() -> None:
+    image = np.random.default_rng(0).random((2, 3, 96, 96), np.float32)
+    once = mended(graph({"answer": 64}, spoilt=True), "g")
+    session = ort.InferenceSession(once)
+    assert [each.name for each in session.get_inputs()] == ["image"]
+    plain = ort.InferenceSession(graph({"answer": 64}))
+    assert np.array_equal(*(each.run(None, {"image": image})[0] for each in (session, plain)))
+    assert mended(once, "g") == once == mended(graph({"answer": 64}, spoilt=True), "g")
