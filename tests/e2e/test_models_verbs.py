@@ -1,4 +1,4 @@
-"""The verbs that bring models: add writes a card, fetch gets a file, convert writes another form."""
+"""The verbs that bring models: show, fetch, add and convert."""
 
 from __future__ import annotations
 
