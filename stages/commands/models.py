@@ -167,6 +167,7 @@ def add_model(
 
     from pipeline.errors import cannot_write
     from pipeline.system.atomic_text import replace_text
+    from pipeline.system.regular_file import read_regular
     from stages.models.cards import ModelCard, read_cards
     from stages.models.catalogue import OWN_CARDS
     from stages.models.recognising import recognised
@@ -180,7 +181,7 @@ def add_model(
     known = read_cards(path) if path.exists() else {}
     if chosen in known:
         raise InvalidInput(f"{path} has a card {chosen!r} already: give another --name.")
-    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" if known else ""
+    text = read_regular(path).decode("utf-8").rstrip("\n") + "\n\n" if known else ""
     try:
         ModelCard.model_validate({"name": chosen, **fields})
     except ValueError as error:

@@ -20,8 +20,7 @@ from typing import IO
 
 from pipeline.errors import InvalidInput, ResourceRefused, cannot_write
 from pipeline.system.atomic_text import replace_bytes
-from pipeline.system.regular_file import read_regular
-from stages.models.cards import ModelCard, Origin
+from stages.models.cards import ModelCard, Origin, read_weights
 from stages.models.graph_mending import mended
 
 PATIENCE = 120  # seconds without a byte
@@ -42,9 +41,9 @@ def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
             " describe your own file with `qfuse models add FILE`."
         )
     if path.exists():
-        _need_digest(read_regular(path), card.sha256, str(path), card)
+        read_weights(path, card.sha256)
         return path
-    data = read_regular(local) if local is not None else _published(card)
+    data = read_weights(local, None).data if local is not None else _published(card)
     origin = card.origin
     if origin is not None and origin.mend and _digest(data) != card.sha256:
         _need_digest(data, origin.sha256 or card.sha256, _place(card, local), card)
