@@ -38,14 +38,14 @@ def list_models(folder: Folders = None, as_json: AsJson = False) -> None:
 
     The weights must also have the digest that the card declares.
     """
-    from rich.table import Table
+    from stages.report.text_table import text_table
 
     folders = folder or model_folders()
     rows = [_row(card, folders) for card in _cards(folders).values()]
     if as_json:
         emit([{**row, "found": str(row["found"]) if row["found"] else None} for row in rows])
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = text_table()
     for column in ("model", "kind", "file", "there"):
         table.add_column(column, no_wrap=True)
     table.add_column("licence")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+
 PART_KINDS = {
     "stage": "step",
     "reader": "reader",
@@ -188,9 +189,9 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
 def _parts_table(
     headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], narrow: tuple[str, ...]
 ) -> Table:
-    from rich.table import Table
+    from stages.report.text_table import text_table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = text_table()
     for heading in headings:
         table.add_column(heading, no_wrap=heading in narrow, overflow="fold")
     for row in rows:
