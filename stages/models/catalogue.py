@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
 from stages.models.cards import (
+    CORE_ROWS,
     ModelCard,
     WeightFile,
     card_named,
@@ -65,8 +66,9 @@ def card(context: Context, name: str, kinds: tuple[str, ...]) -> ModelCard:
 
 
 def identity(found: ModelCard) -> dict[str, Any]:
-    """Return what of a card decides numbers: digest, preprocessing, outputs."""
-    return found.model_dump(mode="json", exclude=_PROSE)
+    """Return what of a card decides numbers: digest, preprocessing, outputs, rows of a forward."""
+    told = found.model_dump(mode="json", exclude=_PROSE)
+    return {**told, "core_rows": CORE_ROWS} if "torch" in backends(found) else told
 
 
 def backends(found: ModelCard) -> tuple[str, ...]:
