@@ -7,62 +7,32 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import os
-import platform
 import pstats
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks import children, discard, other_steps, set_to_set
-from benchmarks.material import PROFILE, WORKERS, Material, Row, compare_all
-from pipeline.core.numerics import backend_version
+from benchmarks import children, discard, inference, other_steps, photographs, set_to_set
+from benchmarks.material import PROFILE, Material, Row, compare_all
+from benchmarks.page import HEAD, PROFILED, line, page
+from benchmarks.timing import Timing, measured, timed
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("numpy", "scipy", "torch", "faiss-cpu", "h5py", "opencv", "scikit-learn")
+# what `--only` may name; the first four are made of the synthetic set
+PARTS = (
+    *("set_to_set", "discard", "children", "other_steps"),
+    *("photographs", "inference", "commands"),
+)
+SYNTHETIC = PARTS[:4]
 QUICK = 0.02
 REPLICATES = 1000
-PROFILED = 5.0  # seconds: what takes longer is not run once more to see where its time goes
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of each repeat, and what the last one returned."""
-
-    seconds: list[float]
-    result: Any
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-
-def timed(
-    function: Callable[[], Any], budget: float, repeats: int = 5, alone: bool = False
-) -> Timing:
-    """Run until `repeats`, or until `budget` seconds are spent, but at least once.
-
-    A process `alone` tells its seconds itself.
-    """
-    seconds: list[float] = []
-    first = time.perf_counter()
-    while True:
-        begin = time.perf_counter()
-        result = function()
-        seconds.append(result["seconds"] if alone else time.perf_counter() - begin)
-        if len(seconds) >= repeats or time.perf_counter() - first >= budget:
-            return Timing(seconds, result)
 
 
 def main() -> None:
@@ -76,7 +46,11 @@ def main() -> None:
     parser.add_argument(
         "--budget", type=float, default=12.0, help="seconds for the repeats of one measurement"
     )
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, help="some parts; print their lines, write nothing"
+    )
     given = parser.parse_args()
+    parts = given.only or PARTS
     scale, begin = QUICK if given.quick else given.scale, time.perf_counter()
     # limits reach only libraries that are loaded
     for name in "faiss", "torch", "sklearn.metrics":
@@ -88,21 +62,22 @@ def main() -> None:
         threadpool_limits(PROFILE.threads),
         tempfile.TemporaryDirectory(prefix="qfuse-bench-") as folder,
     ):
-        sizes, rows = prepared(scale, Path(folder))
+        sizes, rows = prepared(scale, Path(folder), parts)
         common: dict[Any, Timing] = {}  # by function, and by the name of the line
         for row in rows:
-            # What a process needs before it begins is not its time, but ours.
-            ours = timed(
-                row.ours, given.budget * (5 if row.alone else 1), 3 if row.alone else 5, row.alone
-            )
-            with threadpool_limits(row.threads):
-                theirs = of_common(row, common, given.budget)
+            if row.absent:
+                lines.append(f"| {row.name} | – | – | – | {row.absent} |")
+                continue
+            ours, theirs = measured(row, common, given.budget)
             lines.append(line(row, ours, theirs))
             print(lines[-1], file=sys.stderr, flush=True)
             if not row.alone and ours.median < PROFILED:
                 shares.append(f"- {row.name}: {where_time_goes(row.ours)}.")
             if theirs is not None and row.cost and (ratio := theirs.median / ours.median) < 2:
                 slow.append(f"- {row.name} ({ratio:.2g}): {row.cost}.")
+    if given.only:
+        print("\n".join([HEAD, *lines, *(command_times() if "commands" in parts else [])]))
+        return
     commands = command_times()
     text = page(scale, sizes, lines, slow, commands, shares, time.perf_counter() - begin)
     if given.quick:
@@ -111,18 +86,29 @@ def main() -> None:
         (ROOT / "docs" / "performance.md").write_text(text, encoding="utf-8")
 
 
-def prepared(scale: float, folder: Path) -> tuple[dict[str, int], list[Row]]:
-    """Return the sizes of the synthetic set at `scale` of IJB-C, and all lines of the page."""
+def prepared(
+    scale: float, folder: Path, parts: Sequence[str] = PARTS
+) -> tuple[dict[str, int], list[Row]]:
+    """Return the sizes of the synthetic set at `scale` of IJB-C, and the lines of these parts."""
+    folders = {part: folder / part for part in parts}
+    for each in folders.values():
+        each.mkdir()
+    others = [
+        *(photographs.rows(folders["photographs"]) if "photographs" in parts else ()),
+        *(inference.rows() if "inference" in parts else ()),
+    ]
+    if not set(SYNTHETIC) & set(parts):
+        return {}, others
     made = Material.make(scale)
     ours = set_to_set.rows(made, REPLICATES)
     together = next(row.name for row in ours if isinstance(row.common, tuple))
-    listed = discard.rows(made, compare_all(made.data, made.fused), REPLICATES)
-    rows = [
-        *ours,
-        *listed,
-        *children.rows(made, scale, folder / "streamed", together),
-        *other_steps.rows(made, folder),
-    ]
+    lines: dict[str, Callable[[], list[Row]]] = {
+        "set_to_set": lambda: ours,
+        "discard": lambda: discard.rows(made, compare_all(made.data, made.fused), REPLICATES),
+        "children": lambda: children.rows(made, scale, folders["children"], together),
+        "other_steps": lambda: other_steps.rows(made, folders["other_steps"]),
+    }
+    rows = [row for part in SYNTHETIC if part in parts for row in lines[part]()] + others
     tables = made.data.tables
     sizes = {
         "faces": tables["faces"].rows,
@@ -130,43 +116,6 @@ def prepared(scale: float, folder: Path) -> tuple[dict[str, int], list[Row]]:
         "subjects": int(made.subject.max()) + 1,
     }
     return {**sizes, "comparisons": tables["comparisons"].rows}, rows
-
-
-def of_common(row: Row, common: dict[Any, Timing], budget: float) -> Timing | None:
-    """Return the common method's timing, measured once a function.
-
-    For several lines together it is the sum of their medians.
-    """
-    if isinstance(row.common, tuple):
-        found = Timing([sum(common[name].median for name in row.common)], None)
-    elif row.common is None:
-        return None
-    else:
-        found = common.get(row.common) or timed(row.common, budget)
-        common[row.common] = found
-        found = Timing([row.times * seconds for seconds in found.seconds], found.result)
-    common[row.name] = found
-    return found
-
-
-def line(row: Row, ours: Timing, theirs: Timing | None) -> str:
-    """Return a line of the table: step, both medians (or speeds), ratio, how results compare."""
-    if theirs is None:
-        return f"| {row.name} | – | {quantity(row, ours)} | – | {row.told(ours.result)} |"
-    ratio = theirs.median / ours.median
-    if isinstance(row.common, tuple):
-        same = row.told(ours.result)
-    else:
-        same = row.compared(theirs.result, ours.result)
-    return (
-        f"| {row.name} | {quantity(row, theirs)} | {quantity(row, ours)} | {ratio:.2g} | {same} |"
-    )
-
-
-def quantity(row: Row, timing: Timing) -> str:
-    if row.unit:
-        return f"{row.amount / timing.median:,.0f} {row.unit} (n={len(timing.seconds)})"
-    return f"{timing.median:.3g} s (n={len(timing.seconds)})"
 
 
 def where_time_goes(function: Callable[[], Any], least: float = 0.15) -> str:
@@ -214,77 +163,6 @@ def command_times() -> list[str]:
         f"| `qfuse run configs/demo.yaml`, nothing stored | {first.median:.1f} s (n=1) |",
         f"| the same again: nothing to do | {again.median:.2f} s (n={len(again.seconds)}) |",
     ]
-
-
-def page(
-    scale: float,
-    sizes: dict[str, int],
-    lines: Sequence[str],
-    slow: Sequence[str],
-    commands: Sequence[str],
-    shares: Sequence[str],
-    took: float,
-) -> str:
-    """Return the whole page as Markdown."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    versions = ", ".join(f"{name} {backend_version(name)}" for name in LIBRARIES)
-    threads = PROFILE.threads
-    return f"""# Performance
-
-Made by `make bench`; not edited by hand. Both ways of computing get the same arrays in the same process, so the ratios
-hold better than the seconds do; other work on the machine moves both.
-
-- Machine: {processor()}, {len(os.sched_getaffinity(0))} cores usable, {memory:.0f} GiB; {platform.system()}, Python \
-{platform.python_version()}; {date.today().isoformat()}.
-- Libraries: {versions}.
-- Data: the synthetic set at scale {scale:g} of IJB-C, 512 dimensions: {", ".join(f"{n:,} {k}" for k, n in sizes.items())}.
-  The list holds as large a share of references × probes as IJB-C's, at every scale; one in 1,000 is out of order.
-- Cores: both sides have all {WORKERS}. The common method has {WORKERS} threads in every library; ours has {WORKERS} workers,
-  as a run has here, with {threads} thread each in a library, as the numerics profile `{PROFILE.name}` says. “One thread” is
-  said of both sides.
-- The common method is `benchmarks/common_method.py`: the loops of the field's evaluation scripts, in our own words.
-- A time is the median of n repeats. Ratio: common time over ours; above 1, ours is faster.
-- A line that is made of others has the sum of their medians as its common time. Where “beyond the interpreter” or “beside”
-  is said, our side ran in a process of its own, and memory is what it added at its peak.
-- The whole run took {took:.0f} s and {peak:.1f} GiB of memory at its peak, both ways of computing included.
-
-| step | common method | qfuse | ratio | results |
-|---|---:|---:|---:|---|
-{chr(10).join(lines)}
-
-{chr(10).join(["What is less than twice as fast as the common method (ratio), and why:", "", *slow, ""] if slow else [])}
-The loops of the common method look at every face for every template, so their time grows with the square of the scale and
-ours with the scale. “Within” and “largest difference” are absolute. Our side of a step is the stage that a run calls,
-shard by shard, with its inputs in memory; what reads or writes the store says so, and does it in the folder for temporary
-files.
-
-| command, as a process | median |
-|---|---:|
-{chr(10).join(commands)}
-
-## Where our time goes
-
-Of steps under {PROFILED:g} s, the project's functions that take 15 % or more, what they call included; last, the function
-whose own time is largest (cProfile):
-
-{chr(10).join(shares)}
-"""
-
-
-def processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    return next(
-        (
-            row.partition(":")[2].strip()
-            for row in text.splitlines()
-            if row.startswith("model name")
-        ),
-        "unknown",
-    )
 
 
 if __name__ == "__main__":

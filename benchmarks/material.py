@@ -53,6 +53,10 @@ class Row:
     times: float = 1
     threads: int = WORKERS  # of the common method in a library
     alone: bool = False  # a process of its own: its result is its seconds, and what it told
+    # work of a network in `precision`, whose share of what a product reaches is told
+    gflop: float = 0.0
+    precision: str = "fp32"
+    absent: str = ""  # why it cannot be measured here
 
 
 @dataclass(frozen=True)

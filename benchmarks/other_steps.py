@@ -1,4 +1,4 @@
-"""The other steps: large galleries, alignment, storage; both ways on the same arrays."""
+"""The other steps: large galleries, storage; both ways on the same arrays."""
 
 from __future__ import annotations
 
@@ -15,17 +15,13 @@ from benchmarks.set_to_set import TOP
 from pipeline.core.schema import Array
 from pipeline.store.store import Store
 from stages.exact import vectors
-from stages.faces import align, images
 from stages.matching import candidates, search
 from stages.tables.schemas import EMBEDDINGS
-
-SIDES = (112, 250, 500)  # pixels of a photograph
 
 
 def rows(made: Material, folder: Path) -> list[Row]:
     """Return the lines; `folder` is an empty one for what those about storage write."""
-    alignment = [_alignment(side) for side in SIDES]
-    return [*_large_galleries(made), *alignment, *_storage(made, folder)]
+    return [*_large_galleries(made), *_storage(made, folder)]
 
 
 def _large_galleries(made: Material) -> list[Row]:
@@ -55,44 +51,6 @@ def _search(
     gallery: Array, probes: Array, select: Callable[[Array], candidates.Select]
 ) -> tuple[Array, Array]:
     return search.exact_top(gallery, probes, TOP, select(gallery))
-
-
-def _alignment(side: int, count: int = 200) -> Row:
-    import cv2
-
-    rng = np.random.default_rng(0)
-    photographs, landmarks = [], []
-    for _ in range(count):
-        smooth = cv2.resize(
-            rng.integers(0, 256, (25, 25, 3), np.uint8), (side, side), interpolation=cv2.INTER_CUBIC
-        )
-        photographs.append(
-            cv2.imencode(".jpg", smooth, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-        )
-        landmarks.append(
-            (align.TEMPLATE + rng.normal(0, 2, (5, 2)) + (side - align.SIZE) / 2).astype(np.float32)
-        )
-
-    def ours() -> Array:
-        pairs = zip(photographs, landmarks, strict=True)
-        return np.array(
-            [align.warp(images.decode(jpeg, 50_000_000), points) for jpeg, points in pairs]
-        )
-
-    def theirs() -> Array:
-        pairs = zip(photographs, landmarks, strict=True)
-        return np.array(
-            [common.aligned_crop(jpeg, points, align.TEMPLATE) for jpeg, points in pairs]
-        )
-
-    def compared(x: Array, y: Array) -> str:
-        return f"largest pixel difference {int(np.abs(x.astype(int) - y.astype(int)).max())} of 255"
-
-    name = (
-        f"align: {count} JPEGs of {side} px, landmarks given, to {align.SIZE} px crops, one thread"
-    )
-    cost = "both decode by libjpeg-turbo and warp by OpenCV, which is nearly all of the work"
-    return Row(name, ours, theirs, compared, count, "images/s", cost)
 
 
 def _storage(made: Material, folder: Path) -> list[Row]:
