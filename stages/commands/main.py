@@ -15,6 +15,7 @@ from pipeline.cli.terminal import AsJson, StorePath, emit, say
 from pipeline.errors import UsageError, counted
 from pipeline.system.available import require_to_compute
 from stages.commands import build, models, quality, reference, runs, synth
+from stages.commands.known_models import model_folders
 
 # kind of config → the shipped one that it starts from, and what is to be done next
 STARTERS = {
@@ -164,7 +165,7 @@ def doctor(as_json: AsJson = False) -> None:
         facts["gpu"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     except ImportError:
         facts["gpu"] = "unknown"
-    folders = models.model_folders()
+    folders = model_folders()
     cards = all_cards(Context(PROFILES["cpu-fp32"]))
     there = [
         name
