@@ -121,9 +121,9 @@ class Embed(Stage):
         return found
 
     def _open(self, weights: WeightFile) -> Any:
-        from stages.models.backends import open_model
+        from stages.models.one_forward import open_for_steps
 
-        return open_model(self._card(), weights, self.context.profile)
+        return open_for_steps(self._card(), weights, self.context.profile)
 
 
 def as_embeddings(embedding: Array, status: Array) -> Batch:

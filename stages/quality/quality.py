@@ -134,7 +134,9 @@ class Quality(Stage):
         usable = status == Status.OK
         quality = np.full(rows.rows, np.nan, np.float32)
         if usable.any():
-            quality[usable] = self._model(crops[usable]).quality
+            from stages.models.one_forward import quality_of
+
+            quality[usable] = quality_of(self._model, crops[usable])
         return {"": _quality_rows(quality, status)}
 
     def _card(self) -> ModelCard:
@@ -144,9 +146,9 @@ class Quality(Stage):
         return cards[self.options.method]
 
     def _open(self, weights: WeightFile) -> Any:
-        from stages.models.backends import open_model
+        from stages.models.one_forward import open_for_steps
 
-        return open_model(self._card(), weights, self.context.profile)
+        return open_for_steps(self._card(), weights, self.context.profile)
 
 
 def random_numbers(face_ids: Iterable[str], seed: int) -> Array:
