@@ -16,8 +16,8 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 
+from pipeline.system.instruction_sets import processor
 from tests.accept.closeups import closeups
 from tests.accept.command import ROOT, SHARED, Check, table
 from tests.accept.coverage import coverage
@@ -100,23 +100,8 @@ def _sections(page: str) -> dict[str, str]:
 
 
 def _machine() -> str:
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in _lines("/proc/cpuinfo")
-            if line.startswith("model name")
-        ),
-        "",
-    )
     cores, python = len(os.sched_getaffinity(0)), platform.python_version()
-    return (
-        f"Seen on {date.today().isoformat()}: {model or platform.machine()}, {cores} cores, Python"
-        f" {python}."
-    )
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
+    return f"Seen on {date.today().isoformat()}: {processor()}, {cores} cores, Python {python}."
 
 
 if __name__ == "__main__":
