@@ -71,7 +71,7 @@ def tune_models(
     """
     from pipeline.config.config import load_config
     from pipeline.plan.forecast import duration, forecast, in_words
-    from pipeline.session import open_session, with_session
+    from pipeline.session import with_session
     from pipeline.system.atomic_text import replace_text
     from stages.commands.destination import need_absent, need_name
 
@@ -93,7 +93,7 @@ def tune_models(
             replace_text(path, text)
         except OSError as error:
             raise cannot_write(path, error) from None
-        session = open_session(load_config(path), store=store)
+        session = with_session(load_config(path), store, lambda opened: opened, warn)
         _keep(session, found, {name: each.best for name, each in found.items()})
     ahead = forecast(session.plan, session.store)
     parts = _parts(found, decode)
