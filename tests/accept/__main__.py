@@ -1,6 +1,6 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: networks, lfw, closeups, fusion, rules,
+    python -m tests.accept [PART ...]     parts: networks, models, lfw, closeups, fusion, rules,
                                           discard, coverage, machines, interruptions, threads,
                                           kills, flips, dask, drivers, idle, hostile; all by
                                           default
@@ -29,6 +29,7 @@ from tests.accept.fusion import fusion
 from tests.accept.hostile import hostile
 from tests.accept.kills import kills
 from tests.accept.machines import machines
+from tests.accept.models import models
 from tests.accept.networks import networks
 from tests.accept.recognition import lfw
 from tests.accept.rules import rules
@@ -36,6 +37,7 @@ from tests.accept.rules import rules
 PAGE = ROOT / "docs" / "acceptance.md"
 PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
     "networks": ("Published networks", networks),
+    "models": ("Models at hand", models),
     "lfw": ("LFW: 13,173 photographs, 6,000 pairs, flip-add", lfw),
     "closeups": ("Faces that fill the frame", closeups),
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
