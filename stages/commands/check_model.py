@@ -103,9 +103,9 @@ def _promises(
         crops = noise(CROPS) if sample is None else sample.first[:CROPS]
         return contract(card, weights, context.profile, crops)
     if sample is None:
-        from stages.models.detector import YuNet
+        from stages.detectors.opening import open_detector
 
-        YuNet(weights)
+        open_detector(card, weights)
         return {"opens": True}
     return {
         f"finds a face in both photographs of {len(sample)} of {sample.drawn} people": (

@@ -73,8 +73,9 @@ def show_model(
         emit({**row, "found": str(row["found"]) if row["found"] else None})
         return
     scale = "pixels as they are"
-    if card.kind != "detector":
-        scale = f"{card.colour.upper()}, {card.input_size} × {card.input_size} pixels,"
+    if card.architecture != "yunet":
+        size = "" if card.kind == "detector" else f" {card.input_size} × {card.input_size} pixels,"
+        scale = f"{card.colour.upper()},{size}"
         scale += f" (x − {_numbers(card.mean)}) / {_numbers(card.std)}"
     facts = {
         "kind": card.kind,

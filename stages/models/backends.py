@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 from stages.models.cards import ModelCard, WeightFile
-from stages.models.graph_file import check_graph
+from stages.models.onnx_session import open_session
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,34 +126,12 @@ class OnnxModel:
     """
 
     def __init__(self, card: ModelCard, weights: WeightFile, profile: Numerics) -> None:
-        try:
-            ort = import_module("onnxruntime")  # it ships no types
-        except ImportError as error:
-            raise ResourceRefused(
-                f"model {card.name!r} is an ONNX graph ({error}): install qfuse[onnx]."
-            ) from None
-
         if profile.precision != "fp32":
             raise InvalidInput(
                 f"model {card.name!r} is an ONNX graph, computed as stored, in float32; precision"
                 f" {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
             )
-        check_graph(weights)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = profile.threads, 1
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
-        try:
-            # Without its second try, for which it prints a banner on standard output.
-            providers = _providers(ort, profile.device)
-            self._session = ort.InferenceSession(
-                weights.data, options, providers=providers, enable_fallback=0
-            )
-        # ONNX Runtime raises a type of its own for each way a file can be wrong.
-        except Exception as error:
-            raise InvalidInput(
-                f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error})."
-            ) from error
+        self._session = open_session(card, weights, profile.threads, profile.device)
         self.card, self._path = card, weights.path
         path = weights.path
         given = {node.name: node for node in self._session.get_inputs()}
@@ -305,20 +282,6 @@ def _in_batches(
     if quality is not None and not card.higher_is_better:
         np.negative(quality, out=quality)
     return ModelOutput(embedding, quality)
-
-
-def _providers(ort: Any, device: str) -> list[Any]:
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise ResourceRefused(
-            "the numerics profile asks for CUDA and this ONNX Runtime has no CUDA provider; "
-            "install onnxruntime-gpu in place of onnxruntime, or use a cpu profile."
-        )
-    return [
-        ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}),
-        "CPUExecutionProvider",
-    ]
 
 
 def _declared(

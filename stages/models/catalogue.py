@@ -71,7 +71,9 @@ def identity(found: ModelCard) -> dict[str, Any]:
 
 def backends(found: ModelCard) -> tuple[str, ...]:
     """Return the libraries that compute this model."""
-    engine = {"onnx": "onnxruntime", "yunet": "opencv"}.get(found.architecture, "torch")
+    engine = {"onnx": "onnxruntime", "scrfd": "onnxruntime", "yunet": "opencv"}.get(
+        found.architecture, "torch"
+    )
     return tuple(dict.fromkeys((engine, "opencv")))
 
 

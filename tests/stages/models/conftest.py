@@ -1,8 +1,7 @@
-"""Fixtures for model tests: the folder of real weights, a numerics profile, a tiny ONNX graph."""
+"""Fixtures for model tests: a numerics profile, the shipped cards, crops of noise."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +23,6 @@ class Profile:
 @pytest.fixture(scope="session")
 def profile() -> Callable[..., Profile]:
     return Profile
-
-
-@pytest.fixture(scope="session")
-def weights() -> Path:
-    """The folder of real weight files, kept beside the project."""
-    folder = Path(os.environ.get("QFUSE_SHARED", ROOT.parent / "shared")) / "models"
-    if not folder.is_dir():
-        pytest.skip(
-            f"real weight files are absent: no folder {folder}; set QFUSE_SHARED to where they are"
-        )
-    return folder
 
 
 @pytest.fixture(scope="session")
