@@ -27,6 +27,8 @@ class Profile(BaseModel):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compute_batch: int = Field(32, ge=1, le=4096)
     threads: int = Field(1, ge=1, le=256)
+    # of ONNX graphs; it is in a key as the back end of a stage that runs one
+    engine: Literal["onnxruntime", "openvino"] = "onnxruntime"
 
 
 PROFILES = {
@@ -40,7 +42,8 @@ PROFILES = {
 }
 
 
-ON_DEVICE = {"torch", "onnxruntime"}  # the back ends that compute on a profile's device
+# the back ends that compute on a profile's device
+ON_DEVICE = {"torch", "onnxruntime", "openvino"}
 # A profile sets nothing of these but the threads of a product, and stages multiply exactly.
 ALIKE = {"numpy", "scipy"}
 

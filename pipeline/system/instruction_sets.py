@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 # back ends whose results depend on it; those of NumPy and SciPy are made not to
-DEPENDENT = {"torch", "onnxruntime", "opencv"}
+DEPENDENT = {"torch", "onnxruntime", "openvino", "opencv"}
 
 # From the least to the most, by the flags of /proc/cpuinfo.
 _AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.terminal import AsJson, ConfigPath, StorePath, emit, say, show, warn
-from pipeline.errors import InvalidInput, UsageError, cannot_write
+from pipeline.errors import InvalidInput, UsageError, cannot_write, counted
 from pipeline.system.instruction_sets import processor
 from pipeline.system.signs_of_life import pulse
 
@@ -119,6 +119,7 @@ def _measured(
     session: Session, rows: int, seconds: float, told: Callable[[str], None]
 ) -> tuple[Session, dict[str, Measured], float]:
     """Return the session, what was measured of each step, and the seconds to decode an image."""
+    from pipeline.core.numerics import backend_version
     from pipeline.plan.forecast import takes_time
     from stages.models.tuning import Race, commit_times, samples, workers_for
 
@@ -130,6 +131,7 @@ def _measured(
     if not any(sample.has_network for sample in taken):
         raise InvalidInput(f"{session.config.full_name} runs no network: nothing is to be tuned.")
     told(f"{processor()}, {len(os.sched_getaffinity(0))} cores; {taken[0].rows.rows} faces")
+    engines = ["openvino"] if backend_version("openvino") != "absent" else []
     race = Race(seconds, seen)
     threads = race.best_threads(taken)
     workers, found, decode = workers_for(threads), dict[str, Measured](), 0.0
@@ -138,7 +140,7 @@ def _measured(
         steps.setdefault(sample.step.base, []).append(sample)
     for of_step in steps.values():
         if of_step[0].has_network:
-            own, best = race.tuned(of_step, threads, ())
+            own, best = race.tuned(of_step, threads, engines)
         else:
             profile = of_step[0].step.stage.context.profile
             own = [race.of(sample, [profile])[0] for sample in of_step]
@@ -217,11 +219,9 @@ def _keep(session: Session, found: dict[str, Measured], timings: dict[str, Timin
 
 def _described(timing: Timing) -> str:
     profile = timing.profile
-    many = "thread" if profile.threads == 1 else "threads"
-    words = (
-        f"{profile.precision}, batch {profile.compute_batch}, {timing.workers} × {profile.threads}"
-    )
-    return f"{words} {many}"
+    many = f"{timing.workers} × {counted(profile.threads, 'thread')}"
+    engine = "" if profile.engine == "onnxruntime" else f", {profile.engine}"
+    return f"{profile.precision}, batch {profile.compute_batch}, {many}{engine}"
 
 
 def _shares(parts: dict[str, float]) -> Table:

@@ -133,7 +133,7 @@ class Align(Stage):
 
     def backends(self) -> tuple[str, ...]:
         card = self._card()
-        engines = () if card is None else catalogue.backends(card)
+        engines = () if card is None else catalogue.backends(card, self.context.profile)
         return tuple(dict.fromkeys((*engines, "opencv", "pillow", "pillow-heif")))
 
     def _card(self) -> ModelCard | None:

@@ -194,13 +194,17 @@ class Race:
         batches = [own.model_copy(update={"compute_batch": batch}) for batch in BATCHES]
         races = [self.of(cell, [own, *batches]) for cell in cells]
         first, best = [timings[0] for timings in races], _fastest(races)
-        others: list[dict[str, Any]] = [{"engine": engine} for engine in engines]
-        if own.device == "cpu" and not lacks_bf16():
-            others.append({"precision": "bf16"})
-        if not others:
-            return first, best
         profile = best[0].profile
-        profiles = [profile, *(profile.model_copy(update=change) for change in others)]
+        if profile.device != "cpu":
+            return first, best
+        of_graphs = any("onnxruntime" in cell.step.stage.backends() for cell in cells)
+        profiles = [
+            profile.model_copy(update={"precision": precision, "engine": engine})
+            for precision in (profile.precision, *(() if lacks_bf16() else ("bf16",)))
+            for engine in (profile.engine, *(engines if of_graphs else ()))
+        ]
+        if len(profiles) == 1:
+            return first, best
         return first, _fastest([self.of(cell, profiles) for cell in cells])
 
 
