@@ -73,9 +73,7 @@ class Origin(BaseModel):
     def _one_place(self) -> Self:
         places = (self.url is not None, self.member is not None, bool(self.parts))
         if sum(places) != 1 or (self.url is None) != (self.package is not None):
-            raise ValueError(
-                "needs a package with its member or its parts, or a url, and not both"
-            )
+            raise ValueError("needs a package with its member or its parts, or a url, and not both")
         return self
 
 
