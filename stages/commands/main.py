@@ -14,7 +14,7 @@ from pipeline.cli.run import run
 from pipeline.cli.terminal import AsJson, StorePath, emit, say
 from pipeline.errors import UsageError, counted
 from pipeline.system.available import require_to_compute
-from stages.commands import build, models, quality, reference, runs, synth
+from stages.commands import build, faces, models, quality, reference, runs, synth
 from stages.commands.known_models import model_folders
 
 # kind of config → the shipped one that it starts from, and what is to be done next
@@ -55,6 +55,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: qfuse steps fuse")(reference.steps)
     app.command(epilog=build.BUILD)(build.build)
     app.command(epilog=build.REFERENCE)(build.reference)
+    app.command(epilog=faces.EXAMPLE)(faces.faces)
     app.command(epilog=runs.EXPLAIN)(runs.explain)
     app.command(epilog=runs.DIFF)(runs.diff)
     app.add_typer(models.models_app, name="models")

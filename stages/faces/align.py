@@ -136,6 +136,11 @@ class Align(Stage):
         engines = () if card is None else catalogue.backends(card, self.context.profile)
         return tuple(dict.fromkeys((*engines, "opencv", "pillow", "pillow-heif")))
 
+    @property
+    def gpu(self) -> bool:
+        """Never: detectors compute on the CPU, whatever the profile says."""
+        return False
+
     def _card(self) -> ModelCard | None:
         if self.options.detector == "none":
             return None

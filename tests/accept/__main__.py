@@ -1,9 +1,9 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: networks, models, lfw, closeups, fusion, rules,
-                                          discard, coverage, machines, interruptions, threads,
-                                          kills, flips, dask, drivers, idle, hostile; all by
-                                          default
+    python -m tests.accept [PART ...]     parts: networks, models, lfw, detectors, closeups,
+                                          fusion, rules, discard, coverage, machines,
+                                          interruptions, threads, kills, flips, dask, drivers,
+                                          idle, hostile; all by default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
 """
@@ -21,6 +21,7 @@ from pipeline.system.instruction_sets import processor
 from tests.accept.closeups import closeups
 from tests.accept.command import ROOT, SHARED, Check, table
 from tests.accept.coverage import coverage
+from tests.accept.detectors import detectors
 from tests.accept.determinism import interruptions, threads
 from tests.accept.discard import discard
 from tests.accept.drivers import dask, drivers, idle
@@ -39,6 +40,7 @@ PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
     "networks": ("Published networks", networks),
     "models": ("Models at hand", models),
     "lfw": ("LFW: 13,173 photographs, 6,000 pairs, flip-add", lfw),
+    "detectors": ("Detectors on the same photographs", detectors),
     "closeups": ("Faces that fill the frame", closeups),
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
     "rules": ("Fusion rules where true quality is known", rules),

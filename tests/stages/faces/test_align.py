@@ -363,6 +363,8 @@ def test_a_detector_of_another_kind_is_named_by_its_card_alone(
     stage = Align(AlignOptions(detector="red"), surroundings)
     assert stage.backends() == ("onnxruntime", "opencv", "pillow", "pillow-heif")
     assert stage.identity()["sha256"] == card["sha256"]
+    on_gpu = Align(AlignOptions(detector="red"), context(tmp_path, (tmp_path,), device="cuda"))
+    assert not on_gpu.gpu
 
 
 def test_an_image_without_a_face_is_not_found(shared: Path, tmp_path: Path, context: Make) -> None:
