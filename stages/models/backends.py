@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.numerics import full_precision
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 from stages.models.cards import ModelCard, WeightFile
 from stages.models.graph_file import check_graph
@@ -144,9 +145,9 @@ class OnnxModel:
         options.intra_op_num_threads, options.inter_op_num_threads = profile.threads, 1
         options.use_deterministic_compute = True
         options.log_severity_level = 3
+        providers = _providers(ort, profile.device)
         try:
             # Without its second try, for which it prints a banner on standard output.
-            providers = _providers(ort, profile.device)
             self._session = ort.InferenceSession(
                 weights.data, options, providers=providers, enable_fallback=0
             )
@@ -155,6 +156,7 @@ class OnnxModel:
             raise InvalidInput(
                 f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error})."
             ) from error
+        need_device(card, self._session, profile.device)
         self.card, self._path = card, weights.path
         path = weights.path
         given = {node.name: node for node in self._session.get_inputs()}
@@ -228,9 +230,7 @@ class TorchModel:
                 raise ResourceRefused(
                     "the numerics profile asks for a CUDA device and none is usable; use a cpu one."
                 )
-            # A fixed algorithm and full fp32 products: otherwise results change from run to run.
-            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+            full_precision()
         elif profile.precision == "fp16":
             raise InvalidInput("precision fp16 is for CUDA devices; on a CPU use bf16 or fp32.")
         with torch.device("meta"):
@@ -315,10 +315,21 @@ def _providers(ort: Any, device: str) -> list[Any]:
             "the numerics profile asks for CUDA and this ONNX Runtime has no CUDA provider; "
             "install onnxruntime-gpu in place of onnxruntime, or use a cpu profile."
         )
+    import_module("torch")  # it loads NVIDIA's libraries, which the CUDA provider then finds
     return [
         ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}),
         "CPUExecutionProvider",
     ]
+
+
+def need_device(card: ModelCard, session: Any, device: str) -> None:
+    """ONNX Runtime computes on the CPU, and says nothing, if it cannot load its CUDA libraries."""
+    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise ResourceRefused(
+            f"model {card.name!r}: the numerics profile asks for CUDA and ONNX Runtime could not"
+            " load its CUDA provider: install the CUDA and cuDNN libraries that this"
+            " onnxruntime-gpu was made for, or use a cpu profile."
+        )
 
 
 def _declared(
