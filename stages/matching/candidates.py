@@ -21,7 +21,7 @@ from pipeline.system.instruction_sets import lacks_bf16
 from stages.exact import products
 
 PROBES_AT_ONCE, COLUMNS_AT_ONCE = 256, 1 << 15  # of one product
-# of one on a GPU, for which the processor waits: 256 MiB of scores, 4 GiB in all if all templates tie
+# of one on a GPU, for which the processor waits: 256 MiB of scores, 4 GiB in all if all tie
 GPU_PROBES, GPU_COLUMNS = 1024, 1 << 16
 GPU_REACH = 2048  # the longest list that FAISS makes on a GPU
 CROWD = 1 << 10  # candidates of a probe beyond k
