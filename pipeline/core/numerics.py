@@ -72,6 +72,20 @@ def require_device(profile: Profile) -> None:
             )
 
 
+def full_precision() -> None:
+    """Make PyTorch compute on a GPU by fixed algorithms and in the precision that is asked for.
+
+    Otherwise it may round float32 to TF32 and sum products of halves in halves, and results change
+    from run to run. It holds for the whole process.
+    """
+    from torch import backends
+
+    backends.cudnn.benchmark, backends.cudnn.deterministic = False, True
+    backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = False
+    backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
 @cache
 def backend_version(distribution: str) -> str:
     """Return the installed version of a back end's distribution, or 'absent'."""

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.numerics import full_precision
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 from stages.models.cards import ModelCard, WeightFile
 from stages.models.onnx_session import open_session
@@ -202,9 +203,7 @@ class TorchModel:
                 raise ResourceRefused(
                     "the numerics profile asks for a CUDA device and none is usable; use a cpu one."
                 )
-            # A fixed algorithm and full fp32 products: otherwise results change from run to run.
-            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+            full_precision()
         elif profile.precision == "fp16":
             raise InvalidInput("precision fp16 is for CUDA devices; on a CPU use bf16 or fp32.")
         with torch.device("meta"):

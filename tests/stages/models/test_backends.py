@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +27,7 @@ from pipeline.errors import InvalidInput, ResourceRefused
 from stages.models import catalogue
 from stages.models.backends import open_model, preprocess
 from stages.models.cards import ModelCard, read_cards, read_weights
+from stages.models.onnx_session import need_device
 from stages.networks.iresnet import IResNet
 
 Make = Callable[..., Any]
@@ -163,6 +165,25 @@ def test_absent_device_is_refused(graph: Path, profile: Make) -> None:
             read_weights(graph, None),
             profile(device="cuda"),
         )
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="this ONNX Runtime has a CUDA provider",
+)
+def test_a_graph_is_refused_where_onnx_runtime_has_no_cuda_provider(
+    graph: Path, profile: Make
+) -> None:
+    with pytest.raises(ResourceRefused, match="install onnxruntime-gpu"):
+        open_model(_card(), read_weights(graph, None), profile(device="cuda"))
+
+
+def test_a_session_that_went_to_the_cpu_instead_of_the_gpu_is_refused(graph: Path) -> None:
+    # What ONNX Runtime does without a word if it cannot load CUDA's libraries.
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    with pytest.raises(ResourceRefused, match="could not load its CUDA provider"):
+        need_device(_card(), session, "cuda")
+    need_device(_card(), session, "cpu")
 
 
 def test_damaged_graph_and_wrong_crops_are_sentences(
