@@ -175,7 +175,7 @@ def test_a_graph_is_refused_where_onnx_runtime_has_no_cuda_provider(
     graph: Path, profile: Make
 ) -> None:
     with pytest.raises(ResourceRefused, match="install onnxruntime-gpu"):
-        open_model(_card(), read_weights(graph, None), profile(device="cuda"))
+        open_model(_card(), read_weights(graph, None), profile(device="cuda", engine="onnxruntime"))
 
 
 def test_a_session_that_went_to_the_cpu_instead_of_the_gpu_is_refused(graph: Path) -> None:
@@ -481,3 +481,8 @@ def test_the_engine_is_in_the_key_of_what_it_computes_and_of_nothing_else(cards_
     for name in ("mobilefacenet", "yunet_320"):
         found = {catalogue.backends(cards[name], profile) for profile in (usual, other)}
         assert len(found) == 1
+
+
+def test_openvino_is_refused_for_a_gpu(graph: Path, profile: Make) -> None:
+    with pytest.raises(InvalidInput, match="use a cpu numerics profile"):
+        open_model(_card(), read_weights(graph, None), profile(device="cuda", engine="openvino"))
