@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 from stages.models.cards import ModelCard, WeightFile
-from stages.models.onnx_session import open_session
+from stages.models.onnx_session import open_graph
 
 if TYPE_CHECKING:
     from torch import nn
@@ -131,7 +131,7 @@ class OnnxModel:
                 f"model {card.name!r} is an ONNX graph, computed as stored, in float32; precision"
                 f" {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
             )
-        self._session = open_session(card, weights, profile.threads, profile.device)
+        self._session = open_graph(card, weights, profile.threads, profile.device)
         self.card, self._path = card, weights.path
         path = weights.path
         given = {node.name: node for node in self._session.get_inputs()}
