@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import children, discard, other_steps, set_to_set
 from benchmarks.material import PROFILE, WORKERS, Material, Row, compare_all
 from pipeline.core.numerics import backend_version
+from pipeline.system.instruction_sets import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("numpy", "scipy", "torch", "faiss-cpu", "h5py", "opencv", "scikit-learn")
@@ -270,21 +271,6 @@ whose own time is largest (cProfile):
 
 {chr(10).join(shares)}
 """
-
-
-def processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    return next(
-        (
-            row.partition(":")[2].strip()
-            for row in text.splitlines()
-            if row.startswith("model name")
-        ),
-        "unknown",
-    )
 
 
 if __name__ == "__main__":

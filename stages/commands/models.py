@@ -12,7 +12,7 @@ import typer
 
 from pipeline.cli.terminal import AsJson, emit, say, show
 from pipeline.errors import InvalidInput, UsageError
-from stages.commands import check_model
+from stages.commands import check_model, tune_models
 from stages.commands.known_models import Folders, Name, OfConfig, surroundings
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def fetch_model(
 
 
 models_app.command("check", epilog=check_model.EXAMPLE)(check_model.check_model)
+models_app.command("tune", epilog=tune_models.EXAMPLE)(tune_models.tune_models)
 
 
 @models_app.command("add", epilog="Example: qfuse models add weights/my_model.onnx")

@@ -133,7 +133,7 @@ class Align(Stage):
 
     def backends(self) -> tuple[str, ...]:
         card = self._card()
-        engines = () if card is None else catalogue.backends(card)
+        engines = () if card is None else catalogue.backends(card, self.context.profile)
         return tuple(dict.fromkeys((*engines, "opencv", "pillow", "pillow-heif")))
 
     @property
@@ -337,18 +337,27 @@ def _misfit(landmarks: NDArray[Any]) -> float:
     return float(np.sqrt(left / spread))
 
 
+def _complex(points: NDArray[Any]) -> NDArray[np.complex128]:
+    return np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0]
+
+
+_MIDDLE = _complex(TEMPLATE).mean()
+_CENTRED = _complex(TEMPLATE) - _MIDDLE
+
+
 def similarity(landmarks: NDArray[Any]) -> NDArray[np.float64]:
     """Return the 2×3 matrix that maps landmarks (5, 2) to TEMPLATE with least squared error.
 
     It does not reflect. As complex numbers a similarity is z → a·z + b, and the optimum is linear
     (it equals Umeyama, TPAMI 1991, eq. 40-42).
     """
-    z, w = (points[:, 0] + 1j * points[:, 1] for points in (landmarks.astype(np.float64), TEMPLATE))
+    z = _complex(landmarks)
+    middle = z.mean()
     # Least squares in complex numbers: a = Σ conj(z − z̄) (w − w̄) / Σ |z − z̄|², b = w̄ − a z̄.
-    centred = z - z.mean()
+    centred = z - middle
     spread = (np.abs(centred) ** 2).sum()
-    a = (centred.conj() * (w - w.mean())).sum() / spread if spread > 0 else 0j
-    b = w.mean() - a * z.mean()
+    a = (centred.conj() * _CENTRED).sum() / spread if spread > 0 else 0j
+    b = _MIDDLE - a * middle
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 

@@ -61,7 +61,11 @@ class Embed(Stage):
         return None if self.options.model == GIVEN else catalogue.identity(self._card())
 
     def backends(self) -> tuple[str, ...]:
-        return () if self.options.model == GIVEN else catalogue.backends(self._card())
+        return (
+            ()
+            if self.options.model == GIVEN
+            else catalogue.backends(self._card(), self.context.profile)
+        )
 
     def memory(
         self,

@@ -7,11 +7,9 @@ a photograph.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.core.schema import Status
+from stages.faces import jpeg
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 with suppress(ImportError):  # of the extra `heic`
@@ -34,7 +33,6 @@ Image.MAX_IMAGE_PIXELS = None
 # Of odd metadata it warns with paths of its own files. Filters are the process's: set while threads
 # decode, they would race.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"(PIL|pillow_heif)\b")
-MAX_SCANS = 100  # of a JPEG, as libtiff's limit; cameras and programs write about ten
 _HEIF = re.compile(rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)", re.DOTALL)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TURNS = {  # EXIF orientation → what makes it upright
@@ -46,10 +44,6 @@ _TURNS = {  # EXIF orientation → what makes it upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# one that opens a segment, or EOI (ITU-T T.81, table B.1)
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-_JPEG, _SOS, _EOI = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _HEIC = "a HEIC photograph, which takes an extra to read: install qfuse[heic]"
 _HEIC_DAMAGED = (
     "a HEIC photograph that is damaged, or of a kind that pillow-heif does not read; save it anew"
@@ -77,8 +71,13 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     if not data:
         raise Unusable(Status.UNREADABLE, "the file is empty")
     told: dict[str, bytes] = {}
-    if data.startswith(_JPEG):
-        data, told = _essential_jpeg(data)
+    if data.startswith(jpeg.START):
+        header = jpeg.header(data)
+        if header and header.width * header.height <= max_pixels and _is_upright(header.told):
+            pixels = jpeg.pixels(data, header)
+            if pixels is not None:
+                return pixels
+        data, told = jpeg.essential(data)
     elif data.startswith(_PNG):
         data = _essential_png(data)
     try:
@@ -100,12 +99,13 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         )
     # A scan of 14 bytes costs a pass over all pixels: a few hundred kB of them would keep a core
     # busy for an hour.
-    if data.startswith(_JPEG) and len(list(islice(_scans(data), MAX_SCANS + 1))) > MAX_SCANS:
+    most = jpeg.MAX_SCANS
+    if data.startswith(jpeg.START) and len(list(islice(jpeg.scans(data), most + 1))) > most:
         kind = "progressive JPEG" if "progressive" in image.info else "JPEG"
-        raise Unusable(Status.UNREADABLE, f"a {kind} of more than {MAX_SCANS} scans; save it anew")
+        raise Unusable(Status.UNREADABLE, f"a {kind} of more than {most} scans; save it anew")
     try:
-        if data.startswith(_JPEG) and data.rfind(_EOI) < data.rfind(_SOS):
-            image = _ended(image, data)
+        if data.startswith(jpeg.START):
+            image = jpeg.ended(image, data)
         image.load()
         # a TIFF
         if (
@@ -113,87 +113,13 @@ def decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
             and max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))) > 16
         ):
             raise Unusable(Status.UNREADABLE, _DEEP)
-        return _rgb(_upright(image))
+        turn = _turn(image)
+        return _rgb(image if turn is None else image.transpose(turn))
     except Unusable:
         raise
     # Pillow's plug-ins raise many kinds; whichever it is, this file is unusable.
     except Exception as error:
         raise _unusable(error, "truncated or damaged") from None
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield a JPEG's segments up to its end: the marker's second byte, start and end.
-
-    Start and end are offsets in `data`.
-    """
-    at = 2
-    while (marker := _MARKER.search(data, at)) and marker[0] != _EOI:
-        # Past the segment, which may hold anything; its length counts the two bytes that give it.
-        at = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2]))
-        yield marker[0][1], marker.start(), at
-
-
-def _scans(data: bytes) -> Iterator[bytes]:
-    """Yield the header of each of a JPEG's scans."""
-    return (data[start + 4 : end] for marker, start, end in _segments(data) if marker == _SOS[1])
-
-
-def _essential_jpeg(data: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """Return a JPEG without its metadata, and the parts of it that may tell the orientation.
-
-    Pillow refuses a whole image for broken metadata. JFIF and Adobe segments that libjpeg accepts
-    as such stay: they say how the colours are coded.
-    """
-    parts, exif, told, at = [data[:2]], list[bytes](), dict[str, bytes](), 2
-    for marker, start, end in _segments(data):
-        if marker == _SOS[1]:
-            break
-        body = data[start + 4 : end]
-        parts.append(data[at:start])
-        if (marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14) or (
-            marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12
-        ):
-            parts.append(data[start:end])
-        elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
-            # what is too long for one segment goes on in the next
-            exif.append(body[6:] if exif else body)
-        elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
-            told["xmp"] = body.partition(b"\0")[2]
-        # What is neither an application's segment nor a comment stays.
-        elif not 0xE0 <= marker <= 0xEF and marker != 0xFE:
-            parts.append(data[start:end])
-        at = end
-    if exif:
-        told["exif"] = b"".join(exif)
-    return b"".join([*parts, data[at:]]), told
-
-
-def _ended(image: Any, data: bytes) -> Any:
-    """Return a JPEG without an end with one, if that is all it lacks; else the image as it is.
-
-    A scan that is whole gives the same pixels whatever follows it. One that is cut off does not:
-    here other bits are appended, in its last restart interval and in the next one, if it has
-    any.
-    """
-    shifts = {
-        (component, k): head[-1] & 15  # by which the last scan of a coefficient leaves it shifted
-        for head in _scans(data)
-        if len(head) > 5
-        for component in head[1:-3:2][:4]
-        for k in range(head[-3], head[-2] + 1)
-    }
-    if len(shifts) < 64 * image.layers or any(shifts.values()):
-        return image  # of a progressive one whole scans may be missing
-    body = data.rstrip(b"\xff")
-    restarts = _RESTART.findall(body, body.rfind(_SOS))
-    following = bytes([0xFF, (restarts[-1][1] + 1) % 8 + 0xD0 if restarts else 0xD0])
-    ends = [bits + following + bits + _EOI for bits in (b"\x55" * 2048, b"\xaa" * 2048)]
-    seen = set()
-    for end in (*ends, _EOI):
-        whole = Image.open(io.BytesIO(body + end), formats=["JPEG"])
-        seen.add(hashlib.sha256(whole.tobytes()).digest())
-    whole.info.update(image.info)
-    return whole if len(seen) == 1 else image
 
 
 def _essential_png(data: bytes) -> bytes:
@@ -211,16 +137,25 @@ def _essential_png(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image by its EXIF orientation; it stays as it is if EXIF cannot be read."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return what turns an image upright by its EXIF orientation; None also if EXIF is damaged."""
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's parser raises many kinds
-        return image
-    return image if turn is None else image.transpose(turn)
+        return None
+
+
+def _is_upright(told: dict[str, bytes]) -> bool:
+    if not told:
+        return True
+    bearer = Image.new("L", (1, 1))
+    bearer.info.update(told)
+    return _turn(bearer) is None
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "RGB":  # a conversion would copy it
+        return np.asarray(image)
     if image.mode[0] not in "IF":
         return np.asarray(image.convert("RGB"))
     # Pillow would clip these to 0…255: a photograph of 16 bits would come out white.

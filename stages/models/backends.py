@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.numerics import full_precision
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 from stages.models.cards import ModelCard, WeightFile
 from stages.models.onnx_session import open_graph
@@ -49,7 +50,7 @@ OUTPUT_TYPES = (
 class Numerics(Protocol):
     """The parts of a numerics profile that a back end needs.
 
-    `device` is cpu or cuda, `precision` fp32, bf16 or fp16.
+    `device` is cpu or cuda, `precision` fp32, bf16 or fp16, `engine` onnxruntime or openvino.
     """
 
     @property
@@ -60,6 +61,8 @@ class Numerics(Protocol):
     def compute_batch(self) -> int: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def engine(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -119,19 +122,14 @@ def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats32:
 
 
 class OnnxModel:
-    """An ONNX graph in ONNX Runtime: one session, which several threads may run at once.
+    """An ONNX graph in ONNX Runtime or OpenVINO: a session that several threads may run at once.
 
     For throughput call it from as many threads as there are cores, with `threads: 1`: two such
     threads do twice the work of one session with two.
     """
 
     def __init__(self, card: ModelCard, weights: WeightFile, profile: Numerics) -> None:
-        if profile.precision != "fp32":
-            raise InvalidInput(
-                f"model {card.name!r} is an ONNX graph, computed as stored, in float32; precision"
-                f" {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
-            )
-        self._session = open_graph(card, weights, profile.threads, profile.device)
+        self._session = _session(card, weights, profile)
         self.card, self._path = card, weights.path
         path = weights.path
         given = {node.name: node for node in self._session.get_inputs()}
@@ -169,7 +167,7 @@ class OnnxModel:
             if "alloc" in str(error):  # the machine's fault
                 raise
             raise InvalidInput(
-                f"model {name!r}: {self._path} cannot be computed by ONNX Runtime ({error})."
+                f"model {name!r}: {self._path} cannot be computed ({error})."
             ) from error
         if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "fiu" or answer.ndim == 0:
             raise InvalidInput(
@@ -205,9 +203,7 @@ class TorchModel:
                 raise ResourceRefused(
                     "the numerics profile asks for a CUDA device and none is usable; use a cpu one."
                 )
-            # A fixed algorithm and full fp32 products: otherwise results change from run to run.
-            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+            full_precision()
         elif profile.precision == "fp16":
             raise InvalidInput("precision fp16 is for CUDA devices; on a CPU use bf16 or fp32.")
         with torch.device("meta"):
@@ -242,6 +238,23 @@ class TorchModel:
             None if part is None else part.float().cpu().numpy() for part in parts
         )
         return ModelOutput(embedding, quality)
+
+
+def _session(card: ModelCard, weights: WeightFile, profile: Numerics) -> Any:
+    if profile.engine == "openvino":
+        from stages.models.openvino_session import OpenVinoSession
+
+        if profile.device != "cpu":
+            raise InvalidInput("engine openvino computes on the CPU: use a cpu numerics profile.")
+        return OpenVinoSession(
+            card, weights, profile.threads, profile.precision, profile.compute_batch
+        )
+    if profile.precision != "fp32":
+        raise InvalidInput(
+            f"model {card.name!r} is an ONNX graph, computed as stored, in float32; precision"
+            f" {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
+        )
+    return open_graph(card, weights, profile.threads, profile.device)
 
 
 def _network(card: ModelCard) -> nn.Module:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.core.numerics import Profile
 from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
 from stages.models.cards import (
@@ -69,9 +70,9 @@ def identity(found: ModelCard) -> dict[str, Any]:
     return found.model_dump(mode="json", exclude=_PROSE)
 
 
-def backends(found: ModelCard) -> tuple[str, ...]:
-    """Return the libraries that compute this model."""
-    engine = {"onnx": "onnxruntime", "scrfd": "onnxruntime", "yunet": "opencv"}.get(
+def backends(found: ModelCard, profile: Profile) -> tuple[str, ...]:
+    """Return the libraries that compute this model under a numerics profile."""
+    engine = {"onnx": profile.engine, "scrfd": "onnxruntime", "yunet": "opencv"}.get(
         found.architecture, "torch"
     )
     return tuple(dict.fromkeys((engine, "opencv")))

@@ -52,7 +52,7 @@ class OneForward:
         """Return the scores of crops, from memory if they were embedded."""
         with self._lock:
             found = self._scores.get(_digest(crops))
-        return self(crops).quality if found is None else found
+        return self._model(crops).quality if found is None else found
 
 
 def open_for_steps(card: ModelCard, weights: WeightFile, profile: Numerics) -> FaceModel:

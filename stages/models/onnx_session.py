@@ -30,12 +30,26 @@ def open_graph(card: ModelCard, weights: WeightFile, threads: int, device: str =
     providers = _providers(ort, device)
     try:
         # Without its second try, for which it prints a banner on standard output.
-        return ort.InferenceSession(weights.data, options, providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(
+            weights.data, options, providers=providers, enable_fallback=0
+        )
     # ONNX Runtime raises a type of its own for each way a file can be wrong.
     except Exception as error:
         raise InvalidInput(
             f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error})."
         ) from error
+    need_device(card, session, device)
+    return session
+
+
+def need_device(card: ModelCard, session: Any, device: str) -> None:
+    """ONNX Runtime computes on the CPU, and says nothing, if it cannot load its CUDA libraries."""
+    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise ResourceRefused(
+            f"model {card.name!r}: the numerics profile asks for CUDA and ONNX Runtime could not"
+            " load its CUDA provider: install the CUDA and cuDNN libraries that this"
+            " onnxruntime-gpu was made for, or use a cpu profile."
+        )
 
 
 def _providers(ort: Any, device: str) -> list[Any]:
@@ -46,6 +60,7 @@ def _providers(ort: Any, device: str) -> list[Any]:
             "the numerics profile asks for CUDA and this ONNX Runtime has no CUDA provider; "
             "install onnxruntime-gpu in place of onnxruntime, or use a cpu profile."
         )
+    import_module("torch")  # it loads NVIDIA's libraries, which the CUDA provider then finds
     return [
         ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}),
         "CPUExecutionProvider",

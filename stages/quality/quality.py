@@ -102,7 +102,11 @@ class Quality(Stage):
         }
 
     def backends(self) -> tuple[str, ...]:
-        return () if self.options.method in PLAIN else catalogue.backends(self._card())
+        return (
+            ()
+            if self.options.method in PLAIN
+            else catalogue.backends(self._card(), self.context.profile)
+        )
 
     def open(self) -> None:
         if self.options.method not in PLAIN:

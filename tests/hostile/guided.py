@@ -17,7 +17,10 @@ from random import Random
 import atheris
 
 with atheris.instrument_imports(
-    include=["pipeline", "stages.faces.images", "yaml", "zipfile", "PIL", "json"]
+    include=[
+        *("pipeline", "stages.faces.images", "stages.faces.jpeg"),
+        *("yaml", "zipfile", "PIL", "json"),
+    ]
 ):
     from pipeline.config.config import load_config
     from pipeline.errors import InvalidInput, QfuseError

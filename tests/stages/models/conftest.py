@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ class Profile:
     precision: str = "fp32"
     compute_batch: int = 4
     threads: int = 1
+    engine: str = "onnxruntime"
 
 
-@pytest.fixture(scope="session")
-def profile() -> Callable[..., Profile]:
-    return Profile
+@pytest.fixture(scope="session", params=["onnxruntime", "openvino"])
+def profile(request: pytest.FixtureRequest) -> Callable[..., Profile]:
+    return partial(Profile, engine=request.param)
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,14 @@ def test_what_was_longest_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
     assert inner.calls == 4
 
 
+def test_scores_without_embeddings_are_not_kept() -> None:
+    inner = Both()
+    model = OneForward(inner)
+    for _ in range(2):
+        quality_of(model, crops(0))
+    assert inner.calls == 2
+
+
 def test_several_threads_get_the_scores_of_their_own_crops() -> None:
     model = OneForward(Both())
     with ThreadPoolExecutor(4) as pool:
