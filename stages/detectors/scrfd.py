@@ -21,7 +21,7 @@ from stages.detectors.detected_faces import USUAL, DetectedFaces, DetectorOption
 from stages.detectors.suppression import best_apart
 from stages.detectors.view import need_image, view_of
 from stages.models.cards import ModelCard, WeightFile
-from stages.models.onnx_session import open_session
+from stages.models.onnx_session import open_graph
 
 Floats32 = NDArray[np.float32]
 
@@ -43,7 +43,7 @@ class Scrfd:
         self, card: ModelCard, weights: WeightFile, options: DetectorOptions = USUAL
     ) -> None:
         self.card, self.options, self._path = card, options, weights.path
-        self._session = open_session(card, weights, threads=1)
+        self._session = open_graph(card, weights, threads=1)
         inputs, answers = self._session.get_inputs(), self._session.get_outputs()
         side = card.input_size
         shape = list(inputs[0].shape or ()) if len(inputs) == 1 else []

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pipeline.core.numerics import full_precision
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 from stages.models.cards import ModelCard, WeightFile
-from stages.models.onnx_session import open_session
+from stages.models.onnx_session import open_graph
 
 if TYPE_CHECKING:
     from torch import nn
@@ -254,7 +254,7 @@ def _session(card: ModelCard, weights: WeightFile, profile: Numerics) -> Any:
             f"model {card.name!r} is an ONNX graph, computed as stored, in float32; precision"
             f" {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
         )
-    return open_session(card, weights, profile.threads, profile.device)
+    return open_graph(card, weights, profile.threads, profile.device)
 
 
 def _network(card: ModelCard) -> nn.Module:

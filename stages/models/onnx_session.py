@@ -10,7 +10,7 @@ from stages.models.cards import ModelCard, WeightFile
 from stages.models.graph_file import check_graph
 
 
-def open_session(card: ModelCard, weights: WeightFile, threads: int, device: str = "cpu") -> Any:
+def open_graph(card: ModelCard, weights: WeightFile, threads: int, device: str = "cpu") -> Any:
     """Return an InferenceSession, which several threads may run at once.
 
     device: cpu or cuda. Raises ResourceRefused if ONNX Runtime or the device is absent,
