@@ -42,16 +42,6 @@ def open_graph(card: ModelCard, weights: WeightFile, threads: int, device: str =
     return session
 
 
-def need_device(card: ModelCard, session: Any, device: str) -> None:
-    """ONNX Runtime computes on the CPU, and says nothing, if it cannot load its CUDA libraries."""
-    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-        raise ResourceRefused(
-            f"model {card.name!r}: the numerics profile asks for CUDA and ONNX Runtime could not"
-            " load its CUDA provider: install the CUDA and cuDNN libraries that this"
-            " onnxruntime-gpu was made for, or use a cpu profile."
-        )
-
-
 def _providers(ort: Any, device: str) -> list[Any]:
     if device == "cpu":
         return ["CPUExecutionProvider"]
@@ -65,3 +55,16 @@ def _providers(ort: Any, device: str) -> list[Any]:
         ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}),
         "CPUExecutionProvider",
     ]
+
+
+def need_device(card: ModelCard, session: Any, device: str) -> None:
+    """Raise ResourceRefused if a session for CUDA computes on the CPU.
+
+    ONNX Runtime does that, without a word, if it cannot load its CUDA libraries.
+    """
+    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise ResourceRefused(
+            f"model {card.name!r}: the numerics profile asks for CUDA and ONNX Runtime could not"
+            " load its CUDA provider: install the CUDA and cuDNN libraries that this"
+            " onnxruntime-gpu was made for, or use a cpu profile."
+        )

@@ -171,11 +171,9 @@ def test_absent_device_is_refused(graph: Path, profile: Make) -> None:
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
     reason="this ONNX Runtime has a CUDA provider",
 )
-def test_a_graph_is_refused_where_onnx_runtime_has_no_cuda_provider(
-    graph: Path, profile: Make
-) -> None:
+def test_a_graph_is_refused_where_onnx_runtime_has_no_cuda_provider(graph: Path) -> None:
     with pytest.raises(ResourceRefused, match="install onnxruntime-gpu"):
-        open_model(_card(), read_weights(graph, None), profile(device="cuda", engine="onnxruntime"))
+        open_model(_card(), read_weights(graph, None), PROFILES["cuda-fp32"])
 
 
 def test_a_session_that_went_to_the_cpu_instead_of_the_gpu_is_refused(graph: Path) -> None:
