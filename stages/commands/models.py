@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stages.models.cards import ModelCard
 
 models_app = typer.Typer(
-    help="List, describe, fetch and add models.",
+    help="List, describe, fetch, check, tune and add models.",
     epilog="Example: qfuse models list --folder weights",
     no_args_is_help=True,
 )
