@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The official GPU wheel where an NVIDIA driver is present, else the CPU one; never both, so where a driver came or went
-# the environment is made anew.
+# the environment is made anew. Where nvidia-smi is missing although there is a GPU: `make FAISS=gpu gpu`.
 FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(FAISS)
 
 # Interpreters that tests start read what was compiled before.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick accept bench lint format clean
+.PHONY: demo test quick accept bench gpu lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(if $(wildcard $(STAMP)),,--clear) $(VENV)
@@ -37,6 +37,10 @@ accept: $(STAMP)
 # Our speed beside the field's common method, in one run; writes docs/performance.md.
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Every path that can use a GPU beside the processor, in one run; needs an NVIDIA GPU; writes docs/gpu.md.
+gpu: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

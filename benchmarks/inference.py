@@ -1,32 +1,30 @@
 """Networks: the published module as it is run, beside ours as a run has it; the same weights.
 
 `Published` is the iresnet of the field's repositories in our own words: batch norms where training
-left them, eager, in float32, planes apart. Weights are random; the file is in the published layout.
+left them, eager, in float32, planes apart. Weights are random, in the published layout.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from time import perf_counter
 from typing import cast
 
 import numpy as np
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from benchmarks.material import PROFILE, WORKERS, Row
+from benchmarks.random_networks import card_of, checkpoint, operations, smooth_crops
 from pipeline.core.numerics import PROFILES, Profile
 from pipeline.core.schema import Array
 from pipeline.system.instruction_sets import instruction_set, lacks_bf16
 from stages.models.backends import FaceModel, open_model
-from stages.models.cards import ModelCard, WeightFile
 
 LAYERS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
-GFLOP = {18: 5.2, 50: 12.6, 100: 24.2}  # of one image: twice its multiplications
 BATCH = 8  # of the published module: its fastest
 SQUARE = 4096  # rows of the product that tells what the machine can do
 COST = "convolutions are nearly all of the work, and the same library computes both sides'"
@@ -85,7 +83,7 @@ def rows(count: int = 64, depths: Sequence[int] = (50, 100)) -> list[Row]:
 
 
 def _network_rows(depth: int, count: int) -> list[Row]:
-    crops = np.random.default_rng(0).integers(0, 256, (count, 112, 112, 3), np.uint8)
+    crops = smooth_crops(count)
     network = published(depth)
 
     def theirs() -> Array:
@@ -94,13 +92,13 @@ def _network_rows(depth: int, count: int) -> list[Row]:
     def row(what: str, profile: Profile, workers: int) -> Row:
         return Row(
             f"iresnet{depth}, {what}, {count} crops",
-            ours_of(depth, network, profile, crops, workers),
+            ours_of(depth, profile, crops, workers),
             theirs,
             smallest_cosine,
             count,
             "images/s",
             COST,
-            gflop=count * GFLOP[depth],
+            gflop=count * operations(f"iresnet{depth}") / 1e9,
             precision=profile.precision,
         )
 
@@ -118,16 +116,9 @@ def _network_rows(depth: int, count: int) -> list[Row]:
 @cache
 def published(depth: int) -> Published:
     """Return the module with random weights, those of its batch norms too."""
-    torch.manual_seed(0)
-    network = Published(depth)
-    for norm in network.modules():
-        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
-            for values in (norm.weight.data, norm.running_var):
-                assert values is not None
-                values.uniform_(0.8, 1.2)
-            for values in (norm.bias.data, norm.running_mean):
-                assert values is not None
-                values.normal_(0, 0.1)
+    with torch.device("meta"):
+        network = Published(depth)
+    network.load_state_dict(load(checkpoint(f"iresnet{depth}").data), assign=True)
     return network.eval()
 
 
@@ -143,9 +134,7 @@ def by_published(network: nn.Module, crops: Array) -> Array:
     return np.concatenate(found)
 
 
-def ours_of(
-    depth: int, network: nn.Module, profile: Profile, crops: Array, workers: int
-) -> Callable[[], Array]:
+def ours_of(depth: int, profile: Profile, crops: Array, workers: int) -> Callable[[], Array]:
     """Return what gives the embeddings (n, 512), micro-batches on `workers` threads as in a run.
 
     The model is opened at the first call.
@@ -155,17 +144,7 @@ def ours_of(
 
     @cache
     def model() -> FaceModel:
-        file = io.BytesIO()
-        torch.save(network.state_dict(), file)
-        card = ModelCard(
-            name=f"iresnet{depth}",
-            kind="recognition",
-            architecture=f"iresnet{depth}",
-            file="random.pth",
-            dimension=512,
-            licence="none: random",
-        )
-        return open_model(card, WeightFile(Path(card.file), file.getvalue()), profile)
+        return open_model(card_of(f"iresnet{depth}"), checkpoint(f"iresnet{depth}"), profile)
 
     def ours() -> Array:
         with ThreadPoolExecutor(workers) as pool:

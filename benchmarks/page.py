@@ -7,12 +7,12 @@ import platform
 import resource
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 
 from benchmarks import inference
 from benchmarks.material import PROFILE, WORKERS, Row
 from benchmarks.timing import Timing
 from pipeline.core.numerics import backend_version
+from pipeline.system.instruction_sets import processor
 
 LIBRARIES = ("numpy", "scipy", "torch", "faiss-cpu", "h5py", "opencv", "pillow", "scikit-learn")
 HEAD = "| step | common method | qfuse | ratio | results |\n|---|---:|---:|---:|---|"
@@ -99,18 +99,3 @@ whose own time is largest (cProfile):
 
 {chr(10).join(shares)}
 """
-
-
-def processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    return next(
-        (
-            row.partition(":")[2].strip()
-            for row in text.splitlines()
-            if row.startswith("model name")
-        ),
-        "unknown",
-    )

@@ -24,10 +24,10 @@ from benchmarks.material import PROFILE, WORKERS, Row
 from pipeline.core.schema import Array, Batch, text
 from pipeline.files.file_tree import Zip
 from pipeline.store.store import Store
+from stages.detectors.yunet import YuNet
 from stages.faces import align, embed, images
 from stages.models.backends import open_model
 from stages.models.cards import read_cards, read_weights
-from stages.models.detector import YuNet
 from stages.shipped_files import resource as shipped
 from stages.tables.schemas import CROPS, DETECTIONS, EMBEDDINGS
 

@@ -128,7 +128,7 @@ def cannot_write(path: Path, error: OSError) -> ResourceRefused:
 
 
 # The words of libraries that have no exception of their own for a lack of memory: PyTorch on a CPU,
-# OpenCV, ONNX Runtime, and the loader of shared libraries.
+# OpenCV, ONNX Runtime, the loader of shared libraries, and CUDA's (PyTorch, FAISS, cuBLAS).
 _NO_MEMORY = (
     *(
         "DefaultCPUAllocator",
@@ -138,6 +138,7 @@ _NO_MEMORY = (
         "Failed to allocate memory",
     ),
     *("failed to map segment", "cannot allocate memory", "Cannot allocate memory"),
+    *("CUDA error: out of memory", "cudaMalloc error out of memory", "STATUS_ALLOC_FAILED"),
 )
 _NO_THREAD = (
     "can't start new thread",

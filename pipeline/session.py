@@ -20,6 +20,7 @@ from pipeline.core.schema import Batch
 from pipeline.errors import InvalidInput
 from pipeline.files.digests import file_digest
 from pipeline.plan.dataset import Dataset, ingest
+from pipeline.plan.forecast import Speed, note_speeds, written
 from pipeline.plan.graph import Step
 from pipeline.plan.last_plan import remember
 from pipeline.plan.plan import Plan, build_plan, context_of
@@ -173,9 +174,24 @@ def execute(
         raise
     remember(session.plan.steps.values(), session.store, session.folder / "plan.json")
     if session.plan.to_run:
+        if dask is None:
+            _note_speeds(session, summary, workers)
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(session.folder / "summary.json", {"ended": ended, **asdict(summary)})
     return summary
+
+
+def _note_speeds(session: Session, summary: Summary, workers: int | None) -> None:
+    """Keep what a run here took, for the forecasts of `plan`."""
+    speeds = {
+        step.name: Speed(
+            summary.rows[step.name], summary.seconds[step.name], written(step, session.store)
+        )
+        for step in session.plan.to_run
+        if step.name in summary.seconds
+    }
+    with suppress(OSError):
+        note_speeds(session.plan, session.store, speeds, workers)
 
 
 def with_session(

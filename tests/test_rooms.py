@@ -34,6 +34,7 @@ ROOMS = (
     *(
         "stages.networks",
         "stages.models",
+        "stages.detectors",
         "stages.faces",
         "stages.quality",
         "stages.fusion",

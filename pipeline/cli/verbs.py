@@ -89,20 +89,23 @@ def plan(
     from pipeline.cli.config_benchmarks import on_each
     from pipeline.cli.display import plan_table
     from pipeline.plan.check import doubts
+    from pipeline.plan.forecast import Forecast, forecast, in_words
     from pipeline.plan.instruction_mix import notes_here
     from pipeline.run.memory_estimate import estimate, outlook
 
     def plan_of_one(loaded: Config) -> Any:
-        def look(session: Session) -> tuple[Plan, list[Need], list[str]]:
+        def look(session: Session) -> tuple[Plan, list[Need], Forecast, list[str]]:
             plan = session.plan
             notes = [*session.dataset.notes, *doubts(plan), *notes_here(plan, session.store)]
-            return plan, estimate(plan, session.store), notes
+            needs = estimate(plan, session.store)
+            return plan, needs, forecast(plan, session.store), notes
 
-        planned, needs, notes = looked_at(loaded, store, look, until)
+        planned, needs, ahead, notes = looked_at(loaded, store, look, until)
         if as_json:
             return {
                 **planned.to_json(),
                 "memory": {need.step: need.bytes for need in needs},
+                "forecast": asdict(ahead),
                 "notes": notes,
             }
         show(plan_table(planned))
@@ -113,6 +116,8 @@ def plan(
             say("nothing to do")
         if needs:
             say(outlook(planned, needs))
+        if words := in_words(ahead):
+            say(words)
         for note in notes:
             say(f"note: {note}")
         return None

@@ -27,6 +27,8 @@ class Profile(BaseModel):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compute_batch: int = Field(32, ge=1, le=4096)
     threads: int = Field(1, ge=1, le=256)
+    # of ONNX graphs; it is in a key as the back end of a stage that runs one
+    engine: Literal["onnxruntime", "openvino"] = "onnxruntime"
 
 
 PROFILES = {
@@ -40,7 +42,8 @@ PROFILES = {
 }
 
 
-ON_DEVICE = {"torch", "onnxruntime"}  # the back ends that compute on a profile's device
+# the back ends that compute on a profile's device
+ON_DEVICE = {"torch", "onnxruntime", "openvino"}
 # A profile sets nothing of these but the threads of a product, and stages multiply exactly.
 ALIKE = {"numpy", "scipy"}
 
@@ -67,6 +70,20 @@ def require_device(profile: Profile) -> None:
             raise ResourceRefused(
                 f"numerics {profile.name!r} needs a CUDA device and none is usable; use cpu-fp32."
             )
+
+
+def full_precision() -> None:
+    """Make PyTorch compute on a GPU by fixed algorithms and in the precision that is asked for.
+
+    Otherwise it may round float32 to TF32 and sum products of halves in halves, and results change
+    from run to run. It holds for the whole process.
+    """
+    from torch import backends
+
+    backends.cudnn.benchmark, backends.cudnn.deterministic = False, True
+    backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = False
+    backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
 
 
 @cache

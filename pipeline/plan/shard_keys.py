@@ -61,9 +61,9 @@ def _numerics(stage: Stage) -> dict[str, Any] | None:
     That is the versions of libraries, and the numerics profile where it matters.
     """
     backends = {name: backend_version(name) for name in stage.backends()}
-    profile = (
-        stage.context.profile.model_dump(mode="json", exclude={"name"}) if stage.profiled else {}
-    )
+    profile: dict[str, Any] = {}
+    if stage.profiled:
+        profile = stage.context.profile.model_dump(mode="json", exclude={"name", "engine"})
     return {**profile, "backends": backends} if backends else None
 
 

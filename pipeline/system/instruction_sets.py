@@ -11,11 +11,12 @@ import os
 import platform
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 # back ends whose results depend on it; those of NumPy and SciPy are made not to
-DEPENDENT = {"torch", "onnxruntime", "opencv"}
+DEPENDENT = {"torch", "onnxruntime", "openvino", "opencv"}
 
 # From the least to the most, by the flags of /proc/cpuinfo.
 _AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
@@ -52,6 +53,16 @@ def processor_flags() -> frozenset[str]:
         return frozenset()
     told = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
     return frozenset(told.partition(":")[2].split())
+
+
+@cache
+def processor() -> str:
+    """Return what the processor calls itself, or its kind if the kernel does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def instruction_set(

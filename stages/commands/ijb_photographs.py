@@ -26,9 +26,9 @@ from stages.datasets.folder import file_names, identity_generator, is_image, low
 from stages.datasets.ijb import write
 from stages.datasets.ijb.write import JanusSet
 from stages.datasets.synthetic import SUBJECTS, SynthOptions, make_set
+from stages.detectors.detected_faces import Detector
 from stages.faces.align import TEMPLATE
 from stages.faces.images import Unusable, decode
-from stages.models.detector import Detector
 
 LEAST, MOST, TEMPLATES = 4, 128, 7  # photographs of a subject; its templates at most
 _MAX_PIXELS = 50_000_000

@@ -14,7 +14,8 @@ from pipeline.cli.run import run
 from pipeline.cli.terminal import AsJson, StorePath, emit, say
 from pipeline.errors import UsageError, counted
 from pipeline.system.available import require_to_compute
-from stages.commands import build, models, quality, reference, runs, synth
+from stages.commands import build, faces, models, quality, reference, runs, synth
+from stages.commands.known_models import model_folders
 
 # kind of config → the shipped one that it starts from, and what is to be done next
 STARTERS = {
@@ -54,6 +55,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: qfuse steps fuse")(reference.steps)
     app.command(epilog=build.BUILD)(build.build)
     app.command(epilog=build.REFERENCE)(build.reference)
+    app.command(epilog=faces.EXAMPLE)(faces.faces)
     app.command(epilog=runs.EXPLAIN)(runs.explain)
     app.command(epilog=runs.DIFF)(runs.diff)
     app.add_typer(models.models_app, name="models")
@@ -164,7 +166,7 @@ def doctor(as_json: AsJson = False) -> None:
         facts["gpu"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     except ImportError:
         facts["gpu"] = "unknown"
-    folders = models.model_folders()
+    folders = model_folders()
     cards = all_cards(Context(PROFILES["cpu-fp32"]))
     there = [
         name

@@ -1,9 +1,10 @@
-"""The verbs of models: list, show, fetch, add and convert."""
+"""The verbs of models: list, show, fetch, check, add and convert."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,37 +12,31 @@ import typer
 
 from pipeline.cli.terminal import AsJson, emit, say, show
 from pipeline.errors import InvalidInput, UsageError
+from stages.commands import check_model, tune_models
+from stages.commands.known_models import Folders, Name, OfConfig, surroundings
 
 if TYPE_CHECKING:
     from stages.models.cards import ModelCard
 
 models_app = typer.Typer(
-    help="List, describe, fetch and add models.",
+    help="List, describe, fetch, check, tune and add models.",
     epilog="Example: qfuse models list --folder weights",
     no_args_is_help=True,
 )
-Folders = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--folder",
-        metavar="FOLDER",
-        help="Look for weights and their cards.yaml here; default: the folders that the shipped"
-        " configs name.",
-    ),
-]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name (`qfuse models list`).")]
 
 
 @models_app.command("list", epilog="Example: qfuse models list --folder weights")
-def list_models(folder: Folders = None, as_json: AsJson = False) -> None:
+def list_models(folder: Folders = None, config: OfConfig = None, as_json: AsJson = False) -> None:
     """Show every model card, and say whether its weights are found.
 
     The weights must also have the digest that the card declares.
     """
+    from stages.models.catalogue import all_cards
     from stages.report.text_table import text_table
 
-    folders = folder or model_folders()
-    rows = [_row(card, folders) for card in _cards(folders).values()]
+    context = surroundings(folder, config)
+    folders = context.model_folders
+    rows = [_row(card, folders) for card in all_cards(context).values()]
     if as_json:
         emit([{**row, "found": str(row["found"]) if row["found"] else None} for row in rows])
         return
@@ -63,19 +58,24 @@ def list_models(folder: Folders = None, as_json: AsJson = False) -> None:
 
 
 @models_app.command("show", epilog="Example: qfuse models show edgeface_xxs")
-def show_model(name: Name, folder: Folders = None, as_json: AsJson = False) -> None:
+def show_model(
+    name: Name, folder: Folders = None, config: OfConfig = None, as_json: AsJson = False
+) -> None:
     """Show all that is known of a model: what it is fed, what it gives, its licence and source."""
+    from stages.models.cards import card_named
+    from stages.models.catalogue import all_cards
     from stages.models.fetching import place
 
-    folders = folder or model_folders()
-    card = _card(name, folders)
-    row = _row(card, folders)
+    context = surroundings(folder, config)
+    card = card_named(all_cards(context), name)
+    row = _row(card, context.model_folders)
     if as_json:
         emit({**row, "found": str(row["found"]) if row["found"] else None})
         return
     scale = "pixels as they are"
-    if card.kind != "detector":
-        scale = f"{card.colour.upper()}, {card.input_size} × {card.input_size} pixels,"
+    if card.architecture != "yunet":
+        size = "" if card.kind == "detector" else f" {card.input_size} × {card.input_size} pixels,"
+        scale = f"{card.colour.upper()},{size}"
         scale += f" (x − {_numbers(card.mean)}) / {_numbers(card.std)}"
     facts = {
         "kind": card.kind,
@@ -120,10 +120,12 @@ def fetch_model(
 
     Shows the licence and asks first. The file must have the size and the digest of the card.
     """
+    from stages.models.cards import card_named
+    from stages.models.catalogue import all_cards
     from stages.models.fetching import fetch, place
 
-    folders = [folder] if folder else model_folders()
-    card = _card(name, folders)
+    context = surroundings([folder] if folder else None)
+    card = card_named(all_cards(context), name)
     if not accept:
         said = f"{name}: {card.licence}"
         said += f"; from {place(card.origin)}" if card.origin and local is None else ""
@@ -131,11 +133,15 @@ def fetch_model(
             raise UsageError(f"{said}. Read the licence, and accept it with --accept-licence.")
         say(said)
         typer.confirm("Do you accept this licence?", abort=True)
-    path = fetch(card, folders[0], local)
+    path = fetch(card, context.model_folders[0], local)
     if as_json:
         emit({"model": name, "path": str(path), "sha256": card.sha256})
         return
     say(f"{path}: {path.stat().st_size:,} bytes, with the digest of the card")
+
+
+models_app.command("check", epilog=check_model.EXAMPLE)(check_model.check_model)
+models_app.command("tune", epilog=tune_models.EXAMPLE)(tune_models.tune_models)
 
 
 @models_app.command("add", epilog="Example: qfuse models add weights/my_model.onnx")
@@ -198,8 +204,8 @@ def add_model(
     say(f"{chosen}: {fields['architecture']}, {fields['kind']}, {fields['dimension']} numbers")
     say(f"wrote its card into {path}; name the folder {file.parent} in models.folders of a config.")
     say(
-        f"! No file says which colours it wants: the card says {fed}, the usual order. Compare"
-        " with the project that the weights are from."
+        f"! No file says which colours it wants: the card says {fed}, as is usual. Find out with"
+        f" `qfuse models check {chosen} --folder {file.parent} --on PHOTOGRAPHS`."
     )
 
 
@@ -248,33 +254,7 @@ def convert_model(
     say(f"wrote {out}: {len(data):,} bytes, sha256 {digest}")
 
 
-def model_folders() -> list[Path]:
-    """Return the folders in which the shipped configs look for weights.
-
-    These are $QFUSE_MODELS, or ./models without it, and $QFUSE_SHARED/models.
-    """
-    shared = os.environ.get("QFUSE_SHARED")
-    return [
-        Path(os.environ.get("QFUSE_MODELS", "models")),
-        *([Path(shared) / "models"] if shared else []),
-    ]
-
-
-def _cards(folders: list[Path]) -> dict[str, ModelCard]:
-    from pipeline.core.numerics import PROFILES
-    from pipeline.core.stage import Context
-    from stages.models.catalogue import all_cards
-
-    return all_cards(Context(PROFILES["cpu-fp32"], model_folders=tuple(folders)))
-
-
-def _card(name: str, folders: list[Path]) -> ModelCard:
-    from stages.models.cards import card_named
-
-    return card_named(_cards(folders), name)
-
-
-def _row(card: ModelCard, folders: list[Path]) -> dict[str, Any]:
+def _row(card: ModelCard, folders: Sequence[Path]) -> dict[str, Any]:
     path = next((f / card.file for f in folders if os.path.isfile(f / card.file)), None)
     state = _state(path, card.sha256)
     return {**card.model_dump(mode="json"), "name": card.name, "found": path, "state": state}

@@ -11,7 +11,7 @@ from pipeline.cli.terminal import AsJson, emit, say, warn
 from pipeline.errors import UsageError, cannot_write
 
 if TYPE_CHECKING:
-    from stages.models.detector import Detector
+    from stages.detectors.detected_faces import Detector
 
 synth_app = typer.Typer(
     help="Write a set of IJB-C's shape from a seed: tables, or IJB-C's own files.",
@@ -162,10 +162,8 @@ def _next(reader: str, path: str, options: list[str]) -> str:
 def _detector(folder: Path) -> Detector:
     from pipeline.core.numerics import PROFILES
     from pipeline.core.stage import Context
+    from stages.detectors.opening import detector_named
     from stages.faces.align import AlignOptions
-    from stages.models import catalogue
-    from stages.models.detector import YuNet
 
     context = Context(PROFILES["cpu-fp32"], None, (folder,))
-    card = catalogue.card(context, AlignOptions().detector, ("detector",))
-    return catalogue.open_once(context, card, lambda weights: YuNet(weights), "synth")
+    return detector_named(context, AlignOptions().detector)

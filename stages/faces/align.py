@@ -2,11 +2,12 @@
 
 Landmarks that come with the protocol are used unchanged, with its detector score or none, if they
 can belong to a face in the image. Otherwise the face that overlaps the protocol's box most is
-taken or, without a box, the one nearest the image centre. If its score is below that of upright
-faces, the image is also searched turned. `reason` says if there were several faces, if the
-image was turned, if the detector is not sure, or if an image is no square crop, although the row is
-OK. The crop is the least-squares similarity (no reflection) from five landmarks to the ArcFace
-template, bilinear, border 0.
+taken or, without a box, the one that `pick` says: the one nearest the image centre, the largest, or
+the one with the best score. If its score is below that of upright faces, the image is also searched
+turned. `reason` says if there were several faces, if the image was turned, if the detector is not
+sure, or if an image is no square crop, although the row is OK. A row gives one face: rows for every
+face of a photograph are made by `qfuse faces`. The crop is the least-squares similarity (no
+reflection) from five landmarks to the ArcFace template, bilinear, border 0.
 """
 
 from __future__ import annotations
@@ -14,24 +15,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.core.registry import register
 from pipeline.core.schema import Batch, Status, text
 from pipeline.core.stage import Options, Stage
 from pipeline.errors import InvalidInput, counted
 from pipeline.files.digests import UNREADABLE
+from stages.detectors.detected_faces import DetectorOptions
+from stages.faces.finding import Pick, chooser, find
 from stages.faces.images import Unusable, decode
 from stages.models import catalogue
-from stages.models.cards import WeightFile
+from stages.models.cards import ModelCard
 from stages.tables.schemas import CROPS, DETECTIONS
-
-if TYPE_CHECKING:
-    from stages.models.detector import DetectedFaces
 
 SIZE = 112
 # Where ArcFace-style models expect the five landmarks, in pixels of a 112×112 crop (Deng et al.,
@@ -46,14 +46,6 @@ TEMPLATE = np.array(
     ],
     np.float64,
 )
-
-# Limits of YuNet's score. Of LFW's 13,173 faces 1 % score less than SURE_SCORE, and none less than
-# DOUBTFUL_SCORE. Upside down 98.6 % of them score less than SURE_SCORE, on their sides all do. Each
-# face scores best as it is: better than upside down by more than BETTER_BY for all but 0.1 %. What
-# YuNet finds within a close-up is doubtful, and so is most of what it finds in blur: that alone is
-# no reason to turn an image.
-SURE_SCORE, DOUBTFUL_SCORE, TURNED_SCORE, BETTER_BY = 0.91, 0.8, 0.85, 0.01
-TURN_NAMES = ("", "a quarter to the left", "upside down", "a quarter to the right")
 
 # What `unlike_a_face` allows. Behind each limit stands what LFW's 13,173 faces reach, then what
 # 20,000 simulated ones do that are turned by up to 90° to the side and 60° up or down.
@@ -87,12 +79,27 @@ class AlignOptions(Options):
     """`detector`: a detector's card, or `none` if images are aligned crops already."""
 
     detector: str = "yunet_320"
-    pick: Literal["centre", "largest"] = "centre"
+    pick: Pick = "centre"  # the face that is meant, unless the protocol gives its box
     score_threshold: float = Field(0.6, ge=0, le=1)
     nms_threshold: float = Field(0.3, ge=0, le=1)
     border: float = Field(0.0, ge=0, le=1)  # of the longer side
     max_side: int = Field(1024, ge=32, le=16_384)
     max_pixels: int = Field(110_000_000, ge=1)
+
+    @property
+    def of_detector(self) -> DetectorOptions:
+        """The options that are the detector's."""
+        return DetectorOptions(self.score_threshold, self.nms_threshold, self.max_side, self.border)
+
+    @field_validator("pick", mode="before")
+    @classmethod
+    def _one_face(cls, value: Any) -> Any:
+        if value == "all":
+            raise ValueError(
+                "a row gives one face, by centre, largest or score: `qfuse faces` writes a row for"
+                " every face of a folder of photographs"
+            )
+        return value
 
 
 @dataclass(frozen=True)
@@ -121,14 +128,23 @@ class Align(Stage):
     options: AlignOptions
 
     def identity(self) -> Any:
-        if self.options.detector == "none":
-            return None
-        return catalogue.identity(
-            catalogue.card(self.context, self.options.detector, ("detector",))
-        )
+        card = self._card()
+        return None if card is None else catalogue.identity(card)
 
     def backends(self) -> tuple[str, ...]:
-        return ("opencv", "pillow", "pillow-heif")
+        card = self._card()
+        engines = () if card is None else catalogue.backends(card, self.context.profile)
+        return tuple(dict.fromkeys((*engines, "opencv", "pillow", "pillow-heif")))
+
+    @property
+    def gpu(self) -> bool:
+        """Never: detectors compute on the CPU, whatever the profile says."""
+        return False
+
+    def _card(self) -> ModelCard | None:
+        if self.options.detector == "none":
+            return None
+        return catalogue.card(self.context, self.options.detector, ("detector",))
 
     def open(self) -> None:
         if self.context.files is None:
@@ -138,9 +154,10 @@ class Align(Stage):
         self._files = self.context.files()
         self._detector: Any = None
         if self.options.detector != "none":
-            card = catalogue.card(self.context, self.options.detector, ("detector",))
-            self._detector = catalogue.open_once(
-                self.context, card, self._open_detector, repr(self.options)
+            from stages.detectors.opening import detector_named
+
+            self._detector = detector_named(
+                self.context, self.options.detector, self.options.of_detector
             )
 
     def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
@@ -184,12 +201,6 @@ class Align(Stage):
         }
         return {"detections": Batch(detections), "crops": Batch({"status": status, "crop": crops})}
 
-    def _open_detector(self, weights: WeightFile) -> Any:
-        from stages.models.detector import YuNet
-
-        o = self.options
-        return YuNet(weights, o.score_threshold, o.nms_threshold, o.max_side, o.border)
-
     def _one(self, path: str, sha256: str, given: Any, box: Any, score: float) -> _Found:
         if not sha256:
             return _Found(Status.MISSING, "named by the protocol, and not in the data set")
@@ -220,54 +231,23 @@ class Align(Stage):
         return found
 
     def _detected(self, image: NDArray[np.uint8], box: Any) -> _Found:
-        faces, i, chosen = self._look(image, box, 0)
-        if len(faces) == 0 and _is_one_colour(image):
-            return _Found(Status.NOT_FOUND, ONE_COLOUR)
-        turned, score = "", float(faces.score[i]) if i >= 0 else 0.0
-        enough = max(TURNED_SCORE, score + BETTER_BY)
-        for quarters in (1, 2, 3) if score < SURE_SCORE else ():
-            others, j, name = self._look(image, box, quarters)
-            if j >= 0 and others.score[j] >= enough:
-                faces = others
-                i = j
-                chosen = name
-                turned = f"found with the image turned {TURN_NAMES[quarters]}"
-                score = enough = float(faces.score[i])
+        found = find(image, self._detector, chooser(self.options.pick, box))
+        faces, i = found.faces, found.index
         if len(faces) == 0:
-            return _Found(Status.NOT_FOUND, "no face found")
+            return _Found(
+                Status.NOT_FOUND, ONE_COLOUR if _is_one_colour(image) else "no face found"
+            )
         if i < 0:
             return _Found(Status.NOT_FOUND, "no face found in the box that the protocol gives")
-        several = f"{len(faces)} faces found, {chosen} taken" if len(faces) > 1 else ""
-        doubt = ""
-        if score < DOUBTFUL_SCORE:
-            doubt = f"a doubtful face, with a detector score of {score:.2f}"
         return _Found(
             Status.OK,
-            "; ".join(filter(None, (several, turned, doubt))),
+            "; ".join(found.notes),
             faces.box[i],
             faces.landmarks[i],
-            score,
+            float(faces.score[i]),
             len(faces),
             warp(image, faces.landmarks[i]),
         )
-
-    def _look(
-        self, image: NDArray[np.uint8], box: Any, quarters: int
-    ) -> tuple[DetectedFaces, int, str]:
-        """Return the faces found in a turned image, in the image's own pixels, and `_pick`."""
-        seen = np.rot90(image[:, :, ::-1], quarters)
-        faces = self._detector.detect(np.ascontiguousarray(seen)).turned_back(quarters, image.shape)
-        return (faces, *self._pick(faces, box, image.shape)) if len(faces) else (faces, -1, "")
-
-    def _pick(self, faces: DetectedFaces, box: Any, shape: tuple[int, ...]) -> tuple[int, str]:
-        """Return the index of the face that is meant (−1: none), and which it is in words."""
-        if box is not None and np.isfinite(box).all():
-            overlap = faces.overlap(box)
-            best = int(np.argmax(overlap))
-            return (best if overlap[best] > 0 else -1), "the one in the protocol's box"
-        if self.options.pick == "largest":
-            return faces.largest(), "the largest"
-        return faces.nearest(shape[1] / 2, shape[0] / 2), "the one nearest the centre"
 
 
 def _at_given_landmarks(image: NDArray[np.uint8], given: NDArray[Any], score: float) -> _Found:

@@ -61,7 +61,11 @@ class Embed(Stage):
         return None if self.options.model == GIVEN else catalogue.identity(self._card())
 
     def backends(self) -> tuple[str, ...]:
-        return () if self.options.model == GIVEN else catalogue.backends(self._card())
+        return (
+            ()
+            if self.options.model == GIVEN
+            else catalogue.backends(self._card(), self.context.profile)
+        )
 
     def memory(
         self,
@@ -121,9 +125,9 @@ class Embed(Stage):
         return found
 
     def _open(self, weights: WeightFile) -> Any:
-        from stages.models.backends import open_model
+        from stages.models.one_forward import open_for_steps
 
-        return open_model(self._card(), weights, self.context.profile)
+        return open_for_steps(self._card(), weights, self.context.profile)
 
 
 def as_embeddings(embedding: Array, status: Array) -> Batch:

@@ -16,10 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.numerics import full_precision
 from pipeline.system.instruction_sets import lacks_bf16
 from stages.exact import products
 
 PROBES_AT_ONCE, COLUMNS_AT_ONCE = 256, 1 << 15  # of one product
+# of one on a GPU, for which the processor waits: 256 MiB of scores, 4 GiB in all if all tie
+GPU_PROBES, GPU_COLUMNS = 1024, 1 << 16
+GPU_REACH = 2048  # the longest list that FAISS makes on a GPU
 CROWD = 1 << 10  # candidates of a probe beyond k
 GROUP_COLUMNS = 16  # columns of a group
 RowNumbers = NDArray[np.int64]
@@ -76,22 +80,38 @@ def kth_best(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     return np.partition(scores, least, axis=1)[:, least]
 
 
-def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
+def gpu_of(backend: str) -> str | None:
+    """Return "cuda" if this back end, faiss or torch, can select on a GPU here, else None."""
+    if backend == "faiss":
+        import faiss
+
+        return "cuda" if faiss.get_num_gpus() else None
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else None
+
+
+def with_faiss(gallery: NDArray[np.float32], threads: int = 1, device: str | None = None) -> Select:
     """Return a selector that asks FAISS's flat index of the unit rows (g, d).
 
-    It keeps to `threads` threads in the calling thread.
+    It keeps to `threads` threads in the calling thread. `device`: cuda for the first GPU, where
+    FAISS multiplies in float32 as well; None for the processor.
     """
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    index = faiss.IndexFlatIP(gallery.shape[1])
+    index: Any = faiss.IndexFlatIP(gallery.shape[1])
     index.add(np.ascontiguousarray(gallery))
+    longest = len(gallery)
+    if device is not None:
+        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        longest = min(longest, GPU_REACH)
     margin = 2 * products.doubt(gallery.shape[1])
 
     def select(probes: NDArray[np.float32], k: int) -> Selected:
         found: list[tuple[RowNumbers, RowNumbers]] = []
-        waiting, most = np.arange(len(probes)), min(len(gallery), k + CROWD)
-        reach = min(len(gallery), k + 16)
+        waiting, most = np.arange(len(probes)), min(longest, k + CROWD)
+        reach = min(longest, k + 16)
         while len(waiting):
             near, rows = index.search(np.ascontiguousarray(probes[waiting]), reach)
             # A list is complete once its last entry is too far from the k-th to change the order.
@@ -108,40 +128,53 @@ def with_faiss(gallery: NDArray[np.float32], threads: int = 1) -> Select:
     return select
 
 
-def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None = None) -> Select:
+def with_torch(
+    gallery: NDArray[np.float32],
+    threads: int = 1,
+    device: str | None = None,
+    half: bool | None = None,
+) -> Select:
     """Return a selector that multiplies the unit rows (g, d) block by block.
 
     It keeps to `threads` threads in the calling thread.
 
-    `half`: in bfloat16 by PyTorch, which takes a fraction of the time if the processor has
-    instructions for it (None: there alone); else in float32 by NumPy.
+    `device`: a torch device, which multiplies in float32; None for the processor. Tensor cores,
+    which multiply halves, sum in a way that the margin does not cover. `half`: on the processor in
+    bfloat16 by PyTorch, which takes a fraction of the time if the processor has instructions for it
+    (None: there alone); else in float32 by NumPy.
     """
     import torch
 
     torch.set_num_threads(threads)
-    half = not lacks_bf16() if half is None else half
     gallery = np.ascontiguousarray(gallery)
-    matrix = torch.from_numpy(gallery).to(torch.bfloat16) if half else None
+    rows, columns, matrix = PROBES_AT_ONCE, COLUMNS_AT_ONCE, None
+    if device is not None:
+        full_precision()
+        half, rows, columns = False, GPU_PROBES, GPU_COLUMNS
+        matrix = torch.from_numpy(gallery).to(device)
+    elif half is None:
+        half = not lacks_bf16()
+    if half:
+        matrix = torch.from_numpy(gallery).to(torch.bfloat16)
     unit = products.BFLOAT16 if half else products.FLOAT32
     # the product is rounded to the type once more
     doubt = products.doubt(gallery.shape[1], unit) + unit
 
-    def near(part: NDArray[np.float32], columns: slice) -> Any:
+    def near(part: NDArray[np.float32], block: slice) -> Any:
         if matrix is None:
-            return torch.from_numpy(part @ gallery[columns].T)
-        return torch.from_numpy(part).to(torch.bfloat16) @ matrix[columns].T
+            return torch.from_numpy(part @ gallery[block].T)
+        return torch.from_numpy(part).to(matrix.device, matrix.dtype) @ matrix[block].T
 
     def select(probes: NDArray[np.float32], k: int) -> Selected:
         found: list[tuple[RowNumbers, RowNumbers]] = []
         crowded = np.zeros(len(probes), bool)
-        for start in range(0, len(probes), PROBES_AT_ONCE):
-            part = np.ascontiguousarray(probes[start : start + PROBES_AT_ONCE])
+        for start in range(0, len(probes), rows):
+            part = np.ascontiguousarray(probes[start : start + rows])
             blocks = (
-                near(part, slice(left, left + COLUMNS_AT_ONCE))
-                for left in range(0, len(gallery), COLUMNS_AT_ONCE)
+                near(part, slice(left, left + columns)) for left in range(0, len(gallery), columns)
             )
             probe, row, crowded[start : start + len(part)] = _scan_blocks(
-                blocks, len(part), k, 2 * doubt
+                blocks, columns, len(part), k, 2 * doubt, device or "cpu"
             )
             found.append((start + probe, row))
         return _selected(found, np.flatnonzero(crowded), len(probes))
@@ -150,24 +183,24 @@ def with_torch(gallery: NDArray[np.float32], threads: int = 1, half: bool | None
 
 
 def _scan_blocks(
-    blocks: Iterable[Any], probes: int, k: int, margin: float
+    blocks: Iterable[Any], columns: int, probes: int, k: int, margin: float, device: str
 ) -> tuple[RowNumbers, RowNumbers, NDArray[np.bool_]]:
     """Return (probe, row) of every candidate, and which probes (p,) are crowded: these have none.
 
-    blocks are products (p, COLUMNS at most) with one block of the gallery after another.
-    The k-th of the best of each group of columns, so far, is a bound that k templates reach. Only
-    groups whose best comes within `margin` of it are looked into.
+    blocks are products (p, `columns`) on a device with one block of the gallery after another; the
+    last may have fewer columns. The k-th of the best of each group of columns, so far, is a bound
+    that k templates reach. Only groups whose best comes within `margin` of it are looked into.
     """
     import torch
 
     deep = 64
     # A block should have several times as many groups as k.
-    while deep > 1 and 4 * k * deep > COLUMNS_AT_ONCE:
+    while deep > 1 and 4 * k * deep > columns:
         deep //= 2
-    best = torch.full((probes, k), -torch.inf)
-    count = torch.zeros(probes, dtype=torch.int64)
+    best = torch.full((probes, k), -torch.inf, device=device)
+    count = torch.zeros(probes, dtype=torch.int64, device=device)
     found: list[tuple[Any, Any, Any]] = []
-    for left, near in zip(itertools.count(0, COLUMNS_AT_ONCE), blocks, strict=False):
+    for left, near in zip(itertools.count(0, columns), blocks, strict=False):
         groups = near.shape[1] // deep
         # Columns c, c + groups, c + 2 groups … are group c; what is left over at the end, each is
         # one of its own.
@@ -183,7 +216,7 @@ def _scan_blocks(
         in_groups = (
             probe[whole],
             inside[probe[whole], :, group[whole]].float(),
-            group[whole, None] + torch.arange(deep) * groups,
+            group[whole, None] + torch.arange(deep, device=device) * groups,
         )
         left_over = (
             probe[~whole],
@@ -198,7 +231,7 @@ def _scan_blocks(
     crowded = count > k + CROWD
     # The bound rose from block to block: early candidates are compared with the final one.
     kept = score >= torch.where(crowded, torch.inf, best[:, -1] - margin)[probe]
-    return probe[kept].numpy(), row[kept].numpy(), crowded.numpy()
+    return probe[kept].cpu().numpy(), row[kept].cpu().numpy(), crowded.cpu().numpy()
 
 
 def _selected(

@@ -28,6 +28,7 @@ from stages.matching.candidates import (
     CROWD,
     PROBES_AT_ONCE,
     Select,
+    gpu_of,
     kth_best,
     with_faiss,
     with_numpy,
@@ -51,7 +52,7 @@ class SearchOptions(Options):
 
     The back end decides the speed on large galleries and nothing else, so it is not part of the
     key: torch selects in bfloat16 if the processor has instructions for it, faiss by its flat
-    index.
+    index. Under a profile for cuda, both select on the GPU, in float32, if they have one here.
     """
 
     k: int = Field(20, ge=1, le=2048)
@@ -113,11 +114,17 @@ class Search(Stage):
                 "gallery, and in float64": 3 * gallery * width,
                 "a tile of scores": 5 * tile,
             }
+        if self._wants_gpu:  # which holds the rest
+            return {**lists, "gallery": gallery * width}
         return {
             **lists,
             "gallery, and its index": 2 * gallery * width,
             "scores of a block": 4 * PROBES_AT_ONCE * COLUMNS_AT_ONCE,
         }
+
+    @property
+    def _wants_gpu(self) -> bool:
+        return self.context.profile.device == "cuda"
 
     def compute(self, work: Work) -> dict[str, Batch]:
         templates = work.inputs["templates"].read(("status", "embedding"))
@@ -137,7 +144,9 @@ class Search(Stage):
                 enrolled = products.wide(enrolled)
             else:
                 backend = {"faiss": with_faiss, "torch": with_torch}[self.options.backend]
-                select, step = backend(enrolled, self.context.profile.threads), len(seeking)
+                device = gpu_of(self.options.backend) if self._wants_gpu else None
+                select = backend(enrolled, self.context.profile.threads, device)
+                step = len(seeking)
             places = np.flatnonzero(usable)
 
             def fill(first: int) -> None:

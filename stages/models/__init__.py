@@ -1,1 +1,1 @@
-"""Model cards, networks, checkpoints, inference back ends and face detectors."""
+"""Model cards, weight files, checkpoints and inference back ends."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,9 +21,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.numerics import full_precision
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
 from stages.models.cards import CORE_ROWS, ModelCard, WeightFile
-from stages.models.graph_file import check_graph
+from stages.models.onnx_session import open_graph
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +50,7 @@ OUTPUT_TYPES = (
 class Numerics(Protocol):
     """The parts of a numerics profile that a back end needs.
 
-    `device` is cpu or cuda, `precision` fp32, bf16 or fp16.
+    `device` is cpu or cuda, `precision` fp32, bf16 or fp16, `engine` onnxruntime or openvino.
     """
 
     @property
@@ -61,6 +61,8 @@ class Numerics(Protocol):
     def compute_batch(self) -> int: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def engine(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -120,41 +122,14 @@ def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats32:
 
 
 class OnnxModel:
-    """An ONNX graph in ONNX Runtime: one session, which several threads may run at once.
+    """An ONNX graph in ONNX Runtime or OpenVINO: a session that several threads may run at once.
 
     For throughput call it from as many threads as there are cores, with `threads: 1`: two such
     threads do twice the work of one session with two.
     """
 
     def __init__(self, card: ModelCard, weights: WeightFile, profile: Numerics) -> None:
-        try:
-            ort = import_module("onnxruntime")  # it ships no types
-        except ImportError as error:
-            raise ResourceRefused(
-                f"model {card.name!r} is an ONNX graph ({error}): install qfuse[onnx]."
-            ) from None
-
-        if profile.precision != "fp32":
-            raise InvalidInput(
-                f"model {card.name!r} is an ONNX graph, computed as stored, in float32; precision"
-                f" {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
-            )
-        check_graph(weights)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = profile.threads, 1
-        options.use_deterministic_compute = True
-        options.log_severity_level = 3
-        try:
-            # Without its second try, for which it prints a banner on standard output.
-            providers = _providers(ort, profile.device)
-            self._session = ort.InferenceSession(
-                weights.data, options, providers=providers, enable_fallback=0
-            )
-        # ONNX Runtime raises a type of its own for each way a file can be wrong.
-        except Exception as error:
-            raise InvalidInput(
-                f"model {card.name!r}: {weights.path} cannot be opened by ONNX Runtime ({error})."
-            ) from error
+        self._session = _session(card, weights, profile)
         self.card, self._path = card, weights.path
         path = weights.path
         given = {node.name: node for node in self._session.get_inputs()}
@@ -192,7 +167,7 @@ class OnnxModel:
             if "alloc" in str(error):  # the machine's fault
                 raise
             raise InvalidInput(
-                f"model {name!r}: {self._path} cannot be computed by ONNX Runtime ({error})."
+                f"model {name!r}: {self._path} cannot be computed ({error})."
             ) from error
         if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "fiu" or answer.ndim == 0:
             raise InvalidInput(
@@ -228,9 +203,7 @@ class TorchModel:
                 raise ResourceRefused(
                     "the numerics profile asks for a CUDA device and none is usable; use a cpu one."
                 )
-            # A fixed algorithm and full fp32 products: otherwise results change from run to run.
-            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+            full_precision()
         elif profile.precision == "fp16":
             raise InvalidInput("precision fp16 is for CUDA devices; on a CPU use bf16 or fp32.")
         with torch.device("meta"):
@@ -267,6 +240,23 @@ class TorchModel:
             None if part is None else part.float().cpu().numpy() for part in parts
         )
         return ModelOutput(embedding, quality)
+
+
+def _session(card: ModelCard, weights: WeightFile, profile: Numerics) -> Any:
+    if profile.engine == "openvino":
+        from stages.models.openvino_session import OpenVinoSession
+
+        if profile.device != "cpu":
+            raise InvalidInput("engine openvino computes on the CPU: use a cpu numerics profile.")
+        return OpenVinoSession(
+            card, weights, profile.threads, profile.precision, profile.compute_batch
+        )
+    if profile.precision != "fp32":
+        raise InvalidInput(
+            f"model {card.name!r} is an ONNX graph, computed as stored, in float32; precision"
+            f" {profile.precision!r} would change nothing: use an fp32 numerics profile for it."
+        )
+    return open_graph(card, weights, profile.threads, profile.device)
 
 
 def _network(card: ModelCard) -> nn.Module:
@@ -307,20 +297,6 @@ def _in_batches(
     if quality is not None and not card.higher_is_better:
         np.negative(quality, out=quality)
     return ModelOutput(embedding, quality)
-
-
-def _providers(ort: Any, device: str) -> list[Any]:
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise ResourceRefused(
-            "the numerics profile asks for CUDA and this ONNX Runtime has no CUDA provider; "
-            "install onnxruntime-gpu in place of onnxruntime, or use a cpu profile."
-        )
-    return [
-        ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}),
-        "CPUExecutionProvider",
-    ]
 
 
 def _declared(

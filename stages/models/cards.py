@@ -41,11 +41,23 @@ CRFIQA_EMBEDDING = 512
 CORE_ROWS = 8
 
 
+class Part(BaseModel):
+    """One of several files that are joined: a `member` of the package, and its digest and size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    member: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(gt=0)
+
+
 class Origin(BaseModel):
     """Where a file is published: a `member` of a `package` (name==version), or a `url`.
 
     `sha256` and `bytes` are of what is published, if `mend` makes another file of it: a graph
-    without the inputs that a runtime refuses (stages/models/graph_mending).
+    without the inputs that a runtime refuses (stages/models/graph_mending). In place of a member,
+    `parts` names several state dicts by the prefix that each gets: they are joined into one file
+    (stages/models/joining).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,13 +70,13 @@ class Origin(BaseModel):
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     bytes: int | None = Field(default=None, gt=0)
     mend: bool = False
+    parts: dict[str, Part] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.url is None) == (self.package is None) or (self.package is None) != (
-            self.member is None
-        ):
-            raise ValueError("needs a package with its member, or a url, and not both")
+        places = (self.url is not None, self.member is not None, bool(self.parts))
+        if sum(places) != 1 or (self.url is None) != (self.package is not None):
+            raise ValueError("needs a package with its member or its parts, or a url, and not both")
         return self
 
 

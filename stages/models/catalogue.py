@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.core.numerics import Profile
 from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
 from stages.models.cards import (
@@ -68,12 +69,16 @@ def card(context: Context, name: str, kinds: tuple[str, ...]) -> ModelCard:
 def identity(found: ModelCard) -> dict[str, Any]:
     """Return what of a card decides numbers: digest, preprocessing, outputs, rows of a forward."""
     told = found.model_dump(mode="json", exclude=_PROSE)
-    return {**told, "core_rows": CORE_ROWS} if "torch" in backends(found) else told
+    if found.kind == "detector" or found.architecture == "onnx":
+        return told
+    return {**told, "core_rows": CORE_ROWS}
 
 
-def backends(found: ModelCard) -> tuple[str, ...]:
-    """Return the libraries that compute this model."""
-    engine = {"onnx": "onnxruntime", "yunet": "opencv"}.get(found.architecture, "torch")
+def backends(found: ModelCard, profile: Profile) -> tuple[str, ...]:
+    """Return the libraries that compute this model under a numerics profile."""
+    engine = {"onnx": profile.engine, "scrfd": "onnxruntime", "yunet": "opencv"}.get(
+        found.architecture, "torch"
+    )
     return tuple(dict.fromkeys((engine, "opencv")))
 
 

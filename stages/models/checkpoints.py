@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InvalidInput
 from stages.models.cards import WeightFile
-from stages.networks.architectures import ARCHITECTURES
+from stages.networks.architectures import ARCHITECTURES, DETECTORS
 
 # Under which names training scripts save the network, among other things; arcface_torch calls it
 # state_dict_backbone.
@@ -62,7 +62,7 @@ def load_checkpoint(module: nn.Module, weights: WeightFile) -> None:
     tensor holds a value that is not finite.
     """
     own = module.state_dict()
-    held = _tensors(_read_content(weights), weights)
+    held = tensors_of(weights)
     state, prefix = _below_prefix(held, own, weights)
     beside = [
         name for name in held if not name.startswith(prefix) and _part(name, prefix) not in HEADS
@@ -114,11 +114,12 @@ def fitting_architectures(weights: WeightFile) -> list[str]:
     A training head beside the network does not count. Raises InvalidInput as `load_checkpoint`
     does, if the file cannot be read or asks to run code.
     """
-    held = _tensors(_read_content(weights), weights)
+    held = tensors_of(weights)
     fitting = []
-    for name, architecture in ARCHITECTURES.items():
+    builders = {name: each.build for name, each in ARCHITECTURES.items()} | DETECTORS
+    for name, build in builders.items():
         with torch.device("meta"):
-            own = architecture.build().state_dict()
+            own = build().state_dict()
         state, prefix = _below_prefix(held, own, weights)
         beside = [each for each in held if not each.startswith(prefix)]
         needed = {each for each in own if not _is_count(each)}
@@ -131,12 +132,16 @@ def fitting_architectures(weights: WeightFile) -> list[str]:
     return fitting
 
 
+def tensors_of(weights: WeightFile) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name. Raises as `load_checkpoint` does."""
+    return _tensors(_read_content(weights), weights)
+
+
 def as_safetensors(weights: WeightFile) -> bytes:
     """Return the tensors of a checkpoint in the safetensors form. Raises as `load_checkpoint`."""
     from safetensors.torch import save
 
-    held = _tensors(_read_content(weights), weights)
-    return save({name: tensor.contiguous() for name, tensor in held.items()})
+    return save({name: tensor.contiguous() for name, tensor in tensors_of(weights).items()})
 
 
 def _read_content(weights: WeightFile) -> Any:

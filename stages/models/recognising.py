@@ -21,7 +21,13 @@ FED: dict[str, dict[str, Any]] = {
     "adaface": {"colour": "bgr"},
     "magface": {"colour": "bgr", **UNIT},
     "mobilefacenet": {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]},
+    "mtcnn": {"std": [128.0, 128.0, 128.0]},
+    "scrfd": {"std": [128.0, 128.0, 128.0]},
 }
+DETECTOR_ROW = 15  # numbers of a face: box, five landmarks, score
+# The lengths of what SCRFD's graphs give at three or five strides: scores, boxes and landmarks.
+SCRFD_ENDS = [sorted([1, 4, 10] * strides) for strides in (3, 5)]
+SCRFD_SIDE = 640  # pixels: of graphs that take any size, what they are used with
 
 
 def recognised(path: Path, architecture: str | None = None) -> dict[str, Any]:
@@ -64,6 +70,14 @@ def _of_graph(weights: WeightFile) -> dict[str, Any]:
             f"{weights.path}: expected one image, (n, 3, height, width), found {size}."
         )
     named = {name: shape[-1] for name, shape in lengths.items() if shape}
+    if sorted(named.values()) in SCRFD_ENDS:
+        return {
+            "kind": "detector",
+            "architecture": "scrfd",
+            "input_size": size[2] or SCRFD_SIDE,
+            **FED["scrfd"],
+            "dimension": DETECTOR_ROW,
+        }
     scores = [name for name, length in named.items() if length == 1]
     embeddings = [name for name, length in named.items() if length >= LEAST_EMBEDDING]
     if len(embeddings) + len(scores) != 1:
@@ -73,6 +87,7 @@ def _of_graph(weights: WeightFile) -> dict[str, Any]:
             " write the card by hand, with output_name (docs/extending.md)."
         )
     output = (embeddings or scores)[0]
+    scale = {"mean": [0.0] * 3, "std": [1.0] * 3} if _scales_itself(graph, inputs[0].name) else {}
     return {
         "kind": "recognition" if embeddings else "quality",
         "architecture": "onnx",
@@ -80,7 +95,23 @@ def _of_graph(weights: WeightFile) -> dict[str, Any]:
         "input_name": inputs[0].name,
         "output_name": output,
         "dimension": named[output],
+        **scale,
     }
+
+
+def _scales_itself(graph: Any, image: str) -> bool:
+    """Whether a graph begins by (x − a number) · a number: it wants pixels as they are."""
+    constant = {weight.name for weight in graph.initializer}
+    constant |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    name = image
+    for kinds in (("Sub",), ("Mul", "Div")):
+        readers = [node for node in graph.node if name in node.input]
+        if len(readers) != 1 or readers[0].op_type not in kinds:
+            return False
+        if not constant.intersection(readers[0].input):
+            return False
+        name = readers[0].output[0]
+    return True
 
 
 def _shape(value: Any) -> list[int]:
@@ -94,7 +125,7 @@ def _family(architecture: str) -> str:
 
 def _of_checkpoint(weights: WeightFile, architecture: str | None) -> dict[str, Any]:
     from stages.models.checkpoints import fitting_architectures
-    from stages.networks.architectures import ARCHITECTURES
+    from stages.networks.architectures import ARCHITECTURES, DETECTORS
 
     fitting = fitting_architectures(weights)
     if architecture is not None:
@@ -103,11 +134,15 @@ def _of_checkpoint(weights: WeightFile, architecture: str | None) -> dict[str, A
         asked = f"not of {architecture}" if architecture else "of no architecture that is known"
         raise InvalidInput(
             f"{weights.path}: its names and shapes are {asked}"
-            f" ({', '.join(ARCHITECTURES)}). Export it as an ONNX graph, which needs none."
+            f" ({', '.join([*ARCHITECTURES, *DETECTORS])}). Export it as an ONNX graph, which needs"
+            " none."
         )
     by_name = [name for name in fitting if _family(name) in weights.path.name.lower()]
     # The last: iresnet, which all of these are, is in the names of other projects' files, too.
     chosen = (by_name or fitting[:1])[-1]
+    if chosen in DETECTORS:
+        fed = FED.get(chosen, {})
+        return {"kind": "detector", "architecture": chosen, "dimension": DETECTOR_ROW, **fed}
     made = ARCHITECTURES[chosen]
     return {
         "kind": "quality" if made.quality else "recognition",

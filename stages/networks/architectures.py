@@ -11,6 +11,7 @@ from torch import nn
 from stages.networks.ir import IR
 from stages.networks.iresnet import IResNet
 from stages.networks.mobilefacenet import MobileFaceNet
+from stages.networks.mtcnn import MtcnnNetworks
 
 
 @dataclass(frozen=True)
@@ -47,3 +48,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     },
     "mobilefacenet": Architecture(MobileFaceNet, 128),
 }
+
+# Networks of detectors, which take photographs and give no embedding.
+DETECTORS: dict[str, Callable[[], nn.Module]] = {"mtcnn": MtcnnNetworks}

@@ -102,7 +102,11 @@ class Quality(Stage):
         }
 
     def backends(self) -> tuple[str, ...]:
-        return () if self.options.method in PLAIN else catalogue.backends(self._card())
+        return (
+            ()
+            if self.options.method in PLAIN
+            else catalogue.backends(self._card(), self.context.profile)
+        )
 
     def open(self) -> None:
         if self.options.method not in PLAIN:
@@ -134,7 +138,9 @@ class Quality(Stage):
         usable = status == Status.OK
         quality = np.full(rows.rows, np.nan, np.float32)
         if usable.any():
-            quality[usable] = self._model(crops[usable]).quality
+            from stages.models.one_forward import quality_of
+
+            quality[usable] = quality_of(self._model, crops[usable])
         return {"": _quality_rows(quality, status)}
 
     def _card(self) -> ModelCard:
@@ -144,9 +150,9 @@ class Quality(Stage):
         return cards[self.options.method]
 
     def _open(self, weights: WeightFile) -> Any:
-        from stages.models.backends import open_model
+        from stages.models.one_forward import open_for_steps
 
-        return open_model(self._card(), weights, self.context.profile)
+        return open_for_steps(self._card(), weights, self.context.profile)
 
 
 def random_numbers(face_ids: Iterable[str], seed: int) -> Array:

@@ -24,6 +24,7 @@ LIBRARIES = (
     "scipy",
     "torch",
     "onnxruntime",
+    "openvino",
     "opencv",
     "pillow",
     "h5py",

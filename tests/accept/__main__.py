@@ -1,9 +1,9 @@
 """Run what must hold and is too long for the tests, and write what was seen to docs/acceptance.md.
 
-    python -m tests.accept [PART ...]     parts: networks, lfw, closeups, fusion, rules,
-                                          discard, coverage, machines, interruptions, threads,
-                                          kills, flips, dask, drivers, idle, hostile; all by
-                                          default
+    python -m tests.accept [PART ...]     parts: networks, models, lfw, detectors, closeups,
+                                          fusion, rules, discard, coverage, machines,
+                                          interruptions, threads, kills, flips, dask, drivers,
+                                          idle, hostile; all by default
 
 A part that is left out keeps its section of the page. Exit code 1 where something does not hold.
 """
@@ -16,11 +16,12 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 
+from pipeline.system.instruction_sets import processor
 from tests.accept.closeups import closeups
 from tests.accept.command import ROOT, SHARED, Check, table
 from tests.accept.coverage import coverage
+from tests.accept.detectors import detectors
 from tests.accept.determinism import interruptions, threads
 from tests.accept.discard import discard
 from tests.accept.drivers import dask, drivers, idle
@@ -29,6 +30,7 @@ from tests.accept.fusion import fusion
 from tests.accept.hostile import hostile
 from tests.accept.kills import kills
 from tests.accept.machines import machines
+from tests.accept.models import models
 from tests.accept.networks import networks
 from tests.accept.recognition import lfw
 from tests.accept.rules import rules
@@ -36,7 +38,9 @@ from tests.accept.rules import rules
 PAGE = ROOT / "docs" / "acceptance.md"
 PARTS: dict[str, tuple[str, Callable[[], tuple[list[Check], str]]]] = {
     "networks": ("Published networks", networks),
+    "models": ("Models at hand", models),
     "lfw": ("LFW: 13,173 photographs, 6,000 pairs, flip-add", lfw),
+    "detectors": ("Detectors on the same photographs", detectors),
     "closeups": ("Faces that fill the frame", closeups),
     "fusion": ("Fusion on degraded LFW templates, ten seeds", fusion),
     "rules": ("Fusion rules where true quality is known", rules),
@@ -100,23 +104,8 @@ def _sections(page: str) -> dict[str, str]:
 
 
 def _machine() -> str:
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in _lines("/proc/cpuinfo")
-            if line.startswith("model name")
-        ),
-        "",
-    )
     cores, python = len(os.sched_getaffinity(0)), platform.python_version()
-    return (
-        f"Seen on {date.today().isoformat()}: {model or platform.machine()}, {cores} cores, Python"
-        f" {python}."
-    )
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
+    return f"Seen on {date.today().isoformat()}: {processor()}, {cores} cores, Python {python}."
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import cv2
 import h5py
 import numpy as np
 
+from stages.detectors.yunet import YuNet
 from stages.models.cards import read_weights
-from stages.models.detector import YuNet
 from tests.accept.command import SHARED, Check, Place, table
 
 COUNT, SIDES, FILL = 60, (1024, 1600), 1.2

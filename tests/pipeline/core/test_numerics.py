@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.core.numerics import PROFILES, backend_version, profile_of, require_device
+from pipeline.core.numerics import (
+    PROFILES,
+    backend_version,
+    full_precision,
+    profile_of,
+    require_device,
+)
 from pipeline.errors import InvalidInput, ResourceRefused
 
 
@@ -64,6 +70,19 @@ def test_a_cuda_profile_is_refused_where_there_is_no_gpu() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(ResourceRefused, match=r"'cuda-fp16' needs a CUDA device .* use cpu-fp32"):
         require_device(profile_of("cuda-fp16"))
+
+
+def test_on_a_gpu_nothing_is_rounded_further_than_asked_nor_left_to_chance() -> None:
+    torch = pytest.importorskip("torch")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    full_precision()
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.allow_tf32
+    matmul = torch.backends.cuda.matmul
+    assert not matmul.allow_tf32
+    assert not matmul.allow_fp16_reduced_precision_reduction
+    assert not matmul.allow_bf16_reduced_precision_reduction
 
 
 def test_a_back_end_is_named_by_its_installed_version_or_absent() -> None:

@@ -35,6 +35,8 @@ class OutOfMemoryError(RuntimeError):
             ),
         ),
         (OutOfMemoryError("CUDA"), "memory ran out"),
+        (RuntimeError("alloc fail (cudaMalloc error out of memory [2])"), "memory ran out"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED in cublasCreate"), "memory ran out"),
         (
             RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"

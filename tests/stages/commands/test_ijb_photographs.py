@@ -27,9 +27,10 @@ from stages.datasets.ijb.write import (
     write_set,
 )
 from stages.datasets.synthetic import SynthOptions, synthesise
+from stages.detectors.detected_faces import DetectedFaces
+from stages.detectors.yunet import YuNet
 from stages.faces.images import decode
 from stages.models.cards import read_weights
-from stages.models.detector import DetectedFaces, YuNet
 
 OPTIONS = SynthOptions(scale=0.004, seed=3, dimension=8)
 COUNTS = manifest("ijbc").counts

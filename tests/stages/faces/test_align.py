@@ -6,23 +6,29 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scrfd_graph
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from pipeline.core.schema import Batch, Status, text
 from pipeline.errors import InvalidInput
 from pipeline.files.file_tree import open_files
 from stages.datasets.folder import digest_images
+from stages.detectors.detected_faces import DetectedFaces, ScoreLimits
+from stages.detectors.yunet import YuNet
 from stages.faces.align import SIZE, TEMPLATE, Align, AlignOptions, similarity, unlike_a_face, warp
+from stages.faces.finding import Pick, chooser, find
 from stages.faces.images import decode
-from stages.models.detector import DetectedFaces
 from stages.tables.schemas import CROPS, DETECTIONS
 
 Make = Callable[..., Any]
@@ -312,6 +318,55 @@ def test_the_face_in_the_box_that_the_protocol_gives_is_taken(
     assert found["reason"][2] == "no face found in the box that the protocol gives"
 
 
+@pytest.mark.parametrize(
+    ("pick", "taken", "which"),
+    [("centre", 1, "nearest the centre"), ("largest", 2, "largest"), ("score", 0, "best score")],
+)
+def test_a_policy_picks_one_of_several_faces_whatever_found_them(
+    pick: Pick, taken: int, which: str
+) -> None:
+    boxes = np.float32([[0, 0, 20, 20], [80, 80, 30, 30], [120, 10, 70, 70]])
+    faces = DetectedFaces(boxes, np.float32([TEMPLATE] * 3), np.float32([0.9, 0.8, 0.7]))
+    found = find(NOISE, Finder([faces], None), chooser(pick))
+    assert found.index == taken
+    assert which in found.notes[0]
+
+
+def test_a_detector_whose_scores_are_not_measured_turns_no_image_and_doubts_no_face() -> None:
+    faces = DetectedFaces(np.float32([[0, 0, 20, 20]]), np.float32([TEMPLATE]), np.float32([0.1]))
+    finder = Finder([faces], None)
+    assert find(NOISE, finder, chooser("centre")).notes == ()
+    assert finder.looks == 1
+
+
+def test_every_face_of_a_photograph_is_not_a_row_of_align() -> None:
+    with pytest.raises(ValidationError, match="`qfuse faces` writes a row for every face"):
+        AlignOptions(pick="all")  # type: ignore[arg-type]
+
+
+def test_a_detector_of_another_kind_is_named_by_its_card_alone(
+    tmp_path: Path, context: Make
+) -> None:
+    data = scrfd_graph.graph_of_red(320)
+    (tmp_path / "red.onnx").write_bytes(data)
+    card = {"kind": "detector", "architecture": "scrfd", "file": "red.onnx", "input_size": 320}
+    card |= {"std": [128, 128, 128], "dimension": 15, "licence": "none"}
+    card["sha256"] = sha256(data).hexdigest()
+    (tmp_path / "cards.yaml").write_text(yaml.safe_dump({"red": card}))
+    image = np.zeros((320, 320, 3), np.uint8)
+    image[96:128, 160:192, 0] = 255  # RGB, as files hold it
+    Image.fromarray(image).save(tmp_path / "red.png")
+    surroundings = context(tmp_path, (tmp_path,))
+    found = align(rows(tmp_path, ["red.png"]), surroundings, detector="red", nms_threshold=1.0)
+    assert found["detections"]["status"].tolist() == [Status.OK]
+    assert found["detections"]["faces_found"].tolist() == [16]  # four by four cells of 8 pixels
+    stage = Align(AlignOptions(detector="red"), surroundings)
+    assert stage.backends() == ("onnxruntime", "opencv", "pillow", "pillow-heif")
+    assert stage.identity()["sha256"] == card["sha256"]
+    on_gpu = Align(AlignOptions(detector="red"), context(tmp_path, (tmp_path,), device="cuda"))
+    assert not on_gpu.gpu
+
+
 def test_an_image_without_a_face_is_not_found(shared: Path, tmp_path: Path, context: Make) -> None:
     Image.fromarray(NOISE).save(tmp_path / "noise.png")
     made = align(rows(tmp_path, ["noise.png"]), context(tmp_path, (shared / "models",)))
@@ -468,22 +523,29 @@ def reason_and_looks(tmp_path: Path, context: Make, *scores: float) -> tuple[str
     Image.fromarray(NOISE).save(tmp_path / "noise.png")
     stage = Align(AlignOptions(detector="none"), context(tmp_path))
     stage.open()
-    stage._detector = finder = Finder(scores)
+    stage._detector = finder = Finder([one_face(score) for score in scores])
     found = stage.run(table := rows(tmp_path, ["noise.png"]), {}, stage.load(table))["detections"]
     return found["reason"][0], finder.looks
 
 
 class Finder:
-    """A detector that finds one face, or none, with the next of its scores."""
+    """A detector that gives the next of its answers, and whose scores mean what `limits` say."""
 
-    def __init__(self, scores: tuple[float, ...]) -> None:
-        self.scores, self.looks = scores, 0
+    def __init__(
+        self, answers: Sequence[DetectedFaces], limits: ScoreLimits | None = YuNet.limits
+    ) -> None:
+        self.answers, self.limits, self.looks = answers, limits, 0
 
     def detect(self, image: np.ndarray) -> DetectedFaces:
-        score = np.float32([s for s in [self.scores[self.looks]] if s])
         self.looks += 1
-        box, landmarks = np.float32([[40, 40, 112, 112]]), np.float32([TEMPLATE + 40])
-        return DetectedFaces(box[: len(score)], landmarks[: len(score)], score)
+        return self.answers[self.looks - 1]
+
+
+def one_face(score: float) -> DetectedFaces:
+    """A face with this score; none if it is 0."""
+    count = int(score > 0)
+    box, landmarks = np.float32([[40, 40, 112, 112]]), np.float32([TEMPLATE + 40])
+    return DetectedFaces(box[:count], landmarks[:count], np.float32([score][:count]))
 
 
 def test_a_face_of_which_the_detector_is_not_sure_says_so(tmp_path: Path, context: Make) -> None:

@@ -263,6 +263,7 @@ def test_a_template_of_zeros_that_failed_is_no_candidate_and_has_none(
         candidates.with_numpy,
         partial(candidates.with_torch, half=False),
         partial(candidates.with_torch, half=True),
+        partial(candidates.with_torch, device="cpu"),  # as on a GPU
     ],
 )
 def test_products_of_lower_precision_select_the_same_lists(select: Make) -> None:
@@ -270,14 +271,21 @@ def test_products_of_lower_precision_select_the_same_lists(select: Make) -> None
     gallery = vectors.units(rng.standard_normal((5000, 32)) + 0.5)
     probes = vectors.units(gallery[:20] + rng.standard_normal((20, 32)) * 0.02)
     expected = search._top_of_all(gallery, probes, 9)
-    with patch.object(candidates, "COLUMNS_AT_ONCE", 1000):
+    small = {"COLUMNS_AT_ONCE": 1000, "GPU_COLUMNS": 1500, "GPU_PROBES": 7}
+    with patch.multiple(candidates, **small):
         found = search.exact_top(gallery, probes, 9, select(gallery))
     for ours, right in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, right)
 
 
 @pytest.mark.parametrize(
-    "select", [candidates.with_numpy, candidates.with_faiss, candidates.with_torch]
+    "select",
+    [
+        candidates.with_numpy,
+        candidates.with_faiss,
+        candidates.with_torch,
+        partial(candidates.with_torch, device="cpu"),
+    ],
 )
 def test_a_probe_with_too_many_candidates_is_left_to_the_exact_product(select: Make) -> None:
     rng = np.random.default_rng(3)
@@ -288,6 +296,41 @@ def test_a_probe_with_too_many_candidates_is_left_to_the_exact_product(select: M
         rows, scores = search.exact_top(gallery, probes, 3, select(gallery))
     assert (rows == [0, 1, 2]).all()
     assert (scores == scores[:, :1]).all()
+
+
+@pytest.mark.parametrize("k", [9, 30])
+def test_faiss_is_asked_on_a_gpu_for_no_longer_list_than_it_makes(
+    monkeypatch: pytest.MonkeyPatch, k: int
+) -> None:
+    """On a stand-in: the index that FAISS would put on a GPU, which refuses longer lists."""
+
+    class Index(faiss.IndexFlatIP):
+        def search(self, probes: Any, reach: int) -> Any:
+            assert reach <= 30
+            return super().search(probes, reach)
+
+    def moved(resources: Any, device: int, index: Any) -> Any:
+        found = Index(index.d)
+        found.add(index.reconstruct_n(0, index.ntotal))
+        return found
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", moved, raising=False)
+    monkeypatch.setattr(candidates, "GPU_REACH", 30)
+    gallery = np.repeat(vectors.units(drawn(50, 8)), 12, axis=0)  # more than 30 tie with the k-th
+    probes = vectors.units(drawn(6, 8, seed=1))
+    found = search.exact_top(gallery, probes, k, candidates.with_faiss(gallery, device="cuda"))
+    for ours, right in zip(found, search._top_of_all(gallery, probes, k), strict=True):
+        np.testing.assert_array_equal(ours, right)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_profile_for_a_gpu_changes_no_bit_with_or_without_one(
+    source: Make, context: Make, way: str
+) -> None:
+    made = crowd()
+    on_gpu = partial(context, profile="cuda-fp32")
+    check(made.search(source, on_gpu, way, k=20), made.slow(20))
 
 
 def test_faiss_by_itself_leaves_the_order_of_ties_open() -> None:

@@ -1,10 +1,10 @@
-"""Fixtures for model tests: the folder of real weights, a numerics profile, a tiny ONNX graph."""
+"""Fixtures for model tests: a numerics profile, the shipped cards, crops of noise."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +19,12 @@ class Profile:
     precision: str = "fp32"
     compute_batch: int = 4
     threads: int = 1
+    engine: str = "onnxruntime"
 
 
-@pytest.fixture(scope="session")
-def profile() -> Callable[..., Profile]:
-    return Profile
-
-
-@pytest.fixture(scope="session")
-def weights() -> Path:
-    """The folder of real weight files, kept beside the project."""
-    folder = Path(os.environ.get("QFUSE_SHARED", ROOT.parent / "shared")) / "models"
-    if not folder.is_dir():
-        pytest.skip(
-            f"real weight files are absent: no folder {folder}; set QFUSE_SHARED to where they are"
-        )
-    return folder
+@pytest.fixture(scope="session", params=["onnxruntime", "openvino"])
+def profile(request: pytest.FixtureRequest) -> Callable[..., Profile]:
+    return partial(Profile, engine=request.param)
 
 
 @pytest.fixture(scope="session")

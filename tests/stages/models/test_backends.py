@@ -15,16 +15,19 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.core.numerics import PROFILES
 from pipeline.errors import InvalidInput, ResourceRefused
 from stages.models import catalogue
 from stages.models.backends import open_model, preprocess
 from stages.models.cards import CORE_ROWS, ModelCard, read_cards, read_weights
+from stages.models.onnx_session import need_device
 from stages.networks.iresnet import IResNet
 
 Make = Callable[..., Any]
@@ -139,8 +142,13 @@ def test_card_that_does_not_fit_is_a_sentence(
 
 
 def test_profile_that_does_not_fit_is_a_sentence(graph: Path, profile: Make) -> None:
-    with pytest.raises(InvalidInput, match="float32"):
-        open_model(_card(), read_weights(graph, None), profile(precision="bf16"))
+    weights = read_weights(graph, None)
+    for engine, precision, said in (
+        ("onnxruntime", "bf16", "float32"),
+        ("openvino", "fp16", "OpenVINO computes in fp32 or bf16"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            open_model(_card(), weights, profile(engine=engine, precision=precision))
     with pytest.raises(InvalidInput, match="fp16"):
         open_model(
             _card(architecture="crfiqa50", dimension=1),
@@ -157,6 +165,23 @@ def test_absent_device_is_refused(graph: Path, profile: Make) -> None:
             read_weights(graph, None),
             profile(device="cuda"),
         )
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="this ONNX Runtime has a CUDA provider",
+)
+def test_a_graph_is_refused_where_onnx_runtime_has_no_cuda_provider(graph: Path) -> None:
+    with pytest.raises(ResourceRefused, match="install onnxruntime-gpu"):
+        open_model(_card(), read_weights(graph, None), PROFILES["cuda-fp32"])
+
+
+def test_a_session_that_went_to_the_cpu_instead_of_the_gpu_is_refused(graph: Path) -> None:
+    # What ONNX Runtime does without a word if it cannot load CUDA's libraries.
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    with pytest.raises(ResourceRefused, match="could not load its CUDA provider"):
+        need_device(_card(), session, "cuda")
+    need_device(_card(), session, "cpu")
 
 
 def test_damaged_graph_and_wrong_crops_are_sentences(
@@ -224,7 +249,7 @@ def test_a_graph_that_cannot_be_computed_is_a_sentence(
         found.input[0].type.tensor_type.shape.dim[0].dim_value = 0
 
     model = open_model(_card(), changed(graph, tmp_path / "none.onnx", change), profile())
-    with pytest.raises(InvalidInput, match=r"none\.onnx cannot be computed by ONNX Runtime"):
+    with pytest.raises(InvalidInput, match=r"none\.onnx cannot be computed"):
         model(crops)
 
 
@@ -443,3 +468,40 @@ def test_onnx_runtime_collects_nothing_about_its_user(module: str, tmp_path: Pat
         timeout=60,
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino_answers_as_onnx_runtime_does(
+    graph: Path, profile: Make, crops: np.ndarray
+) -> None:
+    one, other = (
+        open_model(_card(), read_weights(graph, None), profile(engine=engine))(crops).embedding
+        for engine in ("onnxruntime", "openvino")
+    )
+    assert one is not None
+    np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
+def test_without_openvino_its_extra_is_named(
+    graph: Path, profile: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ResourceRefused, match=r"install qfuse\[openvino\], or use engine"):
+        open_model(_card(), read_weights(graph, None), profile(engine="openvino"))
+
+
+def test_the_engine_is_in_the_key_of_what_it_computes_and_of_nothing_else(cards_file: Path) -> None:
+    cards = read_cards(cards_file)
+    usual, other = (
+        PROFILES["cpu-fp32"],
+        PROFILES["cpu-fp32"].model_copy(update={"engine": "openvino"}),
+    )
+    assert catalogue.backends(cards["edgeface_xxs"], other) == ("openvino", "opencv")
+    assert catalogue.backends(cards["edgeface_xxs"], usual) == ("onnxruntime", "opencv")
+    for name in ("mobilefacenet", "yunet_320"):
+        found = {catalogue.backends(cards[name], profile) for profile in (usual, other)}
+        assert len(found) == 1
+
+
+def test_openvino_is_refused_for_a_gpu(graph: Path, profile: Make) -> None:
+    with pytest.raises(InvalidInput, match="use a cpu numerics profile"):
+        open_model(_card(), read_weights(graph, None), profile(device="cuda", engine="openvino"))

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+import scrfd_graph
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import load, save
 from torch import Tensor
 
+from pipeline.core.numerics import PROFILES
 from pipeline.errors import InvalidInput
-from stages.models.cards import WeightFile
+from stages.models.backends import open_model
+from stages.models.cards import ModelCard, WeightFile, read_cards, read_weights
 from stages.models.checkpoints import fitting_architectures
 from stages.models.graph_mending import mended
+from stages.models.joining import joined
 from stages.models.recognising import recognised
 from stages.networks.architectures import ARCHITECTURES
+from stages.networks.mtcnn import MtcnnNetworks
 
 SAME = {  # published modules that differ in nothing that a file holds
     **{f"iresnet{depth}": f"magface{depth}" for depth in (18, 50, 100)},
 }
+
+
+def shipped_card(name: str) -> ModelCard:
+    return read_cards(Path(__file__).parents[3] / "data_manifests" / "models.yaml")[name]
 
 
 def empty_state(architecture: str) -> dict[str, Tensor]:
@@ -119,3 +131,90 @@ def test_a_mended_graph_computes_the_same_and_has_its_image_for_input_alone() ->
     plain = ort.InferenceSession(graph({"answer": 64}))
     assert np.array_equal(*(each.run(None, {"image": image})[0] for each in (session, plain)))
     assert mended(once, "g") == once == mended(graph({"answer": 64}, spoilt=True), "g")
+
+
+# InsightFace's packs: a detector and a recognition model, as their graphs lay them out.
+
+
+@pytest.mark.parametrize(("levels", "anchors"), [(3, 2), (5, 1)])
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize(("side", "size"), [(128, 128), ("height", 640)])
+def test_a_graph_of_scrfd_is_a_detector(
+    tmp_path: Path, levels: int, anchors: int, batched: bool, side: int | str, size: int
+) -> None:
+    values = scrfd_graph.answers(128, levels, anchors)
+    (tmp_path / "det_10g.onnx").write_bytes(scrfd_graph.graph(values, side, batched))
+    found = recognised(tmp_path / "det_10g.onnx")
+    assert (found["kind"], found["architecture"]) == ("detector", "scrfd")
+    assert found["input_size"] == size
+    card, shipped = ModelCard(name="d", licence="", **found), shipped_card("scrfd_10g")
+    assert (card.colour, card.mean, card.std, card.dimension) == (
+        *(shipped.colour, shipped.mean, shipped.std),
+        shipped.dimension,
+    )
+
+
+def pack_recognition(first: list[onnx.NodeProto]) -> bytes:
+    """A graph with w600k_r50.onnx's ends: input.1 (None, 3, 112, 112) → 683 (1, 512)."""
+    weight = np.random.default_rng(0).normal(0, 0.1, (512, 3)).astype(np.float32)
+    image = first[-1].output[0] if first else "input.1"
+    nodes = [
+        *first,
+        helper.make_node("GlobalAveragePool", [image], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w"], ["683"], transB=1),
+    ]
+    start = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, ["None", 3, 112, 112])
+    end = helper.make_tensor_value_info("683", TensorProto.FLOAT, [1, 512])
+    constants = [numpy_helper.from_array(weight, "w")]
+    constants += [numpy_helper.from_array(np.float32(127.5), "c")]
+    made = helper.make_graph(nodes, "g", [start], [end], constants)
+    opset = [helper.make_opsetid("", 13)]
+    return helper.make_model(made, ir_version=8, opset_imports=opset).SerializeToString()  # type: ignore[no-any-return]
+
+
+def test_a_packs_recognition_graph_is_read_as_its_card_says_and_computes(tmp_path: Path) -> None:
+    path = tmp_path / "w600k_r50.onnx"
+    path.write_bytes(pack_recognition([]))
+    found = recognised(path)
+    card, shipped = ModelCard(name="buffalo_l", licence="", **found), shipped_card("buffalo_l")
+    for field in ("kind", "architecture", "file", "colour", "input_size", "mean", "std"):
+        assert getattr(card, field) == getattr(shipped, field)
+    assert (card.input_name, card.output_name, card.dimension) == ("input.1", "683", 512)
+    crops = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), np.uint8)
+    answer = open_model(card, read_weights(path, card.sha256), PROFILES["cpu-fp32"])(crops)
+    weight = np.random.default_rng(0).normal(0, 0.1, (512, 3)).astype(np.float32)
+    expected = ((crops - 127.5) / 127.5).mean(axis=(1, 2)) @ weight.T
+    np.testing.assert_allclose(answer.embedding, expected, atol=1e-4)
+
+
+def test_a_graph_that_scales_pixels_itself_is_fed_them_as_they_are(tmp_path: Path) -> None:
+    first = [
+        helper.make_node("Sub", ["input.1", "c"], ["less"]),
+        helper.make_node("Div", ["less", "c"], ["scaled"]),
+    ]
+    (tmp_path / "net.onnx").write_bytes(pack_recognition(first))
+    found = recognised(tmp_path / "net.onnx")
+    assert (found["mean"], found["std"]) == ([0.0] * 3, [1.0] * 3)
+    (tmp_path / "net.onnx").write_bytes(pack_recognition(first[:1]))
+    assert "mean" not in recognised(tmp_path / "net.onnx")
+
+
+def test_the_three_networks_of_mtcnn_in_one_file_are_a_detector(tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").write_bytes(save(MtcnnNetworks().state_dict()))
+    found = recognised(tmp_path / "m.safetensors")
+    card, shipped = ModelCard(name="m", licence="", **found), shipped_card("mtcnn")
+    for field in ("kind", "architecture", "colour", "mean", "std", "dimension"):
+        assert getattr(card, field) == getattr(shipped, field)
+
+
+def test_joined_parts_are_the_same_bytes_whatever_their_order(tmp_path: Path) -> None:
+    states = {"b.": {"w": torch.arange(6.0).reshape(2, 3)}, "a.": {"w": torch.ones(2)}}
+    parts = {prefix: written(state) for prefix, state in states.items()}
+    data = joined(parts)
+    assert data == joined(dict(reversed(parts.items())))
+    assert load(data)["b.w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    # A card has this digest of a joined file: no version of safetensors may write another one.
+    assert hashlib.sha256(data).hexdigest() == (
+        "9fb1cf3cea13ff7814d11830166bf1162e8ea72d447c0e8394a5037475049c73"
+    )

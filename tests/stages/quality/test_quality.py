@@ -22,6 +22,8 @@ from pipeline.errors import InvalidInput
 from stages.faces.align import Align, AlignOptions
 from stages.faces.degrade import Degrade, DegradeOptions
 from stages.faces.embed import Embed, EmbedOptions
+from stages.models import catalogue
+from stages.models.backends import TorchModel
 from stages.networks.iresnet import IResNet
 from stages.quality.quality import Quality, QualityOptions
 from stages.quality.reference_statistics import STATISTICS, Statistics
@@ -301,3 +303,20 @@ def test_statistics_of_no_score_are_nan(source: Make, context: Make) -> None:
         assert row["count"].tolist() == [0]
         assert np.isnan([row["minimum"][0], row["mean"][0], row["deviation"][0]]).all()
         assert np.isnan(row["percentiles"]).all()
+
+
+@pytest.mark.parametrize("flip", ["none", "add"])
+def test_a_model_that_embedded_the_crops_is_not_run_again_for_their_quality(
+    crfiqa: tuple[Context, Any], noise: Batch, flip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, _ = crfiqa
+    crops = noise.take(np.array([0, 1, 3]))
+    stage = Embed(EmbedOptions(model="untrained", flip=flip), there)
+    stage.open()
+    stage.run(Batch({"face_id": text("abc")}), {"crops": crops}, None)
+    monkeypatch.setattr(TorchModel, "__call__", lambda *_: pytest.fail("the network was run"))
+    remembered = quality(there, "untrained", crops=crops)
+    monkeypatch.undo()
+    catalogue._opened.clear()
+    computed = quality(there, "untrained", crops=crops)
+    assert np.array_equal(computed["quality"], remembered["quality"], equal_nan=True)

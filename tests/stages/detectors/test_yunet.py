@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InvalidInput
+from stages.detectors.detected_faces import DetectedFaces, DetectorOptions
+from stages.detectors.yunet import YuNet, best_of_scales
 from stages.models.cards import WeightFile, read_weights
-from stages.models.detector import DetectedFaces, YuNet
 
 FACES = DetectedFaces(
     np.array([[0, 0, 40, 40], [45, 45, 10, 10]], np.float32),
@@ -100,7 +101,8 @@ def test_coordinates_are_those_of_the_image_given(
     monkeypatch.setattr(YuNet, "_create", lambda self: _MarkerFinder())
     image = np.zeros((400, 601, 3), np.uint8)
     image[100:160, 420:540] = 255
-    faces = YuNet(WeightFile(Path("any"), b""), max_side=max_side, border=border).detect(image)
+    options = DetectorOptions(max_side=max_side, border=border)
+    faces = YuNet(WeightFile(Path("any"), b""), options).detect(image)
     # One pixel of the reduced image is the best a position found in it can be.
     tolerance = 0.01 if max_side == 1000 else 601 / max_side
     np.testing.assert_allclose(faces.box[0], [420, 100, 120, 60], atol=2 * tolerance)
@@ -193,14 +195,14 @@ def test_of_one_face_at_several_scales_the_best_is_kept_and_of_two_faces_both() 
     found = DetectedFaces(
         box, np.zeros((5, 2), np.float32), np.float32([0.92, 0.91, 0.7, 0.8, 0.9])
     )
-    kept = found.best_of_scales(np.array([0.5, 1, 1, 1, 1]))
+    kept = best_of_scales(found, np.array([0.5, 1, 1, 1, 1]))
     assert kept.box[:, 0].tolist() == [
         5,
         400,
         300,
     ]  # of the first three the one seen larger, though its score is a little lower
     assert (
-        found.best_of_scales(np.array([0.5, 4, 4, 1, 1])).box[0, 0] == 0
+        best_of_scales(found, np.array([0.5, 4, 4, 1, 1])).box[0, 0] == 0
     )  # of more pixels than the network knows
 
 
