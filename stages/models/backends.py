@@ -5,9 +5,9 @@ and input size are applied here and nowhere else. Embeddings are as the network 
 normalised. Quality is higher = more useful: the score of a card with `higher_is_better: false` is
 negated.
 
-Numerics: every forward has exactly `compute_batch` rows, or CORE_ROWS of a PyTorch network on a CPU
-if those are fewer, the tail filled with zeros that are dropped again, and runs on `threads`
-threads, so a face's numbers do not depend on the faces it came with.
+Numerics: every forward has exactly `compute_batch` rows, the tail filled with zeros that are
+dropped again, and runs on `threads` threads, so a face's numbers do not depend on the faces it came
+with.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.numerics import full_precision
 from pipeline.errors import InvalidInput, ResourceRefused, unknown
-from stages.models.cards import CORE_ROWS, ModelCard, WeightFile
+from stages.models.cards import ModelCard, WeightFile
 from stages.models.onnx_session import open_graph
 
 if TYPE_CHECKING:
@@ -220,8 +220,6 @@ class TorchModel:
         self._device = profile.device
         self._threads = profile.threads
         self._rows = profile.compute_batch
-        if profile.device == "cpu":
-            self._rows = min(profile.compute_batch, CORE_ROWS)
         self.card = card
 
     def __call__(self, crops: Crops) -> ModelOutput:

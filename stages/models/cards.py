@@ -36,9 +36,6 @@ Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
 CRFIQA_EMBEDDING = 512
-# Most rows of a PyTorch network's forward on a CPU: of more the maps of an iresnet leave the cache
-# of a core, and 32 are an eighth slower.
-CORE_ROWS = 8
 
 
 class Part(BaseModel):

@@ -15,7 +15,6 @@ from pipeline.core.numerics import Profile
 from pipeline.core.stage import Context
 from pipeline.errors import InvalidInput
 from stages.models.cards import (
-    CORE_ROWS,
     ModelCard,
     WeightFile,
     card_named,
@@ -67,11 +66,8 @@ def card(context: Context, name: str, kinds: tuple[str, ...]) -> ModelCard:
 
 
 def identity(found: ModelCard) -> dict[str, Any]:
-    """Return what of a card decides numbers: digest, preprocessing, outputs, rows of a forward."""
-    told = found.model_dump(mode="json", exclude=_PROSE)
-    if found.kind == "detector" or found.architecture == "onnx":
-        return told
-    return {**told, "core_rows": CORE_ROWS}
+    """Return what of a card decides numbers: digest, preprocessing, outputs."""
+    return found.model_dump(mode="json", exclude=_PROSE)
 
 
 def backends(found: ModelCard, profile: Profile) -> tuple[str, ...]:

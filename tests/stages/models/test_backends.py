@@ -26,7 +26,7 @@ from pipeline.core.numerics import PROFILES
 from pipeline.errors import InvalidInput, ResourceRefused
 from stages.models import catalogue
 from stages.models.backends import open_model, preprocess
-from stages.models.cards import CORE_ROWS, ModelCard, read_cards, read_weights
+from stages.models.cards import ModelCard, read_cards, read_weights
 from stages.models.onnx_session import need_device
 from stages.networks.iresnet import IResNet
 
@@ -410,27 +410,6 @@ def test_crfiqa_checkpoint_in_the_published_layout_scores(
     assert rough.embedding is not None
     assert rough.embedding.dtype == np.float32
     assert _cosine(rough.embedding, embedding.numpy()).min() > 0.999
-
-
-@pytest.mark.parametrize(("batch", "rows"), [(32, CORE_ROWS), (3, 3)])
-def test_a_torch_network_takes_as_many_rows_at_a_time_as_stay_in_a_core(
-    tmp_path: Path, profile: Make, crops: np.ndarray, batch: int, rows: int
-) -> None:
-    torch.save(IResNet(18).state_dict(), tmp_path / "r18.pth")
-    card = _card(architecture="iresnet18", dimension=512)
-    model: Any = open_model(
-        card, read_weights(tmp_path / "r18.pth", None), profile(compute_batch=batch)
-    )
-    seen = set()
-    model._network.register_forward_pre_hook(lambda _, given: seen.add(len(given[0])))
-    model(crops)
-    assert seen == {rows}
-
-
-def test_the_rows_of_a_forward_are_in_the_key_of_a_torch_network_alone() -> None:
-    torch_card = _card(architecture="iresnet18", dimension=512)
-    assert catalogue.identity(torch_card)["core_rows"] == CORE_ROWS
-    assert "core_rows" not in catalogue.identity(_card())
 
 
 @pytest.mark.parametrize("name", ["edgeface_xxs", "mobilefacenet", "lightqnet"])
