@@ -10,7 +10,7 @@ from stages.models.tuning import CLEARLY, Timing, _fastest, thread_counts, worke
 
 OWN = PROFILES["cpu-fp32"]
 BF16 = OWN.model_copy(update={"precision": "bf16"})
-SMALL = OWN.model_copy(update={"compute_batch": 8})
+OTHER = OWN.model_copy(update={"compute_batch": 16})
 
 
 class _Stage:
@@ -30,21 +30,21 @@ def chosen(*races: list[Timing]) -> Profile:
 
 
 def test_what_is_clearly_faster_is_taken() -> None:
-    assert chosen([timing(OWN, 100), timing(SMALL, 100 * CLEARLY + 1)]) == SMALL
+    assert chosen([timing(OWN, 100), timing(OTHER, 100 * CLEARLY + 1)]) == OTHER
 
 
 def test_what_is_a_little_faster_is_not_worth_other_numerics() -> None:
-    assert chosen([timing(OWN, 100), timing(SMALL, 100 * CLEARLY - 1)]) == OWN
+    assert chosen([timing(OWN, 100), timing(OTHER, 100 * CLEARLY - 1)]) == OWN
 
 
 def test_what_one_cell_refuses_is_taken_for_none() -> None:
-    torch_cell = [timing(OWN, 10), timing(SMALL, 12), timing(BF16, 90)]
-    assert chosen(torch_cell, [timing(OWN, 10), timing(SMALL, 12)]) == SMALL
+    torch_cell = [timing(OWN, 10), timing(OTHER, 12), timing(BF16, 90)]
+    assert chosen(torch_cell, [timing(OWN, 10), timing(OTHER, 12)]) == OTHER
 
 
 def test_the_slower_cell_counts_for_more() -> None:
-    slow = [timing(OWN, 10), timing(SMALL, 8)]
-    assert chosen(slow, [timing(OWN, 1000), timing(SMALL, 1500)]) == OWN
+    slow = [timing(OWN, 10), timing(OTHER, 8)]
+    assert chosen(slow, [timing(OWN, 1000), timing(OTHER, 1500)]) == OWN
 
 
 def test_a_config_is_told_what_differs_from_the_named_profile() -> None:
