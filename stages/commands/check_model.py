@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,9 +79,7 @@ def check_model(
         from stages.faces.feeding import compared_ways
 
         pulse.at(f"comparing the ways of feeding {name}")
-        threads = {"threads": len(os.sched_getaffinity(0))}
-        profile = context.profile.model_copy(update=threads)
-        for way in compared_ways(card, weights, profile, sample):
+        for way in compared_ways(card, weights, context.profile, sample):
             ways.append(way)
             told(_line(way, card))
     if as_json:

@@ -16,7 +16,9 @@ degraded better, although it was not trained so.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +42,7 @@ SCALES = {
 }
 NEAR = 1.0  # pixel values: scales that differ by less are one (127.5/128, 128/128)
 REPLICATES = 500
+AT_ONCE = 64  # crops of one call
 # Of the five models at hand with 300 people of LFW, the right order was better than the wrong one
 # by 4 % (edgeface_xs) to 8 % of d′. Of LightQNet 0.53 % of the clean-degraded pairs are in the
 # wrong order, 1.44 % with the wrong colours, and 0.24 % at a scale that it was not trained with.
@@ -155,8 +158,19 @@ def _measure(card: ModelCard, sample: Sample) -> Callable[[FaceModel], Separatio
                 for i, crop in enumerate(sample.first)
             ]
         )
-        return lambda model: _of_quality(model(sample.first).quality, model(spoilt).quality)
-    return lambda model: _of_cosines(model(sample.first).embedding, model(sample.second).embedding)
+        return lambda model: _of_quality(*_on_all_cores(model, "quality", sample.first, spoilt))
+    both = sample.first, sample.second
+    return lambda model: _of_cosines(*_on_all_cores(model, "embedding", *both))
+
+
+def _on_all_cores(model: FaceModel, answer: str, *sets: Crops) -> list[Any]:
+    """Return a model's answers to sets of crops, computed by as many callers as there are cores."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = [
+            pool.map(model, [crops[i : i + AT_ONCE] for i in range(0, len(crops), AT_ONCE)])
+            for crops in sets
+        ]
+        return [np.concatenate([getattr(said, answer) for said in each]) for each in found]
 
 
 def _of_quality(clean: Any, spoilt: Any) -> Separation:
