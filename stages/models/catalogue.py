@@ -97,3 +97,9 @@ def open_once(
             _opened[name] = make(read_weights(path, found.sha256))
         opened: T = _opened[name]
         return opened
+
+
+def forget() -> None:
+    """Open models anew from now on; those that are in use stay so."""
+    with _lock:
+        _opened.clear()

@@ -33,8 +33,9 @@ from pipeline.plan.shard_tables import columns_seen
 from pipeline.run.microbatch import Part, assemble, first_error, good_part, run_micro_batch
 from pipeline.store.store import Store
 from pipeline.system.instruction_sets import lacks_bf16
+from stages.models import catalogue
 
-BATCHES = (4, 8, 16, 32, 64)
+BATCHES = (4, 8, 16, 32)
 CLEARLY = 1.08  # times as fast
 ROUNDS = 3  # how often each profile has its turn
 
@@ -165,6 +166,7 @@ class Race:
             rows, seconds = sorted(made, key=lambda each: each[0] / each[1])[len(made) // 2]
             found.append(Timing(sample.step, profile, workers_for(profile.threads), rows, seconds))
             self.seen(found[-1])
+        catalogue.forget()
         return found
 
     def best_threads(self, samples: Sequence[Sample]) -> int:
@@ -216,7 +218,7 @@ def _round(
     rows, begin, spent = 0, time.perf_counter(), -1.0
     with threadpool_limits(profile.threads), ThreadPoolExecutor(workers) as pool:
         while spent < least:
-            given = list(islice(pieces, 2 * workers if least else workers))
+            given = list(islice(pieces, workers if least else 1))
             _spread(stage, given, pool, workers)
             rows += sum(piece[0].rows for piece in given)
             spent = time.perf_counter() - begin

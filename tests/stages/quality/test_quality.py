@@ -317,6 +317,6 @@ def test_a_model_that_embedded_the_crops_is_not_run_again_for_their_quality(
     monkeypatch.setattr(TorchModel, "__call__", lambda *_: pytest.fail("the network was run"))
     remembered = quality(there, "untrained", crops=crops)
     monkeypatch.undo()
-    catalogue._opened.clear()
+    catalogue.forget()
     computed = quality(there, "untrained", crops=crops)
     assert np.array_equal(computed["quality"], remembered["quality"], equal_nan=True)
