@@ -163,6 +163,8 @@ class Stage:
     members: ClassVar[tuple[str, str, str] | None] = None
     # input name → the axis whose rows it must have, where that matters
     rows: ClassVar[Mapping[str, str]] = {}
+    # the stage that computes this one's numbers on the way, if both run the same network
+    follows: ClassVar[str] = ""
     # outputs that are the bulk of a store and can be made again
     bulk: ClassVar[tuple[str, ...]] = ()
     stored: ClassVar[bool] = True  # False: recomputed when needed, kept only when a config says so

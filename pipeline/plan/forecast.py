@@ -51,7 +51,10 @@ def forecast(plan: Plan, store: Store, workers: int | None = None) -> Forecast:
     """Return what the steps that read photographs or run networks will take on this machine."""
     known, seconds, unknown = _known(store), dict[str, float](), dict[str, None]()
     size = 0.0
+    followers = computed_beside(plan.to_run)
     for step in _row_by_row(plan.to_run):
+        if step.name in followers:
+            continue
         speed = known.get(_name(step, workers_of(plan, workers)))
         if speed is None:
             unknown[step.base] = None
@@ -65,9 +68,15 @@ def forecast(plan: Plan, store: Store, workers: int | None = None) -> Forecast:
 def note_speeds(plan: Plan, store: Store, speeds: Mapping[str, Speed], workers: int | None) -> None:
     """Keep the speeds of steps, by name, beside those known before."""
     known, former = _known(store), _known(store)
+    followers = computed_beside(plan.steps.values())
     for step in _row_by_row(plan.steps.values()):
         speed = speeds.get(step.name)
-        if speed is not None and speed.rows >= LEAST_ROWS and speed.seconds > 0:
+        if (
+            step.name not in followers
+            and speed is not None
+            and speed.rows >= LEAST_ROWS
+            and speed.seconds > 0
+        ):
             known[_name(step, workers_of(plan, workers))] = speed
     if known != former:
         content = {name: asdict(speed) for name, speed in known.items()}
@@ -102,6 +111,23 @@ def in_words(found: Forecast) -> str:
         steps = ", ".join(found.unknown)
         parts.append(f"not known how long {steps} will take: `qfuse models tune` measures it")
     return "; ".join(parts)
+
+
+def computed_beside(steps: Iterable[Step]) -> dict[str, str]:
+    """Return the steps whose numbers another computes on the way, and which one does, by name.
+
+    Both run the same network under the same numerics profile (`Stage.follows`).
+    """
+    every = list(steps)
+    return {
+        step.name: other.name
+        for step in every
+        for other in every
+        if other.stage.name == step.stage.follows
+        and other.stage.identity() is not None
+        and other.stage.identity() == step.stage.identity()
+        and other.stage.context.profile == step.stage.context.profile
+    }
 
 
 def takes_time(stage: Stage) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from stages.models.cards import ModelCard
 
 models_app = typer.Typer(
-    help="List, describe, fetch, check, tune and add models.",
+    help="List, show, fetch, check, tune, add and convert models.",
     epilog="Example: qfuse models list --folder weights",
     no_args_is_help=True,
 )
@@ -132,7 +133,8 @@ def fetch_model(
         if not sys.stdin.isatty():
             raise UsageError(f"{said}. Read the licence, and accept it with --accept-licence.")
         say(said)
-        typer.confirm("Do you accept this licence?", abort=True)
+        if not typer.confirm("Do you accept this licence?"):
+            raise UsageError(f"{name} was not fetched: its licence was not accepted.")
     path = fetch(card, context.model_folders[0], local)
     if as_json:
         emit({"model": name, "path": str(path), "sha256": card.sha256})
@@ -169,39 +171,45 @@ def add_model(
 
     Configs find the card by the folder, which they name in models.folders.
     """
-    import yaml
+    from pydantic import ValidationError
 
-    from pipeline.errors import cannot_write
-    from pipeline.system.atomic_text import replace_text
-    from pipeline.system.regular_file import read_regular
-    from stages.models.cards import ModelCard, read_cards
-    from stages.models.catalogue import OWN_CARDS
+    from pipeline.config.validation import explained
+    from pipeline.core.numerics import PROFILES
+    from pipeline.core.stage import Context
+    from stages.models.cards import ModelCard
+    from stages.models.catalogue import OWN_CARDS, add_card, all_cards
     from stages.models.recognising import recognised
 
-    fields = recognised(file, architecture)
+    if colour not in (None, "rgb", "bgr"):
+        raise UsageError(f"--colour: expected rgb or bgr, found {colour!r}.")
+    fields = {**recognised(file, architecture)}
     fields["licence"] = licence
     if colour is not None:
         fields["colour"] = colour
     chosen = name or file.name.partition(".")[0]
-    path = file.parent / OWN_CARDS
-    known = read_cards(path) if path.exists() else {}
-    if chosen in known:
-        raise InvalidInput(f"{path} has a card {chosen!r} already: give another --name.")
-    text = read_regular(path).decode("utf-8").rstrip("\n") + "\n\n" if known else ""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", chosen):
+        raise UsageError(
+            f"{chosen!r} is no name for a model: give --name, of letters, digits, '.', '_' and '-'."
+        )
+    shipped = all_cards(Context(PROFILES["cpu-fp32"])).get(chosen)
+    if shipped is not None and shipped.sha256 not in (None, fields["sha256"]):
+        raise InvalidInput(
+            f"{chosen!r} is the name of another model that qfuse ships a card of: give another"
+            " --name."
+        )
     try:
-        ModelCard.model_validate({"name": chosen, **fields})
-    except ValueError as error:
-        raise UsageError(f"--colour: expected rgb or bgr, found {colour!r}.") from error
-    text += yaml.safe_dump({chosen: fields}, sort_keys=False, allow_unicode=True)
-    try:
-        replace_text(path, text)
-    except OSError as error:
-        raise cannot_write(path, error) from None
+        card = ModelCard.model_validate({"name": chosen, **fields})
+    except ValidationError as error:
+        raise InvalidInput("; ".join(f"{file}: {s}" for s in explained(ModelCard, error))) from None
+    path = (file.parent / OWN_CARDS).resolve()
+    add_card(path, chosen, fields)
     if as_json:
         emit({"model": chosen, "cards": str(path), **fields})
         return
     fed = str(fields.get("colour", "rgb")).upper()
-    say(f"{chosen}: {fields['architecture']}, {fields['kind']}, {fields['dimension']} numbers")
+    say(f"{chosen}: {card.architecture}, {card.kind}; it gives {_gives(card)}")
+    if card.notes:
+        say(card.notes)
     say(f"wrote its card into {path}; name the folder {file.parent} in models.folders of a config.")
     say(
         f"! No file says which colours it wants: the card says {fed}, as is usual. Find out with"
@@ -232,8 +240,10 @@ def convert_model(
 
     weights = read_weights(file, None)
     if file.suffix == ".onnx":
+        from stages.models.graph_file import check_graph
         from stages.models.graph_mending import mended
 
+        check_graph(weights)
         need_name(out, "a mended graph is an ONNX graph", ".onnx")
         need_absent(out)
         data = mended(weights.data, str(file))

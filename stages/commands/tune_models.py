@@ -86,7 +86,7 @@ def tune_models(
         loaded, store, lambda s: _measured(s, rows, seconds, told), warn
     )
     _keep(session, found, {name: each.own for name, each in found.items()})
-    numerics = _numerics(found)
+    numerics = _numerics(found, session)
     if numerics:
         text = _extended(config, loaded.name, numerics)
         try:
@@ -109,10 +109,19 @@ def tune_models(
     )
     if words := in_words(ahead):
         say(f"{session.config.full_name}: {words}")
+    for name, each in found.items():
+        if each.best.changed:
+            times = each.best.rate / each.own.rate
+            say(f"{name}: {_described(each.best)}, {times:.2f} times as fast as now")
+    if any(each.best.profile.precision == "bf16" for each in found.values()):
+        say("note: bf16 rounds embeddings (cosine to fp32 about 0.9996): compare within one config")
     if numerics:
         say(f"wrote {path}; run that in place of {config}")
     else:
-        say(f"nothing is clearly faster than what {config} says: no config was written")
+        say(
+            f"nothing that every model of a step takes is clearly faster than what {config} says:"
+            " no config was written"
+        )
 
 
 def _measured(
@@ -120,14 +129,20 @@ def _measured(
 ) -> tuple[Session, dict[str, Measured], float]:
     """Return the session, what was measured of each step, and the seconds to decode an image."""
     from pipeline.core.numerics import backend_version
-    from pipeline.plan.forecast import takes_time
+    from pipeline.plan.forecast import computed_beside, takes_time
     from stages.models.tuning import Race, commit_times, samples, workers_for
 
     def seen(timing: Timing) -> None:
         told(f"  {timing.step.name:<32} {_described(timing):<42} {timing.rate:>8,.0f} faces/s")
 
     pulse.at("measuring")
-    taken = [sample for sample in samples(session.plan, rows) if takes_time(sample.step.stage)]
+    # What another step computes on the way takes no time of its own.
+    beside = computed_beside(session.plan.steps.values())
+    taken = [
+        sample
+        for sample in samples(session.plan, rows)
+        if takes_time(sample.step.stage) and sample.step.name not in beside
+    ]
     if not any(sample.has_network for sample in taken):
         raise InvalidInput(f"{session.config.full_name} runs no network: nothing is to be tuned.")
     told(f"{processor()}, {len(os.sched_getaffinity(0))} cores; {taken[0].rows.rows} faces")
@@ -180,9 +195,16 @@ def _parts(found: dict[str, Measured], decode: float) -> dict[str, float]:
     return {**parts, "write": sum(each.commit for each in found.values())}
 
 
-def _numerics(found: dict[str, Measured]) -> dict[str, dict[str, Any]]:
-    """Return by config step what it is best computed with, if that is another way than now."""
+def _numerics(found: dict[str, Measured], session: Session) -> dict[str, dict[str, Any]]:
+    """Return by config step what it is best computed with, if that is another way than now.
+
+    A step whose numbers another computes on the way gets the numerics of that one.
+    """
+    from pipeline.plan.forecast import computed_beside
+
     changed = {name.partition("[")[0]: each.best.changed for name, each in found.items()}
+    for step, other in computed_beside(session.plan.steps.values()).items():
+        changed[step.partition("[")[0]] = changed.get(other.partition("[")[0], {})
     return {base: fields for base, fields in changed.items() if fields}
 
 

@@ -166,6 +166,11 @@ def find_weights(card: ModelCard, folders: Sequence[Path]) -> Path:
         if os.path.isfile(folder / card.file):  # to which a name too long to exist is no error
             return folder / card.file
     looked = ", ".join(str(folder) for folder in folders) or "no folder: none was given"
+    if card.origin is not None:
+        raise InvalidInput(
+            f"model {card.name!r} needs the file {card.file}; looked in {looked}. `qfuse models"
+            f" fetch {card.name}` fetches it (licence: {card.licence})."
+        )
     raise InvalidInput(
         f"model {card.name!r} needs the file {card.file}; looked in {looked}. It is not downloaded"
         f" for you (licence: {card.licence}): obtain it, accept its terms and put it into one of"

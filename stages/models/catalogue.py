@@ -5,15 +5,22 @@ A process opens a model once for each pair of weights and numerics profile.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
+from pipeline.config.yaml_text import read_yaml
 from pipeline.core.numerics import Profile
 from pipeline.core.stage import Context
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, cannot_write
+from pipeline.system.atomic_text import replace_text
+from pipeline.system.regular_file import read_regular
 from stages.models.cards import (
     ModelCard,
     WeightFile,
@@ -103,3 +110,46 @@ def forget() -> None:
     """Open models anew from now on; those that are in use stay so."""
     with _lock:
         _opened.clear()
+
+
+def add_card(path: Path, name: str, fields: Mapping[str, Any]) -> None:
+    """Write a card into a file of cards, behind those that it has; it need not exist.
+
+    Raises InvalidInput if the file has a card of this name, or is none of cards; ResourceRefused if
+    it cannot be written.
+    """
+    try:
+        with _alone(path.parent):
+            there = path.exists()
+            text = read_regular(path).decode("utf-8") if there else ""
+            known = read_yaml(path, "file of model cards") or {} if there else {}
+            if known:
+                read_cards(path)  # refuses what is no file of cards
+            if name in known:
+                raise InvalidInput(f"{path} has a card {name!r} already: give another --name.")
+            added = yaml.safe_dump({name: dict(fields)}, sort_keys=False, allow_unicode=True)
+            behind = f"{text.rstrip()}\n\n{added}" if text.strip() else added
+            if not _holds(behind, {**known, name: dict(fields)}):
+                # A file in another style, such as JSON: written anew, without its comments.
+                behind = yaml.safe_dump({**known, name: dict(fields)}, sort_keys=False)
+            replace_text(path, behind)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def _holds(text: str, wanted: Mapping[str, Any]) -> bool:
+    try:
+        return bool(yaml.safe_load(text) == wanted)
+    except yaml.YAMLError:
+        return False
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time change what is in a folder."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

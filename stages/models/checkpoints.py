@@ -141,7 +141,11 @@ def as_safetensors(weights: WeightFile) -> bytes:
     """Return the tensors of a checkpoint in the safetensors form. Raises as `load_checkpoint`."""
     from safetensors.torch import save
 
-    return save({name: tensor.contiguous() for name, tensor in tensors_of(weights).items()})
+    tensors = tensors_of(weights)
+    if not tensors:
+        raise InvalidInput(f"checkpoint {weights.path} holds no tensor: there is nothing to write.")
+    # Copies: two names may be one tensor, which the form does not know.
+    return save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
 
 
 def _read_content(weights: WeightFile) -> Any:

@@ -17,6 +17,7 @@ import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
@@ -119,12 +120,12 @@ def _joined(card: ModelCard, origin: Origin, read: Callable[[str], bytes]) -> by
 
 def _from_address(origin: Origin, most: int) -> bytes:
     address = str(origin.url)
-    request = urllib.request.Request(address, headers={"User-Agent": "qfuse"})  # noqa: S310  https only
     try:
+        request = urllib.request.Request(address, headers={"User-Agent": "qfuse"})  # noqa: S310  https only
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
             return _bounded(answer, most, address)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, ValueError, HTTPException) as error:
+        reason = str(getattr(error, "reason", error)) or type(error).__name__
         raise ResourceRefused(
             f"{address} cannot be fetched ({reason}): look at the address and your connection, or"
             " obtain the file otherwise and name it with --from FILE."

@@ -22,6 +22,8 @@ def mended(data: bytes, what: str) -> bytes:
     model = parsed(data, what)
     graph = model.graph
     weights = {weight.name for weight in graph.initializer}
+    if not graph.node or not graph.output:
+        raise InvalidInput(f"{what} computes nothing: it is empty, or no ONNX graph.")
     read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
     inputs = [each for each in graph.input if each.name in read - weights]
     kept = [weight for weight in graph.initializer if weight.name in read]
@@ -43,4 +45,4 @@ def parsed(data: bytes, what: str) -> Any:
     try:
         return onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's own type, and onnx's
-        raise InvalidInput(f"{what} is damaged, or no ONNX graph ({error:.100}).") from None
+        raise InvalidInput(f"{what} is damaged, or no ONNX graph ({error!s:.100}).") from None

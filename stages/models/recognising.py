@@ -69,8 +69,13 @@ def _of_graph(weights: WeightFile) -> dict[str, Any]:
         raise InvalidInput(
             f"{weights.path}: expected one image, (n, 3, height, width), found {size}."
         )
-    named = {name: shape[-1] for name, shape in lengths.items() if shape}
-    if sorted(named.values()) in SCRFD_ENDS:
+    # (n,) is one number a face, (n, d) are d; what has more axes is no answer for a face.
+    named = {
+        name: shape[-1] if len(shape) > 1 else 1
+        for name, shape in lengths.items()
+        if len(shape) in (1, 2)
+    }
+    if sorted(shape[-1] for shape in lengths.values() if shape) in SCRFD_ENDS:
         return {
             "kind": "detector",
             "architecture": "scrfd",

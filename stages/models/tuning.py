@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.core.numerics import ON_DEVICE, PROFILES, Profile
 from pipeline.core.parallel_map import spread
-from pipeline.core.schema import Batch
+from pipeline.core.schema import Batch, concat
 from pipeline.core.stage import Stage
 from pipeline.errors import InvalidInput, ResourceRefused
 from pipeline.plan.graph import Step
@@ -37,6 +37,7 @@ from stages.models import catalogue
 
 BATCHES = (4, 8, 16, 32)
 CLEARLY = 1.08  # times as fast
+COMMITTED = 1024  # rows of a shard whose commit is timed
 ROUNDS = 3  # how often each profile has its turn
 
 Piece = tuple[Batch, dict[str, Batch]]  # rows and inputs of a micro-batch
@@ -113,12 +114,13 @@ def commit_times(sample: Sample) -> tuple[float, int]:
     """
     if not sample.step.stored:
         return 0.0, 0
+    times = max(1, COMMITTED // max(1, sample.rows.rows))  # a small shard costs as much as a large
     with tempfile.TemporaryDirectory(prefix="qfuse-tune-") as folder:
         store, begin, size = Store(Path(folder) / "store"), time.perf_counter(), 0
         for output, batch in sample.outputs.items():
-            schema = sample.step.stage.produces[output]
-            size += store.commit(sample.step.output(output), "0" * 64, batch, schema, {}).bytes
-        return time.perf_counter() - begin, size
+            schema, many = sample.step.stage.produces[output], concat([batch] * times)
+            size += store.commit(sample.step.output(output), "0" * 64, many, schema, {}).bytes
+        return (time.perf_counter() - begin) / times, size // times
 
 
 def thread_counts() -> list[int]:

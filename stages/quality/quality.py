@@ -55,6 +55,7 @@ class Quality(Stage):
 
     name = "quality"
     grain = "map"
+    follows = "embed"
     Options = QualityOptions
     produces: ClassVar = {"": QUALITIES}
     inputs: ClassVar = {

@@ -124,6 +124,7 @@ TABLE: dict[str, tuple[Any, set[str]]] = {
     "numerics.precision": ("bf16", ALL),
     "numerics.compute_batch": (16, ALL),
     "numerics.threads": (2, ALL),
+    "numerics.engine": ("openvino", ALL - {"align", "degrade"}),  # what ONNX graphs compute
     "models.cards": (["cards.yaml"], NOTHING),  # a card that no step names
     "models.folders": (["weights"], NOTHING),
     "steps.fuse.stage": ("fuse", NOTHING),

@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,17 @@ import yaml
 from e2e.conftest import Answer
 from safetensors.torch import load_file, save
 
+from stages.models import catalogue
+from stages.models.cards import read_cards
 from stages.networks.mobilefacenet import MobileFaceNet
 
 Qfuse = Callable[..., Answer]
 CONTENT = b"what a package holds" * 50
+
+
+def checkpoint(path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(MobileFaceNet().state_dict(), path)
 
 
 def sha256(data: bytes) -> str:
@@ -225,3 +233,81 @@ def test_convert_writes_the_same_tensors_as_safetensors(qfuse: Qfuse, tmp_path: 
     again = qfuse("models", "convert", "net.pth", "net.safetensors")
     assert again.code in (2, 3)
     assert "net.safetensors" in again.err
+
+
+GRAPH_CARD = {
+    **{"kind": "recognition", "architecture": "onnx", "file": "x.onnx", "dimension": 8},
+    "licence": "MIT",
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"first": GRAPH_CARD}),
+        yaml.safe_dump({"first": GRAPH_CARD}, default_flow_style=True),
+        yaml.safe_dump({"first": GRAPH_CARD}) + "...\n",
+        "# my models\n" + yaml.safe_dump({"first": GRAPH_CARD}),
+    ],
+)
+def test_add_keeps_the_cards_of_a_file_in_any_style(
+    qfuse: Qfuse, tmp_path: Path, text: str
+) -> None:
+    checkpoint(tmp_path / "mine.pt")
+    (tmp_path / "cards.yaml").write_text(text)
+    assert qfuse("models", "add", "mine.pt").code == 0
+    found = yaml.safe_load((tmp_path / "cards.yaml").read_text())
+    assert found["first"] == GRAPH_CARD
+    assert found["mine"]["architecture"] == "mobilefacenet"
+    assert ("# my models" in text) == ("# my models" in (tmp_path / "cards.yaml").read_text())
+
+
+def test_a_file_of_comments_alone_takes_a_card_and_keeps_them(qfuse: Qfuse, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "mine.pt")
+    (tmp_path / "cards.yaml").write_text("# nothing yet\n")
+    assert qfuse("models", "add", "mine.pt").code == 0
+    assert (tmp_path / "cards.yaml").read_text().startswith("# nothing yet\n\nmine:")
+
+
+def test_cards_that_are_added_at_once_are_all_there(tmp_path: Path) -> None:
+    def add(i: int) -> None:
+        catalogue.add_card(tmp_path / "cards.yaml", f"m{i}", GRAPH_CARD)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(24)))
+    assert len(read_cards(tmp_path / "cards.yaml")) == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "told"),
+    [
+        ("edgeface_xxs", 3, "a card of: give another --name"),
+        ("a b", 2, "is no name for a model"),
+        (".hidden", 2, "is no name for a model"),
+    ],
+)
+def test_a_name_that_is_taken_or_none_is_refused(
+    qfuse: Qfuse, tmp_path: Path, name: str, code: int, told: str
+) -> None:
+    checkpoint(tmp_path / "mine.pt")
+    answer = qfuse("models", "add", "mine.pt", "--name", name)
+    assert (answer.code, (tmp_path / "cards.yaml").exists()) == (code, False)
+    assert told in answer.err
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>"])
+def test_convert_refuses_what_is_no_graph(qfuse: Qfuse, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.onnx").write_bytes(content)
+    answer = qfuse("models", "convert", "x.onnx", "y.onnx")
+    assert (answer.code, (tmp_path / "y.onnx").exists()) == (3, False)
+    assert "Traceback" not in answer.err
+
+
+def test_convert_writes_a_tensor_of_two_names_twice(qfuse: Qfuse, tmp_path: Path) -> None:
+    tensor = torch.arange(3.0)
+    torch.save({"a": tensor, "b": tensor}, tmp_path / "x.pt")
+    assert qfuse("models", "convert", "x.pt", "y.safetensors").code == 0
+    found = load_file(tmp_path / "y.safetensors")
+    assert all(torch.equal(found[name], tensor) for name in "ab")
+    torch.save({}, tmp_path / "empty.pt")
+    assert qfuse("models", "convert", "empty.pt", "z.safetensors").code == 3
