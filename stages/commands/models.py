@@ -123,10 +123,11 @@ def fetch_model(
     """
     from stages.models.cards import card_named
     from stages.models.catalogue import all_cards
-    from stages.models.fetching import fetch, place
+    from stages.models.fetching import fetch, need_fetchable, place
 
     context = surroundings([folder] if folder else None)
     card = card_named(all_cards(context), name)
+    need_fetchable(card, context.model_folders[0], local)
     if not accept:
         said = f"{name}: {card.licence}"
         said += f"; from {place(card.origin)}" if card.origin and local is None else ""

@@ -66,9 +66,15 @@ def _changed(path: Path) -> int:
 def card(context: Context, name: str, kinds: tuple[str, ...]) -> ModelCard:
     """Return the card of a model of one of these kinds.
 
-    Raises InvalidInput with the nearest name if there is none.
+    Raises InvalidInput with the nearest name if there is none, or if it is of another kind.
     """
-    cards = {key: value for key, value in all_cards(context).items() if value.kind in kinds}
+    every = all_cards(context)
+    cards = {key: value for key, value in every.items() if value.kind in kinds}
+    if name in every and name not in cards:
+        raise InvalidInput(
+            f"model {name!r} is of kind {every[name].kind}, and here one of kind"
+            f" {' or '.join(kinds)} is needed: {', '.join(cards)}."
+        )
     return card_named(cards, name)
 
 

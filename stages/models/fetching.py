@@ -40,26 +40,42 @@ def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
     not be written.
     """
     path = folder / card.file
-    if card.sha256 is None:
-        raise InvalidInput(
-            f"model {card.name!r} has no sha256 on its card, so what is fetched cannot be trusted:"
-            " describe your own file with `qfuse models add FILE`."
-        )
+    sha256 = need_fetchable(card, folder, local)
     if path.exists():
-        read_weights(path, card.sha256)
+        read_weights(path, sha256)
         return path
     data = _published(card) if local is None else _local(card, local)
     origin = card.origin
-    if origin is not None and origin.mend and _digest(data) != card.sha256:
-        _need_digest(data, origin.sha256 or card.sha256, _place(card, local), card)
+    if origin is not None and origin.mend and _digest(data) != sha256:
+        _need_digest(data, origin.sha256 or sha256, _place(card, local), card)
         data = mended(data, _place(card, local))
-    _need_digest(data, card.sha256, _place(card, local), card)
+    _need_digest(data, sha256, _place(card, local), card)
     try:
         os.makedirs(folder, exist_ok=True)
         replace_bytes(path, data)
     except OSError as error:
         raise cannot_write(path, error) from None
     return path
+
+
+def need_fetchable(card: ModelCard, folder: Path, local: Path | None = None) -> str:
+    """Return the digest that a card declares.
+
+    Raises InvalidInput if it declares none, or says no place and neither the folder nor the user
+    has a file.
+    """
+    if card.sha256 is None:
+        raise InvalidInput(
+            f"model {card.name!r} has no sha256 on its card, so what is fetched cannot be trusted:"
+            " describe your own file with `qfuse models add FILE`."
+        )
+    if card.origin is None and local is None and not (folder / card.file).exists():
+        page = f" Its page is {card.page}." if card.page else ""
+        raise InvalidInput(
+            f"model {card.name!r}: its card says no place to fetch it from (licence:"
+            f" {card.licence}).{page} Obtain the file and name it with --from FILE."
+        )
+    return card.sha256
 
 
 def place(origin: Origin) -> str:
@@ -80,12 +96,7 @@ def _place(card: ModelCard, local: Path | None) -> str:
 
 def _published(card: ModelCard) -> bytes:
     origin = card.origin
-    if origin is None:
-        page = f" Its page is {card.page}." if card.page else ""
-        raise InvalidInput(
-            f"model {card.name!r}: its card says no place to fetch it from (licence:"
-            f" {card.licence}).{page} Obtain the file and name it with --from FILE."
-        )
+    assert origin is not None  # noqa: S101  as `need_fetchable` saw to it
     most = origin.bytes or card.bytes or MOST
     if origin.url:
         return _from_address(origin, most)

@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, unknown
 from stages.models.cards import WeightFile, read_weights
 
 LEAST_EMBEDDING = 32  # numbers; what is shorter is no embedding
@@ -132,6 +132,8 @@ def _of_checkpoint(weights: WeightFile, architecture: str | None) -> dict[str, A
     from stages.models.checkpoints import fitting_architectures
     from stages.networks.architectures import ARCHITECTURES, DETECTORS
 
+    if architecture is not None and architecture not in ARCHITECTURES:
+        raise InvalidInput(unknown("architecture", architecture, ARCHITECTURES))
     fitting = fitting_architectures(weights)
     if architecture is not None:
         fitting = [name for name in fitting if name == architecture]

@@ -145,7 +145,7 @@ def test_a_model_that_cannot_embed_is_refused(tiny: Context) -> None:
         Embed(EmbedOptions(model="tiny_quality"), tiny).open()
     with pytest.raises(InvalidInput, match="did you mean 'mobilefacenet'"):
         Embed(EmbedOptions(model="mobilfacenet"), tiny).open()
-    with pytest.raises(InvalidInput, match="unknown model 'yunet_320'"):
+    with pytest.raises(InvalidInput, match="is of kind detector, and here"):
         Embed(EmbedOptions(model="yunet_320"), tiny).open()
 
 
