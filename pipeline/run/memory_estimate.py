@@ -11,7 +11,6 @@ soon and what libraries keep for themselves are not in it.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.core.schema import Field
 from pipeline.errors import CorruptArtifact, ResourceRefused
+from pipeline.plan.forecast import workers_of
 from pipeline.plan.graph import Ref, Step, Task
 from pipeline.plan.plan import Plan
 from pipeline.plan.shard_tables import tables_of_shard
@@ -69,7 +69,7 @@ def estimate(plan: Plan, store: Store, workers: int | None = None) -> list[Need]
 
     Nothing is read but receipts.
     """
-    workers = workers or plan.config.run.workers or len(os.sched_getaffinity(0))
+    workers = workers_of(plan, workers)
     sizes, ready = _Sizes(plan, store), ReadyQueue(plan, memory=True)
     readers: dict[str, set[str]] = defaultdict(set)
     for step in plan.steps.values():

@@ -11,7 +11,14 @@ import typer
 from pipeline.cli.terminal import AsJson, emit, say
 from pipeline.errors import InvalidInput
 from pipeline.system.signs_of_life import pulse
-from stages.commands.known_models import Folders, Name, OfConfig, model_folders, surroundings
+from stages.commands.known_models import (
+    Folders,
+    Name,
+    OfConfig,
+    model_folders,
+    silent,
+    surroundings,
+)
 
 if TYPE_CHECKING:
     from pipeline.core.stage import Context
@@ -60,13 +67,9 @@ def check_model(
     from stages.models.catalogue import all_cards
 
     context = surroundings(folder, config)
-    # A detector may lie elsewhere than the model that is checked.
-    everywhere = (*context.model_folders, *model_folders())
-    context = replace(context, model_folders=everywhere)
-    cards = all_cards(context)
-    card = card_named(cards, name)
+    card = card_named(all_cards(context), name)
     weights = read_weights(find_weights(card, context.model_folders), card.sha256)
-    told = _silent if as_json else say
+    told = silent if as_json else say
     digest = "the digest of its card" if card.sha256 else "no digest on its card to compare"
     told(f"ok  {weights.path}: {digest}")
     sample = None
@@ -75,8 +78,11 @@ def check_model(
 
         if card.kind == "detector":
             detector = name
-        detector = detector or usable_detector(cards, context.model_folders)
-        sample = sampled(on, people, detector, context, told)
+        # A detector may lie elsewhere than the model that is checked.
+        everywhere = (*context.model_folders, *model_folders())
+        wider = replace(context, model_folders=everywhere)
+        detector = detector or usable_detector(all_cards(wider), everywhere)
+        sample = sampled(on, people, detector, wider, told)
     promises = _promises(card, weights, context, sample)
     for promise, kept in promises.items():
         told(f"{'ok' if kept else 'NO'}  {promise}")
@@ -163,7 +169,3 @@ def _line(way: Way, card: ModelCard) -> str:
     low, high = way.difference
     line += f"  {low:+.4f} to {high:+.4f} beside the card's"
     return f"{line}: CLEARLY BETTER" if way.clearly_better else line
-
-
-def _silent(sentence: str) -> None:
-    """Say nothing: what is printed is JSON."""

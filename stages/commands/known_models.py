@@ -61,3 +61,7 @@ def surroundings(folders: list[Path] | None, config: Path | None = None) -> Cont
         model_folders=tuple(map(read.resolve, read.models.folders)),
         model_cards=tuple(map(read.resolve, read.models.cards)),
     )
+
+
+def silent(sentence: str) -> None:
+    """Say nothing: what is printed is JSON."""

@@ -18,6 +18,7 @@ from pipeline.cli.terminal import AsJson, ConfigPath, StorePath, emit, say, show
 from pipeline.errors import InvalidInput, UsageError, cannot_write, counted
 from pipeline.system.instruction_sets import processor
 from pipeline.system.signs_of_life import pulse
+from stages.commands.known_models import silent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,7 +81,7 @@ def tune_models(
     need_absent(path)
     if path.parent.resolve() != config.parent.resolve():
         raise UsageError(f"{path} must lie beside {config}: paths in a config start at its folder.")
-    told = _silent if as_json else say
+    told = silent if as_json else say
     loaded = load_config(config)
     session, found, decode = with_session(
         loaded, store, lambda s: _measured(s, rows, seconds, told), warn
@@ -113,7 +114,7 @@ def tune_models(
         if each.best.changed:
             times = each.best.rate / each.own.rate
             say(f"{name}: {_described(each.best)}, {times:.2f} times as fast as now")
-    if any(each.best.profile.precision == "bf16" for each in found.values()):
+    if any(each.best.changed.get("precision") == "bf16" for each in found.values()):
         say("note: bf16 rounds embeddings (cosine to fp32 about 0.9996): compare within one config")
     if numerics:
         say(f"wrote {path}; run that in place of {config}")
@@ -256,7 +257,3 @@ def _shares(parts: dict[str, float]) -> Table:
     for name, seconds in parts.items():
         table.add_row(name, f"{seconds * 1e3:.2f}", f"{seconds / total:.0%}")
     return table
-
-
-def _silent(sentence: str) -> None:
-    """Say nothing: what is printed is JSON."""

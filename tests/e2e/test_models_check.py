@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ import pytest
 import yaml
 from e2e.conftest import Answer
 from PIL import Image
+
+from pipeline.errors import InvalidInput
+from stages.commands.check_model import _refuse
+from stages.faces.feeding import Way
+from stages.models.cards import ModelCard
 
 Qfuse = Callable[..., Answer]
 SPOILT = {"edgeface_xxs": {"colour": "bgr"}, "lightqnet": {"colour": "rgb"}}
@@ -101,3 +107,23 @@ def test_the_config_says_where_to_look(qfuse: Qfuse, spoilt: Path, tmp_path: Pat
     both = qfuse("models", "list", "--config", "x.yaml", "--folder", spoilt)
     assert both.code == 2
     assert "give one of them" in both.err
+
+
+def test_scores_whose_sign_is_turned_round_are_refused(
+    check: Callable[..., Answer], spoilt: Path
+) -> None:
+    cards = yaml.safe_load((spoilt / "cards.yaml").read_text(encoding="utf-8"))
+    cards["lightqnet"] |= {"colour": "bgr", "higher_is_better": False}
+    (spoilt / "cards.yaml").write_text(yaml.safe_dump(cards), encoding="utf-8")
+    answer = check("lightqnet", "--folder", spoilt)
+    assert answer.code == 3
+    assert "turn higher_is_better round" in answer.err
+
+
+def test_a_model_that_parts_nothing_is_refused() -> None:
+    way = Way("rgb", "−1…1", 0.8, (0.0, 0.0), True, False)
+    given = {"kind": "recognition", "architecture": "iresnet50", "file": "x", "dimension": 512}
+    card = ModelCard.model_validate({"name": "x", "licence": "", **given})
+    with pytest.raises(InvalidInput, match="parts next to nothing"):
+        _refuse(card, {}, [way])
+    _refuse(card, {}, [replace(way, separation=4.0)])

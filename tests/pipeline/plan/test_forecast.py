@@ -6,9 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
+import toy
 from laboratory import Lab
 
-from pipeline.plan.forecast import Speed, forecast, in_words, note_speeds
+from pipeline.plan.forecast import Speed, computed_beside, forecast, in_words, note_speeds
 from pipeline.run.events import Events
 from pipeline.session import execute
 
@@ -82,3 +83,16 @@ def test_steps_without_networks_and_a_finished_plan_are_not_foretold(lab: Lab) -
     execute(lab.session(NETWORK), Events())
     done = lab.session(NETWORK)
     assert in_words(forecast(done.plan, done.store)) == ""
+
+
+def test_what_another_step_computes_on_the_way_takes_no_time_of_its_own(
+    network: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy.Measure, "identity", lambda _: "one network")
+    monkeypatch.setattr(toy.Power, "identity", lambda _: "one network")
+    monkeypatch.setattr(toy.Power, "follows", "measure")
+    session = network.session(NETWORK)
+    beside = computed_beside(session.plan.steps.values())
+    assert beside == {"power[power=1]": "measure", "power[power=2]": "measure"}
+    monkeypatch.setattr(toy.Power, "identity", lambda _: "another network")
+    assert computed_beside(session.plan.steps.values()) == {}
