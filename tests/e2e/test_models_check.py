@@ -25,6 +25,7 @@ SPOILT = {"edgeface_xxs": {"colour": "bgr"}, "lightqnet": {"colour": "rgb"}}
 def check(qfuse: Qfuse, shared: Path) -> Callable[..., Answer]:
     def call(name: str, *words: object, **options: Any) -> Answer:
         on = ("--on", shared / "data/lfw.zip") if "--on" not in words else ()
+        options = {"env": {"QFUSE_SHARED": str(shared)}, **options}
         return qfuse("models", "check", name, *on, "--people", 100, *words, **options)
 
     return call
@@ -69,7 +70,7 @@ def test_a_detector_is_checked_by_the_faces_that_it_finds(check: Callable[..., A
 
 
 def test_without_photographs_only_the_contract_is_checked(qfuse: Qfuse, shared: Path) -> None:
-    answer = qfuse("models", "check", "edgeface_xxs")
+    answer = qfuse("models", "check", "edgeface_xxs", env={"QFUSE_SHARED": str(shared)})
     assert answer.code == 0
     assert "not tested: colours and scale" in answer.out
 
