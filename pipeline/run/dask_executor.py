@@ -36,7 +36,7 @@ from pipeline.plan.ticket import DifferentKeys, Ticket
 from pipeline.run import dask_worker
 from pipeline.run.local_workers import SETTINGS, SHARDS_AT_ONCE, LocalWorkers, local_workers
 from pipeline.run.ready_queue import Job, ShardName
-from pipeline.run.shard_computer import Outcome
+from pipeline.run.shard_computer import Done, Outcome
 from pipeline.store.store import Store
 from pipeline.system.canonical_json import changed_fields
 
@@ -64,6 +64,7 @@ class ClusterExecutor:
         self._where, self._plan, self._store = where, plan, store
         self._futures: dict[ShardName, Any] = {}
         self._given_up: Counter[ShardName] = Counter()
+        self._places: dict[int, str] = {}  # shard of rows → the worker that was at it last
         self._alone_since: float | None = None
         self._looked = time.monotonic()
         self._stack = ExitStack()
@@ -82,6 +83,8 @@ class ClusterExecutor:
         self.slots = SHARDS_AT_ONCE * sum(self._workers().values())
 
     def submit(self, job: Job, example: int | None) -> None:
+        # Where other steps of the same rows were computed, what only memory keeps of them still is.
+        place = self._places.get(job.index) if job.step.stage.grain == "map" else None
         # The key is new each time: under an old one Dask would return the old outcome.
         future = self._client.submit(
             dask_worker.compute_shard,
@@ -93,6 +96,8 @@ class ClusterExecutor:
             example,
             key=f"{job.step.name}-{job.index}-{time.monotonic_ns()}",
             resources={"GPU": 1} if job.step.stage.gpu else None,
+            workers=[place] if place else None,
+            allow_other_workers=place is not None,
             pure=False,
         )
         self._futures[job.name] = future
@@ -242,6 +247,8 @@ class ClusterExecutor:
         except Exception as error:
             outcome = error
         self._futures.pop(job.name, None)
+        if isinstance(outcome, Done) and job.step.stage.grain == "map":
+            self._places[job.index] = outcome.worker
         self.outcomes.put((job, self._with_differences(outcome)))
 
     def _with_differences(self, problem: BaseException) -> BaseException:

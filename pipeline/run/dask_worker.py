@@ -29,7 +29,7 @@ from pipeline.plan.check import open_all
 from pipeline.plan.instruction_mix import OPTION, computing
 from pipeline.plan.plan import Plan
 from pipeline.plan.ticket import DifferentKeys, Ticket
-from pipeline.run.shard_computer import Outcome, ShardComputer
+from pipeline.run.shard_computer import Done, Outcome, ShardComputer
 from pipeline.system.available import available_memory
 from pipeline.system.instruction_sets import lacks_bf16
 
@@ -90,9 +90,12 @@ def compute_shard(
         try:
             computer = _computer_for(ticket, threads, get_worker())
             found = computer.plan.steps[step]
-            return computer.compute(
+            outcome = computer.compute(
                 found, replace(found.tasks[shard], missing=set(missing)), example
             )
+            if isinstance(outcome, Done):
+                outcome = replace(outcome, worker=get_worker().address)
+            return outcome
         finally:
             with _lock:
                 _busy[ticket.token] -= 1

@@ -1,4 +1,8 @@
-"""Which shards may run now: each as soon as what it reads is there, in the order of the plan."""
+"""Which shards may run now: each as soon as what it reads is there, in the order of the plan.
+
+One whose numbers another step computes on the way (`Stage.follows`) also waits for that step's
+shard of the same rows, if that is computed in this run.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from pipeline.plan.forecast import computed_beside
 from pipeline.plan.graph import Step, Task
 from pipeline.plan.plan import Plan
 
@@ -46,6 +51,10 @@ class ReadyQueue:
         self._waits = {
             name: set(self._reads(job.step, job.task)) for name, job in self._jobs.items()
         }
+        for step, first in computed_beside(plan.steps.values()).items():
+            for name in self._jobs:
+                if name[0] == step and (first, name[1]) in self._jobs:
+                    self._waits[name].add((first, name[1]))
         self._readers: dict[ShardName, list[ShardName]] = {name: [] for name in self._jobs}
         for name, reads in self._waits.items():
             for read in reads:

@@ -59,13 +59,15 @@ class Done:
     """A shard that is there: rows of its first output by status, and how long it took.
 
     The seconds are 0 where it was there before. `on_the_way` says the same of shards that were
-    computed because this one read them, and that only memory keeps.
+    computed because this one read them, and that only memory keeps. `worker` is the address of the
+    cluster's worker that computed it.
     """
 
     status: dict[str, int]
     seconds: float = 0.0
     computed: bool = False
     on_the_way: ShardStats = field(default_factory=dict)
+    worker: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+import toy
 from laboratory import Lab
 
+from pipeline.run import ready_queue
 from pipeline.run.ready_queue import Job, ReadyQueue
 
 
@@ -98,3 +100,27 @@ def test_whatever_may_run_is_handed_out_in_the_order_of_the_plan(lab: Lab, seed:
         flying += batch
         for _ in range(min(3, len(flying))):
             ready.done(flying.pop(chance.randrange(len(flying))))
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_another_step_computes_on_the_way_waits_for_its_shard_of_the_same_rows(
+    lab: Lab, memory: bool, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = lab.session("steps.power.stored=true").plan
+    first, second = "power[power=2]", "power[power=1]"  # against the order of the plan
+    monkeypatch.setattr(ready_queue, "computed_beside", lambda _: {second: first})
+    place = {job.name: i for i, job in enumerate(drain(ReadyQueue(plan, memory), seed))}
+    shards = range(len(plan.steps[first].tasks))
+    assert len(shards) > 1
+    assert all(place[first, index] < place[second, index] for index in shards)
+
+
+def test_a_step_waits_for_nothing_that_reads_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.Measure, "identity", lambda _: "one network")
+    monkeypatch.setattr(toy.Power, "identity", lambda _: "one network")
+    monkeypatch.setattr(toy.Measure, "follows", "power")
+    plan = lab.session().plan
+    assert len(drain(ReadyQueue(plan, memory=True), seed=0)) == len(
+        [task for step in plan.steps.values() for task in step.to_run]
+    )
