@@ -30,6 +30,10 @@ EXAMPLE = "Example: qfuse models check edgeface_xxs --on photographs/"
 LEAST = {"recognition": 2.0, "quality": 0.7}
 REVERSED = 0.3  # AUC
 CROPS = 12  # that the contract is tested with
+HEADINGS = {
+    "recognition": "    d′ of mated and non-mated pairs, 95 % of its difference to the card's way",
+    "quality": "    AUC of crops and degraded copies, 95 % of its difference to the card's way",
+}
 LEAST_FOUND = 0.9  # of photographs of people: a detector that finds fewer faces is not fed right
 
 
@@ -92,8 +96,10 @@ def check_model(
 
         pulse.at(f"comparing the ways of feeding {name}")
         for way in compared_ways(card, weights, context.profile, sample):
+            if way.is_cards:
+                told(HEADINGS[way.kind])
             ways.append(way)
-            told(_line(way, card))
+            told(_line(way))
     if as_json:
         emit({"model": name, "contract": promises, "ways": [asdict(way) for way in ways]})
     _refuse(card, promises, ways)
@@ -128,12 +134,17 @@ def _refuse(card: ModelCard, promises: dict[str, bool], ways: list[Way]) -> None
     broken = [promise for promise, kept in promises.items() if not kept]
     if broken:
         raise InvalidInput(f"model {card.name!r} does not do what it must: {'; '.join(broken)}.")
-    if not ways:
-        return
-    if card.kind == "quality" and ways[0].separation < REVERSED:
+    for kind in dict.fromkeys(way.kind for way in ways):
+        _refuse_feeding(card, [way for way in ways if way.kind == kind])
+
+
+def _refuse_feeding(card: ModelCard, ways: list[Way]) -> None:
+    """Raise InvalidInput if a way is clearly better than the card's, or none parts anything."""
+    kind = ways[0].kind
+    if kind == "quality" and ways[0].separation < REVERSED:
         raise InvalidInput(
             f"model {card.name!r} scores degraded copies higher than clean crops"
-            f" ({_measured(ways[0], card)}): turn higher_is_better round on its card."
+            f" ({_measured(ways[0])}): turn higher_is_better round on its card."
         )
     better = [way for way in ways if way.clearly_better]
     # A card is more often wrong in one thing than in two.
@@ -146,11 +157,11 @@ def _refuse(card: ModelCard, promises: dict[str, bool], ways: list[Way]) -> None
             f" against {ways[0].separation:.4f}){f'; so are {others}' if others else ''}. Correct"
             " colour, mean and std on its card, by what its project says."
         )
-    if max(way.separation for way in ways) < LEAST[card.kind]:
+    if max(way.separation for way in ways) < LEAST[kind]:
         raise InvalidInput(
             f"model {card.name!r} parts next to nothing, however it is fed"
-            f" ({_measured(ways[0], card)}, at least {LEAST[card.kind]} expected): its weights are"
-            " not trained, or not of this architecture."
+            f" ({_measured(ways[0])}, at least {LEAST[kind]} expected): its weights are not"
+            " trained, or not of this architecture."
         )
 
 
@@ -158,14 +169,14 @@ def _called(way: Way) -> str:
     return f"{way.colour.upper()} {way.scale}"
 
 
-def _measured(way: Way, card: ModelCard) -> str:
-    return f"{'AUC' if card.kind == 'quality' else 'd′'} {way.separation:.4f}"
+def _measured(way: Way) -> str:
+    return f"{'AUC' if way.kind == 'quality' else 'd′'} {way.separation:.4f}"
 
 
-def _line(way: Way, card: ModelCard) -> str:
-    line = f"    {_called(way):<16} {_measured(way, card)}"
+def _line(way: Way) -> str:
+    line = f"    {_called(way):<16} {_measured(way)}"
     if way.is_cards:
         return f"{line}  as the card says"
     low, high = way.difference
-    line += f"  {low:+.4f} to {high:+.4f} beside the card's"
+    line += f"  {low:+.4f} to {high:+.4f}"
     return f"{line}: CLEARLY BETTER" if way.clearly_better else line

@@ -120,7 +120,7 @@ def tune_models(
         say(f"wrote {path}; run that in place of {config}")
     else:
         say(
-            f"nothing that every model of a step takes is clearly faster than what {config} says:"
+            f"nothing is clearly faster than what {config} says for all models of a step together:"
             " no config was written"
         )
 
@@ -131,10 +131,10 @@ def _measured(
     """Return the session, what was measured of each step, and the seconds to decode an image."""
     from pipeline.core.numerics import backend_version
     from pipeline.plan.forecast import computed_beside, takes_time
-    from stages.models.tuning import Race, commit_times, samples, workers_for
+    from stages.models.tuning import ROUNDS, Race, commit_times, samples, workers_for
 
     def seen(timing: Timing) -> None:
-        told(f"  {timing.step.name:<32} {_described(timing):<42} {timing.rate:>8,.0f} faces/s")
+        told(f"  {timing.step.name:<32} {_described(timing):<48} {timing.rate:>8,.0f} faces/s")
 
     pulse.at("measuring")
     # What another step computes on the way takes no time of its own.
@@ -146,9 +146,10 @@ def _measured(
     ]
     if not any(sample.has_network for sample in taken):
         raise InvalidInput(f"{session.config.full_name} runs no network: nothing is to be tuned.")
-    told(f"{processor()}, {len(os.sched_getaffinity(0))} cores; {taken[0].rows.rows} faces")
     engines = ["openvino"] if backend_version("openvino") != "absent" else []
-    race = Race(seconds, seen)
+    told(f"{processor()}, {len(os.sched_getaffinity(0))} cores; {taken[0].rows.rows} faces")
+    told(f"each way is timed for {seconds:g} s (--seconds), in {ROUNDS} turns")
+    race = Race(seconds, told, seen)
     threads = race.best_threads(taken)
     workers, found, decode = workers_for(threads), dict[str, Measured](), 0.0
     steps: dict[str, list[Sample]] = {}
@@ -159,6 +160,7 @@ def _measured(
             own, best = race.tuned(of_step, threads, engines)
         else:
             profile = of_step[0].step.stage.context.profile
+            told(f"{of_step[0].step.base} as it is")
             own = [race.of(sample, [profile])[0] for sample in of_step]
             best = own
         for sample, as_is, fastest in zip(of_step, own, best, strict=True):
@@ -242,7 +244,7 @@ def _keep(session: Session, found: dict[str, Measured], timings: dict[str, Timin
 
 def _described(timing: Timing) -> str:
     profile = timing.profile
-    many = f"{timing.workers} × {counted(profile.threads, 'thread')}"
+    many = f"{counted(timing.workers, 'worker')} × {counted(profile.threads, 'thread')}"
     engine = "" if profile.engine == "onnxruntime" else f", {profile.engine}"
     return f"{profile.precision}, batch {profile.compute_batch}, {many}{engine}"
 

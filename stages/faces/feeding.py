@@ -66,8 +66,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to feed a model; separation with its interval, and of its difference to the card's."""
+    """A way to feed a model: its separation, and the interval of its difference to the card's.
 
+    `kind` says what was parted: recognition, or quality.
+    """
+
+    kind: str
     colour: str
     scale: str
     separation: float
@@ -81,10 +85,19 @@ def compared_ways(
 ) -> Iterator[Way]:
     """Yield the card's way of feeding, then all others, each as soon as it is computed.
 
-    Raises InvalidInput as `backends.open_model` does.
+    Of a model that gives a quality score and an embedding, once for each. Raises InvalidInput as
+    `backends.open_model` does.
     """
+    for kind in ("quality", "recognition"):
+        if kind == card.kind or (kind == "recognition" and card.embedding_dimension is not None):
+            yield from _compared(kind, card, weights, profile, sample)
+
+
+def _compared(
+    kind: str, card: ModelCard, weights: WeightFile, profile: Numerics, sample: Sample
+) -> Iterator[Way]:
     drawn = subject_weights(len(sample), REPLICATES, 0).astype(np.float64)
-    everyone, measured = np.ones((1, len(sample))), _measure(card, sample)
+    everyone, measured = np.ones((1, len(sample))), _measure(kind, sample)
     own_scale = next((name for name, scale in SCALES.items() if _alike(card, scale)), "the card's")
     scales = {**SCALES, own_scale: (card.mean, card.std)}
     others = [
@@ -103,10 +116,10 @@ def compared_ways(
             own = value, replicates
         low, high = (float(limit) for limit in interval(replicates - own[1]))
         matters = value >= MORE * own[0]
-        if card.kind == "quality":
+        if kind == "quality":
             left = LEFT if scale == own_scale else LEFT_ELSEWHERE
             matters = 1 - value <= left * (1 - own[0])
-        yield Way(colour, scale, value, (low, high), is_cards, low > 0 and matters)
+        yield Way(kind, colour, scale, value, (low, high), is_cards, low > 0 and matters)
 
 
 def contract(
@@ -146,12 +159,12 @@ def _alike(card: ModelCard, scale: tuple[tuple[float, ...], tuple[float, ...]]) 
 Separation = Callable[[Floats], Floats]
 
 
-def _measure(card: ModelCard, sample: Sample) -> Callable[[FaceModel], Separation]:
+def _measure(kind: str, sample: Sample) -> Callable[[FaceModel], Separation]:
     """Return what computes of an opened model its separation as a function of people's weights.
 
     Weights (R, n): how often each person counts; separation (R,).
     """
-    if card.kind == "quality":
+    if kind == "quality":
         spoilt = np.stack(
             [
                 degrade(crop, DEGRADATIONS[i % len(DEGRADATIONS)], np.random.default_rng(i))

@@ -56,7 +56,10 @@ def sampled(
             f" to compare ways of feeding takes {LEAST_PEOPLE}."
         )
     pairs = crops["crop"].reshape(-1, 2, *crops["crop"].shape[1:])[found]
-    told(f"{found.sum():,} people of {len(several):,} with two photographs or more in {path}")
+    told(
+        f"{found.sum():,} people of {len(several):,} with two photographs or more in {path}, their"
+        f" faces found by {detector}"
+    )
     first, second = (np.ascontiguousarray(pairs[:, i]) for i in (0, 1))
     return Sample(first, second, len(drawn))
 

@@ -136,9 +136,13 @@ def workers_for(threads: int) -> int:
 
 @dataclass(frozen=True)
 class Race:
-    """Times profiles against each other, each for so many seconds; `seen` gets every timing."""
+    """Times profiles against each other, each for so many seconds.
+
+    `told` gets what is tried next, `seen` every timing.
+    """
 
     seconds: float
+    told: Callable[[str], None]
     seen: Callable[[Timing], None]
 
     def of(self, sample: Sample, profiles: Sequence[Profile]) -> list[Timing]:
@@ -178,6 +182,7 @@ class Race:
         thread is given up only for what is clearly faster.
         """
         total = dict.fromkeys(thread_counts(), 0.0)
+        self.told("threads of a model, with as many workers as use every core")
         for sample in samples:
             own = sample.step.stage.context.profile
             profiles = [own.model_copy(update={"threads": threads}) for threads in total]
@@ -196,6 +201,7 @@ class Race:
         """
         own = cells[0].step.stage.context.profile.model_copy(update={"threads": threads})
         batches = [own.model_copy(update={"compute_batch": batch}) for batch in BATCHES]
+        self.told(f"faces in one forward of {cells[0].step.base}")
         races = [self.of(cell, [own, *batches]) for cell in cells]
         first, best = [timings[0] for timings in races], _fastest(races)
         profile = best[0].profile
@@ -209,6 +215,7 @@ class Race:
         ]
         if len(profiles) == 1:
             return first, best
+        self.told(f"precision{' and engine' * of_graphs} of {cells[0].step.base}")
         return first, _fastest([self.of(cell, profiles) for cell in cells])
 
 

@@ -122,7 +122,7 @@ def test_scores_whose_sign_is_turned_round_are_refused(
 
 
 def test_a_model_that_parts_nothing_is_refused() -> None:
-    way = Way("rgb", "−1…1", 0.8, (0.0, 0.0), True, False)
+    way = Way("recognition", "rgb", "−1…1", 0.8, (0.0, 0.0), True, False)
     given = {"kind": "recognition", "architecture": "iresnet50", "file": "x", "dimension": 512}
     card = ModelCard.model_validate({"name": "x", "licence": "", **given})
     with pytest.raises(InvalidInput, match="parts next to nothing"):

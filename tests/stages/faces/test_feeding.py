@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.core.numerics import PROFILES
+from stages.faces import feeding
 from stages.faces.feeding import (
     SCALES,
     Sample,
@@ -22,6 +23,7 @@ from stages.faces.feeding import (
     noise,
 )
 from stages.metrics.verification import auc
+from stages.models.backends import Crops, ModelOutput
 from stages.models.cards import ModelCard, WeightFile
 
 PROFILE = PROFILES["cpu-fp32"]
@@ -137,6 +139,25 @@ def test_a_scale_that_differs_by_half_a_pixel_value_is_no_other(
     own = card("recognition", std=[128, 128, 128])
     ways = list(compared_ways(own, trained_on_rgb, PROFILE, sample))
     assert (ways[0].scale, len(ways)) == ("−1…1", 8)
+
+
+class GivesBoth:
+    """The mean colour of each crop, and of all its channels."""
+
+    card = card("quality", architecture="crfiqa50", file="x.pth")
+
+    def __call__(self, crops: Crops) -> ModelOutput:
+        colours = crops.mean(axis=(1, 2), dtype=np.float32)
+        return ModelOutput(colours, colours.mean(axis=1))
+
+
+def test_of_a_model_that_gives_both_both_are_compared(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "open_model", lambda *_: GivesBoth())
+    ways = list(compared_ways(GivesBoth.card, WeightFile(Path("x"), b""), PROFILE, sample))
+    assert [way.kind for way in ways] == 8 * ["quality"] + 8 * ["recognition"]
+    assert [i for i, way in enumerate(ways) if way.is_cards] == [0, 8]
 
 
 def quality_of(nodes: list[onnx.NodeProto], **weights: np.ndarray) -> dict[str, bool]:
