@@ -112,12 +112,15 @@ def preprocess(card: ModelCard, crops: Crops, rows: int) -> Floats32:
     if size != CROP[0]:
         resized = [cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR) for crop in crops]
         crops = np.asarray(resized, np.uint8).reshape(-1, size, size, 3)
-    if card.colour == "bgr":
-        crops = crops[..., ::-1]
+    if card.colour == "bgr" and len(crops):
+        reordered = cv2.cvtColor(crops.reshape(-1, size, 3), cv2.COLOR_RGB2BGR)
+        crops = np.asarray(reordered, np.uint8)
     planes = np.zeros((rows, size, size, 3), np.float32)
-    filled = planes[: len(crops)]
-    np.subtract(crops, np.asarray(card.mean, np.float32), out=filled)
-    filled /= np.asarray(card.std, np.float32)
+    # Whole lines of pixels at a time: NumPy is six times as slow at three numbers in a row.
+    lines = crops.reshape(-1, size * 3)
+    filled = planes.reshape(-1, size * 3)[: len(lines)]
+    np.subtract(lines, np.tile(np.asarray(card.mean, np.float32), size), out=filled)
+    filled /= np.tile(np.asarray(card.std, np.float32), size)
     return planes.transpose(0, 3, 1, 2)
 
 
