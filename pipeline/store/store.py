@@ -224,6 +224,7 @@ class Store:
                 fsync(part)
                 # Nothing is committed that cannot be read: a bad disk shows here, not in a year.
                 if not _reads_back(part, digest):
+                    self.require()  # what vanished with the store is not damaged
                     raise CorruptArtifact(
                         f"{part}: what was read back is not what was written; check the disk."
                     )

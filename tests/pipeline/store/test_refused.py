@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from artifacts import KEY, OTHER, batch, child, commit, files, flip
 
-from pipeline.errors import ResourceRefused
+from pipeline.errors import CorruptArtifact, ResourceRefused
+from pipeline.store import hdf5
 from pipeline.store.maintenance import ORPHAN, delete
 from pipeline.store.store import Store
 from pipeline.system import fault_points
@@ -197,6 +198,18 @@ def test_a_store_that_vanishes_in_the_middle_of_a_commit_is_refused_and_not_made
     with pytest.raises(ResourceRefused, match="the store vanished while it was in use"):
         commit(store)
     assert not store.root.exists()
+
+
+def test_a_store_that_vanishes_before_its_file_is_read_back_is_not_called_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> None:
+        shutil.rmtree(store.root)
+        raise CorruptArtifact(f"{path}: the file is damaged (cannot open it).")
+
+    monkeypatch.setattr(hdf5, "read", read)
+    with pytest.raises(ResourceRefused, match="vanished while it was in use"):
+        commit(store)
 
 
 # -- file systems of the tests' own
