@@ -34,10 +34,10 @@ def lab(tmp_path: Path, toys: None) -> Lab:
 
 @pytest.fixture
 def slow(lab: Lab) -> Lab:
-    """Two hundred faces in fifty shards of four."""
+    """A hundred faces in twenty-five shards of four."""
     for row in range(22):
         next((lab.root / "files").glob(f"{row:02}.*")).unlink()
-    for row in range(200):
+    for row in range(100):
         (lab.root / "files" / f"{row:03}.{row % 7}").write_text(str((row * 37) % 101 / 8))
     return lab
 

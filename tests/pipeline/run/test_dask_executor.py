@@ -67,7 +67,7 @@ def test_serial_local_workers_and_a_cluster_at_an_address_give_the_same_artifact
     forked(replace(slow, store="address"), "--set", f"run.dask={address}")
     found.append(digests(replace(slow, store="address")))
     assert found[0] == found[1] == found[2] == found[3]
-    assert len(found[0]) > 100
+    assert len(found[0]) > 60
 
 
 def test_the_dashboard_is_named_when_the_run_starts(slow: Lab) -> None:
@@ -82,7 +82,7 @@ def test_what_only_memory_keeps_is_judged_on_a_cluster_too(slow: Lab) -> None:
     for where in ([], ["--dask", "local:1"]):
         error = forked(slow, *where, *one, expect=4)
         assert re.search(
-            r"power\[power=-1\]: [12] of 200 rows failed \([12] not_finite\)", error
+            r"power\[power=-1\]: [12] of 100 rows failed \([12] not_finite\)", error
         ), error
 
 
@@ -90,12 +90,12 @@ def test_a_row_whose_reading_kills_the_worker_is_marked_after_at_most_two_deaths
     slow: Lab, dask: DaskCluster
 ) -> None:
     (slow.root / "files" / "050.1").write_text("crash")
-    (slow.root / "files" / "117.5").write_text("exit")
+    (slow.root / "files" / "077.0").write_text("exit")
     forked(slow, "--dask", str(dask.file))
     ran = slow.run()
     status = ran.read("measure", "number")["status"]
     names = [path.name for path in sorted((slow.root / "files").iterdir())]
-    assert {names[row] for row in status.nonzero()[0]} == {"050.1", "117.5"}
+    assert {names[row] for row in status.nonzero()[0]} == {"050.1", "077.0"}
     assert set(status.tolist()) == {Status.OK, Status.DECODER_CRASH}
     log = (slow.root / "dask-worker.log").read_text()
     assert 2 <= log.count("was killed by signal 11") + log.count("exited with status 7") <= 4, log

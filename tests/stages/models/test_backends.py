@@ -5,6 +5,7 @@ company.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from pipeline.core.numerics import PROFILES
 from pipeline.errors import InvalidInput, ResourceRefused
 from stages.models import catalogue
 from stages.models.backends import open_model, preprocess
-from stages.models.cards import ModelCard, read_cards, read_weights
+from stages.models.cards import ModelCard, WeightFile, read_cards, read_weights
 from stages.models.onnx_session import need_device
 from stages.networks.iresnet import IResNet
 
@@ -387,26 +388,21 @@ def test_quality_where_lower_is_better_is_turned_round(
     assert np.array_equal(scores, -turned)
 
 
-def test_crfiqa_checkpoint_in_the_published_layout_scores(
-    tmp_path: Path, profile: Make, crops: np.ndarray
-) -> None:
+def test_crfiqa_checkpoint_in_the_published_layout_scores(crops: np.ndarray) -> None:
     torch.manual_seed(0)
     network = IResNet(50, quality=True).eval()
-    torch.save(network.state_dict(), tmp_path / "crfiqa.pth")
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    weights = WeightFile(Path("crfiqa.pth"), file.getvalue())
+    plain = PROFILES["cpu-fp32"]
     card = _card(kind="quality", architecture="crfiqa50", dimension=1)
     pixels = torch.from_numpy(crops[:2].transpose(0, 3, 1, 2) / np.float32(127.5) - 1)
     with torch.inference_mode():
         embedding, quality = network(pixels)
-    exact = open_model(card, read_weights(tmp_path / "crfiqa.pth", None), profile(compute_batch=2))(
-        crops[:2]
-    )
+    exact = open_model(card, weights, plain)(crops[:2])
     np.testing.assert_allclose(exact.embedding, embedding.numpy(), atol=2e-5)
     np.testing.assert_allclose(exact.quality, quality.numpy(), atol=2e-5)
-    rough = open_model(
-        card,
-        read_weights(tmp_path / "crfiqa.pth", None),
-        profile(compute_batch=2, precision="bf16"),
-    )(crops[:2])
+    rough = open_model(card, weights, plain.model_copy(update={"precision": "bf16"}))(crops[:2])
     assert rough.embedding is not None
     assert rough.embedding.dtype == np.float32
     assert _cosine(rough.embedding, embedding.numpy()).min() > 0.999
