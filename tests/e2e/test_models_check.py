@@ -26,7 +26,7 @@ def check(qfuse: Qfuse, shared: Path) -> Callable[..., Answer]:
     def call(name: str, *words: object, **options: Any) -> Answer:
         on = ("--on", shared / "data/lfw.zip") if "--on" not in words else ()
         options = {"env": {"QFUSE_SHARED": str(shared)}, **options}
-        return qfuse("models", "check", name, *on, "--people", 100, *words, **options)
+        return qfuse("models", "check", name, *on, "--people", 60, *words, **options)
 
     return call
 
@@ -66,7 +66,7 @@ def test_a_card_with_the_wrong_colours_is_refused(
 def test_a_detector_is_checked_by_the_faces_that_it_finds(check: Callable[..., Answer]) -> None:
     answer = check("yunet_320")
     assert answer.code == 0
-    assert "finds a face in both photographs of 100 of 100 people" in answer.out
+    assert "finds a face in both photographs of 60 of 60 people" in answer.out
 
 
 def test_without_photographs_only_the_contract_is_checked(qfuse: Qfuse, shared: Path) -> None:

@@ -25,7 +25,7 @@ from pipeline.plan.ticket import Ticket
 from pipeline.run import dask_executor, dask_worker
 from pipeline.run.runner import Runner
 
-SLOW = ("--set", "steps.measure.options.sleep=0.01")
+SLOW = ("--set", "steps.measure.options.sleep=0.02")
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ POINTS = [
     "commit:before_receipt",
     "commit:after_receipt",
 ]
-SLOW = ("--set", "steps.measure.options.sleep=0.01")
+SLOW = ("--set", "steps.measure.options.sleep=0.02")
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +181,7 @@ def test_a_row_that_ends_the_process_is_marked_by_the_next_run(
 
 def test_kills_while_rows_are_in_flight_mark_none_of_them(lab: Lab) -> None:
     rng = np.random.default_rng(3)
-    for _ in range(5):
+    for _ in range(3):
         forked(
             lab, expect=-signal.SIGKILL, QFUSE_FAULT=f"batch:before_run:*:{rng.integers(1, 4)}=kill"
         )
