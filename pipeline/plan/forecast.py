@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.core.numerics import ALIKE
 from pipeline.core.stage import Stage
-from pipeline.plan.graph import Step, with_all_above
+from pipeline.plan.graph import Step, computed_beside
 from pipeline.plan.plan import Plan
 from pipeline.store.store import Store
 from pipeline.system.atomic_text import replace_text
@@ -111,25 +111,6 @@ def in_words(found: Forecast) -> str:
         steps = ", ".join(found.unknown)
         parts.append(f"not known how long {steps} will take: `qfuse models tune` measures it")
     return "; ".join(parts)
-
-
-def computed_beside(steps: Iterable[Step]) -> dict[str, str]:
-    """Return the steps whose numbers another computes on the way, and which one does, by name.
-
-    Both run the same network under the same numerics profile (`Stage.follows`), and the other does
-    not read this one.
-    """
-    every = {step.name: step for step in steps}
-    return {
-        step.name: other.name
-        for step in every.values()
-        for other in every.values()
-        if other.stage.name == step.stage.follows
-        and other.stage.identity() is not None
-        and other.stage.identity() == step.stage.identity()
-        and other.stage.context.profile == step.stage.context.profile
-        and step.name not in with_all_above(every, [other.name])
-    }
 
 
 def takes_time(stage: Stage) -> bool:

@@ -180,6 +180,25 @@ def with_all_above(steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
     return kept
 
 
+def computed_beside(steps: Iterable[Step]) -> dict[str, str]:
+    """Return the steps whose numbers another computes on the way, and which one does, by name.
+
+    Both run the same network under the same numerics profile (`Stage.follows`), and the other does
+    not read this one.
+    """
+    every = {step.name: step for step in steps}
+    return {
+        step.name: other.name
+        for step in every.values()
+        for other in every.values()
+        if other.stage.name == step.stage.follows
+        and other.stage.identity() is not None
+        and other.stage.identity() == step.stage.identity()
+        and other.stage.context.profile == step.stage.context.profile
+        and step.name not in with_all_above(every, [other.name])
+    }
+
+
 def own_factors(config: Config, name: str) -> list[str]:
     """Return the factors that a step's own options or numerics name.
 

@@ -84,7 +84,10 @@ class ClusterExecutor:
 
     def submit(self, job: Job, example: int | None) -> None:
         # Where other steps of the same rows were computed, what only memory keeps of them still is.
-        place = self._places.get(job.index) if job.step.stage.grain == "map" else None
+        # Not on a GPU: where that worker has none, Dask drops both wishes, and takes any.
+        place = None
+        if job.step.stage.grain == "map" and not job.step.stage.gpu:
+            place = self._places.get(job.index)
         # The key is new each time: under an old one Dask would return the old outcome.
         future = self._client.submit(
             dask_worker.compute_shard,

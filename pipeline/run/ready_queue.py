@@ -12,8 +12,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.plan.forecast import computed_beside
-from pipeline.plan.graph import Step, Task
+from pipeline.plan.graph import Step, Task, computed_beside
 from pipeline.plan.plan import Plan
 
 ShardName = tuple[str, int]  # step, shard
@@ -51,10 +50,11 @@ class ReadyQueue:
         self._waits = {
             name: set(self._reads(job.step, job.task)) for name, job in self._jobs.items()
         }
-        for step, first in computed_beside(plan.steps.values()).items():
-            for name in self._jobs:
-                if name[0] == step and (first, name[1]) in self._jobs:
-                    self._waits[name].add((first, name[1]))
+        beside = computed_beside(plan.steps.values())
+        for step, index in self._jobs:
+            first = beside.get(step, ""), index
+            if first in self._jobs:
+                self._waits[step, index].add(first)
         self._readers: dict[ShardName, list[ShardName]] = {name: [] for name in self._jobs}
         for name, reads in self._waits.items():
             for read in reads:

@@ -186,6 +186,7 @@ class Store:
                 self._sound.add((output, key))
             return hdf5.read(path, columns, rows, checked=not known)
         except CorruptArtifact as error:
+            self.require()
             raise CorruptArtifact(
                 f"{str(error).removesuffix('.')}; {_MENDED}", output, key, self.root
             ) from error
@@ -278,8 +279,13 @@ class Store:
                 )
 
     def check_artifact(self, receipt_path: Path) -> DamagedArtifact | None:
-        """Compare one artifact with its receipt: see `maintenance.check_artifact`."""
-        return maintenance.check_artifact(receipt_path)
+        """Compare one artifact with its receipt: see `maintenance.check_artifact`.
+
+        Raises ResourceRefused if the store vanished.
+        """
+        if damage := maintenance.check_artifact(receipt_path):
+            self.require()
+        return damage
 
     def damaged(self, doubted: Container[tuple[str, str]] = ()) -> list[DamagedArtifact]:
         """Return the damaged artifacts; those `doubted` (output, key) are checked byte by byte.

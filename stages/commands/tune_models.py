@@ -130,7 +130,8 @@ def _measured(
 ) -> tuple[Session, dict[str, Measured], float]:
     """Return the session, what was measured of each step, and the seconds to decode an image."""
     from pipeline.core.numerics import backend_version
-    from pipeline.plan.forecast import computed_beside, takes_time
+    from pipeline.plan.forecast import takes_time
+    from pipeline.plan.graph import computed_beside
     from stages.models.tuning import ROUNDS, Race, commit_times, samples, workers_for
 
     def seen(timing: Timing) -> None:
@@ -203,7 +204,7 @@ def _numerics(found: dict[str, Measured], session: Session) -> dict[str, dict[st
 
     A step whose numbers another computes on the way gets the numerics of that one.
     """
-    from pipeline.plan.forecast import computed_beside
+    from pipeline.plan.graph import computed_beside
 
     changed = {name.partition("[")[0]: each.best.changed for name, each in found.items()}
     for step, other in computed_beside(session.plan.steps.values()).items():

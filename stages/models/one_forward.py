@@ -4,8 +4,9 @@
 `embed` has computed the scores of the very crops that `quality` asks for later. They are small: so
 they are kept, 4 bytes a crop and a digest a micro-batch, for as long as the process lives.
 
-That `quality` asks later is the queue's doing (`pipeline/run/ready_queue.py`). On a cluster its
-shard goes to the worker that embedded it; where Dask moves it to one that idles, it is computed.
+That `quality` asks later is the queue's doing (`pipeline/run/ready_queue.py`). On a cluster
+without GPUs its shard goes to the worker that embedded it; where Dask moves it to one that idles,
+it is computed.
 """
 
 from __future__ import annotations

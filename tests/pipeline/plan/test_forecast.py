@@ -9,7 +9,8 @@ import pytest
 import toy
 from laboratory import Lab
 
-from pipeline.plan.forecast import Speed, computed_beside, forecast, in_words, note_speeds
+from pipeline.plan.forecast import Speed, forecast, in_words, note_speeds
+from pipeline.plan.graph import computed_beside
 from pipeline.run.events import Events
 from pipeline.session import execute
 

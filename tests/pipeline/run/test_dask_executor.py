@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,9 @@ from pipeline.core.schema import Status
 from pipeline.errors import ResourceRefused
 from pipeline.plan.ticket import Ticket
 from pipeline.run import dask_executor, dask_worker
+from pipeline.run.ready_queue import Job
 from pipeline.run.runner import Runner
+from pipeline.run.shard_computer import Done
 
 SLOW = ("--set", "steps.measure.options.sleep=0.02")
 
@@ -68,6 +71,29 @@ def test_serial_local_workers_and_a_cluster_at_an_address_give_the_same_artifact
     found.append(digests(replace(slow, store="address")))
     assert found[0] == found[1] == found[2] == found[3]
     assert len(found[0]) > 60
+
+
+def test_steps_of_the_same_rows_are_computed_by_one_worker(
+    slow: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING", "False")
+    places: dict[int, set[str]] = defaultdict(set)
+    note = Runner._note
+
+    def noted(runner: Runner, job: Job, outcome: Done, live: bool) -> None:
+        if job.step.stage.grain == "map":
+            places[job.index].add(outcome.worker)
+        note(runner, job, outcome, live)
+
+    monkeypatch.setattr(Runner, "_note", noted)
+    with DaskCluster(slow, nanny=False) as cluster:
+        with Client(scheduler_file=str(cluster.file), timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+        session = slow.session("steps.power.stored=true")
+        Runner(session.plan, session.store, dask=str(cluster.file)).run()
+    assert len(places) == 25
+    assert all(len(workers) == 1 for workers in places.values())
+    assert len(set.union(*places.values())) == 2
 
 
 def test_the_dashboard_is_named_when_the_run_starts(slow: Lab) -> None:

@@ -181,7 +181,7 @@ def test_a_row_that_ends_the_process_is_marked_by_the_next_run(
 
 def test_kills_while_rows_are_in_flight_mark_none_of_them(lab: Lab) -> None:
     rng = np.random.default_rng(3)
-    for _ in range(3):
+    for _ in range(5):
         forked(
             lab, expect=-signal.SIGKILL, QFUSE_FAULT=f"batch:before_run:*:{rng.integers(1, 4)}=kill"
         )

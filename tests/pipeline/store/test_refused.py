@@ -21,7 +21,7 @@ import pytest
 from artifacts import KEY, OTHER, batch, child, commit, files, flip
 
 from pipeline.errors import CorruptArtifact, ResourceRefused
-from pipeline.store import hdf5
+from pipeline.store import hdf5, maintenance
 from pipeline.store.maintenance import ORPHAN, delete
 from pipeline.store.store import Store
 from pipeline.system import fault_points
@@ -210,6 +210,23 @@ def test_a_store_that_vanishes_before_its_file_is_read_back_is_not_called_damage
     monkeypatch.setattr(hdf5, "read", read)
     with pytest.raises(ResourceRefused, match="vanished while it was in use"):
         commit(store)
+
+
+def test_a_store_that_vanishes_while_it_is_read_is_not_called_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differs(path: Path, *_: object) -> str:
+        shutil.rmtree(store.root)
+        return "it cannot be read"
+
+    commit(store)
+    (receipt,) = store.receipts()
+    monkeypatch.setattr(maintenance, "file_difference", differs)
+    with pytest.raises(ResourceRefused, match="vanished while it was in use"):
+        Store(store.root).read("toy", KEY)
+    commit(Store(store.root))
+    with pytest.raises(ResourceRefused, match="vanished while it was in use"):
+        Store(store.root).check_artifact(receipt)
 
 
 # -- file systems of the tests' own

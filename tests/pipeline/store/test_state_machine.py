@@ -257,4 +257,4 @@ def machine(examples: int, steps: int) -> None:
 
 
 def test_whatever_happens_to_a_store_a_run_that_ends_well_has_the_right_results() -> None:
-    machine(examples=10, steps=12)
+    machine(examples=15, steps=12)

@@ -28,7 +28,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_results_and_computes_no
 ) -> None:
     rng = np.random.default_rng(5)
     kept: dict[Path, tuple[int, int]] = {}
-    for _ in range(4):
+    for _ in range(6):
         child = start(slow, *SLOW)
         wait_for(slow, child, len(kept) // 2 + int(rng.integers(1, 8)))
         time.sleep(rng.uniform(0, 0.02))
