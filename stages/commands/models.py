@@ -1,4 +1,4 @@
-"""The verbs of models: list, show, fetch, check, add and convert."""
+"""The verbs of models: list, show, fetch, check, tune, add and convert."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.terminal import AsJson, emit, say, show
+from pipeline.cli.terminal import AsJson, emit, say, show, warn
 from pipeline.errors import InvalidInput, UsageError
 from stages.commands import check_model, tune_models
 from stages.commands.known_models import Folders, Name, OfConfig, surroundings
@@ -123,24 +123,39 @@ def fetch_model(
     """
     from stages.models.cards import card_named
     from stages.models.catalogue import all_cards
-    from stages.models.fetching import fetch, need_fetchable, place
+    from stages.models.fetching import already_there, fetch, place
 
     context = surroundings([folder] if folder else None)
     card = card_named(all_cards(context), name)
-    need_fetchable(card, context.model_folders[0], local)
-    if not accept:
-        said = f"{name}: {card.licence}"
-        said += f"; from {place(card.origin)}" if card.origin and local is None else ""
-        if not sys.stdin.isatty():
-            raise UsageError(f"{said}. Read the licence, and accept it with --accept-licence.")
-        say(said)
-        if not typer.confirm("Do you accept this licence?"):
-            raise UsageError(f"{name} was not fetched: its licence was not accepted.")
-    path = fetch(card, context.model_folders[0], local)
+    target = context.model_folders[0]
+    path = already_there(card, target, local)
+    if path is None:
+        from_where = f" from {place(card.origin)}" if card.origin and local is None else ""
+        if not accept:
+            _need_acceptance(name, f"{card.licence};{from_where}" if from_where else card.licence)
+        if from_where and not as_json:
+            size = f" ({card.bytes:,} bytes)" if card.bytes else ""
+            say(f"fetching {card.file}{size}{from_where} …")
+        path = fetch(card, target, local)
     if as_json:
         emit({"model": name, "path": str(path), "sha256": card.sha256})
         return
     say(f"{path}: {path.stat().st_size:,} bytes, with the digest of the card")
+
+
+def _need_acceptance(name: str, licence: str) -> None:
+    """Show a licence and ask, on standard error; raise UsageError unless the answer is yes."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"{name}: {licence}. Read the licence, and accept it with --accept-licence."
+        )
+    warn(f"{name}: {licence}")
+    try:
+        accepted = typer.confirm("Do you accept this licence?", err=True)
+    except typer.Abort:  # the end of input, ^D
+        accepted = False
+    if not accepted:
+        raise UsageError(f"{name} was not fetched: its licence was not accepted.")
 
 
 models_app.command("check", epilog=check_model.EXAMPLE)(check_model.check_model)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,6 +156,15 @@ def card_named(cards: Mapping[str, ModelCard], name: str) -> ModelCard:
     if name not in cards:
         raise InvalidInput(unknown("model", name, cards))
     return cards[name]
+
+
+def how_to_declare(card: ModelCard) -> str:
+    """Return what to do about a card that declares no digest, without a full stop."""
+    add = shlex.join(["qfuse", "models", "add", card.file, "--name", card.name])
+    return (
+        f"obtain {card.file}, and `{add}` writes a card that has it (into a card of your own, write"
+        " it yourself)"
+    )
 
 
 def find_weights(card: ModelCard, folders: Sequence[Path]) -> Path:

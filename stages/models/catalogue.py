@@ -26,6 +26,7 @@ from stages.models.cards import (
     WeightFile,
     card_named,
     find_weights,
+    how_to_declare,
     read_cards,
     read_weights,
 )
@@ -100,8 +101,8 @@ def open_once(
     """
     if found.sha256 is None:
         raise InvalidInput(
-            f"model {found.name!r} has no sha256 on its card, so its file cannot be trusted: add it"
-            " to a copy of the card, in a file that the config names under models.cards."
+            f"model {found.name!r} has no sha256 on its card, so its file cannot be trusted:"
+            f" {how_to_declare(found)}; name its folder in models.folders of the config."
         )
     name = (repr(identity(found)), context.profile, options)
     with _lock:

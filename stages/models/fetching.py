@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from typing import IO
 
 from pipeline.errors import InvalidInput, ResourceRefused, cannot_write
 from pipeline.system.atomic_text import replace_bytes
-from stages.models.cards import ModelCard, Origin, WeightFile, read_weights
+from stages.models.cards import ModelCard, Origin, WeightFile, how_to_declare, read_weights
 from stages.models.graph_mending import mended
 from stages.models.joining import joined
 
@@ -32,18 +33,16 @@ MOST = 2**31  # bytes of a file whose card says no size
 
 
 def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
-    """Put the card's file into a folder and return its path; one that is there already is checked.
+    """Put the card's file into a folder and return its path; one that is there already stays.
 
     `local` is a file that the user has, taken in place of what the card names; of a model in parts
-    it may be the folder that holds them. Raises InvalidInput if the card says no place, or the
+    it may be the folder that holds them. Raises InvalidInput as `already_there` does, and if the
     bytes have another size or digest; ResourceRefused if the place cannot be reached or the folder
     not be written.
     """
-    path = folder / card.file
-    sha256 = need_fetchable(card, folder, local)
-    if path.exists():
-        read_weights(path, sha256)
-        return path
+    if there := already_there(card, folder, local):
+        return there
+    path, sha256 = folder / card.file, _declared(card)
     data = _published(card) if local is None else _local(card, local)
     origin = card.origin
     if origin is not None and origin.mend and _digest(data) != sha256:
@@ -58,22 +57,42 @@ def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
     return path
 
 
-def need_fetchable(card: ModelCard, folder: Path, local: Path | None = None) -> str:
-    """Return the digest that a card declares.
+def already_there(card: ModelCard, folder: Path, local: Path | None = None) -> Path | None:
+    """Return the path of the card's file in a folder; None if it is still to be fetched there.
 
-    Raises InvalidInput if it declares none, or says no place and neither the folder nor the user
-    has a file.
+    Raises InvalidInput if the card declares no digest, if something else is at that path, and if
+    there is nothing and neither the card nor the user says where to take the file from.
     """
-    if card.sha256 is None:
+    path, sha256 = folder / card.file, _declared(card)
+    if os.path.lexists(path):
+        if path.is_file():
+            digest = _digest(read_weights(path, None).data)
+            if digest == sha256:
+                return path
+            found = f"found {digest}"
+        else:
+            found = "found no file"
+        again = ["qfuse", "models", "fetch", card.name, "--folder", str(folder)]
+        again += ["--from", str(local)] if local else []
         raise InvalidInput(
-            f"model {card.name!r} has no sha256 on its card, so what is fetched cannot be trusted:"
-            " describe your own file with `qfuse models add FILE`."
+            f"{path} is not the file that the card of {card.name!r} means: expected sha256"
+            f" {sha256}, {found}. Nothing was fetched, so that nothing of yours is lost: delete"
+            f" {path} or move it away, then `{shlex.join(again)}`."
         )
-    if card.origin is None and local is None and not (folder / card.file).exists():
+    if card.origin is None and local is None:
         page = f" Its page is {card.page}." if card.page else ""
         raise InvalidInput(
             f"model {card.name!r}: its card says no place to fetch it from (licence:"
             f" {card.licence}).{page} Obtain the file and name it with --from FILE."
+        )
+    return None
+
+
+def _declared(card: ModelCard) -> str:
+    if card.sha256 is None:
+        raise InvalidInput(
+            f"model {card.name!r} has no sha256 on its card, so what is fetched cannot be trusted:"
+            f" {how_to_declare(card)}."
         )
     return card.sha256
 
