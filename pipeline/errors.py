@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
+# Said by what computes shards, and by anything else.
 INTERRUPTED = "interrupted: every finished shard is kept; the same command continues from there."
+STOPPED = "interrupted: no file is left half-written; give the same command again."
 
 
 class QfuseError(Exception):

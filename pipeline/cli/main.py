@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from pipeline.system import interruption
 from pipeline.system.interruption import end, interruptible
 
 
@@ -58,17 +59,15 @@ def _ended() -> int:
             f"{error.object!r} cannot be written in this environment's {error.encoding}; {todo}", 6
         )
     except Exception as error:
-        kept = "Finished shards are kept."
+        todo, rows, kept = "close other programs", "", "No file is left half-written."
+        if interruption.computing:
+            todo, rows = "use fewer --workers", ", or smaller dataset.shard_rows"
+            kept = "Finished shards are kept."
         if no_memory(error):
-            return _failed(
-                f"out of memory; use fewer --workers, or smaller dataset.shard_rows. {kept}", 6
-            )
+            return _failed(f"out of memory; {todo}{rows}. {kept}", 6)
         if no_thread(error):
-            return _failed(
-                "the system refused a thread; use fewer --workers, or raise the limit (`ulimit"
-                f" -u`). {kept}",
-                6,
-            )
+            limit = "raise the limit (`ulimit -u`)"
+            return _failed(f"the system refused a thread; {todo}, or {limit}. {kept}", 6)
         if isinstance(error, OSError):
             from pipeline.system.disk import in_the_way
 

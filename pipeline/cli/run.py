@@ -12,6 +12,7 @@ from pipeline.cli.outcome import FinishedRun, results_table
 from pipeline.cli.sessions import compute_missing, need_step
 from pipeline.cli.terminal import AsJson, ConfigPath, Overrides, StorePath, emit, warn
 from pipeline.errors import TooManyFailures
+from pipeline.system import interruption
 
 if TYPE_CHECKING:
     from pipeline.config.config import Config
@@ -83,6 +84,7 @@ def run_one(
     from pipeline.session import current_report, open_session, other_store
     from pipeline.store.mending import mended
 
+    interruption.computing = True
     need_step(config, until)
     need_cluster(where)
     if note := other_store(config, store):

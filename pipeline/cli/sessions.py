@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.cli.terminal import warn
 from pipeline.errors import InvalidInput, UsageError, unknown
+from pipeline.system import interruption
 from pipeline.system.available import require_to_compute
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def compute_missing(
     from pipeline.run.events import Events
     from pipeline.session import execute
 
+    interruption.computing = True
     # Even if there is nothing to compute: a name that is no cluster is a mistake.
     need_cluster(str(where or ""))
     todo = session.plan.to_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +29,8 @@ from pipeline.plan.graph import (
 from pipeline.plan.instruction_mix import computes_here, slow_bf16
 from pipeline.plan.plan import Plan, build_plan, context_of, need_few_shards, need_rows
 from pipeline.store.store import Store
-from pipeline.system import interruption
 from pipeline.system.instruction_sets import lacks_bf16
+from pipeline.system.scratch import scratch_folder
 
 
 class Problems:
@@ -85,16 +84,15 @@ def find_problems(config: Config) -> tuple[list[str], Plan | None, list[str]]:
     attempt = problems.attempt
     attempt(check_report, config)
     attempt(need_cluster, config.cluster)
-    with tempfile.TemporaryDirectory() as nowhere:
-        interruption.folders.add(nowhere)
-        store = Store(Path(nowhere) / "store", readonly=True)
+    with scratch_folder() as nowhere:
+        store = Store(nowhere / "store", readonly=True)
         dataset = attempt(ingest, config, store, DigestCache(None))
         # already among the problems; the steps are checked all the same
         if attempt(profile_of, config.numerics) is None:
             config = config.model_copy(update={"numerics": "cpu-fp32"})
         # Where the data set is wrong the weights are looked at all the same.
         context = context_of(
-            config, lambda: dataset.files if dataset is not None else Folder(Path(nowhere))
+            config, lambda: dataset.files if dataset is not None else Folder(nowhere)
         )
         _check_steps(config, context, dataset, attempt)
         plan = None if problems.found else attempt(build_plan, config, dataset, store, context)

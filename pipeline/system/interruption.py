@@ -18,7 +18,7 @@ import os
 import select
 import signal
 
-from pipeline.errors import INTERRUPTED
+from pipeline.errors import INTERRUPTED, STOPPED
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 GRACE = 1.0  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+computing = False  # shards, which are kept: only then the sentence speaks of them
 folders: set[str] = set()  # temporary folders to remove if the process ends at once
 
 _told = _thread.allocate_lock()  # taken by the thread that prints the sentence, and never released
@@ -43,8 +44,8 @@ def interruptible(call: Callable[[], int]) -> int:
 
     A signal that is ignored stays ignored.
     """
-    global _over
-    _over = False
+    global _over, computing
+    _over = computing = False
     if not any(signal.getsignal(number) is _stop for number in SIGNALS):
         _install()
     try:
@@ -63,7 +64,7 @@ def end() -> NoReturn:
             os.kill(child, signal.SIGKILL)
         except OSError:
             pass
-    for folder in folders:
+    for folder in tuple(folders):  # the main thread may still remove one
         import shutil  # the code that made the folder has imported it
 
         shutil.rmtree(folder, ignore_errors=True)
@@ -116,8 +117,9 @@ def _tell() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     except OSError:  # closed, or no more files may be open
         pass
+    sentence = INTERRUPTED if computing else STOPPED
     try:
-        os.write(error, f"{below}qfuse: {INTERRUPTED}\n".encode())
+        os.write(error, f"{below}qfuse: {sentence}\n".encode())
     except OSError:  # nobody reads it
         os.closerange(2, 3)
     _printed.release()

@@ -10,14 +10,12 @@ every result, and to change it for nothing costs a run.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
-from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -33,6 +31,7 @@ from pipeline.plan.shard_tables import columns_seen
 from pipeline.run.microbatch import Part, assemble, first_error, good_part, run_micro_batch
 from pipeline.store.store import Store
 from pipeline.system.instruction_sets import lacks_bf16
+from pipeline.system.scratch import scratch_folder
 from stages.models import catalogue
 
 BATCHES = (4, 8, 16, 32)
@@ -115,8 +114,8 @@ def commit_times(sample: Sample) -> tuple[float, int]:
     if not sample.step.stored:
         return 0.0, 0
     times = max(1, COMMITTED // max(1, sample.rows.rows))  # a small shard costs as much as a large
-    with tempfile.TemporaryDirectory(prefix="qfuse-tune-") as folder:
-        store, begin, size = Store(Path(folder) / "store"), time.perf_counter(), 0
+    with scratch_folder("qfuse-tune-") as folder:
+        store, begin, size = Store(folder / "store"), time.perf_counter(), 0
         for output, batch in sample.outputs.items():
             schema, many = sample.step.stage.produces[output], concat([batch] * times)
             size += store.commit(sample.step.output(output), "0" * 64, many, schema, {}).bytes

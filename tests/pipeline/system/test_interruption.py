@@ -18,7 +18,7 @@ from artifacts import child as interpreter
 from children import end, environment, finished, start, wait_for
 from laboratory import Lab
 
-from pipeline.errors import INTERRUPTED
+from pipeline.errors import INTERRUPTED, STOPPED
 
 SLOW = ("--set", "steps.measure.options.sleep=0.005")
 
@@ -93,16 +93,16 @@ sys.meta_path.insert(0, Hook())
 
 
 @pytest.mark.parametrize(
-    ("at", "words"),
+    ("at", "words", "sentence"),
     [
-        ("command typer SIGINT", []),
-        ("command numpy SIGTERM", []),
-        ("command distributed SIGINT", ["--dask", "local:1"]),
-        ("worker distributed SIGINT", ["--dask", "local:1"]),
+        ("command typer SIGINT", [], STOPPED),
+        ("command numpy SIGTERM", [], STOPPED),
+        ("command distributed SIGINT", ["--dask", "local:1"], INTERRUPTED),
+        ("worker distributed SIGINT", ["--dask", "local:1"], INTERRUPTED),
     ],
 )
 def test_a_command_that_is_interrupted_while_modules_are_imported_ends_with_one_sentence(
-    lab: Lab, at: str, words: list[str]
+    lab: Lab, at: str, words: list[str], sentence: str
 ) -> None:
     hook = lab.root / "hook"
     hook.mkdir()
@@ -116,7 +116,7 @@ def test_a_command_that_is_interrupted_while_modules_are_imported_ends_with_one_
         _, error = child.communicate(timeout=60)
     finally:
         end(child)
-    assert (child.returncode, error) == (130, f"qfuse: {INTERRUPTED}\n")
+    assert (child.returncode, error) == (130, f"qfuse: {sentence}\n")
     assert not list((lab.root / "tmp").iterdir())
 
 
@@ -220,7 +220,7 @@ def work():
 
 @pytest.mark.parametrize("where", WHERE)
 def test_a_command_ends_with_one_sentence_wherever_it_is_interrupted(where: str) -> None:
-    assert ended(WHERE[where]) == (130, f"qfuse: {INTERRUPTED}\n")
+    assert ended(WHERE[where]) == (130, f"qfuse: {STOPPED}\n")
 
 
 def test_what_an_interrupted_command_has_started_ends_with_it() -> None:
@@ -250,4 +250,34 @@ def work():
     signal.raise_signal(signal.SIGTERM)
     time.sleep(60)
 """)
-    assert (code, said) == (130, f"went on\nqfuse: {INTERRUPTED}\n")
+    assert (code, said) == (130, f"went on\nqfuse: {STOPPED}\n")
+
+
+def test_only_what_computes_shards_says_that_they_are_kept() -> None:
+    work = """
+def work():
+    interruption.computing = True
+    signal.raise_signal(signal.SIGINT)
+"""
+    assert ended(work) == (130, f"qfuse: {INTERRUPTED}\n")
+    assert ended(work.replace("computing = True", "computing = False")) == (
+        130,
+        f"qfuse: {STOPPED}\n",
+    )
+
+
+def test_a_scratch_folder_is_removed_even_if_what_uses_it_swallows_the_interruption(
+    tmp_path: Path,
+) -> None:
+    code, said = ended(f"""
+from pipeline.system.scratch import scratch_folder
+def work():
+    with scratch_folder({str(tmp_path / "x-")!r}) as folder:
+        (folder / "file").write_text("")
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            time.sleep(60)
+""")
+    assert (code, said) == (130, f"qfuse: {STOPPED}\n")
+    assert not list(tmp_path.iterdir())
