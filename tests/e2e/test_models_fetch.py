@@ -5,10 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import select
+import signal
 import subprocess
+import sys
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,9 @@ import torch
 import yaml
 from e2e.conftest import START, Answer
 from safetensors.torch import save
+
+from pipeline.errors import STOPPED
+from pipeline.system.processes import host, process
 
 Qfuse = Callable[..., Answer]
 CONTENT = b"what a package holds" * 50
@@ -63,7 +71,12 @@ def fetched(tmp_path: Path, qfuse: Qfuse) -> Callable[..., Answer]:
         wheel.writestr("faces-1.0.dist-info/RECORD", "")
     (tmp_path / "weights").mkdir()
 
-    def call(*words: object, origin: dict[str, Any] | None = None, **card: Any) -> Answer:
+    def call(
+        *words: object,
+        origin: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+        **card: Any,
+    ) -> Answer:
         place = {"package": "faces==1.0", "member": "faces/net.onnx", **(origin or {})}
         fields = {
             **{"kind": "recognition", "architecture": "onnx", "file": "net.onnx"},
@@ -71,8 +84,8 @@ def fetched(tmp_path: Path, qfuse: Qfuse) -> Callable[..., Answer]:
             **{"sha256": sha256(CONTENT), "bytes": len(CONTENT), **card},
         }
         (tmp_path / "weights/cards.yaml").write_text(yaml.safe_dump({"net": fields}))
-        env = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
-        return qfuse("models", "fetch", "net", "--folder", "weights", *words, env=env)
+        here = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
+        return qfuse("models", "fetch", "net", "--folder", "weights", *words, env=env or here)
 
     return call
 
@@ -230,3 +243,110 @@ def _read(terminal: int) -> bytes:
         return os.read(terminal, 4096)
     except OSError:  # Linux's end of a terminal
         return b""
+
+
+def of_index(address: str) -> dict[str, str]:
+    """The environment in which pip asks an index, and nothing else."""
+    return {"PIP_INDEX_URL": address, "PIP_CONFIG_FILE": os.devnull, "NO_PROXY": "127.0.0.1"}
+
+
+class Index(BaseHTTPRequestHandler):
+    """An index that answers /CODE/… with that code, and stops amid the file of any other."""
+
+    begun, end = threading.Event(), threading.Event()
+
+    def do_GET(self) -> None:
+        code = re.match(r"/(\d{3})/", self.path)
+        page = b'<a href="/files/faces-1.0-py3-none-any.whl">faces-1.0-py3-none-any.whl</a>'
+        self.send_response(int(code[1]) if code else 200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(10**6 if "files" in self.path else len(page)))
+        self.end_headers()
+        if "files" in self.path:
+            self.wfile.write(b"PK" * 10**5)
+            self.wfile.flush()
+            self.begun.set()
+            self.end.wait(60)
+        else:
+            self.wfile.write(page)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def index() -> Iterator[str]:
+    """The address of an index."""
+    Index.begun.clear()
+    Index.end.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    Index.end.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fetch_that_is_interrupted_leaves_no_file_and_does_not_speak_of_shards(
+    fetched: Callable[..., Answer], index: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    fetched()  # writes the card
+    (tmp_path / "tmp").mkdir()
+    child = subprocess.Popen(
+        [*START, "models", "fetch", "net", "--folder", "weights", "--accept-licence"],
+        cwd=tmp_path,
+        env={**os.environ, **of_index(f"{index}/simple/"), "TMPDIR": str(tmp_path / "tmp")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert Index.begun.wait(60)
+    assert list((tmp_path / "tmp").iterdir())
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (130, f"qfuse: {STOPPED}\n")
+    assert not list((tmp_path / "tmp").iterdir())
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["cards.yaml"]
+
+
+def test_what_a_killed_fetch_left_is_removed_by_the_next_and_nothing_else_is(
+    fetched: Callable[..., Answer], tmp_path: Path
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = tmp_path / "weights"
+    dead = folder / f".{host()}-{ended.pid}-1-1-net.onnx"
+    others = [folder / f".{process()}-1-net.onnx", folder / ".my-net.onnx"]
+    others.append(folder / f".{host()}-{ended.pid}-1-1-other.onnx")
+    for path in (dead, *others):
+        path.write_bytes(b"torn")
+    assert fetched("--accept-licence").code == 0
+    assert not dead.exists()
+    assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("https://127.0.0.1:1/simple/", "the index could not be reached: [Errno "),
+        ("http://192.0.2.1/simple/", "the index could not be reached: not a trusted or secure"),
+        ("INDEX/403/simple/", "the index could not be reached: 403 Client Error"),
+        ("INDEX/503/simple/", "the index could not be reached: too many 503"),
+        ("INDEX/404/simple/", "No matching distribution found for faces==1.0"),
+    ],
+)
+def test_why_a_package_cannot_be_fetched_is_said_with_what_to_do_after_what_is_being_fetched(
+    fetched: Callable[..., Answer], index: str, address: str, reason: str
+) -> None:
+    env = of_index(address.replace("INDEX", index))
+    answer = fetched("--accept-licence", env=env)
+    assert answer.code == 6
+    assert f"package faces==1.0 cannot be fetched ({reason}" in answer.err
+    assert "take faces/net.onnx out of its wheel elsewhere, and name the file" in answer.err
+    assert "--from FILE" in answer.err
+    assert answer.out == (
+        f"fetching net.onnx ({len(CONTENT):,} bytes) from faces/net.onnx in the package"
+        " faces==1.0 …\n"
+    )
