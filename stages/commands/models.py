@@ -264,11 +264,11 @@ def convert_model(
         need_absent(out)
         data = mended(weights.data, str(file))
     else:
-        from stages.models.checkpoints import as_safetensors
+        from stages.models.joining import joined
 
         need_name(out, "checkpoints are converted to safetensors", ".safetensors")
         need_absent(out)
-        data = as_safetensors(weights)
+        data = joined({"": weights})
     try:
         replace_bytes(out, data)
     except OSError as error:

@@ -137,17 +137,6 @@ def tensors_of(weights: WeightFile) -> dict[str, Tensor]:
     return _tensors(_read_content(weights), weights)
 
 
-def as_safetensors(weights: WeightFile) -> bytes:
-    """Return the tensors of a checkpoint in the safetensors form. Raises as `load_checkpoint`."""
-    from safetensors.torch import save
-
-    tensors = tensors_of(weights)
-    if not tensors:
-        raise InvalidInput(f"checkpoint {weights.path} holds no tensor: there is nothing to write.")
-    # Copies: two names may be one tensor, which the form does not know.
-    return save({name: tensor.contiguous().clone() for name, tensor in tensors.items()})
-
-
 def _read_content(weights: WeightFile) -> Any:
     path = weights.path
     try:

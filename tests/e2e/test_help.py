@@ -22,7 +22,7 @@ VERBS = [
     ("store", "list"),
     ("store", "verify"),
     ("store", "gc"),
-    ("models", "list"),
+    *(("models", verb) for verb in ("list", "show", "fetch", "check", "tune", "add", "convert")),
     ("synth", "tables"),
     ("synth", "ijbc"),
 ]
@@ -56,6 +56,15 @@ def test_help_lists_every_verb_and_exit_code(helps: dict) -> None:
     assert all(
         f"{code} " in said.partition("Exit codes:")[2] for code in (0, 1, 2, 3, 4, 5, 6, 130)
     )
+
+
+def test_the_help_of_models_names_every_verb_of_it_in_its_sentence(helps: dict) -> None:
+    sentence = helps[("models", "--help")].out.partition("╭")[0]
+    verbs = re.findall(
+        r"^│ (\w+)  ", helps[("models", "--help")].out.partition("Commands")[2], re.M
+    )
+    assert len(verbs) == sum(verb[0] == "models" for verb in VERBS)
+    assert [verb for verb in verbs if verb not in sentence.lower()] == []
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ def test_a_licence_that_nobody_accepted_fetches_nothing(
         ({"sha256": "0" * 64}, 3, "expected sha256 000"),
         ({"sha256": None}, 3, "`qfuse models add net.onnx --name net` writes a card"),
         ({"bytes": 10}, 3, "larger than the 10 bytes"),
+        ({"bytes": 2000}, 3, "means: expected 2,000 bytes, found 1,000"),
         ({"origin": {"member": "faces/other.onnx"}}, 3, "has no file faces/other.onnx"),
         ({"origin": {"package": "faces==2.0"}}, 6, "package faces==2.0 cannot be fetched"),
         ({"origin": {"url": "https://127.0.0.1:1/net.onnx"}}, 3, "and not both"),
@@ -173,6 +174,42 @@ def test_a_file_of_ones_own_is_taken_if_it_is_the_one_that_the_card_means(
     assert fetched("--accept-licence", "--from", "other").code == 3
     assert fetched("--accept-licence", "--from", "mine").code == 0
     assert (tmp_path / "weights/net.onnx").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ({"bytes": 400}, "400"),
+        ({"bytes": 400, "origin": {"bytes": 500, "mend": True}}, "400 or 500"),
+    ],
+)
+def test_a_file_of_ones_own_of_another_size_is_told_both_sizes_and_not_read(
+    fetched: Callable[..., Answer], tmp_path: Path, card: dict[str, Any], expected: str
+) -> None:
+    with (tmp_path / "mine").open("wb") as file:
+        file.truncate(2**43)  # more than any memory
+    answer = fetched("--accept-licence", "--from", "mine", **card)
+    assert answer.code == 3
+    assert f"'net' means: expected {expected} bytes, found {2**43:,}. Nothing" in answer.err
+    assert not (tmp_path / "weights/net.onnx").exists()
+
+
+def test_a_part_of_ones_own_of_another_size_is_told_both_sizes(
+    fetched: Callable[..., Answer], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/one.pt").write_bytes(b"torn")
+    answer = fetched("--accept-licence", "--from", "mine", **in_parts(**PARTS))
+    assert answer.code == 3
+    assert f"expected {len(PARTS['one']):,} bytes, found 4" in answer.err
+
+
+def test_the_size_of_what_is_mended_yet_may_be_unknown(
+    fetched: Callable[..., Answer], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_bytes(b"older, and longer" * 100)
+    answer = fetched("--accept-licence", "--from", "mine", origin={"mend": True})
+    assert "expected sha256" in answer.err
 
 
 @pytest.mark.parametrize("spoil", ["bytes", "folder", "link"])

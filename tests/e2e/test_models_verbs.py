@@ -175,6 +175,25 @@ def test_convert_refuses_what_is_no_graph(qfuse: Qfuse, tmp_path: Path, content:
     assert "Traceback" not in answer.err
 
 
+REPEATED = {
+    "one number": {"a": torch.zeros(1).expand(10**11), "b": torch.ones(4)},
+    "one tensor of many names": dict.fromkeys(map(str, range(500)), torch.zeros(10_000)),
+}
+
+
+@pytest.mark.parametrize("what", REPEATED)
+def test_convert_refuses_tensors_that_repeat_what_the_file_holds_before_it_takes_memory(
+    qfuse: Qfuse, tmp_path: Path, what: str
+) -> None:
+    torch.save(REPEATED[what], tmp_path / "x.pt")
+    size = sum(tensor.numel() * 4 for tensor in REPEATED[what].values())
+    answer = qfuse("models", "convert", "x.pt", "y.safetensors")
+    assert (answer.code, (tmp_path / "y.safetensors").exists()) == (3, False)
+    held = (tmp_path / "x.pt").stat().st_size
+    assert f"would fill {size:,} bytes, and the file has {held:,}" in answer.err
+    assert "--workers" not in answer.err
+
+
 def test_convert_writes_a_tensor_of_two_names_twice(qfuse: Qfuse, tmp_path: Path) -> None:
     tensor = torch.arange(3.0)
     torch.save({"a": tensor, "b": tensor}, tmp_path / "x.pt")
