@@ -7,6 +7,7 @@ verb needs it, so that `--help` answers at once.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from dataclasses import asdict
 from functools import cache
@@ -276,6 +277,18 @@ def _add_more() -> None:
         point.load()(app)
 
 
+def _let_flow(shown: Any) -> None:
+    """Make one line of every paragraph of the help, so that the terminal's width breaks it.
+
+    Typer does this to the first paragraph alone.
+    """
+    if shown.help:
+        paragraphs = inspect.cleandoc(shown.help).split("\n\n")
+        shown.help = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+    for inner in getattr(shown, "commands", {}).values():
+        _let_flow(inner)
+
+
 def command() -> int:
     """Run what the command line asks for, and return the exit code. Raises what the verb raises."""
     _add_more()
@@ -283,7 +296,9 @@ def command() -> int:
     quiet = sys.stderr.isatty() or "--json" in sys.argv
     try:
         with contextlib.nullcontext() if quiet else pulse.beating():
-            code = app(standalone_mode=False)
+            asked = typer.main.get_command(app)
+            _let_flow(asked)
+            code = asked(standalone_mode=False)
     except typer.Abort as error:  # what typer makes of an EOFError
         raise error.__cause__ or error from None
     except Exception as error:

@@ -45,6 +45,14 @@ STARTERS = {
 }
 
 
+# kind of model → what is done to photographs by it
+JOBS = {
+    "detector": "find the faces in",
+    "recognition": "compare",
+    "quality": "judge the quality of",
+}
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
     app.command(epilog="Example: qfuse demo --store /tmp/qfuse-demo")(demo)
@@ -175,6 +183,8 @@ def doctor(as_json: AsJson = False) -> None:
     ]
     facts["weights"] = there
     facts["problems"] = problems
+    kinds = {kind: [n for n, c in cards.items() if c.kind == kind] for kind in JOBS}
+    lacking = {kind: names for kind, names in kinds.items() if not set(names) & set(there)}
     if as_json:
         emit(facts)
         return
@@ -184,6 +194,12 @@ def doctor(as_json: AsJson = False) -> None:
             say(f"{name:<14} {value}")
     for problem in problems:
         say(f"! {problem}")
+    for kind, names in lacking.items():
+        ways = [f"`qfuse models fetch {n}`" for n in names if cards[n].origin]
+        way = f"{' or '.join(ways)} brings one" if ways else "bring your own (`qfuse models add`)"
+        if kind == "quality":
+            way += ", or use the method feature-norm or detector-score, which needs none"
+        say(f"note: no {kind} model is here, so nothing can {JOBS[kind]} photographs: {way}")
     say("fine" if not problems else f"{counted(len(problems), 'problem')} to fix")
 
 

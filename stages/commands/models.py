@@ -42,19 +42,19 @@ def list_models(folder: Folders = None, config: OfConfig = None, as_json: AsJson
         emit([{**row, "found": str(row["found"]) if row["found"] else None} for row in rows])
         return
     table = text_table()
-    for column in ("model", "kind", "file", "there"):
+    for column in ("model", "kind", "there"):
         table.add_column(column, no_wrap=True)
     table.add_column("licence")
     for row in rows:
         there = row["state"]
         if there == "no" and row["origin"]:
             there = "can be fetched"
-        table.add_row(row["name"], row["kind"], row["file"], there, row["licence"])
+        table.add_row(row["name"], row["kind"], there, row["licence"])
     show(table)
     say(f"looked for in: {', '.join(map(str, folders))}")
     say(
-        "`qfuse models fetch NAME` fetches what can be fetched; for a file of your own,"
-        " `qfuse models add FILE`."
+        "`qfuse models show NAME` names a model's file and where it is from, `qfuse models fetch"
+        " NAME` fetches what can be fetched; for a file of your own, `qfuse models add FILE`."
     )
 
 
@@ -73,17 +73,15 @@ def show_model(
     if as_json:
         emit({**row, "found": str(row["found"]) if row["found"] else None})
         return
-    scale = "pixels as they are"
-    if card.architecture != "yunet":
-        size = "" if card.kind == "detector" else f" {card.input_size} × {card.input_size} pixels,"
-        scale = f"{card.colour.upper()},{size}"
-        scale += f" (x − {_numbers(card.mean)}) / {_numbers(card.std)}"
+    size = "" if card.kind == "detector" else f" {card.input_size} × {card.input_size} pixels,"
+    scale = f"{card.colour.upper()},{size} {_scale(card)}"
+    size_of = f", {card.bytes:,} bytes" if card.bytes else ""
     facts = {
         "kind": card.kind,
         "architecture": card.architecture,
         "is fed": scale,
         "gives": _gives(card),
-        "file": f"{card.file} ({_there(row)})",
+        "file": f"{row['found'] or card.file}{size_of} ({_there(row)})",
         "sha256": card.sha256 or "not declared: describe your file with `qfuse models add FILE`",
         "licence": card.licence,
         "trained on": card.training,
@@ -316,6 +314,14 @@ def _gives(card: ModelCard) -> str:
         better = "higher" if card.higher_is_better else "lower, negated here,"
         given.append(f"a quality score ({better} = more useful)")
     return " and ".join(given)
+
+
+def _scale(card: ModelCard) -> str:
+    """Say what pixels are made to before a network is fed them."""
+    # OpenCV passes pixels to YuNet as they are
+    if card.architecture == "yunet" or (set(card.mean), set(card.std)) == ({0.0}, {1.0}):
+        return "pixels 0…255 as they are"
+    return f"(x − {_numbers(card.mean)}) / {_numbers(card.std)}"
 
 
 def _numbers(values: tuple[float, float, float]) -> str:

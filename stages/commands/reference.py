@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import textwrap
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -63,11 +66,20 @@ def steps(
                 say(f"\n{label}: {text}")
         if part["options"]:
             say("")
-            options = [
-                (o["name"], "" if o["default"] is None else str(o["default"]), o["may be"])
+            headings = ["option", "default", "may be"]
+            if any(o.get("what") for o in part["options"]):  # rules have no more to say
+                headings.append("what it is")
+            options: list[tuple[str, ...]] = [
+                (o["name"], _default_text(o["default"]), o["may be"], o.get("what", ""))
                 for o in part["options"]
             ]
-            show(_parts_table(("option", "default", "may be"), options, ("option",)))
+            show(_parts_table(headings, [row[: len(headings)] for row in options], ("option",)))
+
+
+def _default_text(default: Any) -> str:
+    if default is None:
+        return ""
+    return ", ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
 
 
 def list_parts() -> list[dict[str, str]]:
@@ -99,7 +111,7 @@ def describe_part(name: str) -> list[dict[str, Any]]:
             unknown(
                 "step, reader or rule",
                 name,
-                [each for kind in PART_KINDS for each in available(kind)],
+                {each for kind in PART_KINDS for each in available(kind)},
             )
         )
     return [_described(word, bare, part) for word, part in found]
@@ -147,10 +159,37 @@ def _parameters(rule: Any) -> list[dict[str, Any]]:
 def _option_fields(options: Any) -> list[dict[str, Any]]:
     schema = options.model_json_schema()
     defined = schema.get("$defs", {})
+    said = field_docstrings(options)
     return [
-        {"name": name, "default": field.get("default"), "may be": _may_be(field, defined)}
+        {
+            "name": name,
+            "default": field.get("default"),
+            "may be": _may_be(field, defined),
+            "what": said.get(name, ""),
+        }
         for name, field in schema.get("properties", {}).items()
     ]
+
+
+def field_docstrings(options: Any) -> dict[str, str]:
+    """Return the docstring below each field of a model, inherited ones too, by the field's name.
+
+    They are read from the source, and only here: importing a class need not parse it.
+    """
+    said: dict[str, str] = {}
+    for cls in reversed(options.__mro__):
+        try:
+            (made,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        except (OSError, TypeError, SyntaxError, ValueError):  # a built-in, or made in a notebook
+            continue
+        for field, below in pairwise(getattr(made, "body", [])):
+            match (field, below):
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    said[name] = inspect.cleandoc(text)
+    return {name: said[name] for name in options.model_fields if name in said}
 
 
 def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
@@ -187,7 +226,7 @@ def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
 
 
 def _parts_table(
-    headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], narrow: tuple[str, ...]
+    headings: Sequence[str], rows: Sequence[tuple[str, ...]], narrow: tuple[str, ...]
 ) -> Table:
     from stages.report.text_table import text_table
 
@@ -211,6 +250,8 @@ def config_schema() -> dict[str, Any]:
     schema = Config.model_json_schema()
     defined: dict[str, Any] = schema["$defs"]
     step = defined["StepConfig"]
+    # plug-ins that are installed are among them
+    step["properties"]["stage"]["anyOf"][0] = {"enum": sorted(available("stage"))}
     known = {
         name: _step(name, part.Options, step, defined)
         for name, part in sorted(available("stage").items())
@@ -228,9 +269,10 @@ def config_schema() -> dict[str, Any]:
         "properties": known,
         "additionalProperties": _or_null(step),
     }
+    reader = {"anyOf": [{"enum": sorted(available("reader"))}, _FACTOR_NAME]}
     properties["dataset"] = {
         "type": "object",
-        "properties": defined["DatasetConfig"]["properties"],
+        "properties": {**defined["DatasetConfig"]["properties"], "reader": reader},
         "allOf": readers,
     }
     partly = {
@@ -270,6 +312,8 @@ def _options_schema(options: Any, defined: dict[str, Any]) -> dict[str, Any]:
     schema = options.model_json_schema(ref_template="#/$defs/{model}")
     defined |= schema.pop("$defs", {})
     fields = schema.get("properties", {})
+    for name, text in field_docstrings(options).items():
+        fields[name]["description"] = text
     return {
         **schema,
         "properties": {

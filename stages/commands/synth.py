@@ -103,6 +103,10 @@ def synth_ijbc(
             metavar="FOLDER", help="The folder with the detector's weights; needed with --faces."
         ),
     ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of --faces; default: the first whose file is there."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a set in the layouts of IJB-C's own files, at a chosen scale.
@@ -129,7 +133,9 @@ def synth_ijbc(
         from pipeline.files.file_tree import open_files
         from stages.commands.ijb_photographs import from_photographs
 
-        made, image = from_photographs(open_files(faces), _detector(models), scale, seed, warn)
+        made, image = from_photographs(
+            open_files(faces), _detector(models, detector), scale, seed, warn
+        )
     else:
         from stages.commands.ijb_photographs import from_noise
         from stages.datasets.synthetic import SynthOptions
@@ -159,11 +165,13 @@ def _next(reader: str, path: str, options: list[str]) -> str:
     return f"next: in a config, dataset: {{reader: {reader}, path: {path}{given}}}"
 
 
-def _detector(folder: Path) -> Detector:
+def _detector(folder: Path, name: str | None) -> Detector:
     from pipeline.core.numerics import PROFILES
     from pipeline.core.stage import Context
     from stages.detectors.opening import detector_named
-    from stages.faces.align import AlignOptions
+    from stages.faces.sampling import usable_detector
+    from stages.models.catalogue import all_cards
 
     context = Context(PROFILES["cpu-fp32"], None, (folder,))
-    return detector_named(context, AlignOptions().detector)
+    chosen = name or usable_detector(all_cards(context), context.model_folders)
+    return detector_named(context, chosen)

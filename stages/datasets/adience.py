@@ -57,10 +57,13 @@ class AdienceOptions(Options):
     """Which lists, which set of images, and whether the lists must be the authors' own."""
 
     folds: tuple[Annotated[int, Field(ge=0, le=4)], ...] = (0, 1, 2, 3, 4)
+    """Which of the five lists."""
     images: Literal["aligned", "faces"] = "aligned"
-    # published: all five lists as the authors gave them; frontal and cleaned lists exist as well
+    """The aligned images or the faces as they were cut out."""
     counts: CountsCheck = "any"
-    root: str = ""  # sub-folder to look in, if lists of the same names lie in several
+    """published: all five lists as the authors gave them; other lists exist as well."""
+    root: str = ""
+    """Sub-folder to look in, if lists of the same names lie in several."""
 
 
 @dataclass

@@ -37,12 +37,16 @@ _MATED = re.compile(rb"(?:[01]\n)+")
 
 
 class BinPackOptions(Options):
-    """`name`: the benchmark whose counts the pack has to have; without one, none are asked for."""
+    """Which benchmark a pack is of, and who is in it."""
 
     name: Literal["lfw", "agedb_30", "cfp_fp", "calfw", "cplfw"] | None = None
+    """The benchmark whose counts the pack has to have; null: none are asked for."""
     counts: CountsCheck = "published"
-    repeated: Literal["once", "each"] = "once"  # images of the same bytes: one face, or one each
+    """published: refuse a pack of other counts."""
+    repeated: Literal["once", "each"] = "once"
+    """Images of the same bytes: one face, or one each."""
     subjects: Literal["joined", "unknown"] = "joined"
+    """People as mated pairs join them, or unknown."""
 
 
 @register("reader", "bin")

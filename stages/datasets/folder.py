@@ -145,15 +145,20 @@ def _hash(seed: int, purpose: str, identity: str) -> int:
 class FolderOptions(Options):
     """What is one template, what is one medium, and whether templates are split in two sides."""
 
-    # sub-folder in which the subjects' folders lie; needed for a zip that wraps them in one
     root: str = ""
+    """Sub-folder in which the subjects' folders lie; for a zip that wraps them in one."""
     extensions: tuple[str, ...] = IMAGE_EXTENSIONS
+    """Endings of the files that are images."""
     templates: Literal["subject", "face"] = "subject"
+    """All of a subject, or each face alone."""
     media: Literal["face", "folder"] = "face"
-    probe_fraction: float = Field(0.0, ge=0, lt=1)  # 0: no probes, and nothing to compare
-    # fraction of subjects that are not enrolled in the gallery
+    """Each face, or all that lie in one folder."""
+    probe_fraction: float = Field(0.0, ge=0, lt=1)
+    """Share of each subject's media that is the probe; 0: nothing to compare."""
     left_out: float = Field(0.0, ge=0, lt=1)
+    """Share of subjects that are not enrolled in the gallery."""
     seed: int = Field(0, ge=0)
+    """Draws the probes, and who is left out."""
 
 
 @register("reader", "folder")

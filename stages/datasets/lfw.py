@@ -63,9 +63,12 @@ from stages.tables.tables import LAYOUT, FaceLayout, ProtocolLists, build_tables
 class LfwOptions(Options):
     """Which list of pairs, whether other faces are kept, and whether every image must exist."""
 
-    pairs: str = "pairs.txt"  # file name, or path in the tree if several have that name
+    pairs: str = "pairs.txt"
+    """File name of the list, or its path in the tree if several have that name."""
     faces: Literal["all", "pairs"] = "all"
-    counts: CountsCheck = "published"  # any: a pair of which an image is not there is left out
+    """All that are there, or those in the list of pairs."""
+    counts: CountsCheck = "published"
+    """any: a pair of which an image is not there is left out."""
 
 
 @register("reader", "lfw")
@@ -168,11 +171,15 @@ class LfwTemplatesOptions(Options):
     """How large the experiment is, and the seed of every random choice in it."""
 
     min_images: int = Field(6, ge=2)
-    max_images: int = Field(16, ge=2)  # of an identity that has more, so many are chosen
-    # fraction of identities that are not enrolled in the gallery
+    """Identities with fewer images are left out."""
+    max_images: int = Field(16, ge=2)
+    """Of an identity that has more, so many are drawn."""
     left_out: float = Field(1 / 3, ge=0, lt=1)
+    """Share of identities that are not enrolled in the gallery."""
     seed: int = Field(0, ge=0)
-    identities: int | None = Field(None, ge=1)  # at most so many identities; all if null
+    """Draws images, sides and who is left out."""
+    identities: int | None = Field(None, ge=1)
+    """At most so many identities; all if null."""
 
 
 @register("reader", "lfw_templates")

@@ -43,18 +43,29 @@ class SynthOptions(Options):
     """Size, seed and difficulty of a synthetic set, tuned for the default dimension."""
 
     scale: float = Field(0.02, gt=0, le=4)
+    """Size; 1 is IJB-C's."""
     seed: int = Field(0, ge=0)
+    """Draws everything."""
     dimension: int = Field(128, ge=2, le=4096)
-    quality_noise: float = Field(0.1, ge=0, le=10)  # standard deviation of observed − true quality
-    sigma_best: float = Field(0.3, gt=0, le=100)  # noise at true quality 1
-    sigma_worst: float = Field(7.5, gt=0, le=100)  # noise at true quality 0
-    # fraction of the noise variance that a medium's faces share
+    """Numbers of an embedding."""
+    quality_noise: float = Field(0.1, ge=0, le=10)
+    """Standard deviation of observed − true quality."""
+    sigma_best: float = Field(0.3, gt=0, le=100)
+    """Noise at true quality 1."""
+    sigma_worst: float = Field(7.5, gt=0, le=100)
+    """Noise at true quality 0."""
     shared_noise: float = Field(0.8, ge=0, le=1)
-    single_probes: float = Field(0.15, ge=0, le=1)  # fraction of probes that are one face
-    size_spread: float = Field(1.3, ge=0, le=4)  # sigma of the log-normal template sizes
-    frames: float = Field(15.0, ge=1)  # mean length of a video
-    look_alikes: float = Field(0.4, ge=0, le=1)  # fraction of subjects that resemble three others
-    resemblance: float = Field(0.35, ge=0, lt=1)  # correlation of their centres
+    """Share of the noise variance that a medium's faces have in common."""
+    single_probes: float = Field(0.15, ge=0, le=1)
+    """Share of probes that are one face."""
+    size_spread: float = Field(1.3, ge=0, le=4)
+    """Sigma of the log-normal template sizes."""
+    frames: float = Field(15.0, ge=1)
+    """Mean length of a video."""
+    look_alikes: float = Field(0.4, ge=0, le=1)
+    """Share of subjects that resemble three others."""
+    resemblance: float = Field(0.35, ge=0, lt=1)
+    """Correlation of their centres."""
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,10 @@ def write_tables(
 
 
 class TablesOptions(Options):
-    """Which file of the data set's folder holds the tables."""
+    """Which file holds the tables."""
 
     file: str = "tables.h5"
+    """Its name in the data set's folder."""
 
 
 @register("reader", "tables")

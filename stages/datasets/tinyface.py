@@ -50,8 +50,9 @@ class TinyFaceOptions(Options):
     """Whether the set has to be whole, and where to look for it."""
 
     counts: CountsCheck = "published"
-    # sub-folder to look in, if there are several sets of the three folders (aligned ones, say)
+    """published: refuse a set that is not whole."""
     root: str = ""
+    """Sub-folder to look in, if there are several sets of the three folders."""
 
 
 @register("reader", "tinyface")

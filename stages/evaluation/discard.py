@@ -57,26 +57,28 @@ ROUNDED = 1e-4  # how far rounding pushes a cosine past ±1, at most
 
 
 class DiscardOptions(Resampled):
-    """Targets of the threshold, limits of the areas, and what departs from the standard curve.
-
-    `fmr`: targets of the threshold, chosen by `rule`. `fnmr`: starting errors, each of which gives
-    a threshold as well, the highest whose FNMR does not exceed it. `limits`: shares discarded up to
-    which areas are taken (pAUC). `pair`: the quality of a comparison from those of its templates.
-    `unscored`: what becomes of comparisons without a quality. `discard`, `threshold`: of the
-    standard curve (see the module). `legacy`: draw that one as well. `det_at`: shares discarded at
-    which a DET is drawn.
-    """
+    """Targets of the threshold, limits of the areas, and what departs from the standard curve."""
 
     fmr: Rates = (1e-2, 1e-3, 1e-4)
+    """Targets of the threshold, which `rule` chooses."""
     fnmr: Rates = ()
+    """Starting errors, each a threshold too: the highest whose FNMR is not above it."""
     limits: Shares = (0.2, 0.3)
+    """Shares discarded up to which areas are taken (pAUC)."""
     pair: PairQuality = "min"
+    """The quality of a comparison from those of its two templates."""
     unscored: Literal["first", "left_out"] = "first"
+    """Comparisons without a quality: discarded first, or left out."""
     rule: DiscardRule = "at_most"
+    """The threshold of a target: the largest FMR not above it, the nearest one, or the script's."""
     discard: Discard = "separate"
+    """Mated and non-mated comparisons: each ranked by itself, or together."""
     threshold: Literal["fixed", "recomputed"] = "fixed"
+    """Chosen once on all comparisons (the standard), or anew at each share discarded."""
     legacy: bool = True
+    """Also the legacy form of the CR-FIQA papers."""
     det_at: Rates = (0.0, 0.1, 0.2, 0.3)
+    """Shares discarded at which a DET is drawn."""
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,14 @@ from stages.tables.schemas import CURVES, NUMBERS
 
 
 class DiscardIdentificationOptions(Resampled):
-    """`fpir`: targets of the threshold. `limits`: shares of probes discarded, for areas (pAUC)."""
+    """Targets of the threshold and limits of the areas, in 1:N."""
 
     fpir: Rates = (1e-1, 1e-2)
+    """Targets of the threshold."""
     limits: Shares = (0.2, 0.3)
+    """Shares of probes discarded up to which areas are taken (pAUC)."""
     gallery: str = "gallery"
+    """The role of the templates that are enrolled."""
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,14 @@ Ranks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MOST
 
 
 class IdentificationOptions(EvaluationOptions):
-    """`fpir`: targets."""
+    """Targets, and the gallery that was searched."""
 
     fpir: Rates = (1e-1, 1e-2)
+    """Targets of the threshold."""
     ranks: Ranks = (1, 5, 10)
+    """Ranks k at which the share of probes that is found is given."""
     gallery: str = "gallery"
+    """The role of the templates that are enrolled."""
 
 
 @register("stage", "evaluate_identification")

@@ -28,10 +28,12 @@ from stages.tables.schemas import CURVES, NUMBERS
 
 
 class PooledScriptOptions(Options):
-    """`targets`: what the script calls FPIR. `gallery`: the role of both galleries together."""
+    """As the widespread script has them."""
 
     targets: Rates = (1e-1, 1e-2, 1e-3)
+    """What the script calls FPIR."""
     gallery: str = "gallery"
+    """The role of both galleries together."""
 
 
 @register("stage", "evaluate_pooled_script")

@@ -29,21 +29,23 @@ def need_quality(quality: Array, trial: str, stage: str) -> None:
 
 
 class Resampled(Options):
-    """`half`: all comparisons (in 1:N probes), or those of one half of the subjects.
-
-    `replicates`: bootstrap draws of subjects, 0 for no intervals.
-    """
+    """How intervals are made, and of whom."""
 
     half: Half = "all"
+    """All comparisons (in 1:N probes), or those of one half of the subjects."""
     replicates: int = Field(1000, ge=0, le=100_000)
+    """Bootstrap draws of subjects; 0 for no intervals."""
     seed: int = Field(0, ge=0)
+    """Draws the replicates, and the halves."""
     level: float = Field(0.95, gt=0, lt=1)
+    """Confidence of the intervals."""
 
 
 class EvaluationOptions(Resampled):
-    """`templates`: also count templates whose weights vanished and, in 1:N, FTE of the gallery."""
+    """As of every evaluation with intervals."""
 
     templates: bool = False
+    """Also count templates whose weights vanished and, in 1:N, FTE of the gallery."""
 
 
 def need_fused(stage: Stage) -> None:

@@ -57,13 +57,12 @@ ROC_POINTS = 600
 
 
 class VerificationOptions(EvaluationOptions):
-    """`fmr`: targets. `enrolled`: which side of the comparisons is enrolled, the first or none.
-
-    With auto it is the first side if no template of the whole list stands on both.
-    """
+    """Targets, and which side is enrolled."""
 
     fmr: Rates = (1e-1, 1e-2, 1e-3, 1e-4)
+    """Targets of the threshold."""
     enrolled: Enrolled = "auto"
+    """Which side is enrolled; auto: the first, if no template of the list is on both."""
 
 
 @register("stage", "evaluate_verification")

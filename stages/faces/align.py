@@ -76,15 +76,22 @@ ONE_COLOUR = (
 
 
 class AlignOptions(Options):
-    """`detector`: a detector's card, or `none` if images are aligned crops already."""
+    """How the face of an image is found, and what is refused."""
 
     detector: str = "yunet_320"
-    pick: Pick = "centre"  # the face that is meant, unless the protocol gives its box
+    """A detector's card, or `none` if images are aligned crops already."""
+    pick: Pick = "centre"
+    """Which face is meant where an image has several and the data set gives no box."""
     score_threshold: float = Field(0.6, ge=0, le=1)
+    """Detections of a lower score are no faces."""
     nms_threshold: float = Field(0.3, ge=0, le=1)
-    border: float = Field(0.0, ge=0, le=1)  # of the longer side
+    """Of two detections that overlap by more than this, the one of the lower score is dropped."""
+    border: float = Field(0.0, ge=0, le=1)
+    """Width of the black margin that is put around an image, a share of its longer side."""
     max_side: int = Field(1024, ge=32, le=16_384)
+    """Pixels: detection is on a copy of at most this size; crops are cut from the image."""
     max_pixels: int = Field(110_000_000, ge=1)
+    """An image of more is refused by its header, before memory is spent on it."""
 
     @property
     def of_detector(self) -> DetectorOptions:

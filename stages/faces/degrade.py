@@ -25,10 +25,12 @@ DEGRADED = Schema("degraded_crops", (*CROPS.fields, Column("kind", "text")))
 
 
 class DegradeOptions(Options):
-    """`fraction` of the faces is degraded, each in one of DEGRADATIONS; `seed` draws which."""
+    """How many crops are spoilt, and which."""
 
     fraction: float = Field(0.6, ge=0, le=1)
+    """Share of the faces that is degraded, each in one way."""
     seed: int = Field(0, ge=0)
+    """Draws which faces, how and how much."""
 
 
 @register("stage", "degrade")

@@ -26,10 +26,12 @@ GIVEN = "given"
 
 
 class EmbedOptions(Options):
-    """`model`: a recognition card, or `given` if the data set brings its embeddings."""
+    """Where embeddings come from."""
 
     model: str = "edgeface_xxs"
+    """A recognition card, or `given` if the data set brings its embeddings."""
     flip: Literal["none", "add", "concat"] = "add"
+    """The mirrored crop's embedding: not used, added before normalising, or put behind."""
 
 
 @register("stage", "embed")

@@ -33,20 +33,18 @@ WEIGHED_BY = {"quality": "quality", "detections": "score"}
 class FuseOptions(Options):
     """The fusion rule, and what becomes of norms, media and templates without weights.
 
-    `rule`: a fusion rule with its parameters, as `quality-power(p=2)`; `qfuse steps` lists them.
-    `features`: unit embeddings, or raw ones, whose norms are weights as well.
-
-    `media`: `mean` first averages the weighted features of each medium, Σ w x / n (the published
-    IJB scripts); `weighted` takes their weighted mean, Σ w x / Σ w, so that every medium counts the
-    same. `fallback`: what becomes of a template whose weights all vanish: `equal` weights; `none`,
-    which makes it EMPTY; or `zero`, a vector of zeros that is OK and scores 0 with everyone, as in
-    the published scripts.
+    `media: mean` is Σ w x / n of each medium, as in the published IJB scripts; `weighted` is
+    Σ w x / Σ w, so that every medium counts the same.
     """
 
     rule: str = "mean"
+    """A fusion rule with its parameters, as `quality-power(p=2)`; `qfuse steps` lists them."""
     features: Literal["unit", "raw"] = "unit"
+    """Unit embeddings, or raw ones, whose norms are weights as well."""
     media: Literal["none", "mean", "weighted"] = "none"
+    """Faces of one medium: each for itself, averaged first, or their weighted mean first."""
     fallback: Literal["equal", "none", "zero"] = "equal"
+    """Weights that all vanish: equal ones; an EMPTY template; or zeros, as in the scripts."""
 
     @model_validator(mode="after")
     def _known(self) -> FuseOptions:

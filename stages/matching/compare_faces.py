@@ -32,9 +32,10 @@ FACES_AT_ONCE = 4096  # faces of second templates in one product: some megabytes
 
 
 class CompareFacesOptions(Options):
-    """`rule`: see stages/matching/score_rules.py."""
+    """How the scores of all pairs of faces become one."""
 
     rule: str = "max"
+    """A score rule with its parameters, as `softmax(T=5)`; `qfuse steps` lists them."""
 
     @field_validator("rule")
     @classmethod

@@ -28,10 +28,12 @@ COMPARISONS_AT_ONCE = 1 << 20  # comparisons handled at once
 
 
 class QMagFaceOptions(Options):
-    """`alpha` and `beta` of the formula, for this model's scale of quality; no defaults fit all."""
+    """The formula's numbers for this model's scale of quality; no defaults fit all."""
 
     alpha: float = Field(ge=-1000, le=1000)
+    """Taken from β · score (see the formula)."""
     beta: float = Field(ge=-1000, le=1000)
+    """Times the score, before α is taken from it."""
 
 
 @register("stage", "qmagface")

@@ -48,7 +48,7 @@ RowNumbers = NDArray[np.int64]
 
 
 class SearchOptions(Options):
-    """`k`: candidates for each probe. `gallery`: the role to search in. `backend`: see below.
+    """How many candidates, and in which gallery.
 
     The back end decides the speed on large galleries and nothing else, so it is not part of the
     key: torch selects in bfloat16 if the processor has instructions for it, faiss by its flat
@@ -56,8 +56,11 @@ class SearchOptions(Options):
     """
 
     k: int = Field(20, ge=1, le=2048)
+    """Candidates for each probe."""
     gallery: str = "gallery"
+    """The role of the templates to search in."""
     backend: Literal["faiss", "torch"] = execution("torch")
+    """What selects in a large gallery; it changes the speed and no number."""
 
 
 @register("stage", "search")

@@ -36,10 +36,12 @@ PLAIN = {
 
 
 class QualityOptions(Options):
-    """`method`: see the module. `seed`: of the method `random`; it has no effect on others."""
+    """Where quality scores come from."""
 
     method: str = "lightqnet"
+    """A quality card, or feature-norm, detector-score, given (by the data set) or random."""
     seed: int = Field(0, ge=0)
+    """Of the method `random`; it has no effect on others."""
 
     def result_options(self) -> dict[str, Any]:
         return {

@@ -66,9 +66,10 @@ def summarised(scores: NDArray[np.float64]) -> dict[str, Any]:
 
 
 class StatisticsOptions(Options):
-    """`reference`: `self`, or a file that `qfuse reference` wrote, relative to the config."""
+    """The set whose scores are the scale."""
 
     reference: str = "self"
+    """`self`, or a file that `qfuse reference` wrote, relative to the config."""
 
     def result_options(self) -> dict[str, Any]:
         """Where a reference file lies decides nothing; its sha256 is in the identity."""

@@ -19,14 +19,12 @@ from stages.tables.schemas import QUALITIES
 
 
 class TemplateQualityOptions(Options):
-    """`of`: how face qualities become one. `faces`: which faces count.
-
-    `embedded` leaves out faces without an embedding; `scored` takes all with a quality, and needs
-    no `embed`.
-    """
+    """How the qualities of faces become one."""
 
     of: Literal["min", "max", "mean", "median"] = "min"
+    """Which of its faces' qualities, or which mean of them, a template gets."""
     faces: Literal["embedded", "scored"] = "embedded"
+    """Which count: those with an embedding, or all with a quality (needs no `embed`)."""
 
 
 @register("stage", "template_quality")

@@ -461,6 +461,13 @@ def test_the_lfw_configs_check_as_they_are_written(
     assert qfuse("check", "l.yaml", *words, "--json").json["problems"] == []
 
 
+def test_doctor_says_what_cannot_be_done_without_weights(qfuse: Qfuse, tmp_path: Path) -> None:
+    answer = qfuse("doctor", env={"QFUSE_SHARED": str(tmp_path / "nowhere")})
+    assert answer.code == 0
+    assert "no detector model is here" in answer.out
+    assert "`qfuse models fetch sface`" in answer.out
+
+
 def test_doctor_tells_versions_weights_and_problems(qfuse: Qfuse, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models/edgeface_xs.onnx").touch()

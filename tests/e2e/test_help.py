@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def test_help_shows_a_worked_example(helps: dict, verb: tuple[str, ...]) -> None
     answer = helps[(*verb, "--help")]
     assert answer.code == 0
     assert f"Example: qfuse {' '.join(verb)}" in " ".join(answer.out.split())
+
+
+@pytest.mark.parametrize("verb", [(), *GROUPS, *VERBS], ids=" ".join)
+def test_paragraphs_of_help_fill_the_width_of_the_terminal(
+    helps: dict, verb: tuple[str, ...]
+) -> None:
+    lines = helps[(*verb, "--help")].out.splitlines()
+    width = max(len(line) for line in lines if line.startswith("╭"))
+    for line, below in pairwise(line.strip() for line in lines):
+        if line and below and line[0] not in "╭│╰" and below[0] not in "╭│╰":
+            assert len(line) + 1 + len(below.split()[0]) > width - 2, line
 
 
 def test_help_lists_every_verb_and_exit_code(helps: dict) -> None:

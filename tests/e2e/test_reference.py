@@ -44,6 +44,19 @@ def test_every_part_is_described_with_every_option(name: str) -> None:
         )
 
 
+@pytest.mark.parametrize("name", [*available("stage"), *available("reader")])
+def test_every_option_of_a_step_and_a_reader_says_what_it_is(name: str) -> None:
+    for part in describe_part(name):
+        assert [option["name"] for option in part["options"] if not option.get("what", "-")] == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "step"), [({"reader": "nope"}, {}), ({"reader": "lfw"}, {"stage": "nope"})]
+)
+def test_the_schema_knows_the_names_of_readers_and_steps(dataset: Any, step: Any) -> None:
+    assert wrong({"name": "x", "dataset": dataset, "steps": {"embed": step}})
+
+
 def test_options_are_told_in_words() -> None:
     (fuse,) = describe_part("fuse")
     assert {each["name"]: each["may be"] for each in fuse["options"]} == {

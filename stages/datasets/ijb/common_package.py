@@ -62,11 +62,17 @@ class IjbOptions(Options):
     """Which set, whether it has to be whole, and what lies beside its lists."""
 
     name: protocol.Name = "ijbc"
-    counts: Literal["published", "any"] = "published"  # any: take what is there
-    root: str = ""  # sub-folder to look in, if the data set holds several packages
-    probes: Literal["mixed", "img", "video"] = "mixed"  # which list of probes, for 1:N
-    embeddings: str | None = None  # path in the package
-    quality: str | None = None  # path in the package
+    """IJB-B or IJB-C."""
+    counts: Literal["published", "any"] = "published"
+    """published: refuse a set that is not whole; any: take what is there."""
+    root: str = ""
+    """Sub-folder to look in, if the data set holds several packages."""
+    probes: Literal["mixed", "img", "video"] = "mixed"
+    """Which list of probes, for 1:N."""
+    embeddings: str | None = None
+    """Path in the package of embeddings that are there already."""
+    quality: str | None = None
+    """Path in the package of quality scores that are there already."""
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,19 @@ class IjbNistOptions(Options):
     """Which set, which of its lists, and where in the tree."""
 
     name: Name = "ijbc"
-    counts: Literal["published", "any"] = "published"  # any: take what is there
-    # whose galleries and probes; null: 1N if it is there
+    """IJB-B or IJB-C."""
+    counts: Literal["published", "any"] = "published"
+    """published: refuse a set that is not whole; any: take what is there."""
     protocol: Literal["1N", "test4"] | None = None
-    probes: Literal["mixed", "img", "video"] = "mixed"  # which list of 1N
+    """Whose galleries and probes; null: 1N if it is there."""
+    probes: Literal["mixed", "img", "video"] = "mixed"
+    """Which list of probes of 1N."""
     comparisons: Literal["matches", "covariates", "none"] = "matches"
-    root: str = ""  # sub-folder in which the lists lie, if the tree holds several of one name
-    # folder that FILENAME is relative to; null: where the files are found
+    """Which list of 1:1 comparisons."""
+    root: str = ""
+    """Sub-folder in which the lists lie, if the tree holds several of one name."""
     images: str | None = None
+    """Folder that FILENAME is relative to; null: where the files are found."""
 
 
 @register("reader", "ijb_nist")
