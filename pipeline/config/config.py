@@ -20,12 +20,13 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    field_validator,
     model_serializer,
 )
 
 from pipeline.config.layers import Layers, Override, extended, layers, overridden
 from pipeline.config.origin import Origin
-from pipeline.config.validation import validate
+from pipeline.config.validation import no_boolean, validate
 from pipeline.config.yaml_text import parse_yaml, read_yaml, with_variables
 from pipeline.errors import InvalidInput, UsageError, in_words
 
@@ -51,6 +52,7 @@ FactorValues = Annotated[list[Scalar], Field(min_length=1), AfterValidator(_dist
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _numbers = field_validator("*", mode="before")(no_boolean)
 
 
 class DatasetConfig(Section):

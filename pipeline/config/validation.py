@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidationInfo
 
 from pipeline.errors import InvalidInput, counted, in_words, unknown
+
+
+def no_boolean(cls: Any, value: Any, info: ValidationInfo) -> Any:
+    """A field validator: `true` and `false`, which Python counts as 1 and 0, are no numbers."""
+    kinds = str(cls.model_fields[str(info.field_name)].annotation)
+    values = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(each, bool) for each in values) and not re.search("bool|Any", kinds):
+        wanted = "a number" if re.search("int|float", kinds) else "text"
+        raise ValueError(f"expected {wanted}, which true and false are not")
+    return value
+
 
 _SHOWN = 20  # wrong fields that are named; more are counted
 
@@ -43,10 +55,11 @@ def explained(model: Any, error: ValidationError) -> list[str]:
             and problem["type"] in _KINDS_OF
         )
         found.setdefault(place[:-1] if of_a_kind else place, []).append(problem)
-    return [
+    lines = [
         _explain(model, same[0]) if len(same) == 1 else _explain_all(place, same)
         for place, same in found.items()
     ]
+    return list(dict.fromkeys(lines))  # a list that is too short is told once
 
 
 def _explain_all(location: Sequence[Any], same: Sequence[Any]) -> str:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic import Field as PydanticField
 
+from pipeline.config.validation import no_boolean
 from pipeline.core.numerics import ALIKE, ON_DEVICE, Profile
 from pipeline.core.parallel_map import spread
 from pipeline.core.schema import Array, Batch, Schema, concat
@@ -42,6 +43,7 @@ class Options(BaseModel):
 
     # a folder may be called 2024
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    _numbers = field_validator("*", mode="before")(no_boolean)
 
     def result_options(self) -> dict[str, Any]:
         """The fields that decide numbers, as JSON."""

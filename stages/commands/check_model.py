@@ -133,7 +133,15 @@ def _refuse(card: ModelCard, promises: dict[str, bool], ways: list[Way]) -> None
     """Raise InvalidInput if a promise is broken, or a way is clearly better than the card's."""
     broken = [promise for promise, kept in promises.items() if not kept]
     if broken:
-        raise InvalidInput(f"model {card.name!r} does not do what it must: {'; '.join(broken)}.")
+        advice = ""
+        if any("finite" in promise for promise in broken):
+            advice = (
+                " Answers that are not finite come from damaged weights or from a precision that"
+                " this network does not bear, not from colours or scale: fetch the file again."
+            )
+        raise InvalidInput(
+            f"model {card.name!r} does not do what it must: {'; '.join(broken)}.{advice}"
+        )
     for kind in dict.fromkeys(way.kind for way in ways):
         _refuse_feeding(card, [way for way in ways if way.kind == kind])
 

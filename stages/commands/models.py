@@ -179,6 +179,10 @@ def add_model(
     licence: Annotated[
         str, typer.Option(metavar="TEXT", help="The licence of the weights.")
     ] = "as of the weights you obtained",
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", metavar="", help="Replace the card of this name in cards.yaml."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Read a weight file and write its card, digest included, into cards.yaml beside it.
@@ -215,18 +219,20 @@ def add_model(
         card = ModelCard.model_validate({"name": chosen, **fields})
     except ValidationError as error:
         raise InvalidInput("; ".join(f"{file}: {s}" for s in explained(ModelCard, error))) from None
+    # how it is fed is said even where it is as usual: that is what is most often wrong
+    fields |= {"colour": card.colour, "mean": list(card.mean), "std": list(card.std)}
     path = (file.parent / OWN_CARDS).resolve()
-    add_card(path, chosen, fields)
+    add_card(path, chosen, fields, replace)
     if as_json:
         emit({"model": chosen, "cards": str(path), **fields})
         return
-    fed = str(fields.get("colour", "rgb")).upper()
+    fed = f"{card.colour.upper()}, {_scale(card)}"
     say(f"{chosen}: {card.architecture}, {card.kind}; it gives {_gives(card)}")
     if card.notes:
         say(card.notes)
     say(f"wrote its card into {path}; name the folder {file.parent} in models.folders of a config.")
     say(
-        f"! No file says which colours it wants: the card says {fed}, as is usual. Find out with"
+        f"! No file says what it wants to be fed: the card says {fed}, as is usual. Find out with"
         f" `qfuse models check {chosen} --folder {file.parent} --on PHOTOGRAPHS`."
     )
 
@@ -253,7 +259,7 @@ def convert_model(
     from stages.models.cards import read_weights
 
     weights = read_weights(file, None)
-    if file.suffix == ".onnx":
+    if file.suffix.lower() == ".onnx":
         from stages.models.graph_file import check_graph
         from stages.models.graph_mending import mended
 

@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.validation import explained
+from pipeline.config.validation import explained, no_boolean
 from pipeline.config.yaml_text import read_yaml
 from pipeline.errors import InvalidInput, in_words, unknown
 from pipeline.system.regular_file import read_regular
@@ -43,6 +43,7 @@ class Part(BaseModel):
     """One of several files that are joined: a `member` of the package, and its digest and size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _numbers = field_validator("*", mode="before")(no_boolean)
 
     member: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -59,6 +60,7 @@ class Origin(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _numbers = field_validator("*", mode="before")(no_boolean)
 
     package: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+$"
@@ -82,6 +84,7 @@ class ModelCard(BaseModel):
     """One model; `dimension` is the length of what its `kind` answers, 1 for a quality score."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _numbers = field_validator("*", mode="before")(no_boolean)
 
     name: str
     kind: Literal["recognition", "quality", "detector"]
@@ -112,6 +115,14 @@ class ModelCard(BaseModel):
                 "must be a bare file name; the folders to look in are an option of the run"
             )
         return value
+
+    @field_validator("file", "licence", "page", "training", "scored", "notes")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        """A card is printed: a line break or another control character would break the print."""
+        if any(not character.isprintable() for character in value.rstrip("\n")):
+            raise ValueError("must be one line of printable text")
+        return value.rstrip("\n")
 
     @property
     def embedding_dimension(self) -> int | None:

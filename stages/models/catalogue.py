@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -119,11 +120,11 @@ def forget() -> None:
         _opened.clear()
 
 
-def add_card(path: Path, name: str, fields: Mapping[str, Any]) -> None:
+def add_card(path: Path, name: str, fields: Mapping[str, Any], replace: bool = False) -> None:
     """Write a card into a file of cards, behind those that it has; it need not exist.
 
-    Raises InvalidInput if the file has a card of this name, or is none of cards; ResourceRefused if
-    it cannot be written.
+    With `replace` a card of this name goes first. Raises InvalidInput if the file has a card of
+    this name, or is none of cards; ResourceRefused if it cannot be written.
     """
     try:
         with _alone(path.parent):
@@ -132,8 +133,13 @@ def add_card(path: Path, name: str, fields: Mapping[str, Any]) -> None:
             known = read_yaml(path, "file of model cards") or {} if there else {}
             if known:
                 read_cards(path)  # refuses what is no file of cards
+            if name in known and not replace:
+                raise InvalidInput(
+                    f"{path} has a card {name!r} already: give another --name, or --replace."
+                )
             if name in known:
-                raise InvalidInput(f"{path} has a card {name!r} already: give another --name.")
+                text = re.sub(rf"(?m)^{re.escape(name)}:.*\n(?:[ \t#].*\n|\n)*", "", f"{text}\n")
+                known = {each: card for each, card in known.items() if each != name}
             added = yaml.safe_dump({name: dict(fields)}, sort_keys=False, allow_unicode=True)
             behind = f"{text.rstrip()}\n\n{added}" if text.strip() else added
             if not _holds(behind, {**known, name: dict(fields)}):

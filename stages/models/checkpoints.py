@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
@@ -137,16 +138,37 @@ def tensors_of(weights: WeightFile) -> dict[str, Tensor]:
     return _tensors(_read_content(weights), weights)
 
 
+def need_finite(weights: WeightFile) -> None:
+    """Raise InvalidInput if a tensor holds a value that is not finite: training went wrong."""
+    lost = _listed(
+        "not finite",
+        (
+            name
+            for name, each in tensors_of(weights).items()
+            # one that claims more than the file holds is another's to refuse, and fills memory
+            if each.numel() * each.element_size() <= len(weights.data)
+            and not torch.isfinite(each).all()
+        ),
+    )
+    if lost:
+        raise InvalidInput(
+            f"checkpoint {weights.path}: {lost[0]}. Its weights are damaged: fetch it again, or"
+            " take a checkpoint of before the training went wrong."
+        )
+
+
 def _read_content(weights: WeightFile) -> Any:
     path = weights.path
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             from safetensors.torch import load
 
             return load(weights.data)
         if zipfile.is_zipfile(BytesIO(weights.data)):
             _refuse_packed(weights)
-        return torch.load(BytesIO(weights.data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of PyTorch's, to those who write files
+            warnings.simplefilter("ignore")
+            return torch.load(BytesIO(weights.data), map_location="cpu", weights_only=True)
     except (MemoryError, InvalidInput):
         raise
     except pickle.UnpicklingError as error:
@@ -161,16 +183,16 @@ def _read_content(weights: WeightFile) -> Any:
                 f" torch.save(torch.load({str(path)!r}, 'cpu', weights_only=False)['state_dict'],"
                 f" {alone!r})"
             ) from error
-        reason = f"it asks for {asked[1]}" if asked else str(error).splitlines()[0].split(". ")[0]
+        reason = f" (it asks for {asked[1]})" if asked else ""
         raise InvalidInput(
             f"checkpoint {path} is refused: it is damaged, or holds more than tensors and loading"
-            f" it would run code ({reason}). Nothing in it was run; ask for a plain state dict or a"
+            f" it would run code{reason}. Nothing in it was run; ask for a plain state dict or a"
             " .safetensors file."
         ) from error
     # torch and safetensors raise a dozen types for a file that is torn or not theirs.
     except Exception as error:
         raise InvalidInput(
-            f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); fetch it again."
+            f"checkpoint {path} cannot be read: it is damaged, or no checkpoint; fetch it again."
         ) from error
 
 

@@ -38,9 +38,9 @@ def recognised(path: Path, architecture: str | None = None) -> dict[str, Any]:
     ONNX graph nor a checkpoint of an architecture that is known.
     """
     weights = read_weights(path, None)
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         found = _of_graph(weights)
-    elif path.suffix in CHECKPOINTS:
+    elif path.suffix.lower() in CHECKPOINTS:
         found = _of_checkpoint(weights, architecture)
     else:
         raise InvalidInput(
@@ -58,6 +58,10 @@ def _of_graph(weights: WeightFile) -> dict[str, Any]:
     graph = parsed(weights.data, str(weights.path)).graph
     held = {weight.name for weight in graph.initializer}
     inputs = [each for each in graph.input if each.name not in held]
+    if not inputs or not graph.node or not graph.output:
+        raise InvalidInput(
+            f"{weights.path} computes nothing: it is empty, or no ONNX graph; fetch it again."
+        )
     if len(inputs) != 1:
         raise InvalidInput(
             f"{weights.path} wants {len(inputs)} inputs: {', '.join(i.name for i in inputs):.200}."
@@ -129,7 +133,7 @@ def _family(architecture: str) -> str:
 
 
 def _of_checkpoint(weights: WeightFile, architecture: str | None) -> dict[str, Any]:
-    from stages.models.checkpoints import fitting_architectures
+    from stages.models.checkpoints import fitting_architectures, need_finite
     from stages.networks.architectures import ARCHITECTURES, DETECTORS
 
     if architecture is not None and architecture not in ARCHITECTURES:
@@ -145,6 +149,7 @@ def _of_checkpoint(weights: WeightFile, architecture: str | None) -> dict[str, A
             " none."
         )
     by_name = [name for name in fitting if _family(name) in weights.path.name.lower()]
+    need_finite(weights)
     # The last: iresnet, which all of these are, is in the names of other projects' files, too.
     chosen = (by_name or fitting[:1])[-1]
     if chosen in DETECTORS:

@@ -93,6 +93,58 @@ def test_add_refuses_what_is_no_model_and_a_name_that_is_taken(
     )
 
 
+def test_add_refuses_weights_that_are_not_finite(qfuse: Qfuse, tmp_path: Path) -> None:
+    state = MobileFaceNet().state_dict()
+    state["conv3.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "net.pth")
+    answer = qfuse("models", "add", "net.pth")
+    assert (answer.code, (tmp_path / "cards.yaml").exists()) == (3, False)
+    assert "1 not finite: conv3.bias" in answer.err
+
+
+def test_the_card_of_a_file_that_is_newer_is_replaced_if_asked(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
+    (tmp_path / "cards.yaml").write_text(f"# mine\n{yaml.safe_dump({'first': GRAPH_CARD})}")
+    checkpoint(tmp_path / "net.pth")
+    assert qfuse("models", "add", "net.pth").code == 0
+    torch.save({"state_dict": MobileFaceNet().state_dict()}, tmp_path / "net.pth")
+    assert "--replace" in qfuse("models", "add", "net.pth").err
+    assert qfuse("models", "add", "net.pth", "--replace").code == 0
+    text = (tmp_path / "cards.yaml").read_text()
+    found = yaml.safe_load(text)
+    assert found["net"]["sha256"] == sha256((tmp_path / "net.pth").read_bytes())
+    assert (found["first"], text.startswith("# mine"), text.count("net:")) == (GRAPH_CARD, True, 1)
+
+
+def test_a_card_that_is_added_says_how_its_model_is_fed_and_a_suffix_may_be_in_capitals(
+    qfuse: Qfuse, tmp_path: Path
+) -> None:
+    checkpoint(tmp_path / "NET.PTH")
+    card = qfuse("models", "add", "NET.PTH", "--json").json
+    assert (card["colour"], card["mean"]) == ("rgb", [123.675, 116.28, 103.53])
+
+
+def test_a_licence_of_two_lines_is_refused(qfuse: Qfuse, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "net.pth")
+    answer = qfuse("models", "add", "net.pth", "--licence", "MIT\nor so")
+    assert answer.code == 3
+    assert "licence: must be one line of printable text" in answer.err
+
+
+@pytest.mark.parametrize("content", [b"", b"hello" * 99], ids=["empty", "text"])
+@pytest.mark.parametrize("suffix", [".onnx", ".pth", ".safetensors"])
+def test_what_is_no_model_is_said_in_our_words(
+    qfuse: Qfuse, tmp_path: Path, content: bytes, suffix: str
+) -> None:
+    (tmp_path / f"x{suffix}").write_bytes(content)
+    answer = qfuse("models", "add", f"x{suffix}")
+    assert answer.code == 3
+    assert "fetch it again" in answer.err or "ask for a plain state dict" in answer.err
+    assert "weights_only" not in answer.err
+    assert "Error" not in answer.err
+
+
 def test_convert_writes_the_same_tensors_as_safetensors(qfuse: Qfuse, tmp_path: Path) -> None:
     state = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
     torch.save({"state_dict": state}, tmp_path / "net.pth")

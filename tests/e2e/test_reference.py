@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from pydantic import ValidationError
 
 from pipeline.core.registry import available
 from pipeline.errors import InvalidInput
@@ -55,6 +56,21 @@ def test_every_option_of_a_step_and_a_reader_says_what_it_is(name: str) -> None:
 )
 def test_the_schema_knows_the_names_of_readers_and_steps(dataset: Any, step: Any) -> None:
     assert wrong({"name": "x", "dataset": dataset, "steps": {"embed": step}})
+
+
+NUMBERS = [
+    (kind, name, field)
+    for kind in ("stage", "reader")
+    for name, part in available(kind).items()
+    for field, info in part.Options.model_fields.items()
+    if info.annotation in (int, float)
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "field"), NUMBERS)
+def test_no_option_takes_true_for_a_number(kind: str, name: str, field: str) -> None:
+    with pytest.raises(ValidationError, match="expected a number, which true and false are not"):
+        available(kind)[name].Options.model_validate({field: True})
 
 
 def test_options_are_told_in_words() -> None:

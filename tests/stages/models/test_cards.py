@@ -63,6 +63,15 @@ def test_every_bad_field_is_named_at_once(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("field", ["dimension", "input_size", "bytes", "mean", "std"])
+def test_true_is_no_number(tmp_path: Path, field: str) -> None:
+    value = "[true, true, true]" if field in ("mean", "std") else "true"
+    path = tmp_path / "models.yaml"
+    path.write_text(f"a: {{kind: quality, architecture: onnx, file: x.onnx, {field}: {value}}}\n")
+    with pytest.raises(InvalidInput, match=rf"a\.{field}: expected a number, which true"):
+        read_cards(path)
+
+
 @pytest.mark.parametrize("text", ["- a\n", "a: [\n", ""])
 def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "models.yaml").write_text(text)
