@@ -62,17 +62,24 @@ def need_files(files: Files | None, reader: str) -> Files:
     return files
 
 
-def file_names(files: Files, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> list[str]:
+def file_names(
+    files: Files,
+    extensions: Sequence[str] = IMAGE_EXTENSIONS,
+    left_out: dict[str, str] | None = None,
+) -> list[str]:
     """Return all names of the tree that are text, sorted.
 
-    Raises InvalidInput if the name of an image is not text.
+    Raises InvalidInput if the name of an image is not text; with `left_out` it is put in there, and
+    why.
     """
     names = []
     for name in files.names():
         try:
             name.encode()  # a text column is UTF-8
         except UnicodeEncodeError:
-            if is_image(name, extensions):
+            if is_image(name, extensions) and left_out is not None:
+                left_out[name] = "its name is not UTF-8; rename the file"
+            elif is_image(name, extensions):
                 raise InvalidInput(
                     f"{files.root}: the name {name!r} is not UTF-8; rename the file."
                 ) from None

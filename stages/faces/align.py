@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -133,6 +134,7 @@ class Align(Stage):
     bulk: ClassVar = ("crops",)
     locates: ClassVar = {"faces": ("path",)}
     options: AlignOptions
+    _looks = True  # whether some row may be without landmarks
 
     def identity(self) -> Any:
         card = self._card()
@@ -159,13 +161,23 @@ class Align(Stage):
                 "align needs images: set dataset.path to the folder or archive that holds them."
             )
         self._files = self.context.files()
-        self._detector: Any = None
-        if self.options.detector != "none":
-            from stages.detectors.opening import detector_named
+        if self._looks:
+            _ = self._detector  # whose file may be missing: that is said before the first row
 
-            self._detector = detector_named(
-                self.context, self.options.detector, self.options.of_detector
-            )
+    @cached_property
+    def _detector(self) -> Any:
+        """The detector, opened where a row first needs it: none does if all have landmarks."""
+        if self.options.detector == "none":
+            return None
+        from stages.detectors.opening import detector_named
+
+        return detector_named(self.context, self.options.detector, self.options.of_detector)
+
+    def fits(self, tables: Mapping[str, Batch]) -> None:
+        faces = tables["faces"]
+        self._looks = "landmarks" not in faces or bool(
+            np.isnan(faces["landmarks"]).all(axis=(1, 2)).any()
+        )
 
     def doubts(self, tables: Mapping[str, Batch]) -> list[str]:
         faces = tables["faces"]

@@ -48,7 +48,8 @@ def every_face(
     it lies or turned, whichever way its best face is found. `at` is called with the path of each
     photograph that is begun. Raises InvalidInput if no face is found.
     """
-    names = list(filter(is_image, file_names(files)))
+    left_out: dict[str, str] = {}
+    names = list(filter(is_image, file_names(files, left_out=left_out)))
 
     def looked_at(name: str) -> tuple[str, DetectedFaces] | str:
         at(name)
@@ -64,7 +65,8 @@ def every_face(
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores) as pool:
         answers = spread(looked_at, names, pool, cores)
-    left_out = {n: said for n, said in zip(names, answers, strict=True) if isinstance(said, str)}
+    unnamed = len(left_out)
+    left_out |= {n: said for n, said in zip(names, answers, strict=True) if isinstance(said, str)}
     found = [
         (f"{below}{name}", *answer)
         for name, answer in zip(names, answers, strict=True)
@@ -75,7 +77,7 @@ def every_face(
             f"{files.root}: no face was found in {counted(len(names), 'photograph')}; expected"
             " photographs of people, in the folder or below it."
         )
-    return EveryFace(_tables(found, str(files.root)), len(names), left_out)
+    return EveryFace(_tables(found, str(files.root)), len(names) + unnamed, left_out)
 
 
 def _tables(found: Sequence[tuple[str, str, DetectedFaces]], where: str) -> dict[str, Batch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,16 +41,28 @@ def test_every_face_of_photographs_of_groups_is_a_row_with_a_crop(
     config = {
         "name": "groups",
         "dataset": {"reader": "tables", "path": ".", "options": {"file": "faces.h5"}},
-        "models": {"folders": [str(shared / "models")]},
+        "models": {"folders": ["weights"]},
         "steps": {
-            "align": {"options": {"detector": "none"}},
+            "align": {},
             "embed": {"options": {"model": "edgeface_xxs"}},
             "fuse": {"options": {"rule": "mean"}},
         },
     }
+    # without the detector's file, as every face has its landmarks
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/edgeface_xxs.onnx").symlink_to(shared / "models/edgeface_xxs.onnx")
     (tmp_path / "groups.yaml").write_text(json.dumps(config))
     built = qfuse("build", "groups.yaml", "templates.h5", "--json").json["files"][0]
     assert (built["templates"], built["faces"], built["status"]) == (3, 3, {"ok": 3})
+
+
+def test_a_photograph_whose_name_is_no_text_is_left_out_and_named(
+    qfuse: Qfuse, photographs: Path, shared: Path, tmp_path: Path
+) -> None:
+    (photographs / "one.png").rename(os.fsdecode(bytes(photographs) + b"/\xff.png"))
+    answer = qfuse("faces", "photos", "faces.h5", "--folder", shared / "models", "--json").json
+    assert (answer["photographs"], answer["faces"]) == (3, 2)
+    assert answer["left_out"]["\udcff.png"] == "its name is not UTF-8; rename the file"
 
 
 def test_what_was_done_and_what_comes_next_is_said(

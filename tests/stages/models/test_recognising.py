@@ -133,6 +133,39 @@ def test_a_mended_graph_computes_the_same_and_has_its_image_for_input_alone() ->
     assert mended(once, "g") == once == mended(graph({"answer": 64}, spoilt=True), "g")
 
 
+@pytest.mark.parametrize("block", [0, 2])
+def test_mending_stores_a_weight_of_8_bits_as_the_numbers_that_it_stands_for(block: int) -> None:
+    stored = np.arange(-6, 6, dtype=np.int8).reshape(4, 3)
+    scale = np.float32([[0.5, 1, 2]]) if not block else np.float32([[0.5, 1, 2], [3, 4, 5]])
+    weights = [
+        numpy_helper.from_array(stored, "stored"),
+        numpy_helper.from_array(scale if block else scale[0], "scale"),
+    ]
+    nodes = [
+        helper.make_node(
+            "DequantizeLinear",
+            ["stored", "scale"],
+            ["wide"],
+            axis=0 if block else 1,
+            **({"block_size": block} if block else {}),
+        ),
+        helper.make_node("MatMul", ["image", "wide"], ["answer"]),
+    ]
+    starts = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 4])]
+    ends = [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", 3])]
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", starts, ends, weights),
+        ir_version=10,
+        opset_imports=[helper.make_opsetid("", 21)],
+    )
+    done = mended(made.SerializeToString(), "g")
+    kinds = [node.op_type for node in onnx.load_model_from_string(done).graph.node]
+    assert kinds == ["MatMul"]
+    wide = stored * np.repeat(scale, 4 // len(scale), axis=0)
+    found = ort.InferenceSession(done).run(None, {"image": np.eye(4, dtype=np.float32)})[0]
+    assert np.array_equal(found, wide.astype(np.float32))
+
+
 # InsightFace's packs: a detector and a recognition model, as their graphs lay them out.
 
 
