@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
+import sys
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -178,18 +179,31 @@ def field_docstrings(options: Any) -> dict[str, str]:
     """
     said: dict[str, str] = {}
     for cls in reversed(options.__mro__):
-        try:
-            (made,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-        except (OSError, TypeError, SyntaxError, ValueError):  # a built-in, or made in a notebook
+        said |= _docstrings_of_module(cls.__module__).get(cls.__name__, {})
+    return {name: said[name] for name in options.model_fields if name in said}
+
+
+@cache
+def _docstrings_of_module(name: str) -> dict[str, dict[str, str]]:
+    """Return the docstrings below annotated names, by class; none of what is not ours to parse."""
+    if name.partition(".")[0] in ("builtins", "pydantic"):
+        return {}
+    try:
+        made = ast.parse(inspect.getsource(sys.modules[name]))
+    except (OSError, TypeError, SyntaxError, KeyError):  # made in a notebook
+        return {}
+    said: dict[str, dict[str, str]] = {}
+    for cls in made.body:
+        if not isinstance(cls, ast.ClassDef):
             continue
-        for field, below in pairwise(getattr(made, "body", [])):
+        for field, below in pairwise(cls.body):
             match (field, below):
                 case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.AnnAssign(target=ast.Name(id=named)),
                     ast.Expr(value=ast.Constant(value=str(text))),
                 ):
-                    said[name] = inspect.cleandoc(text)
-    return {name: said[name] for name in options.model_fields if name in said}
+                    said.setdefault(cls.name, {})[named] = inspect.cleandoc(text)
+    return said
 
 
 def _may_be(field: dict[str, Any], defined: dict[str, Any]) -> str:
